@@ -1,0 +1,1 @@
+//! SQuAD reading, windows, official metrics and synthetic reading-comprehension corpora.

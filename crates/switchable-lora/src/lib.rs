@@ -1,0 +1,1 @@
+//! Linear layers whose bit-width and LoRA adapter are chosen per call.
