@@ -40,7 +40,7 @@ TINY = dict(
     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, summary_first_dropout=0.0,
     initializer_range=0.25, bos_token_id=VOCAB - 1, eos_token_id=VOCAB - 1,
 )
-# Every size that has a default in TINY is set here, so that a reader which ignores one fails.
+# `n_inner` and the epsilon differ from their defaults, so that a reader which ignores them fails.
 TINY_QA = dict(TINY, n_layer=2, n_head=2, n_inner=36, layer_norm_epsilon=1e-3)
 
 
