@@ -1,0 +1,162 @@
+//! A scale that is trained: learned step size quantisation (LSQ, Esser et al., arXiv:1902.08153).
+//!
+//! ```text
+//! y = round(clamp(x / s, −Q, Q)) · s                     Q = 2^(b−1) − 1
+//!
+//! ∂y/∂x = 1                         if −Q < x/s < Q, else 0
+//! ∂y/∂s = round(x/s) − x/s          if −Q < x/s < Q, else ±Q
+//!
+//! gradient of s multiplied by 1/√(N·Q)        s at the start: 2·mean|x| / √Q
+//! ```
+//!
+//! `N` is the number of values that share a step. The paper's signed range includes −2^(b−1); this
+//! one is restricted, as [`Mapping::Symmetric`] is.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, backend::Backend},
+};
+
+use crate::{
+    BitWidth, Error, Granularity, LevelRange, Mapping, Result,
+    blocks::{broadcastable, reduce_blocks, sum_of},
+    quantize::clamp_to,
+};
+
+/// A quantiser whose step (scale) is a parameter that an optimizer trains.
+///
+/// ```
+/// use burn::{backend::{Autodiff, Flex}, tensor::Tensor};
+/// use quant_kernels::{BitWidth, Granularity, LearnedStep};
+///
+/// let weight = Tensor::<Autodiff<Flex>, 2>::from_floats(
+///     [[0.9, -0.3], [-0.5, 0.1]],
+///     &Default::default(),
+/// );
+/// let step = LearnedStep::new(&weight, BitWidth::B4, Granularity::PerChannel)?;
+/// let loss = (step.forward(weight.clone()) - weight).square().sum();
+/// let gradient = step.step.grad(&loss.backward()).unwrap();
+/// assert_eq!(gradient.dims(), [1, 2]);
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+#[derive(Module, Debug)]
+pub struct LearnedStep<B: Backend> {
+    /// The steps, `[1, 1]` per tensor, `[1, d_out]` per channel, `[groups, d_out]` per group.
+    pub step: Param<Tensor<B, 2>>,
+    bits: BitWidth,
+    granularity: Granularity,
+}
+
+impl<B: Backend> LearnedStep<B> {
+    /// Steps that start from the values of `x`. Where those are all 0, the step starts at 1.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` `[d_in, d_out]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FullPrecision`] and [`Error::TooFewBits`] as [`Mapping::levels`] gives them, and
+    /// [`Error::LearnedStep`] per token, whose rows change from call to call.
+    pub fn new(x: &Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
+        let levels = Mapping::Symmetric.levels(bits)?;
+        if granularity == Granularity::PerToken {
+            return Err(Error::LearnedStep { granularity });
+        }
+        let shape = granularity.param_shape(x.dims())?;
+        let x = x.clone().set_require_grad(false);
+        let step = if x.shape().num_elements() == 0 {
+            Tensor::ones(shape, (&x.device(), x.dtype()))
+        } else {
+            let initial = |block: Tensor<B, 3>| {
+                let values = block.dims()[1] as f32;
+                let step = sum_of(block.abs()) * (2.0 / (values * (levels.high as f32).sqrt()));
+                let zero = step.clone().equal_elem(0.0);
+                [step.mask_fill(zero, 1.0)]
+            };
+            let [step] = reduce_blocks(x, granularity, shape, initial);
+            step
+        };
+        Ok(Self { step: Param::from_tensor(step), bits, granularity })
+    }
+
+    /// The number of bits.
+    pub fn bits(&self) -> BitWidth {
+        self.bits
+    }
+
+    /// Which values share a step.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// The quantised values of `x`, with gradients for `x` and for the step.
+    ///
+    /// Steps must stay away from 0; a negative step quantises as its absolute value does.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: any shape per tensor, `[.., d_out]` per channel, the matrix shape of
+    ///   [`LearnedStep::new`] per group
+    ///
+    /// # Panics
+    ///
+    /// If the steps do not fit the shape of `x`.
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let dims = x.dims();
+        let values = dims.iter().product::<usize>();
+        if values == 0 {
+            return x;
+        }
+        let step = self.step_for(dims);
+        let levels = LevelRange { low: -self.highest_level(), high: self.highest_level() };
+        let sharing = self.values_per_step(dims) as f32;
+        let step = scale_gradient(step, 1.0 / (sharing * levels.high as f32).sqrt());
+
+        let clamped = clamp_to(x / step.clone(), levels);
+        let constant = clamped.clone().set_require_grad(false);
+        let rounded = constant.clone().round() - (constant - clamped);
+        rounded * step
+    }
+
+    /// Q, the highest level.
+    fn highest_level(&self) -> i32 {
+        (1 << (self.bits.bits() - 1)) - 1
+    }
+
+    /// The number of values of a tensor of shape `dims` that share a step. The last, shorter group
+    /// counts as a whole one.
+    fn values_per_step<const D: usize>(&self, dims: [usize; D]) -> usize {
+        let values = dims.iter().product::<usize>();
+        match self.granularity {
+            Granularity::PerTensor | Granularity::PerToken => values,
+            Granularity::PerChannel => values / dims[D - 1],
+            Granularity::PerGroup(size) => size.get().min(dims[D - 2]),
+        }
+    }
+
+    /// The steps, made to broadcast against a tensor of shape `dims`.
+    fn step_for<const D: usize>(&self, dims: [usize; D]) -> Tensor<B, D> {
+        let step = self.step.val();
+        let shape = step.dims();
+        let fits = match self.granularity {
+            Granularity::PerTensor | Granularity::PerToken => true,
+            Granularity::PerChannel => D > 0 && dims[D - 1] == shape[1],
+            Granularity::PerGroup(_) => {
+                D == 2 && self.granularity.param_shape(dims).is_ok_and(|fit| fit[..] == shape[..])
+            }
+        };
+        assert!(fits, "{} steps of shape {shape:?} do not fit a tensor of shape {dims:?}", self.granularity,);
+        let mut broadcast = [1; D];
+        for (to, from) in broadcast.iter_mut().rev().zip(shape.iter().rev()) {
+            *to = *from;
+        }
+        broadcastable(step.reshape(broadcast), self.granularity, dims)
+    }
+}
+
+/// `x` itself, whose gradient is multiplied by `factor`.
+fn scale_gradient<B: Backend, const D: usize>(x: Tensor<B, D>, factor: f32) -> Tensor<B, D> {
+    let constant = x.clone().set_require_grad(false);
+    constant.clone() - (constant - x) * factor
+}

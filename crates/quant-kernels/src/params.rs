@@ -1,0 +1,138 @@
+//! Scales and zero points of a tensor.
+//!
+//! ```text
+//! symmetric    s = max|x| / (2^(b−1)−1)
+//! asymmetric   s = (max − min) / (2^b−1)      z = clamp(round(−min / s), 0, 2^b−1)
+//! ```
+//!
+//! `min` and `max` are over the values that share a scale ([`Granularity`]) and come from the range
+//! estimator ([`RangeEstimator`](crate::RangeEstimator)); `b` is the number of bits.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{
+    BitWidth, Granularity, LevelRange, Mapping, QuantSpec, Result,
+    blocks::{broadcastable, reduce_blocks},
+    range::BlockQuantizer,
+};
+
+/// The scales and zero points of a tensor, with the options they were chosen by.
+///
+/// The tensors are constants: no gradient flows through them.
+#[derive(Debug, Clone)]
+pub struct QuantParams<B: Backend, const D: usize> {
+    scale: Tensor<B, D>,
+    zero_point: Option<Tensor<B, D>>,
+    bits: BitWidth,
+    granularity: Granularity,
+    mapping: Mapping,
+    levels: LevelRange,
+}
+
+impl<B: Backend, const D: usize> QuantParams<B, D> {
+    /// The scales, above 0, in the shape that [`Granularity::param_shape`] gives.
+    pub fn scale(&self) -> Tensor<B, D> {
+        self.scale.clone()
+    }
+
+    /// The zero points, integers held as floats, in the shape of the scales; `None` for the
+    /// symmetric mapping.
+    pub fn zero_point(&self) -> Option<Tensor<B, D>> {
+        self.zero_point.clone()
+    }
+
+    /// The number of bits.
+    pub fn bits(&self) -> BitWidth {
+        self.bits
+    }
+
+    /// Which values share a scale.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// How values are laid on levels.
+    pub fn mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// The lowest and the highest level.
+    pub fn levels(&self) -> LevelRange {
+        self.levels
+    }
+
+    /// The scales and zero points, made to broadcast against a tensor of shape `dims`.
+    ///
+    /// # Panics
+    ///
+    /// If a tensor of that shape has scales of another shape.
+    pub(crate) fn for_shape(&self, dims: [usize; D]) -> (Tensor<B, D>, Option<Tensor<B, D>>) {
+        let expected = self.granularity.param_shape(dims);
+        let got = self.scale.dims();
+        assert!(
+            expected == Ok(got),
+            "{} scales of shape {got:?} do not fit a tensor of shape {dims:?}",
+            self.granularity,
+        );
+        let fit = |param: &Tensor<B, D>| broadcastable(param.clone(), self.granularity, dims);
+        (fit(&self.scale), self.zero_point.as_ref().map(fit))
+    }
+}
+
+/// Chooses scales and zero points for `x` at `bits`.
+///
+/// A block of values that are all 0 gets scale 1, so that it is quantised to zeros. A block that
+/// holds a NaN or an infinity gets scale NaN, so that all of it becomes NaN when it is quantised:
+/// broken input never turns into plausible numbers. An empty tensor gets scales of 1.
+///
+/// # Shapes
+///
+/// - `x`: any; for channels and groups `[.., d_in, d_out]`
+/// - scales: [`Granularity::param_shape`]
+///
+/// # Errors
+///
+/// [`Error::FullPrecision`](crate::Error::FullPrecision) at [`BitWidth::FULL`],
+/// [`Error::TooFewBits`](crate::Error::TooFewBits) for 1 symmetric bit and
+/// [`Error::Rank`](crate::Error::Rank) for channels or groups of a vector.
+///
+/// ```
+/// use burn::{backend::Flex, tensor::Tensor};
+/// use quant_kernels::{BitWidth, Granularity, QuantSpec, choose_params};
+///
+/// let x = Tensor::<Flex, 2>::from_floats([[0.7, -0.2], [-1.4, 0.1]], &Default::default());
+/// let spec = QuantSpec::default().with_granularity(Granularity::PerChannel);
+/// let params = choose_params(&x, BitWidth::B4, &spec)?;
+/// assert_eq!(params.scale().into_data().to_vec::<f32>().unwrap(), [1.4 / 7.0, 0.2 / 7.0]);
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+pub fn choose_params<B: Backend, const D: usize>(
+    x: &Tensor<B, D>,
+    bits: BitWidth,
+    spec: &QuantSpec,
+) -> Result<QuantParams<B, D>> {
+    let QuantSpec { granularity, mapping, range } = *spec;
+    let levels = mapping.levels(bits)?;
+    let shape = granularity.param_shape(x.dims())?;
+    let x = x.clone().set_require_grad(false);
+    let quantizer = BlockQuantizer { levels, range };
+    let (scale, zero_point) = if x.shape().num_elements() == 0 {
+        let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
+        let zero_point = matches!(mapping, Mapping::Asymmetric).then(|| scale.zeros_like());
+        (scale, zero_point)
+    } else {
+        match mapping {
+            Mapping::Symmetric => {
+                let reduce = |block| [quantizer.scale(block)];
+                let [scale] = reduce_blocks(x, granularity, shape, reduce);
+                (scale, None)
+            }
+            Mapping::Asymmetric => {
+                let reduce = |block| quantizer.scale_and_zero_point(block);
+                let [scale, zero_point] = reduce_blocks(x, granularity, shape, reduce);
+                (scale, Some(zero_point))
+            }
+        }
+    };
+    Ok(QuantParams { scale, zero_point, bits, granularity, mapping, levels })
+}

@@ -1,0 +1,84 @@
+//! From values to integer levels and back.
+//!
+//! ```text
+//! q = clamp(round(x / s) + z, low, high)
+//! y = (q − z) · s
+//! ```
+//!
+//! Rounding is half to even. `x / s` is a true division, not a product with 1 / s, so that
+//! backends agree to the last bit.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{LevelRange, QuantParams};
+
+/// The levels of `x`: integers held in a float tensor, as plain tensor operations need them.
+///
+/// # Shapes
+///
+/// - `x` and output: the same, one whose scales have the shape of `params`
+///
+/// # Panics
+///
+/// If the scales do not fit the shape of `x`.
+///
+/// ```
+/// use burn::{backend::Flex, tensor::Tensor};
+/// use quant_kernels::{BitWidth, QuantSpec, choose_params, dequantize, quantize};
+///
+/// let x = Tensor::<Flex, 1>::from_floats([0.25, -3.5, 1.75], &Default::default());
+/// let params = choose_params(&x, BitWidth::B4, &QuantSpec::default())?; // s = 0.5
+/// let levels = quantize(x, &params);
+/// assert_eq!(levels.to_data().to_vec::<f32>().unwrap(), [0.0, -7.0, 4.0]); // 0.5 to 0, 3.5 to 4
+/// let y = dequantize(levels, &params);
+/// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [0.0, -3.5, 2.0]);
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
+    let (scale, zero_point) = params.for_shape(x.dims());
+    clamp_to(to_levels(x, scale, zero_point), params.levels())
+}
+
+/// The values that levels stand for.
+///
+/// # Shapes
+///
+/// - `levels` and output: the same, one whose scales have the shape of `params`
+///
+/// # Panics
+///
+/// If the scales do not fit the shape of `levels`.
+pub fn dequantize<B: Backend, const D: usize>(levels: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
+    let (scale, zero_point) = params.for_shape(levels.dims());
+    restore(levels, scale, zero_point)
+}
+
+/// `round(x / s) + z`, before clamping.
+pub(crate) fn to_levels<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    scale: Tensor<B, D>,
+    zero_point: Option<Tensor<B, D>>,
+) -> Tensor<B, D> {
+    let levels = (x / scale).round();
+    match zero_point {
+        Some(zero_point) => levels + zero_point,
+        None => levels,
+    }
+}
+
+/// Clamps levels to their range.
+pub(crate) fn clamp_to<B: Backend, const D: usize>(levels: Tensor<B, D>, range: LevelRange) -> Tensor<B, D> {
+    levels.clamp(range.low as f32, range.high as f32)
+}
+
+/// `(q − z) · s`.
+pub(crate) fn restore<B: Backend, const D: usize>(
+    levels: Tensor<B, D>,
+    scale: Tensor<B, D>,
+    zero_point: Option<Tensor<B, D>>,
+) -> Tensor<B, D> {
+    match zero_point {
+        Some(zero_point) => (levels - zero_point) * scale,
+        None => levels * scale,
+    }
+}
