@@ -1,0 +1,192 @@
+//! What can go wrong, and the crate's `Result`.
+
+use std::{fmt, io, path::PathBuf};
+
+use safetensors::{Dtype, SafeTensorError};
+
+use crate::BitWidth;
+
+/// A layer, plan or adapter that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A quantiser's options do not fit each other or the tensor.
+    #[error(transparent)]
+    Quantisation(#[from] quant_kernels::Error),
+    /// Something about one site.
+    #[error("site `{site}`: {source}")]
+    Site {
+        /// The name of the site.
+        site: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// Something about one file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A file or folder that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A text that is not the JSON it should be.
+    #[error("invalid json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A plan written by another version of the format.
+    #[error("plan version {got} is unknown, expected {expected}")]
+    PlanVersion {
+        /// The version found.
+        got: u64,
+        /// The version that is understood.
+        expected: u64,
+    },
+    /// A plan names a site that the model does not have.
+    #[error("unknown site `{site}`")]
+    UnknownSite {
+        /// The name in the plan.
+        site: String,
+    },
+    /// A plan has a rule that no site of the model follows.
+    #[error("{kind} `{name}` matches no site")]
+    UnmatchedRule {
+        /// `block` or `sub-module`.
+        kind: &'static str,
+        /// The name in the plan.
+        name: String,
+    },
+    /// An adapter was asked for at a width that the bank does not have.
+    #[error("no adapter for {bits} bits, available: {}", WidthList(available))]
+    MissingAdapter {
+        /// The width asked for.
+        bits: BitWidth,
+        /// The widths of the bank.
+        available: Vec<BitWidth>,
+    },
+    /// An adapter of rank 0.
+    #[error("rank 0 adapts nothing, expected at least 1")]
+    Rank,
+    /// An adapter's alpha that is not a finite number above 0.
+    #[error("alpha is {got}, expected a finite number above 0")]
+    Alpha {
+        /// The alpha asked for.
+        got: f64,
+    },
+    /// The two factors of an adapter have different ranks.
+    #[error("adapter factors of shapes {a:?} and {b:?} do not share a rank")]
+    AdapterRanks {
+        /// The shape of A, which should be `[d_in, rank]`.
+        a: [usize; 2],
+        /// The shape of B, which should be `[rank, d_out]`.
+        b: [usize; 2],
+    },
+    /// An adapter for a layer of another size.
+    #[error("adapter for a {got:?} weight does not fit a {expected:?} weight")]
+    AdapterShape {
+        /// The `[d_in, d_out]` that the adapter is for.
+        got: [usize; 2],
+        /// The `[d_in, d_out]` of the layer.
+        expected: [usize; 2],
+    },
+    /// A field of an adapter's configuration that is not supported or makes no sense.
+    #[error("field `{field}` is {got}, expected {expected}")]
+    Field {
+        /// The name of the field.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// A safetensors file that is truncated or malformed.
+    #[error("invalid safetensors: {0}")]
+    Safetensors(#[from] SafeTensorError),
+    /// A tensor that should be there.
+    #[error("tensor `{tensor}` is missing")]
+    TensorMissing {
+        /// The name of the tensor.
+        tensor: String,
+    },
+    /// A tensor whose name has no meaning here.
+    #[error("tensor `{tensor}` is unexpected, expected `{expected}`")]
+    TensorUnexpected {
+        /// The name of the tensor.
+        tensor: String,
+        /// The pattern that names follow.
+        expected: String,
+    },
+    /// A tensor of the wrong shape.
+    #[error("tensor `{tensor}` has shape {got:?}, expected {expected}")]
+    TensorShape {
+        /// The name of the tensor.
+        tensor: String,
+        /// Its shape.
+        got: Vec<usize>,
+        /// What was expected.
+        expected: String,
+    },
+    /// A tensor of a type that is not a float of 16 or 32 bits.
+    #[error("tensor `{tensor}` has dtype {got:?}, expected F32, F16 or BF16")]
+    TensorDtype {
+        /// The name of the tensor.
+        tensor: String,
+        /// Its type.
+        got: Dtype,
+    },
+    /// A tensor that holds a NaN or an infinity.
+    #[error("tensor `{tensor}` holds {got} at element {index}, expected finite numbers")]
+    TensorNotFinite {
+        /// The name of the tensor.
+        tensor: String,
+        /// The value.
+        got: f32,
+        /// Where it is, in row-major order.
+        index: usize,
+    },
+    /// Nothing to save.
+    #[error("no adapters to save")]
+    NoAdapters,
+}
+
+impl Error {
+    /// Names the site that an error is about.
+    pub(crate) fn at_site(self, site: &str) -> Self {
+        Self::Site { site: site.to_owned(), source: Box::new(self) }
+    }
+
+    /// Names the file that an error is about, unless it already does.
+    pub(crate) fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        match self {
+            Self::File { .. } | Self::Io { .. } => self,
+            other => Self::File { path: path.into(), source: Box::new(other) },
+        }
+    }
+
+    /// Names the file or folder that the system refused.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// The result of this crate's fallible functions.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+struct WidthList<'a>(&'a [BitWidth]);
+
+impl fmt::Display for WidthList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, rest)) = self.0.split_first() else {
+            return f.write_str("none");
+        };
+        write!(f, "{first}")?;
+        rest.iter().try_for_each(|bits| write!(f, ", {bits}"))
+    }
+}

@@ -1,0 +1,64 @@
+//! The settings of a layer that do not change from call to call.
+
+use quant_kernels::{GradientRule, QuantSpec};
+use serde::{Deserialize, Serialize};
+
+/// Where the adapter is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// Beside the quantised weight: `x · Qw(W) + s · (x · A) · B`. The adapter itself stays at full
+    /// precision, and the quantised weight can be kept.
+    #[default]
+    Residual,
+    /// Into the weight before it is quantised: `x · Qw(W + s · A · B)`. One product at inference and
+    /// no adapter at run time, but the weight is quantised anew in each call.
+    Merged,
+}
+
+/// Whether the base weight is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BasePolicy {
+    /// It gets no gradient, and its quantised forms are kept.
+    #[default]
+    Frozen,
+    /// It gets the straight-through gradient, and is quantised in each training step.
+    Trainable,
+}
+
+/// The settings of a layer that do not change from call to call.
+///
+/// | setting | default |
+/// |---|---|
+/// | `weight` | symmetric, per tensor, min-max |
+/// | `activation` | symmetric, per token, min-max |
+/// | `placement` | residual |
+/// | `base` | frozen |
+/// | `gradient` | identity |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinearSettings {
+    /// How weights are quantised.
+    pub weight: QuantSpec,
+    /// How activations are quantised. Their range is found anew in each call.
+    pub activation: QuantSpec,
+    /// Where the adapter is added.
+    pub placement: Placement,
+    /// Whether the base weight is trained.
+    pub base: BasePolicy,
+    /// What quantisation does to gradients.
+    pub gradient: GradientRule,
+}
+
+impl Default for LinearSettings {
+    fn default() -> Self {
+        Self {
+            weight: QuantSpec::default(),
+            activation: QuantSpec::PER_TOKEN,
+            placement: Placement::default(),
+            base: BasePolicy::default(),
+            gradient: GradientRule::default(),
+        }
+    }
+}
