@@ -1,12 +1,17 @@
-//! SQuAD reading, windows, official metrics and synthetic reading-comprehension corpora.
-
+#![doc = include_str!("../README.md")]
 #![expect(clippy::doc_markdown, reason = "SQuAD is a name, not code")]
 
 mod atomic_file;
 mod batches;
 mod dataset;
+mod decoding;
 mod error;
 mod generator;
+mod metrics;
+mod predictions;
+mod prompt;
+#[cfg(test)]
+mod real_data;
 mod tokenizer;
 mod windows;
 
@@ -14,7 +19,14 @@ pub use batches::{
     Batch, BatchConfig, BatchOrder, Batches, EndlessBatches, EpochBatches, LastBatch, NO_TARGET, Select,
 };
 pub use dataset::{Answer, Article, Dataset, Example, Format, Paragraph, Question, ReadOptions, UnknownFields};
+pub use decoding::{Candidate, DecodeConfig, Decoded, NullRule, SpanDecoder};
 pub use error::{Error, Result};
 pub use generator::{GeneratorConfig, SentenceOrder, Split, corpus_texts, generate};
+pub use metrics::{
+    BestThresholds, Evaluation, QuestionScore, Subset, evaluate, evaluate_v1, evaluate_v2,
+    evaluate_v2_with_null_probabilities, exact_match, f1_score, normalize_answer,
+};
+pub use predictions::{NullProbabilities, Predictions};
+pub use prompt::PromptTemplate;
 pub use tokenizer::{BpeConfig, CharSpan, Encoding, LeadingSpace, SpecialTokens, TextTokenizer};
 pub use windows::{LongQuestions, NullTarget, SpanConfig, SpanFeatures, TokenSpan, Window};

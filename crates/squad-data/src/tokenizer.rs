@@ -29,11 +29,12 @@ mod offsets;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
 use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
@@ -42,6 +43,9 @@ use offsets::CharIndex;
 
 /// GPT-2's one special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// What messages call a tokenizer that came from no file.
+const TRAINED: &str = "trained BPE";
 
 /// Characters `start..end` of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,7 +113,10 @@ impl SpecialTokens {
 /// A tokenizer that reports character offsets.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
+    /// Without what would truncate, pad, or cut offsets other than [`CharIndex`] does.
     tokenizer: Tokenizer,
+    /// The whole `tokenizer.json`.
+    json: Arc<str>,
     /// The file it came from, for messages.
     name: String,
 }
@@ -153,7 +160,7 @@ impl TextTokenizer {
     /// [`Error::Tokenizer`].
     pub fn from_bytes(json: &[u8], name: &str) -> Result<Self> {
         let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(name, &error))?;
-        Self::from_tokenizer(tokenizer, name)
+        Self::from_tokenizer(tokenizer, String::from_utf8_lossy(json).into(), name)
     }
 
     /// Reads GPT-2's pair of files: a byte-level BPE that adds no space before the text.
@@ -175,7 +182,8 @@ impl TextTokenizer {
         if tokenizer.token_to_id(END_OF_TEXT).is_some() {
             tokenizer.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true).normalized(false)]);
         }
-        Self::from_tokenizer(tokenizer, &name)
+        let json = tokenizer.to_string(true).map_err(|error| refused(&name, &error))?;
+        Self::from_tokenizer(tokenizer, json.into(), &name)
     }
 
     /// Learns a byte-level BPE vocabulary; the same one from the same texts, always.
@@ -192,13 +200,20 @@ impl TextTokenizer {
         I::Item: AsRef<str>,
     {
         let json = bpe::train(texts, config)?;
-        Self::from_bytes(json.as_bytes(), "trained BPE")
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(TRAINED, &error))?;
+        // The library writes the vocabulary in the order of the ids.
+        let json = tokenizer.to_string(true).map_err(|error| refused(TRAINED, &error))?;
+        Self::from_tokenizer(tokenizer, json.into(), TRAINED)
     }
 
-    fn from_tokenizer(mut tokenizer: Tokenizer, name: &str) -> Result<Self> {
-        tokenizer.with_truncation(None).map_err(|error| refused(name, &error))?.with_padding(None);
+    fn from_tokenizer(mut tokenizer: Tokenizer, json: Arc<str>, name: &str) -> Result<Self> {
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| refused(name, &error))?
+            .with_padding(None)
+            .with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.set_encode_special_tokens(true);
-        Ok(Self { tokenizer, name: name.to_owned() })
+        Ok(Self { tokenizer, json, name: name.to_owned() })
     }
 
     /// Splits a text into tokens.
@@ -252,20 +267,17 @@ impl TextTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// The text of a `tokenizer.json`.
-    ///
-    /// # Errors
-    /// [`Error::Tokenizer`].
-    pub fn to_json(&self) -> Result<String> {
-        self.tokenizer.to_string(true).map_err(|error| refused(&self.name, &error))
+    /// The text of the `tokenizer.json`: unchanged, if it was read from one.
+    pub fn to_json(&self) -> &str {
+        &self.json
     }
 
     /// Writes a `tokenizer.json`, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Write`] or [`Error::Tokenizer`].
+    /// [`Error::Write`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomically(path.as_ref(), &self.to_json()?)
+        write_atomically(path.as_ref(), &self.json)
     }
 }
 

@@ -206,7 +206,7 @@ where
     let mut words: BTreeMap<String, u64> = BTreeMap::new();
     for text in texts {
         let mut text = PreTokenizedString::from(text.as_ref());
-        splitter.pre_tokenize(&mut text).map_err(|error| super::refused("trained BPE", &error))?;
+        splitter.pre_tokenize(&mut text).map_err(|error| super::refused(super::TRAINED, &error))?;
         for (word, ..) in text.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             match words.get_mut(word) {
                 Some(occurrences) => *occurrences += 1,

@@ -1,0 +1,75 @@
+use super::*;
+use crate::BpeConfig;
+use crate::dataset::Answer;
+
+fn example(question: &str, context: &str) -> Example {
+    Example {
+        id: "q1".to_owned(),
+        context: context.into(),
+        question: question.to_owned(),
+        answers: vec![Answer { text: context[..1].to_owned(), start: 0 }],
+        is_impossible: false,
+    }
+}
+
+fn tokenizer() -> TextTokenizer {
+    TextTokenizer::train_bpe(["Context: Question: Answer:"; 3], &BpeConfig::default()).unwrap()
+}
+
+#[test]
+fn placeholders_in_the_texts_stay_as_they_are() {
+    let example = example("{context}?", "a {question} b");
+    for (template, expected) in [
+        ("{context}|{question}", "a {question} b|{context}?"),
+        ("<{question}> <{context}>", "<{context}?> <a {question} b>"),
+    ] {
+        assert_eq!(PromptTemplate::new(template).unwrap().render(&example), expected);
+    }
+}
+
+#[test]
+fn templates_need_each_placeholder_once() {
+    for template in ["{context}", "{question}", "{context}{question}{question}", ""] {
+        assert!(PromptTemplate::new(template).is_err(), "{template}");
+    }
+}
+
+#[test]
+fn a_training_text_ends_with_the_answer() {
+    let mut example = example("What?", "tea");
+    let template = PromptTemplate::default();
+    assert_eq!(template.render_with_answer(&example), "Context: tea\nQuestion: What?\nAnswer: t");
+    example.answers.clear();
+    assert_eq!(template.render_with_answer(&example), template.render(&example));
+}
+
+#[test]
+fn a_generated_answer_ends_at_the_first_stop() {
+    let template = PromptTemplate::default();
+    assert_eq!(template.cut("\n tea with milk \nQuestion:"), "tea with milk");
+    assert_eq!(template.cut(" tea"), "tea");
+    assert_eq!(template.cut(" \n"), "");
+    let template = template.with_stops(["<eos>", ".", ""]);
+    assert_eq!(template.cut("tea\nand milk. <eos>"), "tea\nand milk");
+    assert_eq!(template.cut("🍵<eos>."), "🍵");
+}
+
+#[test]
+fn a_long_context_loses_its_end_and_the_question_stays() {
+    let tokenizer = tokenizer();
+    let template = PromptTemplate::default();
+    let example = example("What does Zoë drink?", &"Zoë drinks 🍵 every day. ".repeat(20));
+    let whole = template.encode(&tokenizer, &example, usize::MAX).unwrap();
+    assert_eq!(tokenizer.decode(&whole).unwrap().trim_start(), template.render(&example));
+    let least = tokenizer.encode(&template.fill("", &example.question)).unwrap().ids.len();
+    for most in [least, least + 1, least + 7, 100, 200, whole.len() - 1, whole.len()] {
+        let ids = template.encode(&tokenizer, &example, most).unwrap();
+        assert!(ids.len() <= most && ids.len() + 8 > most, "{} of {most}", ids.len());
+        let text = tokenizer.decode(&ids).unwrap();
+        let kept = text.trim_start().strip_prefix("Context: ").unwrap();
+        let kept = kept.strip_suffix("\nQuestion: What does Zoë drink?\nAnswer:").unwrap();
+        assert!(example.context.starts_with(kept), "{kept}");
+    }
+    let error = template.encode(&tokenizer, &example, least - 1).unwrap_err().to_string();
+    assert!(error.starts_with("question `q1`: expected at most "), "{error}");
+}
