@@ -1,0 +1,151 @@
+//! What can go wrong with a model folder, a configuration or a request.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors of reading, checking, running and writing a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is not what it should be.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// A field of `config.json` has a value this crate cannot run.
+    #[error("{path}: field `{field}` is {got}, expected {expected}")]
+    Config {
+        /// The file, or `<config>` when the configuration was built in code.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// The folder holds no weights.
+    #[error("{path}: expected `model.safetensors` or `model.safetensors.index.json`, found neither")]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A safetensors file is truncated or its header lies.
+    #[error("{path}: not a valid safetensors file: {reason}")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor is missing.
+    #[error("{path}: tensor `{name}` is missing")]
+    MissingTensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has a shape that the configuration does not give it.
+    #[error("{path}: tensor `{name}` has shape {got:?}, the config gives it {expected:?}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Shape in the file.
+        got: Vec<usize>,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a type that is not a float.
+    #[error("{path}: tensor `{name}` has dtype {got}, expected F32, F16 or BF16")]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Type in the file.
+        got: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{path}: tensor `{name}` holds {value} at element {index}, expected finite weights")]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Flat index of the first such element.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Where it stands.
+        position: usize,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A sequence is empty or longer than the model's positions.
+    #[error("sequence of {got} tokens, expected 1 to {n_positions}")]
+    SequenceLength {
+        /// Length asked for.
+        got: usize,
+        /// Positions of the model.
+        n_positions: usize,
+    },
+    /// An option of generation is out of its range.
+    #[error("{field} is {got}, expected {expected}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// A folder of adapters holds none.
+    #[error("{path}: expected folders such as `bits-4`, found none")]
+    NoAdapters {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An adapter belongs to a site that the model does not have.
+    #[error("{path}: the model has no site `{site}`")]
+    UnknownSite {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// The site.
+        site: String,
+    },
+    /// A plan or an adapter does not fit.
+    #[error(transparent)]
+    Lora(#[from] switchable_lora::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
+        Self::Json { path: path.into(), source }
+    }
+}

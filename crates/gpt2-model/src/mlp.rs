@@ -1,0 +1,36 @@
+//! The multi-layer perceptron of a block.
+//!
+//! ```text
+//! y = act(x·W_fc + b_fc)·W_proj + b_proj
+//! ```
+
+use burn::module::Module;
+use burn::tensor::{Tensor, backend::Backend};
+use switchable_lora::{SitePrecision, SwitchableLinear};
+
+use crate::Activation;
+
+/// Two switchable matrices with an activation between them.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    /// First matrix, `[d, n_inner]`.
+    pub c_fc: SwitchableLinear<B>,
+    /// Second matrix, `[n_inner, d]`.
+    pub c_proj: SwitchableLinear<B>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl<B: Backend> Mlp<B> {
+    pub(crate) fn new(c_fc: SwitchableLinear<B>, c_proj: SwitchableLinear<B>, activation: Activation) -> Self {
+        Self { c_fc, c_proj, activation }
+    }
+
+    /// # Shapes
+    ///
+    /// `x`: `[batch, tokens, d]`, the same out.
+    pub(crate) fn forward(&self, x: Tensor<B, 3>, [c_fc, c_proj]: [&SitePrecision; 2]) -> Tensor<B, 3> {
+        let inner = self.activation.forward(self.c_fc.forward(x, c_fc));
+        self.c_proj.forward(inner, c_proj)
+    }
+}

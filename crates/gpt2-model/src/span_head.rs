@@ -1,0 +1,191 @@
+//! Extractive question answering: the first and the last token of the answer.
+//!
+//! ```text
+//! [start, end] = y·W_qaᵀ + b_qa
+//! ```
+//!
+//! `y` are the final hidden states, `W_qa` is `[2, n_embd]` as `qa_outputs` of
+//! `GPT2ForQuestionAnswering` stores it.
+
+use std::path::Path;
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use switchable_lora::{BasePolicy, LinearSettings};
+
+use crate::initial::normal_values;
+use crate::model::export;
+use crate::parameters::ParameterRef;
+use crate::weights::{WeightSet, WeightSource};
+use crate::{Gpt2, Gpt2Config, ModelOptions, Result, SitePlan};
+
+/// What to do when a folder holds no span head, as that of a language model does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MissingHead {
+    /// Refuse the folder.
+    #[default]
+    Refuse,
+    /// Start with a random head from this seed.
+    Random(u64),
+}
+
+/// Scores of every token to be the first or the last one of the answer.
+#[derive(Debug, Clone)]
+pub struct SpanLogits<B: Backend> {
+    /// `[batch, tokens]`.
+    pub start: Tensor<B, 2>,
+    /// `[batch, tokens]`.
+    pub end: Tensor<B, 2>,
+}
+
+/// A GPT-2 with a span head.
+#[derive(Module, Debug)]
+pub struct Gpt2ForQuestionAnswering<B: Backend> {
+    /// The body.
+    pub transformer: Gpt2<B>,
+    weight: Param<Tensor<B, 2>>,
+    bias: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Gpt2ForQuestionAnswering<B> {
+    /// A model with random weights.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration's numbers do not fit together.
+    pub fn random(config: &Gpt2Config, options: &ModelOptions, seed: u64, device: &B::Device) -> Result<Self> {
+        let transformer = Gpt2::random(config, options, seed, device)?;
+        Ok(Self::with_random_head(transformer, seed.wrapping_add(1), device).with_linear_settings(options.linear))
+    }
+
+    /// A body with a random head.
+    pub fn with_random_head(transformer: Gpt2<B>, seed: u64, device: &B::Device) -> Self {
+        let (d, range) = (transformer.config().n_embd, transformer.config().initializer_range);
+        let values = normal_values(&mut ChaCha8Rng::seed_from_u64(seed), 2 * d, range);
+        let weight = TensorData::new(values, vec![2, d]);
+        Self::with_head(transformer, weight, TensorData::new(vec![0.0f32; 2], vec![2]), device)
+    }
+
+    fn with_head(transformer: Gpt2<B>, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
+        Self {
+            transformer,
+            weight: Param::initialized(ParamId::new(), Tensor::from_data(weight, device).require_grad()),
+            bias: Param::initialized(ParamId::new(), Tensor::from_data(bias, device).require_grad()),
+        }
+    }
+
+    /// Reads a Hugging Face folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt2::load`]; and when the folder holds no head and `missing` refuses that.
+    pub fn load(
+        dir: impl AsRef<Path>,
+        options: &ModelOptions,
+        missing: MissingHead,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let dir = dir.as_ref();
+        let config = Gpt2Config::load(dir.join("config.json"))?;
+        Self::from_weights(&config, &WeightSet::open(dir)?, options, missing, device)
+    }
+
+    /// Reads weights from files that need not be in a folder, such as bytes in the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt2::load`], a missing head included.
+    pub fn from_sources(
+        config: &Gpt2Config,
+        sources: Vec<WeightSource>,
+        options: &ModelOptions,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let weights = WeightSet::new("<weights>", sources)?;
+        Self::from_weights(config, &weights, options, MissingHead::Refuse, device)
+    }
+
+    fn from_weights(
+        config: &Gpt2Config,
+        weights: &WeightSet,
+        options: &ModelOptions,
+        missing: MissingHead,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let transformer = Gpt2::from_weights(config, weights, options, device)?;
+        match missing {
+            MissingHead::Random(seed) if !weights.contains("qa_outputs.weight") => {
+                Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
+            }
+            _ => {
+                let weight = weights.data("qa_outputs.weight", &[2, config.n_embd])?;
+                let bias = weights.data("qa_outputs.bias", &[2])?;
+                Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
+            }
+        }
+    }
+
+    /// Span scores of a batch; arguments as [`Gpt2::forward`].
+    ///
+    /// # Shapes
+    ///
+    /// `ids`, `padding`: `[batch, tokens]`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Gpt2::forward`].
+    pub fn forward(
+        &self,
+        ids: Tensor<B, 2, Int>,
+        padding: Option<&Tensor<B, 2, Bool>>,
+        plan: &SitePlan,
+    ) -> SpanLogits<B> {
+        self.span_logits(self.transformer.forward(ids, padding, plan))
+    }
+
+    /// Span scores from final hidden states.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, n_embd]`.
+    pub fn span_logits(&self, hidden: Tensor<B, 3>) -> SpanLogits<B> {
+        let [batch, tokens, d] = hidden.dims();
+        let both = hidden.reshape([batch * tokens, d]).matmul(self.weight.val().transpose());
+        let both = (both + self.bias.val().unsqueeze()).reshape([batch, tokens, 2]);
+        let side = |i: usize| both.clone().slice([0..batch, 0..tokens, i..i + 1]).reshape([batch, tokens]);
+        SpanLogits { start: side(0), end: side(1) }
+    }
+
+    /// The model with other settings at every site; their base policy holds for the head too.
+    pub fn with_linear_settings(mut self, settings: LinearSettings) -> Self {
+        let train = settings.base == BasePolicy::Trainable;
+        self.transformer = self.transformer.with_linear_settings(settings);
+        self.weight = self.weight.set_require_grad(train);
+        self.bias = self.bias.set_require_grad(train);
+        self
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Gpt2Config {
+        self.transformer.config()
+    }
+
+    /// Every parameter of base and head with its Hugging Face name; see [`Gpt2::named_parameters`].
+    pub fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
+        let mut list = self.transformer.named_parameters();
+        list.push(("qa_outputs.weight".to_string(), ParameterRef::Matrix(&self.weight)));
+        list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&self.bias)));
+        list
+    }
+
+    /// Writes `config.json` and `model.safetensors`, as `GPT2ForQuestionAnswering` loads them.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written; nothing partial is left behind.
+    pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
+        export(dir.as_ref(), self.config(), "GPT2ForQuestionAnswering", &self.named_parameters())
+    }
+}

@@ -1,0 +1,9 @@
+//! Weights as files hold them: reading, checking and writing safetensors under Hugging Face names.
+
+mod export;
+mod source;
+mod tensors;
+
+pub(crate) use export::{write_json, write_tensors};
+pub use source::WeightSource;
+pub(crate) use tensors::WeightSet;
