@@ -1,0 +1,52 @@
+//! Accuracy of one plan on one set of questions, with its uncertainty.
+
+use serde::{Deserialize, Serialize};
+use squad_data::QuestionScore;
+
+use crate::statistics::{Interval, PairedComparison};
+
+/// Exact match and F1 in percent with 95 % intervals, and the loss of the gold spans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Questions answered exactly, percent.
+    pub exact_match: f64,
+    /// Wilson interval of the exact match, percent.
+    pub exact_match_interval: Interval,
+    /// Mean token overlap with the best gold answer, percent.
+    pub f1: f64,
+    /// Normal interval of the F1, percent.
+    pub f1_interval: Interval,
+    /// Mean cross-entropy of the gold spans in nats; `None` when no window holds a gold span.
+    pub loss: Option<f64>,
+    /// Number of questions.
+    pub n: usize,
+    /// Scores of each question, for paired comparisons; not saved.
+    #[serde(skip)]
+    pub scores: Vec<QuestionScore>,
+}
+
+impl Accuracy {
+    pub(crate) fn new(exact_match: f64, f1: f64, scores: Vec<QuestionScore>, loss: Option<f64>) -> Self {
+        let exact = scores.iter().filter(|score| score.exact > 0.5).count();
+        let overlaps: Vec<f64> = scores.iter().map(|score| score.f1).collect();
+        Self {
+            exact_match,
+            exact_match_interval: Interval::wilson(exact, scores.len()).scaled(100.0),
+            f1,
+            f1_interval: Interval::of_mean(&overlaps).scaled(100.0),
+            loss,
+            n: scores.len(),
+            scores,
+        }
+    }
+
+    /// Exact match of another configuration on the same questions minus this one's, in fractions.
+    ///
+    /// # Panics
+    ///
+    /// When the two are not of the same questions.
+    pub fn compare(&self, other: &Self, seed: u64) -> PairedComparison {
+        let exact = |accuracy: &Self| accuracy.scores.iter().map(|score| score.exact).collect::<Vec<_>>();
+        PairedComparison::new(&exact(self), &exact(other), seed)
+    }
+}

@@ -1,0 +1,51 @@
+//! One question about one text.
+
+use burn::tensor::{Tensor, backend::Backend};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use squad_data::{
+    BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
+    TextTokenizer,
+};
+
+use crate::reading::BatchTensors;
+use crate::{Error, Result};
+
+/// Answers a question about a text, which may be longer than the model's window.
+///
+/// # Errors
+///
+/// When the question or the text is empty, the question does not fit the window, or the plan asks
+/// for an adapter that is missing.
+pub fn answer<B: Backend>(
+    model: &Gpt2ForQuestionAnswering<B>,
+    tokenizer: &TextTokenizer,
+    question: &str,
+    context: &str,
+    plan: &SitePlan,
+) -> Result<Decoded> {
+    for (field, text) in [("question", question), ("context", context)] {
+        if text.trim().is_empty() {
+            return Err(Error::option(field, "empty", "some text"));
+        }
+    }
+    model.transformer.check_plan(plan)?;
+    let example = Example {
+        id: "question".into(),
+        context: context.into(),
+        question: question.into(),
+        answers: Vec::new(),
+        is_impossible: false,
+    };
+    let special = SpecialTokens::of(tokenizer)?;
+    let span = SpanConfig::new(model.config().n_positions.min(384), special.separator);
+    let features = SpanFeatures::new(tokenizer, &[example], &span)?;
+    let mut decoder = SpanDecoder::new(&features, DecodeConfig::default())?;
+    let device = model.transformer.wte.device();
+    for batch in Batches::new(&features, BatchConfig::evaluation(8, special.pad))?.epoch(0) {
+        let tensors = BatchTensors::new(&batch, &device);
+        let logits = model.forward(tensors.ids, None, plan);
+        let floats = |t: Tensor<B, 2>| t.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
+        decoder.add_batch(&batch, &floats(logits.start), &floats(logits.end))?;
+    }
+    decoder.finish()?.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })
+}

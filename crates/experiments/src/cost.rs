@@ -1,0 +1,107 @@
+//! What a plan costs: memory in four figures, average bits and BitOps.
+//!
+//! ```text
+//! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
+//! average bits   = Σ parameters · bits / Σ parameters            over the sites
+//! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites
+//! ```
+//!
+//! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
+
+use burn::tensor::backend::Backend;
+use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan};
+use quant_kernels::{Mapping, QuantSpec};
+use serde::{Deserialize, Serialize};
+
+const F32_BYTES: usize = 4;
+
+/// Bytes against a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Bytes under the plan.
+    pub bytes: usize,
+    /// Bytes of the baseline.
+    pub baseline: usize,
+    /// Share of the baseline that is saved, 0 to 1; negative when the plan needs more.
+    pub saved: f64,
+}
+
+impl Bytes {
+    fn new(bytes: usize, baseline: usize) -> Self {
+        Self { bytes, baseline, saved: 1.0 - bytes as f64 / baseline as f64 }
+    }
+}
+
+/// Cost of a plan on one model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The matrices of the sites alone, against f32.
+    pub sites: Bytes,
+    /// The whole model, everything but the sites in f32, against f32.
+    pub whole_vs_fp32: Bytes,
+    /// The whole model, everything but the sites in f16, against f16.
+    pub whole_vs_fp16: Bytes,
+    /// What storage needs: packed sites with their scales and zero points, everything else in f32,
+    /// and the adapters that the plan uses; against f32.
+    pub stored: Bytes,
+    /// Mean width of the sites' weights in bits, weighted by parameters.
+    pub average_bits: f64,
+    /// Bit operations of the sites per token.
+    pub bit_ops_per_token: f64,
+}
+
+impl Cost {
+    /// Cost of a plan on a model, its adapters and quantisers as they are.
+    pub fn of<B: Backend>(model: &Gpt2<B>, plan: &SitePlan) -> Self {
+        let config = model.config();
+        let all = config.parameters();
+        let rest = all - config.site_parameters();
+        let mut sites = 0;
+        let mut tables = 0;
+        let mut adapters = 0;
+        let mut bit_ops = 0.0;
+        for (site, precision) in plan.iter() {
+            let linear = model.site(site);
+            let parameters = site.parameters(config);
+            let weight_bits = usize::from(precision.weights.bits());
+            sites += (parameters * weight_bits).div_ceil(8);
+            bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
+            if !precision.weights.is_full() {
+                tables += table_bytes(&linear.settings().weight, site.module.weight_shape(config));
+            }
+            if let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) {
+                adapters += pair.rank() * (linear.d_in() + linear.d_out()) * F32_BYTES;
+            }
+        }
+        Self {
+            sites: Bytes::new(sites, config.site_parameters() * F32_BYTES),
+            whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
+            whole_vs_fp16: Bytes::new(half_bytes(config, plan) + rest * 2, all * 2),
+            stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
+            average_bits: plan.average_weight_bits(config),
+            bit_ops_per_token: bit_ops,
+        }
+    }
+}
+
+/// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
+fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
+    plan.iter()
+        .map(|(site, precision)| (site.parameters(config) * usize::from(precision.weights.bits()).min(16)).div_ceil(8))
+        .sum()
+}
+
+/// Bytes of a matrix's scales in f32 and, where the mapping has them, zero points of one byte.
+fn table_bytes(spec: &QuantSpec, shape: [usize; 2]) -> usize {
+    let scales = spec.granularity.param_shape(shape).map_or(1, |shape| shape.iter().product());
+    let zero_point = match spec.mapping {
+        Mapping::Symmetric => 0,
+        Mapping::Asymmetric => 1,
+    };
+    scales * (F32_BYTES + zero_point)
+}
+
+/// Multiply-accumulates of the sites per token: one per weight.
+pub fn macs_per_token(config: &Gpt2Config) -> usize {
+    Site::all(config).map(|site| site.parameters(config)).sum()
+}

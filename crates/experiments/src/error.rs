@@ -1,0 +1,111 @@
+//! What can go wrong in training, evaluation and search.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors of experiments.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is not what it should be.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// An option is out of its range.
+    #[error("`{field}` is {got}, expected {expected}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// There is nothing to train or evaluate on.
+    #[error("{what} holds no question")]
+    NoQuestions {
+        /// The data set.
+        what: String,
+    },
+    /// The tokenizer's ids exceed the model's vocabulary, or the window its positions.
+    #[error("{what} is {got}, the model has room for {room}")]
+    DoesNotFit {
+        /// What does not fit.
+        what: &'static str,
+        /// Its size.
+        got: usize,
+        /// The model's.
+        room: usize,
+    },
+    /// The loss is not a number any more.
+    #[error("loss is {loss} at step {step}; lower the learning rate or the precision's range")]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// A run folder belongs to another configuration.
+    #[error("{path}: `{field}` is {found} in the saved run and {expected} in this one; use another folder")]
+    OtherRun {
+        /// The state file.
+        path: PathBuf,
+        /// First field that differs.
+        field: String,
+        /// Value in the folder.
+        found: String,
+        /// Value asked for.
+        expected: String,
+    },
+    /// A checkpoint cannot be read or written.
+    #[error("{path}: {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The work was stopped on request; what was done is saved where the work saves.
+    #[error("stopped on request")]
+    Stopped,
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] gpt2_model::Error),
+    /// The data refused.
+    #[error(transparent)]
+    Data(#[from] squad_data::Error),
+    /// A quantiser or bit-width refused.
+    #[error(transparent)]
+    Kernels(#[from] quant_kernels::Error),
+    /// An adapter or plan refused.
+    #[error(transparent)]
+    Lora(#[from] switchable_lora::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
+        Self::Json { path: path.into(), source }
+    }
+
+    pub(crate) fn option(field: &'static str, got: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Option { field, got: got.to_string(), expected: expected.into() }
+    }
+}

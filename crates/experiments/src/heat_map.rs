@@ -1,0 +1,81 @@
+//! Blocks × sub-modules as coloured cells in the terminal.
+
+use std::fmt;
+
+use gpt2_model::SubModule;
+
+use crate::sensitivity::Sensitivity;
+
+/// Colours from harmless to harmful, of the 256-colour palette: a dark-to-bright scale of one hue
+/// family that stays ordered without colour vision, as brightness rises with harm.
+const SCALE: [u8; 7] = [17, 54, 90, 126, 162, 203, 222];
+
+/// The exact match that each site costs alone, in percent points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeatMap {
+    /// Block → harm of each sub-module.
+    rows: Vec<[f64; 4]>,
+    colour: Colour,
+}
+
+/// Whether cells are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// With terminal escapes.
+    Yes,
+    /// Numbers alone.
+    No,
+}
+
+impl HeatMap {
+    /// From a sensitivity of single sites; blocks alone give no map.
+    pub fn new(sensitivity: &Sensitivity) -> Option<Self> {
+        let mut rows = Vec::new();
+        for effect in &sensitivity.effects {
+            let site = effect.site()?;
+            if rows.len() <= site.block {
+                rows.resize(site.block + 1, [0.0; 4]);
+            }
+            rows[site.block][site.module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
+        }
+        let colour = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { Colour::Yes } else { Colour::No };
+        Some(Self { rows, colour })
+    }
+
+    /// The same with or without colour; by default colour is used on a terminal.
+    pub fn with_colour(mut self, colour: Colour) -> Self {
+        self.colour = colour;
+        self
+    }
+
+    fn cell(&self, f: &mut fmt::Formatter<'_>, harm: f64, worst: f64) -> fmt::Result {
+        match self.colour {
+            Colour::No => write!(f, " {harm:>11.1} "),
+            Colour::Yes => {
+                let share = if worst > 0.0 { (harm / worst).clamp(0.0, 1.0) } else { 0.0 };
+                let step = (share * (SCALE.len() - 1) as f64).round() as usize;
+                let ink = if step >= SCALE.len() - 2 { 16 } else { 255 };
+                write!(f, "\x1b[48;5;{}m\x1b[38;5;{ink}m {harm:>11.1} \x1b[0m", SCALE[step])
+            }
+        }
+    }
+}
+
+impl fmt::Display for HeatMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worst = self.rows.iter().flatten().copied().fold(0.0, f64::max);
+        write!(f, "block")?;
+        for module in SubModule::ALL {
+            write!(f, " {module:>12}")?;
+        }
+        writeln!(f)?;
+        for (block, row) in self.rows.iter().enumerate() {
+            write!(f, "{block:>5}")?;
+            for harm in row {
+                self.cell(f, *harm, worst)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

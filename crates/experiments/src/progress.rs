@@ -1,0 +1,64 @@
+//! Progress of long work: a bar on a terminal, a line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Whether progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ShowProgress {
+    /// A bar or lines on standard error.
+    #[default]
+    Yes,
+    /// Nothing.
+    No,
+}
+
+/// Progress of one piece of work.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    label: String,
+    show: ShowProgress,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Starts showing work of so many steps, of which some may be done.
+    ///
+    /// # Panics
+    ///
+    /// Never: the template is constant and valid.
+    pub fn start(label: &str, done: usize, total: usize, show: ShowProgress) -> Self {
+        let target = match show {
+            ShowProgress::Yes => ProgressDrawTarget::stderr(),
+            ShowProgress::No => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed}<{eta} {msg}");
+        bar.set_style(style.expect("the template is valid"));
+        bar.set_prefix(label.to_string());
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        Self { bar, label: label.into(), show, last_line: Instant::now() }
+    }
+
+    /// Moves on by one step, with a message.
+    pub fn step(&mut self, message: String) {
+        self.bar.inc(1);
+        let hidden = self.bar.is_hidden();
+        if hidden && self.show == ShowProgress::Yes && self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            eprintln!("{} {}/{} {message}", self.label, self.bar.position(), self.bar.length().unwrap_or(0));
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Ends the bar.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,128 @@
+//! Sensitivity: one part of the model changed to another precision at a time.
+//!
+//! ```text
+//! harm(part) = accuracy(reference) − accuracy(reference with the part at the other precision)
+//! ```
+//!
+//! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
+//! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
+
+use burn::tensor::backend::Backend;
+use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::accuracy::Accuracy;
+use crate::evaluate::{Evaluator, KeptStates};
+use crate::progress::{Progress, ShowProgress};
+use crate::statistics::PairedComparison;
+
+/// What is changed at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// All four sites of a block.
+    Block,
+    /// One site.
+    Site,
+}
+
+/// The effect of changing one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// `h.3` or `h.3.attn.c_attn`.
+    pub name: String,
+    /// The block.
+    pub block: usize,
+    /// The sub-module; `None` when the whole block was changed.
+    pub module: Option<SubModule>,
+    /// Accuracy with the part changed.
+    pub accuracy: Accuracy,
+    /// Against the reference, question by question.
+    pub comparison: PairedComparison,
+}
+
+impl Effect {
+    /// The site that was changed; `None` when it was a block.
+    pub fn site(&self) -> Option<Site> {
+        self.module.map(|module| Site { block: self.block, module })
+    }
+}
+
+/// The effects of changing every part, one at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sensitivity {
+    /// What was changed at a time.
+    pub part: Part,
+    /// The precision it was changed to.
+    pub changed_to: SitePrecision,
+    /// Accuracy with nothing changed.
+    pub reference: Accuracy,
+    /// One effect per part, in the order of the forward pass.
+    pub effects: Vec<Effect>,
+}
+
+impl Sensitivity {
+    /// Effects from the least to the most harmful: by exact match, then F1, then loss, then position.
+    pub fn by_harm(&self) -> Vec<&Effect> {
+        let mut order: Vec<&Effect> = self.effects.iter().collect();
+        let loss = |effect: &Effect| effect.accuracy.loss.unwrap_or(0.0);
+        order.sort_by(|a, b| {
+            let exact = b.accuracy.exact_match.total_cmp(&a.accuracy.exact_match);
+            let f1 = b.accuracy.f1.total_cmp(&a.accuracy.f1);
+            exact.then(f1).then(loss(a).total_cmp(&loss(b)))
+        });
+        order
+    }
+}
+
+/// Options of a sensitivity analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SensitivityOptions {
+    /// What is changed at a time.
+    pub part: Part,
+    /// The precision it is changed to.
+    pub change_to: SitePrecision,
+    /// Seed of the bootstrap.
+    pub seed: u64,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+}
+
+/// Changes every part of the reference plan, one at a time.
+///
+/// Returns the effects and the reference's kept states, from which a search goes on.
+///
+/// # Errors
+///
+/// When an adapter is missing, or the work is stopped.
+pub fn sensitivity<B: Backend>(
+    evaluator: &Evaluator<'_, B>,
+    reference: &SitePlan,
+    options: &SensitivityOptions,
+) -> Result<(Sensitivity, KeptStates<B>)> {
+    let config = evaluator.model().config();
+    let parts: Vec<(usize, Option<SubModule>)> = match options.part {
+        Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
+        Part::Site => Site::all(config).map(|site| (site.block, Some(site.module))).collect(),
+    };
+    let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
+    let mut progress = Progress::start("sensitivity", 0, parts.len(), options.show);
+    let mut effects = Vec::with_capacity(parts.len());
+    for (block, module) in parts {
+        let (name, plan) = match module {
+            None => (format!("h.{block}"), reference.clone().with_block(block, options.change_to)),
+            Some(module) => {
+                let site = Site { block, module };
+                (site.to_string(), reference.clone().with(site, options.change_to))
+            }
+        };
+        let changed = evaluator.evaluate_from(&kept, &plan)?;
+        progress.step(format!("{name} EM {:.1}", changed.exact_match));
+        let comparison = accuracy.compare(&changed, options.seed);
+        effects.push(Effect { name, block, module, accuracy: changed, comparison });
+    }
+    progress.finish();
+    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects };
+    Ok((result, kept))
+}

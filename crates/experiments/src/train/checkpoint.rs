@@ -1,0 +1,139 @@
+//! The state of a run on disk: model, optimiser and step, from which it goes on exactly.
+//!
+//! A checkpoint is a folder `step-000200` that appears under its name only when it is whole; older
+//! ones are removed after that. The order of the data follows from the seed and the step.
+
+use std::path::{Path, PathBuf};
+
+use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::artefact::{read_json, write_json, write_whole};
+use crate::{Error, Result};
+
+const VERSION: u32 = 1;
+const MODEL: &str = "model.mpk";
+const OPTIMIZER: &str = "optimizer.mpk";
+const STATE: &str = "state.json";
+
+/// What a checkpoint says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) version: u32,
+    /// Steps done.
+    pub(crate) step: usize,
+    /// What must be the same for the run to go on.
+    pub(crate) run: Value,
+}
+
+impl State {
+    pub(crate) fn new(step: usize, run: Value) -> Self {
+        Self { version: VERSION, step, run }
+    }
+}
+
+/// Saves a checkpoint and removes older ones.
+pub(crate) fn save<B: Backend>(
+    dir: &Path,
+    state: &State,
+    model: impl Record<B> + 'static,
+    optimizer: impl Record<B> + 'static,
+) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
+    write_whole(&partial.path().join(MODEL), &encode(&partial.path().join(MODEL), model)?)?;
+    write_whole(&partial.path().join(OPTIMIZER), &encode(&partial.path().join(OPTIMIZER), optimizer)?)?;
+    write_json(partial.path().join(STATE), state)?;
+    let target = dir.join(format!("step-{:06}", state.step));
+    if target.exists() {
+        std::fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
+    }
+    std::fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
+    for (step, old) in folders(dir)? {
+        if step < state.step {
+            std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest checkpoint's folder and state, if there is one and it belongs to this run.
+pub(crate) fn newest(dir: &Path, run: &Value) -> Result<Option<(PathBuf, State)>> {
+    let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };
+    let path = folder.join(STATE);
+    let state: State = read_json(&path)?;
+    let differs = |field: &str, found: String, expected: String| {
+        Err(Error::OtherRun { path: path.clone(), field: field.into(), found, expected })
+    };
+    if state.version != VERSION {
+        return differs("version", state.version.to_string(), VERSION.to_string());
+    }
+    match first_difference("", &state.run, run) {
+        Some((field, found, expected)) => differs(&field, found, expected),
+        None => Ok(Some((folder, state))),
+    }
+}
+
+/// Loads the model's record of a checkpoint.
+pub(crate) fn load_model<B: Backend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
+    decode(&folder.join(MODEL), device)
+}
+
+/// Loads the optimiser's record of a checkpoint.
+pub(crate) fn load_optimizer<B: Backend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
+    decode(&folder.join(OPTIMIZER), device)
+}
+
+fn encode<B: Backend, R: Record<B> + 'static>(path: &Path, record: R) -> Result<Vec<u8>> {
+    let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
+    Recorder::<B>::record(&recorder, record, ()).map_err(|e| fault(path, &e))
+}
+
+fn decode<B: Backend, R: Record<B>>(path: &Path, device: &B::Device) -> Result<R> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
+    Recorder::<B>::load(&recorder, bytes, device).map_err(|e| fault(path, &e))
+}
+
+fn fault(path: &Path, reason: &impl ToString) -> Error {
+    Error::Checkpoint { path: path.into(), reason: reason.to_string() }
+}
+
+/// Checkpoints in a folder, oldest first; none when the folder is not there.
+fn folders(dir: &Path) -> Result<Vec<(usize, PathBuf)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(dir, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(dir, e))?;
+        if let Some(step) =
+            entry.file_name().to_str().and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse().ok())
+        {
+            found.push((step, entry.path()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// First place at which two JSON values differ: its path and both values.
+fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
+    match (found, expected) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let null = &Value::Null;
+                first_difference(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null))
+            })
+        }
+        _ if found == expected => None,
+        _ => Some((path.to_string(), found.to_string(), expected.to_string())),
+    }
+}
