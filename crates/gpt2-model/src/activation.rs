@@ -52,3 +52,40 @@ impl Activation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Flex, NdArray};
+
+    use super::*;
+
+    fn values<B: Backend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
+        let x = Tensor::<B, 1>::from_floats(x, &B::Device::default());
+        activation.forward(x).into_data().into_vec().unwrap()
+    }
+
+    #[test]
+    fn every_activation_follows_its_formula() {
+        let x = [-3.0, -1.0, 0.0, 0.5, 2.0, 30.0];
+        // The normal distribution function at these points, from tables.
+        let phi = [0.001_349_898_0, 0.158_655_253_9, 0.5, 0.691_462_461_3, 0.977_249_868_1, 1.0];
+        for (i, &at) in x.iter().enumerate() {
+            let v = f64::from(at);
+            let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044_715 * v.powi(3))).tanh();
+            let expected = [
+                (Activation::GeluNew, v / 2.0 * (1.0 + tanh)),
+                (Activation::Gelu, v * phi[i]),
+                (Activation::Relu, v.max(0.0)),
+                (Activation::Silu, v / (1.0 + (-v).exp())),
+            ];
+            for (activation, expected) in expected {
+                for got in [values::<Flex>(activation, x)[i], values::<NdArray>(activation, x)[i]] {
+                    assert!(
+                        (f64::from(got) - expected).abs() < 2e-6,
+                        "{activation:?}({v}) is {got}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -3,11 +3,13 @@
 //! `dir/bits-4/adapter_config.json` and `dir/bits-4/adapter_model.safetensors` hold the adapters
 //! that belong to 4 bits, and so on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use switchable_lora::{PeftOptions, list_widths, load_peft, save_peft, width_folder};
+use switchable_lora::{LoraAdapterPair, PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 
+use crate::error::at_site;
 use crate::{BitWidth, Error, Gpt2, Result, Site};
 
 /// Module path of the body inside a model with a head.
@@ -16,13 +18,16 @@ const PREFIX: &str = "transformer.";
 impl<B: Backend> Gpt2<B> {
     /// Widths for which every site has an adapter, ascending.
     pub fn adapter_widths(&self) -> Vec<BitWidth> {
-        let mut sites = Site::all(self.config());
-        let first = sites.next().map(|site| self.site(site).bank().widths().to_vec()).unwrap_or_default();
-        let rest: Vec<Site> = sites.collect();
-        first
-            .into_iter()
-            .filter(|width| rest.iter().all(|&site| self.site(site).bank().get(*width).is_some()))
-            .collect()
+        let mut widths = self.held_widths();
+        widths.retain(|&width| Site::all(self.config()).all(|site| self.site(site).bank().get(width).is_some()));
+        widths
+    }
+
+    /// Widths for which at least one site has an adapter, ascending.
+    fn held_widths(&self) -> Vec<BitWidth> {
+        let widths: BTreeSet<BitWidth> =
+            Site::all(self.config()).flat_map(|site| self.site(site).bank().widths().to_vec()).collect();
+        widths.into_iter().collect()
     }
 
     /// Saves the adapters of every width.
@@ -34,8 +39,8 @@ impl<B: Backend> Gpt2<B> {
     /// When a folder cannot be written.
     pub fn save_adapters(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
         let options = PeftOptions { prefix: PREFIX.into(), base_model: base_model.into(), task_type: None };
-        for width in self.adapter_widths() {
-            let sites: Vec<(String, Site)> = Site::all(self.config()).map(|site| (site.to_string(), site)).collect();
+        let sites: Vec<(String, Site)> = Site::all(self.config()).map(|site| (site.to_string(), site)).collect();
+        for width in self.held_widths() {
             let pairs = sites
                 .iter()
                 .filter_map(|(name, site)| self.site(*site).bank().get(width).map(|pair| (name.as_str(), pair)));
@@ -49,16 +54,18 @@ impl<B: Backend> Gpt2<B> {
     /// # Errors
     ///
     /// When the folder holds no adapter, or one that does not fit this model; the error names the
-    /// file and the tensor or site.
+    /// file and the tensor or site, and the model stays as it was.
     pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
         let dir = dir.as_ref();
         let widths = list_widths(dir)?;
         if widths.is_empty() {
             return Err(Error::NoAdapters { path: dir.into() });
         }
+        let mut loaded = self.clone();
         for &width in &widths {
-            self.load_adapter(width_folder(dir, width), width)?;
+            loaded.take_adapter(&width_folder(dir, width), width)?;
         }
+        *self = loaded;
         Ok(widths)
     }
 
@@ -66,14 +73,52 @@ impl<B: Backend> Gpt2<B> {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read or names a site that this model does not have.
+    /// When the folder cannot be read or does not fit this model; the error names the file and the
+    /// tensor or site, and the model stays as it was.
     pub fn load_adapter(&mut self, dir: impl AsRef<Path>, width: BitWidth) -> Result<()> {
-        let dir = dir.as_ref();
-        let device = self.wte.device();
-        let mut pairs = load_peft(dir, PREFIX, &device)?;
-        for site in Site::all(&self.config().clone()) {
+        let mut loaded = self.clone();
+        loaded.take_adapter(dir.as_ref(), width)?;
+        *self = loaded;
+        Ok(())
+    }
+
+    /// Takes an adapter from the bytes of PEFT's two files, such as files that are part of a
+    /// program; `name` stands in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt2::load_adapter`].
+    pub fn parse_adapter(
+        &mut self,
+        name: impl AsRef<Path>,
+        config: &[u8],
+        weights: &[u8],
+        width: BitWidth,
+    ) -> Result<()> {
+        let mut loaded = self.clone();
+        let pairs = parse_peft(config, weights, PREFIX, &self.wte.device())?;
+        loaded.insert_pairs(name.as_ref(), pairs, width)?;
+        *self = loaded;
+        Ok(())
+    }
+
+    fn take_adapter(&mut self, dir: &Path, width: BitWidth) -> Result<()> {
+        let pairs = load_peft(dir, PREFIX, &self.wte.device())?;
+        self.insert_pairs(dir, pairs, width)
+    }
+
+    fn insert_pairs(
+        &mut self,
+        dir: &Path,
+        mut pairs: BTreeMap<String, LoraAdapterPair<B>>,
+        width: BitWidth,
+    ) -> Result<()> {
+        for site in Site::all(self.config()) {
             if let Some(pair) = pairs.remove(&site.to_string()) {
-                self.site_mut(site).insert_adapter(width, pair)?;
+                self.site_mut(site).insert_adapter(width, pair).map_err(|e| {
+                    let source = Box::new(at_site(site, e));
+                    switchable_lora::Error::File { path: dir.into(), source }
+                })?;
             }
         }
         match pairs.into_keys().next() {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Site;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -58,6 +60,16 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         name: String,
+    },
+    /// A tensor belongs to a block that the configuration does not have.
+    #[error("{path}: tensor `{name}` stands beyond the last block, `n_layer` of config.json is {n_layer}")]
+    ExtraBlock {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Blocks by the configuration.
+        n_layer: usize,
     },
     /// A tensor has a shape that the configuration does not give it.
     #[error("{path}: tensor `{name}` has shape {got:?}, the config gives it {expected:?}")]
@@ -135,6 +147,14 @@ pub enum Error {
         /// The site.
         site: String,
     },
+    /// A plan was made for another number of blocks.
+    #[error("plan of {got} blocks, the model has {n_layer}")]
+    PlanBlocks {
+        /// Blocks of the plan.
+        got: usize,
+        /// Blocks of the model.
+        n_layer: usize,
+    },
     /// A plan or an adapter does not fit.
     #[error(transparent)]
     Lora(#[from] switchable_lora::Error),
@@ -148,4 +168,9 @@ impl Error {
     pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
         Self::Json { path: path.into(), source }
     }
+}
+
+/// An error of a layer, with the name of its site.
+pub(crate) fn at_site(site: Site, source: switchable_lora::Error) -> switchable_lora::Error {
+    switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) }
 }

@@ -10,6 +10,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::parameters::floats;
 use crate::{Error, Gpt2, KvCache, Result, SitePlan};
 
 /// How the next token is chosen from its scores.
@@ -58,7 +59,7 @@ impl<B: Backend> Gpt2<B> {
         self.check_ids(prompt)?;
         let mut chooser = Chooser::new(options.sampling)?;
         let device = self.wte.device();
-        let capacity = (prompt.len() + options.max_new_tokens).min(self.config().n_positions);
+        let capacity = prompt.len().saturating_add(options.max_new_tokens).min(self.config().n_positions);
         let mut cache = KvCache::new(self.config(), 1, capacity, &device);
         let mut generated = Vec::new();
         let mut next = prompt.to_vec();
@@ -68,8 +69,7 @@ impl<B: Backend> Gpt2<B> {
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, vec![1, tokens]), &device);
             let hidden = self.forward_cached(ids, &mut cache, plan);
             let last = hidden.slice([0..1, tokens - 1..tokens, 0..self.config().n_embd]);
-            let scores = self.lm_logits(last).into_data().convert::<f32>();
-            let token = chooser.choose(scores.as_slice::<f32>().expect("data converted to f32 is f32"));
+            let token = chooser.choose(&floats(self.lm_logits(last).into_data()));
             if options.stop.contains(&token) {
                 break;
             }

@@ -1,6 +1,62 @@
 //! Random initial values that depend on the seed alone.
+//!
+//! ```text
+//! gpt2:      w ~ N(0, r²),  r = initializer_range;  projections into the residual stream ÷ √(2·n_layer)
+//! matching:  the same, but W_K = W_Q ~ N(0, β/(√w·d)),  position embedding ÷ 5
+//! ```
+//!
+//! With equal query and key matrices the score of a normalised token with itself is `β` on average,
+//! and with another token 0: every head starts by attending to earlier occurrences of the same
+//! token. A small model that must bind a value to the entity it stands beside finds out how in a
+//! fraction of the steps. This is the query-key part of mimetic initialisation (Trockman and
+//! Kolter, arXiv:2305.09828), `w` the width of a head, `d` that of the residual stream, `β = 4`.
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::Gpt2Config;
+
+/// How random weights are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitialWeights {
+    /// As GPT-2 was.
+    #[default]
+    Gpt2,
+    /// Queries and keys start equal.
+    Matching,
+}
+
+impl InitialWeights {
+    /// Values of a parameter by its Hugging Face name.
+    pub(crate) fn values(self, rng: &mut impl Rng, config: &Gpt2Config, name: &str, shape: &[usize]) -> Vec<f32> {
+        let n = shape.iter().product();
+        let range = config.initializer_range;
+        if name.ends_with("bias") {
+            vec![0.0; n]
+        } else if name.contains("ln_") {
+            vec![1.0; n]
+        } else if name.ends_with("c_proj.weight") {
+            normal_values(rng, n, range / (2.0 * config.n_layer as f64).sqrt())
+        } else {
+            match self {
+                Self::Matching if name.ends_with("c_attn.weight") => matching(rng, config),
+                Self::Matching if name.ends_with("wpe.weight") => normal_values(rng, n, range / 5.0),
+                _ => normal_values(rng, n, range),
+            }
+        }
+    }
+}
+
+/// `[d, 3d]` whose query and key columns are equal.
+fn matching(rng: &mut impl Rng, config: &Gpt2Config) -> Vec<f32> {
+    const SELF_SCORE: f64 = 4.0;
+    let d = config.n_embd;
+    let deviation = (SELF_SCORE / ((config.head_width() as f64).sqrt() * d as f64)).sqrt();
+    let queries = normal_values(rng, d * d, deviation);
+    let values = normal_values(rng, d * d, config.initializer_range);
+    queries.chunks(d).zip(values.chunks(d)).flat_map(|(q, v)| [q, q, v].concat()).collect()
+}
 
 /// Normal values with mean 0 by the Box–Muller transform.
 pub(crate) fn normal_values(rng: &mut impl Rng, n: usize, standard_deviation: f64) -> Vec<f32> {

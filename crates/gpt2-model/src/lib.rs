@@ -1,7 +1,7 @@
 //! GPT-2 on [burn](https://burn.dev), every linear sub-module at a precision chosen per call.
 //!
 //! The model loads any GPT-2 folder in Hugging Face form, runs its four matrices per block at the
-//! bit-widths that a [`SitePlan`] gives them, each with the LoRA adapter of its width, and exports
+//! bit-widths that a [`SitePlan`] gives them, each with the adapter of its width, and exports
 //! back to the same form. In 32 bits it gives the logits of `transformers`.
 //!
 //! | file | what |
@@ -41,6 +41,7 @@ pub use block::Block;
 pub use config::Gpt2Config;
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Sampling};
+pub use initial::InitialWeights;
 pub use kv_cache::KvCache;
 pub use loss::{next_token_loss, span_loss};
 pub use mlp::Mlp;
@@ -52,3 +53,8 @@ pub use weights::WeightSource;
 
 pub use quant_kernels::BitWidth;
 pub use switchable_lora::{LinearSettings, PrecisionPlan, QuantizedCache, SitePrecision};
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,10 +21,11 @@ use switchable_lora::{
 
 use crate::attention::{AttentionMask, CausalSelfAttention};
 use crate::block::Block;
-use crate::initial::normal_values;
+use crate::error::at_site;
+use crate::initial::InitialWeights;
 use crate::mlp::Mlp;
 use crate::parameters::{ParameterRef, norm_parameters};
-use crate::weights::{WeightSet, WeightSource, write_json, write_tensors};
+use crate::weights::{WeightSet, WeightSource, write_folder};
 use crate::{BitWidth, Error, Gpt2Config, KvCache, Result, Site, SitePlan, SubModule};
 
 /// How a model is built: what its linear sub-modules quantise and where quantised weights are kept.
@@ -35,6 +36,8 @@ pub struct ModelOptions {
     pub linear: LinearSettings,
     /// Shared by all sites; holds the quantised forms of a frozen base.
     pub cache: QuantizedCache,
+    /// How random weights are drawn, where there are any.
+    pub initial: InitialWeights,
 }
 
 /// A GPT-2 whose every linear sub-module runs at a precision chosen per call.
@@ -69,8 +72,7 @@ pub struct Gpt2<B: Backend> {
 }
 
 impl<B: Backend> Gpt2<B> {
-    /// A model with random weights: normal with `initializer_range`, the projections back into the
-    /// residual stream divided by `√(2·n_layer)`, biases zero.
+    /// A model with random weights, drawn as [`ModelOptions::initial`] says, biases zero.
     ///
     /// The numbers depend on the seed alone, not on the backend.
     ///
@@ -80,17 +82,8 @@ impl<B: Backend> Gpt2<B> {
     pub fn random(config: &Gpt2Config, options: &ModelOptions, seed: u64, device: &B::Device) -> Result<Self> {
         config.check(Path::new("<config>"))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let residual = 1.0 / (2.0 * config.n_layer as f64).sqrt();
         build(config, options, device, |name, shape| {
-            let elements = shape.iter().product();
-            let values = if name.ends_with(".bias") {
-                vec![0.0; elements]
-            } else if name.contains("ln_") {
-                vec![1.0; elements]
-            } else {
-                let scale = if name.ends_with("c_proj.weight") { residual } else { 1.0 };
-                normal_values(&mut rng, elements, config.initializer_range * scale)
-            };
+            let values = options.initial.values(&mut rng, config, name, shape);
             Ok(TensorData::new(values, shape.to_vec()))
         })
     }
@@ -323,21 +316,29 @@ impl<B: Backend> Gpt2<B> {
     ///
     /// # Errors
     ///
-    /// When the plan names a site the model does not have or a width without an adapter; the error
-    /// names the site.
+    /// When the plan names a site the model does not have, a width without an adapter or one that
+    /// the quantiser cannot do; the error names the site.
     pub fn resolve(&self, plan: &PrecisionPlan) -> Result<SitePlan> {
         plan.validate(
             Site::all(&self.config).map(|site| (site.to_string(), self.site(site).bank().widths().to_vec())),
         )?;
-        Ok(SitePlan::of_plan(&self.config, plan))
+        let plan = SitePlan::of_plan(&self.config, plan);
+        for (site, precision) in plan.iter() {
+            self.site(site).check(&precision).map_err(|e| at_site(site, e))?;
+        }
+        Ok(plan)
     }
 
     /// Checks that every adapter a plan asks for is there.
     ///
     /// # Errors
     ///
-    /// When one is missing, or a width does not fit the quantiser; the error names the site.
+    /// When one is missing, or a width does not fit the quantiser, which names the site; or when the
+    /// plan is one of another number of blocks.
     pub fn check_plan(&self, plan: &SitePlan) -> Result<()> {
+        if plan.blocks() != self.config.n_layer {
+            return Err(Error::PlanBlocks { got: plan.blocks(), n_layer: self.config.n_layer });
+        }
         self.resolve(&plan.to_precision_plan()).map(|_| ())
     }
 
@@ -391,14 +392,14 @@ impl<B: Backend> Gpt2<B> {
                 let bias = linear.bias_param().map(|b| (format!("{prefix}.{module}.bias"), ParameterRef::Vector(b)));
                 std::iter::once(weight).chain(bias)
             };
-            list.extend(norm_parameters(format!("{prefix}.ln_1"), &block.ln_1));
+            list.extend(norm_parameters(&format!("{prefix}.ln_1"), &block.ln_1));
             list.extend(linear(SubModule::AttnCAttn));
             list.extend(linear(SubModule::AttnCProj));
-            list.extend(norm_parameters(format!("{prefix}.ln_2"), &block.ln_2));
+            list.extend(norm_parameters(&format!("{prefix}.ln_2"), &block.ln_2));
             list.extend(linear(SubModule::MlpCFc));
             list.extend(linear(SubModule::MlpCProj));
         }
-        list.extend(norm_parameters("transformer.ln_f".to_string(), &self.ln_f));
+        list.extend(norm_parameters("transformer.ln_f", &self.ln_f));
         list
     }
 
@@ -420,8 +421,7 @@ pub(crate) fn export<B: Backend>(
 ) -> Result<()> {
     let tensors: Vec<_> =
         parameters.iter().map(|(name, parameter)| (name.clone(), parameter.shape(), parameter.values())).collect();
-    write_tensors(&dir.join("model.safetensors"), &tensors)?;
-    write_json(&dir.join("config.json"), &config.to_json(architecture))
+    write_folder(dir, &tensors, &config.to_json(architecture))
 }
 
 /// Builds a model from a source of values by Hugging Face name and shape.
@@ -456,7 +456,8 @@ fn build<B: Backend>(
         let bias = Tensor::from_data(values(&format!("{name}.bias"), &shape[1..])?, device);
         Ok::<_, Error>(SwitchableLinear::new(weight, Some(bias), options.linear, &options.cache))
     };
-    let mut h = Vec::with_capacity(config.n_layer);
+    // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.
+    let mut h = Vec::new();
     for i in 0..config.n_layer {
         let ln_1 = norm(&mut values, &format!("h.{i}.ln_1"))?;
         let c_attn = linear(&mut values, i, SubModule::AttnCAttn)?;

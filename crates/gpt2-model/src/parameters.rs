@@ -44,13 +44,14 @@ impl<B: AutodiffBackend> ParameterRef<'_, B> {
     }
 }
 
-fn floats(data: TensorData) -> Vec<f32> {
+/// Values of a tensor in f32.
+pub(crate) fn floats(data: TensorData) -> Vec<f32> {
     data.convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }
 
 /// Gain and shift of a normalisation under their Hugging Face names.
 pub(crate) fn norm_parameters<'a, B: Backend>(
-    name: String,
+    name: &str,
     norm: &'a LayerNorm<B>,
 ) -> impl Iterator<Item = (String, ParameterRef<'a, B>)> + use<'a, B> {
     let bias = norm.beta.as_ref().map(|beta| (format!("{name}.bias"), ParameterRef::Vector(beta)));

@@ -4,6 +4,6 @@ mod export;
 mod source;
 mod tensors;
 
-pub(crate) use export::{write_json, write_tensors};
+pub(crate) use export::write_folder;
 pub use source::WeightSource;
 pub(crate) use tensors::WeightSet;

@@ -36,7 +36,7 @@ impl WeightSet {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE);
         if single.exists() {
-            return Self::new(dir, vec![WeightSource::open(single)?]);
+            return Self::new(&single, vec![WeightSource::open(&single)?]);
         }
         let index_path = dir.join(INDEX);
         if !index_path.exists() {
@@ -47,8 +47,11 @@ impl WeightSet {
         let files: BTreeSet<&String> = index.weight_map.values().collect();
         let sources = files.into_iter().map(|file| shard(dir, &index_path, file)).collect::<Result<_>>()?;
         let set = Self::new(dir, sources)?;
-        match index.weight_map.keys().find(|name| !set.entries.contains_key(*name)) {
-            Some(name) => Err(Error::MissingTensor { path: dir.join(&index.weight_map[name]), name: name.clone() }),
+        let held = |(name, file): &(&String, &String)| {
+            set.entries.get(*name).is_some_and(|(source, _, _)| set.sources[*source].name() == dir.join(file))
+        };
+        match index.weight_map.iter().find(|entry| !held(entry)) {
+            Some((name, file)) => Err(Error::MissingTensor { path: dir.join(file), name: name.clone() }),
             None => Ok(set),
         }
     }
@@ -87,11 +90,10 @@ impl WeightSet {
             let block =
                 name.strip_prefix(BODY).unwrap_or(name).strip_prefix("h.").and_then(|rest| rest.split('.').next());
             if block.and_then(|b| b.parse::<usize>().ok()).is_some_and(|b| b >= config.n_layer) {
-                return Err(Error::Config {
+                return Err(Error::ExtraBlock {
                     path: self.sources[*source].name().into(),
-                    field: "n_layer",
-                    got: config.n_layer.to_string(),
-                    expected: format!("enough blocks for tensor `{name}`"),
+                    name: name.clone(),
+                    n_layer: config.n_layer,
                 });
             }
         }

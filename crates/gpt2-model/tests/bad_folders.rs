@@ -1,0 +1,269 @@
+//! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, WeightSource};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::support::{Folder, StoredTensor, golden};
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+fn load(folder: &Folder) -> gpt2_model::Result<Gpt2<Flex>> {
+    Gpt2::load(folder.path(), &ModelOptions::default(), &FlexDevice)
+}
+
+/// Asserts that the folder does not load and that the error names all of `parts`.
+#[track_caller]
+fn refused(folder: &Folder, parts: &[&str]) {
+    let message = load(folder).map(|_| ()).expect_err("the folder is damaged").to_string();
+    let root = folder.path().to_str().expect("a path");
+    for part in [root].iter().chain(parts) {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+fn with_weights(bytes: impl AsRef<[u8]>) -> Folder {
+    let folder = Folder::copy_of("tiny");
+    folder.write(WEIGHTS, bytes);
+    folder
+}
+
+/// Length of the JSON header of the golden weights and all their bytes.
+fn golden_weights() -> (usize, Vec<u8>) {
+    let bytes = Folder::copy_of("tiny").read(WEIGHTS);
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+    (usize::try_from(length).expect("a length"), bytes)
+}
+
+#[test]
+fn weights_cut_anywhere_are_refused() {
+    let (header, bytes) = golden_weights();
+    let data = 8 + header;
+    for length in
+        [0, 1, 7, 8, 9, data / 2, data - 1, data, data + 1, usize::midpoint(data, bytes.len()), bytes.len() - 1]
+    {
+        refused(&with_weights(&bytes[..length]), &[WEIGHTS]);
+    }
+}
+
+#[test]
+fn weights_with_bytes_behind_their_data_are_refused() {
+    let (_, mut bytes) = golden_weights();
+    bytes.push(0);
+    refused(&with_weights(bytes), &[WEIGHTS]);
+}
+
+#[test]
+fn a_lying_header_length_is_refused() {
+    let (header, bytes) = golden_weights();
+    for length in [0, 1, header - 1, header + 1, bytes.len(), usize::MAX / 2, usize::MAX - 8, usize::MAX] {
+        let mut lying = bytes.clone();
+        lying[..8].copy_from_slice(&(length as u64).to_le_bytes());
+        refused(&with_weights(lying), &[WEIGHTS]);
+    }
+}
+
+#[test]
+fn a_header_that_lies_about_its_tensors_is_refused() {
+    let lies = [
+        ("beyond the file", json!({"wte.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}), 8),
+        ("backwards", json!({"wte.weight": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}), 8),
+        ("another size", json!({"wte.weight": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}), 8),
+        ("too large", json!({"wte.weight": {"dtype": "F32", "shape": [u64::MAX, 4], "data_offsets": [0, 8]}}), 8),
+        ("a hole", json!({"wte.weight": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}), 8),
+        ("unknown type", json!({"wte.weight": {"dtype": "Q7", "shape": [2], "data_offsets": [0, 8]}}), 8),
+        ("no object", json!([1, 2, 3]), 0),
+    ];
+    for (what, header, data) in lies {
+        let header = header.to_string();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(vec![0; data]);
+        println!("{what}");
+        refused(&with_weights(bytes), &[WEIGHTS]);
+    }
+}
+
+#[test]
+fn no_changed_byte_of_the_header_panics() {
+    let (header, bytes) = golden_weights();
+    let mut refused = 0;
+    for at in (0..8 + header).step_by(3) {
+        let mut changed = bytes.clone();
+        changed[at] = changed[at].wrapping_add(1 + (at % 40) as u8);
+        refused += usize::from(load(&with_weights(changed)).is_err());
+    }
+    // Only a change of the free metadata can go unnoticed.
+    assert!(refused > (8 + header) / 3 - 40, "{refused} of {} refused", (8 + header) / 3);
+}
+
+#[test]
+fn a_config_that_does_not_match_its_weights_is_refused() {
+    let cases: [(&str, Value, &[&str]); 6] = [
+        ("n_layer", json!(2), &[WEIGHTS, "config.json", "n_layer", "h.2."]),
+        ("n_layer", json!(4), &[WEIGHTS, "h.3.", "missing"]),
+        ("n_embd", json!(24), &[WEIGHTS, "wte.weight", "[97, 20]", "[97, 24]"]),
+        ("vocab_size", json!(96), &[WEIGHTS, "wte.weight", "[97, 20]", "[96, 20]"]),
+        ("n_positions", json!(64), &[WEIGHTS, "wpe.weight", "[32, 20]", "[64, 20]"]),
+        ("n_inner", json!(40), &[WEIGHTS, "h.0.mlp.c_fc.weight", "[20, 80]", "[20, 40]"]),
+    ];
+    for (field, value, parts) in cases {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_json("config.json", |config| config[field] = value);
+        refused(&folder, parts);
+    }
+}
+
+#[test]
+fn a_config_that_is_not_an_object_is_refused() {
+    for text in ["[1, 2]", "\"gpt2\"", "null", "{", "", "{} {}", "\u{0}"] {
+        let folder = Folder::copy_of("tiny");
+        folder.write("config.json", text);
+        refused(&folder, &["config.json"]);
+    }
+    let folder = Folder::copy_of("tiny");
+    folder.write("config.json", [0xff, 0xfe, 0x00]);
+    refused(&folder, &["config.json"]);
+}
+
+#[test]
+fn huge_sizes_in_a_config_are_refused_before_memory_is_asked_for() {
+    for field in ["vocab_size", "n_positions", "n_embd", "n_layer", "n_inner"] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_json("config.json", |config| {
+            config["n_head"] = json!(1);
+            config[field] = json!(u32::MAX);
+        });
+        refused(&folder, &[]);
+    }
+}
+
+#[test]
+fn every_missing_tensor_is_named() {
+    let mut names = Vec::new();
+    Folder::copy_of("tiny").edit_tensors(WEIGHTS, |tensors| names.extend(tensors.keys().cloned()));
+    assert_eq!(names.len(), 4 + 3 * 12);
+    for name in names {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_tensors(WEIGHTS, |tensors| drop(tensors.remove(&name)));
+        refused(&folder, &[WEIGHTS, &name, "missing"]);
+    }
+}
+
+#[test]
+fn a_type_that_is_no_float_is_refused() {
+    for (dtype, size) in [(Dtype::I64, 8), (Dtype::U8, 1), (Dtype::BOOL, 1), (Dtype::F64, 8)] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_tensors(WEIGHTS, |tensors| {
+            let tensor = tensors.get_mut("transformer.h.1.mlp.c_fc.bias").expect("a bias");
+            *tensor = StoredTensor { dtype, shape: vec![80], bytes: vec![0; 80 * size] };
+        });
+        refused(&folder, &[WEIGHTS, "h.1.mlp.c_fc.bias", &format!("{dtype:?}")]);
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused() {
+    let cases: [(&str, &[u8], &str); 5] = [
+        ("tiny", &f32::NAN.to_le_bytes(), "NaN"),
+        ("tiny", &f32::NEG_INFINITY.to_le_bytes(), "-inf"),
+        ("tiny_f16", &half::f16::INFINITY.to_le_bytes(), "inf"),
+        ("tiny_f16", &half::f16::NAN.to_le_bytes(), "NaN"),
+        ("tiny_bf16", &half::bf16::NAN.to_le_bytes(), "NaN"),
+    ];
+    for (case, value, shown) in cases {
+        let folder = Folder::copy_of(case);
+        folder.edit_tensors(WEIGHTS, |tensors| {
+            let tensor = tensors.get_mut("transformer.ln_f.weight").expect("a gain");
+            tensor.bytes[3 * value.len()..4 * value.len()].copy_from_slice(value);
+        });
+        refused(&folder, &[WEIGHTS, "ln_f.weight", shown, "element 3"]);
+    }
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let folder = Folder::copy_of("tiny_sharded");
+    std::fs::remove_file(folder.join("model-00002-of-00003.safetensors")).expect("it was there");
+    refused(&folder, &["model-00002-of-00003.safetensors"]);
+}
+
+#[test]
+fn a_shard_outside_the_folder_is_not_followed() {
+    let outside = golden("tiny").join(WEIGHTS);
+    for path in ["../model.safetensors", "a/../../x", "..", "", "/", outside.to_str().expect("a path")] {
+        let folder = Folder::copy_of("tiny_sharded");
+        folder.edit_json(INDEX, |index| index["weight_map"]["transformer.ln_f.bias"] = json!(path));
+        refused(&folder, &[INDEX, "weight_map"]);
+    }
+}
+
+#[test]
+fn an_index_that_names_a_tensor_its_shard_does_not_hold_is_refused() {
+    let shard = "model-00001-of-00003.safetensors";
+    // Nowhere, and in another shard than the index says.
+    for name in ["transformer.h.0.attn.c_attn.wobble", "transformer.ln_f.bias"] {
+        let folder = Folder::copy_of("tiny_sharded");
+        folder.edit_json(INDEX, |index| index["weight_map"][name] = json!(shard));
+        refused(&folder, &[shard, name]);
+    }
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_refused() {
+    let folder = Folder::copy_of("tiny_sharded");
+    folder.write("again.safetensors", folder.read("model-00001-of-00003.safetensors"));
+    folder.edit_json(INDEX, |index| index["weight_map"]["transformer.h.0.ln_1.bias"] = json!("again.safetensors"));
+    refused(&folder, &["00001-of-00003.safetensors", "in two files"]);
+}
+
+#[test]
+fn an_index_that_is_no_index_is_refused() {
+    for text in ["[]", "{}", "{\"weight_map\": []}", "{\"weight_map\": {\"a\": 1}}", "{\"weight_map\": {}}", "", "{"] {
+        let folder = Folder::copy_of("tiny_sharded");
+        folder.write(INDEX, text);
+        refused(&folder, &[]);
+    }
+}
+
+#[test]
+fn a_folder_without_its_files_is_refused() {
+    refused(&Folder::empty(), &["config.json"]);
+    let folder = Folder::copy_of("tiny");
+    std::fs::remove_file(folder.join(WEIGHTS)).expect("it was there");
+    refused(&folder, &[WEIGHTS, INDEX]);
+    std::fs::create_dir(folder.join(WEIGHTS)).expect("a folder");
+    refused(&folder, &[WEIGHTS]);
+}
+
+#[test]
+fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
+    let load = |missing| {
+        Gpt2ForQuestionAnswering::<Flex>::load(golden("tiny"), &ModelOptions::default(), missing, &FlexDevice)
+    };
+    let message = load(MissingHead::Refuse).map(|_| ()).expect_err("it has no span head").to_string();
+    assert!(message.contains("qa_outputs.weight"), "{message}");
+    assert!(load(MissingHead::Random(1)).is_ok());
+}
+
+#[test]
+fn a_damaged_span_head_is_not_replaced_by_a_random_one() {
+    let folder = Folder::copy_of("tiny_qa");
+    folder.edit_tensors(WEIGHTS, |tensors| drop(tensors.remove("qa_outputs.bias")));
+    let options = ModelOptions::default();
+    let loaded = Gpt2ForQuestionAnswering::<Flex>::load(folder.path(), &options, MissingHead::Random(1), &FlexDevice);
+    let message = loaded.map(|_| ()).expect_err("half a head").to_string();
+    assert!(message.contains("qa_outputs.bias"), "{message}");
+}
+
+#[test]
+fn embedded_weights_are_checked_under_the_name_given() {
+    let config = Gpt2Config::load(golden("tiny/config.json")).expect("the golden config");
+    let sources = vec![WeightSource::embedded("default weights", b"not safetensors")];
+    let loaded = Gpt2::<Flex>::from_sources(&config, sources, &ModelOptions::default(), &FlexDevice);
+    let message = loaded.map(|_| ()).expect_err("damaged").to_string();
+    assert!(message.contains("default weights"), "{message}");
+}

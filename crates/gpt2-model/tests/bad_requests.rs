@@ -1,0 +1,163 @@
+//! Prompts, plans and adapters that do not fit the model: an error that names what, no panic.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use gpt2_model::{
+    BitWidth, GenerateOptions, Gpt2, Gpt2Config, ModelOptions, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision,
+    SubModule,
+};
+use switchable_lora::{LoraConfig, width_folder};
+
+use crate::support::{Folder, full, golden, load};
+
+#[track_caller]
+fn assert_names<T>(result: gpt2_model::Result<T>, parts: &[&str]) {
+    let message = result.map(|_| ()).expect_err("a bad request").to_string();
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+fn generate(prompt: &[u32], options: &GenerateOptions) -> gpt2_model::Result<Vec<u32>> {
+    let model = load::<Flex>("tiny");
+    model.generate(prompt, options, &full(&model))
+}
+
+fn width(bits: u8) -> BitWidth {
+    BitWidth::new(bits).expect("a width")
+}
+
+#[test]
+fn ids_outside_the_vocabulary_are_refused() {
+    for id in [97, u32::MAX] {
+        assert_names(generate(&[1, 2, id], &GenerateOptions::default()), &[&id.to_string(), "position 2", "97"]);
+    }
+}
+
+#[test]
+fn prompts_that_are_empty_or_too_long_are_refused() {
+    assert_names(generate(&[], &GenerateOptions::default()), &["0 tokens", "32"]);
+    assert_names(generate(&[1; 33], &GenerateOptions::default()), &["33 tokens", "32"]);
+    assert_eq!(generate(&[1; 32], &GenerateOptions::default()).expect("the last position is one").len(), 1);
+}
+
+#[test]
+fn nothing_is_generated_where_nothing_is_asked_for() {
+    let options = GenerateOptions { max_new_tokens: 0, ..Default::default() };
+    assert!(generate(&[1], &options).expect("nothing").is_empty());
+}
+
+#[test]
+fn sampling_options_out_of_range_are_refused() {
+    for (top_k, temperature, field) in [(0, 1.0, "top_k"), (3, -1.0, "temperature"), (3, f32::INFINITY, "temperature")]
+    {
+        let sampling = Sampling::TopK { top_k, temperature, seed: 1 };
+        assert_names(generate(&[1], &GenerateOptions { sampling, ..Default::default() }), &[field]);
+    }
+}
+
+#[test]
+fn configs_that_do_not_fit_together_are_refused() {
+    for (config, field) in
+        [(Gpt2Config::new(97, 32, 20, 3, 3), "n_embd"), (Gpt2Config::new(0, 32, 20, 3, 4), "vocab_size")]
+    {
+        assert_names(Gpt2::<Flex>::random(&config, &ModelOptions::default(), 1, &FlexDevice), &[field]);
+    }
+}
+
+#[test]
+fn a_plan_that_names_an_unknown_site_is_refused() {
+    let model = load::<Flex>("tiny");
+    for site in ["h.3.attn.c_attn", "h.0.attn.c_fc", "lm_head", "transformer.h.0.mlp.c_fc"] {
+        let plan =
+            PrecisionPlan::uniform(SitePrecision::FULL).with_site(site, SitePrecision::FULL.with_weights(width(4)));
+        assert_names(model.resolve(&plan), &[site]);
+    }
+}
+
+#[test]
+fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
+    let mut model = load::<Flex>("tiny");
+    let site = Site { block: 1, module: SubModule::MlpCFc };
+    let config = LoraConfig::new(2, 4.0).expect("a configuration");
+    model.site_mut(site).init_adapter(width(4), &config, 1).expect("an adapter");
+    let four = SitePrecision::uniform(width(4));
+    let plan = full(&model).with(site, four);
+    model.check_plan(&plan).expect("this site has the adapter");
+
+    let other = Site { block: 2, module: SubModule::AttnCProj };
+    assert_names(model.check_plan(&plan.clone().with(other, four)), &["h.2.attn.c_proj", "4"]);
+    assert_names(model.check_plan(&plan.with(site, SitePrecision::uniform(width(3)))), &["h.1.mlp.c_fc", "3"]);
+    assert_names(model.resolve(&PrecisionPlan::uniform(four)), &["h.0.attn.c_attn", "4"]);
+}
+
+#[test]
+fn a_width_that_the_quantiser_cannot_do_is_refused() {
+    let model = load::<Flex>("tiny");
+    let site = Site { block: 1, module: SubModule::MlpCFc };
+    // One symmetric bit has no level but zero.
+    for precision in [SitePrecision::FULL.with_weights(width(1)), SitePrecision::FULL.with_activations(width(1))] {
+        let plan = full(&model).with(site, precision);
+        assert_names(model.check_plan(&plan), &["h.1.mlp.c_fc", "1"]);
+        assert_names(model.resolve(&plan.to_precision_plan()), &["h.1.mlp.c_fc", "1"]);
+    }
+}
+
+#[test]
+fn a_plan_of_another_model_is_refused() {
+    let model = load::<Flex>("tiny");
+    let four = SitePrecision::FULL.with_weights(width(4));
+    for blocks in [2, 4] {
+        let other = Gpt2Config::new(97, 32, 20, blocks, 4);
+        for precision in [four, SitePrecision::FULL] {
+            let plan = SitePlan::uniform(&other, precision);
+            assert_names(model.check_plan(&plan), &[&format!("{blocks} blocks"), "3"]);
+        }
+    }
+}
+
+#[test]
+fn an_adapter_of_an_unknown_site_is_refused() {
+    let mut model = load::<Flex>("tiny");
+    let folder = Folder::empty();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        folder.write(file, std::fs::read(golden("peft/adapter").join(file)).expect("a golden file"));
+    }
+    folder.edit_tensors("adapter_model.safetensors", |tensors| {
+        let of_block_2: Vec<String> = tensors.keys().filter(|name| name.contains(".h.2.")).cloned().collect();
+        assert!(!of_block_2.is_empty());
+        for name in of_block_2 {
+            let tensor = tensors.remove(&name).expect("it is there");
+            tensors.insert(name.replace(".h.2.", ".h.7."), tensor);
+        }
+    });
+    let path = folder.path().to_str().expect("a path");
+    assert_names(model.load_adapter(folder.path(), width(4)), &[path, "h.7."]);
+    assert!(model.adapter_widths().is_empty(), "part of the adapter was taken");
+}
+
+#[test]
+fn folders_without_adapters_are_refused() {
+    let mut model = load::<Flex>("tiny");
+    let folder = Folder::empty();
+    let path = folder.path().to_str().expect("a path");
+    assert_names(model.load_adapters(folder.path()), &[path, "bits-"]);
+    assert_names(model.load_adapters(folder.join("nowhere")), &[path, "nowhere"]);
+    assert_names(model.load_adapter(folder.path(), width(4)), &[path, "adapter_config.json"]);
+    std::fs::create_dir(width_folder(folder.path(), width(4))).expect("a folder");
+    assert_names(model.load_adapters(folder.path()), &[path, "bits-4"]);
+}
+
+#[test]
+fn an_adapter_with_weights_that_are_not_finite_is_refused() {
+    let mut model = load::<Flex>("tiny");
+    let folder = Folder::empty();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        folder.write(file, std::fs::read(golden("peft/adapter").join(file)).expect("a golden file"));
+    }
+    let name = "base_model.model.transformer.h.1.attn.c_attn.lora_A.weight";
+    folder.edit_tensors("adapter_model.safetensors", |tensors| {
+        tensors.get_mut(name).expect("it is there").bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert_names(model.load_adapter(folder.path(), width(4)), &["adapter_model.safetensors", "h.1.attn.c_attn"]);
+}

@@ -1,0 +1,120 @@
+//! Writing model folders.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ParameterRef};
+
+use crate::support::{Fixture, Folder, full, golden, load, values};
+
+fn assert_same_parameters(got: &[(String, ParameterRef<'_, Flex>)], want: &[(String, ParameterRef<'_, Flex>)]) {
+    assert_eq!(got.len(), want.len());
+    for ((name, got), (expected_name, want)) in got.iter().zip(want) {
+        assert_eq!(name, expected_name);
+        assert_eq!(got.shape(), want.shape(), "{name}");
+        assert_eq!(got.values(), want.values(), "{name}");
+    }
+}
+
+fn reload(folder: &Folder) -> Gpt2<Flex> {
+    Gpt2::load(folder.path(), &ModelOptions::default(), &FlexDevice).expect("an exported folder loads")
+}
+
+#[test]
+fn an_exported_language_model_loads_back_identical() {
+    let (model, folder, fixture) = (load::<Flex>("tiny"), Folder::empty(), Fixture::open("tiny"));
+    model.export(folder.path()).expect("exports");
+    assert_eq!(folder.names(), ["config.json", "model.safetensors"]);
+    let loaded = reload(&folder);
+    assert_eq!(loaded.config(), model.config());
+    assert_same_parameters(&loaded.named_parameters(), &model.named_parameters());
+    let logits =
+        |model: &Gpt2<Flex>| values(model.lm_logits(model.forward(fixture.batch("input_ids"), None, &full(model))));
+    assert_eq!(logits(&loaded), logits(&model));
+}
+
+#[test]
+fn an_exported_span_model_loads_back_identical() {
+    let (folder, options, device) = (Folder::empty(), ModelOptions::default(), FlexDevice);
+    let load = |dir: &std::path::Path| {
+        Gpt2ForQuestionAnswering::<Flex>::load(dir, &options, MissingHead::Refuse, &device).expect("loads")
+    };
+    let model = load(&golden("tiny_qa"));
+    model.export(folder.path()).expect("exports");
+    let loaded = load(folder.path());
+    // Its sizes and its epsilon are none of the defaults.
+    assert_eq!(loaded.config(), model.config());
+    assert_same_parameters(&loaded.named_parameters(), &model.named_parameters());
+}
+
+#[test]
+fn an_export_holds_the_names_and_values_of_transformers() {
+    let (folder, original) = (Folder::empty(), Folder::copy_of("tiny"));
+    load::<Flex>("tiny").export(folder.path()).expect("exports");
+    let mut expected = None;
+    original.edit_tensors("model.safetensors", |tensors| expected = Some(tensors.clone()));
+    let mut expected = expected.expect("tensors");
+    folder.edit_tensors("model.safetensors", |tensors| {
+        for (name, tensor) in &*tensors {
+            let other = expected.remove(name).unwrap_or_else(|| panic!("{name} is not a name of transformers"));
+            assert_eq!(
+                (tensor.dtype, &tensor.shape, &tensor.bytes),
+                (other.dtype, &other.shape, &other.bytes),
+                "{name}"
+            );
+        }
+    });
+    assert!(expected.is_empty(), "not exported: {:?}", expected.keys());
+}
+
+#[test]
+fn a_missing_folder_is_made() {
+    let folder = Folder::empty();
+    let nested = folder.join("a/b");
+    load::<Flex>("tiny").export(&nested).expect("exports");
+    assert!(nested.join("model.safetensors").is_file());
+}
+
+#[test]
+fn a_second_export_replaces_the_first_and_leaves_other_files_alone() {
+    let folder = Folder::copy_of("tiny_f16");
+    folder.write("tokenizer.json", "{}");
+    folder.write(".half-written", "left by a program that was killed");
+    let model = load::<Flex>("tiny");
+    model.export(folder.path()).expect("exports");
+    assert_same_parameters(&reload(&folder).named_parameters(), &model.named_parameters());
+    assert_eq!(folder.read("tokenizer.json"), b"{}");
+}
+
+#[cfg(unix)]
+#[test]
+fn exported_files_are_as_readable_as_other_files() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::empty();
+    folder.write("other", "");
+    load::<Flex>("tiny").export(folder.path()).expect("exports");
+    let mode = |name: &str| folder.join(name).metadata().expect("a file").permissions().mode();
+    for name in ["config.json", "model.safetensors"] {
+        assert_eq!(mode(name), mode("other"), "{name}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
+    let folder = Folder::empty();
+    folder.write("file", "in the way");
+    let message = load::<Flex>("tiny").export(folder.join("file")).expect_err("a file is in the way").to_string();
+    assert!(message.contains("file"), "{message}");
+    assert_eq!(folder.read("file"), b"in the way");
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_behind() {
+    // A folder in the way of either file stops that file's last step, the rename.
+    for blocked in ["model.safetensors", "config.json"] {
+        let folder = Folder::empty();
+        std::fs::create_dir(folder.join(blocked)).expect("a folder");
+        let message = load::<Flex>("tiny").export(folder.path()).expect_err("it is blocked").to_string();
+        assert!(message.contains(blocked), "{message}");
+        assert_eq!(folder.names(), [blocked], "partial output");
+    }
+}

@@ -1,0 +1,15 @@
+//! The crate held against `transformers` and PEFT, and against bad input.
+//!
+//! One program instead of one per file: the model is compiled for its backends once.
+
+mod support;
+
+mod bad_folders;
+mod bad_requests;
+mod export;
+mod golden_forward;
+mod golden_training;
+mod long_sequences;
+mod peft;
+mod quantised;
+mod quantised_training;
