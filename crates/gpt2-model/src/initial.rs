@@ -71,3 +71,42 @@ pub(crate) fn normal_values(rng: &mut impl Rng, n: usize, standard_deviation: f6
     values.truncate(n);
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn normal_values_have_their_mean_and_deviation() {
+        let values = normal_values(&mut ChaCha8Rng::seed_from_u64(1), 40_001, 0.5);
+        assert_eq!(values.len(), 40_001);
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+        let deviation = (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+        // Four standard errors.
+        assert!(mean.abs() < 4.0 * 0.5 / n.sqrt(), "{mean}");
+        assert!((deviation - 0.5).abs() < 4.0 * 0.5 / (2.0 * n).sqrt(), "{deviation}");
+    }
+
+    #[test]
+    fn matching_weights_have_equal_queries_and_keys_of_the_stated_score() {
+        let config = Gpt2Config::new(50, 32, 64, 2, 4);
+        let (d, name) = (config.n_embd, "transformer.h.0.attn.c_attn.weight");
+        let draw = |kind: InitialWeights| kind.values(&mut ChaCha8Rng::seed_from_u64(2), &config, name, &[d, 3 * d]);
+        let part = |row: &[f32], i: usize| row[i * d..(i + 1) * d].to_vec();
+        for row in draw(InitialWeights::Matching).chunks(3 * d) {
+            assert_eq!(part(row, 0), part(row, 1));
+            assert_ne!(part(row, 0), part(row, 2));
+        }
+        assert!(draw(InitialWeights::Gpt2).chunks(3 * d).all(|row| part(row, 0) != part(row, 1)));
+        // Score of a token of unit variance with itself in one head: ‖x·W‖²/√w, on average Σ W²/√w.
+        let weights = draw(InitialWeights::Matching);
+        let squares: f64 = weights.chunks(3 * d).flat_map(|row| part(row, 0)).map(|q| f64::from(q).powi(2)).sum();
+        let score = squares / config.n_head as f64 / (config.head_width() as f64).sqrt();
+        // Four standard errors of a sum of d² squares.
+        assert!((score / 4.0 - 1.0).abs() < 4.0 * (2.0 / (d * d) as f64).sqrt(), "{score}");
+    }
+}
