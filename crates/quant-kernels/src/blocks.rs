@@ -77,12 +77,15 @@ fn reduce_groups<B: Backend, const N: usize>(
 /// # Shapes
 ///
 /// - `param`: [`Granularity::param_shape`] of `dims`
-/// - output: the same, or `dims` per group
+/// - output: the same, or `dims` per group and when `dims` is empty
 pub(crate) fn broadcastable<B: Backend, const D: usize>(
     param: Tensor<B, D>,
     granularity: Granularity,
     dims: [usize; D],
 ) -> Tensor<B, D> {
+    if dims.contains(&0) {
+        return Tensor::empty(dims, (&param.device(), param.dtype()));
+    }
     let Granularity::PerGroup(size) = granularity else {
         return param;
     };
@@ -90,7 +93,7 @@ pub(crate) fn broadcastable<B: Backend, const D: usize>(
         unreachable!("groups exist from rank 2 on");
     };
     let rows = dims[D - 2];
-    let matrices = param.shape().num_elements() / (groups * columns).max(1);
+    let matrices = param.shape().num_elements() / (groups * columns);
     let size = size.get().min(rows);
     param
         .reshape([matrices * groups, 1, columns])

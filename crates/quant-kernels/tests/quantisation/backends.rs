@@ -1,0 +1,48 @@
+//! Flex and ndarray agree to the last bit.
+
+use quant_kernels::{BitWidth, GradientRule, Granularity, LearnedStep, RangeEstimator, fake_quantize};
+
+use crate::support::{
+    Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,
+};
+
+const DIMS: [usize; 2] = [37, 23];
+
+#[test]
+fn two_backends_give_the_same_bits() {
+    let x = numbers(DIMS[0] * DIMS[1], 11);
+    let ranges = ["min-max", "percentile:97.3"].map(|text| text.parse::<RangeEstimator>().unwrap());
+    for range in ranges {
+        for granularity in granularities() {
+            for (bits, mapping) in widths_and_mappings() {
+                let spec = spec(granularity, mapping).with_range(range);
+                let rule = GradientRule::Identity;
+                let flex = fake_quantize(tensor::<Plain, 2>(&x, DIMS), bits, &spec, rule).unwrap();
+                let ndarray = fake_quantize(tensor::<Other, 2>(&x, DIMS), bits, &spec, rule).unwrap();
+                assert_same_bits(&values(&flex), &values(&ndarray), &format!("{spec} {bits} bits"));
+            }
+        }
+    }
+}
+
+#[test]
+fn two_backends_find_ranges_of_the_same_error() {
+    // The search sums squares, in an order that is the backend's own.
+    let x = numbers(DIMS[0] * DIMS[1], 12);
+    let spec = "per-channel,symmetric,mse".parse().unwrap();
+    let rule = GradientRule::Identity;
+    let error = |y: Vec<f32>| y.iter().zip(&x).map(|(y, x)| f64::from(y - x).powi(2)).sum::<f64>();
+    let flex = fake_quantize(tensor::<Plain, 2>(&x, DIMS), BitWidth::B3, &spec, rule).unwrap();
+    let ndarray = fake_quantize(tensor::<Other, 2>(&x, DIMS), BitWidth::B3, &spec, rule).unwrap();
+    let (flex, ndarray) = (error(values(&flex)), error(values(&ndarray)));
+    assert!((flex / ndarray - 1.0).abs() < 1e-5, "{flex} is not {ndarray}");
+}
+
+#[test]
+fn two_backends_learn_from_the_same_step() {
+    let x = numbers(DIMS[0] * DIMS[1], 13);
+    let flex = LearnedStep::new(&tensor::<Plain, 2>(&x, DIMS), BitWidth::B4, Granularity::PerTensor).unwrap();
+    let ndarray = LearnedStep::new(&tensor::<Other, 2>(&x, DIMS), BitWidth::B4, Granularity::PerTensor).unwrap();
+    let (flex, ndarray) = (values(&flex.step.val())[0], values(&ndarray.step.val())[0]);
+    assert!((flex / ndarray - 1.0).abs() < 1e-6, "{flex} is not {ndarray}");
+}

@@ -1,0 +1,149 @@
+//! LSQ against the closed forms of the paper (arXiv:1902.08153, equations 1 to 5).
+
+use burn::{
+    module::AutodiffModule,
+    optim::{GradientsParams, Optimizer, SgdConfig},
+    tensor::Tensor,
+};
+use quant_kernels::{BitWidth, Error, Granularity, LearnedStep};
+
+use crate::{
+    scalar_reference::{scale_index, sharing},
+    support::{Plain, Tracked, granularities, numbers, tensor, values},
+};
+
+const DIMS: [usize; 2] = [10, 4];
+
+fn learnable() -> impl Iterator<Item = Granularity> {
+    granularities().into_iter().filter(|granularity| *granularity != Granularity::PerToken)
+}
+
+fn close(got: f32, expected: f64, what: &str) {
+    let tolerance = 1e-5 * expected.abs().max(1e-3);
+    assert!((f64::from(got) - expected).abs() <= tolerance, "{what}: {got} is not {expected}");
+}
+
+#[test]
+fn steps_start_at_twice_the_mean_magnitude_over_the_root_of_the_highest_level() {
+    let x = numbers(DIMS[0] * DIMS[1], 51);
+    for granularity in learnable() {
+        for bits in [BitWidth::B2, BitWidth::B4, BitWidth::B8] {
+            let highest = f64::from((1 << (bits.bits() - 1)) - 1);
+            let step = LearnedStep::new(&tensor::<Plain, 2>(&x, DIMS), bits, granularity).unwrap();
+            let blocks = sharing(&x, [1, DIMS[0], DIMS[1]], granularity);
+            for (step, block) in values(&step.step.val()).iter().zip(blocks.values()) {
+                let mean = block.iter().map(|x| f64::from(x.abs())).sum::<f64>() / block.len() as f64;
+                close(*step, 2.0 * mean / highest.sqrt(), &format!("{granularity} {bits} bits"));
+            }
+        }
+    }
+}
+
+#[test]
+fn forward_and_both_gradients_equal_the_closed_forms() {
+    let mut x = numbers(DIMS[0] * DIMS[1], 52);
+    x[3] = 9.0;
+    x[14] = -7.5;
+    // A different weight on every output stands for the gradient that arrives from above.
+    let arriving: Vec<f32> = (0..x.len()).map(|index| 0.25 + (index % 7) as f32).collect();
+    for granularity in learnable() {
+        for bits in [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8] {
+            let what = format!("{granularity} {bits} bits");
+            let highest = f64::from((1 << (bits.bits() - 1)) - 1);
+            let input = tensor::<Tracked, 2>(&x, DIMS).require_grad();
+            let learned = LearnedStep::new(&input, bits, granularity).unwrap();
+            let y = learned.forward(input.clone());
+            let gradients = (y.clone() * tensor(&arriving, DIMS)).sum().backward();
+            let steps = values(&learned.step.val());
+            let x_gradient = values(&input.grad(&gradients).unwrap());
+            let step_gradient = values(&learned.step.grad(&gradients).unwrap());
+
+            let mut expected_step_gradient = vec![0.0; steps.len()];
+            for (index, (&x, &arriving)) in x.iter().zip(&arriving).enumerate() {
+                let owner = scale_index(granularity, [1, DIMS[0], DIMS[1]], index);
+                let ratio = f64::from(x) / f64::from(steps[owner]);
+                let inside = ratio.abs() < highest;
+                let level = ratio.clamp(-highest, highest).round_ties_even();
+                close(values(&y)[index], level * f64::from(steps[owner]), &format!("output of {what}"));
+                let passes = if inside { f64::from(arriving) } else { 0.0 };
+                close(x_gradient[index], passes, &format!("gradient of x, {what}"));
+                let slope = if inside { level - ratio } else { highest.copysign(ratio) };
+                expected_step_gradient[owner] += slope * f64::from(arriving);
+            }
+            // The last group is scaled as the whole ones are.
+            let sharing = match granularity {
+                Granularity::PerTensor | Granularity::PerToken => DIMS[0] * DIMS[1],
+                Granularity::PerChannel => DIMS[0],
+                Granularity::PerGroup(size) => size.get().min(DIMS[0]),
+            };
+            let factor = (sharing as f64 * highest).sqrt().recip();
+            for (got, expected) in step_gradient.iter().zip(expected_step_gradient) {
+                let tolerance = 1e-4 * (1.0 + (expected * factor).abs());
+                assert!(
+                    (f64::from(*got) - expected * factor).abs() < tolerance,
+                    "gradient of the step, {what}: {got} is not {}",
+                    expected * factor
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn training_the_step_reduces_the_error() {
+    let x = tensor::<Tracked, 2>(&numbers(64 * 8, 53), [64, 8]);
+    let mut learned = LearnedStep::new(&x, BitWidth::B3, Granularity::PerChannel).unwrap();
+    // A poor start.
+    learned.step = learned.step.map(|step| (step * 3.0).set_require_grad(false).require_grad());
+    let loss = |learned: &LearnedStep<Tracked>| (learned.forward(x.clone()) - x.clone()).square().mean();
+    let before = loss(&learned).into_scalar();
+    let mut optimizer = SgdConfig::new().init();
+    for _ in 0..400 {
+        let gradients = GradientsParams::from_grads(loss(&learned).backward(), &learned);
+        learned = optimizer.step(5.0, learned, gradients);
+    }
+    let after = loss(&learned).into_scalar();
+    assert!(after < before * 0.5, "{before} only fell to {after}");
+
+    // The trained quantiser without gradients gives the same numbers.
+    let valid: LearnedStep<Plain> = learned.valid();
+    assert_eq!(values(&valid.forward(x.clone().inner())), values(&learned.forward(x)));
+}
+
+#[test]
+fn steps_serve_activations_of_any_rank() {
+    let sample = tensor::<Plain, 2>(&numbers(12, 54), [3, 4]);
+    let batch = tensor::<Plain, 3>(&numbers(24, 55), [2, 3, 4]);
+    let rows: Tensor<Plain, 2> = batch.clone().reshape([6, 4]);
+    for granularity in [Granularity::PerTensor, Granularity::PerChannel] {
+        let step = LearnedStep::new(&sample, BitWidth::B4, granularity).unwrap();
+        assert_eq!(values(&step.forward(batch.clone())), values(&step.forward(rows.clone())));
+    }
+}
+
+#[test]
+fn silent_and_empty_samples_start_at_one() {
+    for dims in [[2, 3], [0, 3]] {
+        let silent = tensor::<Plain, 2>(&vec![0.0; dims[0] * dims[1]], dims);
+        let step = LearnedStep::new(&silent, BitWidth::B4, Granularity::PerChannel).unwrap();
+        assert_eq!(values(&step.step.val()), [1.0; 3]);
+        assert_eq!(values(&step.forward(silent.clone())), values(&silent));
+    }
+}
+
+#[test]
+fn steps_that_cannot_be_learned_are_errors() {
+    let x = tensor::<Plain, 2>(&[1.0], [1, 1]);
+    let new = |bits, granularity| LearnedStep::new(&x, bits, granularity).map(|_| ()).unwrap_err();
+    let granularity = Granularity::PerToken;
+    assert_eq!(new(BitWidth::B4, granularity), Error::LearnedStep { granularity });
+    assert_eq!(new(BitWidth::FULL, Granularity::PerTensor), Error::FullPrecision);
+    assert_eq!(new(BitWidth::B1, Granularity::PerTensor), Error::TooFewBits { bits: BitWidth::B1 });
+}
+
+#[test]
+#[should_panic(expected = "per-channel steps of shape [1, 4] do not fit a tensor of shape [3, 5]")]
+fn steps_of_other_channels_panic() {
+    let step = LearnedStep::new(&tensor::<Plain, 2>(&[1.0; 12], [3, 4]), BitWidth::B4, Granularity::PerChannel);
+    let _ = step.unwrap().forward(tensor::<Plain, 2>(&[1.0; 15], [3, 5]));
+}

@@ -1,0 +1,12 @@
+//! Quantisation as a whole: against a scalar reference, on two backends, on broken input, with
+//! gradients, and by random properties.
+
+mod backends;
+mod exhaustive;
+mod gradients;
+mod learned_step;
+mod non_finite;
+mod properties;
+mod range_estimators;
+mod scalar_reference;
+mod support;

@@ -1,0 +1,138 @@
+//! Properties that hold for random tensors.
+
+use proptest::prelude::*;
+use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, choose_params, dequantize, fake_quantize, quantize};
+
+use crate::{
+    scalar_reference::scale_index,
+    support::{Plain, spec, tensor, values},
+};
+
+#[derive(Debug, Clone)]
+struct Case {
+    x: Vec<f32>,
+    dims: [usize; 2],
+    bits: BitWidth,
+    granularity: Granularity,
+}
+
+fn finite() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -2.0f32..2.0,
+        1 => Just(0.0f32),
+        1 => -1e30f32..1e30,
+        1 => -1e-30f32..1e-30,
+    ]
+}
+
+fn granularity() -> impl Strategy<Value = Granularity> {
+    prop_oneof![
+        Just(Granularity::PerTensor),
+        Just(Granularity::PerChannel),
+        Just(Granularity::PerToken),
+        (1usize..12).prop_map(|rows| Granularity::per_group(rows).expect("groups are not empty")),
+    ]
+}
+
+fn case(lowest_bits: u8) -> impl Strategy<Value = Case> {
+    let width = (lowest_bits..=16).prop_map(|bits| BitWidth::new(bits).expect("the range is valid"));
+    (1usize..12, 1usize..12, width, granularity()).prop_flat_map(|(rows, columns, bits, granularity)| {
+        let values = proptest::collection::vec(finite(), rows * columns);
+        values.prop_map(move |x| Case { x, dims: [rows, columns], bits, granularity })
+    })
+}
+
+impl Case {
+    fn block(&self, index: usize) -> usize {
+        scale_index(self.granularity, [1, self.dims[0], self.dims[1]], index)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn symmetric_errors_are_at_most_half_a_step(case in case(2)) {
+        let input = tensor::<Plain, 2>(&case.x, case.dims);
+        let params = choose_params(&input, case.bits, &spec(case.granularity, Mapping::Symmetric)).unwrap();
+        let y = values(&dequantize(quantize(input, &params), &params));
+        let scales = values(&params.scale());
+        for (index, (&x, &y)) in case.x.iter().zip(&y).enumerate() {
+            let step = f64::from(scales[case.block(index)]);
+            // The division, and the product back, round once each.
+            let rounding = f64::from(x.abs()) * 3.0 * f64::from(f32::EPSILON);
+            prop_assert!((f64::from(x) - f64::from(y)).abs() <= step / 2.0 + rounding, "{x} became {y}, step {step}");
+        }
+    }
+
+    #[test]
+    fn asymmetric_errors_are_at_most_one_step(case in case(1)) {
+        // Half a step of the value, and half a step of the zero point where the range ends.
+        let input = tensor::<Plain, 2>(&case.x, case.dims);
+        let params = choose_params(&input, case.bits, &spec(case.granularity, Mapping::Asymmetric)).unwrap();
+        let y = values(&dequantize(quantize(input, &params), &params));
+        let scales = values(&params.scale());
+        for (index, (&x, &y)) in case.x.iter().zip(&y).enumerate() {
+            let step = f64::from(scales[case.block(index)]);
+            let rounding = f64::from(x.abs()) * 3.0 * f64::from(f32::EPSILON);
+            prop_assert!((f64::from(x) - f64::from(y)).abs() <= step * 1.001 + rounding, "{x} became {y}, step {step}");
+        }
+    }
+
+    #[test]
+    fn quantising_twice_gives_the_same_levels(case in case(2)) {
+        let spec = spec(case.granularity, Mapping::Symmetric);
+        let input = tensor::<Plain, 2>(&case.x, case.dims);
+        let first = choose_params(&input, case.bits, &spec).unwrap();
+        let once = quantize(input, &first);
+        let restored = dequantize(once.clone(), &first);
+        let second = choose_params(&restored, case.bits, &spec).unwrap();
+        let twice = quantize(restored.clone(), &second);
+        // −0 and 0 are the same level.
+        prop_assert!(values(&once) == values(&twice), "{:?} became {:?}", values(&once), values(&twice));
+        let again = values(&dequantize(twice, &second));
+        for (again, once) in again.iter().zip(values(&restored)) {
+            prop_assert!((again - once).abs() <= once.abs() * 3e-7, "{once} became {again}");
+        }
+    }
+
+    #[test]
+    fn symmetric_quantisation_is_odd(case in case(2)) {
+        let spec = spec(case.granularity, Mapping::Symmetric);
+        let fake = |x: &[f32]| {
+            let input = tensor::<Plain, 2>(x, case.dims);
+            values(&fake_quantize(input, case.bits, &spec, GradientRule::Identity).unwrap())
+        };
+        let negated: Vec<f32> = case.x.iter().map(|x| -x).collect();
+        let mirrored: Vec<f32> = fake(&negated).iter().map(|y| -y).collect();
+        prop_assert_eq!(fake(&case.x), mirrored);
+    }
+
+    #[test]
+    fn zero_stays_zero_and_order_is_kept(case in case(2)) {
+        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+            let input = tensor::<Plain, 2>(&case.x, case.dims);
+            let y = fake_quantize(input, case.bits, &spec(case.granularity, mapping), GradientRule::Identity).unwrap();
+            let y = values(&y);
+            for i in 0..y.len() {
+                prop_assert!(case.x[i] != 0.0 || y[i] == 0.0, "0 became {}", y[i]);
+                for j in 0..y.len() {
+                    let ordered = case.x[i] > case.x[j] || y[i] <= y[j];
+                    prop_assert!(case.block(i) != case.block(j) || ordered, "{:?} became {:?}", case.x, y);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_are_integers_within_their_range(case in case(1)) {
+        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+            let Ok(range) = mapping.levels(case.bits) else { continue };
+            let input = tensor::<Plain, 2>(&case.x, case.dims);
+            let params = choose_params(&input, case.bits, &spec(case.granularity, mapping)).unwrap();
+            for q in values(&quantize(input, &params)) {
+                prop_assert!(q.fract() == 0.0 && q >= range.low as f32 && q <= range.high as f32, "level {q}");
+            }
+        }
+    }
+}

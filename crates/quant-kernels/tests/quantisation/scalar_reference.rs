@@ -1,0 +1,76 @@
+//! Quantisation of one value after another, written apart from the library.
+
+use std::collections::BTreeMap;
+
+use quant_kernels::{Granularity, LevelRange, Mapping};
+
+/// Which scale an element of a `[matrices, rows, columns]` tensor uses.
+pub(crate) fn scale_index(granularity: Granularity, dims: [usize; 3], index: usize) -> usize {
+    let [_, rows, columns] = dims;
+    let (matrix, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
+    match granularity {
+        Granularity::PerTensor => 0,
+        Granularity::PerToken => index / columns,
+        Granularity::PerChannel => matrix * columns + column,
+        Granularity::PerGroup(size) => {
+            let groups = rows.div_ceil(size.get());
+            (matrix * groups + row / size.get()) * columns + column
+        }
+    }
+}
+
+/// The values that share each scale.
+pub(crate) fn sharing(x: &[f32], dims: [usize; 3], granularity: Granularity) -> BTreeMap<usize, Vec<f32>> {
+    let mut sharing = BTreeMap::<usize, Vec<f32>>::new();
+    for (index, &x) in x.iter().enumerate() {
+        sharing.entry(scale_index(granularity, dims, index)).or_default().push(x);
+    }
+    sharing
+}
+
+/// Scale and zero point of the min-max range.
+pub(crate) fn min_max(values: &[f32], mapping: Mapping, levels: LevelRange) -> (f32, Option<f32>) {
+    let count = levels.high as f32;
+    let one_if_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
+    match mapping {
+        Mapping::Symmetric => {
+            let largest = values.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            (one_if_zero(largest / count), None)
+        }
+        Mapping::Asymmetric => {
+            let low = values.iter().fold(0.0f32, |low, &x| low.min(x));
+            let high = values.iter().fold(0.0f32, |high, &x| high.max(x));
+            let scale = one_if_zero(high / count - low / count);
+            (scale, Some((-low / scale).round_ties_even().clamp(0.0, count)))
+        }
+    }
+}
+
+/// The level of a value.
+pub(crate) fn level(x: f32, (scale, zero_point): (f32, Option<f32>), levels: LevelRange) -> f32 {
+    let level = (x / scale).round_ties_even();
+    // Adding a zero point of 0 would lose the sign of −0.
+    zero_point.map_or(level, |zero_point| level + zero_point).clamp(levels.low as f32, levels.high as f32)
+}
+
+/// The levels of a tensor, and the values that they stand for.
+pub(crate) fn quantise(
+    x: &[f32],
+    dims: [usize; 3],
+    granularity: Granularity,
+    mapping: Mapping,
+    levels: LevelRange,
+) -> (Vec<f32>, Vec<f32>) {
+    let params: BTreeMap<_, _> = sharing(x, dims, granularity)
+        .into_iter()
+        .map(|(index, values)| (index, min_max(&values, mapping, levels)))
+        .collect();
+    x.iter()
+        .enumerate()
+        .map(|(index, &x)| {
+            let (scale, zero_point) = params[&scale_index(granularity, dims, index)];
+            let q = level(x, (scale, zero_point), levels);
+            (q, zero_point.map_or(q, |zero_point| q - zero_point) * scale)
+        })
+        .unzip()
+}
