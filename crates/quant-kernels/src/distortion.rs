@@ -124,12 +124,13 @@ impl Sums {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these results are exact")]
 mod tests {
     use super::*;
-    use burn::backend::Flex;
+    use burn::backend::{Flex, flex::FlexDevice};
 
     fn tensor(values: &[f32]) -> Tensor<Flex, 1> {
-        Tensor::from_floats(values, &Default::default())
+        Tensor::from_floats(values, &FlexDevice)
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn channel_errors_average_to_the_tensor_error() {
-        let device = Default::default();
+        let device = FlexDevice;
         let x = Tensor::<Flex, 2>::from_floats([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &device);
         let y = Tensor::<Flex, 2>::from_floats([[1.5, 2.0, 2.0], [4.0, 5.25, 6.0]], &device);
         let channels = Distortion::per_channel(&x, &y);

@@ -146,7 +146,7 @@ impl<B: Backend> LearnedStep<B> {
                 D == 2 && self.granularity.param_shape(dims).is_ok_and(|fit| fit[..] == shape[..])
             }
         };
-        assert!(fits, "{} steps of shape {shape:?} do not fit a tensor of shape {dims:?}", self.granularity,);
+        assert!(fits, "{} steps of shape {shape:?} do not fit a tensor of shape {dims:?}", self.granularity);
         let mut broadcast = [1; D];
         for (to, from) in broadcast.iter_mut().rev().zip(shape.iter().rev()) {
             *to = *from;

@@ -123,12 +123,12 @@ pub fn choose_params<B: Backend, const D: usize>(
     } else {
         match mapping {
             Mapping::Symmetric => {
-                let reduce = |block| [quantizer.scale(block)];
+                let reduce = |block| [quantizer.scale(&block)];
                 let [scale] = reduce_blocks(x, granularity, shape, reduce);
                 (scale, None)
             }
             Mapping::Asymmetric => {
-                let reduce = |block| quantizer.scale_and_zero_point(block);
+                let reduce = |block| quantizer.scale_and_zero_point(&block);
                 let [scale, zero_point] = reduce_blocks(x, granularity, shape, reduce);
                 (scale, Some(zero_point))
             }

@@ -158,23 +158,22 @@ pub(crate) struct BlockQuantizer {
 
 impl BlockQuantizer {
     /// The scale of the symmetric mapping.
-    pub(crate) fn scale<B: Backend>(&self, block: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mark = mark_of_non_finite(block.clone());
+    pub(crate) fn scale<B: Backend>(&self, block: &Tensor<B, 3>) -> Tensor<B, 3> {
         let magnitude = match self.range {
-            RangeEstimator::Percentile(percentile) => percentile.high_of_sorted(&block.abs().sort(1)),
-            RangeEstimator::MinMax => max_of(block.abs()),
+            RangeEstimator::Percentile(percentile) => percentile.high_of_sorted(&block.clone().abs().sort(1)),
+            RangeEstimator::MinMax => max_of(block.clone().abs()),
             RangeEstimator::Mse => {
                 let magnitude = max_of(block.clone().abs());
-                let [magnitude] = self.shrink_to_least_error(&block, [magnitude]);
-                magnitude
+                let factor = self
+                    .factor_of_least_error(block, |factor| (self.symmetric_scale(magnitude.clone() * factor), None));
+                magnitude * factor
             }
         };
-        self.symmetric_scale(magnitude) + mark
+        self.symmetric_scale(magnitude) + mark_of_non_finite(block)
     }
 
     /// The scale and the zero point of the asymmetric mapping.
-    pub(crate) fn scale_and_zero_point<B: Backend>(&self, block: Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
-        let mark = mark_of_non_finite(block.clone());
+    pub(crate) fn scale_and_zero_point<B: Backend>(&self, block: &Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
         let [low, high] = match self.range {
             RangeEstimator::Percentile(percentile) => {
                 let sorted = block.clone().sort(1);
@@ -182,13 +181,16 @@ impl BlockQuantizer {
             }
             RangeEstimator::MinMax | RangeEstimator::Mse => [max_of(block.clone().neg()).neg(), max_of(block.clone())],
         };
-        let bounds = [low.clamp_max(0.0), high.clamp_min(0.0)];
-        let bounds = match self.range {
-            RangeEstimator::Mse => self.shrink_to_least_error(&block, bounds),
-            RangeEstimator::MinMax | RangeEstimator::Percentile(_) => bounds,
-        };
+        let mut bounds = [low.clamp_max(0.0), high.clamp_min(0.0)];
+        if self.range == RangeEstimator::Mse {
+            let factor = self.factor_of_least_error(block, |factor| {
+                let [scale, zero_point] = self.asymmetric_params(bounds.clone().map(|bound| bound * factor));
+                (scale, Some(zero_point))
+            });
+            bounds = bounds.map(|bound| bound * factor.clone());
+        }
         let [scale, zero_point] = self.asymmetric_params(bounds);
-        [scale + mark, zero_point]
+        [scale + mark_of_non_finite(block), zero_point]
     }
 
     fn symmetric_scale<B: Backend>(&self, magnitude: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -203,46 +205,30 @@ impl BlockQuantizer {
         [scale, zero_point]
     }
 
-    /// Tries the factors of the MSE search on the bounds (one magnitude, or low and high) of each
-    /// block, and returns the bounds of least squared error.
-    fn shrink_to_least_error<B: Backend, const N: usize>(
+    /// The factor of the MSE search that serves each block best, `[outer, 1, inner]`.
+    ///
+    /// `params_at` gives scales and zero points for the min-max range times a factor.
+    fn factor_of_least_error<B: Backend>(
         &self,
         block: &Tensor<B, 3>,
-        bounds: [Tensor<B, 3>; N],
-    ) -> [Tensor<B, 3>; N] {
-        let error_at = |bounds: [Tensor<B, 3>; N]| {
-            let (scale, zero_point) = self.params_at(bounds);
+        params_at: impl Fn(f32) -> (Tensor<B, 3>, Option<Tensor<B, 3>>),
+    ) -> Tensor<B, 3> {
+        let error_at = |factor| {
+            let (scale, zero_point) = params_at(factor);
             let levels = to_levels(block.clone(), scale.clone(), zero_point.clone());
             let restored = restore(clamp_to(levels, self.levels), scale, zero_point);
             sum_of((restored - block.clone()).square())
         };
-        let mut best = bounds.clone();
-        let mut least_error = error_at(bounds.clone());
+        let mut least_error = error_at(1.0);
+        let mut best = least_error.ones_like();
         for step in 1..=MSE_STEPS {
             let factor = (-(step as f32) / MSE_STEPS_PER_HALVING).exp2();
-            let candidate = bounds.clone().map(|bound| bound * factor);
-            let error = error_at(candidate.clone());
+            let error = error_at(factor);
             let better = error.clone().lower(least_error.clone());
             least_error = least_error.mask_where(better.clone(), error);
-            let mut candidate = candidate.into_iter();
-            best = best.map(|best| match candidate.next() {
-                Some(candidate) => best.mask_where(better.clone(), candidate),
-                None => best,
-            });
+            best = best.mask_fill(better, factor);
         }
         best
-    }
-
-    fn params_at<B: Backend, const N: usize>(&self, bounds: [Tensor<B, 3>; N]) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
-        let mut bounds = bounds.into_iter();
-        match (bounds.next(), bounds.next()) {
-            (Some(low), Some(high)) => {
-                let [scale, zero_point] = self.asymmetric_params([low, high]);
-                (scale, Some(zero_point))
-            }
-            (Some(magnitude), None) => (self.symmetric_scale(magnitude), None),
-            (None, _) => unreachable!("a range has one bound or two"),
-        }
     }
 }
 
@@ -250,8 +236,8 @@ impl BlockQuantizer {
 ///
 /// Backends disagree on the maximum of values that include NaN. Added to the scale, this makes
 /// such a block NaN on all of them.
-fn mark_of_non_finite<B: Backend>(block: Tensor<B, 3>) -> Tensor<B, 3> {
-    sum_of(block * 0.0)
+fn mark_of_non_finite<B: Backend>(block: &Tensor<B, 3>) -> Tensor<B, 3> {
+    sum_of(block.clone() * 0.0)
 }
 
 /// A block of zeros keeps its zeros at any scale but 0.

@@ -99,6 +99,11 @@ impl<B: Backend> BaseWeights<B> {
         Ok(quantized)
     }
 
+    /// Whether the form at `bits` is kept.
+    pub(crate) fn keeps(&self, bits: BitWidth, spec: &QuantSpec) -> bool {
+        self.slot.has::<B>(bits, *spec)
+    }
+
     /// Drops the quantised forms.
     pub(crate) fn clear_quantized(&self) {
         self.slot.clear();

@@ -74,7 +74,7 @@ pub use error::{Error, Result};
 pub use linear_settings::{BasePolicy, LinearSettings, Placement};
 pub use lora_bank::{LoraBank, LoraBankRecord};
 pub use lora_config::{LoraConfig, LoraInit};
-pub use peft::{PeftOptions, list_widths, load_peft, save_peft, width_folder};
+pub use peft::{PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, Percentile, QuantSpec, RangeEstimator};
 pub use quantized_cache::QuantizedCache;

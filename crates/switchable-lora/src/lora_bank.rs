@@ -94,6 +94,7 @@ impl<B: Backend> Default for LoraBank<B> {
 }
 
 #[cfg(test)]
+#[expect(clippy::default_trait_access, reason = "there is one device, that of the backend")]
 mod tests {
     use super::*;
     use crate::LoraConfig;

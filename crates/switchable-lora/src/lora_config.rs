@@ -8,7 +8,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum LoraInit {
-    /// A normal with variance 1 / d_in, B zero: the adapter starts by adding nothing
+    /// A normal with variance 1 / `d_in`, B zero: the adapter starts by adding nothing
     /// (LoRA, arXiv:2106.09685).
     #[default]
     ZeroB,

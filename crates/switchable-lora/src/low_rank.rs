@@ -94,7 +94,9 @@ fn orthonormalise(vectors: &mut [Vec<f64>]) {
         }
         let remaining = norm(vector);
         let scale = if remaining > length * 1e-12 { remaining.recip() } else { 0.0 };
-        vector.iter_mut().for_each(|value| *value *= scale);
+        for value in vector {
+            *value *= scale;
+        }
     }
 }
 
@@ -130,7 +132,9 @@ fn decompose(mut left: Vec<Vec<f64>>, mut right: Vec<Vec<f64>>) -> Vec<Component
         .map(|(left, mut right)| {
             let singular_value = norm(&right);
             if singular_value > 0.0 {
-                right.iter_mut().for_each(|value| *value /= singular_value);
+                for value in &mut right {
+                    *value /= singular_value;
+                }
             }
             Component { left, singular_value, right }
         })

@@ -198,6 +198,11 @@ impl CacheSlot {
         self.owner.cache.insert(self.key::<B>(bits, spec), weight.clone());
     }
 
+    /// Whether a form is kept. Asking is not a use.
+    pub(crate) fn has<B: Backend>(&self, bits: BitWidth, spec: QuantSpec) -> bool {
+        self.owner.cache.kept().weights.contains_key(&self.key::<B>(bits, spec))
+    }
+
     fn key<B: Backend>(&self, bits: BitWidth, spec: QuantSpec) -> Key {
         Key { slot: self.owner.id, backend: TypeId::of::<B>(), bits, spec }
     }

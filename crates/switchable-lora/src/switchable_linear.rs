@@ -92,7 +92,7 @@ impl<B: Backend> SwitchableLinear<B> {
         let [d_in, d_out] = [self.d_in(), self.d_out()];
         assert_eq!(dims.last(), Some(&d_in), "an input of shape {dims:?} does not end in {d_in}");
         let rows = dims[..D - 1].iter().product();
-        let y = match self.forward_rows(x.reshape([rows, d_in]), precision) {
+        let y = match self.forward_rows(x.reshape([rows, d_in]), *precision) {
             Ok(y) => y,
             Err(error) => panic!("{error}"),
         };
@@ -101,17 +101,19 @@ impl<B: Backend> SwitchableLinear<B> {
     }
 
     /// The output for a matrix, one product whatever the batch.
-    fn forward_rows(&self, x: Tensor<B, 2>, precision: &SitePrecision) -> Result<Tensor<B, 2>> {
+    fn forward_rows(&self, x: Tensor<B, 2>, precision: SitePrecision) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
-        // A weight that is not quantised takes the adapter beside it: no copy, the same numbers.
-        let merge = self.placement == Placement::Merged && !precision.weights.is_full();
-        let (weight, beside) = match pair {
-            Some(pair) if merge => (self.merged_weight(pair, precision.weights)?, None),
-            pair => (self.base_at(precision.weights)?, pair),
+        let quantized_x = fake_quantize(x.clone(), precision.activations, &self.activation_spec, self.gradient)?;
+        let (weight, adapted) = match (self.placement, pair) {
+            (_, None) => (self.base_at(precision.weights)?, None),
+            (Placement::Residual, Some(pair)) => (self.base_at(precision.weights)?, Some(pair.forward(x))),
+            // A weight that is not quantised takes the adapter beside it: no copy of the weight.
+            (Placement::Merged, Some(pair)) if precision.weights.is_full() => {
+                (self.weight(), Some(pair.forward(quantized_x.clone())))
+            }
+            (Placement::Merged, Some(pair)) => (self.merged_weight(pair, precision.weights)?, None),
         };
-        let adapted = beside.map(|pair| pair.forward(x.clone()));
-        let x = fake_quantize(x, precision.activations, &self.activation_spec, self.gradient)?;
-        let mut y = x.matmul(weight);
+        let mut y = quantized_x.matmul(weight);
         if let Some(adapted) = adapted {
             y = y + adapted;
         }
@@ -233,6 +235,11 @@ impl<B: Backend> SwitchableLinear<B> {
         self.base_at(bits)
     }
 
+    /// Whether the cache holds the weight at `bits` under the present settings.
+    pub fn keeps_quantized(&self, bits: BitWidth) -> bool {
+        self.base.keeps(bits, &self.weight_spec)
+    }
+
     /// Drops this layer's weights from the cache.
     pub fn clear_quantized(&self) {
         self.base.clear_quantized();
@@ -274,6 +281,18 @@ impl<B: Backend> SwitchableLinear<B> {
             }
         };
         self.insert_adapter(width, pair)
+    }
+
+    /// A layer whose base weight is `W + s · A · B`, without adapters: what merged placement computes
+    /// at the adapter's width, with the quantised weight kept from call to call. It shares the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingAdapter`] if there is no adapter for the width.
+    pub fn merged_with(&self, width: BitWidth) -> Result<Self> {
+        let weight = self.weight() + self.bank.expect(width)?.product();
+        let base = self.base.with_values(weight.set_require_grad(false), self.bias());
+        Ok(Self { base, bank: LoraBank::new(), ..self.clone() })
     }
 
     /// Takes the adapter for a width out.

@@ -20,7 +20,7 @@ fn weights() -> Tensor<Tracked, 2> {
 
 fn gradient_of(x: &Tensor<Tracked, 2>, y: Tensor<Tracked, 2>) -> Vec<f32> {
     let gradients = (y * weights()).sum().backward();
-    values::<<Tracked as AutodiffBackend>::InnerBackend, 2>(&x.grad(&gradients).unwrap())
+    values::<<Tracked as AutodiffBackend>::InnerBackend, 2>(&x.grad(&gradients).expect("x was to get a gradient"))
 }
 
 #[test]

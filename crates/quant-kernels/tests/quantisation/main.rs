@@ -1,6 +1,8 @@
 //! Quantisation as a whole: against a scalar reference, on two backends, on broken input, with
 //! gradients, and by random properties.
 
+#![expect(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
+
 mod backends;
 mod exhaustive;
 mod gradients;

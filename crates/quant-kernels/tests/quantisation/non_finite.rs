@@ -20,7 +20,7 @@ fn spreads_over_its_block_only<B: Backend>(range: RangeEstimator, widths: &[BitW
             for (bits, mapping) in widths_and_mappings().filter(|(bits, _)| widths.contains(bits)) {
                 for rule in [GradientRule::Identity, GradientRule::Clipped] {
                     let spec = spec(granularity, mapping).with_range(range);
-                    let y = values(&fake_quantize(tensor::<B, 2>(&x, DIMS), bits, &spec, rule).unwrap());
+                    let y = values(&fake_quantize(tensor::<B, 2>(&x, DIMS), bits, &spec, rule).expect("valid options"));
                     for (index, y) in y.iter().enumerate() {
                         let shares = block(index) == block(BROKEN);
                         assert_eq!(y.is_nan(), shares, "{broken} under {spec} at {bits} bits: element {index} is {y}");

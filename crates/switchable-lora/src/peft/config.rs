@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// The fields that are written, which are those that PEFT needs.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields are PEFT's")]
 pub(super) struct WrittenConfig<'a> {
     pub(super) peft_type: &'static str,
     pub(super) task_type: Option<&'a str>,

@@ -33,6 +33,20 @@ pub fn load_peft<B: Backend>(
     read_pairs(&bytes, &config, prefix, device).map_err(|error| error.in_file(&path))
 }
 
+/// The same from the bytes of the two files, such as files that are part of a program.
+///
+/// # Errors
+///
+/// As [`load_peft`], but for files that cannot be read; the errors name no file.
+pub fn parse_peft<B: Backend>(
+    config: &[u8],
+    weights: &[u8],
+    prefix: &str,
+    device: &B::Device,
+) -> Result<BTreeMap<String, LoraAdapterPair<B>>> {
+    read_pairs(weights, &parse_config(config)?, prefix, device)
+}
+
 fn parse_config(text: &[u8]) -> Result<ReadConfig> {
     let config: ReadConfig = serde_json::from_slice(text)?;
     config.check()?;

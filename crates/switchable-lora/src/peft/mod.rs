@@ -22,7 +22,7 @@ use std::{
 
 use crate::{BitWidth, Error, Result};
 
-pub use load::load_peft;
+pub use load::{load_peft, parse_peft};
 pub use save::save_peft;
 
 const CONFIG_FILE: &str = "adapter_config.json";
@@ -76,4 +76,5 @@ pub fn list_widths(dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::default_trait_access, reason = "there is one device, that of the backend")]
 mod tests;

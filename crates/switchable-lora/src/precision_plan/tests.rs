@@ -1,1 +1,154 @@
+use super::*;
 
+const ONE: SitePrecision = SitePrecision::uniform(BitWidth::B2);
+const TWO: SitePrecision = SitePrecision::uniform(BitWidth::B3);
+const THREE: SitePrecision = SitePrecision::uniform(BitWidth::B4);
+const FOUR: SitePrecision = SitePrecision::uniform(BitWidth::B8);
+
+fn sites() -> Vec<String> {
+    let subs = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+    (0..12).flat_map(|block| subs.map(|sub| format!("h.{block}.{sub}"))).collect()
+}
+
+fn known(widths: &[BitWidth]) -> Vec<(String, Vec<BitWidth>)> {
+    sites().into_iter().map(|site| (site, widths.to_vec())).collect()
+}
+
+#[test]
+fn the_most_specific_entry_decides() {
+    let plan = PrecisionPlan::uniform(ONE)
+        .with_sub_module("mlp.c_proj", TWO)
+        .with_block("h.3", THREE)
+        .with_site("h.3.mlp.c_proj", FOUR);
+    for site in sites() {
+        let expected = match site.as_str() {
+            "h.3.mlp.c_proj" => FOUR,
+            site if site.starts_with("h.3.") => THREE,
+            site if site.ends_with("mlp.c_proj") => TWO,
+            _ => ONE,
+        };
+        assert_eq!(plan.get(&site), expected, "{site}");
+    }
+}
+
+#[test]
+fn names_match_at_dots_only() {
+    let plan = PrecisionPlan::uniform(ONE).with_block("h.1", TWO).with_sub_module("c_proj", THREE);
+    assert_eq!(plan.get("h.1.attn.c_attn"), TWO);
+    assert_eq!(plan.get("h.11.attn.c_attn"), ONE);
+    assert_eq!(plan.get("h.0.attn.c_proj"), THREE);
+    assert_eq!(plan.get("h.0.attn.xc_proj"), ONE);
+}
+
+#[test]
+fn longer_names_win_over_shorter_ones() {
+    let plan = PrecisionPlan::uniform(ONE)
+        .with_block("h", TWO)
+        .with_block("h.3", THREE)
+        .with_sub_module("c_proj", THREE)
+        .with_sub_module("attn.c_proj", FOUR);
+    assert_eq!(plan.get("h.2.mlp.c_fc"), TWO);
+    assert_eq!(plan.get("h.3.mlp.c_fc"), THREE);
+    assert_eq!(plan.get("g.0.mlp.c_proj"), THREE);
+    assert_eq!(plan.get("g.0.attn.c_proj"), FOUR);
+}
+
+#[test]
+fn json_round_trips_every_kind_of_entry() {
+    let plan = PrecisionPlan::uniform(SitePrecision::FULL)
+        .with_sub_module("attn.c_attn", ONE.with_activations(BitWidth::B8))
+        .with_block("h.7", TWO.without_adapter())
+        .with_site("h.0.mlp.c_fc", THREE.with_weights(BitWidth::B16));
+    assert_eq!(PrecisionPlan::from_json(&plan.to_json()).unwrap(), plan);
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<PrecisionPlan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn the_documented_json_is_read() {
+    let text = r#"{
+        "version": 1,
+        "default": { "weights": 32, "activations": 32, "adapter": null },
+        "sites": { "h.0.mlp.c_fc": { "weights": 4, "activations": 8, "adapter": 4 } }
+    }"#;
+    let plan = PrecisionPlan::from_json(text).unwrap();
+    assert_eq!(plan.default_precision(), SitePrecision::FULL);
+    let fc = SitePrecision::uniform(BitWidth::B4).with_activations(BitWidth::B8);
+    assert_eq!(plan.sites().collect::<Vec<_>>(), [("h.0.mlp.c_fc", fc)]);
+}
+
+#[test]
+fn bad_json_is_an_error_that_says_what_is_wrong() {
+    let full = r#"{"weights":32,"activations":32,"adapter":null}"#;
+    let cases = [
+        (String::new(), "EOF"),
+        ("[]".into(), "invalid json"),
+        (r#"{"version":1}"#.into(), "missing field `default`"),
+        (format!(r#"{{"default":{full}}}"#), "missing field `version`"),
+        (format!(r#"{{"version":2,"default":{full},"new":1}}"#), "plan version 2 is unknown, expected 1"),
+        (format!(r#"{{"version":1,"default":{full},"layers":{{}}}}"#), "unknown field `layers`"),
+        (r#"{"version":1,"default":{"weights":4,"activations":32,"bits":4}}"#.into(), "unknown field `bits`"),
+        (r#"{"version":1,"default":{"weights":24,"activations":32}}"#.into(), "bit-width 24"),
+        (r#"{"version":1,"default":{"weights":4.5,"activations":32}}"#.into(), "4.5"),
+        (format!(r#"{{"version":1,"default":{full}}} x"#), "trailing"),
+    ];
+    for (text, expected) in cases {
+        let message = PrecisionPlan::from_json(&text).unwrap_err().to_string();
+        assert!(message.contains(expected), "`{text}` gave `{message}`, not `{expected}`");
+    }
+}
+
+#[test]
+fn validation_names_what_covers_nothing() {
+    let all = known(&[BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8]);
+    let message = |plan: PrecisionPlan| plan.validate(all.clone()).unwrap_err().to_string();
+    let plan = || PrecisionPlan::uniform(ONE);
+    assert_eq!(message(plan().with_site("h.12.mlp.c_fc", TWO)), "unknown site `h.12.mlp.c_fc`");
+    assert_eq!(message(plan().with_block("h.12", TWO)), "block `h.12` matches no site");
+    assert_eq!(message(plan().with_sub_module("mlp.fc", TWO)), "sub-module `mlp.fc` matches no site");
+    let good = plan().with_site("h.11.mlp.c_fc", TWO).with_block("h.3", THREE).with_sub_module("mlp.c_fc", FOUR);
+    good.validate(all).unwrap();
+}
+
+#[test]
+fn validation_names_the_site_that_lacks_an_adapter() {
+    let mut known = known(&[BitWidth::B4]);
+    let plan = PrecisionPlan::uniform(THREE);
+    plan.validate(known.clone()).unwrap();
+    known[5].1 = vec![BitWidth::B2, BitWidth::B8];
+    let message = plan.validate(known.clone()).unwrap_err().to_string();
+    assert_eq!(message, "site `h.1.attn.c_proj`: no adapter for 4 bits, available: 2, 8");
+    let without = plan.with_site("h.1.attn.c_proj", THREE.without_adapter());
+    without.validate(known).unwrap();
+}
+
+#[test]
+fn files_round_trip_and_errors_name_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plans/low.json");
+    let plan = PrecisionPlan::uniform(ONE).with_block("h.3", TWO);
+    plan.save(&path).unwrap();
+    plan.with_block("h.4", TWO).save(&path).unwrap();
+    assert_eq!(PrecisionPlan::load(&path).unwrap().get("h.4.mlp.c_fc"), TWO);
+    let left: Vec<_> = fs::read_dir(dir.path().join("plans")).unwrap().collect();
+    assert_eq!(left.len(), 1, "temporary files were left behind");
+
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    for path in [path, dir.path().join("none.json")] {
+        let message = PrecisionPlan::load(&path).unwrap_err().to_string();
+        assert!(message.contains(&path.display().to_string()), "{message}");
+    }
+}
+
+#[test]
+fn a_save_that_fails_leaves_the_old_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plan.json");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("kept"), "x").unwrap();
+    let message = PrecisionPlan::uniform(ONE).save(&path).unwrap_err().to_string();
+    assert!(message.contains("plan.json"), "{message}");
+    assert!(path.join("kept").is_file());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left behind");
+}

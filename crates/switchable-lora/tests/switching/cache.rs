@@ -1,0 +1,229 @@
+//! What is kept, for how long, and that it is never stale.
+
+use burn::{
+    module::{AutodiffModule, Module, ModuleMapper, Param},
+    optim::{GradientsParams, Optimizer, SgdConfig},
+    tensor::{Tensor, backend::Backend},
+};
+use switchable_lora::{BasePolicy, BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
+
+use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, tensor, values};
+
+/// The bytes of one quantised weight.
+const WEIGHT: usize = D_IN * D_OUT * 4;
+const AT_2: SitePrecision = SitePrecision::uniform(BitWidth::B2);
+const AT_4: SitePrecision = SitePrecision::uniform(BitWidth::B4);
+const AT_8: SitePrecision = SitePrecision::uniform(BitWidth::B8);
+
+fn x<B: Backend>() -> Tensor<B, 2> {
+    tensor([3, D_IN], 5)
+}
+
+fn plain(cache: &QuantizedCache) -> SwitchableLinear<Plain> {
+    layer(LinearSettings::default(), cache)
+}
+
+#[test]
+fn kept_weights_give_the_same_values_as_fresh_ones() {
+    let cache = QuantizedCache::default();
+    let (kept, fresh) = (plain(&cache), plain(&QuantizedCache::disabled()));
+    for _ in 0..2 {
+        for precision in precisions() {
+            assert_eq!(values(&kept.forward(x(), &precision)), values(&fresh.forward(x(), &precision)));
+        }
+    }
+    // One form for each of 2, 4 and 8 bits; full precision is the weight itself.
+    assert_eq!((cache.len(), cache.used_bytes()), (3, 3 * WEIGHT));
+}
+
+#[test]
+fn a_cap_of_zero_keeps_nothing() {
+    let cache = QuantizedCache::disabled();
+    let layer = plain(&cache);
+    for precision in precisions() {
+        let _ = layer.forward(x(), &precision);
+    }
+    assert_eq!((cache.len(), cache.used_bytes(), cache.cap_bytes()), (0, 0, 0));
+}
+
+#[test]
+fn the_cap_is_shared_by_all_layers_and_never_exceeded() {
+    let cache = QuantizedCache::new(4 * WEIGHT + WEIGHT / 2);
+    let layers: Vec<_> = (0..3).map(|_| plain(&cache)).collect();
+    for round in 0..3 {
+        for (index, layer) in layers.iter().enumerate() {
+            for precision in [AT_2, AT_4, AT_8] {
+                let _ = layer.forward(x(), &precision);
+                assert!(cache.used_bytes() <= cache.cap_bytes());
+            }
+            assert_eq!(cache.len(), if round == 0 && index == 0 { 3 } else { 4 });
+        }
+    }
+}
+
+#[test]
+fn the_least_recently_used_goes_first() {
+    let cache = QuantizedCache::new(2 * WEIGHT);
+    let layer = plain(&cache);
+    // Full twice over; using the older one again makes the other one go.
+    for precision in [AT_2, AT_4, AT_2, AT_8] {
+        let _ = layer.forward(x(), &precision);
+    }
+    assert!(layer.keeps_quantized(BitWidth::B2) && layer.keeps_quantized(BitWidth::B8));
+    assert!(!layer.keeps_quantized(BitWidth::B4));
+}
+
+#[test]
+fn a_weight_beyond_the_cap_is_not_kept_and_drives_nothing_out() {
+    let cache = QuantizedCache::new(WEIGHT - 1);
+    let small = SwitchableLinear::<Plain>::new(tensor([4, 4], 1), None, LinearSettings::default(), &cache);
+    let four = AT_4.without_adapter();
+    let _ = small.forward(tensor::<Plain, 2>([1, 4], 1), &four);
+    let _ = plain(&cache).forward(x(), &four);
+    assert_eq!((cache.len(), cache.used_bytes()), (1, 64));
+}
+
+#[test]
+fn weights_leave_with_their_layer() {
+    let cache = QuantizedCache::default();
+    let (first, second) = (plain(&cache), plain(&cache));
+    for layer in [&first, &second] {
+        let _ = layer.forward(x(), &AT_4);
+    }
+    let copy = first.clone();
+    drop(first);
+    assert_eq!(cache.len(), 2, "a copy still uses them");
+    drop(copy);
+    assert_eq!(cache.len(), 1);
+    second.clear_quantized();
+    assert!(cache.is_empty() && cache.used_bytes() == 0);
+}
+
+#[test]
+fn clearing_drops_everything_and_changes_no_result() {
+    let cache = QuantizedCache::default();
+    let layer = plain(&cache);
+    let before = values(&layer.forward(x(), &AT_4));
+    cache.clear();
+    assert!(cache.is_empty() && cache.used_bytes() == 0);
+    assert_eq!(values(&layer.forward(x(), &AT_4)), before);
+    assert_eq!(cache.len(), 1);
+}
+
+/// Multiplies every float parameter.
+struct Scale(f32);
+
+impl<B: Backend> ModuleMapper<B> for Scale {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| (tensor * self.0).set_require_grad(false))
+    }
+}
+
+#[test]
+fn a_weight_that_a_mapper_changes_is_quantised_anew() {
+    let cache = QuantizedCache::default();
+    let layer = plain(&cache);
+    let before = layer.quantized_weight(BitWidth::B4).unwrap();
+    let copy = layer.clone();
+    let mapped = layer.map(&mut Scale(2.0));
+    assert_eq!(values(&mapped.quantized_weight(BitWidth::B4).unwrap()), values(&(before.clone() * 2.0)));
+    assert_eq!(values(&copy.quantized_weight(BitWidth::B4).unwrap()), values(&before));
+}
+
+#[test]
+fn a_mapper_that_changes_nothing_leaves_the_kept_weights() {
+    let cache = QuantizedCache::default();
+    let layer = plain(&cache);
+    let _ = layer.forward(x(), &AT_4);
+    let mapped = layer.map(&mut Scale(1.0));
+    assert!(mapped.keeps_quantized(BitWidth::B4));
+}
+
+#[test]
+fn loaded_and_replaced_weights_are_quantised_anew() {
+    let cache = QuantizedCache::default();
+    let layer = plain(&cache);
+    let before = values(&layer.quantized_weight(BitWidth::B4).unwrap());
+    let record = layer.clone().map(&mut Scale(-1.0)).into_record();
+    let loaded = layer.clone().load_record(record);
+    let negated: Vec<f32> = before.iter().map(|value| -value).collect();
+    assert_eq!(values(&loaded.quantized_weight(BitWidth::B4).unwrap()), negated);
+
+    let replaced = layer.clone().with_parameters(layer.weight().neg(), None);
+    assert_eq!(values(&replaced.quantized_weight(BitWidth::B4).unwrap()), negated);
+    assert!(replaced.bias().is_none());
+    assert_eq!(values(&layer.quantized_weight(BitWidth::B4).unwrap()), before);
+}
+
+#[test]
+fn other_quantiser_settings_use_other_forms() {
+    let cache = QuantizedCache::default();
+    let layer = plain(&cache);
+    let before = values(&layer.quantized_weight(BitWidth::B2).unwrap());
+    let channels = LinearSettings { weight: "per-channel".parse().unwrap(), ..layer.settings() };
+    let layer = layer.with_settings(channels);
+    let other = values(&layer.quantized_weight(BitWidth::B2).unwrap());
+    assert_ne!(other, before);
+    let layer = layer.with_settings(LinearSettings::default());
+    assert_eq!(values(&layer.quantized_weight(BitWidth::B2).unwrap()), before);
+}
+
+#[test]
+fn adapter_training_keeps_a_frozen_base() {
+    let cache = QuantizedCache::default();
+    let mut layer = layer::<Tracked>(LinearSettings::default(), &cache);
+    let mut optimizer = SgdConfig::new().init();
+    let _ = layer.forward(x(), &AT_4);
+    for _ in 0..3 {
+        let loss = layer.forward(x(), &AT_4).square().mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &layer);
+        layer = optimizer.step(0.1, layer, gradients);
+        assert!(layer.keeps_quantized(BitWidth::B4), "a training step dropped the quantised weight");
+    }
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn a_trained_base_is_never_stale() {
+    let cache = QuantizedCache::default();
+    let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
+    let mut layer = layer::<Tracked>(settings, &cache);
+    let mut optimizer = SgdConfig::new().init();
+    let mut last = Vec::new();
+    for _ in 0..4 {
+        let loss = layer.forward(x(), &AT_8).square().mean();
+        assert!(!layer.keeps_quantized(BitWidth::B8), "a trained weight was kept");
+        // Validation between steps may keep what it likes, but must see the weight of this step.
+        let valid = layer.valid();
+        let fresh = plain(&QuantizedCache::disabled()).with_parameters(valid.weight(), valid.bias());
+        let got = values(&valid.quantized_weight(BitWidth::B8).unwrap());
+        assert_eq!(got, values(&fresh.quantized_weight(BitWidth::B8).unwrap()));
+        assert_ne!(got, last);
+        assert!(valid.keeps_quantized(BitWidth::B8));
+        last = got;
+        let gradients = GradientsParams::from_grads(loss.backward(), &layer);
+        layer = optimizer.step(0.5, layer, gradients);
+    }
+}
+
+#[test]
+fn one_cache_serves_threads() {
+    let cache = QuantizedCache::new(3 * WEIGHT);
+    let expected: Vec<_> = precisions()
+        .iter()
+        .map(|precision| values(&plain(&QuantizedCache::disabled()).forward(x(), precision)))
+        .collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let layer = plain(&cache);
+                for _ in 0..5 {
+                    for (precision, expected) in precisions().iter().zip(&expected) {
+                        assert_eq!(&values(&layer.forward(x(), precision)), expected);
+                    }
+                }
+            });
+        }
+    });
+    assert!(cache.is_empty(), "every layer is gone");
+}

@@ -1,0 +1,79 @@
+//! Layers and inputs to test with.
+
+use burn::{
+    backend::{Autodiff, Flex},
+    tensor::{Tensor, TensorData, backend::Backend},
+};
+use switchable_lora::{
+    BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantizedCache, SitePrecision, SwitchableLinear,
+};
+
+pub(crate) type Plain = Flex;
+pub(crate) type Tracked = Autodiff<Flex>;
+
+pub(crate) const D_IN: usize = 12;
+pub(crate) const D_OUT: usize = 7;
+pub(crate) const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::FULL];
+
+/// Numbers between −1 and 1, the same for the same seed.
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+pub(crate) fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u64) -> Tensor<B, D> {
+    Tensor::from_data(TensorData::new(numbers(dims.iter().product(), seed), dims), &B::Device::default())
+}
+
+pub(crate) fn values<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Vec<f32> {
+    tensor.to_data().to_vec().expect("the tensors of these tests are f32")
+}
+
+#[track_caller]
+pub(crate) fn assert_close(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(got.len(), expected.len());
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!((got - expected).abs() <= tolerance, "{what}: element {index} is {got}, expected {expected}");
+    }
+}
+
+/// A pair whose product is not zero, of a rank and alpha of its own for each width.
+pub(crate) fn pair<B: Backend>(width: BitWidth) -> LoraAdapterPair<B> {
+    let bits = u64::from(width.bits());
+    let rank = 1 + width.bits() as usize % 3;
+    let a = tensor([D_IN, rank], 100 + bits);
+    let b = tensor([rank, D_OUT], 200 + bits);
+    LoraAdapterPair::from_factors(a, b, 0.5 * rank as f64).expect("the ranks agree")
+}
+
+/// A layer with a bias and an adapter for every one of `WIDTHS`.
+pub(crate) fn layer<B: Backend>(settings: LinearSettings, cache: &QuantizedCache) -> SwitchableLinear<B> {
+    let mut layer = SwitchableLinear::new(tensor([D_IN, D_OUT], 1), Some(tensor([D_OUT], 2)), settings, cache);
+    for width in WIDTHS {
+        layer.insert_adapter(width, pair(width)).expect("the shapes agree");
+    }
+    layer
+}
+
+pub(crate) fn merged() -> LinearSettings {
+    LinearSettings { placement: Placement::Merged, ..LinearSettings::default() }
+}
+
+/// Every pair of weight and activation width, with and without each adapter.
+pub(crate) fn precisions() -> Vec<SitePrecision> {
+    let mut precisions = Vec::new();
+    for weights in WIDTHS {
+        for activations in [BitWidth::B4, BitWidth::FULL] {
+            for adapter in WIDTHS.map(Some).into_iter().chain([None]) {
+                precisions.push(SitePrecision { weights, activations, adapter });
+            }
+        }
+    }
+    precisions
+}
