@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use switchable_lora::{LoraAdapterPair, PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 
-use crate::error::at_site;
+use crate::error::{at_site, in_file};
 use crate::{BitWidth, Error, Gpt2, Result, Site};
 
 /// Module path of the body inside a model with a head.
@@ -95,9 +95,10 @@ impl<B: Backend> Gpt2<B> {
         weights: &[u8],
         width: BitWidth,
     ) -> Result<()> {
+        let name = name.as_ref();
         let mut loaded = self.clone();
-        let pairs = parse_peft(config, weights, PREFIX, &self.wte.device())?;
-        loaded.insert_pairs(name.as_ref(), pairs, width)?;
+        let pairs = parse_peft(config, weights, PREFIX, &self.wte.device()).map_err(|e| in_file(name, e))?;
+        loaded.insert_pairs(name, pairs, width)?;
         *self = loaded;
         Ok(())
     }
@@ -115,10 +116,7 @@ impl<B: Backend> Gpt2<B> {
     ) -> Result<()> {
         for site in Site::all(self.config()) {
             if let Some(pair) = pairs.remove(&site.to_string()) {
-                self.site_mut(site).insert_adapter(width, pair).map_err(|e| {
-                    let source = Box::new(at_site(site, e));
-                    switchable_lora::Error::File { path: dir.into(), source }
-                })?;
+                self.site_mut(site).insert_adapter(width, pair).map_err(|e| in_file(dir, at_site(site, e)))?;
             }
         }
         match pairs.into_keys().next() {

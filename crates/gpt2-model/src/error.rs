@@ -1,6 +1,6 @@
 //! What can go wrong with a model folder, a configuration or a request.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Site;
 
@@ -173,4 +173,9 @@ impl Error {
 /// An error of a layer, with the name of its site.
 pub(crate) fn at_site(site: Site, source: switchable_lora::Error) -> switchable_lora::Error {
     switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) }
+}
+
+/// An error of adapters, with the name of their file or folder.
+pub(crate) fn in_file(path: &Path, source: switchable_lora::Error) -> switchable_lora::Error {
+    switchable_lora::Error::File { path: path.into(), source: Box::new(source) }
 }

@@ -165,6 +165,30 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
 }
 
 #[test]
+fn an_adapter_from_bytes_is_that_of_its_folder() {
+    let bytes = |file: &str| std::fs::read(golden("peft/adapter").join(file)).expect("a golden file");
+    let (config, weights) = (bytes("adapter_config.json"), bytes("adapter_model.safetensors"));
+    let from_folder = with_golden_adapter::<Flex>();
+    let mut model = load::<Flex>("tiny");
+    model.parse_adapter("embedded bank", &config, &weights, eight()).expect("PEFT's adapter");
+    for site in Site::all(model.config()) {
+        let pair = |model: &Gpt2<Flex>| {
+            let pair = model.site(site).bank().get(eight()).expect("an adapter").clone();
+            (pair.alpha(), values(pair.a.val()), values(pair.b.val()))
+        };
+        assert_eq!(pair(&model), pair(&from_folder), "{site}");
+    }
+
+    let mut bare = load::<Flex>("tiny");
+    let cut = &weights[..weights.len() - 1];
+    for (config, weights) in [(config.as_slice(), cut), (b"[]".as_slice(), weights.as_slice())] {
+        let message = bare.parse_adapter("embedded bank", config, weights, eight()).expect_err("damaged").to_string();
+        assert!(message.contains("embedded bank"), "{message}");
+        assert!(bare.adapter_widths().is_empty());
+    }
+}
+
+#[test]
 fn peft_loads_what_is_saved() {
     let Some(python) = std::env::var_os("PEFT_PYTHON") else {
         eprintln!("not run: PEFT_PYTHON is not set");
