@@ -79,3 +79,8 @@ pub use params::{QuantParams, choose_params};
 pub use quantize::{dequantize, quantize};
 pub use range::{Percentile, RangeEstimator};
 pub use spec::QuantSpec;
+
+/// The README's example, compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -80,3 +80,8 @@ pub use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, Percentile
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::SitePrecision;
 pub use switchable_linear::{SwitchableLinear, SwitchableLinearRecord};
+
+/// The README's example, compiled and run as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

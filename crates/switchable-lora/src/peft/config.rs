@@ -28,8 +28,9 @@ pub(super) struct WrittenConfig<'a> {
     pub(super) modules_to_save: Option<Vec<String>>,
 }
 
-/// The fields that are read. PEFT writes many more, which change nothing that is computed.
+/// The fields that are read. PEFT writes many more, most of which change nothing that is computed.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields are PEFT's")]
 pub(super) struct ReadConfig {
     peft_type: String,
     r: usize,
@@ -44,6 +45,10 @@ pub(super) struct ReadConfig {
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
+    #[serde(default)]
+    use_qalora: bool,
+    #[serde(default)]
+    lora_bias: bool,
     #[serde(default)]
     modules_to_save: Option<Vec<String>>,
 }
@@ -61,8 +66,12 @@ impl ReadConfig {
         if !self.lora_alpha.is_finite() || self.lora_alpha <= 0.0 {
             return refuse("lora_alpha", &self.lora_alpha, "a finite number above 0");
         }
-        if self.use_dora {
-            return refuse("use_dora", &self.use_dora, "false");
+        for (field, is_set) in
+            [("use_dora", self.use_dora), ("use_qalora", self.use_qalora), ("lora_bias", self.lora_bias)]
+        {
+            if is_set {
+                return refuse(field, &is_set, "false");
+            }
         }
         if let Some(bias) = self.bias.as_ref().filter(|&bias| bias != "none") {
             return refuse("bias", bias, "none");

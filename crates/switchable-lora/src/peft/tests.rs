@@ -192,6 +192,7 @@ fn configurations_that_compute_something_else_are_errors_that_name_the_field() {
     for (field, value, expected) in [
         ("peft_type", serde_json::json!("IA3"), "field `peft_type` is IA3, expected LORA"),
         ("use_dora", serde_json::json!(true), "field `use_dora` is true, expected false"),
+        ("lora_bias", serde_json::json!(true), "field `lora_bias` is true, expected false"),
         ("bias", serde_json::json!("all"), "field `bias` is all, expected none"),
         ("r", serde_json::json!(0), "field `r` is 0, expected at least 1"),
         ("r", serde_json::json!("four"), "invalid json"),

@@ -8,4 +8,5 @@ mod as_module;
 mod cache;
 mod gradients;
 mod outputs;
+mod peft_golden;
 mod support;
