@@ -1,1 +1,11 @@
-//! Shared by the examples.
+//! What the examples share: the same flags with the same meaning, and the loading behind them.
+
+mod arguments;
+mod input;
+mod interrupt;
+mod table;
+
+pub use arguments::{InputArgs, QuantArgs, RunArgs, parse_bits};
+pub use input::{Input, load_training_set, resolve_data, resolve_model};
+pub use interrupt::stop_on_ctrl_c;
+pub use table::{cost_table, interval, plan_table_row};

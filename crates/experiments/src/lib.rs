@@ -7,7 +7,7 @@
 //! | `answer` | [`answer()`]: one question about one text |
 //! | `train` | [`train()`](train::train): AdamW, regimes, checkpoints, exact resume |
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
-//! | `sensitivity`, `greedy` | the study's D2, D3 and D4 |
+//! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | `statistics` | intervals and paired comparisons |
@@ -34,6 +34,7 @@ mod sensitivity;
 pub mod statistics;
 mod stop;
 pub mod train;
+mod uniform;
 mod workers;
 
 pub use accuracy::Accuracy;
@@ -52,4 +53,5 @@ pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{Objective, Regime, Schedule, Single, Static, TrainConfig, TrainOutcome, TrainRun};
+pub use uniform::{UniformRow, uniform_sweep};
 pub use workers::Workers;

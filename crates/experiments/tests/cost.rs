@@ -1,0 +1,53 @@
+//! Costs against counts made by hand.
+
+use burn::backend::Flex;
+use experiments::{Cost, macs_per_token};
+use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision, SubModule};
+use switchable_lora::LoraConfig;
+
+fn tiny() -> Gpt2<Flex> {
+    // Sites: 12·d² = 12·64 per block; d = 8.
+    Gpt2::random(&Gpt2Config::new(10, 4, 8, 2, 2), &ModelOptions::default(), 1, &Default::default()).unwrap()
+}
+
+#[test]
+fn full_precision_saves_nothing() {
+    let model = tiny();
+    let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
+    for bytes in [cost.sites, cost.whole_vs_fp32, cost.whole_vs_fp16, cost.stored] {
+        assert_eq!(bytes.bytes, bytes.baseline);
+        assert!(bytes.saved.abs() < 1e-12);
+    }
+    assert!((cost.average_bits - 32.0).abs() < 1e-12);
+    assert!((cost.bit_ops_per_token - 1536.0 * 1024.0).abs() < 1e-6);
+    assert_eq!(macs_per_token(model.config()), 1536);
+}
+
+#[test]
+fn four_bits_with_adapters_are_counted_in_all_four_ways() {
+    let mut model = tiny();
+    model.init_adapters(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::uniform(BitWidth::B4)));
+    let sites = 2 * 12 * 64;
+    let all = 10 * 8 + 4 * 8 + sites + 2 * (24 + 8 + 32 + 8 + 4 * 8) + 2 * 8;
+    assert_eq!(model.config().parameters(), all);
+    assert_eq!(cost.sites.bytes, sites / 2);
+    assert_eq!(cost.sites.baseline, sites * 4);
+    assert_eq!(cost.whole_vs_fp32.bytes, sites / 2 + (all - sites) * 4);
+    assert_eq!(cost.whole_vs_fp16.bytes, sites / 2 + (all - sites) * 2);
+    assert_eq!(cost.whole_vs_fp16.baseline, all * 2);
+    // One f32 scale per matrix; rank 2 on [8, 24], [8, 8], [8, 32] and [32, 8].
+    let adapters = 2 * 2 * (32 + 16 + 40 + 40) * 4;
+    assert_eq!(cost.stored.bytes, sites / 2 + 8 * 4 + (all - sites) * 4 + adapters);
+    assert!((cost.average_bits - 4.0).abs() < 1e-12);
+}
+
+#[test]
+fn average_bits_are_weighted_by_parameters() {
+    let model = tiny();
+    let site = Site { block: 0, module: SubModule::MlpCFc };
+    let plan =
+        model.uniform_plan(SitePrecision::FULL).with(site, SitePrecision::uniform(BitWidth::B8).without_adapter());
+    let cost = Cost::of(&model, &plan);
+    assert!((cost.average_bits - (256.0 * 8.0 + 1280.0 * 32.0) / 1536.0).abs() < 1e-12);
+}

@@ -1,0 +1,7 @@
+//! Tests of training, evaluation and search on a tiny model and generated questions.
+
+mod bad_input;
+mod cost;
+mod search;
+mod support;
+mod training;

@@ -1,0 +1,125 @@
+//! Sensitivity and greedy search: re-used prefixes change no decision.
+
+use experiments::{
+    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, Part, SensitivityOptions, ShowProgress, Workers,
+    greedy_search, sensitivity,
+};
+use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
+use switchable_lora::BasePolicy;
+
+use crate::support::{Plain, model, task, train_config};
+
+fn low() -> SitePrecision {
+    SitePrecision::uniform(BitWidth::B2).without_adapter()
+}
+
+/// Everything an accuracy says, to the bit.
+fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
+    let scores = accuracy.scores.iter().map(|score| score.f1.to_bits()).collect();
+    (accuracy.exact_match.to_bits(), accuracy.f1.to_bits(), accuracy.loss.map(f64::to_bits), scores)
+}
+
+fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
+    use burn::module::AutodiffModule as _;
+    let (_, config, task) = task(4);
+    let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
+    let device = burn::backend::flex::FlexDevice;
+    let (model, _) =
+        experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device).unwrap();
+    (task, model.valid())
+}
+
+#[test]
+fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
+    let (_, config, task) = task(5);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    // Room for every block, for every second or third one, and for none but the first.
+    for kept_state_bytes in [1 << 30, 120_000, 1] {
+        let options = EvaluateOptions { batch_size: 4, kept_state_bytes, ..EvaluateOptions::default() };
+        let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
+        let (_, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
+        for site in Site::all(&config) {
+            let plan = full.clone().with(site, low());
+            let whole = figures(&evaluator.evaluate(&plan).unwrap());
+            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site}");
+            let (accuracy, kept_there) = evaluator.evaluate_keeping(Some(&kept), &plan).unwrap();
+            assert_eq!(figures(&accuracy), whole, "{site}");
+            // And back from there.
+            let back = evaluator.evaluate_from(&kept_there, &full).unwrap();
+            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site}");
+        }
+        let same = evaluator.evaluate_from(&kept, &full).unwrap();
+        assert_eq!(figures(&same), figures(&evaluator.evaluate(&full).unwrap()));
+    }
+}
+
+#[test]
+fn several_workers_give_the_same_accuracy() {
+    let (_, config, task) = task(5);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let plan = model.transformer.uniform_plan(low());
+    let run = |workers| {
+        let options = EvaluateOptions { batch_size: 4, workers: Workers::new(workers), ..EvaluateOptions::default() };
+        figures(&Evaluator::new(&model, &task, options, &device).unwrap().evaluate(&plan).unwrap())
+    };
+    assert_eq!(run(2), run(4));
+}
+
+#[test]
+fn greedy_search_decides_as_the_plain_loop_does() {
+    let (task, model) = trained();
+    let device = burn::backend::flex::FlexDevice;
+    let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
+    let options = GreedyOptions { low: low(), tolerance: 0.3, show: ShowProgress::No };
+    let (result, plan) = greedy_search(&evaluator, &full, &sites, kept, &options).unwrap();
+    assert!(result.reference.exact_match > 0.0, "the model must know something for the search to mean anything");
+
+    let reference = evaluator.evaluate(&full).unwrap();
+    let mut alone: Vec<(Site, Accuracy)> = Site::all(model.config())
+        .map(|site| (site, evaluator.evaluate(&full.clone().with(site, low())).unwrap()))
+        .collect();
+    alone.sort_by(|(_, a), (_, b)| {
+        let key = |x: &Accuracy| (-x.exact_match, -x.f1, x.loss.unwrap());
+        key(a).partial_cmp(&key(b)).unwrap()
+    });
+    let threshold = 0.7 * reference.exact_match;
+    let (mut expected, mut flipped, mut tried): (SitePlan, Vec<String>, usize) = (full, Vec::new(), 0);
+    for (site, _) in alone {
+        let trial = expected.clone().with(site, low());
+        tried += 1;
+        if evaluator.evaluate(&trial).unwrap().exact_match <= threshold {
+            break;
+        }
+        expected = trial;
+        flipped.push(site.to_string());
+    }
+    assert_eq!(result.flipped, flipped);
+    assert_eq!(plan, expected);
+    assert_eq!(result.path.len(), tried);
+    assert_eq!(figures(&result.accuracy), figures(&evaluator.evaluate(&plan).unwrap()));
+    assert!(result.accuracy.exact_match > result.threshold);
+}
+
+#[test]
+fn layers_and_sites_are_all_changed_once() {
+    let (_, config, task) = task(2);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites())] {
+        let how = SensitivityOptions { part, change_to: low(), seed: 1, show: ShowProgress::No };
+        let (effects, _) = sensitivity(&evaluator, &full, &how).unwrap();
+        let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();
+        found.dedup();
+        assert_eq!(found.len(), names);
+        let order = effects.by_harm();
+        assert!(order.windows(2).all(|pair| pair[0].accuracy.exact_match >= pair[1].accuracy.exact_match));
+    }
+}

@@ -1,0 +1,60 @@
+//! A tiny model and task.
+
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::backend::Backend;
+use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions};
+use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
+use switchable_lora::BasePolicy;
+
+pub(crate) type Plain = Flex;
+pub(crate) type Training = Autodiff<Flex>;
+
+pub(crate) fn questions(split: Split, paragraphs: usize) -> Dataset {
+    generate(&GeneratorConfig::new(split, paragraphs, 11)).unwrap()
+}
+
+/// Tokenizer, shape and task over some generated paragraphs.
+pub(crate) fn task(paragraphs: usize) -> (TextTokenizer, Gpt2Config, ReadingTask) {
+    let dataset = questions(Split::Train, paragraphs);
+    let bpe = BpeConfig { vocab_size: 600, ..BpeConfig::default() };
+    let tokenizer = TextTokenizer::train_bpe(corpus_texts(&questions(Split::Train, 60)), &bpe).unwrap();
+    let config = Gpt2Config::new(tokenizer.vocab_size(), 256, 16, 3, 2).with_initializer_range(0.2);
+    let task = ReadingTask::new(dataset, &tokenizer, &config, None).unwrap();
+    (tokenizer, config, task)
+}
+
+pub(crate) fn model<B: Backend>(config: &Gpt2Config, base: BasePolicy) -> Gpt2ForQuestionAnswering<B> {
+    let linear = LinearSettings { base, ..LinearSettings::default() };
+    let options = ModelOptions { linear, ..ModelOptions::default() };
+    Gpt2ForQuestionAnswering::random(config, &options, 5, &B::Device::default()).unwrap()
+}
+
+pub(crate) fn train_config(steps: usize) -> TrainConfig {
+    TrainConfig {
+        steps,
+        batch_size: 8,
+        micro_batches: 2,
+        schedule: Schedule { peak: 5e-3, warm_up: 0.1, final_share: 0.1 },
+        objective: Objective { next_token: 0.3 },
+        checkpoint_every: 3,
+        ..TrainConfig::default()
+    }
+}
+
+pub(crate) fn quiet(workers: usize) -> TrainRun {
+    TrainRun { workers: Workers::new(workers), show: ShowProgress::No, ..TrainRun::default() }
+}
+
+/// All parameters of the base and all adapters of a model, one after another.
+pub(crate) fn weights<B: Backend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f32> {
+    let mut all: Vec<f32> = model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect();
+    for site in gpt2_model::Site::all(model.config()) {
+        for (_, pair) in model.transformer.site(site).bank().iter() {
+            for factor in [&pair.a, &pair.b] {
+                all.extend(factor.val().into_data().convert::<f32>().into_vec::<f32>().unwrap());
+            }
+        }
+    }
+    all
+}

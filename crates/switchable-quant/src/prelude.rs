@@ -1,0 +1,26 @@
+//! The names that most programs need: `use switchable_quant::prelude::*;`.
+//!
+//! It has no `Error` and no `Result`, so that a program's own stay what they are.
+
+pub use burn::tensor::Tensor;
+pub use burn::tensor::backend::{AutodiffBackend, Backend};
+
+pub use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, QuantSpec, RangeEstimator, fake_quantize};
+
+pub use switchable_lora::{
+    BasePolicy, LinearSettings, LoraBank, LoraConfig, LoraInit, Placement, PrecisionPlan, SitePrecision,
+    SwitchableLinear,
+};
+
+pub use gpt2_model::{
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, Site, SitePlan, SubModule, WeightSource,
+};
+
+pub use squad_data::{Dataset, Predictions, TextTokenizer};
+
+pub use experiments::{Accuracy, Cost, Evaluator, GreedyOptions, answer, greedy_search};
+
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub use crate::backend::Cpu;
+pub use crate::default_model::{self, DefaultModel};
+pub use crate::device::{Device, DeviceChoice, WithBackend};

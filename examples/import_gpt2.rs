@@ -1,0 +1,117 @@
+//! Loads a GPT-2 folder in Hugging Face form and shows that it is read right.
+//!
+//! ```text
+//! cargo run --release --example import_gpt2 -- --model DIR --ids 15496,11,995 --out logits.safetensors
+//! cargo run --release --example import_gpt2 -- --model DIR --text "The river" --tokens 20
+//! ```
+//!
+//! `--ids` writes `logits`, `[1, n, vocab]` in f32, to compare with another implementation;
+//! `--text` continues a text.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend};
+use switchable_quant::data::TextTokenizer;
+use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::experiments::write_logits;
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::model::{GenerateOptions, Gpt2, Sampling, SitePrecision};
+use switchable_quant_examples::{QuantArgs, resolve_model};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Logits or text of a GPT-2 folder
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download
+    #[arg(long, value_name = "DIR|NAME")]
+    model: String,
+    /// Token ids, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "IDS", required_unless_present = "text")]
+    ids: Vec<u32>,
+    /// Safetensors file for the logits of --ids
+    #[arg(long, value_name = "FILE", requires = "ids")]
+    out: Option<PathBuf>,
+    /// Text to continue
+    #[arg(long, conflicts_with = "ids")]
+    text: Option<String>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 40)]
+    tokens: usize,
+    /// Draw from this many best tokens; 1 always takes the best
+    #[arg(long, default_value_t = 1)]
+    top_k: usize,
+    /// Temperature of the draws
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Width of every site
+    #[arg(long, default_value = "32")]
+    bits: BitWidth,
+    #[command(flatten)]
+    quant: QuantArgs,
+    /// auto, cpu, ndarray, cuda, cuda:N or wgpu
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    arguments.device.dispatch(Import(arguments))?
+}
+
+struct Import(Arguments);
+
+impl WithBackend for Import {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let arguments = self.0;
+        let dir = resolve_model(&arguments.model)?;
+        let model = Gpt2::<B>::load(&dir, &arguments.quant.model_options(), &device)?.valid();
+        let config = model.config();
+        eprintln!("{} parameters in {} blocks, vocabulary {}", config.parameters(), config.n_layer, config.vocab_size);
+        let plan = model.uniform_plan(SitePrecision::uniform(arguments.bits).without_adapter());
+        model.check_plan(&plan)?;
+        if let Some(text) = &arguments.text {
+            return continue_text(&arguments, &dir, &model, &plan, text);
+        }
+        model.check_ids(&arguments.ids)?;
+        let ids: Vec<i64> = arguments.ids.iter().map(|&id| i64::from(id)).collect();
+        let n = ids.len();
+        let ids = Tensor::<B::InnerBackend, 2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
+        let logits = model.lm_logits(model.forward(ids, None, &plan));
+        match &arguments.out {
+            Some(out) => write_logits(out, &logits)?,
+            None => println!("{logits}"),
+        }
+        Ok(())
+    }
+}
+
+fn continue_text<B: switchable_quant::burn::tensor::backend::Backend>(
+    arguments: &Arguments,
+    dir: &Path,
+    model: &Gpt2<B>,
+    plan: &switchable_quant::model::SitePlan,
+    text: &str,
+) -> anyhow::Result<()> {
+    let tokenizer = TextTokenizer::from_dir(dir).context("`--text` needs the model's tokenizer")?;
+    let prompt = tokenizer.encode(text)?.ids;
+    ensure!(!prompt.is_empty(), "`--text` is empty, expected at least one token");
+    let sampling = match arguments.top_k {
+        1 => Sampling::Greedy,
+        top_k => Sampling::TopK { top_k, temperature: arguments.temperature, seed: arguments.seed },
+    };
+    let stop = tokenizer.token_id("<|endoftext|>").into_iter().collect();
+    let options = GenerateOptions { max_new_tokens: arguments.tokens, sampling, stop };
+    let generated = model.generate(&prompt, &options, plan)?;
+    println!("{text}{}", tokenizer.decode(&generated)?);
+    Ok(())
+}

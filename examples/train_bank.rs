@@ -1,0 +1,192 @@
+//! Trains an adapter bank on SQuAD files for any GPT-2 folder.
+//!
+//! ```text
+//! cargo run --release --example train_bank -- --model DIR --train train-v1.1.json \
+//!     --data dev-v1.1.json --bits 32,16,8,4 --steps 2000 --out runs/bank
+//! ```
+//!
+//! A folder without a span head, such as that of a language model, is fine-tuned in full precision
+//! first: say for how long with `--base-steps`. Runs go on where they were when they are started
+//! again with the same folder. `OUT/model` holds the model and `OUT/model/adapters` the bank.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use serde_json::json;
+use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::burn::tensor::backend::AutodiffBackend;
+use switchable_quant::data::{Dataset, TextTokenizer};
+use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::experiments::{
+    BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank, train_base,
+};
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::lora::{LoraConfig, LoraInit};
+use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead, SitePrecision};
+use switchable_quant_examples::{
+    QuantArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data, resolve_model, stop_on_ctrl_c,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains one LoRA adapter per width on a frozen, quantised GPT-2
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    quant: QuantArgs,
+    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download
+    #[arg(long, value_name = "DIR|NAME")]
+    model: String,
+    /// SQuAD JSON files to train on
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    train: Vec<PathBuf>,
+    /// SQuAD JSON file to evaluate on afterwards
+    #[arg(long, value_name = "FILE")]
+    data: Option<String>,
+    /// Use at most this many training questions
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Widths of the bank, separated by commas
+    #[arg(long, default_value = "32,16,8,4", value_parser = parse_bits)]
+    bits: std::vec::Vec<BitWidth>,
+    /// Rank of the adapters
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Alpha of the adapters; what they add is scaled by alpha / rank
+    #[arg(long, default_value_t = 16.0)]
+    alpha: f64,
+    /// Start the adapters from the quantisation error (LoftQ, arXiv:2310.08659)
+    #[arg(long)]
+    loftq: bool,
+    /// Optimiser steps of the bank
+    #[arg(long, default_value_t = 1000)]
+    steps: usize,
+    /// Optimiser steps of full-precision fine-tuning before the bank
+    #[arg(long, default_value_t = 0)]
+    base_steps: usize,
+    /// Windows per optimiser step
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Parts that a batch is cut into, computed at once as far as there are workers
+    #[arg(long, default_value_t = 4)]
+    micro_batches: usize,
+    /// Highest learning rate of the bank
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// Highest learning rate of full-precision fine-tuning
+    #[arg(long, default_value_t = 1e-4)]
+    base_learning_rate: f64,
+    /// Weight of the next-token loss
+    #[arg(long, default_value_t = 0.0)]
+    next_token: f64,
+    /// Longest window in tokens; by default the model's positions, at most 384
+    #[arg(long)]
+    window: Option<usize>,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 100)]
+    checkpoint_every: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let device = arguments.run.device.resolve()?;
+    device.dispatch(Train { arguments, device: &device })
+}
+
+struct Train<'a> {
+    arguments: Arguments,
+    device: &'a Device,
+}
+
+impl WithBackend for Train<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Arguments { run, quant, .. } = &self.arguments;
+        let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank"));
+        let dir = resolve_model(&self.arguments.model)?;
+        let head = if self.arguments.base_steps > 0 { MissingHead::Random(run.seed) } else { MissingHead::Refuse };
+        let model = Gpt2ForQuestionAnswering::<B>::load(&dir, &quant.model_options(), head, &device)
+            .context("a folder without a span head needs `--base-steps`")?;
+        let tokenizer = TextTokenizer::from_dir(&dir)?;
+        let mut questions = load_training_set(&self.arguments.train)?;
+        if let Some(limit) = self.arguments.limit {
+            questions = questions.limited(limit);
+        }
+        let evaluation =
+            self.arguments.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?;
+        println!("running on {}, {} training questions", self.device, questions.len());
+        let task = ReadingTask::new(questions, &tokenizer, model.config(), self.arguments.window)?;
+
+        let stop = stop_on_ctrl_c()?;
+        let part = |part: &str| TrainRun {
+            dir: Some(out.join(part)),
+            workers: run.workers(self.device),
+            stop: stop.clone(),
+            show: run.show(),
+            identity: json!({
+                "model": self.arguments.model, "train": self.arguments.train, "limit": self.arguments.limit, "part": part,
+                "quantizer": quant.quantizer, "bits": self.arguments.bits, "rank": self.arguments.rank,
+                "alpha": self.arguments.alpha, "loftq": self.arguments.loftq, "window": self.arguments.window,
+            }),
+        };
+        let model = match self.arguments.base_steps {
+            0 => model,
+            steps => {
+                train_base(
+                    model,
+                    &task,
+                    &self.config(steps, self.arguments.base_learning_rate),
+                    &part("base"),
+                    &device,
+                )?
+                .0
+            }
+        };
+        let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
+        let lora = LoraConfig::new(self.arguments.rank, self.arguments.alpha)?.with_init(init);
+        let bank = BankConfig { widths: self.arguments.bits.clone(), lora, seed: run.seed };
+        let config = self.config(self.arguments.steps, self.arguments.learning_rate);
+        let (model, outcome) = train_bank(model, &task, &bank, &config, &part("bank"), &device)?;
+        println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+
+        let target = out.join("model");
+        model.export(&target)?;
+        model.transformer.save_adapters(target.join("adapters"), &self.arguments.model)?;
+        tokenizer.save(target.join("tokenizer.json"))?;
+        println!("wrote {}", target.display());
+
+        let Some(dataset) = evaluation else { return Ok(()) };
+        if dataset.is_empty() {
+            bail!("`--data` holds no question");
+        }
+        let task = ReadingTask::new(dataset, &tokenizer, model.config(), self.arguments.window)?;
+        let model = model.valid();
+        let options = run.evaluate_options(self.device, self.arguments.batch, &stop);
+        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &task, options, &device)?;
+        for &width in &self.arguments.bits {
+            let accuracy = evaluator.evaluate(&model.transformer.uniform_plan(SitePrecision::uniform(width)))?;
+            println!("{}", plan_table_row(&format!("{width:>2} bits"), &accuracy, f64::from(width.bits())));
+        }
+        Ok(())
+    }
+}
+
+impl Train<'_> {
+    fn config(&self, steps: usize, peak: f64) -> TrainConfig {
+        TrainConfig {
+            steps,
+            batch_size: self.arguments.batch,
+            micro_batches: self.arguments.micro_batches,
+            schedule: Schedule { peak, ..Schedule::default() },
+            objective: Objective { next_token: self.arguments.next_token },
+            seed: self.arguments.run.seed,
+            checkpoint_every: self.arguments.checkpoint_every,
+            ..TrainConfig::default()
+        }
+    }
+}
