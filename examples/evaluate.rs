@@ -9,7 +9,7 @@
 //! The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -53,22 +53,21 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    match &arguments.predictions {
-        Some(predictions) => {
-            let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
-            let dataset = Dataset::read(resolve_data(data)?)?;
-            let evaluation = data::evaluate(&dataset, &Predictions::read(predictions)?)?;
-            if evaluation.missing > 0 {
-                eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
-            }
-            println!("{}", evaluation.to_json());
-            Ok(())
-        }
-        None => {
-            let device = arguments.run.device.resolve()?;
-            device.dispatch(Evaluate { arguments, device: &device })
-        }
+    if let Some(predictions) = &arguments.predictions {
+        let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
+        return score(predictions, &resolve_data(data)?);
     }
+    let device = arguments.run.device.resolve()?;
+    device.dispatch(Evaluate { arguments, device: &device })
+}
+
+fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
+    let evaluation = data::evaluate(&Dataset::read(data)?, &Predictions::read(predictions)?)?;
+    if evaluation.missing > 0 {
+        eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
+    }
+    println!("{}", evaluation.to_json());
+    Ok(())
 }
 
 struct Evaluate<'a> {

@@ -7,7 +7,7 @@
 use switchable_quant::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let device = Default::default();
+    let device = CpuDevice::default();
     let DefaultModel { model, tokenizer } = default_model::load::<Cpu>(&ModelOptions::default(), &device)?;
 
     let context = "Mira Kestrel was born in 1931. Tobin Marsh was born in 1964 and lives in Northfield.";

@@ -9,3 +9,7 @@ pub use arguments::{InputArgs, QuantArgs, RunArgs, parse_bits};
 pub use input::{Input, load_training_set, resolve_data, resolve_model};
 pub use interrupt::stop_on_ctrl_c;
 pub use table::{cost_table, interval, plan_table_row};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -16,6 +16,10 @@ use crate::{Error, Result};
 ///
 /// When the question or the text is empty, the question does not fit the window, or the plan asks
 /// for an adapter that is missing.
+///
+/// # Panics
+///
+/// When the backend gives scores that cannot be read as f32.
 pub fn answer<B: Backend>(
     model: &Gpt2ForQuestionAnswering<B>,
     tokenizer: &TextTokenizer,

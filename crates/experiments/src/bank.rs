@@ -52,8 +52,8 @@ pub fn train_bank<B: AutodiffBackend>(
 ) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
     let mut distinct = bank.widths.clone();
     distinct.sort_unstable();
-    if let Some(pair) = distinct.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::option("bits", format!("{} twice", pair[0]), "each width once"));
+    if let Some([width, _]) = distinct.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::option("bits", format!("{width} twice"), "each width once"));
     }
     let mut model = with_base(model, BasePolicy::Frozen);
     for &width in &bank.widths {

@@ -105,7 +105,7 @@ impl Error {
         Self::Json { path: path.into(), source }
     }
 
-    pub(crate) fn option(field: &'static str, got: impl ToString, expected: impl Into<String>) -> Self {
+    pub(crate) fn option(field: &'static str, got: impl std::fmt::Display, expected: impl Into<String>) -> Self {
         Self::Option { field, got: got.to_string(), expected: expected.into() }
     }
 }

@@ -189,7 +189,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     }
 
     fn score(&self, outputs: &[BatchOutput<B>]) -> Result<(Accuracy, Predictions)> {
-        let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode.clone())?;
+        let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode)?;
         let mut loss = MeanLoss::default();
         for ((batch, _), output) in self.batches.iter().zip(outputs) {
             decoder.add_batch(batch, &output.start, &output.end)?;

@@ -169,7 +169,7 @@ mod tests {
             assert!((interval.low - low).abs() < 5e-5 && (interval.high - high).abs() < 5e-5, "{r}/{n}: {interval:?}");
         }
         assert_eq!(Interval::wilson(0, 0), Interval { low: 0.0, high: 1.0 });
-        assert_eq!(Interval::wilson(7, 7).high, 1.0);
+        assert_eq!(Interval::wilson(7, 7).high.to_bits(), 1f64.to_bits());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Costs against counts made by hand.
 
-use burn::backend::Flex;
+use burn::backend::{Flex, flex::FlexDevice};
 use experiments::{Cost, macs_per_token};
 use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision, SubModule};
 use switchable_lora::LoraConfig;
 
 fn tiny() -> Gpt2<Flex> {
     // Sites: 12·d² = 12·64 per block; d = 8.
-    Gpt2::random(&Gpt2Config::new(10, 4, 8, 2, 2), &ModelOptions::default(), 1, &Default::default()).unwrap()
+    Gpt2::random(&Gpt2Config::new(10, 4, 8, 2, 2), &ModelOptions::default(), 1, &FlexDevice).expect("a valid shape")
 }
 
 #[test]

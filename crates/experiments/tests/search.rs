@@ -24,8 +24,8 @@ fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
     let device = burn::backend::flex::FlexDevice;
-    let (model, _) =
-        experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device).unwrap();
+    let (model, _) = experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
+        .expect("it trains");
     (task, model.valid())
 }
 

@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-#![expect(clippy::doc_markdown, reason = "SQuAD is a name, not code")]
 
 mod atomic_file;
 mod batches;

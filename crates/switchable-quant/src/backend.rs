@@ -30,9 +30,17 @@ pub use burn::backend::{Wgpu, wgpu::WgpuDevice};
 #[cfg(feature = "flex")]
 pub type Cpu = Flex;
 
+/// The device of [`Cpu`].
+#[cfg(feature = "flex")]
+pub type CpuDevice = FlexDevice;
+
 /// The CPU backend of this build: `Flex`, or `NdArray` where only that is built in.
 #[cfg(all(feature = "ndarray", not(feature = "flex")))]
 pub type Cpu = NdArray;
+
+/// The device of [`Cpu`].
+#[cfg(all(feature = "ndarray", not(feature = "flex")))]
+pub type CpuDevice = NdArrayDevice;
 
 /// The folder of the CUDA toolkit whose headers burn hands to its kernel compiler.
 #[cfg(feature = "cuda")]

@@ -49,8 +49,6 @@
 //! at run time. Code that needs one part, such as quantised tensors or SQuAD's metrics, can depend
 //! on that crate alone.
 
-#![expect(clippy::doc_markdown, reason = "SQuAD and DirectX are names, not code")]
-
 #[cfg(any(feature = "cuda", test))]
 mod cuda_driver;
 mod error;

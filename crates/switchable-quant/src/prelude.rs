@@ -21,6 +21,6 @@ pub use squad_data::{Dataset, Predictions, TextTokenizer};
 pub use experiments::{Accuracy, Cost, Evaluator, GreedyOptions, answer, greedy_search};
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-pub use crate::backend::Cpu;
+pub use crate::backend::{Cpu, CpuDevice};
 pub use crate::default_model::{self, DefaultModel};
 pub use crate::device::{Device, DeviceChoice, WithBackend};

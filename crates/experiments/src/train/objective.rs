@@ -35,7 +35,7 @@ pub struct StepLoss<B: Backend> {
 }
 
 impl Objective {
-    pub(crate) fn check(&self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         if self.next_token >= 0.0 && self.next_token.is_finite() {
             Ok(())
         } else {

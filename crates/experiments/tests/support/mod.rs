@@ -11,23 +11,23 @@ pub(crate) type Plain = Flex;
 pub(crate) type Training = Autodiff<Flex>;
 
 pub(crate) fn questions(split: Split, paragraphs: usize) -> Dataset {
-    generate(&GeneratorConfig::new(split, paragraphs, 11)).unwrap()
+    generate(&GeneratorConfig::new(split, paragraphs, 11)).expect("valid input")
 }
 
 /// Tokenizer, shape and task over some generated paragraphs.
 pub(crate) fn task(paragraphs: usize) -> (TextTokenizer, Gpt2Config, ReadingTask) {
     let dataset = questions(Split::Train, paragraphs);
     let bpe = BpeConfig { vocab_size: 600, ..BpeConfig::default() };
-    let tokenizer = TextTokenizer::train_bpe(corpus_texts(&questions(Split::Train, 60)), &bpe).unwrap();
+    let tokenizer = TextTokenizer::train_bpe(corpus_texts(&questions(Split::Train, 60)), &bpe).expect("valid input");
     let config = Gpt2Config::new(tokenizer.vocab_size(), 256, 16, 3, 2).with_initializer_range(0.2);
-    let task = ReadingTask::new(dataset, &tokenizer, &config, None).unwrap();
+    let task = ReadingTask::new(dataset, &tokenizer, &config, None).expect("valid input");
     (tokenizer, config, task)
 }
 
 pub(crate) fn model<B: Backend>(config: &Gpt2Config, base: BasePolicy) -> Gpt2ForQuestionAnswering<B> {
     let linear = LinearSettings { base, ..LinearSettings::default() };
     let options = ModelOptions { linear, ..ModelOptions::default() };
-    Gpt2ForQuestionAnswering::random(config, &options, 5, &B::Device::default()).unwrap()
+    Gpt2ForQuestionAnswering::random(config, &options, 5, &B::Device::default()).expect("valid input")
 }
 
 pub(crate) fn train_config(steps: usize) -> TrainConfig {
@@ -52,7 +52,7 @@ pub(crate) fn weights<B: Backend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f3
     for site in gpt2_model::Site::all(model.config()) {
         for (_, pair) in model.transformer.site(site).bank().iter() {
             for factor in [&pair.a, &pair.b] {
-                all.extend(factor.val().into_data().convert::<f32>().into_vec::<f32>().unwrap());
+                all.extend(factor.val().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));
             }
         }
     }
