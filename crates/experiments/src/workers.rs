@@ -59,8 +59,11 @@ impl Workers {
         };
         std::thread::scope(|scope| {
             let drain = &drain;
-            for pool in self.pools.iter() {
-                scope.spawn(move || pool.install(drain));
+            let threads: Vec<_> = self.pools.iter().map(|pool| scope.spawn(move || pool.install(drain))).collect();
+            for thread in threads {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
             }
         });
         let take = |slot: Mutex<Option<O>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
