@@ -45,10 +45,10 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
-use crate::backend::Autodiff;
+use crate::backend::{self, Autodiff};
 #[cfg(feature = "cuda")]
 use crate::cuda_driver;
-use crate::{Error, Result, backend};
+use crate::{Error, Result};
 
 /// Work that is written once for every backend.
 pub trait WithBackend {
@@ -203,7 +203,7 @@ impl Device {
     /// Runs `task` on this device.
     #[cfg_attr(
         not(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu")),
-        expect(unused_variables, reason = "a build without backends has no device")
+        expect(unused_variables, clippy::needless_pass_by_value, reason = "a build without backends has no device")
     )]
     pub fn dispatch<T: WithBackend>(&self, task: T) -> T::Output {
         match self.target {
