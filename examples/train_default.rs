@@ -4,7 +4,7 @@
 //! cargo run --release --example train_default -- --out runs/default
 //! ```
 //!
-//! Takes about an hour on 2 cores, shows its progress, and goes on where it was when it is started
+//! Takes about half an hour on 2 cores, shows its progress, and goes on where it was when it is started
 //! again with the same folder. `runs/default/model` then holds what `crates/switchable-quant/default`
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
