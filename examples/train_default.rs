@@ -17,7 +17,9 @@ use switchable_quant::burn::tensor::backend::{AutodiffBackend, Backend};
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithBackend};
-use switchable_quant::experiments::{Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json};
+use switchable_quant::experiments::{
+    EvaluateOptions, Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json,
+};
 use switchable_quant::model::{Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
 use switchable_quant_examples::{RunArgs, plan_table_row, stop_on_ctrl_c};
 
@@ -88,7 +90,8 @@ impl WithBackend for Make<'_> {
         model.export(&dir)?;
         model.transformer.save_adapters(dir.join("adapters"), "switchable-quant-default")?;
         tokenizer.save(dir.join("tokenizer.json"))?;
-        report::<B::InnerBackend>(&model.valid(), &tokenizer, &run, self.device, &out, &device)?;
+        let options = run.evaluate_options(self.device, 32, &stop);
+        report::<B::InnerBackend>(&model.valid(), &tokenizer, options, &out, &device)?;
         println!("wrote {}", dir.display());
         Ok(())
     }
@@ -98,14 +101,13 @@ impl WithBackend for Make<'_> {
 fn report<B: Backend>(
     model: &Gpt2ForQuestionAnswering<B>,
     tokenizer: &TextTokenizer,
-    run: &RunArgs,
-    on: &Device,
+    options: EvaluateOptions,
     out: &Path,
     device: &B::Device,
 ) -> anyhow::Result<()> {
     let questions = default_model::questions(QuestionSet::HeldOut)?;
     let task = ReadingTask::new(questions, tokenizer, model.config(), None)?;
-    let evaluator = Evaluator::new(model, &task, run.evaluate_options(on, 32, &stop_flag()), device)?;
+    let evaluator = Evaluator::new(model, &task, options, device)?;
     let mut rows = Vec::new();
     for width in default_model::BANK_WIDTHS {
         let adapted = SitePrecision::uniform(width);
@@ -117,8 +119,4 @@ fn report<B: Backend>(
     }
     write_json(out.join("train_default.json"), &rows)?;
     Ok(())
-}
-
-fn stop_flag() -> switchable_quant::experiments::StopFlag {
-    switchable_quant::experiments::StopFlag::default()
 }

@@ -1,13 +1,13 @@
 //! One question about one text.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::backend::Backend;
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use squad_data::{
     BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
     TextTokenizer,
 };
 
-use crate::reading::BatchTensors;
+use crate::reading::{BatchTensors, scores};
 use crate::{Error, Result};
 
 /// Answers a question about a text, which may be longer than the model's window.
@@ -48,8 +48,7 @@ pub fn answer<B: Backend>(
     for batch in Batches::new(&features, BatchConfig::evaluation(8, special.pad))?.epoch(0) {
         let tensors = BatchTensors::new(&batch, &device);
         let logits = model.forward(tensors.ids, None, plan);
-        let floats = |t: Tensor<B, 2>| t.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32");
-        decoder.add_batch(&batch, &floats(logits.start), &floats(logits.end))?;
+        decoder.add_batch(&batch, &scores(logits.start), &scores(logits.end))?;
     }
     decoder.finish()?.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })
 }

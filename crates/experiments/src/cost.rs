@@ -9,7 +9,7 @@
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
 use burn::tensor::backend::Backend;
-use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan};
+use gpt2_model::{Gpt2, Gpt2Config, SitePlan};
 use quant_kernels::{Mapping, QuantSpec};
 use serde::{Deserialize, Serialize};
 
@@ -103,5 +103,5 @@ fn table_bytes(spec: &QuantSpec, shape: [usize; 2]) -> usize {
 
 /// Multiply-accumulates of the sites per token: one per weight.
 pub fn macs_per_token(config: &Gpt2Config) -> usize {
-    Site::all(config).map(|site| site.parameters(config)).sum()
+    config.site_parameters()
 }

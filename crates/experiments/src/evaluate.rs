@@ -5,7 +5,7 @@ use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 
 use crate::accuracy::Accuracy;
-use crate::reading::{BatchTensors, ReadingTask};
+use crate::reading::{BatchTensors, ReadingTask, scores};
 use crate::workers::Workers;
 use crate::{Error, Result, StopFlag};
 
@@ -184,8 +184,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             }
         }
         let logits = self.model.span_logits(body.ln_f.forward(hidden));
-        let floats = |t: Tensor<B, 2>| t.into_data().convert::<f32>().into_vec().expect("converted to f32");
-        BatchOutput { start: floats(logits.start), end: floats(logits.end), states }
+        BatchOutput { start: scores(logits.start), end: scores(logits.end), states }
     }
 
     fn score(&self, outputs: &[BatchOutput<B>]) -> Result<(Accuracy, Predictions)> {

@@ -100,3 +100,8 @@ impl<B: Backend> BatchTensors<B> {
         }
     }
 }
+
+/// Scores of a batch on the host, row by row.
+pub(crate) fn scores<B: Backend>(logits: Tensor<B, 2>) -> Vec<f32> {
+    logits.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
+}
