@@ -56,6 +56,7 @@
 
 mod bit_width;
 mod blocks;
+mod cpu;
 mod distortion;
 mod error;
 mod fake_quantize;
@@ -69,6 +70,7 @@ mod spec;
 mod text_form;
 
 pub use bit_width::BitWidth;
+pub use cpu::InstructionSet;
 pub use distortion::Distortion;
 pub use error::{Error, Result};
 pub use fake_quantize::{GradientRule, fake_quantize};
