@@ -54,7 +54,10 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
+mod backends;
 mod bit_width;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod block_shape;
 mod blocks;
 mod cpu;
 mod distortion;
@@ -64,8 +67,11 @@ mod granularity;
 mod learned_step;
 mod mapping;
 mod params;
+mod quant_backend;
 mod quantize;
+mod quantizer;
 mod range;
+pub mod reference;
 mod spec;
 mod text_form;
 
@@ -78,7 +84,9 @@ pub use granularity::{Granularity, GroupSize};
 pub use learned_step::{LearnedStep, LearnedStepRecord};
 pub use mapping::{LevelRange, Mapping};
 pub use params::{QuantParams, choose_params};
+pub use quant_backend::{PrimitiveParams, QuantAutodiffBackend, QuantBackend};
 pub use quantize::{dequantize, quantize};
+pub use quantizer::Quantizer;
 pub use range::{Percentile, RangeEstimator};
 pub use spec::QuantSpec;
 
