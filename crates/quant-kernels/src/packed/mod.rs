@@ -16,8 +16,10 @@
 
 mod compiled_for;
 mod dequantize;
+mod file;
 mod grid;
 mod layout;
+mod nested;
 mod packed_tensor;
 mod product;
 mod scales;
@@ -25,6 +27,8 @@ mod storage;
 mod view;
 mod widen;
 
+pub use file::{PackedFile, PackedFileWriter, PlainData, PlainFormat, PlainTensor};
+pub use nested::NestedTensor;
 pub use packed_tensor::{PackedSpec, PackedTensor};
 pub use product::{ActivationBits, Epilogue, LowRankTerm, OutputFunction, Product};
 pub use scales::ScaleFormat;

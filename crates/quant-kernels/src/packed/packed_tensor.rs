@@ -81,13 +81,6 @@ impl PackedSpec {
         Ok([(low + offset) as u8, (high + offset) as u8])
     }
 
-    /// The number of scales that stand under one another in a column.
-    pub(crate) fn scale_rows(&self) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => self.shape[0].div_ceil(rows.get()),
-            _ => 1,
-        }
-    }
 
     /// The rows that share a scale.
     pub(crate) fn rows_per_scale(&self) -> usize {

@@ -107,7 +107,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                             _mm512_permutexvar_ps(code, table)
                         } else {
                             // (code & 0xff) | 2^23
-                            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xea>(
+                            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xf8>(
                                 _mm512_castps_si512(_mm512_set1_ps(MAGIC)),
                                 code,
                                 _mm512_set1_epi32(0xff),
