@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use serde::Serialize;
 use safetensors::{Dtype, tensor::TensorInfo};
 
 use super::{CODES, Description, Descriptions, FORMAT, PlainData, SCALES, USER, VERSION, ZERO_POINTS};
@@ -50,6 +51,15 @@ pub struct PackedFileWriter<'a> {
     packed: Vec<(String, &'a PackedTensor)>,
     plain: Vec<(String, Vec<usize>, PlainData<'a>)>,
     user: BTreeMap<String, String>,
+}
+
+/// The header, in an order of its own and not in that of a JSON library's maps.
+#[derive(Serialize)]
+struct Header {
+    #[serde(rename = "__metadata__")]
+    metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    tensors: BTreeMap<String, TensorInfo>,
 }
 
 /// A tensor as safetensors knows it.
@@ -184,12 +194,7 @@ impl<'a> PackedFileWriter<'a> {
             ("packed".to_owned(), serde_json::to_string(&descriptions).map_err(failed)?),
         ]);
         metadata.extend(self.user.iter().map(|(key, value)| (format!("{USER}{key}"), value.clone())));
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".to_owned(), serde_json::to_value(metadata).map_err(failed)?);
-        for (name, info) in infos {
-            header.insert(name, serde_json::to_value(info).map_err(failed)?);
-        }
-        let mut json = serde_json::to_vec(&header).map_err(failed)?;
+        let mut json = serde_json::to_vec(&Header { metadata, tensors: infos }).map_err(failed)?;
         json.resize((json.len() + 8).next_multiple_of(64) - 8, b' ');
         let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
         bytes.extend(json);

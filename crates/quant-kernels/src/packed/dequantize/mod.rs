@@ -6,17 +6,21 @@
 //!
 //! The difference is an exact small integer, so that every instruction set gives the same bits.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use std::{mem::MaybeUninit, slice};
 
 use rayon::prelude::*;
 
 use super::{
-    compiled_for::compiled_for,
     grid::Grid,
-    layout::{QUADS, TILE_COLUMNS, TILE_ROWS},
+    layout::{TILE_COLUMNS, TILE_ROWS},
     packed_tensor::PackedTensor,
     view::View,
-    widen::{Quads, widen_here},
+    widen::{Quads, widen},
 };
 use crate::InstructionSet;
 
@@ -78,34 +82,41 @@ pub(super) fn widen_strip(
     first: usize,
     strip: &mut [[Strip; TILE_ROWS]],
 ) {
-    compiled_for!(set, tiles_to_strip(view: View, column: usize, first: usize, strip: &mut [[Strip; TILE_ROWS]]));
-}
-
-#[inline(always)]
-fn tiles_to_strip(view: View, column: usize, first: usize, strip: &mut [[Strip; TILE_ROWS]]) {
     let rows_per_scale = view.spec().rows_per_scale();
-    let mut scales = [0.0; TILE_COLUMNS];
-    let mut zeros = [0; TILE_COLUMNS];
+    let mut params = Params { scales: [0.0; TILE_COLUMNS], zeros: [0; TILE_COLUMNS] };
     let mut loaded = usize::MAX;
     for (tile, values) in (first..).zip(strip) {
         let row = tile * TILE_ROWS / rows_per_scale;
         if row != loaded {
-            view.scales(column, row, &mut scales);
-            view.zeros(column, row, &mut zeros);
+            view.scales(column, row, &mut params.scales);
+            view.zeros(column, row, &mut params.zeros);
             loaded = row;
         }
         let mut quads = Quads::ZERO;
-        widen_here(view.source, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
-        let (quads, _) = quads.0.as_chunks::<4>();
-        for quad in 0..QUADS {
-            let codes = &quads[quad * TILE_COLUMNS..][..TILE_COLUMNS];
-            for j in 0..4 {
-                let values = &mut values[4 * quad + j].0;
-                for c in 0..TILE_COLUMNS {
-                    let code = (u32::from_le_bytes(codes[c]) >> (8 * j)) & 0xff;
-                    values[c] = (code as i32 - zeros[c]) as f32 * scales[c];
-                }
-            }
+        widen(set, view.source, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 | InstructionSet::Avx512Vnni => avx512::tile_to_values(&quads, &params, values),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => avx2::tile_to_values(&quads, &params, values),
+            _ => tile_to_values(&quads, &params, values),
+        }
+    }
+}
+
+/// Scales and codes of 0 of the columns of a tile.
+#[repr(align(64))]
+struct Params {
+    scales: [f32; TILE_COLUMNS],
+    zeros: [i32; TILE_COLUMNS],
+}
+
+fn tile_to_values(quads: &Quads, params: &Params, values: &mut [Strip; TILE_ROWS]) {
+    let (codes, _) = quads.0.as_chunks::<4>();
+    for (row, Strip(values)) in values.iter_mut().enumerate() {
+        let codes = &codes[row / 4 * TILE_COLUMNS..][..TILE_COLUMNS];
+        for (c, value) in values.iter_mut().enumerate() {
+            *value = (i32::from(codes[c][row % 4]) - params.zeros[c]) as f32 * params.scales[c];
         }
     }
 }
