@@ -54,3 +54,11 @@ impl Schedule {
         block.next_multiple_of(self.kernel_rows).max(4 * self.kernel_rows)
     }
 }
+
+/// Cuts rows into as few pieces of at most `most` as there can be, of nearly the same length: a
+/// kernel that takes few rows keeps less of the processor busy.
+pub(super) fn pieces(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = rows.len().div_ceil(most);
+    let piece = rows.len().div_ceil(count.max(1)).max(1);
+    rows.clone().step_by(piece).map(move |start| start..rows.end.min(start + piece))
+}

@@ -1,20 +1,41 @@
 //! Widening with AVX-512.
 #![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
 
-use super::{is_nested, source_bits, tile_bytes};
+use super::{Quads, is_nested, source_bits, tile_bytes, with_source};
 use crate::packed::layout::VECTOR;
 
-/// The `I`-th quad of a tile. Where `CLEAN` is false and the tile is one plane, bits above the
-/// code may be set: the caller looks only at as many bits as there are.
+/// [`widen`](super::widen) for AVX-512.
+pub(super) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn compiled<const SOURCE: u8>(tiles: &[u8], quads: &mut [Quads]) {
+        for (tile, quads) in tiles.chunks_exact(tile_bytes(SOURCE)).zip(quads) {
+            let place = quads.0.as_mut_ptr();
+            macro_rules! store_quads {
+                ($($i:literal)*) => {$(
+                    _mm512_store_si512(place.add($i * VECTOR).cast(), quad::<SOURCE, $i>(tile.as_ptr()));
+                )*};
+            }
+            // SAFETY: the slice is a tile, and quads are 8 vectors on a boundary of 64 bytes.
+            unsafe {
+                store_quads!(0 1 2 3 4 5 6 7);
+            }
+        }
+    }
+    // SAFETY: the instruction set was chosen because the processor has it.
+    unsafe { with_source!(source, compiled(tiles, quads)) }
+}
+
+/// The `I`-th quad of a tile.
 ///
 /// # Safety
 ///
 /// `tile` must be valid for reads of [`tile_bytes`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in crate::packed) unsafe fn quad<const SOURCE: u8, const I: usize, const CLEAN: bool>(tile: *const u8) -> __m512i {
+pub(in crate::packed) unsafe fn quad<const SOURCE: u8, const I: usize>(tile: *const u8) -> __m512i {
     const { assert!(I < 8) };
     let load = |vector: usize| {
         debug_assert!((vector + 1) * VECTOR <= tile_bytes(SOURCE));
@@ -31,17 +52,11 @@ pub(in crate::packed) unsafe fn quad<const SOURCE: u8, const I: usize, const CLE
     }
     if SOURCE & 4 != 0 {
         let field = shift_right(load(I / 2), 4 * (I % 2) as u32);
-        if SOURCE == 4 && !CLEAN {
-            return field;
-        }
         codes = shift_left(_mm512_and_si512(field, _mm512_set1_epi8(0x0f)), u32::from(SOURCE & 3));
         above = 4;
     }
     if SOURCE & 2 != 0 {
         let field = shift_right(load(above + I / 4), 2 * (I % 4) as u32);
-        if SOURCE == 2 && !CLEAN {
-            return field;
-        }
         let field = shift_left(_mm512_and_si512(field, _mm512_set1_epi8(0x03)), u32::from(SOURCE & 1));
         codes = _mm512_or_si512(codes, field);
         above += 2;

@@ -74,13 +74,17 @@ impl Quads {
 ///
 /// If `tiles` does not hold a tile for each of `quads`.
 pub(crate) fn widen(set: InstructionSet, source: u8, tiles: &[u8], quads: &mut [Quads]) {
-    compiled_for!(set, widen_here(source: u8, tiles: &[u8], quads: &mut [Quads]));
+    assert_eq!(tiles.len(), tile_bytes(source) * quads.len(), "the tiles do not match their quads");
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 | InstructionSet::Avx512Vnni => avx512::widen(source, tiles, quads),
+        _ => compiled_for!(set, widen_here(source: u8, tiles: &[u8], quads: &mut [Quads])),
+    }
 }
 
 /// [`widen`] in plain Rust, to be compiled for the instructions of its caller.
 #[inline(always)]
 pub(crate) fn widen_here(source: u8, tiles: &[u8], quads: &mut [Quads]) {
-    assert_eq!(tiles.len(), tile_bytes(source) * quads.len(), "the tiles do not match their quads");
     with_source!(source, widen_tiles(tiles, quads));
 }
 

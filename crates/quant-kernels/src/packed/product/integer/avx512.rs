@@ -133,7 +133,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 let values = values.as_ptr().add(index * QUADS);
                 macro_rules! add_quads {
                     ($($i:literal)*) => {$(
-                        let codes = quad::<SOURCE, $i, true>(tile);
+                        let codes = quad::<SOURCE, $i>(tile);
                         for row in 0..ROWS {
                             let value = _mm512_set1_epi32(values.add(row * stride + $i).read().cast_signed());
                             let dot = &mut dots[row][$i % CHAINS];

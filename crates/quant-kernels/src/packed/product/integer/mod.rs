@@ -21,7 +21,7 @@ mod portable;
 use super::{
     Product,
     activations::{QuantizedRows, Rows},
-    schedule::Schedule,
+    schedule::{Schedule, pieces},
     scratch::{Params, Scratch},
     segments::{Segment, segments},
     tile::{PANEL_COLUMNS, Place, Tile},
@@ -58,8 +58,8 @@ pub(super) fn multiply(view: View, values: &[f32], rows: usize, bits: BitWidth, 
                 scratch.widen(view, set, first, strips);
             }
             let params = Columns { segments: &segments, params: &scratch.params[..segments.len()] };
-            for row in block.clone().step_by(kernel_rows(set)) {
-                let rows = kernel_rows(set).min(block.end - row);
+            for piece in pieces(block, kernel_rows(set)) {
+                let (row, rows) = (piece.start, piece.len());
                 let mut tile = Tile::ZERO;
                 if !segments.is_empty() {
                     let activations = quantized.from_row(row);

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::{Params, Segment, Strip, Tile};
 use crate::packed::{
     layout::TILE_ROWS,
-    widen::{avx512::quad, source_bits, tile_bytes, with_source},
+    widen::{avx512::quad, tile_bytes, with_source},
 };
 
 /// Adds the products of up to 12 rows and one or two dequantised strips to a tile.
@@ -83,17 +83,15 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     (segments, params): (&[Segment], &[Params]),
     tile: &mut Tile,
 ) {
-    // 2^23 + u has the code u in its low bits.
+    // 2^23 + u has the code u in its low byte, and nothing else of 2^23 there.
     const MAGIC: f32 = 8_388_608.0;
-    let table = _mm512_cvtepi32_ps(_mm512_and_si512(
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        _mm512_set1_epi32((1 << source_bits(SOURCE).min(4)) - 1),
-    ));
+    const LOW_BYTES: u64 = 0x1111_1111_1111_1111;
+    let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
     for (Segment { tiles, .. }, params) in segments.iter().zip(params) {
         assert!(tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len());
         // SAFETY: the array holds 32 numbers.
         let zeros = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(params.zeros.as_ptr().cast()) });
-        let zeros = if source_bits(SOURCE) <= 4 { zeros } else { _mm512_add_ps(zeros, _mm512_set1_ps(MAGIC)) };
+        let zeros = _mm512_add_ps(zeros, _mm512_set1_ps(MAGIC));
         let mut sums = [[_mm512_setzero_ps(); CHAINS]; ROWS];
         for index in tiles.clone() {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
@@ -102,17 +100,10 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 let values = values.as_ptr().add(index * TILE_ROWS);
                 macro_rules! add_row {
                     ($i:literal, $j:literal, $codes:ident) => {
-                        let code = _mm512_srli_epi32::<{ 8 * $j }>($codes);
-                        let level = if source_bits(SOURCE) <= 4 {
-                            _mm512_permutexvar_ps(code, table)
-                        } else {
-                            // (code & 0xff) | 2^23
-                            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xf8>(
-                                _mm512_castps_si512(_mm512_set1_ps(MAGIC)),
-                                code,
-                                _mm512_set1_epi32(0xff),
-                            ))
-                        };
+                        // Byte j of each column to the low byte of 2^23.
+                        let bytes = _mm512_set4_epi32($j + 12, $j + 8, $j + 4, $j);
+                        let level = _mm512_mask_shuffle_epi8(magic, LOW_BYTES, $codes, bytes);
+                        let level = _mm512_castsi512_ps(level);
                         let weight = _mm512_sub_ps(level, zeros);
                         for row in 0..ROWS {
                             let value = _mm512_set1_ps(values.add(row * stride + 4 * $i + $j).read());
@@ -123,7 +114,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 }
                 macro_rules! add_quads {
                     ($($i:literal)*) => {$(
-                        let codes = quad::<SOURCE, $i, false>(tile);
+                        let codes = quad::<SOURCE, $i>(tile);
                         add_row!($i, 0, codes);
                         add_row!($i, 1, codes);
                         add_row!($i, 2, codes);

@@ -15,7 +15,7 @@ mod portable;
 
 use super::{
     Product,
-    schedule::Schedule,
+    schedule::{Schedule, pieces},
     scratch::{Params, Scratch},
     segments::{Segment, segments},
     tile::{Place, Tile},
@@ -47,8 +47,8 @@ pub(super) fn multiply(view: View, values: &[f32], rows: usize, product: &Produc
         Scratch::with(|scratch| {
             scratch.dequantize(view, set, first, strips);
             let panel = scratch.values[..strips * view.tiling().rows].as_flattened();
-            for row in block.clone().step_by(kernel_rows) {
-                let rows = kernel_rows.min(block.end - row);
+            for piece in pieces(block, kernel_rows) {
+                let (row, rows) = (piece.start, piece.len());
                 let mut tile = Tile::ZERO;
                 if d_in > 0 {
                     let values = &values[row * d_in..][..rows * d_in];
@@ -85,8 +85,8 @@ fn multiply_few(view: View, values: &[f32], rows: usize, product: &Product, outp
             scratch.load_params(view, set, &segments, first, 1);
             let params = &scratch.params[..segments.len()];
             let tiles = view.tiles(first, 0, view.tiling().rows);
-            for row in block.clone().step_by(STREAM_ROWS) {
-                let rows = STREAM_ROWS.min(block.end - row);
+            for piece in pieces(block, STREAM_ROWS) {
+                let (row, rows) = (piece.start, piece.len());
                 let mut tile = Tile::ZERO;
                 let values = &values[row * stride..][..rows * stride];
                 stream(set, view.source, tiles, [rows, stride], values, (&segments, params), &mut tile);
