@@ -63,7 +63,9 @@ pub enum Error {
         bits: BitWidth,
     },
     /// A granularity that packed weights cannot have.
-    #[error("packed weights cannot have granularity {granularity}, expected per-tensor, per-channel, or per-group of a multiple of 32 rows")]
+    #[error(
+        "packed weights cannot have granularity {granularity}, expected per-tensor, per-channel, or per-group of a multiple of 32 rows"
+    )]
     PackedGranularity {
         /// The granularity asked for.
         granularity: Granularity,

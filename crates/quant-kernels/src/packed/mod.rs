@@ -13,6 +13,7 @@
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
 //! | products | `product` |
+#![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
 mod compiled_for;
 mod dequantize;
@@ -28,7 +29,7 @@ mod view;
 mod widen;
 
 pub use file::{PackedFile, PackedFileWriter, PlainData, PlainFormat, PlainTensor};
-pub use nested::NestedTensor;
+pub use nested::{NestedTensor, NestedView};
 pub use packed_tensor::{PackedSpec, PackedTensor};
 pub use product::{ActivationBits, Epilogue, LowRankTerm, OutputFunction, Product};
 pub use scales::ScaleFormat;

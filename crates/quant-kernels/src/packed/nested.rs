@@ -108,7 +108,7 @@ impl NestedTensor {
     }
 
     /// The product of activations and the weights at `bits`, bit for bit that of
-    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes.
+    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes. [`at`](Self::at) writes into a slice.
     ///
     /// # Shapes
     ///
@@ -126,9 +126,37 @@ impl NestedTensor {
         Ok(product::matmul(self.view(bits)?, x, rows, product))
     }
 
+    /// A view of the weights at `bits`, whose products can be written into slices.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PackedBits`] unless `bits` is 2 to 8.
+    pub fn at(&self, bits: BitWidth) -> Result<NestedView<'_>> {
+        self.view(bits).map(NestedView)
+    }
+
     fn view(&self, bits: BitWidth) -> Result<View<'_>> {
         PackedSpec { bits, ..self.tensor.spec }.check()?;
         Ok(View::cut(&self.tensor, bits))
     }
 }
 
+/// 8-bit weights, seen at a lower width.
+#[derive(Debug, Clone, Copy)]
+pub struct NestedView<'a>(View<'a>);
+
+impl NestedView<'_> {
+    /// [`PackedTensor::matmul_into`] at this width.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[rows, d_in]`, row-major
+    /// - `output`: `[rows, d_out]`, row-major
+    ///
+    /// # Panics
+    ///
+    /// As [`PackedTensor::matmul`].
+    pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
+        product::multiply(self.0, x, rows, product, super::grid::as_uninit(output));
+    }
+}

@@ -81,7 +81,6 @@ impl PackedSpec {
         Ok([(low + offset) as u8, (high + offset) as u8])
     }
 
-
     /// The rows that share a scale.
     pub(crate) fn rows_per_scale(&self) -> usize {
         match self.granularity {
@@ -268,10 +267,7 @@ impl PackedTensor {
 }
 
 pub(super) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
-    assert!(
-        rows.checked_mul(columns) == Some(got),
-        "{got} {what} do not fill a matrix of shape [{rows}, {columns}]"
-    );
+    assert!(rows.checked_mul(columns) == Some(got), "{got} {what} do not fill a matrix of shape [{rows}, {columns}]");
 }
 
 fn store_params(spec: &PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result<(Scales, Bytes)> {

@@ -118,7 +118,6 @@ impl Scales {
         Ok(scales)
     }
 
-
     pub(crate) fn len(&self) -> usize {
         self.bytes.as_slice().len() / self.format.bytes()
     }

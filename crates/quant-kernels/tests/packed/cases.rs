@@ -2,20 +2,20 @@
 
 use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
 
-pub const SHAPES: [[usize; 2]; 9] =
+pub(crate) const SHAPES: [[usize; 2]; 9] =
     [[1, 1], [1, 17], [31, 1], [32, 16], [33, 17], [100, 50], [768, 48], [0, 5], [5, 0]];
 
-pub fn widths() -> impl Iterator<Item = BitWidth> {
+pub(crate) fn widths() -> impl Iterator<Item = BitWidth> {
     BitWidth::quantised().filter(|bits| (2..=8).contains(&bits.bits()))
 }
 
-pub fn granularities() -> [Granularity; 5] {
+pub(crate) fn granularities() -> [Granularity; 5] {
     let group = |rows| Granularity::per_group(rows).unwrap();
     [Granularity::PerTensor, Granularity::PerChannel, group(32), group(64), group(128)]
 }
 
 /// Every kind of weights of a shape.
-pub fn specs(shape: [usize; 2]) -> impl Iterator<Item = PackedSpec> {
+pub(crate) fn specs(shape: [usize; 2]) -> impl Iterator<Item = PackedSpec> {
     let mappings = [Mapping::Symmetric, Mapping::Asymmetric];
     let formats = [ScaleFormat::F16, ScaleFormat::F32];
     widths().flat_map(move |bits| {
@@ -28,39 +28,39 @@ pub fn specs(shape: [usize; 2]) -> impl Iterator<Item = PackedSpec> {
 }
 
 /// Numbers that look random and are the same in each run: a linear congruential generator.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn below(&mut self, end: u32) -> u32 {
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((self.0 >> 32) * u64::from(end)) >> 32) as u32
     }
 
     /// From −1 to 1.
-    pub fn float(&mut self) -> f32 {
+    pub(crate) fn float(&mut self) -> f32 {
         self.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    pub fn floats(&mut self, count: usize) -> Vec<f32> {
+    pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.float()).collect()
     }
 }
 
 /// Weights with all that went into them.
-pub struct Case {
-    pub spec: PackedSpec,
-    pub weights: Vec<f32>,
-    pub zero_points: Vec<u8>,
-    pub packed: PackedTensor,
+pub(crate) struct Case {
+    pub(crate) spec: PackedSpec,
+    pub(crate) weights: Vec<f32>,
+    pub(crate) zero_points: Vec<u8>,
+    pub(crate) packed: PackedTensor,
 }
 
 impl Case {
     /// Weights whose range is that of the levels, some of them past it.
-    pub fn new(spec: PackedSpec, numbers: &mut Numbers) -> Self {
+    pub(crate) fn new(spec: PackedSpec, numbers: &mut Numbers) -> Self {
         let [rows, columns] = spec.scale_shape().unwrap();
         let levels = spec.mapping.levels(spec.bits).unwrap();
         let scales: Vec<f32> = (0..rows * columns).map(|_| 0.01 + numbers.float().abs() / 7.0).collect();
@@ -81,7 +81,7 @@ impl Case {
     }
 
     /// The level of a weight, by the formula, with the stored scale.
-    pub fn level(&self, row: usize, column: usize) -> i32 {
+    pub(crate) fn level(&self, row: usize, column: usize) -> i32 {
         let levels = self.spec.mapping.levels(self.spec.bits).unwrap();
         let (scale, zero) = self.params(row, column);
         let level = (self.weights[row * self.spec.shape[1] + column] / scale).round_ties_even();
@@ -89,13 +89,13 @@ impl Case {
     }
 
     /// The scale and the zero point of a weight.
-    pub fn params(&self, row: usize, column: usize) -> (f32, i32) {
+    pub(crate) fn params(&self, row: usize, column: usize) -> (f32, i32) {
         let index = scale_index(&self.spec, row, column);
         (self.packed.scales()[index], self.zero_points.get(index).map_or(0, |zero| i32::from(*zero)))
     }
 
     /// The values, by the formula.
-    pub fn values(&self) -> Vec<f32> {
+    pub(crate) fn values(&self) -> Vec<f32> {
         let scales = self.packed.scales();
         let [d_in, d_out] = self.spec.shape;
         let mut values = Vec::new();
@@ -112,7 +112,7 @@ impl Case {
     }
 }
 
-pub fn scale_index(spec: &PackedSpec, row: usize, column: usize) -> usize {
+pub(crate) fn scale_index(spec: &PackedSpec, row: usize, column: usize) -> usize {
     match spec.granularity {
         Granularity::PerGroup(rows) => row / rows.get() * spec.shape[1] + column,
         Granularity::PerChannel => column,
@@ -120,6 +120,6 @@ pub fn scale_index(spec: &PackedSpec, row: usize, column: usize) -> usize {
     }
 }
 
-pub fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }

@@ -32,8 +32,7 @@ fn every_kind_of_weights_comes_back() {
     let folder = Folder::new();
     let mut numbers = Numbers::new(21);
     let shapes = [[33, 17], [100, 50], [0, 5], [5, 0]];
-    let cases: Vec<Case> =
-        shapes.into_iter().flat_map(specs).map(|spec| Case::new(spec, &mut numbers)).collect();
+    let cases: Vec<Case> = shapes.into_iter().flat_map(specs).map(|spec| Case::new(spec, &mut numbers)).collect();
     let mut writer = PackedFileWriter::new();
     for (at, case) in cases.iter().enumerate() {
         writer.packed(format!("layer.{at}"), &case.packed);
@@ -83,11 +82,9 @@ fn plain_tensors_and_texts_come_back_and_all_codes_are_aligned() {
     let file = PackedFile::open(folder.file()).unwrap();
     assert_eq!(file.plain_names().collect::<Vec<_>>(), ["a", "b", "c", "none", "scalar"]);
     assert_eq!(file.metadata().get("model").map(String::as_str), Some("gpt2"));
-    for (name, format, shape) in [
-        ("a", PlainFormat::F32, vec![2, 3]),
-        ("b", PlainFormat::F16, vec![6]),
-        ("c", PlainFormat::Bf16, vec![1, 1, 6]),
-    ] {
+    for (name, format, shape) in
+        [("a", PlainFormat::F32, vec![2, 3]), ("b", PlainFormat::F16, vec![6]), ("c", PlainFormat::Bf16, vec![1, 1, 6])]
+    {
         let tensor = file.plain(name).unwrap();
         assert_eq!((tensor.format(), tensor.shape()), (format, &shape[..]));
         assert_eq!(bits(&tensor.to_f32()), bits(&values));
@@ -171,10 +168,7 @@ impl Parts {
         let texts = [
             ("format", "switchable-quant.packed"),
             ("version", "1"),
-            (
-                "packed",
-                r#"{"w":{"shape":[40,3],"bits":4,"mapping":"asymmetric","granularity":"per-group:32"}}"#,
-            ),
+            ("packed", r#"{"w":{"shape":[40,3],"bits":4,"mapping":"asymmetric","granularity":"per-group:32"}}"#),
         ];
         let texts = texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
         let scales = packed.scales().iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect();
@@ -189,9 +183,10 @@ impl Parts {
     }
 
     fn write(&self, path: &Path) {
-        let views = self.tensors.iter().map(|(name, dtype, shape, bytes)| {
-            (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
         fs::write(path, safetensors::serialize(views, Some(self.texts.clone())).unwrap()).unwrap();
     }
 
@@ -247,7 +242,9 @@ fn every_broken_part_is_named() {
 #[test]
 fn shapes_past_the_address_space_are_errors() {
     let folder = Folder::new();
-    for shape in ["[18446744073709551615,18446744073709551615]", "[18446744073709551615,3]", "[40,18446744073709551615]"] {
+    for shape in
+        ["[18446744073709551615,18446744073709551615]", "[18446744073709551615,3]", "[40,18446744073709551615]"]
+    {
         let mut parts = Parts::new();
         parts.text("packed", "[40,3]", shape);
         parts.text("packed", "per-group:32", "per-tensor");
@@ -288,7 +285,8 @@ fn other_files_and_none_are_errors() {
         assert!(matches!(&error, Error::FileHeader { .. }), "{error}");
     }
     // Tensors that overlap.
-    let header = br#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#;
+    let header =
+        br#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header);
     bytes.extend([0; 3]);

@@ -102,7 +102,8 @@ fn what_cannot_be_packed_is_an_error_with_its_place() {
         let width = BitWidth::new(width).unwrap();
         assert_eq!(pack(PackedSpec { bits: width, ..SPEC }, &weights, &scales, &[]), Error::PackedBits { bits: width });
     }
-    for granularity in [Granularity::PerToken, Granularity::per_group(16).unwrap(), Granularity::per_group(33).unwrap()] {
+    for granularity in [Granularity::PerToken, Granularity::per_group(16).unwrap(), Granularity::per_group(33).unwrap()]
+    {
         let error = pack(PackedSpec { granularity, ..SPEC }, &weights, &scales, &[]);
         assert_eq!(error, Error::PackedGranularity { granularity });
     }

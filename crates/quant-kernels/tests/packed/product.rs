@@ -135,8 +135,7 @@ fn epilogues_do_what_they_say_and_the_same_on_every_instruction_set() {
         let base = case.packed.matmul(&x, rows, &plain);
         let low_rank = LowRankTerm { down: &down, up: &up, rank: 3, scaling: 0.5 };
         for function in [OutputFunction::Identity, OutputFunction::GeluTanh] {
-            let epilogue =
-                Epilogue { bias: Some(&bias), low_rank: Some(low_rank), addend: Some(&addend), function };
+            let epilogue = Epilogue { bias: Some(&bias), low_rank: Some(low_rank), addend: Some(&addend), function };
             let mut first = None;
             for instructions in InstructionSet::available() {
                 let got = case.packed.matmul(&x, rows, &Product { epilogue, instructions, ..plain });

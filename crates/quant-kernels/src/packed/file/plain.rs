@@ -95,7 +95,9 @@ impl PlainTensor {
     pub fn to_f32(&self) -> Vec<f32> {
         match self.format {
             PlainFormat::F32 => self.bytes().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            PlainFormat::F16 => self.bytes().as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            PlainFormat::F16 => {
+                self.bytes().as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+            }
             PlainFormat::Bf16 => {
                 self.bytes().as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
             }

@@ -54,12 +54,9 @@ impl PackedFile {
         let file = File::open(path).map_err(|error| io_error(path, &error))?;
         let map = Arc::new(map(&file).map_err(|error| io_error(path, &error))?);
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| match error {
-            SafeTensorError::InvalidOffset(tensor) => FilePath(path).tensor(
-                &tensor,
-                "data_offsets",
-                "a gap or an overlap",
-                "tensors one after the other",
-            ),
+            SafeTensorError::InvalidOffset(tensor) => {
+                FilePath(path).tensor(&tensor, "data_offsets", "a gap or an overlap", "tensors one after the other")
+            }
             SafeTensorError::MetadataIncompleteBuffer => FilePath(path).header(
                 "the length of the file",
                 format!("{} bytes", map.len()),
@@ -258,6 +255,7 @@ impl FilePath<'_> {
         Error::FileHeader { path: self.0.to_owned(), field, got, expected: expected.to_owned() }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what is printed is often made on the spot")]
     fn tensor(self, tensor: &str, field: &'static str, got: impl ToString, expected: impl ToString) -> Error {
         let (got, expected) = (got.to_string(), expected.to_string());
         Error::FileTensor { path: self.0.to_owned(), tensor: tensor.to_owned(), field, got, expected }

@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-use serde::Serialize;
 use safetensors::{Dtype, tensor::TensorInfo};
+use serde::Serialize;
 
 use super::{CODES, Description, Descriptions, FORMAT, PlainData, SCALES, USER, VERSION, ZERO_POINTS};
 use crate::{

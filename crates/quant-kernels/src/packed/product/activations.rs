@@ -131,22 +131,15 @@ impl QuantizedRows {
         Self { quads, stride, scales, sums, segments: segments.len() }
     }
 
-    /// The rows from `first` on.
-    pub(super) fn from_row(&self, first: usize) -> Rows<'_> {
+    /// The rows from `first` on, which is not after the last.
+    pub(super) fn after(&self, first: usize) -> Rows<'_> {
         let (quads, sums) = (&self.quads[first * self.stride..], &self.sums[first * self.segments..]);
         Rows { quads, stride: self.stride, sums }
     }
 }
 
 #[inline(always)]
-fn quantize_row(
-    values: &[f32],
-    high: f32,
-    segments: &[Segment],
-    scale: &mut f32,
-    codes: &mut [i8],
-    sums: &mut [i32],
-) {
+fn quantize_row(values: &[f32], high: f32, segments: &[Segment], scale: &mut f32, codes: &mut [i8], sums: &mut [i32]) {
     // Without their sign, floats are ordered as their bits are; NaN and infinity come last.
     let largest = values.iter().fold(0, |largest, value| (value.to_bits() & 0x7fff_ffff).max(largest));
     let largest = f32::from_bits(largest);

@@ -18,7 +18,7 @@ pub(super) const ROUNDER: f32 = 12_582_912.0;
 #[inline(always)]
 fn exp(t: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4_f32;
     let shifted = t * std::f32::consts::LOG2_E + ROUNDER;
     let n = shifted - ROUNDER;
     let r = t - n * LN_2_HIGH - n * LN_2_LOW;

@@ -50,11 +50,7 @@ pub struct Product<'a> {
 
 impl Default for Product<'_> {
     fn default() -> Self {
-        Self {
-            activations: ActivationBits::FULL,
-            epilogue: Epilogue::default(),
-            instructions: InstructionSet::best(),
-        }
+        Self { activations: ActivationBits::FULL, epilogue: Epilogue::default(), instructions: InstructionSet::best() }
     }
 }
 

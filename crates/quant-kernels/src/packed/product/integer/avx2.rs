@@ -5,6 +5,7 @@
 //! u ≤ 255   even and odd codes apart, widened to 16 bits: vpmaddwd
 //! ```
 #![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
 #![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
@@ -46,10 +47,8 @@ fn block_of<const ROWS: usize>(quads: &[Quads], activations: Rows, columns: Colu
                         let values = _mm256_set1_epi32(values[row][quad] as i32);
                         let even_values = _mm256_srai_epi16(_mm256_slli_epi16(values, 8), 8);
                         let odd_values = _mm256_srai_epi16(values, 8);
-                        let sum = _mm256_add_epi32(
-                            _mm256_madd_epi16(even, even_values),
-                            _mm256_madd_epi16(odd, odd_values),
-                        );
+                        let sum =
+                            _mm256_add_epi32(_mm256_madd_epi16(even, even_values), _mm256_madd_epi16(odd, odd_values));
                         dots[row][half] = _mm256_add_epi32(dots[row][half], sum);
                     }
                 }

@@ -1,6 +1,7 @@
 //! Integer products with AVX-512 VNNI: `vpdpbusd` multiplies four unsigned codes of a column by
 //! four signed activations and adds them to the column's sum.
 #![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
 #![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
@@ -17,14 +18,7 @@ pub(super) const ROWS: usize = 12;
 pub(super) const STREAM_ROWS: usize = 4;
 
 /// Adds the products of `rows` rows and one or two strips of 16 columns to a tile.
-pub(super) fn block(
-    quads: &[Quads],
-    strips: usize,
-    activations: Rows,
-    rows: usize,
-    columns: Columns,
-    tile: &mut Tile,
-) {
+pub(super) fn block(quads: &[Quads], strips: usize, activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
     macro_rules! by_rows {
         ($($rows:literal)*) => {
             match (rows, strips) {
@@ -94,14 +88,7 @@ fn add_segment(dots: __m512i, sum: i32, params: &super::Params, strip: usize, ro
 }
 
 /// Adds the products of up to [`STREAM_ROWS`] rows and a strip of packed tiles to a tile.
-pub(super) fn stream(
-    source: u8,
-    tiles: &[u8],
-    activations: Rows,
-    rows: usize,
-    columns: Columns,
-    tile: &mut Tile,
-) {
+pub(super) fn stream(source: u8, tiles: &[u8], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
     // SAFETY: the instruction set was chosen because the processor has it.
     unsafe {
         match rows {
@@ -124,7 +111,9 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
 ) {
     let Rows { quads: values, stride, sums } = activations;
     for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
-        assert!(tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * QUADS <= values.len());
+        assert!(
+            tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * QUADS <= values.len()
+        );
         let mut dots = [[_mm512_setzero_si512(); CHAINS]; ROWS];
         for index in tiles.clone() {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.

@@ -62,7 +62,7 @@ pub(super) fn multiply(view: View, values: &[f32], rows: usize, bits: BitWidth, 
                 let (row, rows) = (piece.start, piece.len());
                 let mut tile = Tile::ZERO;
                 if !segments.is_empty() {
-                    let activations = quantized.from_row(row);
+                    let activations = quantized.after(row);
                     if streamed {
                         stream(set, view, first, activations, rows, params, &mut tile);
                     } else {

@@ -1,5 +1,6 @@
 //! Float products with AVX2 and FMA.
 #![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
 #![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;

@@ -1,5 +1,6 @@
 //! Float products with AVX-512.
 #![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
 #![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
@@ -88,7 +89,10 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     const LOW_BYTES: u64 = 0x1111_1111_1111_1111;
     let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
     for (Segment { tiles, .. }, params) in segments.iter().zip(params) {
-        assert!(tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len());
+        assert!(
+            tiles.end * tile_bytes(SOURCE) <= bytes.len()
+                && (ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len()
+        );
         // SAFETY: the array holds 32 numbers.
         let zeros = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(params.zeros.as_ptr().cast()) });
         let zeros = _mm512_add_ps(zeros, _mm512_set1_ps(MAGIC));
