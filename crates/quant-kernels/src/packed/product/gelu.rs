@@ -18,7 +18,7 @@ pub(super) const ROUNDER: f32 = 12_582_912.0;
 #[inline(always)]
 fn exp(t: f32) -> f32 {
     const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4_f32;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
     let shifted = t * std::f32::consts::LOG2_E + ROUNDER;
     let n = shifted - ROUNDER;
     let r = t - n * LN_2_HIGH - n * LN_2_LOW;
@@ -33,7 +33,7 @@ fn exp(t: f32) -> f32 {
 /// GELU in its tanh form. NaN stays NaN, ∞ stays ∞ and −∞ becomes −0.
 #[inline(always)]
 pub(super) fn gelu(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     // Below −20 the result is closer to 0 than any error, and x³ does not overflow on the way.
     let x = if x < -20.0 { -20.0 } else { x };
     let t = -TWICE_SQRT_2_OVER_PI * x * (1.0 + 0.044_715 * (x * x));

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::{Params, Segment, Strip, Tile};
 use crate::packed::{
-    layout::TILE_ROWS,
+    layout::{TILE_ROWS, VECTOR},
     widen::{avx512::quad, tile_bytes, with_source},
 };
 
@@ -54,7 +54,8 @@ fn block_of<const ROWS: usize, const STRIPS: usize>(panel: &[Strip], d_in: usize
     }
 }
 
-/// Adds the products of up to 4 rows and a strip of packed tiles to a tile.
+/// Adds the products of up to 4 rows and a strip of packed tiles to a tile. The values are those of
+/// the activations times [`row_factors`].
 pub(super) fn stream(
     source: u8,
     tiles: &[u8],
@@ -75,7 +76,31 @@ pub(super) fn stream(
     }
 }
 
-/// `CHAINS` sums a row are kept apart, so that none waits for the one before.
+/// The width of the fields that codes are taken from: that of the plane where there is one, else
+/// bytes that the planes are put together in first.
+const fn field_width(source: u8) -> u32 {
+    match source {
+        2 | 4 => source as u32,
+        _ => 8,
+    }
+}
+
+/// How far a field of a quad stands from the lowest bit of a half of its column's 32 bits.
+const fn field_shift(source: u8, quad: usize, j: usize) -> usize {
+    let width = field_width(source) as usize;
+    8 * (j % 2) + width * (quad % (8 / width))
+}
+
+/// What the values of the rows of a tile are multiplied by before they come to [`stream`], which
+/// multiplies them by levels times 2^shift.
+pub(super) fn row_factors(source: u8) -> [f32; TILE_ROWS] {
+    std::array::from_fn(|row| 1.0 / f32::from(1_u16 << field_shift(source, row / 4, row % 4)))
+}
+
+/// A code of a half is never shifted to the lowest bits: masked where it stands and put into the
+/// low bits of 2^23, it makes the number 2^23 + u·2^shift, of which 2^23 + z·2^shift is taken
+/// away. All of this is exact: the numbers are integers of less than 24 bits. `CHAINS` sums a row
+/// are kept apart, so that none waits for the one before.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     bytes: &[u8],
@@ -84,9 +109,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     (segments, params): (&[Segment], &[Params]),
     tile: &mut Tile,
 ) {
-    // 2^23 + u has the code u in its low byte, and nothing else of 2^23 there.
     const MAGIC: f32 = 8_388_608.0;
-    const LOW_BYTES: u64 = 0x1111_1111_1111_1111;
     let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
     for (Segment { tiles, .. }, params) in segments.iter().zip(params) {
         assert!(
@@ -95,7 +118,9 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
         );
         // SAFETY: the array holds 32 numbers.
         let zeros = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(params.zeros.as_ptr().cast()) });
-        let zeros = _mm512_add_ps(zeros, _mm512_set1_ps(MAGIC));
+        let zeros: [__m512; 16] = std::array::from_fn(|shift| {
+            _mm512_fmadd_ps(zeros, _mm512_set1_ps(f32::from(1_u16 << shift)), _mm512_set1_ps(MAGIC))
+        });
         let mut sums = [[_mm512_setzero_ps(); CHAINS]; ROWS];
         for index in tiles.clone() {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
@@ -103,12 +128,12 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 let tile = bytes.as_ptr().add(index * tile_bytes(SOURCE));
                 let values = values.as_ptr().add(index * TILE_ROWS);
                 macro_rules! add_row {
-                    ($i:literal, $j:literal, $codes:ident) => {
-                        // Byte j of each column to the low byte of 2^23.
-                        let bytes = _mm512_set4_epi32($j + 12, $j + 8, $j + 4, $j);
-                        let level = _mm512_mask_shuffle_epi8(magic, LOW_BYTES, $codes, bytes);
-                        let level = _mm512_castsi512_ps(level);
-                        let weight = _mm512_sub_ps(level, zeros);
+                    ($i:literal, $j:literal, $fields:ident) => {
+                        let shift = field_shift(SOURCE, $i, $j);
+                        let mask = _mm512_set1_epi32(((1 << field_width(SOURCE)) - 1) << shift);
+                        // 2^23 | (fields & mask)
+                        let level = _mm512_ternarylogic_epi32::<0xf8>(magic, $fields, mask);
+                        let weight = _mm512_sub_ps(_mm512_castsi512_ps(level), zeros[shift]);
                         for row in 0..ROWS {
                             let value = _mm512_set1_ps(values.add(row * stride + 4 * $i + $j).read());
                             let sum = &mut sums[row][(4 * $i + $j) % CHAINS];
@@ -118,11 +143,12 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 }
                 macro_rules! add_quads {
                     ($($i:literal)*) => {$(
-                        let codes = quad::<SOURCE, $i>(tile);
-                        add_row!($i, 0, codes);
-                        add_row!($i, 1, codes);
-                        add_row!($i, 2, codes);
-                        add_row!($i, 3, codes);
+                        let low = fields::<SOURCE, $i>(tile);
+                        let high = _mm512_srli_epi32::<16>(low);
+                        add_row!($i, 0, low);
+                        add_row!($i, 1, low);
+                        add_row!($i, 2, high);
+                        add_row!($i, 3, high);
                     )*};
                 }
                 add_quads!(0 1 2 3 4 5 6 7);
@@ -143,6 +169,24 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 let scales = _mm512_loadu_ps(params.scales.as_ptr());
                 _mm512_storeu_ps(place, _mm512_fmadd_ps(scales, chains[0], _mm512_loadu_ps(place)));
             }
+        }
+    }
+}
+
+/// The vector that the codes of a quad are fields of.
+///
+/// # Safety
+///
+/// `tile` must be valid for reads of [`tile_bytes`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn fields<const SOURCE: u8, const QUAD: usize>(tile: *const u8) -> __m512i {
+    // SAFETY: passed on to the caller; a plane of width 2 or 4 has 2 or 4 vectors.
+    unsafe {
+        match SOURCE {
+            2 => _mm512_loadu_si512(tile.add(QUAD / 4 * VECTOR).cast()),
+            4 => _mm512_loadu_si512(tile.add(QUAD / 2 * VECTOR).cast()),
+            _ => quad::<SOURCE, QUAD>(tile),
         }
     }
 }

@@ -67,16 +67,16 @@ fn multiply_few(view: View, values: &[f32], rows: usize, product: &Product, outp
     let segments = segments(view.spec());
     // Rows are padded to whole tiles, so that the kernel need not look where they end.
     let stride = d_in.next_multiple_of(TILE_ROWS);
-    let mut padded = Vec::new();
-    let values = if stride == d_in {
-        values
-    } else {
-        padded.resize(rows * stride, 0.0);
-        for (padded, values) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(d_in)) {
-            padded[..d_in].copy_from_slice(values);
+    let factors = row_factors(set, view.source);
+    let mut padded = vec![0.0; rows * stride];
+    for (padded, values) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(d_in)) {
+        for (padded, values) in padded.chunks_exact_mut(TILE_ROWS).zip(values.chunks(TILE_ROWS)) {
+            for ((padded, value), factor) in padded.iter_mut().zip(values).zip(&factors) {
+                *padded = value * factor;
+            }
         }
-        &padded
-    };
+    }
+    let values = &padded;
     let schedule = Schedule { rows, d_in, d_out, row_bytes: 4 * d_in, kernel_rows: STREAM_ROWS, columns: TILE_COLUMNS };
     schedule.run(|block, column| {
         let columns = TILE_COLUMNS.min(d_out - column);
@@ -119,6 +119,15 @@ fn kernel_strips(set: InstructionSet) -> usize {
 /// The most rows for which the packed bytes are widened in registers.
 fn stream_rows(set: InstructionSet) -> usize {
     if set == InstructionSet::Portable { 0 } else { 2 * STREAM_ROWS }
+}
+
+/// What the streaming kernel wants the values of the rows of a tile multiplied by: powers of two.
+fn row_factors(set: InstructionSet, source: u8) -> [f32; TILE_ROWS] {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 | InstructionSet::Avx512Vnni => avx512::row_factors(source),
+        _ => [1.0; TILE_ROWS],
+    }
 }
 
 fn stream(
