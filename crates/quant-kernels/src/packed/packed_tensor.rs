@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::{
-    layout::{QUADS, TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
+    layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
     scales::{ScaleFormat, Scales},
     storage::Bytes,
 };
@@ -101,8 +101,14 @@ impl PackedSpec {
 
 /// A weight matrix `[d_in, d_out]` of `y = x·W`, packed at 2 to 8 bits.
 ///
-/// A clone shares the bytes. [The module](self) has the numbers and the
-/// [format](https://docs.rs/quant-kernels) the bytes.
+/// ```text
+/// value = (u − z) · s          u: code, 0 ..= 2^b − 1
+///
+/// symmetric    u = q + 2^(b−1)   z = 2^(b−1), not stored    q in −(2^(b−1)−1) ..= 2^(b−1)−1
+/// asymmetric   u = q             z stored, a byte a scale   q in 0 ..= 2^b − 1
+/// ```
+///
+/// A clone shares the bytes, which lie as `docs/FORMAT.md` describes.
 ///
 /// ```
 /// use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
@@ -170,7 +176,7 @@ impl PackedTensor {
     ///
     /// # Shapes
     ///
-    /// - `codes`: `[d_in, d_out]`, row-major, as in [the module](self)
+    /// - `codes`: `[d_in, d_out]`, row-major, as [above](Self)
     /// - `scales`, `zero_points`: as for [`from_weights`](Self::from_weights)
     ///
     /// # Errors
@@ -314,6 +320,5 @@ pub(super) fn pack(spec: &PackedSpec, zeros: &[u8], code: impl Fn(usize, usize) 
         }
         pack_tile(bits, &codes, tile);
     };
-    debug_assert_eq!(QUADS * 4, TILE_ROWS);
     Bytes::build(len, |bytes| bytes.par_chunks_exact_mut(size).enumerate().with_min_len(16).for_each(fill_tile))
 }

@@ -158,6 +158,22 @@ impl Scales {
         }
     }
 
+    /// Reads 16 consecutive scales from `first` on: [`read`](Self::read) without a loop.
+    #[inline(always)]
+    pub(crate) fn read_16(&self, first: usize, scales: &mut [f32; 16]) {
+        let bytes = self.bytes.as_slice();
+        match self.format {
+            ScaleFormat::F16 => {
+                let bits: [u16; 16] = bytemuck::pod_read_unaligned(&bytes[2 * first..][..32]);
+                *scales = bits.map(|bits| positive_f16_to_f32(u16::from_le(bits)));
+            }
+            ScaleFormat::F32 => {
+                let bits: [u32; 16] = bytemuck::pod_read_unaligned(&bytes[4 * first..][..64]);
+                *scales = bits.map(|bits| f32::from_bits(u32::from_le(bits)));
+            }
+        }
+    }
+
     fn stored<const SIZE: usize>(&self, index: usize) -> [u8; SIZE] {
         self.bytes.as_slice().as_chunks().0[index]
     }

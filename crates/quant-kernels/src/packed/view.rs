@@ -54,7 +54,7 @@ impl<'a> View<'a> {
         if stride == 0 {
             scales.fill(self.tensor.scales.get(0));
         } else if present == TILE_COLUMNS {
-            self.tensor.scales.read(index, scales);
+            self.tensor.scales.read_16(index, scales);
         } else {
             scales.fill(0.0);
             self.tensor.scales.read(index, &mut scales[..present]);

@@ -93,12 +93,12 @@ impl Scratch {
 
 #[inline(always)]
 fn load_params(view: View, segments: &[Segment], column: usize, strips: usize, params: &mut [Params]) {
-    for (segment, params) in segments.iter().zip(params) {
-        let (scales, _) = params.scales.as_chunks_mut::<TILE_COLUMNS>();
-        let (zeros, _) = params.zeros.as_chunks_mut::<TILE_COLUMNS>();
-        for (column, (scales, zeros)) in (column..column + strips).zip(scales.iter_mut().zip(zeros)) {
-            view.scales(column, segment.scale_row, scales);
-            view.zeros(column, segment.scale_row, zeros);
+    for strip in 0..strips {
+        for (segment, params) in segments.iter().zip(&mut *params) {
+            let scales = &mut params.scales.as_chunks_mut::<TILE_COLUMNS>().0[strip];
+            view.scales(column + strip, segment.scale_row, scales);
+            let zeros = &mut params.zeros.as_chunks_mut::<TILE_COLUMNS>().0[strip];
+            view.zeros(column + strip, segment.scale_row, zeros);
         }
     }
 }

@@ -14,21 +14,30 @@ use super::{Columns, Rows, Segment, Tile};
 use crate::packed::{layout::QUADS, widen::Quads};
 
 /// Adds the products of up to 4 rows and a strip of 16 columns to a tile.
-pub(super) fn block(quads: &[Quads], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
+pub(super) fn block(bits: u8, quads: &[Quads], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
     // SAFETY: the instruction set was chosen because the processor has it.
     unsafe {
-        match rows {
-            1 => block_of::<1>(quads, activations, columns, tile),
-            2 => block_of::<2>(quads, activations, columns, tile),
-            3 => block_of::<3>(quads, activations, columns, tile),
-            4 => block_of::<4>(quads, activations, columns, tile),
+        match (rows, bits) {
+            (1, 8) => block_of::<1, true>(quads, activations, columns, tile),
+            (2, 8) => block_of::<2, true>(quads, activations, columns, tile),
+            (3, 8) => block_of::<3, true>(quads, activations, columns, tile),
+            (4, 8) => block_of::<4, true>(quads, activations, columns, tile),
+            (1, _) => block_of::<1, false>(quads, activations, columns, tile),
+            (2, _) => block_of::<2, false>(quads, activations, columns, tile),
+            (3, _) => block_of::<3, false>(quads, activations, columns, tile),
+            (4, _) => block_of::<4, false>(quads, activations, columns, tile),
             _ => unreachable!("the kernel takes 1 to 4 rows, got {rows}"),
         }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn block_of<const ROWS: usize>(quads: &[Quads], activations: Rows, columns: Columns, tile: &mut Tile) {
+fn block_of<const ROWS: usize, const WIDE: bool>(
+    quads: &[Quads],
+    activations: Rows,
+    columns: Columns,
+    tile: &mut Tile,
+) {
     let segments = columns.segments.len();
     for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
         let mut dots = [[_mm256_setzero_si256(); 2]; ROWS];
@@ -45,6 +54,12 @@ fn block_of<const ROWS: usize>(quads: &[Quads], activations: Rows, columns: Colu
                     let odd = _mm256_srli_epi16(codes, 8);
                     for row in 0..ROWS {
                         let values = _mm256_set1_epi32(values[row][quad] as i32);
+                        if !WIDE {
+                            let pairs = _mm256_maddubs_epi16(codes, values);
+                            let sum = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                            dots[row][half] = _mm256_add_epi32(dots[row][half], sum);
+                            continue;
+                        }
                         let even_values = _mm256_srai_epi16(_mm256_slli_epi16(values, 8), 8);
                         let odd_values = _mm256_srai_epi16(values, 8);
                         let sum =

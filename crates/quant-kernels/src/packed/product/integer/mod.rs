@@ -28,7 +28,12 @@ use super::{
 };
 use crate::{
     BitWidth, InstructionSet,
-    packed::{grid::Grid, layout::TILE_COLUMNS, view::View, widen::Quads},
+    packed::{
+        grid::Grid,
+        layout::TILE_COLUMNS,
+        view::View,
+        widen::{Quads, source_bits},
+    },
 };
 
 /// What a kernel turns its sums into floats with.
@@ -67,7 +72,7 @@ pub(super) fn multiply(view: View, values: &[f32], rows: usize, bits: BitWidth, 
                         stream(set, view, first, activations, rows, params, &mut tile);
                     } else {
                         let quads = &scratch.quads[..strips * view.tiling().rows];
-                        block_kernel(set, quads, strips, activations, rows, params, &mut tile);
+                        block_kernel(set, view, (quads, strips), activations, rows, params, &mut tile);
                     }
                 }
                 let place = Place { row, rows, column, columns };
@@ -116,8 +121,8 @@ fn stream(
 
 fn block_kernel(
     set: InstructionSet,
-    quads: &[Quads],
-    strips: usize,
+    view: View,
+    (quads, strips): (&[Quads], usize),
     activations: Rows,
     rows: usize,
     columns: Columns,
@@ -127,7 +132,9 @@ fn block_kernel(
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512Vnni => avx512::block(quads, strips, activations, rows, columns, tile),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 | InstructionSet::Avx2 => avx2::block(quads, activations, rows, columns, tile),
+        InstructionSet::Avx512 | InstructionSet::Avx2 => {
+            avx2::block(source_bits(view.source), quads, activations, rows, columns, tile);
+        }
         _ => portable::block(quads, activations, rows, columns, tile),
     }
 }
