@@ -82,8 +82,8 @@ pub use granularity::{Granularity, GroupSize};
 pub use learned_step::{LearnedStep, LearnedStepRecord};
 pub use mapping::{LevelRange, Mapping};
 pub use packed::{
-    ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter, PackedSpec,
-    PackedTensor, PlainData, PlainFormat, PlainTensor, Product, ScaleFormat,
+    ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter,
+    PackedSpec, PackedTensor, PlainData, PlainFormat, PlainTensor, Product, ScaleFormat,
 };
 pub use params::{QuantParams, choose_params};
 pub use quantize::{dequantize, quantize};
