@@ -6,11 +6,10 @@
 //! gelu(x)     = x/2 · (1 + erf(x/√2))
 //! ```
 //!
-//! The second form of `gelu_new` is the one computed: one sigmoid with its own backward pass costs
-//! less than a tanh. Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv:1606.08415.
+//! Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv:1606.08415.
 
 use burn::tensor::{Tensor, activation};
-use quant_kernels::QuantBackend;
+use quant_kernels::{QuantBackend, gelu_tanh};
 use serde::{Deserialize, Serialize};
 
 /// Activation function, under the name `config.json` gives it in `activation_function`.
@@ -41,12 +40,7 @@ impl Activation {
     /// `[..]` in, the same shape out.
     pub fn forward<B: QuantBackend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self {
-            Self::GeluNew => {
-                let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-                let cube = x.clone() * x.clone() * x.clone();
-                let inner = (cube * 0.044_715 + x.clone()) * scale;
-                x * activation::sigmoid(inner)
-            }
+            Self::GeluNew => gelu_tanh(x),
             Self::Gelu => activation::gelu(x),
             Self::Relu => activation::relu(x),
             Self::Silu => activation::silu(x),

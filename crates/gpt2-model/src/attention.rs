@@ -9,31 +9,21 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, activation, backend::Backend, module::attention, ops::AttentionModuleOptions};
-use quant_kernels::QuantBackend;
+use quant_kernels::{HeadSplit, QuantBackend, cached_attention, causal_attention};
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
 use crate::kv_cache::LayerCache;
 
 /// Which keys a query may see.
 #[derive(Debug, Clone)]
-pub(crate) struct AttentionMask<B: Backend> {
-    /// True where hidden, `[batch or 1, 1, queries, keys]`.
-    hidden: Option<Tensor<B, 4, Bool>>,
-    /// Whether `hidden` leaves the causal part to the attention kernel.
-    causal_by_kernel: bool,
+pub(crate) enum AttentionMask<B: Backend> {
+    /// Its own and all older ones.
+    Causal,
+    /// Not those marked here, `[batch, 1, queries, keys]`.
+    Hidden(Tensor<B, 4, Bool>),
 }
 
-impl<B: QuantBackend> AttentionMask<B> {
-    /// Causal, no padding: the last query sees all keys.
-    pub(crate) fn causal(queries: usize, keys: usize, device: &B::Device) -> Self {
-        if B::ad_enabled(device) {
-            let hidden = Self::future(queries, keys, device).unsqueeze::<4>();
-            Self { hidden: Some(hidden), causal_by_kernel: false }
-        } else {
-            Self { hidden: None, causal_by_kernel: true }
-        }
-    }
-
+impl<B: Backend> AttentionMask<B> {
     /// Causal, and the keys marked in `padding` hidden.
     ///
     /// # Shapes
@@ -41,15 +31,11 @@ impl<B: QuantBackend> AttentionMask<B> {
     /// `padding`: `[batch, tokens]`, true at padding.
     pub(crate) fn causal_with_padding(padding: &Tensor<B, 2, Bool>) -> Self {
         let [batch, tokens] = padding.dims();
-        let device = padding.device();
-        let future = Self::future(tokens, tokens, &device).unsqueeze::<4>().expand([batch, 1, tokens, tokens]);
-        let padded = padding.clone().reshape([batch, 1, 1, tokens]).expand([batch, 1, tokens, tokens]);
-        Self { hidden: Some(future.bool_or(padded)), causal_by_kernel: false }
-    }
-
-    fn future(queries: usize, keys: usize, device: &B::Device) -> Tensor<B, 2, Bool> {
         // `tril_mask` is true strictly above the diagonal.
-        Tensor::<B, 2, Bool>::tril_mask([queries, keys], (keys - queries) as i64, device)
+        let future = Tensor::<B, 2, Bool>::tril_mask([tokens, tokens], 0, &padding.device());
+        let future = future.unsqueeze::<4>().expand([batch, 1, tokens, tokens]);
+        let padded = padding.clone().reshape([batch, 1, 1, tokens]).expand([batch, 1, tokens, tokens]);
+        Self::Hidden(future.bool_or(padded))
     }
 }
 
@@ -85,35 +71,42 @@ impl<B: QuantBackend> CausalSelfAttention<B> {
         cache: Option<(&mut LayerCache<B>, usize)>,
     ) -> Tensor<B, 3> {
         let [batch, tokens, d] = x.dims();
-        let width = d / self.n_head;
-        let qkv = self.c_attn.forward(x, c_attn).reshape([batch, tokens, 3 * self.n_head, width]);
-        let head = |part: usize| {
-            let heads = part * self.n_head..(part + 1) * self.n_head;
-            qkv.clone().slice([0..batch, 0..tokens, heads, 0..width]).swap_dims(1, 2)
+        let qkv = self.c_attn.forward(x, c_attn);
+        let context = match (cache, mask) {
+            (None, AttentionMask::Causal) => {
+                causal_attention(qkv, HeadSplit { heads: self.n_head, scale: self.score_scale })
+            }
+            (Some((layer, len)), _) => {
+                let [q, k, v] = self.heads(qkv);
+                let (k, v) = layer.append(len, k, v);
+                cached_attention(q, k, v, self.score_scale)
+            }
+            (None, AttentionMask::Hidden(hidden)) => {
+                let context = self.attend(self.heads(qkv), hidden);
+                context.swap_dims(1, 2).reshape([batch, tokens, d])
+            }
         };
-        let (q, mut k, mut v) = (head(0), head(1), head(2));
-        if let Some((layer, len)) = cache {
-            (k, v) = layer.append(len, k, v);
-        }
-        let context = self.attend(q, k, v, mask).swap_dims(1, 2).reshape([batch, tokens, d]);
         self.c_proj.forward(context, c_proj)
     }
 
-    fn attend(&self, q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>, mask: &AttentionMask<B>) -> Tensor<B, 4> {
+    /// Queries, keys and values `[batch, heads, tokens, width]` from `[batch, tokens, 3d]`.
+    fn heads(&self, qkv: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
+        let [batch, tokens, packed] = qkv.dims();
+        let width = packed / (3 * self.n_head);
+        let qkv = qkv.reshape([batch, tokens, 3 * self.n_head, width]);
+        [0, 1, 2].map(|part| {
+            let heads = part * self.n_head..(part + 1) * self.n_head;
+            qkv.clone().slice([0..batch, 0..tokens, heads, 0..width]).swap_dims(1, 2)
+        })
+    }
+
+    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], hidden: &Tensor<B, 4, Bool>) -> Tensor<B, 4> {
         if B::ad_enabled(&q.device()) {
-            let scores = (q * self.score_scale).matmul(k.transpose());
-            let scores = match &mask.hidden {
-                Some(hidden) => scores.mask_fill(hidden.clone(), f32::MIN),
-                None => scores,
-            };
+            let scores = (q * self.score_scale).matmul(k.transpose()).mask_fill(hidden.clone(), f32::MIN);
             activation::softmax(scores, 3).matmul(v)
         } else {
-            let options = AttentionModuleOptions {
-                scale: Some(self.score_scale),
-                is_causal: mask.causal_by_kernel,
-                ..Default::default()
-            };
-            attention(q, k, v, mask.hidden.clone(), None, options)
+            let options = AttentionModuleOptions { scale: Some(self.score_scale), ..Default::default() };
+            attention(q, k, v, Some(hidden.clone()), None, options)
         }
     }
 }

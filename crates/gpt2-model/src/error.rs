@@ -155,6 +155,9 @@ pub enum Error {
         /// Blocks of the model.
         n_layer: usize,
     },
+    /// A packed file or tensor is not what it should be.
+    #[error(transparent)]
+    Packed(#[from] quant_kernels::Error),
     /// A plan or an adapter does not fit.
     #[error(transparent)]
     Lora(#[from] switchable_lora::Error),

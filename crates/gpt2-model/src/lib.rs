@@ -12,6 +12,7 @@
 //! | `span_head`, `loss` | extractive question answering and training losses |
 //! | `kv_cache`, `generate` | one-token steps and generation |
 //! | `adapters`, `weights` | reading and writing folders |
+//! | `packed` | [`PackedForm`]: folders of packed weights, run from their codes |
 //!
 //! # Should I use this crate?
 //!
@@ -30,6 +31,7 @@ mod kv_cache;
 mod loss;
 mod mlp;
 mod model;
+mod packed;
 mod parameters;
 mod sites;
 mod span_head;
@@ -46,6 +48,7 @@ pub use kv_cache::KvCache;
 pub use loss::{next_token_loss, span_loss};
 pub use mlp::Mlp;
 pub use model::{Gpt2, ModelOptions};
+pub use packed::{PackOptions, PackedForm};
 pub use parameters::ParameterRef;
 pub use sites::{SITES_PER_BLOCK, Site, SitePlan, SubModule};
 pub use span_head::{Gpt2ForQuestionAnswering, MissingHead, SpanLogits};

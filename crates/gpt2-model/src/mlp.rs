@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use quant_kernels::QuantBackend;
-use switchable_lora::{SitePrecision, SwitchableLinear};
+use switchable_lora::{OutputFunction, SitePrecision, SwitchableLinear};
 
 use crate::Activation;
 
@@ -31,7 +31,10 @@ impl<B: QuantBackend> Mlp<B> {
     ///
     /// `x`: `[batch, tokens, d]`, the same out.
     pub(crate) fn forward(&self, x: Tensor<B, 3>, [c_fc, c_proj]: [&SitePrecision; 2]) -> Tensor<B, 3> {
-        let inner = self.activation.forward(self.c_fc.forward(x, c_fc));
+        let inner = match self.activation {
+            Activation::GeluNew => self.c_fc.forward_then(x, c_fc, OutputFunction::GeluTanh),
+            activation => activation.forward(self.c_fc.forward(x, c_fc)),
+        };
         self.c_proj.forward(inner, c_proj)
     }
 }

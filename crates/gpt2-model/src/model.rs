@@ -7,7 +7,7 @@
 //! Source: Radford et al., *Language Models are Unsupervised Multitask Learners* (GPT-2), 2019;
 //! parameter names are those of the Hugging Face model.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::{PackedTensor, QuantBackend};
 use std::ops::Range;
 use std::path::Path;
 
@@ -25,8 +25,9 @@ use crate::block::Block;
 use crate::error::at_site;
 use crate::initial::InitialWeights;
 use crate::mlp::Mlp;
+use crate::packed::packed_logits;
 use crate::parameters::{ParameterRef, norm_parameters};
-use crate::weights::{WeightSet, WeightSource, write_folder};
+use crate::weights::{Values, WeightSet, WeightSource, write_folder};
 use crate::{BitWidth, Error, Gpt2Config, KvCache, Result, Site, SitePlan, SubModule};
 
 /// How a model is built: what its linear sub-modules quantise and where quantised weights are kept.
@@ -68,6 +69,9 @@ pub struct Gpt2<B: Backend> {
     pub h: Vec<Block<B>>,
     /// Normalisation behind the last block.
     pub ln_f: LayerNorm<B>,
+    /// A packed copy of `wteᵀ` that scores of the next token are computed from.
+    #[module(skip)]
+    pub(crate) packed_head: Option<PackedTensor>,
     #[module(skip)]
     config: Gpt2Config,
 }
@@ -83,10 +87,11 @@ impl<B: QuantBackend> Gpt2<B> {
     pub fn random(config: &Gpt2Config, options: &ModelOptions, seed: u64, device: &B::Device) -> Result<Self> {
         config.check(Path::new("<config>"))?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        build(config, options, device, |name, shape| {
+        let mut values = |name: &str, shape: &[usize]| {
             let values = options.initial.values(&mut rng, config, name, shape);
             Ok(TensorData::new(values, shape.to_vec()))
-        })
+        };
+        build(config, options, device, &mut values)
     }
 
     /// Reads a Hugging Face folder: `config.json` and `model.safetensors`, or a sharded index.
@@ -124,7 +129,7 @@ impl<B: QuantBackend> Gpt2<B> {
         device: &B::Device,
     ) -> Result<Self> {
         weights.check_blocks(config)?;
-        build(config, options, device, |name, shape| weights.data(name, shape))
+        build(config, options, device, &mut |name: &str, shape: &[usize]| weights.data(name, shape))
     }
 
     /// The configuration.
@@ -196,9 +201,8 @@ impl<B: QuantBackend> Gpt2<B> {
         padding: Option<&Tensor<B, 2, Bool>>,
         plan: &SitePlan,
     ) -> Tensor<B, 3> {
-        let [_, tokens, _] = hidden.dims();
         let mask = match padding {
-            None => AttentionMask::causal(tokens, tokens, &hidden.device()),
+            None => AttentionMask::Causal,
             Some(padding) => AttentionMask::causal_with_padding(padding),
         };
         let start = blocks.start;
@@ -238,12 +242,10 @@ impl<B: QuantBackend> Gpt2<B> {
     /// When the cache has no room for the new tokens, or an adapter of the plan is missing.
     pub fn forward_cached(&self, ids: Tensor<B, 2, Int>, cache: &mut KvCache<B>, plan: &SitePlan) -> Tensor<B, 3> {
         let [batch, new] = ids.dims();
-        let device = ids.device();
-        let mask = AttentionMask::causal(new, cache.len() + new, &device);
         let positions = self.positions(cache.len(), new).unsqueeze::<3>();
         let mut hidden = self.rows(&self.wte, ids, [batch, new]) + positions;
         for (i, block) in self.h.iter().enumerate() {
-            hidden = block.forward(hidden, plan.block(i), &mask, Some(cache.layer(i)));
+            hidden = block.forward(hidden, plan.block(i), &AttentionMask::Causal, Some(cache.layer(i)));
         }
         cache.advance(new);
         self.ln_f.forward(hidden)
@@ -256,7 +258,11 @@ impl<B: QuantBackend> Gpt2<B> {
     /// `hidden`: `[batch, tokens, n_embd]`; `[batch, tokens, vocab_size]` out.
     pub fn lm_logits(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, tokens, d] = hidden.dims();
-        let logits = hidden.reshape([batch * tokens, d]).matmul(self.wte.val().transpose());
+        let hidden = hidden.reshape([batch * tokens, d]);
+        let logits = match &self.packed_head {
+            Some(head) => packed_logits(hidden, head),
+            None => hidden.matmul(self.wte.val().transpose()),
+        };
         logits.reshape([batch, tokens, self.config.vocab_size])
     }
 
@@ -379,7 +385,8 @@ impl<B: QuantBackend> Gpt2<B> {
 
     /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.
     ///
-    /// Adapters are not among them: they are saved one folder per width.
+    /// Adapters are not among them: they are saved one folder per width. Neither are weights that are
+    /// only there packed.
     pub fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
         let mut list = vec![
             ("transformer.wte.weight".to_string(), ParameterRef::Matrix(&self.wte)),
@@ -389,9 +396,10 @@ impl<B: QuantBackend> Gpt2<B> {
             let prefix = format!("transformer.h.{i}");
             let linear = |module: SubModule| {
                 let linear = block.site(module);
-                let weight = (format!("{prefix}.{module}.weight"), ParameterRef::Matrix(linear.weight_param()));
-                let bias = linear.bias_param().map(|b| (format!("{prefix}.{module}.bias"), ParameterRef::Vector(b)));
-                std::iter::once(weight).chain(bias)
+                let name = |part| format!("{prefix}.{module}.{part}");
+                let weight = linear.weight_param().map(|weight| (name("weight"), ParameterRef::Matrix(weight)));
+                let bias = linear.bias_param().map(|bias| (name("bias"), ParameterRef::Vector(bias)));
+                weight.into_iter().chain(bias)
             };
             list.extend(norm_parameters(&format!("{prefix}.ln_1"), &block.ln_1));
             list.extend(linear(SubModule::AttnCAttn));
@@ -410,62 +418,71 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// When the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        export(dir.as_ref(), &self.config, "GPT2LMHeadModel", &self.named_parameters())
+        export(dir.as_ref(), self, "GPT2LMHeadModel", &self.named_parameters())
     }
 }
 
+/// Weights that are only there packed are written as what their codes stand for.
 pub(crate) fn export<B: QuantBackend>(
     dir: &Path,
-    config: &Gpt2Config,
+    model: &Gpt2<B>,
     architecture: &str,
     parameters: &[(String, ParameterRef<'_, B>)],
 ) -> Result<()> {
-    let tensors: Vec<_> =
+    let mut tensors: Vec<_> =
         parameters.iter().map(|(name, parameter)| (name.clone(), parameter.shape(), parameter.values())).collect();
-    write_folder(dir, &tensors, &config.to_json(architecture))
+    tensors.extend(Site::all(&model.config).filter_map(|site| {
+        let weights = model.site(site).packed_weights()?.stored();
+        Some((format!("transformer.{site}.weight"), weights.shape().to_vec(), weights.dequantize()))
+    }));
+    write_folder(dir, &tensors, &model.config.to_json(architecture))
 }
 
 /// Builds a model from a source of values by Hugging Face name and shape.
-fn build<B: QuantBackend>(
+pub(crate) fn build<B: QuantBackend>(
     config: &Gpt2Config,
     options: &ModelOptions,
     device: &B::Device,
-    mut values: impl FnMut(&str, &[usize]) -> Result<TensorData>,
+    values: &mut dyn Values,
 ) -> Result<Gpt2<B>> {
     let d = config.n_embd;
     let train = options.linear.base == BasePolicy::Trainable;
     let mut table = |name: &str, rows: usize| -> Result<_> {
-        let data = values(&format!("transformer.{name}.weight"), &[rows, d])?;
+        let data = values.data(&format!("transformer.{name}.weight"), &[rows, d])?;
         Ok(Param::initialized(ParamId::new(), Tensor::from_data(data, device)).set_require_grad(train))
     };
     let wte = table("wte", config.vocab_size)?;
     let wpe = table("wpe", config.n_positions)?;
-    let norm = |values: &mut dyn FnMut(&str, &[usize]) -> Result<TensorData>, name: &str| -> Result<LayerNorm<B>> {
+    let norm = |values: &mut dyn Values, name: &str| -> Result<LayerNorm<B>> {
         let mut norm = LayerNormConfig::new(d).with_epsilon(config.layer_norm_epsilon).init(device);
         let mut vector = |part: &str| -> Result<_> {
-            let data = values(&format!("transformer.{name}.{part}"), &[d])?;
+            let data = values.data(&format!("transformer.{name}.{part}"), &[d])?;
             Ok(Param::initialized(ParamId::new(), Tensor::from_data(data, device)).set_require_grad(train))
         };
         norm.gamma = vector("weight")?;
         norm.beta = Some(vector("bias")?);
         Ok(norm)
     };
-    let linear = |values: &mut dyn FnMut(&str, &[usize]) -> Result<TensorData>, block: usize, module: SubModule| {
+    let linear = |values: &mut dyn Values, block: usize, module: SubModule| {
         let shape = module.weight_shape(config);
         let name = format!("transformer.{}", Site { block, module });
-        let weight = Tensor::from_data(values(&format!("{name}.weight"), &shape)?, device);
-        let bias = Tensor::from_data(values(&format!("{name}.bias"), &shape[1..])?, device);
-        Ok::<_, Error>(SwitchableLinear::new(weight, Some(bias), options.linear, &options.cache))
+        let bias = Some(Tensor::from_data(values.data(&format!("{name}.bias"), &shape[1..])?, device));
+        let name = format!("{name}.weight");
+        if let Some(weights) = values.packed(&name, shape)? {
+            return Ok(SwitchableLinear::from_packed(weights, bias, options.linear, &options.cache, device));
+        }
+        let weight = Tensor::from_data(values.data(&name, &shape)?, device);
+        Ok::<_, Error>(SwitchableLinear::new(weight, bias, options.linear, &options.cache))
     };
     // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.
     let mut h = Vec::new();
     for i in 0..config.n_layer {
-        let ln_1 = norm(&mut values, &format!("h.{i}.ln_1"))?;
-        let c_attn = linear(&mut values, i, SubModule::AttnCAttn)?;
-        let c_proj = linear(&mut values, i, SubModule::AttnCProj)?;
-        let ln_2 = norm(&mut values, &format!("h.{i}.ln_2"))?;
-        let c_fc = linear(&mut values, i, SubModule::MlpCFc)?;
-        let mlp_c_proj = linear(&mut values, i, SubModule::MlpCProj)?;
+        let ln_1 = norm(values, &format!("h.{i}.ln_1"))?;
+        let c_attn = linear(values, i, SubModule::AttnCAttn)?;
+        let c_proj = linear(values, i, SubModule::AttnCProj)?;
+        let ln_2 = norm(values, &format!("h.{i}.ln_2"))?;
+        let c_fc = linear(values, i, SubModule::MlpCFc)?;
+        let mlp_c_proj = linear(values, i, SubModule::MlpCProj)?;
         h.push(Block {
             ln_1,
             attn: CausalSelfAttention::new(c_attn, c_proj, config.n_head, score_scale(config, i)),
@@ -473,8 +490,8 @@ fn build<B: QuantBackend>(
             mlp: Mlp::new(c_fc, mlp_c_proj, config.activation),
         });
     }
-    let ln_f = norm(&mut values, "ln_f")?;
-    Ok(Gpt2 { wte, wpe, h, ln_f, config: config.clone() })
+    let ln_f = norm(values, "ln_f")?;
+    Ok(Gpt2 { wte, wpe, h, ln_f, packed_head: None, config: config.clone() })
 }
 
 fn score_scale(config: &Gpt2Config, block: usize) -> f64 {

@@ -180,6 +180,14 @@ impl SitePlan {
         self
     }
 
+    /// The plan with no adapter anywhere.
+    pub fn without_adapters(mut self) -> Self {
+        for precision in self.blocks.iter_mut().flatten() {
+            *precision = precision.without_adapter();
+        }
+        self
+    }
+
     /// The four precisions of a block, in the order of [`SubModule::ALL`].
     ///
     /// # Panics

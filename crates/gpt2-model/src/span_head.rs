@@ -69,7 +69,7 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
         Self::with_head(transformer, weight, TensorData::new(vec![0.0f32; 2], vec![2]), device)
     }
 
-    fn with_head(transformer: Gpt2<B>, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
+    pub(crate) fn with_head(transformer: Gpt2<B>, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
         Self {
             transformer,
             weight: Param::initialized(ParamId::new(), Tensor::from_data(weight, device).require_grad()),
@@ -187,6 +187,6 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     ///
     /// When the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        export(dir.as_ref(), self.config(), "GPT2ForQuestionAnswering", &self.named_parameters())
+        export(dir.as_ref(), &self.transformer, "GPT2ForQuestionAnswering", &self.named_parameters())
     }
 }

@@ -20,17 +20,21 @@
 //! | integer levels, and back | [`quantize`], [`dequantize`] |
 //! | values as the quantised tensor would have them, with a gradient | [`fake_quantize`], [`GradientRule`] |
 //! | a scale that is trained (LSQ) | [`LearnedStep`] |
+//! | what stands between quantised products | [`gelu_tanh`], [`causal_attention`], [`cached_attention`] |
 //! | what quantisation cost | [`Distortion`] |
+//! | kernels of a backend, and what they must equal | [`QuantBackend`], [`reference`] |
 //! | weights that stay packed at 2 to 8 bits | [`PackedTensor`]; at every width from one copy: [`NestedTensor`] |
-//! | products with packed weights on the CPU | [`PackedTensor::matmul`], [`Product`], [`Epilogue`] |
+//! | products with packed weights | [`PackedTensor::matmul`] on slices, [`packed_linear`] on tensors |
 //! | files of packed weights | [`PackedFileWriter`], [`PackedFile`] |
 //!
 //! # Should I use this crate?
 //!
-//! Yes, to study or train quantised networks on burn: everything here is made of plain tensor
-//! operations, runs on every backend, and gives the same bits on all of those whose division and
-//! rounding follow IEEE 754. No, if all you need is burn's own quantised storage for inference at
-//! 8 or 4 bits: `burn::tensor::quantization` has that.
+//! Yes, to study, train or run quantised networks on burn. Everything that is computed on tensors
+//! has a form in plain tensor operations, which runs on every backend and gives the same bits on all
+//! of those whose division and rounding follow IEEE 754; burn's CPU and GPU backends have kernels
+//! behind the cargo features of their names. Packed weights and their products need no tensor at
+//! all. No, if all you need is burn's own quantised storage for inference at 8 or 4 bits:
+//! `burn::tensor::quantization` has that.
 //!
 //! # Weights and activations
 //!
@@ -57,6 +61,7 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
+mod attention;
 mod backends;
 mod bit_width;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -66,10 +71,12 @@ mod cpu;
 mod distortion;
 mod error;
 mod fake_quantize;
+mod gelu;
 mod granularity;
 mod learned_step;
 mod mapping;
 mod packed;
+mod packed_linear;
 mod params;
 mod quant_backend;
 mod quantize;
@@ -79,11 +86,13 @@ pub mod reference;
 mod spec;
 mod text_form;
 
+pub use attention::{HeadSplit, cached_attention, causal_attention};
 pub use bit_width::BitWidth;
 pub use cpu::InstructionSet;
 pub use distortion::Distortion;
 pub use error::{Error, Result};
 pub use fake_quantize::{GradientRule, fake_quantize};
+pub use gelu::gelu_tanh;
 pub use granularity::{Granularity, GroupSize};
 pub use learned_step::{LearnedStep, LearnedStepRecord};
 pub use mapping::{LevelRange, Mapping};
@@ -91,6 +100,7 @@ pub use packed::{
     ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter,
     PackedSpec, PackedTensor, PlainData, PlainFormat, PlainTensor, Product, ScaleFormat,
 };
+pub use packed_linear::{LinearTerms, PackedOperand, packed_linear};
 pub use params::{QuantParams, choose_params};
 pub use quant_backend::{PrimitiveParams, QuantAutodiffBackend, QuantBackend};
 pub use quantize::{dequantize, quantize};

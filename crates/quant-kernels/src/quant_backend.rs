@@ -11,7 +11,7 @@ use burn::tensor::{
     ops::FloatTensor,
 };
 
-use crate::{Quantizer, reference};
+use crate::{ActivationBits, HeadSplit, LinearTerms, PackedOperand, Quantizer, packed_linear, reference};
 
 /// A backend of burn with the operations of this crate.
 ///
@@ -76,6 +76,75 @@ pub trait QuantBackend: Backend {
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
         reference::pass_inside_primitive(x, params, gradient, quantizer)
+    }
+
+    /// [`packed_linear`](crate::packed_linear).
+    ///
+    /// # Shapes
+    ///
+    /// - `x` `[rows, d_in]`, output `[rows, d_out]`
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        weight: PackedOperand<'_>,
+        activations: ActivationBits,
+        terms: LinearTerms<Self>,
+    ) -> FloatTensor<Self> {
+        packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+    }
+
+    /// [`gelu_tanh`](crate::gelu_tanh).
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: any
+    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::gelu_tanh_primitive::<Self>(x)
+    }
+
+    /// The gradient of GELU's input from that of its output.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`, `gradient` and output: the same
+    fn gelu_tanh_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::gelu_tanh_backward_primitive::<Self>(x, gradient)
+    }
+
+    /// [`causal_attention`](crate::causal_attention).
+    ///
+    /// # Shapes
+    ///
+    /// - `qkv` `[batch, tokens, 3 · d]`, output `[batch, tokens, d]`
+    fn causal_attention(qkv: FloatTensor<Self>, split: HeadSplit) -> FloatTensor<Self> {
+        reference::causal_attention_primitive::<Self>(qkv, split)
+    }
+
+    /// The gradient of attention's input from that of its output.
+    ///
+    /// # Shapes
+    ///
+    /// - `qkv` and output `[batch, tokens, 3 · d]`, `gradient` `[batch, tokens, d]`
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        split: HeadSplit,
+    ) -> FloatTensor<Self> {
+        reference::causal_attention_backward_primitive::<Self>(qkv, gradient, split)
+    }
+
+    /// [`cached_attention`](crate::cached_attention).
+    ///
+    /// # Shapes
+    ///
+    /// - `q` `[batch, heads, new, width]`, `k` and `v` `[batch, heads, old + new, width]`
+    /// - output `[batch, new, heads · width]`
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        reference::cached_attention_primitive::<Self>(q, k, v, scale)
     }
 }
 

@@ -20,10 +20,15 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
-use burn::tensor::{Shape, Tensor, TensorMetadata, backend::Backend, ops::FloatTensor};
+use burn::tensor::{
+    Bool, Shape, Tensor, TensorMetadata, TensorPrimitive, activation,
+    backend::Backend,
+    module::attention,
+    ops::{AttentionModuleOptions, FloatTensor},
+};
 
 use crate::{
-    BitWidth, GradientRule, Mapping, PrimitiveParams, QuantParams, QuantSpec, Quantizer, Result,
+    BitWidth, GradientRule, HeadSplit, Mapping, PrimitiveParams, QuantParams, QuantSpec, Quantizer, Result,
     blocks::{broadcastable, reduce_blocks},
     quant_backend::{as_matrices, with_shape_of},
     quantize::{clamp_to, restore, to_levels},
@@ -145,4 +150,86 @@ fn fit<B: Backend>(
     let fit =
         |param: &FloatTensor<B>| broadcastable(as_matrices::<B>(param.clone()), quantizer.spec().granularity, dims);
     (fit(&params.scale), params.zero_point.as_ref().map(fit))
+}
+
+pub(crate) fn gelu_tanh_primitive<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let x = as_matrices::<B>(x);
+    let gate = activation::sigmoid(gelu_argument(x.clone()));
+    with_shape_of(x * gate, shape)
+}
+
+pub(crate) fn gelu_tanh_backward_primitive<B: Backend>(x: FloatTensor<B>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let (x, gradient) = (as_matrices::<B>(x), as_matrices::<B>(gradient));
+    let gate = activation::sigmoid(gelu_argument(x.clone()));
+    let slope = (x.clone() * x.clone() * (3.0 * GELU_CUBIC) + 1.0) * gelu_scale();
+    let rising = gate.clone() * (gate.clone().neg() + 1.0);
+    with_shape_of((gate + x * rising * slope) * gradient, shape)
+}
+
+const GELU_CUBIC: f64 = 0.044_715;
+
+fn gelu_scale() -> f64 {
+    2.0 * (2.0 / std::f64::consts::PI).sqrt()
+}
+
+fn gelu_argument<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    let cube = x.clone() * x.clone() * x.clone();
+    (cube * GELU_CUBIC + x) * gelu_scale()
+}
+
+/// Queries, keys and values `[batch, heads, tokens, width]`.
+fn split_heads<B: Backend>(qkv: FloatTensor<B>, split: HeadSplit) -> [Tensor<B, 4>; 3] {
+    let qkv = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(qkv));
+    let [batch, tokens, packed] = qkv.dims();
+    let width = packed / (3 * split.heads);
+    let qkv = qkv.reshape([batch, tokens, 3 * split.heads, width]);
+    [0, 1, 2].map(|part| {
+        let heads = part * split.heads..(part + 1) * split.heads;
+        qkv.clone().slice([0..batch, 0..tokens, heads, 0..width]).swap_dims(1, 2)
+    })
+}
+
+/// `[batch, heads, tokens, width]` to `[batch, tokens, heads · width]`.
+fn join_heads<B: Backend>(x: Tensor<B, 4>) -> FloatTensor<B> {
+    let [batch, heads, tokens, width] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, tokens, heads * width]).into_primitive().tensor()
+}
+
+pub(crate) fn causal_attention_primitive<B: Backend>(qkv: FloatTensor<B>, split: HeadSplit) -> FloatTensor<B> {
+    let [q, k, v] = split_heads::<B>(qkv, split);
+    let options = AttentionModuleOptions { scale: Some(split.scale), is_causal: true, ..Default::default() };
+    join_heads(attention(q, k, v, None, None, options))
+}
+
+pub(crate) fn cached_attention_primitive<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    let [q, k, v] = [q, k, v].map(|x| Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(x)));
+    let options = AttentionModuleOptions { scale: Some(scale), is_causal: true, ..Default::default() };
+    join_heads(attention(q, k, v, None, None, options))
+}
+
+pub(crate) fn causal_attention_backward_primitive<B: Backend>(
+    qkv: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    split: HeadSplit,
+) -> FloatTensor<B> {
+    let [q, k, v] = split_heads::<B>(qkv, split);
+    let [batch, heads, tokens, width] = q.dims();
+    let gradient = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(gradient));
+    let gradient = gradient.reshape([batch, tokens, heads, width]).swap_dims(1, 2);
+    let hidden = Tensor::<B, 2, Bool>::tril_mask([tokens, tokens], 0, &q.device()).unsqueeze::<4>();
+    let scores = (q.clone() * split.scale).matmul(k.clone().transpose()).mask_fill(hidden, f32::MIN);
+    let p = activation::softmax(scores, 3);
+    let dp = gradient.clone().matmul(v.transpose());
+    let mean = (p.clone() * dp.clone()).sum_dim(3);
+    let ds = p.clone() * (dp - mean) * split.scale;
+    let parts = [ds.clone().matmul(k), ds.transpose().matmul(q), p.transpose().matmul(gradient)];
+    let parts = parts.map(|part| part.swap_dims(1, 2).reshape([batch, tokens, heads * width]));
+    Tensor::cat(parts.to_vec(), 2).into_primitive().tensor()
 }

@@ -6,13 +6,13 @@ use burn::{
         ModuleVisitor, Param,
     },
     tensor::{
-        Tensor,
+        Tensor, TensorData,
         backend::{AutodiffBackend, Backend},
     },
 };
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, Result, fake_quantize};
+use quant_kernels::{BitWidth, GradientRule, PackedTensor, QuantBackend, QuantSpec, ScaleFormat, fake_quantize};
 
-use crate::{BasePolicy, QuantizedCache, quantized_cache::CacheSlot};
+use crate::{BasePolicy, PackedWeights, QuantizedCache, Result, pack_weight, quantized_cache::CacheSlot};
 
 /// The weight and bias that all widths of a layer share, and the weight's quantised forms.
 ///
@@ -20,10 +20,17 @@ use crate::{BasePolicy, QuantizedCache, quantized_cache::CacheSlot};
 /// a move to another device) also drops the quantised forms.
 #[derive(Debug, Clone)]
 pub struct BaseWeights<B: Backend> {
-    weight: Param<Tensor<B, 2>>,
+    weight: Weight<B>,
     bias: Option<Param<Tensor<B, 1>>>,
     policy: BasePolicy,
     slot: CacheSlot,
+}
+
+/// How the weight is held.
+#[derive(Debug, Clone)]
+enum Weight<B: Backend> {
+    Float(Param<Tensor<B, 2>>),
+    Packed { weights: PackedWeights, device: B::Device },
 }
 
 impl<B: Backend> BaseWeights<B> {
@@ -46,13 +53,62 @@ impl<B: Backend> BaseWeights<B> {
             let [got] = bias.dims();
             assert_eq!(got, d_out, "a bias of {got} elements does not fit a weight of shape [{d_in}, {d_out}]");
         }
-        let weights = Self { weight: parameter(weight), bias: bias.map(parameter), policy, slot: cache.slot() };
-        weights.with_policy(policy)
+        let weight = Weight::Float(parameter(weight));
+        Self { weight, bias: bias.map(parameter), policy, slot: cache.slot() }.with_policy(policy)
     }
 
-    /// The weight, `[d_in, d_out]`.
-    pub fn weight(&self) -> &Param<Tensor<B, 2>> {
-        &self.weight
+    /// A weight that is only there packed, and a bias. Neither is trained.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes disagree.
+    pub(crate) fn packed(
+        weights: PackedWeights,
+        bias: Option<Tensor<B, 1>>,
+        cache: &QuantizedCache,
+        device: &B::Device,
+    ) -> Self {
+        let [d_in, d_out] = weights.shape();
+        if let Some(bias) = &bias {
+            let [got] = bias.dims();
+            assert_eq!(got, d_out, "a bias of {got} elements does not fit a weight of shape [{d_in}, {d_out}]");
+        }
+        let weight = Weight::Packed { weights, device: device.clone() };
+        Self { weight, bias: bias.map(parameter), policy: BasePolicy::Frozen, slot: cache.slot() }
+    }
+
+    /// The weight in floats, `[d_in, d_out]`; `None` where it is only there packed.
+    pub fn weight(&self) -> Option<&Param<Tensor<B, 2>>> {
+        match &self.weight {
+            Weight::Float(weight) => Some(weight),
+            Weight::Packed { .. } => None,
+        }
+    }
+
+    /// The weight, where it is only there packed.
+    pub fn packed_weights(&self) -> Option<&PackedWeights> {
+        match &self.weight {
+            Weight::Float(_) => None,
+            Weight::Packed { weights, .. } => Some(weights),
+        }
+    }
+
+    /// `[d_in, d_out]`.
+    pub fn shape(&self) -> [usize; 2] {
+        match &self.weight {
+            Weight::Float(weight) => weight.dims(),
+            Weight::Packed { weights, .. } => weights.shape(),
+        }
+    }
+
+    /// The best there is of the weight in floats: itself, or what its codes stand for.
+    pub(crate) fn float(&self) -> Tensor<B, 2> {
+        match &self.weight {
+            Weight::Float(weight) => weight.val(),
+            Weight::Packed { weights, device } => {
+                Tensor::from_data(TensorData::new(weights.stored().dequantize(), weights.shape()), device)
+            }
+        }
     }
 
     /// The bias, `[d_out]`.
@@ -67,13 +123,13 @@ impl<B: Backend> BaseWeights<B> {
 
     /// The same values, trained or not.
     pub(crate) fn with_policy(self, policy: BasePolicy) -> Self {
+        let (weight, policy) = match self.weight {
+            Weight::Float(weight) => (Weight::Float(weight.set_require_grad(policy == BasePolicy::Trainable)), policy),
+            // Codes cannot be trained.
+            packed @ Weight::Packed { .. } => (packed, BasePolicy::Frozen),
+        };
         let trained = policy == BasePolicy::Trainable;
-        Self {
-            weight: self.weight.set_require_grad(trained),
-            bias: self.bias.map(|bias| bias.set_require_grad(trained)),
-            policy,
-            slot: self.slot,
-        }
+        Self { weight, bias: self.bias.map(|bias| bias.set_require_grad(trained)), policy, slot: self.slot }
     }
 
     /// Other values under the same policy and cache.
@@ -81,18 +137,24 @@ impl<B: Backend> BaseWeights<B> {
         Self::new(weight, bias, self.policy, self.slot.cache())
     }
 
-    /// The weight at `bits`: kept from an earlier call unless the weight is being trained.
+    /// The weight at `bits` in floats: kept from an earlier call unless the weight is being trained.
     pub(crate) fn at(&self, bits: BitWidth, spec: &QuantSpec, gradient: GradientRule) -> Result<Tensor<B, 2>>
     where
         B: QuantBackend,
     {
+        let weight = match &self.weight {
+            Weight::Float(weight) => weight.val(),
+            Weight::Packed { weights, device } => {
+                let values = weights.at(bits)?.dequantize();
+                return Ok(Tensor::from_data(TensorData::new(values, weights.shape()), device));
+            }
+        };
         spec.check(bits, 2)?;
-        let weight = self.weight.val();
         if bits.is_full() {
             return Ok(weight);
         }
         if self.is_trained(&weight.device()) {
-            return fake_quantize(weight, bits, spec, gradient);
+            return Ok(fake_quantize(weight, bits, spec, gradient)?);
         }
         if let Some(kept) = self.slot.get(bits, *spec) {
             return Ok(kept);
@@ -102,9 +164,32 @@ impl<B: Backend> BaseWeights<B> {
         Ok(quantized)
     }
 
+    /// The codes of a float weight at `bits`, kept from an earlier call; `None` where they cannot be
+    /// packed.
+    pub(crate) fn codes_at(&self, bits: BitWidth, spec: &QuantSpec) -> Option<PackedTensor>
+    where
+        B: QuantBackend,
+    {
+        let weight = self.weight()?;
+        if let Some(kept) = self.slot.get(bits, *spec) {
+            return Some(kept);
+        }
+        let packed = pack_weight(&weight.val(), bits, spec, ScaleFormat::F32).ok()?;
+        self.slot.keep(bits, *spec, &packed);
+        Some(packed)
+    }
+
+    /// Checks that there is a form of the weight at `bits`.
+    pub(crate) fn check(&self, bits: BitWidth, spec: &QuantSpec) -> Result<()> {
+        match self.packed_weights() {
+            Some(weights) => weights.at(bits).map(|_| ()),
+            None => Ok(spec.check(bits, 2)?),
+        }
+    }
+
     /// Whether the form at `bits` is kept.
     pub(crate) fn keeps(&self, bits: BitWidth, spec: &QuantSpec) -> bool {
-        self.slot.has::<B>(bits, *spec)
+        self.slot.has::<Tensor<B, 2>>(bits, *spec) || self.slot.has::<PackedTensor>(bits, *spec)
     }
 
     /// Drops the quantised forms.
@@ -134,17 +219,38 @@ fn is_same<B: Backend>(a: &Tensor<B, 2>, b: &Tensor<B, 2>) -> bool {
 
 const CONTAINER: &str = "Struct:BaseWeights";
 
+impl<B: Backend> Weight<B> {
+    /// The weight with its float form changed.
+    fn map_float(self, change: impl FnOnce(Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>>) -> Self {
+        match self {
+            Self::Float(weight) => Self::Float(change(weight)),
+            packed @ Self::Packed { .. } => packed,
+        }
+    }
+
+    fn moved(self, device: &B::Device, move_float: impl FnOnce(Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>>) -> Self {
+        match self {
+            Self::Float(weight) => Self::Float(move_float(weight)),
+            Self::Packed { weights, .. } => Self::Packed { weights, device: device.clone() },
+        }
+    }
+}
+
 impl<B: Backend> Module<B> for BaseWeights<B> {
-    type Record = (Param<Tensor<B, 2>>, Option<Param<Tensor<B, 1>>>);
+    /// Packed weights are not recorded.
+    type Record = (Option<Param<Tensor<B, 2>>>, Option<Param<Tensor<B, 1>>>);
 
     fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
-        let devices = self.weight.collect_devices(devices);
+        let devices = match &self.weight {
+            Weight::Float(weight) => weight.collect_devices(devices),
+            Weight::Packed { .. } => devices,
+        };
         Module::<B>::collect_devices(&self.bias, devices)
     }
 
     fn fork(self, device: &B::Device) -> Self {
         Self {
-            weight: self.weight.fork(device),
+            weight: self.weight.moved(device, |weight| weight.fork(device)),
             bias: self.bias.fork(device),
             policy: self.policy,
             slot: self.slot.renewed(),
@@ -153,7 +259,7 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
 
     fn to_device(self, device: &B::Device) -> Self {
         Self {
-            weight: Module::to_device(self.weight, device),
+            weight: self.weight.moved(device, |weight| Module::to_device(weight, device)),
             bias: Module::<B>::to_device(self.bias, device),
             policy: self.policy,
             slot: self.slot.renewed(),
@@ -161,26 +267,35 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
     }
 
     fn visit<Visitor: ModuleVisitor<B>>(&self, visitor: &mut Visitor) {
-        visitor.enter_module("weight", CONTAINER);
-        self.weight.visit(visitor);
-        visitor.exit_module("weight", CONTAINER);
+        if let Weight::Float(weight) = &self.weight {
+            visitor.enter_module("weight", CONTAINER);
+            weight.visit(visitor);
+            visitor.exit_module("weight", CONTAINER);
+        }
         visitor.enter_module("bias", CONTAINER);
         self.bias.visit(visitor);
         visitor.exit_module("bias", CONTAINER);
     }
 
     fn map<Mapper: ModuleMapper<B>>(self, mapper: &mut Mapper) -> Self {
-        let kept_for = (!self.slot.is_empty()).then(|| self.weight.val().set_require_grad(false));
-        mapper.enter_module("weight", CONTAINER);
-        let weight = Module::map(self.weight, mapper);
-        mapper.exit_module("weight", CONTAINER);
+        let float = |weight: &Weight<B>| match weight {
+            Weight::Float(weight) => Some(weight.val().set_require_grad(false)),
+            Weight::Packed { .. } => None,
+        };
+        let kept_for = if self.slot.is_empty() { None } else { float(&self.weight) };
+        let weight = self.weight.map_float(|weight| {
+            mapper.enter_module("weight", CONTAINER);
+            let weight = Module::map(weight, mapper);
+            mapper.exit_module("weight", CONTAINER);
+            weight
+        });
         mapper.enter_module("bias", CONTAINER);
         let bias = Module::<B>::map(self.bias, mapper);
         mapper.exit_module("bias", CONTAINER);
         // Every training step maps every parameter, mostly to itself: only a frozen weight that did
         // change gives up its quantised forms.
-        let slot = match kept_for {
-            Some(before) if !is_same(&before, &weight.val().set_require_grad(false)) => self.slot.renewed(),
+        let slot = match (kept_for, float(&weight)) {
+            (Some(before), Some(after)) if !is_same(&before, &after) => self.slot.renewed(),
             _ => self.slot,
         };
         Self { weight, bias, policy: self.policy, slot }
@@ -188,7 +303,10 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
 
     fn load_record(self, (weight, bias): Self::Record) -> Self {
         Self {
-            weight: self.weight.load_record(weight),
+            weight: match weight {
+                Some(record) => self.weight.map_float(|weight| weight.load_record(record)),
+                None => self.weight,
+            },
             bias: Module::<B>::load_record(self.bias, bias),
             policy: self.policy,
             slot: self.slot.renewed(),
@@ -196,7 +314,11 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
     }
 
     fn into_record(self) -> Self::Record {
-        (self.weight.into_record(), Module::<B>::into_record(self.bias))
+        let weight = match self.weight {
+            Weight::Float(weight) => Some(weight.into_record()),
+            Weight::Packed { .. } => None,
+        };
+        (weight, Module::<B>::into_record(self.bias))
     }
 }
 
@@ -205,7 +327,12 @@ impl<B: AutodiffBackend> AutodiffModule<B> for BaseWeights<B> {
 
     fn valid(&self) -> Self::InnerModule {
         BaseWeights {
-            weight: self.weight.valid(),
+            weight: match &self.weight {
+                Weight::Float(weight) => Weight::Float(weight.valid()),
+                Weight::Packed { weights, device } => {
+                    Weight::Packed { weights: weights.clone(), device: device.clone() }
+                }
+            },
             bias: self.bias.valid(),
             policy: self.policy,
             slot: self.slot.clone(),
@@ -214,7 +341,10 @@ impl<B: AutodiffBackend> AutodiffModule<B> for BaseWeights<B> {
 
     fn from_inner(module: Self::InnerModule) -> Self {
         let weights = Self {
-            weight: AutodiffModule::from_inner(module.weight),
+            weight: match module.weight {
+                Weight::Float(weight) => Weight::Float(AutodiffModule::from_inner(weight)),
+                Weight::Packed { weights, device } => Weight::Packed { weights, device },
+            },
             bias: AutodiffModule::from_inner(module.bias),
             policy: module.policy,
             slot: module.slot,
@@ -229,12 +359,12 @@ impl<B: AutodiffBackend> HasAutodiffModule<B> for BaseWeights<B::InnerBackend> {
 
 impl<B: Backend> ModuleDisplayDefault for BaseWeights<B> {
     fn content(&self, content: Content) -> Option<Content> {
-        content
-            .set_top_level_type("BaseWeights")
-            .add("weight", &self.weight)
-            .add("bias", &self.bias)
-            .add_debug_attribute("policy", &self.policy)
-            .optional()
+        let content = content.set_top_level_type("BaseWeights");
+        let content = match &self.weight {
+            Weight::Float(weight) => content.add("weight", weight),
+            Weight::Packed { weights, .. } => content.add_debug_attribute("packed", &weights.stored().spec()),
+        };
+        content.add("bias", &self.bias).add_debug_attribute("policy", &self.policy).optional()
     }
 }
 

@@ -70,6 +70,14 @@ pub enum Error {
         /// The widths of the bank.
         available: Vec<BitWidth>,
     },
+    /// Packed weights were asked for at a width that they do not have.
+    #[error("the weights are packed and have no form at {bits} bits, available: {}", WidthList(available))]
+    PackedWidth {
+        /// The width asked for.
+        bits: BitWidth,
+        /// The widths that the codes give.
+        available: Vec<BitWidth>,
+    },
     /// An adapter of rank 0.
     #[error("rank 0 adapts nothing, expected at least 1")]
     Rank,

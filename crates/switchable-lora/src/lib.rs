@@ -19,6 +19,7 @@
 //! | what every layer of a model computes with | [`PrecisionPlan`] |
 //! | adapters | [`LoraConfig`], [`LoraInit`], [`LoraAdapterPair`], [`LoraBank`] |
 //! | memory for quantised weights, under a cap | [`QuantizedCache`] |
+//! | weights that are only there packed | [`PackedWeights`], [`pack_weight`], [`Execution`] |
 //! | adapters on disk, in PEFT's layout | [`save_peft`], [`load_peft`] |
 //!
 //! # Should I use this crate?
@@ -62,6 +63,7 @@ mod linear_settings;
 mod lora_bank;
 mod lora_config;
 mod low_rank;
+mod packed_weights;
 mod peft;
 mod precision_plan;
 mod quantized_cache;
@@ -71,13 +73,15 @@ mod switchable_linear;
 pub use adapter_pair::{LoraAdapterPair, LoraAdapterPairRecord};
 pub use base_weights::BaseWeights;
 pub use error::{Error, Result};
-pub use linear_settings::{BasePolicy, LinearSettings, Placement};
+pub use linear_settings::{BasePolicy, Execution, LinearSettings, Placement};
 pub use lora_bank::{LoraBank, LoraBankRecord};
 pub use lora_config::{LoraConfig, LoraInit};
+pub use packed_weights::{PackedWeights, pack_weight};
 pub use peft::{PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::{
-    BitWidth, GradientRule, Granularity, Mapping, Percentile, QuantBackend, QuantSpec, RangeEstimator,
+    BitWidth, GradientRule, Granularity, Mapping, OutputFunction, PackedTensor, Percentile, QuantBackend, QuantSpec,
+    RangeEstimator, ScaleFormat,
 };
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::SitePrecision;

@@ -27,6 +27,20 @@ pub enum BasePolicy {
     Trainable,
 }
 
+/// How a quantised weight is held and multiplied while no gradients are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execution {
+    /// As floats that were rounded to the levels of their width: the same bits on every backend.
+    #[default]
+    FakeQuantized,
+    /// As codes of 2 to 8 bits, multiplied as they are: less memory, and faster. Sums are rounded in
+    /// another order. It needs residual placement and activations that are quantised as
+    /// [`QuantSpec::PER_TOKEN`] says, or not at all; where a width, a granularity or a weight cannot
+    /// be packed, the layer computes as with `FakeQuantized`.
+    Packed,
+}
+
 /// The settings of a layer that do not change from call to call.
 ///
 /// | setting | default |
@@ -36,6 +50,7 @@ pub enum BasePolicy {
 /// | `placement` | residual |
 /// | `base` | frozen |
 /// | `gradient` | identity |
+/// | `execution` | fake-quantised |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearSettings {
@@ -49,6 +64,8 @@ pub struct LinearSettings {
     pub base: BasePolicy,
     /// What quantisation does to gradients.
     pub gradient: GradientRule,
+    /// How quantised weights are held and multiplied.
+    pub execution: Execution,
 }
 
 impl Default for LinearSettings {
@@ -59,6 +76,7 @@ impl Default for LinearSettings {
             placement: Placement::default(),
             base: BasePolicy::default(),
             gradient: GradientRule::default(),
+            execution: Execution::default(),
         }
     }
 }

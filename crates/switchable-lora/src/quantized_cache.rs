@@ -11,7 +11,7 @@ use std::{
 };
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::{BitWidth, QuantSpec};
+use quant_kernels::{BitWidth, PackedTensor, QuantSpec};
 
 /// Quantised weights shared by all layers of a model, the least recently used dropped first.
 ///
@@ -43,18 +43,36 @@ struct Kept {
     uses: u64,
 }
 
-/// One quantised form of one layer's weight. Layers on several backends may share a slot: a model
-/// and its validation copy.
+/// One quantised form of one layer's weight: a tensor of some backend, as a model and its validation
+/// copy share a slot, or packed codes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     slot: u64,
-    backend: TypeId,
+    form: TypeId,
     bits: BitWidth,
     spec: QuantSpec,
 }
 
+/// What a quantised weight is kept as.
+pub(crate) trait Form: Any + Clone + Send {
+    /// The bytes that it occupies.
+    fn bytes(&self) -> usize;
+}
+
+impl<B: Backend> Form for Tensor<B, 2> {
+    fn bytes(&self) -> usize {
+        self.shape().num_elements() * self.dtype().size()
+    }
+}
+
+impl Form for PackedTensor {
+    fn bytes(&self) -> usize {
+        PackedTensor::bytes(self)
+    }
+}
+
 struct Weight {
-    tensor: Box<dyn Any + Send>,
+    form: Box<dyn Any + Send>,
     bytes: usize,
     last_use: u64,
 }
@@ -110,23 +128,23 @@ impl QuantizedCache {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get<B: Backend>(&self, key: &Key) -> Option<Tensor<B, 2>> {
+    fn get<T: Form>(&self, key: &Key) -> Option<T> {
         let mut kept = self.kept();
         kept.uses += 1;
         let now = kept.uses;
         let weight = kept.weights.get_mut(key)?;
         weight.last_use = now;
-        weight.tensor.downcast_ref::<Tensor<B, 2>>().cloned()
+        weight.form.downcast_ref::<T>().cloned()
     }
 
-    fn insert<B: Backend>(&self, key: Key, tensor: Tensor<B, 2>) {
-        let bytes = tensor.shape().num_elements() * tensor.dtype().size();
+    fn insert<T: Form>(&self, key: Key, form: T) {
+        let bytes = form.bytes();
         if bytes > self.shared.cap_bytes {
             return;
         }
         let mut kept = self.kept();
         kept.uses += 1;
-        let weight = Weight { tensor: Box::new(tensor), bytes, last_use: kept.uses };
+        let weight = Weight { form: Box::new(form), bytes, last_use: kept.uses };
         kept.remove(&key);
         while kept.used_bytes + bytes > self.shared.cap_bytes {
             let oldest = kept.weights.iter().min_by_key(|(_, weight)| weight.last_use);
@@ -189,22 +207,22 @@ struct SlotOwner {
 
 impl CacheSlot {
     /// The kept form of the weight at `bits`, if any.
-    pub(crate) fn get<B: Backend>(&self, bits: BitWidth, spec: QuantSpec) -> Option<Tensor<B, 2>> {
-        self.owner.cache.get(&self.key::<B>(bits, spec))
+    pub(crate) fn get<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> Option<T> {
+        self.owner.cache.get(&self.key::<T>(bits, spec))
     }
 
     /// Keeps a form of the weight, as far as the cap allows.
-    pub(crate) fn keep<B: Backend>(&self, bits: BitWidth, spec: QuantSpec, weight: &Tensor<B, 2>) {
-        self.owner.cache.insert(self.key::<B>(bits, spec), weight.clone());
+    pub(crate) fn keep<T: Form>(&self, bits: BitWidth, spec: QuantSpec, form: &T) {
+        self.owner.cache.insert(self.key::<T>(bits, spec), form.clone());
     }
 
     /// Whether a form is kept. Asking is not a use.
-    pub(crate) fn has<B: Backend>(&self, bits: BitWidth, spec: QuantSpec) -> bool {
-        self.owner.cache.kept().weights.contains_key(&self.key::<B>(bits, spec))
+    pub(crate) fn has<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> bool {
+        self.owner.cache.kept().weights.contains_key(&self.key::<T>(bits, spec))
     }
 
-    fn key<B: Backend>(&self, bits: BitWidth, spec: QuantSpec) -> Key {
-        Key { slot: self.owner.id, backend: TypeId::of::<B>(), bits, spec }
+    fn key<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> Key {
+        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec }
     }
 
     /// The cache that the slot is in.

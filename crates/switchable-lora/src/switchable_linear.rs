@@ -13,11 +13,14 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
 };
-use quant_kernels::{GradientRule, QuantBackend, QuantSpec, fake_quantize};
+use quant_kernels::{
+    ActivationBits, GradientRule, LinearTerms, OutputFunction, PackedOperand, QuantBackend, QuantSpec, fake_quantize,
+    gelu_tanh, packed_linear,
+};
 
 use crate::{
-    BasePolicy, BaseWeights, BitWidth, Error, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig, LoraInit,
-    Placement, QuantizedCache, Result, SitePrecision,
+    BasePolicy, BaseWeights, BitWidth, Error, Execution, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig,
+    LoraInit, PackedWeights, Placement, QuantizedCache, Result, SitePrecision,
 };
 
 /// A linear layer whose bit-width and adapter are chosen in each call.
@@ -32,6 +35,7 @@ pub struct SwitchableLinear<B: Backend> {
     activation_spec: QuantSpec,
     placement: Placement,
     gradient: GradientRule,
+    execution: Execution,
 }
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -51,13 +55,39 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         settings: LinearSettings,
         cache: &QuantizedCache,
     ) -> Self {
+        Self::with_base(BaseWeights::new(weight, bias, settings.base, cache), LoraBank::new(), settings)
+    }
+
+    /// A layer whose weight is only there packed, without adapters. Products are computed from the
+    /// codes; nothing of it is trained but adapters, whose placement is residual.
+    ///
+    /// # Shapes
+    ///
+    /// - `bias` `[d_out]`
+    ///
+    /// # Panics
+    ///
+    /// If the shapes disagree.
+    pub fn from_packed(
+        weights: PackedWeights,
+        bias: Option<Tensor<B, 1>>,
+        settings: LinearSettings,
+        cache: &QuantizedCache,
+        device: &B::Device,
+    ) -> Self {
+        Self::with_base(BaseWeights::packed(weights, bias, cache, device), LoraBank::new(), settings)
+    }
+
+    fn with_base(base: BaseWeights<B>, bank: LoraBank<B>, settings: LinearSettings) -> Self {
+        let packed = base.packed_weights().is_some();
         Self {
-            base: BaseWeights::new(weight, bias, settings.base, cache),
-            bank: LoraBank::new(),
+            base,
+            bank,
             weight_spec: settings.weight,
             activation_spec: settings.activation,
-            placement: settings.placement,
+            placement: if packed { Placement::Residual } else { settings.placement },
             gradient: settings.gradient,
+            execution: if packed { Execution::Packed } else { settings.execution },
         }
     }
 
@@ -88,11 +118,31 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [1.0, -0.5]);
     /// ```
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>, precision: &SitePrecision) -> Tensor<B, D> {
+        self.forward_then(x, precision, OutputFunction::Identity)
+    }
+
+    /// [`forward`](Self::forward) followed by a function, which packed products apply while the
+    /// output is still in the cache.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` `[.., d_in]`
+    /// - output `[.., d_out]`
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn forward_then<const D: usize>(
+        &self,
+        x: Tensor<B, D>,
+        precision: &SitePrecision,
+        function: OutputFunction,
+    ) -> Tensor<B, D> {
         let mut dims = x.dims();
         let [d_in, d_out] = [self.d_in(), self.d_out()];
         assert_eq!(dims.last(), Some(&d_in), "an input of shape {dims:?} does not end in {d_in}");
         let rows = dims[..D - 1].iter().product();
-        let y = match self.forward_rows(x.reshape([rows, d_in]), *precision) {
+        let y = match self.forward_rows(x.reshape([rows, d_in]), *precision, function) {
             Ok(y) => y,
             Err(error) => panic!("{error}"),
         };
@@ -101,8 +151,27 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     }
 
     /// The output for a matrix, one product whatever the batch.
-    fn forward_rows(&self, x: Tensor<B, 2>, precision: SitePrecision) -> Result<Tensor<B, 2>> {
+    fn forward_rows(
+        &self,
+        x: Tensor<B, 2>,
+        precision: SitePrecision,
+        function: OutputFunction,
+    ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        if let Some(activations) = self.packed_activations(precision, &x) {
+            let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
+            let terms = LinearTerms {
+                bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
+                adapter: pair.map(|pair| (primitive(pair.a.val()), primitive(pair.b.val()), pair.scaling())),
+                function,
+            };
+            if let Some(packed) = self.base.packed_weights() {
+                return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
+            }
+            if let Some(codes) = self.base.codes_at(precision.weights, &self.weight_spec) {
+                return Ok(packed_linear(x, PackedOperand::whole(&codes), activations, terms));
+            }
+        }
         let quantized_x = fake_quantize(x.clone(), precision.activations, &self.activation_spec, self.gradient)?;
         let (weight, adapted) = match (self.placement, pair) {
             (_, None) => (self.base_at(precision.weights)?, None),
@@ -117,14 +186,29 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if let Some(adapted) = adapted {
             y = y + adapted;
         }
-        Ok(match self.base.bias() {
-            Some(bias) => y + bias.val().unsqueeze(),
-            None => y,
+        if let Some(bias) = self.base.bias() {
+            y = y + bias.val().unsqueeze();
+        }
+        Ok(match function {
+            OutputFunction::Identity => y,
+            OutputFunction::GeluTanh => gelu_tanh(y),
         })
     }
 
+    /// The bits of the activations if the product can be computed from codes.
+    fn packed_activations(&self, precision: SitePrecision, x: &Tensor<B, 2>) -> Option<ActivationBits> {
+        let wanted = self.execution == Execution::Packed && !B::ad_enabled(&x.device());
+        let placed = precision.adapter.is_none() || self.placement == Placement::Residual;
+        let per_token = precision.activations.is_full() || self.activation_spec == QuantSpec::PER_TOKEN;
+        if wanted && placed && per_token && !precision.weights.is_full() {
+            ActivationBits::new(precision.activations).ok()
+        } else {
+            None
+        }
+    }
+
     fn base_at(&self, bits: BitWidth) -> Result<Tensor<B, 2>> {
-        Ok(self.base.at(bits, &self.weight_spec, self.gradient)?)
+        self.base.at(bits, &self.weight_spec, self.gradient)
     }
 
     fn merged_weight(&self, pair: &LoraAdapterPair<B>, bits: BitWidth) -> Result<Tensor<B, 2>> {
@@ -139,7 +223,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::Quantisation`] if a width
     /// does not fit its quantiser.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
-        self.weight_spec.check(precision.weights, 2)?;
+        self.base.check(precision.weights, &self.weight_spec)?;
         self.activation_spec.check(precision.activations, 2)?;
         if let Some(width) = precision.adapter {
             self.bank.expect(width)?;
@@ -149,19 +233,25 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// The number of inputs.
     pub fn d_in(&self) -> usize {
-        let [d_in, _] = self.base.weight().dims();
+        let [d_in, _] = self.base.shape();
         d_in
     }
 
     /// The number of outputs.
     pub fn d_out(&self) -> usize {
-        let [_, d_out] = self.base.weight().dims();
+        let [_, d_out] = self.base.shape();
         d_out
     }
 
-    /// The weight at full precision, `[d_in, d_out]`.
+    /// The weight at full precision, `[d_in, d_out]`; what its codes stand for, where it is only there
+    /// packed.
     pub fn weight(&self) -> Tensor<B, 2> {
-        self.base.weight().val()
+        self.base.float()
+    }
+
+    /// The weight, where it is only there packed.
+    pub fn packed_weights(&self) -> Option<&PackedWeights> {
+        self.base.packed_weights()
     }
 
     /// The bias, `[d_out]`.
@@ -169,8 +259,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.base.bias().map(Param::val)
     }
 
-    /// The weight as a parameter.
-    pub fn weight_param(&self) -> &Param<Tensor<B, 2>> {
+    /// The weight as a parameter; `None` where it is only there packed.
+    pub fn weight_param(&self) -> Option<&Param<Tensor<B, 2>>> {
         self.base.weight()
     }
 
@@ -185,7 +275,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// If the shapes disagree, or the weight's differs from the one it replaces.
     pub fn with_parameters(self, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Self {
-        let (got, expected) = (weight.dims(), self.weight_param().dims());
+        let (got, expected) = (weight.dims(), self.base.shape());
         assert_eq!(got, expected, "a weight of shape {got:?} cannot replace one of shape {expected:?}");
         let base = self.base.with_values(weight, bias);
         Self { base, ..self }
@@ -199,19 +289,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             placement: self.placement,
             base: self.base.policy(),
             gradient: self.gradient,
+            execution: self.execution,
         }
     }
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        Self {
-            base: self.base.with_policy(settings.base),
-            bank: self.bank,
-            weight_spec: settings.weight,
-            activation_spec: settings.activation,
-            placement: settings.placement,
-            gradient: settings.gradient,
-        }
+        Self::with_base(self.base.with_policy(settings.base), self.bank, settings)
     }
 
     /// The layer with weight and bias that get no gradient.

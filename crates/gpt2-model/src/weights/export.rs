@@ -31,6 +31,14 @@ pub(crate) fn write_folder(dir: &Path, tensors: &[NamedValues], config: &Value) 
     Ok(())
 }
 
+/// Writes a text file, whole or not at all.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let file = stage(dir, path, |staged| std::fs::write(staged, text))?;
+    file.persist(path).map_err(|e| Error::io(path, e.error))?;
+    Ok(())
+}
+
 /// Fills a temporary file in `dir`; errors name `target`, the file it will become.
 fn stage(dir: &Path, target: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();

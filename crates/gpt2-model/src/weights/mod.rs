@@ -3,7 +3,9 @@
 mod export;
 mod source;
 mod tensors;
+mod values;
 
-pub(crate) use export::write_folder;
+pub(crate) use export::{write_folder, write_text};
 pub use source::WeightSource;
 pub(crate) use tensors::WeightSet;
+pub(crate) use values::Values;

@@ -9,10 +9,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind, unary},
         },
     },
-    tensor::ops::FloatTensor,
+    tensor::{backend::AutodiffBackend, ops::FloatTensor},
 };
 
-use crate::{GradientRule, PrimitiveParams, QuantBackend, Quantizer};
+use crate::{GradientRule, HeadSplit, PrimitiveParams, QuantBackend, Quantizer};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
@@ -37,7 +37,7 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
 
     fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
         let PrimitiveParams { scale, zero_point } = B::choose_params(x.primitive, quantizer);
-        let constant = <Self as burn::tensor::backend::AutodiffBackend>::from_inner;
+        let constant = constant::<B, C>;
         PrimitiveParams { scale: constant(scale), zero_point: zero_point.map(constant) }
     }
 
@@ -46,11 +46,7 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         params: &PrimitiveParams<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        <Self as burn::tensor::backend::AutodiffBackend>::from_inner(B::fake_quantize_by(
-            x.primitive,
-            &inner(params),
-            quantizer,
-        ))
+        constant::<B, C>(B::fake_quantize_by(x.primitive, &inner(params), quantizer))
     }
 
     fn pass_inside(
@@ -59,13 +55,40 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         gradient: FloatTensor<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        <Self as burn::tensor::backend::AutodiffBackend>::from_inner(B::pass_inside(
-            x.primitive,
-            &inner(params),
-            gradient.primitive,
-            quantizer,
-        ))
+        constant::<B, C>(B::pass_inside(x.primitive, &inner(params), gradient.primitive, quantizer))
     }
+
+    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let y = B::gelu_tanh(x.primitive.clone());
+        match GeluTanh.prepare::<C>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(operation) => operation.finish(x.primitive, y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn gelu_tanh_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        constant::<B, C>(B::gelu_tanh_backward(x.primitive, gradient.primitive))
+    }
+
+    fn causal_attention(qkv: FloatTensor<Self>, split: HeadSplit) -> FloatTensor<Self> {
+        let y = B::causal_attention(qkv.primitive.clone(), split);
+        match CausalAttention.prepare::<C>([qkv.node]).compute_bound().stateful() {
+            OpsKind::Tracked(operation) => operation.finish((qkv.primitive, split), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        split: HeadSplit,
+    ) -> FloatTensor<Self> {
+        constant::<B, C>(B::causal_attention_backward(qkv.primitive, gradient.primitive, split))
+    }
+}
+
+fn constant<B: QuantBackend, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
+    <Autodiff<B, C> as AutodiffBackend>::from_inner(x)
 }
 
 fn inner<B: QuantBackend, C: CheckpointStrategy>(params: &PrimitiveParams<Autodiff<B, C>>) -> PrimitiveParams<B> {
@@ -97,5 +120,31 @@ impl<B: QuantBackend> Backward<B, 1> for Clipped {
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (x, params, quantizer) = ops.state;
         unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::pass_inside(x, &params, gradient, &quantizer));
+    }
+}
+
+/// GELU in its tanh form.
+#[derive(Debug)]
+struct GeluTanh;
+
+impl<B: QuantBackend> Backward<B, 1> for GeluTanh {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let x = ops.state;
+        unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::gelu_tanh_backward(x, gradient));
+    }
+}
+
+/// Causal attention of packed queries, keys and values.
+#[derive(Debug)]
+struct CausalAttention;
+
+impl<B: QuantBackend> Backward<B, 1> for CausalAttention {
+    type State = (FloatTensor<B>, HeadSplit);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (qkv, split) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::causal_attention_backward(qkv, gradient, split));
     }
 }

@@ -13,9 +13,14 @@ use burn::{
 };
 
 use crate::{
-    Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
+    ActivationBits, Epilogue, HeadSplit, LinearTerms, LowRankTerm, Mapping, PackedOperand, PrimitiveParams, Product,
+    QuantBackend, Quantizer, RangeEstimator,
     block_shape::BlockShape,
-    cpu::{BlockParams, InstructionSet, SliceQuantizer},
+    cpu::{
+        self, AttentionShape, BlockParams, HeadStrides, Heads, InstructionSet, SliceQuantizer,
+        elementary::{gelu_backward_run, gelu_run},
+    },
+    packed_linear,
     quant_backend::matrices_of,
     reference,
 };
@@ -77,6 +82,93 @@ impl QuantBackend for Flex {
             _ => reference::pass_inside_primitive(x, params, gradient, quantizer),
         }
     }
+
+    fn packed_linear(
+        x: FlexTensor,
+        weight: PackedOperand<'_>,
+        activations: ActivationBits,
+        terms: LinearTerms<Self>,
+    ) -> FlexTensor {
+        let [rows, d_out] = [x.shape()[0], weight.shape()[1]];
+        let down = terms.adapter.as_ref().map(|(a, _, _)| Self::float_matmul(x.clone(), a.clone()).to_contiguous());
+        let up = terms.adapter.as_ref().map(|(_, b, _)| b.to_contiguous());
+        let bias = terms.bias.as_ref().map(FlexTensor::to_contiguous);
+        let contiguous = x.to_contiguous();
+        let all_f32 = [Some(&contiguous), down.as_ref(), up.as_ref(), bias.as_ref()];
+        let Some(x) = contiguous.as_slice().filter(|_| all_f32.iter().flatten().all(|t| t.dtype() == DType::F32))
+        else {
+            return packed_linear::in_plain_operations::<Self>(contiguous, weight, activations, terms);
+        };
+        let low_rank = match (&down, &up, &terms.adapter) {
+            (Some(down), Some(up), Some((_, _, scaling))) => {
+                Some(LowRankTerm { down: f32s(down), up: f32s(up), rank: up.shape()[0], scaling: *scaling as f32 })
+            }
+            _ => None,
+        };
+        let epilogue = Epilogue { bias: bias.as_ref().map(f32s), low_rank, addend: None, function: terms.function };
+        let product = Product { activations, epilogue, ..Default::default() };
+        tensor_of(weight.matmul(x, rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
+    }
+
+    fn gelu_tanh(x: FlexTensor) -> FlexTensor {
+        let contiguous = x.to_contiguous();
+        match contiguous.as_slice::<f32>() {
+            Some(values) => tensor_of(
+                cpu::in_parallel(values.len(), |range, y| gelu_run(InstructionSet::best(), &values[range], y)),
+                Layout::contiguous(x.shape()),
+            ),
+            None => in_f32(x, Self::gelu_tanh, reference::gelu_tanh_primitive::<Self>),
+        }
+    }
+
+    fn gelu_tanh_backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let (values, gradients) = (x.to_contiguous(), gradient.to_contiguous());
+        match (values.as_slice::<f32>(), gradients.as_slice::<f32>()) {
+            (Some(values), Some(gradients)) => tensor_of(
+                cpu::in_parallel(values.len(), |range, y| {
+                    gelu_backward_run(InstructionSet::best(), &values[range.clone()], &gradients[range], y);
+                }),
+                Layout::contiguous(x.shape()),
+            ),
+            _ => reference::gelu_tanh_backward_primitive::<Self>(x, gradient),
+        }
+    }
+
+    fn causal_attention(qkv: FlexTensor, split: HeadSplit) -> FlexTensor {
+        let contiguous = qkv.to_contiguous();
+        let Some(values) = contiguous.as_slice::<f32>() else {
+            return reference::causal_attention_primitive::<Self>(qkv, split);
+        };
+        let shape = attention_shape(&contiguous, split);
+        let d = shape.heads * shape.width;
+        let strides = shape.packed_strides(shape.keys, 3);
+        let [q, k, v] = [0, d, 2 * d].map(|start| Heads { values: values.get(start..).unwrap_or_default(), strides });
+        let out = shape.forward(InstructionSet::best(), q, k, v);
+        tensor_of(out, Layout::contiguous(Shape::new([shape.batch, shape.queries, d])))
+    }
+
+    fn causal_attention_backward(qkv: FlexTensor, gradient: FlexTensor, split: HeadSplit) -> FlexTensor {
+        let (values, gradients) = (qkv.to_contiguous(), gradient.to_contiguous());
+        match (values.as_slice::<f32>(), gradients.as_slice::<f32>()) {
+            (Some(numbers), Some(gradients)) => {
+                let shape = attention_shape(&values, split);
+                let out = shape.backward_of_packed(InstructionSet::best(), numbers, gradients);
+                tensor_of(out, Layout::contiguous(qkv.shape()))
+            }
+            _ => reference::causal_attention_backward_primitive::<Self>(qkv, gradient, split),
+        }
+    }
+
+    fn cached_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, scale: f64) -> FlexTensor {
+        let all = [&q, &k, &v].map(heads_of);
+        let [Some(q_heads), Some(k_heads), Some(v_heads)] = all else {
+            return reference::cached_attention_primitive::<Self>(q, k, v, scale);
+        };
+        let [batch, heads, queries, width] = q.shape().dims();
+        let shape = AttentionShape { batch, heads, queries, keys: k.shape()[2], width, scale: scale as f32 };
+        let out = shape.forward(InstructionSet::best(), q_heads, k_heads, v_heads);
+        tensor_of(out, Layout::contiguous(Shape::new([batch, queries, heads * width])))
+    }
 }
 
 /// A tensor of f32 as the kernels see it.
@@ -127,6 +219,30 @@ impl Matrices {
 
 fn tensor_of(values: Vec<f32>, layout: Layout) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
+}
+
+fn f32s(x: &FlexTensor) -> &[f32] {
+    match x.as_slice() {
+        Some(values) => values,
+        None => unreachable!("it is contiguous and of f32"),
+    }
+}
+
+fn attention_shape(qkv: &FlexTensor, split: HeadSplit) -> AttentionShape {
+    let [batch, tokens, packed] = qkv.shape().dims();
+    let (heads, width) = (split.heads, packed / (3 * split.heads));
+    AttentionShape { batch, heads, queries: tokens, keys: tokens, width, scale: split.scale as f32 }
+}
+
+/// The heads of `[batch, heads, tokens, width]` where they lie, if the numbers are f32 and those of
+/// one head of one token stand side by side.
+fn heads_of(x: &FlexTensor) -> Option<Heads<'_>> {
+    let layout = x.layout();
+    let [batch, head, token, 1] = *layout.strides() else { return None };
+    let [batch, head, token] = [batch, head, token].map(usize::try_from);
+    let strides = HeadStrides { batch: batch.ok()?, head: head.ok()?, token: token.ok()? };
+    let values: &[f32] = (x.dtype() == DType::F32).then(|| x.storage())?;
+    Some(Heads { values: values.get(layout.start_offset()..)?, strides })
 }
 
 /// A tensor with parameters that were chosen before, if all are f32.

@@ -10,10 +10,6 @@
 //! is that of Moshier's Cephes library (`expf`). The order of the operations is fixed, so that all
 //! processors give the same bits. GELU is off by less than 2·10⁻⁶ for every x.
 
-use std::mem::MaybeUninit;
-
-use super::{InstructionSet, multiversion::multiversion};
-
 /// 1.5·2²³: adding it to a small number leaves the number, rounded half to even, in the low bits.
 pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
@@ -54,6 +50,7 @@ pub(crate) fn gelu(x: f32) -> f32 {
 }
 
 /// The derivative of GELU in its tanh form. NaN stays NaN.
+#[cfg(feature = "flex")]
 #[inline(always)]
 fn gelu_derivative(x: f32) -> f32 {
     // Beyond ±20 it is 0 or 1 to the last bit.
@@ -64,27 +61,41 @@ fn gelu_derivative(x: f32) -> f32 {
     gate + x * gate * (1.0 - gate) * slope
 }
 
-multiversion! {
-    /// GELU of each value.
-    pub(crate) fn gelu_run(x: &[f32], y: &mut [MaybeUninit<f32>]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            y.write(gelu(x));
+#[cfg(feature = "flex")]
+pub(crate) use runs::{gelu_backward_run, gelu_run};
+
+#[cfg(feature = "flex")]
+mod runs {
+    use std::mem::MaybeUninit;
+
+    use super::{gelu, gelu_derivative};
+    use crate::cpu::{InstructionSet, multiversion::multiversion};
+
+    multiversion! {
+        /// GELU of each value.
+        pub(crate) fn gelu_run(x: &[f32], y: &mut [MaybeUninit<f32>]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                y.write(gelu(x));
+            }
+        }
+    }
+
+    multiversion! {
+        /// The gradient of GELU's input from that of its output.
+        pub(crate) fn gelu_backward_run(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]) {
+            for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
+                out.write(gradient * gelu_derivative(x));
+            }
         }
     }
 }
 
-multiversion! {
-    /// The gradient of GELU's input from that of its output.
-    pub(crate) fn gelu_backward_run(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]) {
-        for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
-            out.write(gradient * gelu_derivative(x));
-        }
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use super::*;
+    use crate::InstructionSet;
 
     fn in_f64(x: f64) -> (f64, f64) {
         let factor = (2.0 / std::f64::consts::PI).sqrt();

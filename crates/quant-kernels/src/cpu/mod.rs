@@ -1,12 +1,22 @@
 //! Kernels for the CPU, on slices of numbers and free of burn.
 
+#[cfg(feature = "flex")]
 mod attention;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod blocks;
 pub(crate) mod elementary;
 mod instruction_set;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod multiversion;
+#[cfg(feature = "flex")]
+mod parallel;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod round_trip;
 
+#[cfg(feature = "flex")]
 pub(crate) use attention::{AttentionShape, HeadStrides, Heads};
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use blocks::{BlockParams, SliceQuantizer};
 pub use instruction_set::InstructionSet;
+#[cfg(feature = "flex")]
+pub(crate) use parallel::in_parallel;

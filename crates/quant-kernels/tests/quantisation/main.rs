@@ -13,3 +13,4 @@ mod properties;
 mod range_estimators;
 mod scalar_reference;
 mod support;
+mod surroundings;

@@ -66,7 +66,7 @@ fn every_parameter_is_visited_under_its_path() {
     let names: Vec<_> = paths.found.iter().map(|(path, _)| path.as_str()).collect();
     let pairs = ["bank.pairs.0.a", "bank.pairs.0.b", "bank.pairs.1.a", "bank.pairs.1.b"];
     assert_eq!(names, [&["base.weight", "base.bias"][..], &pairs[..]].concat());
-    assert_eq!(paths.found[0].1, layer.weight_param().id);
+    assert_eq!(paths.found[0].1, layer.weight_param().unwrap().id);
     assert_eq!(Some(paths.found[1].1), layer.bias_param().map(|bias| bias.id));
 
     let rank = |width| pair::<Plain>(width).rank();

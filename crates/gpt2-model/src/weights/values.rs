@@ -1,0 +1,23 @@
+//! Where a model's numbers come from while it is built.
+
+use burn::tensor::TensorData;
+use switchable_lora::PackedWeights;
+
+use crate::Result;
+
+/// A source of tensors by Hugging Face name and shape.
+pub(crate) trait Values {
+    /// A tensor in floats.
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData>;
+
+    /// A weight that is only there packed; `None` if it is there in floats.
+    fn packed(&mut self, _name: &str, _shape: [usize; 2]) -> Result<Option<PackedWeights>> {
+        Ok(None)
+    }
+}
+
+impl<F: FnMut(&str, &[usize]) -> Result<TensorData>> Values for F {
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        self(name, shape)
+    }
+}

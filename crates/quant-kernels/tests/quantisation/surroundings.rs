@@ -1,0 +1,150 @@
+//! The operations around quantised products: kernels against plain tensor operations.
+
+use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
+use quant_kernels::{
+    ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction,
+    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, cached_attention, causal_attention, gelu_tanh,
+    packed_linear,
+};
+
+use crate::support::{Other, Plain, Tracked, numbers, tensor, values};
+
+#[track_caller]
+fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len());
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!((got - expected).abs() <= tolerance, "element {index} is {got}, expected {expected}");
+    }
+}
+
+/// The gradient of `Σ w·f(x)`.
+fn gradient(x: &[f32], dims: [usize; 3], f: impl Fn(Tensor<Tracked, 3>) -> Tensor<Tracked, 3>) -> (Vec<f32>, Vec<f32>) {
+    let x = tensor::<Tracked, 3>(x, dims).require_grad();
+    let y = f(x.clone());
+    let weights = tensor::<Tracked, 3>(&numbers(y.shape().num_elements(), 71), y.dims());
+    let gradients = (y.clone() * weights).sum().backward();
+    let dx = x.grad(&gradients).expect("x gets a gradient");
+    (values(&y), values::<<Tracked as AutodiffBackend>::InnerBackend, 3>(&dx))
+}
+
+fn primitive(x: Tensor<Tracked, 3>) -> burn::tensor::ops::FloatTensor<Tracked> {
+    x.into_primitive().tensor()
+}
+
+#[test]
+fn gelu_and_its_gradient_equal_plain_operations() {
+    let x: Vec<f32> = numbers(2 * 37 * 19, 61).iter().map(|x| x * 4.0).collect();
+    let dims = [2, 37, 19];
+    let (y, dx) = gradient(&x, dims, gelu_tanh);
+    // The same formula, differentiated by burn.
+    let plain = |x: Tensor<Tracked, 3>| {
+        let inner = (x.clone().powi_scalar(3) * 0.044_715 + x.clone()) * (2.0 / std::f64::consts::PI).sqrt();
+        x * 0.5 * (inner.tanh() + 1.0)
+    };
+    let (expected_y, expected_dx) = gradient(&x, dims, plain);
+    assert_close(&y, &expected_y, 4e-6);
+    assert_close(&dx, &expected_dx, 4e-6);
+    // Rows and columns exchanged, and a backend without a kernel of its own.
+    let exchanged = tensor::<Plain, 3>(&x, [2, 19, 37]).swap_dims(1, 2);
+    let other = gelu_tanh(tensor::<Other, 3>(&values(&exchanged), dims));
+    assert_close(&values(&gelu_tanh(exchanged)), &values(&other), 4e-6);
+}
+
+#[test]
+fn attention_and_its_gradient_equal_plain_operations() {
+    for (batch, tokens, heads, width) in [(1, 1, 1, 1), (2, 9, 3, 4), (1, 70, 2, 8)] {
+        let dims = [batch, tokens, 3 * heads * width];
+        let x: Vec<f32> = numbers(dims.iter().product(), 62).iter().map(|x| x * 3.0).collect();
+        let split = HeadSplit { heads, scale: 0.6 };
+        let (y, dx) = gradient(&x, dims, |x| causal_attention(x, split));
+        let plain = |x: Tensor<Tracked, 3>| {
+            let x = x.reshape([batch, tokens, 3 * heads, width]);
+            let [q, k, v] = [0, 1, 2].map(|part| x.clone().narrow(2, part * heads, heads).swap_dims(1, 2));
+            let hidden = Tensor::<Tracked, 2, burn::tensor::Bool>::tril_mask([tokens, tokens], 0, &x.device());
+            let scores = q.matmul(k.transpose()).mul_scalar(0.6).mask_fill(hidden.unsqueeze(), f32::MIN);
+            let p = burn::tensor::activation::softmax(scores, 3);
+            p.matmul(v).swap_dims(1, 2).reshape([batch, tokens, heads * width])
+        };
+        let (expected_y, expected_dx) = gradient(&x, dims, plain);
+        assert_close(&y, &expected_y, 1e-5);
+        assert_close(&dx, &expected_dx, 2e-5);
+        // The default methods, through a backend without kernels for attention.
+        let other = tensor::<Other, 3>(&x, dims);
+        assert_close(&values(&causal_attention(other.clone(), split)), &y, 1e-5);
+        let weights = tensor::<Other, 3>(&numbers(y.len(), 71), [batch, tokens, heads * width]);
+        let default =
+            Other::causal_attention_backward(other.into_primitive().tensor(), weights.into_primitive().tensor(), split);
+        assert_close(&values(&Tensor::<Other, 3>::from_primitive(TensorPrimitive::Float(default))), &dx, 2e-5);
+    }
+}
+
+#[test]
+fn backward_passes_called_by_name_are_constants() {
+    let dims = [1, 3, 6];
+    let x = tensor::<Tracked, 3>(&numbers(18, 5), dims).require_grad();
+    let dy = tensor::<Tracked, 3>(&numbers(18, 6), dims);
+    let out = Tracked::gelu_tanh_backward(primitive(x), primitive(dy));
+    assert!(!Tensor::<Tracked, 3>::from_primitive(TensorPrimitive::Float(out)).is_require_grad());
+}
+
+#[test]
+fn cached_attention_reads_parts_of_longer_buffers() {
+    let (batch, heads, old, new, width, capacity) = (2, 3, 5, 2, 4, 11);
+    let buffer =
+        |seed| tensor::<Plain, 4>(&numbers(batch * heads * capacity * width, seed), [batch, heads, capacity, width]);
+    let [k, v] = [1, 2].map(|seed| buffer(seed).narrow(2, 0, old + new));
+    let qkv = tensor::<Plain, 4>(&numbers(batch * new * heads * width, 3), [batch, new, heads, width]);
+    let q = qkv.swap_dims(1, 2);
+    let got = cached_attention(q.clone(), k.clone(), v.clone(), 0.5);
+    let other = |x: Tensor<Plain, 4>| tensor::<Other, 4>(&values(&x), x.dims());
+    let expected = cached_attention(other(q), other(k), other(v), 0.5);
+    assert_close(&values(&got), &values(&expected), 1e-5);
+}
+
+#[test]
+fn packed_linear_layers_equal_dequantised_ones() {
+    let [rows, d_in, d_out, rank] = [7, 45, 33, 3];
+    let weights = numbers(d_in * d_out, 1);
+    let x = numbers(rows * d_in, 2);
+    let spec = |bits, granularity: Granularity| PackedSpec {
+        shape: [d_in, d_out],
+        bits,
+        mapping: Mapping::Symmetric,
+        granularity,
+        scale_format: ScaleFormat::F32,
+    };
+    let scales = vec![0.02; d_out];
+    let eight =
+        PackedTensor::from_weights(spec(BitWidth::B8, Granularity::PerChannel), &weights, &scales, &[]).unwrap();
+    let nested = NestedTensor::new(eight.clone()).unwrap();
+    let operands = [PackedOperand::whole(&eight), PackedOperand::nested(&nested, BitWidth::B3).unwrap()];
+    fn terms<B: QuantBackend>([d_in, d_out, rank]: [usize; 3], function: OutputFunction) -> LinearTerms<B> {
+        let matrix =
+            |seed, dims: [usize; 2]| tensor::<B, 2>(&numbers(dims[0] * dims[1], seed), dims).into_primitive().tensor();
+        LinearTerms {
+            bias: Some(tensor::<B, 1>(&numbers(d_out, 6), [d_out]).into_primitive().tensor()),
+            adapter: Some((matrix(3, [d_in, rank]), matrix(4, [rank, d_out]), 1.5)),
+            function,
+        }
+    }
+    for operand in operands {
+        for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
+            for function in [OutputFunction::Identity, OutputFunction::GeluTanh] {
+                let kernel = packed_linear(
+                    tensor::<Plain, 2>(&x, [rows, d_in]),
+                    operand,
+                    activations,
+                    terms([d_in, d_out, rank], function),
+                );
+                let plain = packed_linear(
+                    tensor::<Other, 2>(&x, [rows, d_in]),
+                    operand,
+                    activations,
+                    terms([d_in, d_out, rank], function),
+                );
+                assert_close(&values(&kernel), &values(&plain), 2e-5);
+            }
+        }
+    }
+    assert!(PackedOperand::nested(&nested, BitWidth::B16).is_err());
+}
