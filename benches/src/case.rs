@@ -1,6 +1,6 @@
 //! One piece of work, and the list of all.
 
-use crate::{gpt2, quantise};
+use crate::{gpt2, packed, quantise};
 
 /// What a case's throughput counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +28,10 @@ pub struct Case {
 
 /// The ids of all cases.
 pub fn known_ids() -> Vec<String> {
-    [quantise::ids(), gpt2::ids()].concat()
+    [quantise::ids(), packed::ids(), gpt2::ids()].concat()
 }
 
 /// Makes a case, or `None` for an id that is not known.
 pub fn build(id: &str) -> Option<Case> {
-    quantise::build(id).or_else(|| gpt2::build(id))
+    quantise::build(id).or_else(|| packed::build(id)).or_else(|| gpt2::build(id))
 }

@@ -7,9 +7,10 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::kernels::{BitWidth, Granularity, QuantSpec};
-use switchable_quant::lora::{LinearSettings, LoraConfig};
+use switchable_quant::lora::{Execution, LinearSettings, LoraConfig};
 use switchable_quant::model::{
-    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelOptions, SitePlan, SitePrecision, span_loss,
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelOptions, PackOptions, PackedForm, SitePlan,
+    SitePrecision, span_loss,
 };
 
 use crate::{Case, Unit};
@@ -19,15 +20,24 @@ const TOKENS: usize = 256;
 const CONTEXT: usize = 128;
 
 pub(crate) fn ids() -> Vec<String> {
-    ["gpt2_forward/f32/4x256", "decode/f32/1x128", "train_step/rank8/q4/4x256"].map(str::to_owned).to_vec()
+    let forward = PRECISIONS.map(|(name, _)| format!("gpt2_forward/{name}/4x256"));
+    let decode = ["f32", "q8", "q4", "q4_head8", "q4_nested"].map(|name| format!("decode/{name}/1x128"));
+    [&forward[..], &decode, &["train_step/rank8/q4/4x256".to_owned()]].concat()
 }
+
+/// Weights and activations of a forward pass; anything but `f32` runs from packed codes, `fake` in
+/// floats rounded to their levels.
+const PRECISIONS: [(&str, (u8, u8)); 6] =
+    [("f32", (32, 32)), ("w4_fake", (4, 32)), ("w8", (8, 32)), ("w4", (4, 32)), ("w8a8", (8, 8)), ("w4a8", (4, 8))];
 
 pub(crate) fn build(id: &str) -> Option<Case> {
     let tokens = (BATCH * TOKENS) as u64;
-    let (amount, run): (u64, Box<dyn FnMut()>) = match id {
-        "gpt2_forward/f32/4x256" => (tokens, forward(SitePrecision::FULL)),
-        "decode/f32/1x128" => (1, decode(SitePrecision::FULL)),
-        "train_step/rank8/q4/4x256" => (tokens, train_step()),
+    let precision = |name: &str| PRECISIONS.into_iter().find(|(known, _)| *known == name);
+    let parts: Vec<&str> = id.split('/').collect();
+    let (amount, run): (u64, Box<dyn FnMut()>) = match parts.as_slice() {
+        ["gpt2_forward", name, "4x256"] => (tokens, forward(precision(name)?)),
+        ["decode", name @ ("f32" | "q8" | "q4" | "q4_head8" | "q4_nested"), "1x128"] => (1, decode(name)),
+        ["train_step", "rank8", "q4", "4x256"] => (tokens, train_step()),
         _ => return None,
     };
     Some(Case { id: id.to_owned(), amount: (amount, Unit::Tokens), run })
@@ -47,16 +57,49 @@ fn small() -> Gpt2<Flex> {
     Gpt2::random(&Gpt2Config::gpt2_small(), &options(), 1, &FlexDevice).expect("a valid configuration")
 }
 
-fn forward(precision: SitePrecision) -> Box<dyn FnMut()> {
-    let model = small();
+fn width(bits: u8) -> BitWidth {
+    BitWidth::new(bits).expect("a width")
+}
+
+/// `‖got − expected‖ / ‖expected‖`.
+fn relative_error(got: &Tensor<Flex, 3>, expected: &Tensor<Flex, 3>) -> f32 {
+    let error = (got.clone() - expected.clone()).square().sum().into_scalar();
+    (error / expected.clone().square().sum().into_scalar()).sqrt()
+}
+
+fn forward((name, (weights, activations)): (&str, (u8, u8))) -> Box<dyn FnMut()> {
+    let mut model = small();
+    let precision = SitePrecision::FULL.with_weights(width(weights)).with_activations(width(activations));
     let plan = model.uniform_plan(precision);
     let ids = Tensor::<Flex, 2, Int>::from_data(token_ids(BATCH, TOKENS), &FlexDevice);
+    if !matches!(name, "f32" | "w4_fake") {
+        let few = ids.clone().slice([0..1, 0..16]);
+        let expected = model.forward(few.clone(), None, &plan);
+        let full = model.forward(few.clone(), None, &model.uniform_plan(SitePrecision::FULL));
+        let settings = LinearSettings { execution: Execution::Packed, ..options().linear };
+        model = model.with_linear_settings(settings);
+        let error = relative_error(&model.forward(few, None, &plan), &expected);
+        // Activations between two levels fall to either side after another order of sums, and through
+        // twelve blocks that grows to the size of the quantisation noise, which it must not exceed.
+        let most = if activations < 32 { relative_error(&expected, &full) } else { 1e-5 };
+        assert!(error < most, "{name}: the relative error is {error}, expected less than {most}");
+    }
     Box::new(move || drop(black_box(model.forward(ids.clone(), None, &plan))))
 }
 
-fn decode(precision: SitePrecision) -> Box<dyn FnMut()> {
-    let model = small();
+fn decode(name: &str) -> Box<dyn FnMut()> {
+    let mut model = small();
+    let bits = if name == "q8" { 8 } else { 4 };
+    let precision = SitePrecision::FULL.with_weights(if name == "f32" { BitWidth::FULL } else { width(bits) });
     let plan = model.uniform_plan(precision);
+    if name != "f32" {
+        let folder = tempfile::tempdir().expect("a folder");
+        let head = (name == "q4_head8").then_some(BitWidth::B8);
+        let form = if name == "q4_nested" { PackedForm::Nested } else { PackedForm::Plan(&plan) };
+        let pack = PackOptions { lm_head: head, ..Default::default() };
+        model.save_packed(folder.path(), form, &pack).expect("it packs");
+        model = Gpt2::load_packed(folder.path(), &options(), &FlexDevice).expect("it loads").0;
+    }
     let mut cache = KvCache::new(model.config(), 1, CONTEXT + 1, &FlexDevice);
     let prompt = Tensor::<Flex, 2, Int>::from_data(token_ids(1, CONTEXT), &FlexDevice);
     model.forward_cached(prompt, &mut cache, &plan);

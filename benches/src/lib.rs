@@ -9,6 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod case;
 mod gpt2;
+mod packed;
 mod quantise;
 
 pub use case::{Case, Unit, build, known_ids};

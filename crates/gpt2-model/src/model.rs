@@ -466,12 +466,16 @@ pub(crate) fn build<B: QuantBackend>(
     let linear = |values: &mut dyn Values, block: usize, module: SubModule| {
         let shape = module.weight_shape(config);
         let name = format!("transformer.{}", Site { block, module });
-        let bias = Some(Tensor::from_data(values.data(&format!("{name}.bias"), &shape[1..])?, device));
-        let name = format!("{name}.weight");
-        if let Some(weights) = values.packed(&name, shape)? {
+        let weight_name = format!("{name}.weight");
+        let bias = |values: &mut dyn Values| -> Result<_> {
+            Ok(Some(Tensor::from_data(values.data(&format!("{name}.bias"), &shape[1..])?, device)))
+        };
+        if let Some(weights) = values.packed(&weight_name, shape)? {
+            let bias = bias(values)?;
             return Ok(SwitchableLinear::from_packed(weights, bias, options.linear, &options.cache, device));
         }
-        let weight = Tensor::from_data(values.data(&name, &shape)?, device);
+        let weight = Tensor::from_data(values.data(&weight_name, &shape)?, device);
+        let bias = bias(values)?;
         Ok::<_, Error>(SwitchableLinear::new(weight, bias, options.linear, &options.cache))
     };
     // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.

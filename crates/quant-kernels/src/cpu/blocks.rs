@@ -4,9 +4,9 @@
 //! x [outer, rows, columns]  →  y, the same
 //! ```
 //!
-//! Blocks that run down columns are worked on in stripes of columns that stay in the cache between
-//! the pass that finds their scales and the one that rounds; blocks along rows stay there anyway.
-//! So a tensor is read from memory once and written once, whatever the granularity but per tensor.
+//! Blocks along rows, and short ones down columns, stay in a core's cache between the pass that finds
+//! their scales and the one that rounds. Tall ones do not; there each pass goes through whole rows,
+//! which memory likes better than narrow stripes of columns.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -28,11 +28,10 @@ use crate::{
 const PARALLEL_FROM: usize = 1 << 15;
 /// Values that one thread works on at a time where they share a scale.
 const RUN: usize = 1 << 16;
-/// Bytes of a stripe of columns, about half of a core's own cache.
-const STRIPE_BYTES: usize = 384 << 10;
-/// Columns of a cache line, below which a stripe wastes memory traffic, and of the widest stripe.
-const LINE_COLUMNS: usize = 16;
-const WIDEST_STRIPE: usize = 256;
+/// Columns that a short block's two passes take at a time.
+const STRIPE: usize = 256;
+/// Rows from which on a stripe no longer stays in a core's cache between the passes.
+const TALL: usize = 384;
 
 /// A quantiser for blocks of values by their smallest and largest value.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +82,8 @@ impl SliceQuantizer {
                 let columns = self.shape.columns.max(1);
                 let rows = (scales.par_chunks_mut(columns), zero_points.par_chunks_mut(columns));
                 rows.into_par_iter().enumerate().for_each(|(group, (scales, zero_points))| {
-                    self.of_columns(x, self.rows_of_group(group), 0..self.shape.columns, scales, zero_points);
+                    let bounds = self.bounds_of_group(x, self.rows_of_group(group));
+                    self.params_of(&bounds, scales, zero_points);
                 });
             }
         }
@@ -148,48 +148,75 @@ impl SliceQuantizer {
     }
 
     fn run_down_columns(&self, x: &[f32], given: Option<&BlockParams>, work: Work<'_>, out: &mut [MaybeUninit<f32>]) {
+        let Cut::DownColumns(size) = self.shape.cut else { unreachable!("the caller has looked") };
+        if let Some(params) = given {
+            self.apply_to_rows(x, params, work, out);
+        } else if size >= TALL {
+            self.apply_to_rows(x, &self.params(x), work, out);
+        } else {
+            self.run_by_stripes(x, work, out);
+        }
+    }
+
+    /// All rows under scales that are known.
+    fn apply_to_rows(&self, x: &[f32], params: &BlockParams, work: Work<'_>, out: &mut [MaybeUninit<f32>]) {
+        let columns = self.shape.columns.max(1);
+        out.par_chunks_mut(columns).with_min_len(self.rows_per_task()).enumerate().for_each(|(row, out)| {
+            let of_group = self.group_of_row(row) * columns;
+            let of_group = of_group..of_group + columns;
+            let zero_points = params.zero_points.as_ref().map(|all| &all[of_group.clone()]);
+            self.work_on_columns(x, row * columns, &params.scales[of_group], zero_points, work, out);
+        });
+    }
+
+    /// Short groups, each stripe of columns twice while it is in the cache.
+    fn run_by_stripes(&self, x: &[f32], work: Work<'_>, out: &mut [MaybeUninit<f32>]) {
         let [outer, groups, columns] = self.shape.param_shape();
-        let width = self.stripe_width();
-        let stripes = columns.div_ceil(width);
+        let stripes = columns.div_ceil(STRIPE);
         let out = Rectangle { start: out.as_mut_ptr(), len: out.len() };
-        let tasks = outer * groups * stripes;
         let work_on = |task: usize| {
             let (group, stripe) = (task / stripes, task % stripes);
             let rows = self.rows_of_group(group);
-            let stripe = stripe * width..columns.min((stripe + 1) * width);
-            let mut own = ([0.0; WIDEST_STRIPE], [0.0; WIDEST_STRIPE]);
-            let (scales, zero_points) = match given {
-                Some(params) => {
-                    let of_stripe = group * columns + stripe.start..group * columns + stripe.end;
-                    let zero_points = params.zero_points.as_ref().map(|all| &all[of_stripe.clone()]);
-                    (&params.scales[of_stripe], zero_points)
-                }
-                None => {
-                    let (scales, zero_points) = (&mut own.0[..stripe.len()], &mut own.1[..stripe.len()]);
-                    self.of_columns(x, rows.clone(), stripe.clone(), scales, zero_points);
-                    (&*scales, (self.mapping == Mapping::Asymmetric).then_some(&*zero_points))
-                }
-            };
-            let rounding = Rounding::new(self.levels);
+            let stripe = stripe * STRIPE..columns.min((stripe + 1) * STRIPE);
+            let mut bounds = ColumnBounds::new(stripe.len());
+            self.widen(&mut bounds, x, rows.clone(), stripe.clone());
+            let (mut scales, mut zero_points) = ([0.0; STRIPE], [0.0; STRIPE]);
+            let (scales, zero_points) = (&mut scales[..stripe.len()], &mut zero_points[..stripe.len()]);
+            self.params_of(&bounds, scales, zero_points);
+            let zero_points = (self.mapping == Mapping::Asymmetric).then_some(&*zero_points);
             for row in rows {
-                let range = row * columns + stripe.start..row * columns + stripe.end;
+                let start = row * columns + stripe.start;
                 // SAFETY: tasks are disjoint in rows or in columns, and so are the ranges of each.
                 #[expect(unsafe_code, reason = "threads write to different columns of the same rows")]
-                let out = unsafe { out.slice(range.clone()) };
-                match work {
-                    Work::RoundTrip => {
-                        round_trip_columns(self.set, &x[range], scales, zero_points, rounding, out);
-                    }
-                    Work::PassInside { gradient } => {
-                        pass_columns(self.set, &x[range.clone()], &gradient[range], scales, zero_points, rounding, out);
-                    }
-                }
+                let out = unsafe { out.slice(start..start + stripe.len()) };
+                self.work_on_columns(x, start, scales, zero_points, work, out);
             }
         };
+        let tasks = outer * groups * stripes;
         if self.shape.len() < PARALLEL_FROM {
             (0..tasks).for_each(work_on);
         } else {
             (0..tasks).into_par_iter().for_each(work_on);
+        }
+    }
+
+    /// Values that stand side by side from `start` on, with a scale each.
+    fn work_on_columns(
+        &self,
+        x: &[f32],
+        start: usize,
+        scales: &[f32],
+        zero_points: Option<&[f32]>,
+        work: Work<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let range = start..start + out.len();
+        let rounding = Rounding::new(self.levels);
+        match work {
+            Work::RoundTrip => round_trip_columns(self.set, &x[range], scales, zero_points, rounding, out),
+            Work::PassInside { gradient } => {
+                pass_columns(self.set, &x[range.clone()], &gradient[range], scales, zero_points, rounding, out);
+            }
         }
     }
 
@@ -229,27 +256,43 @@ impl SliceQuantizer {
         }
     }
 
-    /// Scales and zero points of some columns over some rows.
-    fn of_columns(
-        &self,
-        x: &[f32],
-        rows: Range<usize>,
-        columns: Range<usize>,
-        scales: &mut [f32],
-        zero_points: &mut [f32],
-    ) {
-        let count = columns.len();
-        let mut magnitudes = vec![0; count];
-        let mut min = vec![0.0; count];
-        let mut max = vec![0.0; count];
+    /// The bounds of all columns over the rows of one group.
+    fn bounds_of_group(&self, x: &[f32], rows: Range<usize>) -> ColumnBounds {
+        let columns = self.shape.columns;
+        let step = self.rows_per_task();
+        let parts = rows.len().div_ceil(step);
+        (0..parts)
+            .into_par_iter()
+            .map(|part| {
+                let mut bounds = ColumnBounds::new(columns);
+                let first = rows.start + part * step;
+                self.widen(&mut bounds, x, first..rows.end.min(first + step), 0..columns);
+                bounds
+            })
+            .reduce(|| ColumnBounds::new(columns), ColumnBounds::join)
+    }
+
+    /// Takes some columns of some rows into their bounds.
+    fn widen(&self, bounds: &mut ColumnBounds, x: &[f32], rows: Range<usize>, columns: Range<usize>) {
         for row in rows {
             let row = &x[row * self.shape.columns..][columns.clone()];
-            raise_magnitudes(self.set, row, &mut magnitudes);
+            raise_magnitudes(self.set, row, &mut bounds.magnitudes);
             if self.mapping == Mapping::Asymmetric {
-                widen_bounds(self.set, row, &mut min, &mut max);
+                widen_bounds(self.set, row, &mut bounds.min, &mut bounds.max);
             }
         }
-        column_params(self.set, &magnitudes, &min, &max, self.mapping, self.levels, scales, zero_points);
+    }
+
+    fn params_of(&self, bounds: &ColumnBounds, scales: &mut [f32], zero_points: &mut [f32]) {
+        let ColumnBounds { magnitudes, min, max } = bounds;
+        column_params(self.set, magnitudes, min, max, self.mapping, self.levels, scales, zero_points);
+    }
+
+    /// The group that a row, counted through all matrices, is in.
+    fn group_of_row(&self, row: usize) -> usize {
+        let Cut::DownColumns(size) = self.shape.cut else { unreachable!("only columns have groups of rows") };
+        let (matrix, row) = (row / self.shape.rows, row % self.shape.rows);
+        matrix * self.shape.rows.div_ceil(size) + row / size
     }
 
     /// The rows, counted through all matrices, of a group, counted the same way.
@@ -261,12 +304,6 @@ impl SliceQuantizer {
         first + group * size..first + self.shape.rows.min((group + 1) * size)
     }
 
-    fn stripe_width(&self) -> usize {
-        let Cut::DownColumns(rows) = self.shape.cut else { unreachable!("only columns have stripes") };
-        let fitting = STRIPE_BYTES / size_of::<f32>() / rows;
-        (fitting / LINE_COLUMNS * LINE_COLUMNS).clamp(LINE_COLUMNS, WIDEST_STRIPE)
-    }
-
     fn rows_per_task(&self) -> usize {
         (PARALLEL_FROM / self.shape.columns.max(1)).max(1)
     }
@@ -275,6 +312,27 @@ impl SliceQuantizer {
 impl BlockParams {
     fn at(&self, index: usize) -> (f32, f32) {
         (self.scales[index], self.zero_points.as_ref().map_or(0.0, |all| all[index]))
+    }
+}
+
+/// What the scales of columns follow from.
+struct ColumnBounds {
+    magnitudes: Vec<u32>,
+    min: Vec<f32>,
+    max: Vec<f32>,
+}
+
+impl ColumnBounds {
+    /// Those of no value. Ranges contain 0.
+    fn new(columns: usize) -> Self {
+        Self { magnitudes: vec![0; columns], min: vec![0.0; columns], max: vec![0.0; columns] }
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        self.magnitudes.iter_mut().zip(other.magnitudes).for_each(|(a, b)| *a = (*a).max(b));
+        self.min.iter_mut().zip(other.min).for_each(|(a, b)| *a = a.min(b));
+        self.max.iter_mut().zip(other.max).for_each(|(a, b)| *a = a.max(b));
+        self
     }
 }
 

@@ -81,7 +81,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 fn shapes() -> Vec<BlockShape> {
     let granularities = ["per-tensor", "per-channel", "per-group:4", "per-group:1000", "per-token"];
-    let sizes = [[1, 1, 1], [1, 1, 200], [2, 67, 3], [1, 131, 65], [3, 5, 64], [1, 150, 270]];
+    let sizes = [[1, 1, 1], [1, 1, 200], [2, 67, 3], [1, 131, 65], [3, 5, 64], [1, 150, 270], [1, 400, 33]];
     let mut shapes: Vec<_> = granularities
         .into_iter()
         .flat_map(|text| {
