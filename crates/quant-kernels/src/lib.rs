@@ -55,8 +55,11 @@
 //! ```
 
 mod bit_width;
+mod block_shape;
 mod blocks;
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod cube;
 mod distortion;
 mod error;
 mod fake_quantize;
@@ -81,6 +84,10 @@ pub use params::{QuantParams, choose_params};
 pub use quantize::{dequantize, quantize};
 pub use range::{Percentile, RangeEstimator};
 pub use spec::QuantSpec;
+
+#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+#[path = "../tests/cube/devices.rs"]
+mod devices;
 
 /// The README's example, compiled and run as a doc test.
 #[cfg(doctest)]
