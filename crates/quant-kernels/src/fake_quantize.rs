@@ -11,13 +11,10 @@
 //! arXiv:1308.3432) passes the gradient as though nothing had been rounded. Scales and zero points
 //! are constants in it.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorPrimitive};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    BitWidth, QuantSpec, Result, choose_params, dequantize, quantize,
-    quantize::{clamp_to, restore, to_levels},
-};
+use crate::{BitWidth, QuantBackend, QuantSpec, Quantizer, Result};
 
 /// What [`fake_quantize`] does to the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -59,7 +56,7 @@ pub enum GradientRule {
 /// assert_eq!(gradient.into_data().to_vec::<f32>().unwrap(), [2.0, 2.0, 2.0]);
 /// # Ok::<(), quant_kernels::Error>(())
 /// ```
-pub fn fake_quantize<B: Backend, const D: usize>(
+pub fn fake_quantize<B: QuantBackend, const D: usize>(
     x: Tensor<B, D>,
     bits: BitWidth,
     spec: &QuantSpec,
@@ -69,20 +66,7 @@ pub fn fake_quantize<B: Backend, const D: usize>(
     if bits.is_full() || x.shape().num_elements() == 0 {
         return Ok(x);
     }
-    let params = choose_params(&x, bits, spec)?;
-    if !B::ad_enabled(&x.device()) {
-        return Ok(dequantize(quantize(x, &params), &params));
-    }
-    let constant = x.clone().set_require_grad(false);
-    let (scale, zero_point) = params.for_shape(x.dims());
-    let unclamped = to_levels(constant.clone(), scale.clone(), zero_point.clone());
-    let levels = clamp_to(unclamped.clone(), params.levels());
-    // Zero with gradient −1. Subtracting +0 leaves every value as it is, the sign of −0 included,
-    // which adding it would lose.
-    let through = constant - x;
-    let through = match gradient {
-        GradientRule::Identity => through,
-        GradientRule::Clipped => through.mask_fill(levels.clone().not_equal(unclamped), 0.0),
-    };
-    Ok(restore(levels, scale, zero_point) - through)
+    let quantizer = Quantizer::new(bits, *spec, gradient)?;
+    let y = B::fake_quantize(x.into_primitive().tensor(), &quantizer);
+    Ok(Tensor::from_primitive(TensorPrimitive::Float(y)))
 }

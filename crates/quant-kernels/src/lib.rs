@@ -54,11 +54,13 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
+mod backends;
 mod bit_width;
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod block_shape;
 mod blocks;
 mod cpu;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cube")]
 mod cube;
 mod distortion;
 mod error;
@@ -67,8 +69,11 @@ mod granularity;
 mod learned_step;
 mod mapping;
 mod params;
+mod quant_backend;
 mod quantize;
+mod quantizer;
 mod range;
+pub mod reference;
 mod spec;
 mod text_form;
 
@@ -81,11 +86,13 @@ pub use granularity::{Granularity, GroupSize};
 pub use learned_step::{LearnedStep, LearnedStepRecord};
 pub use mapping::{LevelRange, Mapping};
 pub use params::{QuantParams, choose_params};
+pub use quant_backend::{PrimitiveParams, QuantAutodiffBackend, QuantBackend};
 pub use quantize::{dequantize, quantize};
+pub use quantizer::Quantizer;
 pub use range::{Percentile, RangeEstimator};
 pub use spec::QuantSpec;
 
-#[cfg(all(test, any(feature = "cuda", feature = "wgpu")))]
+#[cfg(all(test, feature = "cube"))]
 #[path = "../tests/cube/devices.rs"]
 mod devices;
 

@@ -8,12 +8,11 @@
 //! `min` and `max` are over the values that share a scale ([`Granularity`]) and come from the range
 //! estimator ([`RangeEstimator`](crate::RangeEstimator)); `b` is the number of bits.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorPrimitive, backend::Backend};
 
 use crate::{
-    BitWidth, Granularity, LevelRange, Mapping, QuantSpec, Result,
-    blocks::{broadcastable, reduce_blocks},
-    range::BlockQuantizer,
+    BitWidth, GradientRule, Granularity, LevelRange, Mapping, PrimitiveParams, QuantBackend, QuantSpec, Quantizer,
+    Result, blocks::broadcastable,
 };
 
 /// The scales and zero points of a tensor, with the options they were chosen by.
@@ -23,13 +22,21 @@ use crate::{
 pub struct QuantParams<B: Backend, const D: usize> {
     scale: Tensor<B, D>,
     zero_point: Option<Tensor<B, D>>,
-    bits: BitWidth,
-    granularity: Granularity,
-    mapping: Mapping,
-    levels: LevelRange,
+    quantizer: Quantizer,
 }
 
 impl<B: Backend, const D: usize> QuantParams<B, D> {
+    pub(crate) fn new(scale: Tensor<B, D>, zero_point: Option<Tensor<B, D>>, quantizer: Quantizer) -> Self {
+        Self { scale, zero_point, quantizer }
+    }
+
+    /// The parameters of an empty tensor, whose scales have `shape`.
+    pub(crate) fn of_nothing(shape: [usize; D], x: &Tensor<B, D>, quantizer: Quantizer) -> Self {
+        let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
+        let zero_point = (quantizer.spec().mapping == Mapping::Asymmetric).then(|| scale.zeros_like());
+        Self::new(scale, zero_point, quantizer)
+    }
+
     /// The scales, above 0, in the shape that [`Granularity::param_shape`] gives.
     pub fn scale(&self) -> Tensor<B, D> {
         self.scale.clone()
@@ -43,22 +50,22 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
 
     /// The number of bits.
     pub fn bits(&self) -> BitWidth {
-        self.bits
+        self.quantizer.bits()
     }
 
     /// Which values share a scale.
     pub fn granularity(&self) -> Granularity {
-        self.granularity
+        self.quantizer.spec().granularity
     }
 
     /// How values are laid on levels.
     pub fn mapping(&self) -> Mapping {
-        self.mapping
+        self.quantizer.spec().mapping
     }
 
     /// The lowest and the highest level.
     pub fn levels(&self) -> LevelRange {
-        self.levels
+        self.quantizer.levels()
     }
 
     /// The scales and zero points, made to broadcast against a tensor of shape `dims`.
@@ -67,14 +74,14 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
     ///
     /// If a tensor of that shape has scales of another shape.
     pub(crate) fn for_shape(&self, dims: [usize; D]) -> (Tensor<B, D>, Option<Tensor<B, D>>) {
-        let expected = self.granularity.param_shape(dims);
+        let expected = self.granularity().param_shape(dims);
         let got = self.scale.dims();
         assert!(
             expected == Ok(got),
             "{} scales of shape {got:?} do not fit a tensor of shape {dims:?}",
-            self.granularity,
+            self.granularity(),
         );
-        let fit = |param: &Tensor<B, D>| broadcastable(param.clone(), self.granularity, dims);
+        let fit = |param: &Tensor<B, D>| broadcastable(param.clone(), self.granularity(), dims);
         (fit(&self.scale), self.zero_point.as_ref().map(fit))
     }
 }
@@ -106,33 +113,17 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
 /// assert_eq!(params.scale().into_data().to_vec::<f32>().unwrap(), [1.4 / 7.0, 0.2 / 7.0]);
 /// # Ok::<(), quant_kernels::Error>(())
 /// ```
-pub fn choose_params<B: Backend, const D: usize>(
+pub fn choose_params<B: QuantBackend, const D: usize>(
     x: &Tensor<B, D>,
     bits: BitWidth,
     spec: &QuantSpec,
 ) -> Result<QuantParams<B, D>> {
-    let QuantSpec { granularity, mapping, range } = *spec;
-    let levels = mapping.levels(bits)?;
-    let shape = granularity.param_shape(x.dims())?;
-    let x = x.clone().set_require_grad(false);
-    let quantizer = BlockQuantizer { levels, range };
-    let (scale, zero_point) = if x.shape().num_elements() == 0 {
-        let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
-        let zero_point = matches!(mapping, Mapping::Asymmetric).then(|| scale.zeros_like());
-        (scale, zero_point)
-    } else {
-        match mapping {
-            Mapping::Symmetric => {
-                let reduce = |block| [quantizer.scale(&block)];
-                let [scale] = reduce_blocks(x, granularity, shape, reduce);
-                (scale, None)
-            }
-            Mapping::Asymmetric => {
-                let reduce = |block| quantizer.scale_and_zero_point(&block);
-                let [scale, zero_point] = reduce_blocks(x, granularity, shape, reduce);
-                (scale, Some(zero_point))
-            }
-        }
-    };
-    Ok(QuantParams { scale, zero_point, bits, granularity, mapping, levels })
+    let quantizer = Quantizer::new(bits, *spec, GradientRule::default())?;
+    let shape = spec.granularity.param_shape(x.dims())?;
+    if x.shape().num_elements() == 0 {
+        return Ok(QuantParams::of_nothing(shape, x, quantizer));
+    }
+    let PrimitiveParams { scale, zero_point } = B::choose_params(x.clone().into_primitive().tensor(), &quantizer);
+    let tensor = |param| Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(param)).reshape(shape);
+    Ok(QuantParams::new(tensor(scale), zero_point.map(tensor), quantizer))
 }

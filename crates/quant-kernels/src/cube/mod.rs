@@ -12,6 +12,7 @@ mod choose_params;
 mod extent;
 mod fake_quantize;
 mod rounding;
+#[cfg_attr(not(test), expect(dead_code, reason = "packed weights are not connected to it"))]
 mod unpack;
 
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
@@ -19,7 +20,6 @@ use cubecl::prelude::AddressType;
 
 pub(crate) use choose_params::choose_params;
 pub(crate) use fake_quantize::{apply_params, fake_quantize, pass_gradient_inside};
-pub(crate) use unpack::{PackedShape, unpack};
 
 /// Scales and zero points.
 #[derive(Debug, Clone)]

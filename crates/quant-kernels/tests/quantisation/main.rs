@@ -6,6 +6,7 @@
 mod backends;
 mod exhaustive;
 mod gradients;
+mod kernels;
 mod learned_step;
 mod non_finite;
 mod properties;

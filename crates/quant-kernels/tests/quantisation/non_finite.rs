@@ -1,7 +1,6 @@
 //! NaN and infinities spread over the values that share their scale, and no further.
 
-use burn::tensor::backend::Backend;
-use quant_kernels::{BitWidth, GradientRule, LearnedStep, RangeEstimator, fake_quantize};
+use quant_kernels::{BitWidth, GradientRule, LearnedStep, QuantBackend, RangeEstimator, fake_quantize};
 
 use crate::{
     scalar_reference::scale_index,
@@ -11,7 +10,7 @@ use crate::{
 const DIMS: [usize; 2] = [9, 6];
 const BROKEN: usize = 4 * 6 + 2;
 
-fn spreads_over_its_block_only<B: Backend>(range: RangeEstimator, widths: &[BitWidth]) {
+fn spreads_over_its_block_only<B: QuantBackend>(range: RangeEstimator, widths: &[BitWidth]) {
     for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = numbers(DIMS[0] * DIMS[1], 21);
         x[BROKEN] = broken;

@@ -1,0 +1,305 @@
+//! Quantisation of a whole tensor, block by block, on all cores.
+//!
+//! ```text
+//! x [outer, rows, columns]  →  y, the same
+//! ```
+//!
+//! Blocks that run down columns are worked on in stripes of columns that stay in the cache between
+//! the pass that finds their scales and the one that rounds; blocks along rows stay there anyway.
+//! So a tensor is read from memory once and written once, whatever the granularity but per tensor.
+
+use std::{mem::MaybeUninit, ops::Range};
+
+use rayon::prelude::*;
+
+use super::{
+    InstructionSet,
+    round_trip::{
+        Extent, Rounding, column_params, extent, magnitude, pass_columns, pass_run, raise_magnitudes,
+        round_trip_columns, round_trip_run, widen_bounds,
+    },
+};
+use crate::{
+    LevelRange, Mapping,
+    block_shape::{BlockShape, Cut},
+};
+
+/// Values below which threads cost more than they save.
+const PARALLEL_FROM: usize = 1 << 15;
+/// Values that one thread works on at a time where they share a scale.
+const RUN: usize = 1 << 16;
+/// Bytes of a stripe of columns, about half of a core's own cache.
+const STRIPE_BYTES: usize = 384 << 10;
+/// Columns of a cache line, below which a stripe wastes memory traffic, and of the widest stripe.
+const LINE_COLUMNS: usize = 16;
+const WIDEST_STRIPE: usize = 256;
+
+/// A quantiser for blocks of values by their smallest and largest value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SliceQuantizer {
+    pub(crate) set: InstructionSet,
+    pub(crate) shape: BlockShape,
+    pub(crate) mapping: Mapping,
+    pub(crate) levels: LevelRange,
+}
+
+/// Scales and zero points in the order of [`BlockShape::param_shape`].
+#[derive(Debug, Clone)]
+pub(crate) struct BlockParams {
+    pub(crate) scales: Vec<f32>,
+    pub(crate) zero_points: Option<Vec<f32>>,
+}
+
+/// What is done with each value under its scale.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    /// It is quantised and restored.
+    RoundTrip,
+    /// Its gradient passes unless its level was clamped.
+    PassInside { gradient: &'a [f32] },
+}
+
+impl SliceQuantizer {
+    /// Scales and zero points of all blocks.
+    pub(crate) fn params(&self, x: &[f32]) -> BlockParams {
+        let [outer, groups, columns] = self.shape.param_shape();
+        let count = outer * groups * columns;
+        let mut scales = vec![1.0; count];
+        let mut zero_points = vec![0.0; count];
+        match self.shape.cut {
+            Cut::Whole => (scales[0], zero_points[0]) = self.whole(x),
+            Cut::AlongRows(run) => {
+                let runs = self.shape.columns.div_ceil(run).max(1);
+                let rows = x.par_chunks(self.shape.columns.max(1)).with_min_len(self.rows_per_task());
+                (rows, scales.par_chunks_mut(runs), zero_points.par_chunks_mut(runs)).into_par_iter().for_each(
+                    |(row, scales, zero_points)| {
+                        for ((x, scale), zero_point) in row.chunks(run).zip(scales).zip(zero_points) {
+                            (*scale, *zero_point) = self.of_run(x);
+                        }
+                    },
+                );
+            }
+            Cut::DownColumns(_) => {
+                let columns = self.shape.columns.max(1);
+                let rows = (scales.par_chunks_mut(columns), zero_points.par_chunks_mut(columns));
+                rows.into_par_iter().enumerate().for_each(|(group, (scales, zero_points))| {
+                    self.of_columns(x, self.rows_of_group(group), 0..self.shape.columns, scales, zero_points);
+                });
+            }
+        }
+        BlockParams { scales, zero_points: (self.mapping == Mapping::Asymmetric).then_some(zero_points) }
+    }
+
+    /// All values quantised and restored, scales found on the way.
+    pub(crate) fn round_trip(&self, x: &[f32]) -> Vec<f32> {
+        self.run(x, None, Work::RoundTrip)
+    }
+
+    /// All values quantised and restored by given scales.
+    pub(crate) fn round_trip_by(&self, x: &[f32], params: &BlockParams) -> Vec<f32> {
+        self.run(x, Some(params), Work::RoundTrip)
+    }
+
+    /// The gradient where no level was clamped, 0 elsewhere.
+    pub(crate) fn pass_inside(&self, x: &[f32], params: &BlockParams, gradient: &[f32]) -> Vec<f32> {
+        assert_eq!(x.len(), gradient.len(), "there is one gradient for each value");
+        self.run(x, Some(params), Work::PassInside { gradient })
+    }
+
+    fn run(&self, x: &[f32], given: Option<&BlockParams>, work: Work<'_>) -> Vec<f32> {
+        let BlockShape { columns, cut, .. } = self.shape;
+        assert_eq!(x.len(), self.shape.len(), "the shape is that of the values");
+        let mut out = Vec::with_capacity(x.len());
+        let spare = &mut out.spare_capacity_mut()[..x.len()];
+        match cut {
+            Cut::Whole => {
+                let (scale, zero_point) = match given {
+                    Some(params) => params.at(0),
+                    None => self.whole(x),
+                };
+                spare.par_chunks_mut(RUN).enumerate().for_each(|(chunk, out)| {
+                    let range = chunk * RUN..chunk * RUN + out.len();
+                    self.work_on_run(x, range, scale, zero_point, work, out);
+                });
+            }
+            Cut::AlongRows(run) => {
+                let runs = columns.div_ceil(run);
+                let rows = spare.par_chunks_mut(columns.max(1)).with_min_len(self.rows_per_task());
+                rows.enumerate().for_each(|(row, out)| {
+                    for (index, out) in out.chunks_mut(run).enumerate() {
+                        let start = row * columns + index * run;
+                        let range = start..start + out.len();
+                        let (scale, zero_point) = match given {
+                            Some(params) => params.at(row * runs + index),
+                            None => self.of_run(&x[range.clone()]),
+                        };
+                        self.work_on_run(x, range, scale, zero_point, work, out);
+                    }
+                });
+            }
+            Cut::DownColumns(_) => self.run_down_columns(x, given, work, spare),
+        }
+        // SAFETY: every arm above has written each of the first `x.len()` elements once.
+        #[expect(unsafe_code, reason = "a large result is not filled with zeros first")]
+        unsafe {
+            out.set_len(x.len());
+        }
+        out
+    }
+
+    fn run_down_columns(&self, x: &[f32], given: Option<&BlockParams>, work: Work<'_>, out: &mut [MaybeUninit<f32>]) {
+        let [outer, groups, columns] = self.shape.param_shape();
+        let width = self.stripe_width();
+        let stripes = columns.div_ceil(width);
+        let out = Rectangle { start: out.as_mut_ptr(), len: out.len() };
+        let tasks = outer * groups * stripes;
+        let work_on = |task: usize| {
+            let (group, stripe) = (task / stripes, task % stripes);
+            let rows = self.rows_of_group(group);
+            let stripe = stripe * width..columns.min((stripe + 1) * width);
+            let mut own = ([0.0; WIDEST_STRIPE], [0.0; WIDEST_STRIPE]);
+            let (scales, zero_points) = match given {
+                Some(params) => {
+                    let of_stripe = group * columns + stripe.start..group * columns + stripe.end;
+                    let zero_points = params.zero_points.as_ref().map(|all| &all[of_stripe.clone()]);
+                    (&params.scales[of_stripe], zero_points)
+                }
+                None => {
+                    let (scales, zero_points) = (&mut own.0[..stripe.len()], &mut own.1[..stripe.len()]);
+                    self.of_columns(x, rows.clone(), stripe.clone(), scales, zero_points);
+                    (&*scales, (self.mapping == Mapping::Asymmetric).then_some(&*zero_points))
+                }
+            };
+            let rounding = Rounding::new(self.levels);
+            for row in rows {
+                let range = row * columns + stripe.start..row * columns + stripe.end;
+                // SAFETY: tasks are disjoint in rows or in columns, and so are the ranges of each.
+                #[expect(unsafe_code, reason = "threads write to different columns of the same rows")]
+                let out = unsafe { out.slice(range.clone()) };
+                match work {
+                    Work::RoundTrip => {
+                        round_trip_columns(self.set, &x[range], scales, zero_points, rounding, out);
+                    }
+                    Work::PassInside { gradient } => {
+                        pass_columns(self.set, &x[range.clone()], &gradient[range], scales, zero_points, rounding, out);
+                    }
+                }
+            }
+        };
+        if self.shape.len() < PARALLEL_FROM {
+            (0..tasks).for_each(work_on);
+        } else {
+            (0..tasks).into_par_iter().for_each(work_on);
+        }
+    }
+
+    fn work_on_run(
+        &self,
+        x: &[f32],
+        range: Range<usize>,
+        scale: f32,
+        zero_point: f32,
+        work: Work<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let zero_point = (self.mapping == Mapping::Asymmetric).then_some(zero_point);
+        let rounding = Rounding::new(self.levels);
+        match work {
+            Work::RoundTrip => round_trip_run(self.set, &x[range], scale, zero_point, rounding, out),
+            Work::PassInside { gradient } => {
+                pass_run(self.set, &x[range.clone()], &gradient[range], scale, zero_point, rounding, out);
+            }
+        }
+    }
+
+    /// Scale and zero point of all values together.
+    fn whole(&self, x: &[f32]) -> (f32, f32) {
+        let extent = x.par_chunks(RUN).map(|run| self.extent(run)).reduce(|| Extent::EMPTY, Extent::join);
+        extent.params(self.mapping, self.levels)
+    }
+
+    fn of_run(&self, x: &[f32]) -> (f32, f32) {
+        self.extent(x).params(self.mapping, self.levels)
+    }
+
+    fn extent(&self, x: &[f32]) -> Extent {
+        match self.mapping {
+            Mapping::Symmetric => magnitude(self.set, x),
+            Mapping::Asymmetric => extent(self.set, x),
+        }
+    }
+
+    /// Scales and zero points of some columns over some rows.
+    fn of_columns(
+        &self,
+        x: &[f32],
+        rows: Range<usize>,
+        columns: Range<usize>,
+        scales: &mut [f32],
+        zero_points: &mut [f32],
+    ) {
+        let count = columns.len();
+        let mut magnitudes = vec![0; count];
+        let mut min = vec![0.0; count];
+        let mut max = vec![0.0; count];
+        for row in rows {
+            let row = &x[row * self.shape.columns..][columns.clone()];
+            raise_magnitudes(self.set, row, &mut magnitudes);
+            if self.mapping == Mapping::Asymmetric {
+                widen_bounds(self.set, row, &mut min, &mut max);
+            }
+        }
+        column_params(self.set, &magnitudes, &min, &max, self.mapping, self.levels, scales, zero_points);
+    }
+
+    /// The rows, counted through all matrices, of a group, counted the same way.
+    fn rows_of_group(&self, group: usize) -> Range<usize> {
+        let Cut::DownColumns(size) = self.shape.cut else { unreachable!("only columns have groups of rows") };
+        let groups = self.shape.rows.div_ceil(size);
+        let (matrix, group) = (group / groups, group % groups);
+        let first = matrix * self.shape.rows;
+        first + group * size..first + self.shape.rows.min((group + 1) * size)
+    }
+
+    fn stripe_width(&self) -> usize {
+        let Cut::DownColumns(rows) = self.shape.cut else { unreachable!("only columns have stripes") };
+        let fitting = STRIPE_BYTES / size_of::<f32>() / rows;
+        (fitting / LINE_COLUMNS * LINE_COLUMNS).clamp(LINE_COLUMNS, WIDEST_STRIPE)
+    }
+
+    fn rows_per_task(&self) -> usize {
+        (PARALLEL_FROM / self.shape.columns.max(1)).max(1)
+    }
+}
+
+impl BlockParams {
+    fn at(&self, index: usize) -> (f32, f32) {
+        (self.scales[index], self.zero_points.as_ref().map_or(0.0, |all| all[index]))
+    }
+}
+
+/// Memory that several threads write different parts of.
+struct Rectangle {
+    start: *mut MaybeUninit<f32>,
+    len: usize,
+}
+
+// SAFETY: the pointer is only used through `slice`, whose callers keep their ranges apart.
+#[expect(unsafe_code, reason = "threads write to different columns of the same rows")]
+unsafe impl Sync for Rectangle {}
+
+impl Rectangle {
+    /// # Safety
+    ///
+    /// While the slice lives, nobody else may have one that overlaps it.
+    #[expect(unsafe_code, reason = "threads write to different columns of the same rows")]
+    #[expect(clippy::mut_from_ref, reason = "callers keep their ranges apart")]
+    unsafe fn slice(&self, range: Range<usize>) -> &mut [MaybeUninit<f32>] {
+        assert!(range.start <= range.end && range.end <= self.len, "a range outside the memory");
+        // SAFETY: the range lies inside the memory, and by contract nobody else uses it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

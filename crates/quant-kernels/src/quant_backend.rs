@@ -1,0 +1,123 @@
+//! Backends, and the operations that they may have kernels for.
+//!
+//! ```text
+//! reference:   x ─ abs ─ max ─ div ─ … ─ round ─ clamp ─ mul ─→ y      a pass over memory each
+//! kernel:      x ─────────────────────────────────────────────→ y      one for scales, one for y
+//! ```
+
+use burn::tensor::{
+    Tensor, TensorMetadata, TensorPrimitive,
+    backend::{AutodiffBackend, Backend},
+    ops::FloatTensor,
+};
+
+use crate::{Quantizer, reference};
+
+/// A backend of burn with the operations of this crate.
+///
+/// Every method has a default that is made of the backend's plain tensor operations, so any backend
+/// can be used with an empty `impl`. The backends of burn that have kernels here override them;
+/// what they compute is the same, bit for bit in f32.
+///
+/// | backend | cargo feature | kernels |
+/// |---|---|---|
+/// | `Flex` | `flex` | vector instructions chosen at run time, all cores |
+/// | `NdArray` | `ndarray` | the same, after a copy |
+/// | `Cuda` | `cuda` | CubeCL |
+/// | `Wgpu` | `wgpu` | CubeCL |
+/// | `Autodiff<B>` | `autodiff` | those of `B`, with gradients |
+///
+/// Primitives have any rank. The last two dimensions are the rows and columns that a granularity
+/// speaks of; a vector is one row.
+pub trait QuantBackend: Backend {
+    /// The values that `x` has after quantisation, with the gradient of the quantiser's rule.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: any, not empty
+    fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
+        let params = Self::choose_params(x.clone(), quantizer);
+        Self::fake_quantize_by(x, &params, quantizer)
+    }
+
+    /// Scales and zero points of `x`. No gradient flows through them.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: any, not empty
+    /// - output: see [`PrimitiveParams`]
+    fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
+        reference::choose_params_of_primitive(x, quantizer)
+    }
+
+    /// The values that `x` has after quantisation by given scales, without a gradient.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output: the shape that the parameters were chosen for
+    fn fake_quantize_by(
+        x: FloatTensor<Self>,
+        params: &PrimitiveParams<Self>,
+        quantizer: &Quantizer,
+    ) -> FloatTensor<Self> {
+        reference::fake_quantize_primitive(x, params, quantizer)
+    }
+
+    /// The gradient of [`GradientRule::Clipped`](crate::GradientRule::Clipped): `gradient` where the level of `x` was not clamped,
+    /// 0 elsewhere.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`, `gradient` and output: the same
+    fn pass_inside(
+        x: FloatTensor<Self>,
+        params: &PrimitiveParams<Self>,
+        gradient: FloatTensor<Self>,
+        quantizer: &Quantizer,
+    ) -> FloatTensor<Self> {
+        reference::pass_inside_primitive(x, params, gradient, quantizer)
+    }
+}
+
+/// A [`QuantBackend`] that records gradients, around one that does not.
+///
+/// It is implemented for every such backend.
+pub trait QuantAutodiffBackend: QuantBackend + AutodiffBackend<InnerBackend: QuantBackend> {}
+
+impl<B: QuantBackend + AutodiffBackend<InnerBackend: QuantBackend>> QuantAutodiffBackend for B {}
+
+/// Scales and zero points as a backend holds them.
+///
+/// For a tensor `[.., rows, columns]`, with the dimensions before the last two taken together as
+/// `outer`, both have the shape `[outer, 1, columns]` per channel, `[outer, ⌈rows / n⌉, columns]`
+/// per group, `[outer, rows, 1]` per token and `[1, 1, 1]` per tensor.
+#[derive(Debug, Clone)]
+pub struct PrimitiveParams<B: Backend> {
+    /// The scales.
+    pub scale: FloatTensor<B>,
+    /// The zero points, integers held as floats, for the asymmetric mapping.
+    pub zero_point: Option<FloatTensor<B>>,
+}
+
+/// The shape `[outer, rows, columns]` of a primitive.
+pub(crate) fn matrices_of(x: &impl TensorMetadata) -> [usize; 3] {
+    let shape = x.shape();
+    match *shape.as_slice() {
+        [] => [1, 1, 1],
+        [columns] => [1, 1, columns],
+        [ref outer @ .., rows, columns] => [outer.iter().product(), rows, columns],
+    }
+}
+
+/// A primitive as a tensor of three dimensions.
+pub(crate) fn as_matrices<B: Backend>(x: FloatTensor<B>) -> Tensor<B, 3> {
+    let shape = matrices_of(&x);
+    let x = if x.shape().as_slice() == shape { x } else { B::float_reshape(x, shape.into()) };
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// A tensor of three dimensions as a primitive of another shape.
+pub(crate) fn with_shape_of<B: Backend>(x: Tensor<B, 3>, shape: burn::tensor::Shape) -> FloatTensor<B> {
+    let x = x.into_primitive().tensor();
+    if x.shape() == shape { x } else { B::float_reshape(x, shape) }
+}

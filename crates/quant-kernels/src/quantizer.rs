@@ -1,0 +1,53 @@
+//! A quantiser with its bits: what kernels are given.
+
+use crate::{BitWidth, GradientRule, LevelRange, QuantSpec, Result};
+
+/// Options of a quantiser together with its bits, checked to fit each other.
+///
+/// ```
+/// use quant_kernels::{BitWidth, GradientRule, QuantSpec, Quantizer};
+///
+/// let quantizer = Quantizer::new(BitWidth::B4, QuantSpec::default(), GradientRule::Identity)?;
+/// assert_eq!((quantizer.levels().low, quantizer.levels().high), (-7, 7));
+/// assert!(Quantizer::new(BitWidth::FULL, QuantSpec::default(), GradientRule::Identity).is_err());
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Quantizer {
+    bits: BitWidth,
+    spec: QuantSpec,
+    gradient: GradientRule,
+    levels: LevelRange,
+}
+
+impl Quantizer {
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FullPrecision`] at [`BitWidth::FULL`] and [`Error::TooFewBits`] for 1 symmetric bit.
+    pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
+        let levels = spec.mapping.levels(bits)?;
+        Ok(Self { bits, spec, gradient, levels })
+    }
+
+    /// The number of bits.
+    pub fn bits(self) -> BitWidth {
+        self.bits
+    }
+
+    /// Granularity, mapping and range estimator.
+    pub fn spec(self) -> QuantSpec {
+        self.spec
+    }
+
+    /// What happens to the gradient.
+    pub fn gradient(self) -> GradientRule {
+        self.gradient
+    }
+
+    /// The lowest and the highest level.
+    pub fn levels(self) -> LevelRange {
+        self.levels
+    }
+}
