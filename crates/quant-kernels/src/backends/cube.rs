@@ -8,8 +8,8 @@ use burn::tensor::{DType, ops::FloatTensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor};
 
 use crate::{
-    PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, block_shape::BlockShape, cube, quant_backend::matrices_of,
-    reference,
+    PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, block_shape::BlockShape, cube,
+    quant_backend::matrices_of, reference,
 };
 
 impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>

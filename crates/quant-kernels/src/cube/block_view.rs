@@ -90,11 +90,6 @@ impl BlockView {
         Self { outer: self.blocks(), values: chunks, group: chunks, inner: self.inner }
     }
 
-    /// The shape of the scales.
-    pub(super) fn param_shape(self) -> [usize; 3] {
-        [self.outer, self.groups(), self.inner]
-    }
-
     pub(super) fn launch<R: Runtime>(self) -> BlocksLaunch<R> {
         BlocksLaunch::new(self.values, self.group, self.groups(), self.inner)
     }

@@ -35,22 +35,23 @@ pub(crate) fn choose_params<R: CubeRuntime>(
     mapping: Mapping,
 ) -> Params<R> {
     let dtype = x.dtype;
-    params_of(&into_contiguous(x), BlockView::new(block), levels, mapping, dtype)
+    params_of(&into_contiguous(x), block, levels, mapping, dtype)
 }
 
 /// The same for a contiguous tensor, with results of type `dtype`.
 pub(super) fn params_of<R: CubeRuntime>(
     x: &CubeTensor<R>,
-    view: BlockView,
+    block: BlockShape,
     levels: LevelRange,
     mapping: Mapping,
     dtype: DType,
 ) -> Params<R> {
+    let view = BlockView::new(block);
     let spread = view.in_chunks(&x.client);
     let extents = extents_of_chunks(x, view, spread);
     let chunks = view.of_chunks(spread.chunks);
     let spread = chunks.whole_blocks(&x.client);
-    let param = || empty_like(x, view.param_shape().into(), dtype);
+    let param = || empty_like(x, block.param_shape().into(), dtype);
     let scale = param();
     let zero_point = (mapping == Mapping::Asymmetric).then(param);
     let [above, below] = extents;

@@ -34,7 +34,7 @@ pub(crate) fn fake_quantize<R: CubeRuntime>(
     if view.in_chunks(&x.client).is_whole() {
         return fused(&x, view, levels, mapping);
     }
-    let params = params_of(&x, view, levels, mapping, DType::F32);
+    let params = params_of(&x, block, levels, mapping, DType::F32);
     by_params(x, params, view, levels)
 }
 
