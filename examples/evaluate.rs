@@ -14,12 +14,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::backend::AutodiffBackend;
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{Cost, Evaluator, write_json};
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
 use switchable_quant_examples::{
     Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, resolve_data, stop_on_ctrl_c,
@@ -78,7 +77,7 @@ struct Evaluate<'a> {
 impl WithBackend for Evaluate<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, input: input_args, quant, bits, plan, no_adapter, .. } = self.arguments;
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
         let body = &input.model.transformer;

@@ -17,14 +17,13 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::backend::AutodiffBackend;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
     Cost, Evaluator, GreedyOptions, HeatMap, Part, ReadingTask, SensitivityOptions, check_tolerance, greedy_search,
     sensitivity, uniform_sweep, write_json,
 };
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -69,7 +68,7 @@ struct Search<'a> {
 impl WithBackend for Search<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, input: input_args, quant, high, bits, tolerance, no_adapter } = self.arguments;
         let start = Instant::now();
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::Search, &device)?;

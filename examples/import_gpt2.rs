@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend};
+use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::experiments::write_logits;
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::model::{GenerateOptions, Gpt2, Sampling, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
@@ -71,7 +71,7 @@ struct Import(Arguments);
 impl WithBackend for Import {
     type Output = anyhow::Result<()>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let arguments = self.0;
         let dir = resolve_model(&arguments.model)?;
         let model = Gpt2::<B>::load(&dir, &arguments.quant.model_options(), &device)?.valid();
@@ -95,7 +95,7 @@ impl WithBackend for Import {
     }
 }
 
-fn continue_text<B: switchable_quant::burn::tensor::backend::Backend>(
+fn continue_text<B: QuantBackend>(
     arguments: &Arguments,
     dir: &Path,
     model: &Gpt2<B>,

@@ -15,13 +15,12 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::backend::AutodiffBackend;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
     BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank, train_base,
 };
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
 use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead, SitePrecision};
 use switchable_quant_examples::{
@@ -105,7 +104,7 @@ struct Train<'a> {
 impl WithBackend for Train<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, quant, .. } = &self.arguments;
         let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank"));
         let dir = resolve_model(&self.arguments.model)?;

@@ -9,11 +9,11 @@
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::backend::{AutodiffBackend, Backend};
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithBackend};
@@ -53,7 +53,7 @@ struct Make<'a> {
 impl WithBackend for Make<'_> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, base_steps, bank_steps } = self.arguments;
         let Recipe { tokenizer, shape, initial, seed, mut base, bank, mut bank_train } = default_model::recipe()?;
         base.steps = base_steps.unwrap_or(base.steps);
@@ -98,7 +98,7 @@ impl WithBackend for Make<'_> {
 }
 
 /// Accuracy at every width of the bank, with and without its adapter, on held-out questions.
-fn report<B: Backend>(
+fn report<B: QuantBackend>(
     model: &Gpt2ForQuestionAnswering<B>,
     tokenizer: &TextTokenizer,
     options: EvaluateOptions,

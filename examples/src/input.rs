@@ -9,7 +9,7 @@ use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::ReadingTask;
 use switchable_quant::hub::{Hub, log_to_stderr};
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantBackend};
 use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead, ModelOptions, SitePrecision};
 
 use crate::{InputArgs, RunArgs};
@@ -27,7 +27,7 @@ pub struct Input<B: Backend> {
     pub source: Value,
 }
 
-impl<B: Backend> Input<B> {
+impl<B: QuantBackend> Input<B> {
     /// Loads what the flags name; `set` are the generated questions used without `--data`.
     ///
     /// # Errors

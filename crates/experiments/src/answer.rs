@@ -1,7 +1,7 @@
 //! One question about one text.
 
-use burn::tensor::backend::Backend;
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use quant_kernels::QuantBackend;
 use squad_data::{
     BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
     TextTokenizer,
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// # Panics
 ///
 /// When the backend gives scores that cannot be read as f32.
-pub fn answer<B: Backend>(
+pub fn answer<B: QuantBackend>(
     model: &Gpt2ForQuestionAnswering<B>,
     tokenizer: &TextTokenizer,
     question: &str,

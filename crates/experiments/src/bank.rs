@@ -1,7 +1,7 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use burn::tensor::backend::AutodiffBackend;
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision};
+use quant_kernels::QuantAutodiffBackend;
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig};
 
 use crate::reading::ReadingTask;
@@ -24,7 +24,7 @@ pub struct BankConfig {
 /// # Errors
 ///
 /// As [`train`].
-pub fn train_base<B: AutodiffBackend>(
+pub fn train_base<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
     config: &TrainConfig,
@@ -42,7 +42,7 @@ pub fn train_base<B: AutodiffBackend>(
 /// # Errors
 ///
 /// When a width comes twice or none is given, the rank does not fit, or as [`train`].
-pub fn train_bank<B: AutodiffBackend>(
+pub fn train_bank<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
     bank: &BankConfig,
@@ -64,7 +64,10 @@ pub fn train_bank<B: AutodiffBackend>(
     train(model, task, &regime, config, run, device)
 }
 
-fn with_base<B: AutodiffBackend>(model: Gpt2ForQuestionAnswering<B>, base: BasePolicy) -> Gpt2ForQuestionAnswering<B> {
+fn with_base<B: QuantAutodiffBackend>(
+    model: Gpt2ForQuestionAnswering<B>,
+    base: BasePolicy,
+) -> Gpt2ForQuestionAnswering<B> {
     let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
     model.with_linear_settings(LinearSettings { base, ..settings })
 }

@@ -8,9 +8,8 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use burn::tensor::backend::Backend;
 use gpt2_model::{Gpt2, Gpt2Config, SitePlan};
-use quant_kernels::{Mapping, QuantSpec};
+use quant_kernels::{Mapping, QuantBackend, QuantSpec};
 use serde::{Deserialize, Serialize};
 
 const F32_BYTES: usize = 4;
@@ -52,7 +51,7 @@ pub struct Cost {
 
 impl Cost {
     /// Cost of a plan on a model, its adapters and quantisers as they are.
-    pub fn of<B: Backend>(model: &Gpt2<B>, plan: &SitePlan) -> Self {
+    pub fn of<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan) -> Self {
         let config = model.config();
         let all = config.parameters();
         let rest = all - config.site_parameters();

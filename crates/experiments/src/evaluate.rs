@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 
 use crate::accuracy::Accuracy;
@@ -65,7 +66,7 @@ struct BatchOutput<B: Backend> {
     states: Vec<Tensor<B, 3>>,
 }
 
-impl<'a, B: Backend> Evaluator<'a, B> {
+impl<'a, B: QuantBackend> Evaluator<'a, B> {
     /// Prepares the batches of a task.
     ///
     /// # Errors

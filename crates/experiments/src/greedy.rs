@@ -6,8 +6,8 @@
 //! until:   EM ≤ (1 − tolerance) · EM(all high);  that last flip is undone
 //! ```
 
-use burn::tensor::backend::Backend;
 use gpt2_model::{Site, SitePlan, SitePrecision};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::accuracy::Accuracy;
@@ -63,7 +63,7 @@ pub struct GreedyResult {
 ///
 /// When the tolerance is outside (0, 1), the sensitivity is not one of single sites, an adapter is
 /// missing, or the work is stopped.
-pub fn greedy_search<B: Backend>(
+pub fn greedy_search<B: QuantBackend>(
     evaluator: &Evaluator<'_, B>,
     reference: &SitePlan,
     sensitivity: &Sensitivity,

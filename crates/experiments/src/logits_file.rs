@@ -1,8 +1,9 @@
 //! Logits as a safetensors file, to be compared with another implementation's.
 
+use quant_kernels::QuantBackend;
 use std::path::Path;
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::artefact::write_whole;
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 /// # Errors
 ///
 /// When the file cannot be written.
-pub fn write_logits<B: Backend>(path: impl AsRef<Path>, logits: &Tensor<B, 3>) -> Result<()> {
+pub fn write_logits<B: QuantBackend>(path: impl AsRef<Path>, logits: &Tensor<B, 3>) -> Result<()> {
     let path = path.as_ref();
     let fault = |e: safetensors::SafeTensorError| Error::Checkpoint { path: path.into(), reason: e.to_string() };
     let shape = logits.dims().to_vec();

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 use gpt2_model::Gpt2Config;
+use quant_kernels::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 
 use crate::{Error, Result};
@@ -79,7 +80,7 @@ pub struct BatchTensors<B: Backend> {
     pub ends: Tensor<B, 1, Int>,
 }
 
-impl<B: Backend> BatchTensors<B> {
+impl<B: QuantBackend> BatchTensors<B> {
     /// Moves a batch to a device. Windows without a target get target 0; the caller leaves them out.
     pub fn new(batch: &Batch, device: &B::Device) -> Self {
         let shape = [batch.batch, batch.len];
@@ -102,6 +103,6 @@ impl<B: Backend> BatchTensors<B> {
 }
 
 /// Scores of a batch on the host, row by row.
-pub(crate) fn scores<B: Backend>(logits: Tensor<B, 2>) -> Vec<f32> {
+pub(crate) fn scores<B: QuantBackend>(logits: Tensor<B, 2>) -> Vec<f32> {
     logits.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }

@@ -7,8 +7,8 @@
 //! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
 //! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
 
-use burn::tensor::backend::Backend;
 use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -96,7 +96,7 @@ pub struct SensitivityOptions {
 /// # Errors
 ///
 /// When an adapter is missing, or the work is stopped.
-pub fn sensitivity<B: Backend>(
+pub fn sensitivity<B: QuantBackend>(
     evaluator: &Evaluator<'_, B>,
     reference: &SitePlan,
     options: &SensitivityOptions,

@@ -1,7 +1,7 @@
 //! The same precision at every site, one width after another.
 
-use burn::tensor::backend::Backend;
 use gpt2_model::SitePrecision;
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -32,7 +32,7 @@ impl UniformRow {
 /// # Errors
 ///
 /// When an adapter is missing, or the work is stopped.
-pub fn uniform_sweep<B: Backend>(
+pub fn uniform_sweep<B: QuantBackend>(
     evaluator: &Evaluator<'_, B>,
     precisions: &[SitePrecision],
     seed: u64,

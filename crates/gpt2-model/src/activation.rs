@@ -9,7 +9,8 @@
 //! The second form of `gelu_new` is the one computed: one sigmoid with its own backward pass costs
 //! less than a tanh. Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv:1606.08415.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
+use burn::tensor::{Tensor, activation};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 /// Activation function, under the name `config.json` gives it in `activation_function`.
@@ -38,7 +39,7 @@ impl Activation {
     /// # Shapes
     ///
     /// `[..]` in, the same shape out.
-    pub fn forward<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
+    pub fn forward<B: QuantBackend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self {
             Self::GeluNew => {
                 let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
@@ -59,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    fn values<B: Backend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
+    fn values<B: QuantBackend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
         let x = Tensor::<B, 1>::from_floats(x, &B::Device::default());
         activation.forward(x).into_data().into_vec().unwrap()
     }

@@ -3,10 +3,10 @@
 //! `dir/bits-4/adapter_config.json` and `dir/bits-4/adapter_model.safetensors` hold the adapters
 //! that belong to 4 bits, and so on.
 
+use quant_kernels::QuantBackend;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::tensor::backend::Backend;
 use switchable_lora::{LoraAdapterPair, PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 
 use crate::error::{at_site, in_file};
@@ -15,7 +15,7 @@ use crate::{BitWidth, Error, Gpt2, Result, Site};
 /// Module path of the body inside a model with a head.
 const PREFIX: &str = "transformer.";
 
-impl<B: Backend> Gpt2<B> {
+impl<B: QuantBackend> Gpt2<B> {
     /// Widths for which every site has an adapter, ascending.
     pub fn adapter_widths(&self) -> Vec<BitWidth> {
         let mut widths = self.held_widths();

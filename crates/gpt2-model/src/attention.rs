@@ -9,6 +9,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, activation, backend::Backend, module::attention, ops::AttentionModuleOptions};
+use quant_kernels::QuantBackend;
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
 use crate::kv_cache::LayerCache;
@@ -22,7 +23,7 @@ pub(crate) struct AttentionMask<B: Backend> {
     causal_by_kernel: bool,
 }
 
-impl<B: Backend> AttentionMask<B> {
+impl<B: QuantBackend> AttentionMask<B> {
     /// Causal, no padding: the last query sees all keys.
     pub(crate) fn causal(queries: usize, keys: usize, device: &B::Device) -> Self {
         if B::ad_enabled(device) {
@@ -63,7 +64,7 @@ pub struct CausalSelfAttention<B: Backend> {
     score_scale: f64,
 }
 
-impl<B: Backend> CausalSelfAttention<B> {
+impl<B: QuantBackend> CausalSelfAttention<B> {
     pub(crate) fn new(
         c_attn: SwitchableLinear<B>,
         c_proj: SwitchableLinear<B>,

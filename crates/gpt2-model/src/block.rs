@@ -7,6 +7,7 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{Tensor, backend::Backend};
+use quant_kernels::QuantBackend;
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
 use crate::attention::{AttentionMask, CausalSelfAttention};
@@ -27,7 +28,7 @@ pub struct Block<B: Backend> {
     pub mlp: Mlp<B>,
 }
 
-impl<B: Backend> Block<B> {
+impl<B: QuantBackend> Block<B> {
     /// # Shapes
     ///
     /// `x`: `[batch, tokens, d]`, the same out.

@@ -6,7 +6,8 @@
 //!
 //! Source of top-k sampling: Fan, Lewis and Dauphin, arXiv:1805.04833.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData};
+use quant_kernels::QuantBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,7 +48,7 @@ impl Default for GenerateOptions {
     }
 }
 
-impl<B: Backend> Gpt2<B> {
+impl<B: QuantBackend> Gpt2<B> {
     /// Continues a prompt and returns the new tokens alone.
     ///
     /// Generation ends at a stop token, at `max_new_tokens`, or when the model's positions are full.

@@ -51,7 +51,7 @@ pub use sites::{SITES_PER_BLOCK, Site, SitePlan, SubModule};
 pub use span_head::{Gpt2ForQuestionAnswering, MissingHead, SpanLogits};
 pub use weights::WeightSource;
 
-pub use quant_kernels::BitWidth;
+pub use quant_kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 pub use switchable_lora::{LinearSettings, PrecisionPlan, QuantizedCache, SitePrecision};
 
 /// The example of the README, compiled.

@@ -6,6 +6,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+use quant_kernels::QuantBackend;
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
 use crate::Activation;
@@ -21,7 +22,7 @@ pub struct Mlp<B: Backend> {
     activation: Activation,
 }
 
-impl<B: Backend> Mlp<B> {
+impl<B: QuantBackend> Mlp<B> {
     pub(crate) fn new(c_fc: SwitchableLinear<B>, c_proj: SwitchableLinear<B>, activation: Activation) -> Self {
         Self { c_fc, c_proj, activation }
     }

@@ -7,6 +7,7 @@
 //! Source: Radford et al., *Language Models are Unsupervised Multitask Learners* (GPT-2), 2019;
 //! parameter names are those of the Hugging Face model.
 
+use quant_kernels::QuantBackend;
 use std::ops::Range;
 use std::path::Path;
 
@@ -71,7 +72,7 @@ pub struct Gpt2<B: Backend> {
     config: Gpt2Config,
 }
 
-impl<B: Backend> Gpt2<B> {
+impl<B: QuantBackend> Gpt2<B> {
     /// A model with random weights, drawn as [`ModelOptions::initial`] says, biases zero.
     ///
     /// The numbers depend on the seed alone, not on the backend.
@@ -413,7 +414,7 @@ impl<B: Backend> Gpt2<B> {
     }
 }
 
-pub(crate) fn export<B: Backend>(
+pub(crate) fn export<B: QuantBackend>(
     dir: &Path,
     config: &Gpt2Config,
     architecture: &str,
@@ -425,7 +426,7 @@ pub(crate) fn export<B: Backend>(
 }
 
 /// Builds a model from a source of values by Hugging Face name and shape.
-fn build<B: Backend>(
+fn build<B: QuantBackend>(
     config: &Gpt2Config,
     options: &ModelOptions,
     device: &B::Device,

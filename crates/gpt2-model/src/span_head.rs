@@ -7,6 +7,7 @@
 //! `y` are the final hidden states, `W_qa` is `[2, n_embd]` as `qa_outputs` of
 //! `GPT2ForQuestionAnswering` stores it.
 
+use quant_kernels::QuantBackend;
 use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
@@ -49,7 +50,7 @@ pub struct Gpt2ForQuestionAnswering<B: Backend> {
     bias: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Gpt2ForQuestionAnswering<B> {
+impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     /// A model with random weights.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The forward pass held against `transformers`.
 
-use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::{GenerateOptions, Gpt2, KvCache, SitePlan};
+use burn::tensor::Tensor;
+use gpt2_model::{GenerateOptions, Gpt2, KvCache, QuantBackend, SitePlan};
 
 use crate::support::{Fixture, assert_close, batch_of_one, full, load, on_every_backend, values};
 
@@ -22,7 +22,7 @@ on_every_backend!(
     every_greedy_step_has_the_same_scores,
 );
 
-fn logits<B: Backend>(model: &Gpt2<B>, fixture: &Fixture, ids: &str, mask: Option<&str>) -> Vec<f32> {
+fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, ids: &str, mask: Option<&str>) -> Vec<f32> {
     let padding = mask.map(|mask| fixture.padding::<B>(mask));
     values(model.lm_logits(model.forward(fixture.batch(ids), padding.as_ref(), &full(model))))
 }
@@ -35,37 +35,37 @@ fn assert_logits(fixture: &Fixture, prefix: &str, got: &[f32], what: &str) {
     assert_close(what, &fixture.real_rows(&mask, got, vocab), &want, TOLERANCE);
 }
 
-fn logits_equal_those_of_transformers<B: Backend>() {
+fn logits_equal_those_of_transformers<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     assert_logits(&fixture, "", &logits(&model, &fixture, "input_ids", Some("attention_mask")), "logits");
 }
 
-fn right_padding_needs_no_mask<B: Backend>() {
+fn right_padding_needs_no_mask<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     assert_logits(&fixture, "", &logits(&model, &fixture, "input_ids", None), "logits without a mask");
 }
 
-fn left_padding_moves_no_token<B: Backend>() {
+fn left_padding_moves_no_token<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let got = logits(&model, &fixture, "left_padded_input_ids", Some("left_padded_attention_mask"));
     assert_logits(&fixture, "left_padded_", &got, "logits of a batch padded on the left");
     assert!(got.iter().all(|logit| !logit.is_nan()), "padding gives NaN");
 }
 
-fn half_precision_weights_are_widened<B: Backend>() {
+fn half_precision_weights_are_widened<B: QuantBackend>() {
     for case in ["tiny_f16", "tiny_bf16"] {
         let (model, fixture) = (load::<B>(case), Fixture::open(case));
         assert_logits(&fixture, "", &logits(&model, &fixture, "input_ids", Some("attention_mask")), case);
     }
 }
 
-fn the_hub_names_are_understood<B: Backend>() {
+fn the_hub_names_are_understood<B: QuantBackend>() {
     // The same weights as tiny_bf16 under the names of the published file.
     let (model, fixture) = (load::<B>("tiny_hub"), Fixture::open("tiny_bf16"));
     assert_logits(&fixture, "", &logits(&model, &fixture, "input_ids", Some("attention_mask")), "tiny_hub");
 }
 
-fn shards_hold_the_same_model<B: Backend>() {
+fn shards_hold_the_same_model<B: QuantBackend>() {
     let (sharded, whole) = (load::<B>("tiny_sharded"), load::<B>("tiny"));
     let (sharded, whole) = (sharded.named_parameters(), whole.named_parameters());
     assert_eq!(sharded.len(), whole.len());
@@ -75,7 +75,7 @@ fn shards_hold_the_same_model<B: Backend>() {
     }
 }
 
-fn hidden_states_of_every_block_are_equal<B: Backend>() {
+fn hidden_states_of_every_block_are_equal<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let (padding, plan) = (fixture.padding::<B>("attention_mask"), full(&model));
     let d = model.config().n_embd;
@@ -92,7 +92,7 @@ fn hidden_states_of_every_block_are_equal<B: Backend>() {
     check("hidden.ln_f", &model.ln_f.forward(hidden));
 }
 
-fn forward_from_any_block_gives_the_whole_forward<B: Backend>() {
+fn forward_from_any_block_gives_the_whole_forward<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let plan = full(&model);
     let padding = fixture.padding::<B>("attention_mask");
@@ -108,7 +108,7 @@ fn forward_from_any_block_gives_the_whole_forward<B: Backend>() {
 }
 
 /// Logits of all tokens of a batch, read in pieces of the given sizes.
-fn cached_logits<B: Backend>(model: &Gpt2<B>, fixture: &Fixture, pieces: &[usize], plan: &SitePlan) -> Vec<f32> {
+fn cached_logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, pieces: &[usize], plan: &SitePlan) -> Vec<f32> {
     let ids = fixture.batch::<B>("input_ids");
     let [batch, tokens] = ids.dims();
     assert_eq!(pieces.iter().sum::<usize>(), tokens);
@@ -124,7 +124,7 @@ fn cached_logits<B: Backend>(model: &Gpt2<B>, fixture: &Fixture, pieces: &[usize
     values(Tensor::cat(pieces.collect(), 1))
 }
 
-fn cached_steps_of_any_size_give_the_whole_forward<B: Backend>() {
+fn cached_steps_of_any_size_give_the_whole_forward<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let tokens = fixture.shape("input_ids")[1];
     for pieces in [vec![tokens], vec![1; tokens], vec![5, 1, 3, tokens - 9], vec![tokens - 1, 1]] {
@@ -133,7 +133,7 @@ fn cached_steps_of_any_size_give_the_whole_forward<B: Backend>() {
     }
 }
 
-fn greedy_generation_gives_the_same_tokens<B: Backend>() {
+fn greedy_generation_gives_the_same_tokens<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let (prompt, expected) = (fixture.tokens("prompt_ids"), fixture.tokens("generated"));
     let new = &expected[prompt.len()..];
@@ -146,7 +146,7 @@ fn greedy_generation_gives_the_same_tokens<B: Backend>() {
     assert_eq!(generated(&stopped), new[..first], "ends before the stop token");
 }
 
-fn every_greedy_step_has_the_same_scores<B: Backend>() {
+fn every_greedy_step_has_the_same_scores<B: QuantBackend>() {
     let (model, fixture) = (load::<B>("tiny"), Fixture::open("tiny"));
     let (prompt, generated) = (fixture.tokens("prompt_ids"), fixture.tokens("generated"));
     let plan = full(&model);

@@ -1,31 +1,31 @@
 //! Sequences so long that the backend's attention kernel works in tiles.
 
 use burn::backend::Flex;
-use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions, QuantBackend};
 
 use crate::support::{Train, full, largest_difference, values};
 
 const TOKENS: usize = 600;
 
-fn model<B: Backend>() -> Gpt2<B> {
+fn model<B: QuantBackend>() -> Gpt2<B> {
     let config = Gpt2Config::new(50, TOKENS, 16, 2, 2).with_initializer_range(0.3);
     Gpt2::random(&config, &ModelOptions::default(), 4, &B::Device::default()).expect("a model")
 }
 
-fn ids<B: Backend>() -> Tensor<B, 2, Int> {
+fn ids<B: QuantBackend>() -> Tensor<B, 2, Int> {
     let ids: Vec<i64> = (0..2 * TOKENS as i64).map(|i| i * i % 49).collect();
     Tensor::from_data(TensorData::new(ids, [2, TOKENS]), &B::Device::default())
 }
 
 /// The first row padded by `padded` tokens on the left, the second not at all.
-fn padding<B: Backend>(padded: usize) -> Tensor<B, 2, Bool> {
+fn padding<B: QuantBackend>(padded: usize) -> Tensor<B, 2, Bool> {
     let mask: Vec<bool> = (0..2 * TOKENS).map(|i| i < padded).collect();
     Tensor::from_data(TensorData::new(mask, [2, TOKENS]), &B::Device::default())
 }
 
 /// Final hidden states of the real tokens.
-fn hidden<B: Backend>(padded: Option<usize>) -> Vec<f32> {
+fn hidden<B: QuantBackend>(padded: Option<usize>) -> Vec<f32> {
     let model = model::<B>();
     let padding = padded.map(|padded| padding::<B>(padded));
     let hidden = values(model.forward(ids(), padding.as_ref(), &full(&model)));

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use burn::backend::{Flex, NdArray};
-use burn::tensor::{Tensor, TensorData, backend::Backend};
-use gpt2_model::{BitWidth, Gpt2, Site, SitePlan, SitePrecision, next_token_loss};
+use burn::tensor::{Tensor, TensorData};
+use gpt2_model::{BitWidth, Gpt2, QuantBackend, Site, SitePlan, SitePrecision, next_token_loss};
 use safetensors::Dtype;
 use switchable_lora::LoraConfig;
 
@@ -20,23 +20,23 @@ fn eight() -> BitWidth {
 }
 
 /// The full-precision base with the adapters of a width.
-fn adapted<B: Backend>(model: &Gpt2<B>, width: BitWidth) -> SitePlan {
+fn adapted<B: QuantBackend>(model: &Gpt2<B>, width: BitWidth) -> SitePlan {
     model.uniform_plan(SitePrecision::FULL.with_adapter(width))
 }
 
-fn with_golden_adapter<B: Backend>() -> Gpt2<B> {
+fn with_golden_adapter<B: QuantBackend>() -> Gpt2<B> {
     let mut model = load::<B>("tiny");
     model.load_adapter(golden("peft/adapter"), eight()).expect("PEFT's adapter loads");
     model
 }
 
-fn logits<B: Backend>(model: &Gpt2<B>, fixture: &Fixture, plan: &SitePlan) -> Vec<f32> {
+fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, plan: &SitePlan) -> Vec<f32> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
     let vocab = model.config().vocab_size;
     fixture.real_rows("attention_mask", &values(model.lm_logits(model.forward(ids, Some(&padding), plan))), vocab)
 }
 
-fn check_logits<B: Backend>() {
+fn check_logits<B: QuantBackend>() {
     let (model, fixture) = (with_golden_adapter::<B>(), Fixture::open("peft"));
     let want = fixture.real_rows("attention_mask", &fixture.floats("logits"), model.config().vocab_size);
     assert_close(

@@ -10,7 +10,7 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use quant_kernels::{BitWidth, GradientRule, QuantSpec, Result, fake_quantize};
+use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, Result, fake_quantize};
 
 use crate::{BasePolicy, QuantizedCache, quantized_cache::CacheSlot};
 
@@ -82,7 +82,10 @@ impl<B: Backend> BaseWeights<B> {
     }
 
     /// The weight at `bits`: kept from an earlier call unless the weight is being trained.
-    pub(crate) fn at(&self, bits: BitWidth, spec: &QuantSpec, gradient: GradientRule) -> Result<Tensor<B, 2>> {
+    pub(crate) fn at(&self, bits: BitWidth, spec: &QuantSpec, gradient: GradientRule) -> Result<Tensor<B, 2>>
+    where
+        B: QuantBackend,
+    {
         spec.check(bits, 2)?;
         let weight = self.weight.val();
         if bits.is_full() {

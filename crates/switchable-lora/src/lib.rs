@@ -76,7 +76,9 @@ pub use lora_bank::{LoraBank, LoraBankRecord};
 pub use lora_config::{LoraConfig, LoraInit};
 pub use peft::{PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
 pub use precision_plan::PrecisionPlan;
-pub use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, Percentile, QuantSpec, RangeEstimator};
+pub use quant_kernels::{
+    BitWidth, GradientRule, Granularity, Mapping, Percentile, QuantBackend, QuantSpec, RangeEstimator,
+};
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::SitePrecision;
 pub use switchable_linear::{SwitchableLinear, SwitchableLinearRecord};

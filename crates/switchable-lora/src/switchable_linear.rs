@@ -13,7 +13,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
 };
-use quant_kernels::{GradientRule, QuantSpec, fake_quantize};
+use quant_kernels::{GradientRule, QuantBackend, QuantSpec, fake_quantize};
 
 use crate::{
     BasePolicy, BaseWeights, BitWidth, Error, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig, LoraInit,
@@ -34,7 +34,7 @@ pub struct SwitchableLinear<B: Backend> {
     gradient: GradientRule,
 }
 
-impl<B: Backend> SwitchableLinear<B> {
+impl<B: QuantBackend> SwitchableLinear<B> {
     /// A layer without adapters. Its quantised weights are kept in `cache`.
     ///
     /// # Shapes

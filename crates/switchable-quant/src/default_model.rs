@@ -10,6 +10,7 @@
 //! | tokenizer | byte-level BPE of the generated corpus |
 //! | adapters | rank 8 at 32, 16, 8, 4, 3 and 2 bits |
 
+use quant_kernels::QuantBackend;
 use std::fmt;
 use std::path::Path;
 
@@ -73,7 +74,7 @@ pub struct DefaultModel<B: Backend> {
 /// # Errors
 ///
 /// When the quantiser of `options` cannot be applied to a matrix.
-pub fn load<B: Backend>(options: &ModelOptions, device: &B::Device) -> Result<DefaultModel<B>> {
+pub fn load<B: QuantBackend>(options: &ModelOptions, device: &B::Device) -> Result<DefaultModel<B>> {
     let path = Path::new("<built-in>/config.json");
     let config: serde_json::Value =
         serde_json::from_str(CONFIG).map_err(|e| Error::BuiltIn { reason: e.to_string() })?;

@@ -24,7 +24,7 @@
 //! impl WithBackend for Sum {
 //!     type Output = f32;
 //!
-//!     fn run<B: AutodiffBackend>(self, device: B::Device) -> f32 {
+//!     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> f32 {
 //!         let values = Tensor::<B, 1>::from_floats(self.0, &device);
 //!         values.sum().into_scalar().elem()
 //!     }
@@ -37,11 +37,11 @@
 //! # Ok::<(), switchable_quant::Error>(())
 //! ```
 
+use quant_kernels::QuantAutodiffBackend;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
@@ -56,7 +56,7 @@ pub trait WithBackend {
     type Output;
 
     /// Does the work on `device`. `B` records gradients; `B::InnerBackend` does not.
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output;
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> Self::Output;
 }
 
 /// The device that a user asked for, by `--device`.
@@ -333,7 +333,7 @@ mod tests {
     impl WithBackend for BackendName {
         type Output = String;
 
-        fn run<B: AutodiffBackend>(self, device: B::Device) -> String {
+        fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> String {
             B::name(&device)
         }
     }

@@ -3,10 +3,10 @@
 //! A checkpoint is a folder `step-000200` that appears under its name only when it is whole; older
 //! ones are removed after that. The order of the data follows from the seed and the step.
 
+use quant_kernels::QuantBackend;
 use std::path::{Path, PathBuf};
 
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ impl State {
 }
 
 /// Saves a checkpoint and removes older ones.
-pub(crate) fn save<B: Backend>(
+pub(crate) fn save<B: QuantBackend>(
     dir: &Path,
     state: &State,
     model: impl Record<B> + 'static,
@@ -78,21 +78,21 @@ pub(crate) fn newest(dir: &Path, run: &Value) -> Result<Option<(PathBuf, State)>
 }
 
 /// Loads the model's record of a checkpoint.
-pub(crate) fn load_model<B: Backend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
+pub(crate) fn load_model<B: QuantBackend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
     decode(&folder.join(MODEL), device)
 }
 
 /// Loads the optimiser's record of a checkpoint.
-pub(crate) fn load_optimizer<B: Backend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
+pub(crate) fn load_optimizer<B: QuantBackend, R: Record<B>>(folder: &Path, device: &B::Device) -> Result<R> {
     decode(&folder.join(OPTIMIZER), device)
 }
 
-fn encode<B: Backend, R: Record<B> + 'static>(path: &Path, record: R) -> Result<Vec<u8>> {
+fn encode<B: QuantBackend, R: Record<B> + 'static>(path: &Path, record: R) -> Result<Vec<u8>> {
     let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
     Recorder::<B>::record(&recorder, record, ()).map_err(|e| fault(path, &e))
 }
 
-fn decode<B: Backend, R: Record<B>>(path: &Path, device: &B::Device) -> Result<R> {
+fn decode<B: QuantBackend, R: Record<B>>(path: &Path, device: &B::Device) -> Result<R> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
     Recorder::<B>::load(&recorder, bytes, device).map_err(|e| fault(path, &e))

@@ -9,9 +9,13 @@
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{ElementConversion as _, Tensor, backend::AutodiffBackend};
+use quant_kernels::QuantAutodiffBackend;
 
 /// Sum of the gradients of several micro-batches, added in their order.
-pub(crate) fn sum<B: AutodiffBackend, M: AutodiffModule<B>>(model: &M, parts: Vec<GradientsParams>) -> GradientsParams {
+pub(crate) fn sum<B: QuantAutodiffBackend, M: AutodiffModule<B>>(
+    model: &M,
+    parts: Vec<GradientsParams>,
+) -> GradientsParams {
     let mut accumulator = GradientsAccumulator::new();
     for part in parts {
         accumulator.accumulate(model, part);
@@ -20,7 +24,7 @@ pub(crate) fn sum<B: AutodiffBackend, M: AutodiffModule<B>>(model: &M, parts: Ve
 }
 
 /// Scales the gradients so that their global norm is at most `limit`; returns the norm before.
-pub(crate) fn clip<B: AutodiffBackend, M: AutodiffModule<B>>(
+pub(crate) fn clip<B: QuantAutodiffBackend, M: AutodiffModule<B>>(
     model: &M,
     gradients: &mut GradientsParams,
     limit: f64,

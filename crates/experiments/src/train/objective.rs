@@ -9,6 +9,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, next_token_loss, span_loss};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::reading::BatchTensors;
@@ -44,7 +45,7 @@ impl Objective {
     }
 
     /// Loss of a batch whose every window holds its answer.
-    pub fn loss<B: Backend>(
+    pub fn loss<B: QuantBackend>(
         &self,
         model: &Gpt2ForQuestionAnswering<B>,
         batch: &BatchTensors<B>,

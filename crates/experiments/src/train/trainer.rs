@@ -1,12 +1,13 @@
 //! The training loop.
 
+use quant_kernels::QuantAutodiffBackend;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::{AutodiffModule as _, Module as _};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
-use burn::tensor::{ElementConversion as _, backend::AutodiffBackend};
+use burn::tensor::ElementConversion as _;
 use gpt2_model::Gpt2ForQuestionAnswering;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -72,7 +73,7 @@ struct Part {
 ///
 /// When the configuration is out of range, no window holds its answer, the folder belongs to
 /// another run, the loss is not finite, or the work is stopped (its state saved).
-pub fn train<B: AutodiffBackend>(
+pub fn train<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
     regime: &dyn Regime,
@@ -148,7 +149,7 @@ pub fn train<B: AutodiffBackend>(
 }
 
 /// Losses and gradients of the micro-batches of a step, each already divided by their number.
-fn run_parts<B: AutodiffBackend>(
+fn run_parts<B: QuantAutodiffBackend>(
     model: &Gpt2ForQuestionAnswering<B>,
     parts: &[Batch],
     regime: &dyn Regime,

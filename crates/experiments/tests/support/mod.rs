@@ -1,9 +1,8 @@
 //! A tiny model and task.
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::backend::Backend;
 use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions};
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, QuantBackend};
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
 use switchable_lora::BasePolicy;
 
@@ -24,7 +23,7 @@ pub(crate) fn task(paragraphs: usize) -> (TextTokenizer, Gpt2Config, ReadingTask
     (tokenizer, config, task)
 }
 
-pub(crate) fn model<B: Backend>(config: &Gpt2Config, base: BasePolicy) -> Gpt2ForQuestionAnswering<B> {
+pub(crate) fn model<B: QuantBackend>(config: &Gpt2Config, base: BasePolicy) -> Gpt2ForQuestionAnswering<B> {
     let linear = LinearSettings { base, ..LinearSettings::default() };
     let options = ModelOptions { linear, ..ModelOptions::default() };
     Gpt2ForQuestionAnswering::random(config, &options, 5, &B::Device::default()).expect("valid input")
@@ -47,7 +46,7 @@ pub(crate) fn quiet(workers: usize) -> TrainRun {
 }
 
 /// All parameters of the base and all adapters of a model, one after another.
-pub(crate) fn weights<B: Backend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f32> {
+pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f32> {
     let mut all: Vec<f32> = model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect();
     for site in gpt2_model::Site::all(model.config()) {
         for (_, pair) in model.transformer.site(site).bank().iter() {

@@ -1,12 +1,13 @@
 //! Comparison of values with what they should be.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
+use gpt2_model::QuantBackend;
 
 /// How the fixtures are made again, should one of them be at fault.
 const REGENERATE: &str = "crates/gpt2-model/tests/golden/make_golden.py";
 
 /// The values of a tensor in row-major order.
-pub(crate) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn values<B: QuantBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }
 

@@ -1,8 +1,9 @@
 //! The golden files.
 
+use gpt2_model::QuantBackend;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 /// Path of a golden folder or file.
@@ -67,17 +68,17 @@ impl Fixture {
     }
 
     /// A batch of token ids or an attention mask.
-    pub(crate) fn batch<B: Backend>(&self, name: &str) -> Tensor<B, 2, Int> {
+    pub(crate) fn batch<B: QuantBackend>(&self, name: &str) -> Tensor<B, 2, Int> {
         Tensor::from_data(TensorData::new(self.integers(name), self.shape(name)), &B::Device::default())
     }
 
     /// One integer per row.
-    pub(crate) fn positions<B: Backend>(&self, name: &str) -> Tensor<B, 1, Int> {
+    pub(crate) fn positions<B: QuantBackend>(&self, name: &str) -> Tensor<B, 1, Int> {
         Tensor::from_data(TensorData::new(self.integers(name), self.shape(name)), &B::Device::default())
     }
 
     /// An attention mask as padding: true where the mask is 0.
-    pub(crate) fn padding<B: Backend>(&self, mask: &str) -> Tensor<B, 2, Bool> {
+    pub(crate) fn padding<B: QuantBackend>(&self, mask: &str) -> Tensor<B, 2, Bool> {
         self.batch::<B>(mask).equal_elem(0)
     }
 

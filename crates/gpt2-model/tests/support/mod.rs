@@ -5,8 +5,8 @@ mod fixture;
 mod folder;
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gpt2_model::{Gpt2, ModelOptions, SitePlan, SitePrecision};
+use burn::tensor::{Int, Tensor, TensorData};
+use gpt2_model::{Gpt2, ModelOptions, QuantBackend, SitePlan, SitePrecision};
 
 pub(crate) use compare::{assert_close, largest_difference, values};
 pub(crate) use fixture::{Fixture, golden};
@@ -16,22 +16,22 @@ pub(crate) use folder::{Folder, StoredTensor};
 pub(crate) type Train = Autodiff<Flex>;
 
 /// A golden folder as a model, its options the default.
-pub(crate) fn load<B: Backend>(case: &str) -> Gpt2<B> {
+pub(crate) fn load<B: QuantBackend>(case: &str) -> Gpt2<B> {
     load_with(case, &ModelOptions::default())
 }
 
 /// A golden folder as a model.
-pub(crate) fn load_with<B: Backend>(case: &str, options: &ModelOptions) -> Gpt2<B> {
+pub(crate) fn load_with<B: QuantBackend>(case: &str, options: &ModelOptions) -> Gpt2<B> {
     Gpt2::load(golden(case), options, &B::Device::default()).expect("a golden folder loads")
 }
 
 /// Every site at 32 bits, no adapter.
-pub(crate) fn full<B: Backend>(model: &Gpt2<B>) -> SitePlan {
+pub(crate) fn full<B: QuantBackend>(model: &Gpt2<B>) -> SitePlan {
     model.uniform_plan(SitePrecision::FULL)
 }
 
 /// Token ids of one sequence as a batch of one.
-pub(crate) fn batch_of_one<B: Backend>(ids: &[u32]) -> Tensor<B, 2, Int> {
+pub(crate) fn batch_of_one<B: QuantBackend>(ids: &[u32]) -> Tensor<B, 2, Int> {
     let values: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     Tensor::from_data(TensorData::new(values, [1, ids.len()]), &B::Device::default())
 }

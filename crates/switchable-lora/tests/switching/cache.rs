@@ -5,7 +5,9 @@ use burn::{
     optim::{GradientsParams, Optimizer, SgdConfig},
     tensor::{Tensor, backend::Backend},
 };
-use switchable_lora::{BasePolicy, BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
+use switchable_lora::{
+    BasePolicy, BitWidth, LinearSettings, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
+};
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, tensor, values};
 
@@ -15,7 +17,7 @@ const AT_2: SitePrecision = SitePrecision::uniform(BitWidth::B2);
 const AT_4: SitePrecision = SitePrecision::uniform(BitWidth::B4);
 const AT_8: SitePrecision = SitePrecision::uniform(BitWidth::B8);
 
-fn x<B: Backend>() -> Tensor<B, 2> {
+fn x<B: QuantBackend>() -> Tensor<B, 2> {
     tensor([3, D_IN], 5)
 }
 

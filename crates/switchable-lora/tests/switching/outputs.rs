@@ -1,9 +1,10 @@
 //! What the layer computes.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
 use quant_kernels::fake_quantize;
 use switchable_lora::{
-    BasePolicy, BitWidth, Error, LinearSettings, Placement, QuantSpec, QuantizedCache, SitePrecision, SwitchableLinear,
+    BasePolicy, BitWidth, Error, LinearSettings, Placement, QuantBackend, QuantSpec, QuantizedCache, SitePrecision,
+    SwitchableLinear,
 };
 
 use crate::support::{
@@ -11,7 +12,7 @@ use crate::support::{
 };
 
 /// The formulas at the top of the module, one product after another.
-fn formula<B: Backend>(x: &Tensor<B, 2>, settings: &LinearSettings, precision: SitePrecision) -> Tensor<B, 2> {
+fn formula<B: QuantBackend>(x: &Tensor<B, 2>, settings: &LinearSettings, precision: SitePrecision) -> Tensor<B, 2> {
     let weight = tensor::<B, 2>([D_IN, D_OUT], 1);
     let bias = tensor::<B, 1>([D_OUT], 2).unsqueeze::<2>();
     let quantised = |x, bits, spec: &QuantSpec| fake_quantize(x, bits, spec, settings.gradient).expect("valid options");
@@ -35,7 +36,7 @@ fn formula<B: Backend>(x: &Tensor<B, 2>, settings: &LinearSettings, precision: S
     }
 }
 
-fn check_against_formula<B: Backend>(settings: LinearSettings) {
+fn check_against_formula<B: QuantBackend>(settings: LinearSettings) {
     let layer = layer::<B>(settings, &QuantizedCache::default());
     let x = tensor::<B, 2>([5, D_IN], 3);
     for precision in precisions() {

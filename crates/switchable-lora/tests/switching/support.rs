@@ -2,10 +2,10 @@
 
 use burn::{
     backend::{Autodiff, Flex},
-    tensor::{Tensor, TensorData, backend::Backend},
+    tensor::{Tensor, TensorData},
 };
 use switchable_lora::{
-    BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantizedCache, SitePrecision, SwitchableLinear,
+    BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
 };
 
 pub(crate) type Plain = Flex;
@@ -27,11 +27,11 @@ pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-pub(crate) fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u64) -> Tensor<B, D> {
+pub(crate) fn tensor<B: QuantBackend, const D: usize>(dims: [usize; D], seed: u64) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(numbers(dims.iter().product(), seed), dims), &B::Device::default())
 }
 
-pub(crate) fn values<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn values<B: QuantBackend, const D: usize>(tensor: &Tensor<B, D>) -> Vec<f32> {
     tensor.to_data().to_vec().expect("the tensors of these tests are f32")
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn assert_close(got: &[f32], expected: &[f32], tolerance: f32, what: 
 }
 
 /// A pair whose product is not zero, of a rank and alpha of its own for each width.
-pub(crate) fn pair<B: Backend>(width: BitWidth) -> LoraAdapterPair<B> {
+pub(crate) fn pair<B: QuantBackend>(width: BitWidth) -> LoraAdapterPair<B> {
     let bits = u64::from(width.bits());
     let rank = 1 + width.bits() as usize % 3;
     let a = tensor([D_IN, rank], 100 + bits);
@@ -53,7 +53,7 @@ pub(crate) fn pair<B: Backend>(width: BitWidth) -> LoraAdapterPair<B> {
 }
 
 /// A layer with a bias and an adapter for every one of `WIDTHS`.
-pub(crate) fn layer<B: Backend>(settings: LinearSettings, cache: &QuantizedCache) -> SwitchableLinear<B> {
+pub(crate) fn layer<B: QuantBackend>(settings: LinearSettings, cache: &QuantizedCache) -> SwitchableLinear<B> {
     let mut layer = SwitchableLinear::new(tensor([D_IN, D_OUT], 1), Some(tensor([D_OUT], 2)), settings, cache);
     for width in WIDTHS {
         layer.insert_adapter(width, pair(width)).expect("the shapes agree");
