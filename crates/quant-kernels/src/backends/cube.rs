@@ -1,4 +1,4 @@
-//! The CubeCL kernels on the tensors of burn's GPU backends: CUDA, and wgpu with Vulkan, Metal and
+//! The `CubeCL` kernels on the tensors of burn's GPU backends: CUDA, and wgpu with Vulkan, Metal and
 //! WebGPU behind it.
 //!
 //! f16 and bf16 are computed in f32 and rounded once at the end; f64 runs on plain tensor

@@ -1,4 +1,4 @@
-//! Kernels for the GPU backends of burn, written in CubeCL, which compiles them for CUDA, Vulkan,
+//! Kernels for the GPU backends of burn, written in `CubeCL`, which compiles them for CUDA, Vulkan,
 //! Metal and WebGPU when they are first run.
 //!
 //! They compute what [`reference`](crate::reference) does, operation for operation, in f32; tensors
@@ -6,6 +6,13 @@
 //! IEEE 754 says, the results are the same to the bit. CUDA does; Vulkan and WebGPU allow an error
 //! of 2.5 units in the last place, by which a value that lies between two levels may go to the
 //! other one.
+
+#![expect(
+    clippy::float_cmp,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::used_underscore_binding,
+    reason = "rounding compares exactly, and kernels are written as the `cube` macro wants them"
+)]
 
 mod block_view;
 mod choose_params;

@@ -133,7 +133,7 @@ fn weight_of_words<F: Float>(
         let word = words[word_of_column + (comptime!(plane.first_vector) + quad / per_byte) * TILE_COLUMNS];
         let shift = (quad % per_byte) as u32 * comptime!(plane.width as u32);
         let bits_of_plane = (word >> shift) & comptime!(plane.mask());
-        codes = codes | (bits_of_plane << comptime!(plane.lowest_bit));
+        codes |= bits_of_plane << comptime!(plane.lowest_bit);
     }
 
     #[unroll]

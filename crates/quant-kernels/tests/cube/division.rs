@@ -17,7 +17,7 @@ fn quotients_are_rounded_correctly<R: CubeRuntime>(device: &R::Device) {
     let [x, y] = [(); 2].map(|()| (0..count).map(|_| next()).collect::<Vec<f32>>());
     let [of_x, of_y] = [&x, &y].map(|values| Tensor::<Gpu<R>, 1>::from_floats(values.as_slice(), device));
     let quotients = (of_x / of_y).into_data().to_vec::<f32>().unwrap();
-    let wrong = (0..count).filter(|&index| quotients[index] != x[index] / y[index]).count();
+    let wrong = (0..count).filter(|&index| quotients[index].to_bits() != (x[index] / y[index]).to_bits()).count();
     println!("{wrong} of {count} quotients differ from those of IEEE 754");
     assert_eq!(wrong, 0);
 }

@@ -1,7 +1,7 @@
 //! Gradients, clipped and not.
 
 use burn::{
-    backend::{Autodiff, Flex},
+    backend::{Autodiff, Flex, flex::FlexDevice},
     tensor::Tensor,
 };
 use burn_cubecl::CubeRuntime;
@@ -23,7 +23,7 @@ fn clipped_by_given_params<R: CubeRuntime>(device: &R::Device) {
             for values in [Values::Noise, Values::Nan, Values::Ties] {
                 let quantizer = Quantizer::new(bits, spec, GradientRule::Clipped).unwrap();
                 let data = values.generate(shape, bits);
-                let x = on::<Flex>(&data, &Default::default());
+                let x = on::<Flex>(&data, &FlexDevice);
                 let params = reference_params(primitive(x.clone() * 0.3), &quantizer);
                 let gradient = Values::Positive.generate(shape, bits);
                 let on_gpu = |param| primitive(on::<Gpu<R>>(&tensor::<Flex>(param).into_data(), device));
@@ -43,7 +43,7 @@ fn clipped_by_given_params<R: CubeRuntime>(device: &R::Device) {
                 };
                 let [low, high] = [quantizer.levels().low as f32, quantizer.levels().high as f32];
                 let inside = levels.clone().greater_equal_elem(low).bool_and(levels.lower_equal_elem(high));
-                let expected = on::<Flex>(&gradient, &Default::default()).mask_fill(inside.bool_not(), 0.0);
+                let expected = on::<Flex>(&gradient, &FlexDevice).mask_fill(inside.bool_not(), 0.0);
                 assert_same(&tensor::<Gpu<R>>(got).into_data(), &expected.into_data(), &(shape, bits, spec, values));
             }
         }
@@ -59,7 +59,7 @@ fn both_rules_through_autodiff<R: CubeRuntime>(device: &R::Device) {
                 let spec: QuantSpec = spec.with_range(range);
                 let data = Values::Noise.generate([2, 20, 12], bits);
                 let got = value_and_gradient::<Gpu<R>>(on(&data, device), bits, spec, rule);
-                let expected = value_and_gradient::<Flex>(on(&data, &Default::default()), bits, spec, rule);
+                let expected = value_and_gradient::<Flex>(on(&data, &FlexDevice), bits, spec, rule);
                 for (got, expected) in got.into_iter().zip(expected) {
                     assert_same(&got, &expected, &(bits, spec, rule));
                 }

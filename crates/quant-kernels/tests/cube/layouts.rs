@@ -5,7 +5,7 @@ use burn_cubecl::CubeRuntime;
 use quant_kernels::BitWidth;
 use quant_kernels::{GradientRule, QuantBackend, QuantSpec, fake_quantize};
 
-use burn::backend::Flex;
+use burn::backend::{Flex, flex::FlexDevice};
 
 use crate::{
     Gpu,
@@ -13,7 +13,7 @@ use crate::{
     devices::on_every_gpu,
 };
 
-fn views<B: QuantBackend>(x: Tensor<B, 3>) -> Vec<Tensor<B, 3>> {
+fn views<B: QuantBackend>(x: &Tensor<B, 3>) -> Vec<Tensor<B, 3>> {
     let [a, b, c] = x.dims();
     vec![
         x.clone().swap_dims(1, 2),
@@ -31,8 +31,8 @@ fn quantised<B: QuantBackend>(x: Tensor<B, 3>, bits: BitWidth, spec: &QuantSpec)
 fn every_view<R: CubeRuntime>(device: &R::Device) {
     for (bits, spec) in specs().filter(|(bits, _)| bits.bits() == 4) {
         let data = Values::Noise.generate([4, 50, 37], bits);
-        let got = views(on::<Gpu<R>>(&data, device));
-        let expected = views(on::<Flex>(&data, &Default::default()));
+        let got = views(&on::<Gpu<R>>(&data, device));
+        let expected = views(&on::<Flex>(&data, &FlexDevice));
         for (view, (got, expected)) in got.into_iter().zip(expected).enumerate() {
             assert_same(&quantised(got, bits, &spec), &quantised(expected, bits, &spec), &(view, bits, spec));
         }

@@ -1,7 +1,7 @@
 //! `choose_params`, and values by given parameters.
 
 use burn::{
-    backend::Flex,
+    backend::{Flex, flex::FlexDevice},
     tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
@@ -27,14 +27,14 @@ fn check<R: CubeRuntime>(shape: [usize; 3], values: Values, bits: BitWidth, spec
     let case = (shape, values, bits, spec);
     let data = values.generate(shape, bits);
     let got = choose_params(&on::<Gpu<R>>(&data, device), bits, &spec).unwrap();
-    let expected = reference::choose_params(&on::<Flex>(&data, &Default::default()), bits, &spec).unwrap();
+    let expected = reference::choose_params(&on::<Flex>(&data, &FlexDevice), bits, &spec).unwrap();
     let scale = expected.scale().into_data();
     assert_same(&got.scale().into_data(), &scale, &case);
     assert_eq!(got.zero_point().is_some(), expected.zero_point().is_some());
     if let (Some(got), Some(expected)) = (got.zero_point(), expected.zero_point()) {
         // A zero point under a scale of NaN means nothing, and a zero of either sign is the same.
-        let broken = Tensor::<Flex, 3>::from_data(scale, &Default::default()).is_nan();
-        let got = Tensor::<Flex, 3>::from_data(got.into_data(), &Default::default());
+        let broken = Tensor::<Flex, 3>::from_data(scale, &FlexDevice).is_nan();
+        let got = Tensor::<Flex, 3>::from_data(got.into_data(), &FlexDevice);
         let [got, expected] = [got, expected].map(|z| z.mask_fill(broken.clone(), 0.0) + 0.0);
         assert_same(&got.into_data(), &expected.into_data(), &case);
     }
@@ -56,7 +56,7 @@ fn given_params<R: CubeRuntime>(device: &R::Device) {
         for shape in SHAPES {
             let quantizer = Quantizer::new(bits, spec, GradientRule::Clipped).unwrap();
             let data = Values::Noise.generate(shape, bits);
-            let x = on::<Flex>(&data, &Default::default());
+            let x = on::<Flex>(&data, &FlexDevice);
             let narrow = primitive(x.clone() * 0.3);
             let params = reference_params(narrow, &quantizer);
             let on_gpu = |param: <Flex as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive| {
@@ -116,7 +116,7 @@ pub(crate) fn spread(param: Tensor<Flex, 3>, dims: [usize; 3]) -> Tensor<Flex, 3
             }
         }
     }
-    Tensor::from_data(burn::tensor::TensorData::new(all, dims), &Default::default())
+    Tensor::from_data(burn::tensor::TensorData::new(all, dims), &FlexDevice)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Tensors of 16 bits.
 
 use burn::{
-    backend::Flex,
+    backend::{Flex, flex::FlexDevice},
     tensor::{DType, FloatDType, Tensor, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
@@ -25,7 +25,7 @@ fn computed_in_f32<R: CubeRuntime>(device: &R::Device) {
                 let x: Tensor<Gpu<R>, 3> = on::<Gpu<R>>(&data, device).cast(float);
                 let got = fake_quantize(x, bits, &spec, GradientRule::Identity).unwrap();
                 assert_eq!(got.dtype(), dtype);
-                let rounded = on::<Flex>(&data, &Default::default()).cast(float).cast(FloatDType::F32);
+                let rounded = on::<Flex>(&data, &FlexDevice).cast(float).cast(FloatDType::F32);
                 let expected = reference::fake_quantize(rounded, bits, &spec, GradientRule::Identity).unwrap();
                 let expected = expected.cast(float).cast(FloatDType::F32);
                 let got = got.into_data().convert::<f32>();

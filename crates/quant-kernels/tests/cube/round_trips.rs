@@ -1,6 +1,9 @@
 //! `fake_quantize`.
 
-use burn::{backend::Flex, tensor::Tensor};
+use burn::{
+    backend::{Flex, flex::FlexDevice},
+    tensor::Tensor,
+};
 use burn_cubecl::CubeRuntime;
 use quant_kernels::{BitWidth, GradientRule, Percentile, QuantSpec, RangeEstimator, fake_quantize, reference};
 
@@ -14,7 +17,7 @@ fn check<R: CubeRuntime>(shape: [usize; 3], values: Values, bits: BitWidth, spec
     let data = values.generate(shape, bits);
     let rule = GradientRule::Identity;
     let got = fake_quantize(on::<Gpu<R>>(&data, device), bits, &spec, rule).unwrap();
-    let expected = reference::fake_quantize(on::<Flex>(&data, &Default::default()), bits, &spec, rule).unwrap();
+    let expected = reference::fake_quantize(on::<Flex>(&data, &FlexDevice), bits, &spec, rule).unwrap();
     assert_same(&got.into_data(), &expected.into_data(), &(shape, values, bits, spec));
 }
 
@@ -66,18 +69,18 @@ fn ranks_one_two_and_four<R: CubeRuntime>(device: &R::Device) {
         let rule = GradientRule::Identity;
         let [x, y] =
             [on::<Gpu<R>>(&data, device).reshape([2, 3, 10, 8]), on::<Gpu<R>>(&data, device).reshape([2, 3, 10, 8])];
-        let expected: Tensor<Flex, 4> = on::<Flex>(&data, &Default::default()).reshape([2, 3, 10, 8]);
+        let expected: Tensor<Flex, 4> = on::<Flex>(&data, &FlexDevice).reshape([2, 3, 10, 8]);
         let expected = reference::fake_quantize(expected, bits, &spec, rule).unwrap();
         let got = fake_quantize(x, bits, &spec, rule).unwrap();
         assert_same(&got.into_data(), &expected.into_data(), &(bits, spec, 4));
 
-        let expected: Tensor<Flex, 2> = on::<Flex>(&data, &Default::default()).reshape([60, 8]);
+        let expected: Tensor<Flex, 2> = on::<Flex>(&data, &FlexDevice).reshape([60, 8]);
         let expected = reference::fake_quantize(expected, bits, &spec, rule).unwrap();
         let got = fake_quantize(y.reshape([60, 8]), bits, &spec, rule).unwrap();
         assert_same(&got.into_data(), &expected.into_data(), &(bits, spec, 2));
 
         if spec.check(bits, 1).is_ok() {
-            let expected: Tensor<Flex, 1> = on::<Flex>(&data, &Default::default()).reshape([480]);
+            let expected: Tensor<Flex, 1> = on::<Flex>(&data, &FlexDevice).reshape([480]);
             let expected = reference::fake_quantize(expected, bits, &spec, rule).unwrap();
             let x: Tensor<Gpu<R>, 1> = on::<Gpu<R>>(&data, device).reshape([480]);
             let got = fake_quantize(x, bits, &spec, rule).unwrap();

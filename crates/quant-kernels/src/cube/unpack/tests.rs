@@ -2,10 +2,7 @@ use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
 use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
-use crate::{
-    cube::Params,
-    devices::{self, on_every_gpu},
-};
+use crate::{cube::Params, devices::on_every_gpu};
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;
 
