@@ -58,6 +58,16 @@ impl<B: Backend> KvCache<B> {
         self.capacity
     }
 
+    /// Forgets all tokens but the first `len`. The buffers stay.
+    ///
+    /// # Panics
+    ///
+    /// When fewer are held.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len, "a kv cache of {} tokens cannot be cut to {len}", self.len);
+        self.len = len;
+    }
+
     /// Bytes of the buffers.
     pub fn bytes(&self) -> usize {
         self.layers

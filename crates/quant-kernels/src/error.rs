@@ -1,6 +1,8 @@
 //! What can go wrong, and the crate's `Result`.
 
-use crate::{BitWidth, Granularity};
+use std::{io, path::PathBuf};
+
+use crate::{BitWidth, Granularity, Mapping};
 
 /// An option of quantisation that does not exist, or does not fit the others or the tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -53,6 +55,122 @@ pub enum Error {
     LearnedStep {
         /// The granularity asked for.
         granularity: Granularity,
+    },
+    /// A width that weights cannot be packed to.
+    #[error("weights cannot be packed to {bits} bits, expected 2 to 8")]
+    PackedBits {
+        /// The number of bits asked for.
+        bits: BitWidth,
+    },
+    /// A granularity that packed weights cannot have.
+    #[error(
+        "packed weights cannot have granularity {granularity}, expected per-tensor, per-channel, or per-group of a multiple of 32 rows"
+    )]
+    PackedGranularity {
+        /// The granularity asked for.
+        granularity: Granularity,
+    },
+    /// A weight without a level.
+    #[error("the weight at row {row}, column {column} is {got}, expected a finite number")]
+    PackedWeight {
+        /// The row of the weight.
+        row: usize,
+        /// The column of the weight.
+        column: usize,
+        /// The weight.
+        got: f32,
+    },
+    /// A scale that cannot be stored.
+    #[error("scale {index} is {got}, expected {expected}")]
+    PackedScale {
+        /// The position of the scale, row-major in the shape of the scales.
+        index: usize,
+        /// The scale.
+        got: f32,
+        /// What a scale may be.
+        expected: &'static str,
+    },
+    /// A zero point that is not a level.
+    #[error("zero point {index} is {got}, expected at most {high}")]
+    PackedZeroPoint {
+        /// The position of the zero point, row-major in the shape of the scales.
+        index: usize,
+        /// The zero point.
+        got: u8,
+        /// The highest level.
+        high: u8,
+    },
+    /// A code that is not a level.
+    #[error("the code at row {row}, column {column} is {got}, expected {low} to {high}")]
+    PackedCode {
+        /// The row of the code.
+        row: usize,
+        /// The column of the code.
+        column: usize,
+        /// The code.
+        got: u8,
+        /// The lowest code.
+        low: u8,
+        /// The highest code.
+        high: u8,
+    },
+    /// A width that activations cannot be quantised to in a product.
+    #[error("activations cannot be multiplied at {bits} bits, expected 2 to 8, or 32 for full precision")]
+    ActivationBits {
+        /// The number of bits asked for.
+        bits: BitWidth,
+    },
+    /// Packed weights that cannot be cut to fewer bits.
+    #[error("{mapping} weights of {bits} bits cannot be cut to fewer bits, expected symmetric weights of 8 bits")]
+    NestedSource {
+        /// The mapping of the weights.
+        mapping: Mapping,
+        /// The number of bits of the weights.
+        bits: BitWidth,
+    },
+    /// A file that could not be read or written.
+    #[error("{}: {message}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The kind of the failure.
+        kind: io::ErrorKind,
+        /// What the system said.
+        message: String,
+    },
+    /// A file whose frame or header is not that of a file of packed tensors.
+    #[error("{}: {field} is {got}, expected {expected}", path.display())]
+    FileHeader {
+        /// The file.
+        path: PathBuf,
+        /// The part of the header.
+        field: &'static str,
+        /// What it holds.
+        got: String,
+        /// What it may hold.
+        expected: String,
+    },
+    /// A tensor in a file that is not what its description says.
+    #[error("{}: {field} of tensor `{tensor}`: got {got}, expected {expected}", path.display())]
+    FileTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name of the tensor.
+        tensor: String,
+        /// The part of the tensor.
+        field: &'static str,
+        /// What it holds.
+        got: String,
+        /// What it may hold.
+        expected: String,
+    },
+    /// A tensor that is not in a file.
+    #[error("{}: there is no tensor `{tensor}`", path.display())]
+    FileTensorMissing {
+        /// The file.
+        path: PathBuf,
+        /// The name of the tensor.
+        tensor: String,
     },
 }
 

@@ -21,6 +21,9 @@
 //! | values as the quantised tensor would have them, with a gradient | [`fake_quantize`], [`GradientRule`] |
 //! | a scale that is trained (LSQ) | [`LearnedStep`] |
 //! | what quantisation cost | [`Distortion`] |
+//! | weights that stay packed at 2 to 8 bits | [`PackedTensor`]; at every width from one copy: [`NestedTensor`] |
+//! | products with packed weights on the CPU | [`PackedTensor::matmul`], [`Product`], [`Epilogue`] |
+//! | files of packed weights | [`PackedFileWriter`], [`PackedFile`] |
 //!
 //! # Should I use this crate?
 //!
@@ -68,6 +71,7 @@ mod fake_quantize;
 mod granularity;
 mod learned_step;
 mod mapping;
+mod packed;
 mod params;
 mod quant_backend;
 mod quantize;
@@ -85,6 +89,10 @@ pub use fake_quantize::{GradientRule, fake_quantize};
 pub use granularity::{Granularity, GroupSize};
 pub use learned_step::{LearnedStep, LearnedStepRecord};
 pub use mapping::{LevelRange, Mapping};
+pub use packed::{
+    ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter,
+    PackedSpec, PackedTensor, PlainData, PlainFormat, PlainTensor, Product, ScaleFormat,
+};
 pub use params::{QuantParams, choose_params};
 pub use quant_backend::{PrimitiveParams, QuantAutodiffBackend, QuantBackend};
 pub use quantize::{dequantize, quantize};

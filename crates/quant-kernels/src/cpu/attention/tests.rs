@@ -1,0 +1,150 @@
+//! Against attention computed number by number in f64.
+
+use super::*;
+
+fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Attention of one head; `visible` says how many keys a query sees.
+fn by_hand(q: &[Vec<f64>], k: &[Vec<f64>], v: &[Vec<f64>], scale: f64) -> Vec<Vec<f64>> {
+    let offset = k.len() - q.len();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    q.iter()
+        .enumerate()
+        .map(|(i, q)| {
+            let weights: Vec<f64> = k[..=offset + i].iter().map(|k| (scale * dot(q, k)).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            (0..q.len()).map(|c| weights.iter().zip(v).map(|(w, v)| w * v[c]).sum::<f64>() / total).collect()
+        })
+        .collect()
+}
+
+fn rows(heads: Heads<'_>, batch: usize, head: usize, tokens: usize, width: usize) -> Vec<Vec<f64>> {
+    (0..tokens)
+        .map(|token| {
+            let start = heads.strides.of(batch, head) + token * heads.strides.token;
+            heads.values[start..start + width].iter().map(|&x| f64::from(x)).collect()
+        })
+        .collect()
+}
+
+fn output_by_hand(shape: AttentionShape, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> Vec<f64> {
+    let AttentionShape { batch, heads, queries, keys, width, scale } = shape;
+    let mut out = vec![0.0; batch * queries * heads * width];
+    for b in 0..batch {
+        for h in 0..heads {
+            let y = by_hand(
+                &rows(q, b, h, queries, width),
+                &rows(k, b, h, keys, width),
+                &rows(v, b, h, keys, width),
+                f64::from(scale),
+            );
+            for (i, row) in y.iter().enumerate() {
+                let start = ((b * queries + i) * heads + h) * width;
+                out[start..start + width].copy_from_slice(row);
+            }
+        }
+    }
+    out
+}
+
+#[track_caller]
+fn assert_close(got: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!((f64::from(*got) - expected).abs() < tolerance, "element {index} is {got}, expected {expected}");
+    }
+}
+
+/// Sizes below, at and above the block of queries, one token, and a width that fills no register.
+const SHAPES: [(usize, usize, usize, usize); 5] =
+    [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 64, 16), (2, 2, 65, 8), (1, 1, 150, 5)];
+
+fn shape((batch, heads, tokens, width): (usize, usize, usize, usize)) -> AttentionShape {
+    AttentionShape { batch, heads, queries: tokens, keys: tokens, width, scale: 0.7 }
+}
+
+fn parts(shape: &AttentionShape, qkv: &[f32]) -> [usize; 3] {
+    assert_eq!(qkv.len(), shape.batch * shape.keys * 3 * shape.heads * shape.width);
+    [0, 1, 2].map(|index| index * shape.heads * shape.width)
+}
+
+#[test]
+fn packed_attention_equals_the_formula_on_every_instruction_set() {
+    for set in InstructionSet::available() {
+        for sizes in SHAPES {
+            let shape = shape(sizes);
+            let strides = shape.packed_strides(shape.keys, 3);
+            let qkv = numbers(shape.batch * strides.batch, 5);
+            let [q, k, v] = parts(&shape, &qkv).map(|start| Heads { values: &qkv[start..], strides });
+            assert_close(&shape.forward(set, q, k, v), &output_by_hand(shape, q, k, v), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn keys_of_a_longer_buffer_are_read_where_they_lie() {
+    let shape = AttentionShape { batch: 2, heads: 3, queries: 2, keys: 9, width: 4, scale: 0.5 };
+    let capacity = 16;
+    let buffer = HeadStrides { batch: 3 * capacity * 4, head: capacity * 4, token: 4 };
+    let (q, k, v) = (numbers(2 * 2 * 12, 1), numbers(2 * 3 * capacity * 4, 2), numbers(2 * 3 * capacity * 4, 3));
+    let q = Heads { values: &q, strides: shape.packed_strides(2, 1) };
+    let [k, v] = [&k, &v].map(|values| Heads { values, strides: buffer });
+    assert_close(&shape.forward(InstructionSet::best(), q, k, v), &output_by_hand(shape, q, k, v), 1e-5);
+}
+
+#[test]
+fn the_gradient_equals_differences_of_the_formula() {
+    for set in InstructionSet::available() {
+        for sizes in SHAPES {
+            let shape = shape(sizes);
+            let strides = shape.packed_strides(shape.keys, 3);
+            let qkv = numbers(shape.batch * strides.batch, 7);
+            let gradient = numbers(shape.batch * shape.queries * shape.heads * shape.width, 8);
+            let got = shape.backward_of_packed(set, &qkv, &gradient);
+            // The whole gradient in one direction, and single elements.
+            let loss = |qkv: &[f32]| -> f64 {
+                let [q, k, v] = parts(&shape, qkv).map(|start| Heads { values: &qkv[start..], strides });
+                output_by_hand(shape, q, k, v).iter().zip(&gradient).map(|(y, g)| y * f64::from(*g)).sum()
+            };
+            for index in (0..qkv.len()).step_by(qkv.len().div_ceil(40)) {
+                let step = 1.0 / 1024.0;
+                let at = |sign: f32| {
+                    let mut moved = qkv.clone();
+                    moved[index] += sign * step;
+                    (loss(&moved), f64::from(moved[index]))
+                };
+                let ((up, x_up), (down, x_down)) = (at(1.0), at(-1.0));
+                let expected = (up - down) / (x_up - x_down);
+                assert!(
+                    (f64::from(got[index]) - expected).abs() < 1e-4,
+                    "{sizes:?} {index}: {} {expected}",
+                    got[index]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_reaches_the_queries_that_see_it_and_no_other() {
+    let shape = shape((1, 1, 6, 4));
+    let strides = shape.packed_strides(6, 3);
+    let mut qkv = numbers(6 * 12, 9);
+    qkv[3 * 12 + 8] = f32::NAN; // a value of token 3
+    let [q, k, v] = parts(&shape, &qkv).map(|start| Heads { values: &qkv[start..], strides });
+    let y = shape.forward(InstructionSet::best(), q, k, v);
+    for (token, y) in y.chunks(4).enumerate() {
+        assert_eq!(y[1..].iter().any(|y| y.is_nan()), false, "token {token}");
+        if token >= 3 {
+            assert!(y[0].is_nan(), "token {token}");
+        }
+    }
+}

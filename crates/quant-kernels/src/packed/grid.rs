@@ -1,0 +1,61 @@
+//! A row-major matrix that many threads write at once, and that need not be initialised.
+#![expect(unsafe_code, reason = "threads write disjoint parts of one matrix")]
+
+use std::{marker::PhantomData, mem::MaybeUninit};
+
+/// A matrix of which each thread writes its own rows and columns.
+#[derive(Debug)]
+pub(super) struct Grid<'a> {
+    values: *mut f32,
+    rows: usize,
+    columns: usize,
+    lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+// SAFETY: the pointer is that of a slice of plain numbers that is borrowed exclusively, and
+// nothing is ever read through it.
+unsafe impl Sync for Grid<'_> {}
+
+impl<'a> Grid<'a> {
+    /// A matrix of rows of `columns` values.
+    pub(super) fn new(values: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        Self { values: values.as_mut_ptr().cast(), rows, columns, lifetime: PhantomData }
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Writes consecutive values of a row.
+    ///
+    /// Two threads that write the same values leave either one's: callers write disjoint parts.
+    ///
+    /// # Panics
+    ///
+    /// If the values do not lie in the matrix.
+    #[inline(always)]
+    pub(super) fn write(&self, row: usize, column: usize, values: &[f32]) {
+        assert!(row < self.rows && column <= self.columns && values.len() <= self.columns - column);
+        // SAFETY: the values lie in the slice by the assertion. The callers of this module hand
+        // out each rectangle of the matrix to one work item, so no two threads write the same place.
+        unsafe {
+            self.values.add(row * self.columns + column).copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+}
+
+/// A vector of `len` values that `fill` writes, all of them.
+pub(super) fn collect(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    fill(&mut values.spare_capacity_mut()[..len]);
+    // SAFETY: the fillers of this crate cover the matrix: the tests compare every value.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// Values seen as values to be written.
+pub(super) fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: the layouts are the same, and this module's writers only ever write numbers.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) }
+}

@@ -1,0 +1,164 @@
+//! Activations as small integers, a scale for each row (token).
+//!
+//! ```text
+//! s = max|x| / (2^(b−1) − 1)         1 for a row of zeros, NaN for a row with a NaN or an infinity
+//! a = clamp(round(x / s), ±(2^(b−1) − 1))
+//! ```
+//!
+//! Rounding is half to even and the division a true one, as everywhere in this crate.
+
+use std::fmt;
+
+use rayon::prelude::*;
+
+use super::segments::Segment;
+use crate::cpu::elementary::ROUNDER;
+use crate::{
+    BitWidth, Error, InstructionSet, Result,
+    packed::{compiled_for::compiled_for, layout::TILE_ROWS},
+};
+
+/// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
+///
+/// ```
+/// use quant_kernels::{ActivationBits, BitWidth};
+///
+/// assert!(ActivationBits::new(BitWidth::B8).is_ok());
+/// assert!(ActivationBits::new(BitWidth::B16).is_err());
+/// assert_eq!(ActivationBits::default().width(), BitWidth::FULL);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ActivationBits(BitWidth);
+
+impl ActivationBits {
+    /// Activations stay floats.
+    pub const FULL: Self = Self(BitWidth::FULL);
+
+    /// Checks a number of bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ActivationBits`] unless it is 2 to 8, or 32.
+    pub const fn new(bits: BitWidth) -> Result<Self> {
+        match bits.bits() {
+            2..=8 | 32 => Ok(Self(bits)),
+            _ => Err(Error::ActivationBits { bits }),
+        }
+    }
+
+    /// The number of bits.
+    pub const fn width(self) -> BitWidth {
+        self.0
+    }
+}
+
+impl Default for ActivationBits {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
+impl fmt::Debug for ActivationBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Rows of quantised activations.
+#[derive(Debug)]
+pub(super) struct QuantizedRows {
+    /// Four neighbouring values in each number, first in the lowest byte; zeros after the last.
+    quads: Vec<u32>,
+    stride: usize,
+    /// A scale for each row.
+    pub(super) scales: Vec<f32>,
+    /// The sum of the integers of each segment, for each row.
+    sums: Vec<i32>,
+    segments: usize,
+}
+
+/// Some rows of quantised activations.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// Four neighbouring values in each number.
+    pub(super) quads: &'a [u32],
+    /// The distance of rows in `quads`.
+    pub(super) stride: usize,
+    /// The sums of each segment, row after row.
+    pub(super) sums: &'a [i32],
+}
+
+impl QuantizedRows {
+    /// Quantises rows.
+    ///
+    /// # Shapes
+    ///
+    /// - `values`: `[rows, d_in]`
+    pub(super) fn quantize(
+        values: &[f32],
+        [rows, d_in]: [usize; 2],
+        bits: BitWidth,
+        segments: &[Segment],
+        set: InstructionSet,
+    ) -> Self {
+        // A line more than whole tiles, so that rows whose length is a power of two do not
+        // all fall into the same sets of the cache.
+        let stride = d_in.div_ceil(TILE_ROWS) * TILE_ROWS / 4 + 16;
+        let high = f32::from((1u8 << (bits.bits() - 1)) - 1);
+        let mut quads = vec![0; rows * stride];
+        let mut scales = vec![1.0; rows];
+        let mut sums = vec![0; rows * segments.len()];
+        if d_in > 0 {
+            let quantize = |first: usize, quads: &mut [u32], scales: &mut [f32], sums: &mut [i32]| {
+                let values = &values[first * d_in..][..scales.len() * d_in];
+                for (row, (values, scale)) in values.chunks_exact(d_in).zip(scales).enumerate() {
+                    let codes = bytemuck::cast_slice_mut(&mut quads[row * stride..][..stride]);
+                    let sums = &mut sums[row * segments.len()..][..segments.len()];
+                    compiled_for!(set, quantize_row(
+                        values: &[f32], high: f32, segments: &[Segment], scale: &mut f32, codes: &mut [i8], sums: &mut [i32],
+                    ));
+                }
+            };
+            // About 16 K values are worth handing to another thread.
+            let block = (1_usize << 14).div_ceil(d_in);
+            if rows <= block {
+                quantize(0, &mut quads, &mut scales, &mut sums);
+            } else {
+                let blocks = quads.par_chunks_mut(block * stride).zip(scales.par_chunks_mut(block));
+                let blocks = blocks.zip(sums.par_chunks_mut(block * segments.len()));
+                blocks.enumerate().for_each(|(at, ((quads, scales), sums))| quantize(at * block, quads, scales, sums));
+            }
+        }
+        Self { quads, stride, scales, sums, segments: segments.len() }
+    }
+
+    /// The rows from `first` on, which is not after the last.
+    pub(super) fn after(&self, first: usize) -> Rows<'_> {
+        let (quads, sums) = (&self.quads[first * self.stride..], &self.sums[first * self.segments..]);
+        Rows { quads, stride: self.stride, sums }
+    }
+}
+
+#[inline(always)]
+fn quantize_row(values: &[f32], high: f32, segments: &[Segment], scale: &mut f32, codes: &mut [i8], sums: &mut [i32]) {
+    // Without their sign, floats are ordered as their bits are; NaN and infinity come last.
+    let largest = values.iter().fold(0, |largest, value| (value.to_bits() & 0x7fff_ffff).max(largest));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        *scale = f32::NAN;
+        return;
+    }
+    let step = largest / high;
+    if step == 0.0 {
+        return;
+    }
+    *scale = step;
+    for (code, value) in codes.iter_mut().zip(values) {
+        let level = (value / step).max(-high).min(high);
+        *code = (level + ROUNDER).to_bits() as i8;
+    }
+    for (sum, segment) in sums.iter_mut().zip(segments) {
+        let codes = &codes[segment.tiles.start * TILE_ROWS..segment.tiles.end * TILE_ROWS];
+        *sum = codes.iter().map(|code| i32::from(*code)).sum();
+    }
+}

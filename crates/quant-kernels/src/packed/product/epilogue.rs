@@ -1,0 +1,150 @@
+//! What is done to a product while it is still in the cache.
+//!
+//! ```text
+//! y = f(x·W + bias + scaling·t·B + addend)
+//! ```
+//!
+//! `t = x·A [rows, rank]` is the first half of an adapter, which is computed outside. The second
+//! half costs `rank / d_in` of the product and saves writing and reading its output `[rows, d_out]`.
+
+use super::tile::{PANEL_COLUMNS, Place, Tile};
+use crate::{
+    InstructionSet,
+    cpu::elementary::gelu,
+    packed::{compiled_for::compiled_for, grid::Grid},
+};
+
+/// A function applied to each output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OutputFunction {
+    /// None.
+    #[default]
+    Identity,
+    /// GELU in its tanh form, GPT-2's `gelu_new`.
+    GeluTanh,
+}
+
+/// The second half of an adapter: `scaling·t·B`.
+#[derive(Debug, Clone, Copy)]
+pub struct LowRankTerm<'a> {
+    /// `t = x·A`, `[rows, rank]`.
+    pub down: &'a [f32],
+    /// `B`, `[rank, d_out]`.
+    pub up: &'a [f32],
+    /// The inner dimension.
+    pub rank: usize,
+    /// The factor of the term.
+    pub scaling: f32,
+}
+
+/// What is added to a product, and the function applied to the sum. The default is nothing.
+///
+/// # Shapes
+///
+/// - `bias`: `[d_out]`
+/// - `addend`: `[rows, d_out]`
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Added to each row.
+    pub bias: Option<&'a [f32]>,
+    /// An adapter, added to the product.
+    pub low_rank: Option<LowRankTerm<'a>>,
+    /// Added to the product.
+    pub addend: Option<&'a [f32]>,
+    /// Applied last.
+    pub function: OutputFunction,
+}
+
+impl Epilogue<'_> {
+    /// # Panics
+    ///
+    /// If a slice has another length than its shape.
+    pub(super) fn check(&self, rows: usize, d_out: usize) {
+        let check = |what: &str, got: usize, rows: usize, columns: usize| {
+            let fits = rows.checked_mul(columns) == Some(got);
+            assert!(fits, "{got} values of the {what} do not fill a matrix of shape [{rows}, {columns}]");
+        };
+        if let Some(bias) = self.bias {
+            check("bias", bias.len(), 1, d_out);
+        }
+        if let Some(term) = self.low_rank {
+            check("adapter's inner values", term.down.len(), rows, term.rank);
+            check("adapter's second factor", term.up.len(), term.rank, d_out);
+        }
+        if let Some(addend) = self.addend {
+            check("addend", addend.len(), rows, d_out);
+        }
+    }
+
+    /// Finishes the sums of a tile and writes them to their place. `row_scales` are those of
+    /// quantised activations, one for each row of the whole product.
+    pub(super) fn finish(
+        &self,
+        set: InstructionSet,
+        tile: &mut Tile,
+        place: Place,
+        row_scales: Option<&[f32]>,
+        output: &Grid,
+    ) {
+        let epilogue = self;
+        let d_out = output.columns();
+        compiled_for!(set, finish_here(
+            epilogue: &Epilogue, tile: &mut Tile, place: Place, row_scales: Option<&[f32]>, d_out: usize,
+        ));
+        for (row, values) in (place.row..place.row + place.rows).zip(&tile.0) {
+            output.write(row, place.column, &values[..place.columns]);
+        }
+    }
+}
+
+#[inline(always)]
+fn finish_here(epilogue: &Epilogue, tile: &mut Tile, place: Place, row_scales: Option<&[f32]>, d_out: usize) {
+    let Place { row, rows, column, columns } = place;
+    let bias = epilogue.bias.map(|bias| padded(&bias[column..column + columns]));
+    for (row, values) in (row..row + rows).zip(&mut tile.0) {
+        if let Some(scales) = row_scales {
+            let scale = scales[row];
+            for value in &mut *values {
+                *value *= scale;
+            }
+        }
+        if let Some(bias) = &bias {
+            add(values, bias);
+        }
+        if let Some(LowRankTerm { down, up, rank, scaling }) = epilogue.low_rank {
+            for (inner, down) in down[row * rank..][..rank].iter().enumerate() {
+                let factor = down * scaling;
+                let up = padded(&up[inner * d_out + column..][..columns]);
+                for (value, up) in values.iter_mut().zip(&up) {
+                    *value += factor * up;
+                }
+            }
+        }
+        if let Some(addend) = epilogue.addend {
+            add(values, &padded(&addend[row * d_out + column..][..columns]));
+        }
+        if epilogue.function == OutputFunction::GeluTanh {
+            for value in values {
+                *value = gelu(*value);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add(values: &mut [f32; PANEL_COLUMNS], terms: &[f32; PANEL_COLUMNS]) {
+    for (value, term) in values.iter_mut().zip(terms) {
+        *value += term;
+    }
+}
+
+/// Values of a part of a row, with zeros after the last.
+#[inline(always)]
+fn padded(values: &[f32]) -> [f32; PANEL_COLUMNS] {
+    if let Ok(values) = values.try_into() {
+        return values;
+    }
+    let mut all = [0.0; PANEL_COLUMNS];
+    all[..values.len()].copy_from_slice(values);
+    all
+}

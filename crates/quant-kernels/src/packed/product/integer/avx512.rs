@@ -1,0 +1,141 @@
+//! Integer products with AVX-512 VNNI: `vpdpbusd` multiplies four unsigned codes of a column by
+//! four signed activations and adds them to the column's sum.
+#![expect(unsafe_code, reason = "vector instructions")]
+#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
+#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
+
+use std::arch::x86_64::*;
+
+use super::{Columns, Rows, Segment, Tile};
+use crate::packed::{
+    layout::{QUADS, TILE_COLUMNS},
+    widen::{Quads, avx512::quad, tile_bytes, with_source},
+};
+
+/// The rows that fill the registers: 12 · 2 sums, 2 vectors of codes and one of activations.
+pub(super) const ROWS: usize = 12;
+/// The most rows for which the packed bytes are widened in registers.
+pub(super) const STREAM_ROWS: usize = 4;
+
+/// Adds the products of `rows` rows and one or two strips of 16 columns to a tile.
+pub(super) fn block(quads: &[Quads], strips: usize, activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
+    macro_rules! by_rows {
+        ($($rows:literal)*) => {
+            match (rows, strips) {
+                $(
+                    ($rows, 1) => block_of::<$rows, 1>(quads, activations, columns, tile),
+                    ($rows, 2) => block_of::<$rows, 2>(quads, activations, columns, tile),
+                )*
+                _ => unreachable!("the kernel takes 1 to 12 rows and 1 or 2 strips, got {rows} and {strips}"),
+            }
+        };
+    }
+    // SAFETY: the instruction set was chosen because the processor has it.
+    unsafe { by_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn block_of<const ROWS: usize, const STRIPS: usize>(
+    quads: &[Quads],
+    activations: Rows,
+    columns: Columns,
+    tile: &mut Tile,
+) {
+    let tiles_per_strip = quads.len() / STRIPS;
+    let Rows { quads: values, stride, sums } = activations;
+    for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
+        assert!(tiles.end <= tiles_per_strip && (ROWS - 1) * stride + tiles.end * QUADS <= values.len());
+        let mut dots = [[_mm512_setzero_si512(); STRIPS]; ROWS];
+        // SAFETY: by the assertion, all tiles of the segment lie in each strip, and their values
+        // in each row.
+        unsafe {
+            let codes: [*const u8; STRIPS] =
+                std::array::from_fn(|strip| quads.as_ptr().add(strip * tiles_per_strip + tiles.start).cast());
+            let values = values.as_ptr().add(tiles.start * QUADS);
+            for index in 0..tiles.len() * QUADS {
+                let codes = codes.map(|codes| _mm512_load_si512(codes.add(index * 64).cast()));
+                for row in 0..ROWS {
+                    let value = _mm512_set1_epi32(values.add(row * stride + index).read().cast_signed());
+                    for strip in 0..STRIPS {
+                        dots[row][strip] = _mm512_dpbusd_epi32(dots[row][strip], codes[strip], value);
+                    }
+                }
+            }
+        }
+        for row in 0..ROWS {
+            let sum = sums[row * columns.segments.len() + at];
+            for strip in 0..STRIPS {
+                add_segment(dots[row][strip], sum, params, strip, &mut tile.0[row]);
+            }
+        }
+    }
+}
+
+/// Turns the sums of a segment into floats and adds them to a row of a tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn add_segment(dots: __m512i, sum: i32, params: &super::Params, strip: usize, row: &mut [f32; super::PANEL_COLUMNS]) {
+    debug_assert!(strip < 2);
+    // SAFETY: the arrays hold 32 numbers and the strip is 0 or 1.
+    unsafe {
+        let zeros = _mm512_loadu_si512(params.zeros.as_ptr().add(strip * TILE_COLUMNS).cast());
+        let scales = _mm512_loadu_ps(params.scales.as_ptr().add(strip * TILE_COLUMNS));
+        let centred = _mm512_sub_epi32(dots, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(sum)));
+        let term = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(centred));
+        let place = row.as_mut_ptr().add(strip * TILE_COLUMNS);
+        _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), term));
+    }
+}
+
+/// Adds the products of up to [`STREAM_ROWS`] rows and a strip of packed tiles to a tile.
+pub(super) fn stream(source: u8, tiles: &[u8], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
+    // SAFETY: the instruction set was chosen because the processor has it.
+    unsafe {
+        match rows {
+            1 => with_source!(source, stream_of::<1, 8>(tiles, activations, columns, tile)),
+            2 => with_source!(source, stream_of::<2, 4>(tiles, activations, columns, tile)),
+            3 => with_source!(source, stream_of::<3, 2>(tiles, activations, columns, tile)),
+            4 => with_source!(source, stream_of::<4, 2>(tiles, activations, columns, tile)),
+            _ => unreachable!("the kernel takes 1 to {STREAM_ROWS} rows, got {rows}"),
+        }
+    }
+}
+
+/// `CHAINS` sums a row are kept apart, so that none waits for the one before.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
+    bytes: &[u8],
+    activations: Rows,
+    columns: Columns,
+    tile: &mut Tile,
+) {
+    let Rows { quads: values, stride, sums } = activations;
+    for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
+        assert!(
+            tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * QUADS <= values.len()
+        );
+        let mut dots = [[_mm512_setzero_si512(); CHAINS]; ROWS];
+        for index in tiles.clone() {
+            // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
+            unsafe {
+                let tile = bytes.as_ptr().add(index * tile_bytes(SOURCE));
+                let values = values.as_ptr().add(index * QUADS);
+                macro_rules! add_quads {
+                    ($($i:literal)*) => {$(
+                        let codes = quad::<SOURCE, $i>(tile);
+                        for row in 0..ROWS {
+                            let value = _mm512_set1_epi32(values.add(row * stride + $i).read().cast_signed());
+                            let dot = &mut dots[row][$i % CHAINS];
+                            *dot = _mm512_dpbusd_epi32(*dot, codes, value);
+                        }
+                    )*};
+                }
+                add_quads!(0 1 2 3 4 5 6 7);
+            }
+        }
+        for row in 0..ROWS {
+            let dots = dots[row].into_iter().fold(_mm512_setzero_si512(), |sum, dot| _mm512_add_epi32(sum, dot));
+            add_segment(dots, sums[row * columns.segments.len() + at], params, 0, &mut tile.0[row]);
+        }
+    }
+}

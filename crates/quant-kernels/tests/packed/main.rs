@@ -1,0 +1,9 @@
+//! Packed weights, their products and their files, against scalar references.
+#![expect(clippy::unwrap_used, reason = "a test helper that fails fails its test")]
+
+mod cases;
+mod file;
+mod nested;
+mod pack;
+mod product;
+mod properties;

@@ -1,0 +1,144 @@
+//! Codes and values of packed weights.
+
+use quant_kernels::{BitWidth, Error, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+
+use super::cases::{Case, Numbers, SHAPES, bits, specs};
+
+const SPEC: PackedSpec = PackedSpec {
+    shape: [2, 3],
+    bits: BitWidth::B4,
+    mapping: Mapping::Symmetric,
+    granularity: Granularity::PerChannel,
+    scale_format: ScaleFormat::F16,
+};
+
+#[test]
+fn every_kind_of_weights_dequantises_to_what_the_formula_says() {
+    let mut numbers = Numbers::new(1);
+    for shape in SHAPES {
+        for spec in specs(shape) {
+            let case = Case::new(spec, &mut numbers);
+            let expected = bits(&case.values());
+            assert_eq!(bits(&case.packed.dequantize()), expected, "{spec:?}");
+            let mut values = vec![f32::NAN; expected.len()];
+            case.packed.dequantize_into(&mut values);
+            assert_eq!(bits(&values), expected, "{spec:?}");
+        }
+    }
+}
+
+#[test]
+fn levels_are_those_of_the_formula_and_pack_to_the_same_bytes() {
+    let mut numbers = Numbers::new(2);
+    for spec in specs([33, 17]) {
+        let case = Case::new(spec, &mut numbers);
+        let offset = match spec.mapping {
+            Mapping::Symmetric => 1 << (spec.bits.bits() - 1),
+            Mapping::Asymmetric => 0,
+        };
+        let mut codes = Vec::new();
+        for row in 0..33 {
+            for column in 0..17 {
+                let level = case.packed.level(row, column);
+                assert_eq!(level, case.level(row, column), "{spec:?} at {row}, {column}");
+                codes.push((level + offset) as u8);
+            }
+        }
+        let again = PackedTensor::from_codes(spec, &codes, &case.packed.scales(), &case.zero_points).unwrap();
+        assert_eq!(again.codes(), case.packed.codes(), "{spec:?}");
+    }
+}
+
+#[test]
+fn bytes_are_those_of_whole_tiles_and_scales() {
+    let mut numbers = Numbers::new(3);
+    for spec in specs([33, 17]) {
+        let packed = Case::new(spec, &mut numbers).packed;
+        let scales = packed.scales().len();
+        let expected = 4 * 64 * usize::from(spec.bits.bits()) + scales * spec.scale_format.bytes();
+        let zeros = if spec.mapping == Mapping::Asymmetric { scales } else { 0 };
+        assert_eq!(packed.bytes(), expected + zeros, "{spec:?}");
+    }
+}
+
+#[test]
+fn codes_stand_where_the_format_says() {
+    // The worked example of docs/FORMAT.md: 3 bits, u = 6 at row 5, column 2.
+    let spec = PackedSpec { shape: [32, 16], bits: BitWidth::new(3).unwrap(), mapping: Mapping::Asymmetric, ..SPEC };
+    let mut codes = [0; 512];
+    codes[5 * 16 + 2] = 6;
+    let packed = PackedTensor::from_codes(spec, &codes, &[1.0; 16], &[0; 16]).unwrap();
+    let set: Vec<(usize, u8)> = packed.codes().iter().copied().enumerate().filter(|(_, byte)| *byte != 0).collect();
+    assert_eq!(packed.codes().len(), 192);
+    assert_eq!(set, [(9, 0b0000_1100)]);
+    codes[5 * 16 + 2] = 0;
+    codes[22 * 16 + 15] = 7;
+    let packed = PackedTensor::from_codes(spec, &codes, &[1.0; 16], &[0; 16]).unwrap();
+    let set: Vec<(usize, u8)> = packed.codes().iter().copied().enumerate().filter(|(_, byte)| *byte != 0).collect();
+    assert_eq!(set, [(64 + 62, 0b0000_1100), (128 + 62, 0b0010_0000)]);
+}
+
+#[test]
+fn padding_is_the_code_of_zero() {
+    let spec = PackedSpec { shape: [1, 1], mapping: Mapping::Asymmetric, bits: BitWidth::B8, ..SPEC };
+    let packed = PackedTensor::from_codes(spec, &[9], &[1.0], &[77]).unwrap();
+    for (at, byte) in packed.codes().iter().enumerate() {
+        let expected = match (at % 64 / 4, at / 64 * 4 + at % 4) {
+            (0, 0) => 9,
+            (0, _) => 77,
+            _ => 128,
+        };
+        assert_eq!(*byte, expected, "byte {at}");
+    }
+}
+
+#[test]
+fn what_cannot_be_packed_is_an_error_with_its_place() {
+    let pack = |spec: PackedSpec, weights: &[f32], scales: &[f32], zeros: &[u8]| {
+        PackedTensor::from_weights(spec, weights, scales, zeros).unwrap_err()
+    };
+    let (weights, scales) = ([0.0; 6], [1.0; 3]);
+    for width in [1, 9, 16, 32] {
+        let width = BitWidth::new(width).unwrap();
+        assert_eq!(pack(PackedSpec { bits: width, ..SPEC }, &weights, &scales, &[]), Error::PackedBits { bits: width });
+    }
+    for granularity in [Granularity::PerToken, Granularity::per_group(16).unwrap(), Granularity::per_group(33).unwrap()]
+    {
+        let error = pack(PackedSpec { granularity, ..SPEC }, &weights, &scales, &[]);
+        assert_eq!(error, Error::PackedGranularity { granularity });
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut weights = weights;
+        weights[4] = bad;
+        assert!(matches!(pack(SPEC, &weights, &scales, &[]), Error::PackedWeight { row: 1, column: 1, .. }));
+    }
+    for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0, 7e4, 1e-9] {
+        assert!(matches!(pack(SPEC, &weights, &[1.0, 1.0, bad], &[]), Error::PackedScale { index: 2, .. }), "{bad}");
+    }
+    let asymmetric = PackedSpec { mapping: Mapping::Asymmetric, ..SPEC };
+    let error = pack(asymmetric, &weights, &scales, &[15, 16, 0]);
+    assert_eq!(error, Error::PackedZeroPoint { index: 1, got: 16, high: 15 });
+    let error = PackedTensor::from_codes(SPEC, &[1, 1, 1, 1, 0, 1], &scales, &[]).unwrap_err();
+    assert_eq!(error, Error::PackedCode { row: 1, column: 1, got: 0, low: 1, high: 15 });
+    let error = PackedTensor::from_codes(asymmetric, &[0, 0, 0, 0, 0, 16], &scales, &[0; 3]).unwrap_err();
+    assert_eq!(error, Error::PackedCode { row: 1, column: 2, got: 16, low: 0, high: 15 });
+}
+
+#[test]
+#[should_panic(expected = "5 weights do not fill a matrix of shape [2, 3]")]
+fn a_missing_weight_is_a_panic() {
+    let _ = PackedTensor::from_weights(SPEC, &[0.0; 5], &[1.0; 3], &[]);
+}
+
+#[test]
+#[should_panic(expected = "2 scales do not fill a matrix of shape [1, 3]")]
+fn a_missing_scale_is_a_panic() {
+    let _ = PackedTensor::from_weights(SPEC, &[0.0; 6], &[1.0; 2], &[]);
+}
+
+#[test]
+#[should_panic(expected = "there is no [2, 0]")]
+fn a_level_outside_is_a_panic() {
+    let packed = PackedTensor::from_weights(SPEC, &[0.0; 6], &[1.0; 3], &[]).unwrap();
+    packed.level(2, 0);
+}
