@@ -2,7 +2,9 @@ use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
 use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
-use crate::{cube::Params, devices::on_every_gpu};
+use crate::{
+    BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat, cube::Params, devices::on_every_gpu,
+};
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;
 
@@ -95,4 +97,26 @@ fn every_width_shape_and_granularity<R: CubeRuntime>(device: &R::Device) {
 #[test]
 fn codes_come_back_at_every_width_shape_and_granularity() {
     on_every_gpu!(every_width_shape_and_granularity);
+}
+
+/// What is unpacked above is packed here by the tests; the crate packs the same.
+#[test]
+fn packed_tensors_have_the_layout_that_is_unpacked() {
+    for bits in 2..=8 {
+        let (rows, columns) = (96, 48);
+        let mask = (1 << bits) - 1;
+        let codes: Vec<u32> = noise(rows * columns, 3).iter().map(|code| code & mask).collect();
+        let spec = PackedSpec {
+            shape: [rows, columns],
+            bits: BitWidth::new(bits).unwrap(),
+            mapping: Mapping::Asymmetric,
+            granularity: Granularity::PerTensor,
+            scale_format: ScaleFormat::F32,
+        };
+        let bytes: Vec<u8> = codes.iter().map(|&code| code as u8).collect();
+        let packed = PackedTensor::from_codes(spec, &bytes, &[1.0], &[0]).unwrap();
+        let shape = PackedShape { rows, columns, bits: usize::from(bits), group: rows };
+        let words: Vec<u8> = pack(&codes, shape).into_iter().flat_map(u32::to_le_bytes).collect();
+        assert_eq!(words, packed.codes(), "{bits} bits");
+    }
 }
