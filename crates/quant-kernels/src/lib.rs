@@ -64,10 +64,12 @@
 mod attention;
 mod backends;
 mod bit_width;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod block_shape;
 mod blocks;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod distortion;
 mod error;
 mod fake_quantize;
@@ -107,6 +109,10 @@ pub use quantize::{dequantize, quantize};
 pub use quantizer::Quantizer;
 pub use range::{Percentile, RangeEstimator};
 pub use spec::QuantSpec;
+
+#[cfg(all(test, feature = "cube"))]
+#[path = "../tests/cube/devices.rs"]
+mod devices;
 
 /// The README's example, compiled and run as a doc test.
 #[cfg(doctest)]

@@ -1,0 +1,97 @@
+//! The `CubeCL` kernels on the tensors of burn's GPU backends: CUDA, and wgpu with Vulkan, Metal and
+//! WebGPU behind it.
+//!
+//! f16 and bf16 are computed in f32 and rounded once at the end; f64 runs on plain tensor
+//! operations, and so do the ranges of the estimators that are not min-max.
+
+use burn::tensor::{DType, ops::FloatTensor};
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor};
+
+use crate::{
+    PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, block_shape::BlockShape, cube,
+    quant_backend::matrices_of, reference,
+};
+
+impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
+    fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+            let block = block_shape(&x, quantizer);
+            return cube::fake_quantize(x, block, quantizer.levels(), quantizer.spec().mapping);
+        }
+        let params = Self::choose_params(x.clone(), quantizer);
+        Self::fake_quantize_by(x, &params, quantizer)
+    }
+
+    fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+            let block = block_shape(&x, quantizer);
+            let cube::Params { scale, zero_point } =
+                cube::choose_params(x, block, quantizer.levels(), quantizer.spec().mapping);
+            return PrimitiveParams { scale, zero_point };
+        }
+        reference::choose_params_of_primitive(x, quantizer)
+    }
+
+    fn fake_quantize_by(
+        x: FloatTensor<Self>,
+        params: &PrimitiveParams<Self>,
+        quantizer: &Quantizer,
+    ) -> FloatTensor<Self> {
+        if has_kernel(&x) && has_kernel(&params.scale) {
+            let block = block_shape(&x, quantizer);
+            return cube::apply_params(x, checked(params, block), block, quantizer.levels());
+        }
+        reference::fake_quantize_primitive(x, params, quantizer)
+    }
+
+    fn pass_inside(
+        x: FloatTensor<Self>,
+        params: &PrimitiveParams<Self>,
+        gradient: FloatTensor<Self>,
+        quantizer: &Quantizer,
+    ) -> FloatTensor<Self> {
+        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) {
+            let block = block_shape(&x, quantizer);
+            assert_eq!(x.meta.shape(), gradient.meta.shape(), "there is one gradient for each value");
+            return cube::pass_gradient_inside(x, checked(params, block), gradient, block, quantizer.levels());
+        }
+        reference::pass_inside_primitive(x, params, gradient, quantizer)
+    }
+}
+
+fn has_kernel<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
+    matches!(x.dtype, DType::F32 | DType::F16 | DType::BF16) && x.meta.num_elements() > 0
+}
+
+fn has_kernel_for_range(quantizer: &Quantizer) -> bool {
+    quantizer.spec().range == RangeEstimator::MinMax
+}
+
+fn block_shape<R: CubeRuntime>(x: &CubeTensor<R>, quantizer: &Quantizer) -> BlockShape {
+    BlockShape::new(matrices_of(x), quantizer.spec().granularity)
+}
+
+/// The parameters, whose number the kernels rely on.
+fn checked<R, F, I, BT>(params: &PrimitiveParams<CubeBackend<R, F, I, BT>>, block: BlockShape) -> cube::Params<R>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
+    let shape = block.param_shape();
+    let PrimitiveParams { scale, zero_point } = params.clone();
+    for param in [Some(&scale), zero_point.as_ref()].into_iter().flatten() {
+        assert_eq!(param.meta.shape().as_slice(), shape, "scales do not fit a tensor of {block:?}");
+    }
+    if let Some(zero_point) = &zero_point {
+        assert_eq!(zero_point.dtype, scale.dtype, "scales and zero points have one type");
+    }
+    cube::Params { scale, zero_point }
+}

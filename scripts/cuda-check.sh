@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+#
+# Checks everything that needs a CUDA device, on one machine, in under ten minutes.
+#
+#     scripts/cuda-check.sh build [FOLDER]    builds the programs into FOLDER; needs cargo, no GPU
+#     scripts/cuda-check.sh run [FOLDER]      runs them; needs a GPU, its driver and the CUDA
+#                                             toolkit's run-time compiler (libnvrtc), no cargo
+#
+# FOLDER is runs/cuda-check by default, and holds all that `run` needs: it can be copied to another
+# machine of the same architecture, and this script, which is copied into it, run there:
+#
+#     FOLDER/cuda-check.sh run FOLDER
+#
+# `run` prints a line for each check and a summary, leaves what the programs print in FOLDER/logs,
+# and exits with 1 if any of them failed.
+#
+# NOT RUN ON A GPU YET. The programs are built and their other backends tested; that they pass on a
+# CUDA device is not known. Remove this paragraph with the first run that does.
+
+set -euo pipefail
+
+usage() {
+    sed -n '3,19s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+}
+
+# The program that the last `cargo --message-format=json` line of this target names.
+executable_of() {
+    sed -n "s/.*\"name\":\"$1\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$2" | tail -n 1
+}
+
+build() {
+    local folder=$1 messages program
+    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    mkdir -p "$folder"
+    messages=$(mktemp)
+    trap 'rm -f "$messages"' RETURN
+
+    cargo test --release -p quant-kernels --features cuda --lib --test cube --no-run \
+        --message-format=json-render-diagnostics >"$messages"
+    cp "$(executable_of quant_kernels "$messages")" "$folder/kernel-units"
+    cp "$(executable_of cube "$messages")" "$folder/kernels"
+
+    cargo bench -p quant-kernels --features cuda --bench cube --no-run \
+        --message-format=json-render-diagnostics >"$messages"
+    cp "$(executable_of cube "$messages")" "$folder/kernel-benches"
+
+    cargo build --release -p switchable-quant-examples --features cuda \
+        --example greedy_search --example train_default \
+        --message-format=json-render-diagnostics >"$messages"
+    for program in greedy_search train_default; do
+        cp "$(executable_of "$program" "$messages")" "$folder/$program"
+    done
+
+    if [ -f benches/peers/pytorch.py ]; then
+        cp benches/peers/pytorch.py "$folder/"
+    fi
+    cp scripts/cuda-check.sh "$folder/"
+    du -sh "$folder"
+}
+
+failed=0
+summary=()
+
+# check NAME SECONDS PROGRAM [ARGUMENT..]: runs it in FOLDER, at most so long.
+check() {
+    local name=$1 limit=$2 start=$SECONDS status=0 verdict
+    shift 2
+    printf '%-16s %s\n' "$name" "$*"
+    timeout "$limit" "$@" >"logs/$name.log" 2>&1 || status=$?
+    case $status in
+        0) verdict="ok" ;;
+        124) verdict="FAILED: not done after $limit s" ;;
+        *) verdict="FAILED: exit code $status" ;;
+    esac
+    if [ "$status" -ne 0 ]; then
+        failed=1
+        tail -n 15 "logs/$name.log" | sed 's/^/    /'
+    fi
+    summary+=("$(printf '%-16s %4d s  %s' "$name" $((SECONDS - start)) "$verdict")")
+}
+
+# A check that its own success does not show: the log must say so too.
+expect() {
+    local name=$1 pattern=$2
+    if ! grep -Eq "$pattern" "logs/$name.log"; then
+        failed=1
+        summary+=("$(printf '%-16s         FAILED: the log has no line with %s' "$name" "$pattern")")
+    fi
+}
+
+skip() {
+    summary+=("$(printf '%-16s         skipped: %s' "$1" "$2")")
+}
+
+run() {
+    cd "$1"
+    rm -rf logs out
+    mkdir logs out
+    if command -v nvidia-smi >/dev/null; then
+        nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
+    fi
+    export SWITCHABLE_QUANT_REQUIRE_CUDA=1
+
+    check kernel-units 60 ./kernel-units cube:: --nocapture
+    expect kernel-units 'test result: ok\. [1-9]'
+    check kernels 180 ./kernels --nocapture --test-threads 4
+    expect kernels 'test result: ok\. [1-9]'
+    check greedy-search 150 ./greedy_search --device cuda --limit 60 --quiet --out out/greedy
+    expect greedy-search 'device +cuda:0'
+    check train 120 ./train_default --device cuda --base-steps 40 --bank-steps 40 --quiet --out out/default
+    expect train 'running on cuda:0'
+    check kernel-benches 60 ./kernel-benches --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10
+    grep -E '^fake_quant|time:|thrpt:' logs/kernel-benches.log || true
+
+    if [ ! -f pytorch.py ]; then
+        skip pytorch "benches/peers/pytorch.py is not in the folder"
+    elif ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        skip pytorch "no python3 with a torch that sees a CUDA device"
+    else
+        check pytorch 90 python3 pytorch.py --device cuda --seconds 0.2 --repetitions 3 --json out/pytorch.json
+        cat logs/pytorch.log
+    fi
+
+    echo
+    printf '%s\n' "${summary[@]}"
+    if [ "$failed" -ne 0 ]; then
+        echo "FAILED"
+    else
+        echo "all passed"
+    fi
+    return "$failed"
+}
+
+folder=${2:-runs/cuda-check}
+case ${1:-} in
+    build) build "$folder" ;;
+    run) run "$folder" ;;
+    *) usage ;;
+esac
