@@ -10,6 +10,7 @@ mod export;
 mod golden_forward;
 mod golden_training;
 mod long_sequences;
+mod packed;
 mod peft;
 mod quantised;
 mod quantised_training;

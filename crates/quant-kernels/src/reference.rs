@@ -90,9 +90,8 @@ pub fn fake_quantize<B: Backend, const D: usize>(
 
 pub(crate) fn choose_params_of_primitive<B: Backend>(x: FloatTensor<B>, quantizer: &Quantizer) -> PrimitiveParams<B> {
     let x = as_matrices::<B>(x).set_require_grad(false);
-    let shape = match quantizer.spec().granularity.param_shape(x.dims()) {
-        Ok(shape) => shape,
-        Err(_) => unreachable!("three dimensions are enough for every granularity"),
+    let Ok(shape) = quantizer.spec().granularity.param_shape(x.dims()) else {
+        unreachable!("three dimensions are enough for every granularity")
     };
     let [scale, zero_point] = params_of(x, quantizer, shape).map(|param| param.into_primitive().tensor());
     let zero_point = (quantizer.spec().mapping == Mapping::Asymmetric).then_some(zero_point);

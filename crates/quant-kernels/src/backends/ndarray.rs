@@ -89,7 +89,8 @@ fn tensor(values: Vec<f32>, shape: &[usize]) -> Primitive {
         Tensor::<NdArray, 3>::from_primitive(TensorPrimitive::Float(<NdArray as burn::tensor::ops::FloatTensorOps<
             NdArray,
         >>::float_from_data(
-            data, &Default::default()
+            data,
+            &burn::backend::ndarray::NdArrayDevice::default(),
         )));
     with_shape_of(x, shape.to_vec().into())
 }

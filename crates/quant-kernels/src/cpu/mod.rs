@@ -1,4 +1,5 @@
 //! Kernels for the CPU, on slices of numbers and free of burn.
+#![allow(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
 #[cfg(feature = "flex")]
 mod attention;

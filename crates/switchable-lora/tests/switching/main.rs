@@ -8,5 +8,6 @@ mod as_module;
 mod cache;
 mod gradients;
 mod outputs;
+mod packed;
 mod peft_golden;
 mod support;

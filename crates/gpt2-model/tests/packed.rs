@@ -1,0 +1,214 @@
+//! Packed folders: what they compute, and what happens to those that lie.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use gpt2_model::{
+    BitWidth, GenerateOptions, Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, PackOptions,
+    PackedForm, Site, SitePlan, SitePrecision, SubModule,
+};
+use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
+
+use crate::support::{Fixture, Folder, golden, load_with, values};
+
+const WIDTHS: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
+
+fn width(bits: u8) -> BitWidth {
+    BitWidth::new(bits).expect("a width")
+}
+
+fn options(weight: &str) -> ModelOptions {
+    let weight: QuantSpec = weight.parse().expect("a quantiser");
+    ModelOptions { linear: LinearSettings { weight, ..Default::default() }, ..Default::default() }
+}
+
+fn logits(model: &Gpt2<Flex>, plan: &SitePlan) -> Vec<f32> {
+    values(model.lm_logits(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+}
+
+/// `‖got − expected‖ / ‖expected‖`.
+fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    norm(&mut got.iter().zip(expected).map(|(got, expected)| got - expected)) / norm(&mut expected.iter().copied())
+}
+
+fn bare(bits: u8) -> SitePrecision {
+    SitePrecision::uniform(width(bits)).without_adapter()
+}
+
+fn saved(
+    model: &Gpt2<Flex>,
+    form: PackedForm<'_>,
+    pack: &PackOptions,
+    options: &ModelOptions,
+) -> (Gpt2<Flex>, SitePlan) {
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), form, pack).expect("it packs");
+    assert_eq!(folder.names(), ["config.json", "packed.safetensors"]);
+    Gpt2::load_packed(folder.path(), options, &FlexDevice).expect("it loads")
+}
+
+#[test]
+fn a_packed_model_gives_the_logits_of_its_fake_quantised_twin() {
+    for spec in ["per-channel", "per-tensor,asymmetric", "per-group:32,asymmetric,mse", "per-channel,symmetric,mse"] {
+        let options = options(spec);
+        let model = load_with::<Flex>("tiny", &options);
+        for bits in WIDTHS {
+            let plan = model.uniform_plan(bare(bits));
+            let (packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+            assert_eq!(packed_plan, plan);
+            let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
+            assert!(error < 1e-5, "{spec} at {bits} bits: {error}");
+            assert!(packed.site_bytes() < model.site_bytes());
+        }
+    }
+}
+
+#[test]
+fn packed_models_take_adapters_and_quantised_activations() {
+    let options = options("per-channel");
+    let mut model = load_with::<Flex>("tiny", &options);
+    let lora = LoraConfig::new(2, 4.0).unwrap().with_init(switchable_lora::LoraInit::LoftQ { iterations: 4 });
+    model.init_adapters(width(3), &lora, 7).unwrap();
+    let plan = model.uniform_plan(SitePrecision::uniform(width(3)));
+    let adapters = Folder::empty();
+    model.save_adapters(adapters.path(), "tiny").unwrap();
+    let (mut packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    assert!(packed.check_plan(&packed_plan).is_err(), "the adapters are not there yet");
+    packed.load_adapters(adapters.path()).unwrap();
+    assert!(relative_error(&logits(&packed, &plan), &logits(&model, &plan)) < 1e-5);
+
+    // Activations of 8 bits may fall to either side of the middle between two levels.
+    let plan = model.uniform_plan(SitePrecision::uniform(width(3)).with_activations(width(8)));
+    let full = model.uniform_plan(SitePrecision::uniform(width(3)));
+    let noise = relative_error(&logits(&model, &plan), &logits(&model, &full));
+    let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
+    assert!(noise > 1e-4 && error < noise / 2.0, "{error} of {noise}");
+}
+
+#[test]
+fn one_nested_folder_serves_every_width() {
+    let options = options("per-channel");
+    let model = load_with::<Flex>("tiny", &options);
+    let (nested, plan) = saved(&model, PackedForm::Nested, &PackOptions::default(), &options);
+    let eight = model.uniform_plan(bare(8));
+    assert_eq!(plan, eight);
+    assert!(relative_error(&logits(&nested, &eight), &logits(&model, &eight)) < 1e-5);
+    let mut errors = Vec::new();
+    let full = logits(&model, &model.uniform_plan(SitePrecision::FULL));
+    for bits in WIDTHS {
+        let plan = model.uniform_plan(bare(bits));
+        nested.check_plan(&plan).expect("every width is there");
+        // The same values in floats.
+        let mut twin = model.clone();
+        for site in Site::all(model.config()) {
+            let weight = nested.site(site).quantized_weight(width(bits)).unwrap();
+            let linear = twin.site_mut(site);
+            *linear = linear.clone().with_parameters(weight, linear.bias());
+        }
+        let expected = logits(&twin, &model.uniform_plan(SitePrecision::FULL));
+        let error = relative_error(&logits(&nested, &plan), &expected);
+        assert!(error < 1e-5, "{bits} bits: {error}");
+        errors.push(relative_error(&expected, &full));
+    }
+    assert!(errors.windows(2).all(|pair| pair[0] > pair[1]), "more bits are not closer: {errors:?}");
+    assert!(nested.check_plan(&model.uniform_plan(SitePrecision::FULL)).is_err());
+}
+
+#[test]
+fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
+    let options = options("per-channel");
+    let model = load_with::<Flex>("tiny", &options);
+    let site = Site { block: 1, module: SubModule::MlpCFc };
+    let plan = model.uniform_plan(bare(4)).with(site, bare(16));
+    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let (packed, _) = saved(&model, PackedForm::Plan(&plan), &pack, &options);
+    assert!(packed.site(site).packed_weights().is_none());
+    assert!(packed.check_plan(&model.uniform_plan(bare(4))).is_ok(), "floats serve every width");
+    let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
+    assert!(error > 1e-6 && error < 2e-2, "the head at 8 bits: {error}");
+
+    let (plain, _) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    let generate = |model: &Gpt2<Flex>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
+    assert_eq!(generate(&plain), generate(&model));
+}
+
+#[test]
+fn a_packed_model_exports_what_its_codes_stand_for() {
+    let options = options("per-channel");
+    let model = load_with::<Flex>("tiny", &options);
+    let plan = model.uniform_plan(bare(4));
+    let (packed, _) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    let folder = Folder::empty();
+    packed.export(folder.path()).unwrap();
+    let exported = Gpt2::<Flex>::load(folder.path(), &options, &FlexDevice).unwrap();
+    assert!(
+        relative_error(&logits(&exported, &model.uniform_plan(SitePrecision::FULL)), &logits(&model, &plan)) < 1e-5
+    );
+}
+
+#[test]
+fn span_models_pack_with_their_head() {
+    let options = options("per-channel");
+    let model =
+        Gpt2ForQuestionAnswering::<Flex>::load(golden("tiny_qa"), &options, MissingHead::Refuse, &FlexDevice).unwrap();
+    let plan = model.transformer.uniform_plan(bare(5));
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let (packed, _) = Gpt2ForQuestionAnswering::<Flex>::load_packed(folder.path(), &options, &FlexDevice).unwrap();
+    let ids = Fixture::open("tiny_qa").batch("input_ids");
+    let spans = |model: &Gpt2ForQuestionAnswering<Flex>| {
+        let logits = model.forward(ids.clone(), None, &plan);
+        [values(logits.start), values(logits.end)].concat()
+    };
+    assert!(relative_error(&spans(&packed), &spans(&model)) < 1e-5);
+    assert!(Gpt2ForQuestionAnswering::<Flex>::load(folder.path(), &options, MissingHead::Refuse, &FlexDevice).is_err());
+}
+
+#[test]
+fn packed_execution_of_a_float_model_equals_fake_quantisation() {
+    let fake = load_with::<Flex>("tiny", &options("per-channel,asymmetric"));
+    let settings = LinearSettings { execution: Execution::Packed, ..options("per-channel,asymmetric").linear };
+    let packed = load_with::<Flex>("tiny", &ModelOptions { linear: settings, ..Default::default() });
+    // 16 bits, and 1 bit, have no packed form and run as they did.
+    for bits in [1, 2, 4, 8, 16] {
+        let plan = fake.uniform_plan(bare(bits));
+        let error = relative_error(&logits(&packed, &plan), &logits(&fake, &plan));
+        assert!(error < 1e-5, "{bits} bits: {error}");
+    }
+}
+
+#[test]
+fn damaged_folders_are_errors_that_name_file_and_tensor() {
+    let options = options("per-channel");
+    let model = load_with::<Flex>("tiny", &options);
+    let plan = model.uniform_plan(bare(4));
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let load = || Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).map(|_| ());
+    let refused = |words: &[&str]| {
+        let error = load().expect_err("it is damaged").to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?} are not in: {error}");
+    };
+    let (config, file) = (folder.path().join("config.json"), folder.path().join("packed.safetensors"));
+    let (whole_config, whole) = (std::fs::read_to_string(&config).unwrap(), std::fs::read(&file).unwrap());
+
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    refused(&["packed.safetensors"]);
+    std::fs::write(&file, &whole).unwrap();
+    load().expect("it is whole again");
+
+    let blocks = format!("\"n_layer\": {}", model.config().n_layer);
+    assert!(whole_config.contains(&blocks));
+    std::fs::write(&config, whole_config.replace(&blocks, "\"n_layer\": 1")).unwrap();
+    refused(&["packed.safetensors", "transformer.h.1", "n_layer"]);
+    std::fs::write(&config, whole_config.replace(&blocks, "\"n_layer\": 99")).unwrap();
+    refused(&["packed.safetensors", "transformer.h."]);
+    std::fs::remove_file(&config).unwrap();
+    refused(&["config.json"]);
+
+    // A width that the codes do not have is refused before anything runs.
+    std::fs::write(&config, &whole_config).unwrap();
+    let (packed, _) = Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).unwrap();
+    let error = packed.check_plan(&model.uniform_plan(bare(8))).unwrap_err().to_string();
+    assert!(error.contains("h.0.attn.c_attn") && error.contains("8 bits, available: 4"), "{error}");
+}
