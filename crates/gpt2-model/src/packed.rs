@@ -65,7 +65,7 @@ impl<B: QuantBackend> Gpt2<B> {
     /// When a site cannot be packed, which names it, or the folder cannot be written; nothing
     /// partial is left behind.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
-        write(dir.as_ref(), self, "GPT2LMHeadModel", self.named_parameters(), form, options)
+        write(dir.as_ref(), self, "GPT2LMHeadModel", self.named_parameters(), form, *options)
     }
 
     /// Opens a packed folder, and gives the plan that it was packed by. The codes stay in the file
@@ -111,7 +111,7 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     /// The same.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         let parameters = self.named_parameters();
-        write(dir.as_ref(), &self.transformer, "GPT2ForQuestionAnswering", parameters, form, options)
+        write(dir.as_ref(), &self.transformer, "GPT2ForQuestionAnswering", parameters, form, *options)
     }
 
     /// Opens a packed folder; see [`Gpt2::load_packed`].
@@ -139,7 +139,7 @@ fn pack_site<B: QuantBackend>(
     model: &Gpt2<B>,
     site: Site,
     form: PackedForm<'_>,
-    options: &PackOptions,
+    options: PackOptions,
 ) -> Result<Option<PackedTensor>> {
     let bits = match form {
         PackedForm::Plan(plan) => plan.get(site).weights,
@@ -164,7 +164,7 @@ fn write<B: QuantBackend>(
     architecture: &str,
     parameters: Vec<(String, ParameterRef<'_, B>)>,
     form: PackedForm<'_>,
-    options: &PackOptions,
+    options: PackOptions,
 ) -> Result<()> {
     let plan = match form {
         PackedForm::Plan(plan) => {

@@ -91,6 +91,7 @@ mod runs {
 }
 
 #[cfg(all(test, feature = "flex"))]
+#[expect(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
 mod tests {
     use std::mem::MaybeUninit;
 

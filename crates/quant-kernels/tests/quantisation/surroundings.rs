@@ -101,6 +101,16 @@ fn cached_attention_reads_parts_of_longer_buffers() {
     assert_close(&values(&got), &values(&expected), 1e-5);
 }
 
+fn terms<B: QuantBackend>([d_in, d_out, rank]: [usize; 3], function: OutputFunction) -> LinearTerms<B> {
+    let matrix =
+        |seed, dims: [usize; 2]| tensor::<B, 2>(&numbers(dims[0] * dims[1], seed), dims).into_primitive().tensor();
+    LinearTerms {
+        bias: Some(tensor::<B, 1>(&numbers(d_out, 6), [d_out]).into_primitive().tensor()),
+        adapter: Some((matrix(3, [d_in, rank]), matrix(4, [rank, d_out]), 1.5)),
+        function,
+    }
+}
+
 #[test]
 fn packed_linear_layers_equal_dequantised_ones() {
     let [rows, d_in, d_out, rank] = [7, 45, 33, 3];
@@ -118,15 +128,6 @@ fn packed_linear_layers_equal_dequantised_ones() {
         PackedTensor::from_weights(spec(BitWidth::B8, Granularity::PerChannel), &weights, &scales, &[]).unwrap();
     let nested = NestedTensor::new(eight.clone()).unwrap();
     let operands = [PackedOperand::whole(&eight), PackedOperand::nested(&nested, BitWidth::B3).unwrap()];
-    fn terms<B: QuantBackend>([d_in, d_out, rank]: [usize; 3], function: OutputFunction) -> LinearTerms<B> {
-        let matrix =
-            |seed, dims: [usize; 2]| tensor::<B, 2>(&numbers(dims[0] * dims[1], seed), dims).into_primitive().tensor();
-        LinearTerms {
-            bias: Some(tensor::<B, 1>(&numbers(d_out, 6), [d_out]).into_primitive().tensor()),
-            adapter: Some((matrix(3, [d_in, rank]), matrix(4, [rank, d_out]), 1.5)),
-            function,
-        }
-    }
     for operand in operands {
         for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
             for function in [OutputFunction::Identity, OutputFunction::GeluTanh] {

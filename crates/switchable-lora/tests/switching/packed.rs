@@ -15,9 +15,9 @@ fn settings(execution: Execution) -> LinearSettings {
 
 fn packed_layer(nested: bool) -> SwitchableLinear<Plain> {
     let weight = tensor::<Plain, 2>([D_IN, D_OUT], 1);
-    let packed = |bits| pack_weight(&weight, bits, &QuantSpec::default(), ScaleFormat::F32).unwrap();
+    let packed = |bits| pack_weight(&weight, bits, &QuantSpec::default(), ScaleFormat::F32).expect("it fits");
     let weights = if nested {
-        PackedWeights::Nested(NestedTensor::new(packed(BitWidth::B8)).unwrap())
+        PackedWeights::Nested(NestedTensor::new(packed(BitWidth::B8)).expect("it fits"))
     } else {
         PackedWeights::Fixed(packed(BitWidth::B4))
     };
@@ -25,7 +25,7 @@ fn packed_layer(nested: bool) -> SwitchableLinear<Plain> {
     let bias = Some(tensor([D_OUT], 2));
     let mut layer =
         SwitchableLinear::from_packed(weights, bias, settings(Execution::Packed), &cache, &Default::default());
-    layer.insert_adapter(BitWidth::B4, pair(BitWidth::B4)).unwrap();
+    layer.insert_adapter(BitWidth::B4, pair(BitWidth::B4)).expect("it fits");
     layer
 }
 

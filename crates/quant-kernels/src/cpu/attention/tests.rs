@@ -142,7 +142,7 @@ fn a_nan_reaches_the_queries_that_see_it_and_no_other() {
     let [q, k, v] = parts(&shape, &qkv).map(|start| Heads { values: &qkv[start..], strides });
     let y = shape.forward(InstructionSet::best(), q, k, v);
     for (token, y) in y.chunks(4).enumerate() {
-        assert_eq!(y[1..].iter().any(|y| y.is_nan()), false, "token {token}");
+        assert!(!y[1..].iter().any(|y| y.is_nan()), "token {token}");
         if token >= 3 {
             assert!(y[0].is_nan(), "token {token}");
         }

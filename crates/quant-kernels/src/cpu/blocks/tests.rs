@@ -1,5 +1,7 @@
 //! Every instruction set against values computed one after another.
 
+#![expect(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
+
 use super::*;
 use crate::{BitWidth, Granularity};
 

@@ -1,6 +1,6 @@
 //! Values of a tile with AVX-512.
-#![expect(unsafe_code, reason = "vector instructions")]
-#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
+#![allow(unsafe_code, reason = "vector instructions")]
+#![allow(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
 

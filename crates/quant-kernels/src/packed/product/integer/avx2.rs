@@ -4,9 +4,9 @@
 //! u ≤ 127   vpmaddubsw: |u₀·a₀ + u₁·a₁| ≤ 2·127·127 = 32 258 fits 16 bits; vpmaddwd with ones
 //! u ≤ 255   even and odd codes apart, widened to 16 bits: vpmaddwd
 //! ```
-#![expect(unsafe_code, reason = "vector instructions")]
-#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
-#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
+#![allow(unsafe_code, reason = "vector instructions")]
+#![allow(clippy::needless_range_loop, reason = "rows and strips count registers")]
+#![allow(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
 

@@ -1,8 +1,8 @@
 //! Integer products with AVX-512 VNNI: `vpdpbusd` multiplies four unsigned codes of a column by
 //! four signed activations and adds them to the column's sum.
-#![expect(unsafe_code, reason = "vector instructions")]
-#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
-#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
+#![allow(unsafe_code, reason = "vector instructions")]
+#![allow(clippy::needless_range_loop, reason = "rows and strips count registers")]
+#![allow(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
 

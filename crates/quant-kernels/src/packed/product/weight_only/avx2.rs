@@ -1,7 +1,7 @@
 //! Float products with AVX2 and FMA.
-#![expect(unsafe_code, reason = "vector instructions")]
-#![expect(clippy::needless_range_loop, reason = "rows and strips count registers")]
-#![expect(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
+#![allow(unsafe_code, reason = "vector instructions")]
+#![allow(clippy::needless_range_loop, reason = "rows and strips count registers")]
+#![allow(clippy::wildcard_imports, reason = "vector instructions have long names of their own")]
 
 use std::arch::x86_64::*;
 
