@@ -3,7 +3,6 @@
 use std::hint::black_box;
 
 use switchable_quant::backend::{Autodiff, Flex, FlexDevice};
-use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::kernels::{BitWidth, Granularity, QuantSpec};
@@ -125,7 +124,6 @@ fn train_step() -> Box<dyn FnMut()> {
     let target = |at: i64| Tensor::<B, 1, Int>::from_data(TensorData::new(vec![at; BATCH], [BATCH]), &FlexDevice);
     let (starts, ends) = (target(40), target(43));
     let mut model = Some(model);
-    let _ = model.as_ref().map(|model| model.valid());
     Box::new(move || {
         let current = model.take().expect("it is put back");
         let logits = current.forward(ids.clone(), None, &plan);

@@ -38,11 +38,11 @@ fn bare(bits: u8) -> SitePrecision {
 fn saved(
     model: &Gpt2<Flex>,
     form: PackedForm<'_>,
-    pack: &PackOptions,
+    pack: PackOptions,
     options: &ModelOptions,
 ) -> (Gpt2<Flex>, SitePlan) {
     let folder = Folder::empty();
-    model.save_packed(folder.path(), form, pack).expect("it packs");
+    model.save_packed(folder.path(), form, &pack).expect("it packs");
     assert_eq!(folder.names(), ["config.json", "packed.safetensors"]);
     Gpt2::load_packed(folder.path(), options, &FlexDevice).expect("it loads")
 }
@@ -54,7 +54,7 @@ fn a_packed_model_gives_the_logits_of_its_fake_quantised_twin() {
         let model = load_with::<Flex>("tiny", &options);
         for bits in WIDTHS {
             let plan = model.uniform_plan(bare(bits));
-            let (packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+            let (packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
             assert_eq!(packed_plan, plan);
             let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
             assert!(error < 1e-5, "{spec} at {bits} bits: {error}");
@@ -72,7 +72,7 @@ fn packed_models_take_adapters_and_quantised_activations() {
     let plan = model.uniform_plan(SitePrecision::uniform(width(3)));
     let adapters = Folder::empty();
     model.save_adapters(adapters.path(), "tiny").unwrap();
-    let (mut packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    let (mut packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
     assert!(packed.check_plan(&packed_plan).is_err(), "the adapters are not there yet");
     packed.load_adapters(adapters.path()).unwrap();
     assert!(relative_error(&logits(&packed, &plan), &logits(&model, &plan)) < 1e-5);
@@ -89,7 +89,7 @@ fn packed_models_take_adapters_and_quantised_activations() {
 fn one_nested_folder_serves_every_width() {
     let options = options("per-channel");
     let model = load_with::<Flex>("tiny", &options);
-    let (nested, plan) = saved(&model, PackedForm::Nested, &PackOptions::default(), &options);
+    let (nested, plan) = saved(&model, PackedForm::Nested, PackOptions::default(), &options);
     let eight = model.uniform_plan(bare(8));
     assert_eq!(plan, eight);
     assert!(relative_error(&logits(&nested, &eight), &logits(&model, &eight)) < 1e-5);
@@ -121,13 +121,13 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     let site = Site { block: 1, module: SubModule::MlpCFc };
     let plan = model.uniform_plan(bare(4)).with(site, bare(16));
     let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
-    let (packed, _) = saved(&model, PackedForm::Plan(&plan), &pack, &options);
+    let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
     assert!(packed.site(site).packed_weights().is_none());
     assert!(packed.check_plan(&model.uniform_plan(bare(4))).is_ok(), "floats serve every width");
     let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
     assert!(error > 1e-6 && error < 2e-2, "the head at 8 bits: {error}");
 
-    let (plain, _) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    let (plain, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
     let generate = |model: &Gpt2<Flex>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
     assert_eq!(generate(&plain), generate(&model));
 }
@@ -137,7 +137,7 @@ fn a_packed_model_exports_what_its_codes_stand_for() {
     let options = options("per-channel");
     let model = load_with::<Flex>("tiny", &options);
     let plan = model.uniform_plan(bare(4));
-    let (packed, _) = saved(&model, PackedForm::Plan(&plan), &PackOptions::default(), &options);
+    let (packed, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
     let folder = Folder::empty();
     packed.export(folder.path()).unwrap();
     let exported = Gpt2::<Flex>::load(folder.path(), &options, &FlexDevice).unwrap();
