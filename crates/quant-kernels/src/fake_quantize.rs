@@ -33,7 +33,7 @@ pub enum GradientRule {
 /// The result equals `dequantize(quantize(x))` bit for bit, whether or not the backend records
 /// gradients. At [`BitWidth::FULL`] and for an empty tensor it is `x` itself.
 ///
-/// A block of values that holds a NaN or an infinity becomes NaN (see [`choose_params`]).
+/// A block of values that holds a NaN or an infinity becomes NaN (see [`choose_params`](crate::choose_params)).
 ///
 /// # Shapes
 ///

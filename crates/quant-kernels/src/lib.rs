@@ -22,7 +22,7 @@
 //! | a scale that is trained (LSQ) | [`LearnedStep`] |
 //! | what stands between quantised products | [`gelu_tanh`], [`causal_attention`], [`cached_attention`] |
 //! | what quantisation cost | [`Distortion`] |
-//! | kernels of a backend, and what they must equal | [`QuantBackend`], [`reference`] |
+//! | kernels of a backend, and what they must equal | [`QuantBackend`], [`mod@reference`] |
 //! | weights that stay packed at 2 to 8 bits | [`PackedTensor`]; at every width from one copy: [`NestedTensor`] |
 //! | products with packed weights | [`PackedTensor::matmul`] on slices, [`packed_linear`] on tensors |
 //! | files of packed weights | [`PackedFileWriter`], [`PackedFile`] |
