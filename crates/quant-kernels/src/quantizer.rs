@@ -25,7 +25,7 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::FullPrecision`] at [`BitWidth::FULL`] and [`Error::TooFewBits`] for 1 symmetric bit.
+    /// [`Error::FullPrecision`](crate::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::Error::TooFewBits) for 1 symmetric bit.
     pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
         let levels = spec.mapping.levels(bits)?;
         Ok(Self { bits, spec, gradient, levels })
