@@ -36,12 +36,12 @@ build() {
     messages=$(mktemp)
     trap 'rm -f "$messages"' RETURN
 
-    cargo test --release -p quant-kernels --features cuda --lib --test cube --no-run \
+    cargo test --release -p quant-kernels --features autodiff,cuda,flex,ndarray --lib --test cube --no-run \
         --message-format=json-render-diagnostics >"$messages"
     cp "$(executable_of quant_kernels "$messages")" "$folder/kernel-units"
     cp "$(executable_of cube "$messages")" "$folder/kernels"
 
-    cargo bench -p quant-kernels --features cuda --bench cube --no-run \
+    cargo bench -p quant-kernels --features cuda,flex --bench cube --no-run \
         --message-format=json-render-diagnostics >"$messages"
     cp "$(executable_of cube "$messages")" "$folder/kernel-benches"
 
@@ -52,9 +52,7 @@ build() {
         cp "$(executable_of "$program" "$messages")" "$folder/$program"
     done
 
-    if [ -f benches/peers/pytorch.py ]; then
-        cp benches/peers/pytorch.py "$folder/"
-    fi
+    cp benches/peers/*.py "$folder/"
     cp scripts/cuda-check.sh "$folder/"
     du -sh "$folder"
 }
@@ -113,9 +111,7 @@ run() {
     check kernel-benches 60 ./kernel-benches --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10
     grep -E '^fake_quant|time:|thrpt:' logs/kernel-benches.log || true
 
-    if [ ! -f pytorch.py ]; then
-        skip pytorch "benches/peers/pytorch.py is not in the folder"
-    elif ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+    if ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         skip pytorch "no python3 with a torch that sees a CUDA device"
     else
         check pytorch 90 python3 pytorch.py --device cuda --seconds 0.2 --repetitions 3 --json out/pytorch.json
