@@ -27,6 +27,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import positive
+
 # Ours, then what it is compared with. {shape} stands for each of MATMULS.
 PAIRS = [
     ("fake_quantize/per_tensor/q4/3072x768", [
@@ -241,19 +243,6 @@ def machine(python, device, threads):
     torch, *name = asked.stdout.splitlines()
     return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": threads, "torch": torch,
             "device": name[0] if name else "cpu"}
-
-
-def positive(kind):
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    return parse
 
 
 def main():

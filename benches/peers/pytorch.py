@@ -42,6 +42,7 @@ from typing import Callable
 import torch
 
 from answer import LeftOut, check, relative_error
+from arguments import positive
 from fake_quantize import check_levels, fake_quantize, highest_level, scales
 from gpt2 import (
     GROUP,
@@ -319,19 +320,6 @@ def measure(cases, device, arguments):
         throughput = f"{case.amount / median:.1f} {case.unit}"
         print(f"{name}  {1e3 * median:.4f}  {1e3 * least:.4f}  {throughput}", flush=True)
     return results
-
-
-def positive(kind):
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    return parse
 
 
 def main():
