@@ -1,7 +1,8 @@
 //! The burn backends, each behind the cargo feature of its name.
 //!
-//! This is the only file of the workspace's libraries that names a backend. All else is generic
-//! over burn's `Backend`, so another backend of burn needs nothing from here.
+//! This file and the kernels of `quant-kernels` are the only ones of the workspace's libraries that
+//! name a backend. All else is generic over `QuantBackend`, so another backend of burn needs nothing
+//! from here.
 //!
 //! | feature | type | runs on |
 //! |---|---|---|
