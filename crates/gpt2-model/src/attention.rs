@@ -70,34 +70,18 @@ impl<B: QuantBackend> CausalSelfAttention<B> {
         mask: &AttentionMask<B>,
         cache: Option<(&mut LayerCache<B>, usize)>,
     ) -> Tensor<B, 3> {
-        let [batch, tokens, d] = x.dims();
         let qkv = self.c_attn.forward(x, c_attn);
+        let split = HeadSplit { heads: self.n_head, scale: self.score_scale };
         let context = match (cache, mask) {
-            (None, AttentionMask::Causal) => {
-                causal_attention(qkv, HeadSplit { heads: self.n_head, scale: self.score_scale })
-            }
+            (None, AttentionMask::Causal) => causal_attention(qkv, split),
             (Some((layer, len)), _) => {
-                let [q, k, v] = self.heads(qkv);
+                let [q, k, v] = split.split(qkv);
                 let (k, v) = layer.append(len, k, v);
                 cached_attention(q, k, v, self.score_scale)
             }
-            (None, AttentionMask::Hidden(hidden)) => {
-                let context = self.attend(self.heads(qkv), hidden);
-                context.swap_dims(1, 2).reshape([batch, tokens, d])
-            }
+            (None, AttentionMask::Hidden(hidden)) => HeadSplit::join(self.attend(split.split(qkv), hidden)),
         };
         self.c_proj.forward(context, c_proj)
-    }
-
-    /// Queries, keys and values `[batch, heads, tokens, width]` from `[batch, tokens, 3d]`.
-    fn heads(&self, qkv: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
-        let [batch, tokens, packed] = qkv.dims();
-        let width = packed / (3 * self.n_head);
-        let qkv = qkv.reshape([batch, tokens, 3 * self.n_head, width]);
-        [0, 1, 2].map(|part| {
-            let heads = part * self.n_head..(part + 1) * self.n_head;
-            qkv.clone().slice([0..batch, 0..tokens, heads, 0..width]).swap_dims(1, 2)
-        })
     }
 
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], hidden: &Tensor<B, 4, Bool>) -> Tensor<B, 4> {

@@ -11,7 +11,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use quant_kernels::{NestedTensor, PackedFile, PackedFileWriter, PackedTensor, PlainData, QuantBackend};
+use quant_kernels::{
+    ActivationBits, Granularity, LinearTerms, NestedTensor, OutputFunction, PackedFile, PackedFileWriter,
+    PackedOperand, PackedTensor, PlainData, QuantBackend, QuantSpec, packed_linear,
+};
 use switchable_lora::{PackedWeights, PrecisionPlan, ScaleFormat, SitePrecision, pack_weight};
 
 use crate::error::at_site;
@@ -130,7 +133,8 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
 }
 
 fn pack_head<B: QuantBackend>(model: &Gpt2<B>, bits: BitWidth, scale_format: ScaleFormat) -> Result<PackedTensor> {
-    let per_token = "per-channel,symmetric,min-max".parse().map_err(switchable_lora::Error::from)?;
+    // A column of the head is a token.
+    let per_token = QuantSpec::default().with_granularity(Granularity::PerChannel);
     Ok(pack_weight(&model.wte.val().transpose(), bits, &per_token, scale_format)?)
 }
 
@@ -295,7 +299,6 @@ fn metadata_error(path: &Path, field: &'static str, got: Option<&str>, expected:
 
 /// Scores of the next token from a packed head.
 pub(crate) fn packed_logits<B: QuantBackend>(hidden: Tensor<B, 2>, head: &PackedTensor) -> Tensor<B, 2> {
-    use quant_kernels::{ActivationBits, LinearTerms, OutputFunction, PackedOperand, packed_linear};
     let nothing = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
     packed_linear(hidden, PackedOperand::whole(head), ActivationBits::FULL, nothing)
 }

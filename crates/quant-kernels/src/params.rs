@@ -8,7 +8,7 @@
 //! `min` and `max` are over the values that share a scale ([`Granularity`]) and come from the range
 //! estimator ([`RangeEstimator`](crate::RangeEstimator)); `b` is the number of bits.
 
-use burn::tensor::{Tensor, TensorPrimitive, backend::Backend};
+use burn::tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{
     BitWidth, GradientRule, Granularity, LevelRange, Mapping, PrimitiveParams, QuantBackend, QuantSpec, Quantizer,
@@ -26,15 +26,23 @@ pub struct QuantParams<B: Backend, const D: usize> {
 }
 
 impl<B: Backend, const D: usize> QuantParams<B, D> {
-    pub(crate) fn new(scale: Tensor<B, D>, zero_point: Option<Tensor<B, D>>, quantizer: Quantizer) -> Self {
-        Self { scale, zero_point, quantizer }
-    }
-
-    /// The parameters of an empty tensor, whose scales have `shape`.
-    pub(crate) fn of_nothing(shape: [usize; D], x: &Tensor<B, D>, quantizer: Quantizer) -> Self {
-        let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
-        let zero_point = (quantizer.spec().mapping == Mapping::Asymmetric).then(|| scale.zeros_like());
-        Self::new(scale, zero_point, quantizer)
+    /// The parameters that `choose` finds for the primitive of a tensor that is not empty.
+    pub(crate) fn choose_by(
+        x: &Tensor<B, D>,
+        bits: BitWidth,
+        spec: &QuantSpec,
+        choose: impl FnOnce(FloatTensor<B>, &Quantizer) -> PrimitiveParams<B>,
+    ) -> Result<Self> {
+        let quantizer = Quantizer::new(bits, *spec, GradientRule::default())?;
+        let shape = spec.granularity.param_shape(x.dims())?;
+        if x.shape().num_elements() == 0 {
+            let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
+            let zero_point = (spec.mapping == Mapping::Asymmetric).then(|| scale.zeros_like());
+            return Ok(Self { scale, zero_point, quantizer });
+        }
+        let PrimitiveParams { scale, zero_point } = choose(x.clone().into_primitive().tensor(), &quantizer);
+        let tensor = |param| Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(param)).reshape(shape);
+        Ok(Self { scale: tensor(scale), zero_point: zero_point.map(tensor), quantizer })
     }
 
     /// The scales, above 0, in the shape that [`Granularity::param_shape`] gives.
@@ -118,12 +126,5 @@ pub fn choose_params<B: QuantBackend, const D: usize>(
     bits: BitWidth,
     spec: &QuantSpec,
 ) -> Result<QuantParams<B, D>> {
-    let quantizer = Quantizer::new(bits, *spec, GradientRule::default())?;
-    let shape = spec.granularity.param_shape(x.dims())?;
-    if x.shape().num_elements() == 0 {
-        return Ok(QuantParams::of_nothing(shape, x, quantizer));
-    }
-    let PrimitiveParams { scale, zero_point } = B::choose_params(x.clone().into_primitive().tensor(), &quantizer);
-    let tensor = |param| Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(param)).reshape(shape);
-    Ok(QuantParams::new(tensor(scale), zero_point.map(tensor), quantizer))
+    QuantParams::choose_by(x, bits, spec, B::choose_params)
 }

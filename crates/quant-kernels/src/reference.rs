@@ -45,13 +45,7 @@ pub fn choose_params<B: Backend, const D: usize>(
     bits: BitWidth,
     spec: &QuantSpec,
 ) -> Result<QuantParams<B, D>> {
-    let quantizer = Quantizer::new(bits, *spec, GradientRule::default())?;
-    let shape = spec.granularity.param_shape(x.dims())?;
-    if x.shape().num_elements() == 0 {
-        return Ok(QuantParams::of_nothing(shape, x, quantizer));
-    }
-    let [scale, zero_point] = params_of(x.clone().set_require_grad(false), &quantizer, shape);
-    Ok(QuantParams::new(scale, (spec.mapping == Mapping::Asymmetric).then_some(zero_point), quantizer))
+    QuantParams::choose_by(x, bits, spec, choose_params_of_primitive)
 }
 
 /// [`fake_quantize`](crate::fake_quantize) in plain tensor operations.
@@ -90,12 +84,23 @@ pub fn fake_quantize<B: Backend, const D: usize>(
 
 pub(crate) fn choose_params_of_primitive<B: Backend>(x: FloatTensor<B>, quantizer: &Quantizer) -> PrimitiveParams<B> {
     let x = as_matrices::<B>(x).set_require_grad(false);
-    let Ok(shape) = quantizer.spec().granularity.param_shape(x.dims()) else {
+    let QuantSpec { granularity, mapping, range } = quantizer.spec();
+    let Ok(shape) = granularity.param_shape(x.dims()) else {
         unreachable!("three dimensions are enough for every granularity")
     };
-    let [scale, zero_point] = params_of(x, quantizer, shape).map(|param| param.into_primitive().tensor());
-    let zero_point = (quantizer.spec().mapping == Mapping::Asymmetric).then_some(zero_point);
-    PrimitiveParams { scale, zero_point }
+    let of_block = BlockQuantizer { levels: quantizer.levels(), range };
+    let primitive = |param: Tensor<B, 3>| param.into_primitive().tensor();
+    match mapping {
+        Mapping::Symmetric => {
+            let [scale] = reduce_blocks(x, granularity, shape, |block| [of_block.scale(&block)]);
+            PrimitiveParams { scale: primitive(scale), zero_point: None }
+        }
+        Mapping::Asymmetric => {
+            let params = reduce_blocks(x, granularity, shape, |block| of_block.scale_and_zero_point(&block));
+            let [scale, zero_point] = params.map(primitive);
+            PrimitiveParams { scale, zero_point: Some(zero_point) }
+        }
+    }
 }
 
 pub(crate) fn fake_quantize_primitive<B: Backend>(
@@ -122,23 +127,6 @@ pub(crate) fn pass_inside_primitive<B: Backend>(
     let unclamped = to_levels(x, scale, zero_point);
     let clamped = clamp_to(unclamped.clone(), quantizer.levels()).not_equal(unclamped);
     with_shape_of(as_matrices::<B>(gradient).mask_fill(clamped, 0.0), shape)
-}
-
-/// Scale and zero point, the latter 0 for the symmetric mapping.
-fn params_of<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-    quantizer: &Quantizer,
-    shape: [usize; D],
-) -> [Tensor<B, D>; 2] {
-    let QuantSpec { granularity, mapping, range } = quantizer.spec();
-    let of_block = BlockQuantizer { levels: quantizer.levels(), range };
-    match mapping {
-        Mapping::Symmetric => {
-            let [scale] = reduce_blocks(x, granularity, shape, |block| [of_block.scale(&block)]);
-            [scale.clone(), scale.zeros_like()]
-        }
-        Mapping::Asymmetric => reduce_blocks(x, granularity, shape, |block| of_block.scale_and_zero_point(&block)),
-    }
 }
 
 fn fit<B: Backend>(
@@ -178,28 +166,10 @@ fn gelu_argument<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
     (cube * GELU_CUBIC + x) * gelu_scale()
 }
 
-/// Queries, keys and values `[batch, heads, tokens, width]`.
-fn split_heads<B: Backend>(qkv: FloatTensor<B>, split: HeadSplit) -> [Tensor<B, 4>; 3] {
-    let qkv = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(qkv));
-    let [batch, tokens, packed] = qkv.dims();
-    let width = packed / (3 * split.heads);
-    let qkv = qkv.reshape([batch, tokens, 3 * split.heads, width]);
-    [0, 1, 2].map(|part| {
-        let heads = part * split.heads..(part + 1) * split.heads;
-        qkv.clone().slice([0..batch, 0..tokens, heads, 0..width]).swap_dims(1, 2)
-    })
-}
-
-/// `[batch, heads, tokens, width]` to `[batch, tokens, heads · width]`.
-fn join_heads<B: Backend>(x: Tensor<B, 4>) -> FloatTensor<B> {
-    let [batch, heads, tokens, width] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, tokens, heads * width]).into_primitive().tensor()
-}
-
 pub(crate) fn causal_attention_primitive<B: Backend>(qkv: FloatTensor<B>, split: HeadSplit) -> FloatTensor<B> {
-    let [q, k, v] = split_heads::<B>(qkv, split);
+    let [q, k, v] = split.split::<B>(Tensor::from_primitive(TensorPrimitive::Float(qkv)));
     let options = AttentionModuleOptions { scale: Some(split.scale), is_causal: true, ..Default::default() };
-    join_heads(attention(q, k, v, None, None, options))
+    HeadSplit::join(attention(q, k, v, None, None, options)).into_primitive().tensor()
 }
 
 pub(crate) fn cached_attention_primitive<B: Backend>(
@@ -210,7 +180,7 @@ pub(crate) fn cached_attention_primitive<B: Backend>(
 ) -> FloatTensor<B> {
     let [q, k, v] = [q, k, v].map(|x| Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(x)));
     let options = AttentionModuleOptions { scale: Some(scale), is_causal: true, ..Default::default() };
-    join_heads(attention(q, k, v, None, None, options))
+    HeadSplit::join(attention(q, k, v, None, None, options)).into_primitive().tensor()
 }
 
 pub(crate) fn causal_attention_backward_primitive<B: Backend>(
@@ -218,7 +188,7 @@ pub(crate) fn causal_attention_backward_primitive<B: Backend>(
     gradient: FloatTensor<B>,
     split: HeadSplit,
 ) -> FloatTensor<B> {
-    let [q, k, v] = split_heads::<B>(qkv, split);
+    let [q, k, v] = split.split::<B>(Tensor::from_primitive(TensorPrimitive::Float(qkv)));
     let [batch, heads, tokens, width] = q.dims();
     let gradient = Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(gradient));
     let gradient = gradient.reshape([batch, tokens, heads, width]).swap_dims(1, 2);
@@ -229,6 +199,5 @@ pub(crate) fn causal_attention_backward_primitive<B: Backend>(
     let mean = (p.clone() * dp.clone()).sum_dim(3);
     let ds = p.clone() * (dp - mean) * split.scale;
     let parts = [ds.clone().matmul(k), ds.transpose().matmul(q), p.transpose().matmul(gradient)];
-    let parts = parts.map(|part| part.swap_dims(1, 2).reshape([batch, tokens, heads * width]));
-    Tensor::cat(parts.to_vec(), 2).into_primitive().tensor()
+    Tensor::cat(parts.map(HeadSplit::join).to_vec(), 2).into_primitive().tensor()
 }

@@ -48,11 +48,7 @@ impl<B: Backend> BaseWeights<B> {
         policy: BasePolicy,
         cache: &QuantizedCache,
     ) -> Self {
-        let [d_in, d_out] = weight.dims();
-        if let Some(bias) = &bias {
-            let [got] = bias.dims();
-            assert_eq!(got, d_out, "a bias of {got} elements does not fit a weight of shape [{d_in}, {d_out}]");
-        }
+        check_bias(weight.dims(), bias.as_ref());
         let weight = Weight::Float(parameter(weight));
         Self { weight, bias: bias.map(parameter), policy, slot: cache.slot() }.with_policy(policy)
     }
@@ -68,11 +64,7 @@ impl<B: Backend> BaseWeights<B> {
         cache: &QuantizedCache,
         device: &B::Device,
     ) -> Self {
-        let [d_in, d_out] = weights.shape();
-        if let Some(bias) = &bias {
-            let [got] = bias.dims();
-            assert_eq!(got, d_out, "a bias of {got} elements does not fit a weight of shape [{d_in}, {d_out}]");
-        }
+        check_bias(weights.shape(), bias.as_ref());
         let weight = Weight::Packed { weights, device: device.clone() };
         Self { weight, bias: bias.map(parameter), policy: BasePolicy::Frozen, slot: cache.slot() }
     }
@@ -201,6 +193,13 @@ impl<B: Backend> BaseWeights<B> {
     /// calls, whatever the policy says.
     fn is_trained(&self, device: &B::Device) -> bool {
         self.policy == BasePolicy::Trainable && B::ad_enabled(device)
+    }
+}
+
+fn check_bias<B: Backend>([d_in, d_out]: [usize; 2], bias: Option<&Tensor<B, 1>>) {
+    if let Some(bias) = bias {
+        let [got] = bias.dims();
+        assert_eq!(got, d_out, "a bias of {got} elements does not fit a weight of shape [{d_in}, {d_out}]");
     }
 }
 

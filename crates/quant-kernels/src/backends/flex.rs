@@ -15,7 +15,6 @@ use burn::{
 use crate::{
     ActivationBits, Epilogue, HeadSplit, LinearTerms, LowRankTerm, Mapping, PackedOperand, PrimitiveParams, Product,
     QuantBackend, Quantizer, RangeEstimator,
-    block_shape::BlockShape,
     cpu::{
         self, AttentionShape, BlockParams, HeadStrides, Heads, InstructionSet, SliceQuantizer,
         elementary::{gelu_backward_run, gelu_run},
@@ -90,24 +89,24 @@ impl QuantBackend for Flex {
         terms: LinearTerms<Self>,
     ) -> FlexTensor {
         let [rows, d_out] = [x.shape()[0], weight.shape()[1]];
-        let down = terms.adapter.as_ref().map(|(a, _, _)| Self::float_matmul(x.clone(), a.clone()).to_contiguous());
-        let up = terms.adapter.as_ref().map(|(_, b, _)| b.to_contiguous());
+        let factors = terms.adapter.iter().flat_map(|(a, b, _)| [a, b]);
+        if [&x].into_iter().chain(&terms.bias).chain(factors).any(|tensor| tensor.dtype() != DType::F32) {
+            return packed_linear::in_plain_operations::<Self>(x, weight, activations, terms);
+        }
+        let adapter = terms.adapter.map(|(a, b, scaling)| {
+            (Self::float_matmul(x.clone(), a).to_contiguous(), b.to_contiguous(), scaling as f32)
+        });
+        let low_rank = adapter.as_ref().map(|(down, up, scaling)| LowRankTerm {
+            down: f32s(down),
+            up: f32s(up),
+            rank: up.shape()[0],
+            scaling: *scaling,
+        });
         let bias = terms.bias.as_ref().map(FlexTensor::to_contiguous);
-        let contiguous = x.to_contiguous();
-        let all_f32 = [Some(&contiguous), down.as_ref(), up.as_ref(), bias.as_ref()];
-        let Some(x) = contiguous.as_slice().filter(|_| all_f32.iter().flatten().all(|t| t.dtype() == DType::F32))
-        else {
-            return packed_linear::in_plain_operations::<Self>(contiguous, weight, activations, terms);
-        };
-        let low_rank = match (&down, &up, &terms.adapter) {
-            (Some(down), Some(up), Some((_, _, scaling))) => {
-                Some(LowRankTerm { down: f32s(down), up: f32s(up), rank: up.shape()[0], scaling: *scaling as f32 })
-            }
-            _ => None,
-        };
+        let x = x.to_contiguous();
         let epilogue = Epilogue { bias: bias.as_ref().map(f32s), low_rank, addend: None, function: terms.function };
         let product = Product { activations, epilogue, ..Default::default() };
-        tensor_of(weight.matmul(x, rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
+        tensor_of(weight.matmul(f32s(&x), rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
     }
 
     fn gelu_tanh(x: FlexTensor) -> FlexTensor {
@@ -184,31 +183,22 @@ impl Matrices {
         if x.dtype() != DType::F32 {
             return None;
         }
-        let shape = BlockShape::new(matrices_of(x), quantizer.spec().granularity);
-        let kernel = |shape| SliceQuantizer {
-            set: InstructionSet::best(),
-            shape,
-            mapping: quantizer.spec().mapping,
-            levels: quantizer.levels(),
-        };
+        let kernel = SliceQuantizer::new(matrices_of(x), quantizer);
         let rank = x.shape().num_dims();
         if !x.is_contiguous() && rank >= 2 {
             let exchanged = x.transpose(rank - 2, rank - 1);
             if exchanged.is_contiguous() {
                 let layout = Layout::contiguous(exchanged.shape()).transpose(rank - 2, rank - 1);
-                return Some(Self { tensor: exchanged, kernel: kernel(shape.transposed()), layout });
+                return Some(Self { tensor: exchanged, kernel: kernel.transposed(), layout });
             }
         }
         let tensor = if x.is_contiguous() { x.clone() } else { x.to_contiguous() };
         let layout = Layout::contiguous(tensor.shape());
-        Some(Self { tensor, kernel: kernel(shape), layout })
+        Some(Self { tensor, kernel, layout })
     }
 
     fn values(&self) -> &[f32] {
-        match self.tensor.as_slice() {
-            Some(values) => values,
-            None => unreachable!("it was made contiguous"),
-        }
+        f32s(&self.tensor)
     }
 
     /// Results in the layout of the input.

@@ -1,14 +1,13 @@
 //! The CPU kernels on the tensors of burn's ndarray backend, which are copied out and in.
 
 use burn::{
-    backend::NdArray,
-    tensor::{DType, Tensor, TensorData, TensorMetadata, TensorPrimitive, ops::FloatTensor},
+    backend::{NdArray, ndarray::NdArrayDevice},
+    tensor::{DType, Tensor, TensorData, TensorMetadata, ops::FloatTensor},
 };
 
 use crate::{
     Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
-    block_shape::BlockShape,
-    cpu::{BlockParams, InstructionSet, SliceQuantizer},
+    cpu::{BlockParams, SliceQuantizer},
     quant_backend::{as_matrices, matrices_of, with_shape_of},
     reference,
 };
@@ -59,12 +58,7 @@ impl QuantBackend for NdArray {
 }
 
 fn kernel(x: &Primitive, quantizer: &Quantizer) -> SliceQuantizer {
-    SliceQuantizer {
-        set: InstructionSet::best(),
-        shape: BlockShape::new(matrices_of(x), quantizer.spec().granularity),
-        mapping: quantizer.spec().mapping,
-        levels: quantizer.levels(),
-    }
+    SliceQuantizer::new(matrices_of(x), quantizer)
 }
 
 fn host(params: &PrimitiveParams<NdArray>, quantizer: &Quantizer) -> BlockParams {
@@ -85,12 +79,5 @@ fn values(x: Primitive) -> Vec<f32> {
 fn tensor(values: Vec<f32>, shape: &[usize]) -> Primitive {
     let count = values.len();
     let data = TensorData::new(values, [1, 1, count]);
-    let x =
-        Tensor::<NdArray, 3>::from_primitive(TensorPrimitive::Float(<NdArray as burn::tensor::ops::FloatTensorOps<
-            NdArray,
-        >>::float_from_data(
-            data,
-            &burn::backend::ndarray::NdArrayDevice::default(),
-        )));
-    with_shape_of(x, shape.to_vec().into())
+    with_shape_of(Tensor::<NdArray, 3>::from_data(data, &NdArrayDevice::default()), shape.to_vec().into())
 }

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    LevelRange, Mapping,
+    LevelRange, Mapping, Quantizer,
     block_shape::{BlockShape, Cut},
 };
 
@@ -59,6 +59,23 @@ enum Work<'a> {
 }
 
 impl SliceQuantizer {
+    /// The kernel of a quantiser for tensors `[outer, rows, columns]`, with the best instructions that
+    /// the processor has.
+    pub(crate) fn new(dims: [usize; 3], quantizer: &Quantizer) -> Self {
+        Self {
+            set: InstructionSet::best(),
+            shape: BlockShape::new(dims, quantizer.spec().granularity),
+            mapping: quantizer.spec().mapping,
+            levels: quantizer.levels(),
+        }
+    }
+
+    /// The same for tensors whose rows are the columns of these.
+    #[cfg(feature = "flex")]
+    pub(crate) fn transposed(self) -> Self {
+        Self { shape: self.shape.transposed(), ..self }
+    }
+
     /// Scales and zero points of all blocks.
     pub(crate) fn params(&self, x: &[f32]) -> BlockParams {
         let [outer, groups, columns] = self.shape.param_shape();

@@ -69,7 +69,7 @@ mod runs {
     use std::mem::MaybeUninit;
 
     use super::{gelu, gelu_derivative};
-    use crate::cpu::{InstructionSet, multiversion::multiversion};
+    use crate::cpu::multiversion::multiversion;
 
     multiversion! {
         /// GELU of each value.

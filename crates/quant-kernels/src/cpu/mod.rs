@@ -7,8 +7,7 @@ mod attention;
 mod blocks;
 pub(crate) mod elementary;
 mod instruction_set;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-mod multiversion;
+pub(crate) mod multiversion;
 #[cfg(feature = "flex")]
 mod parallel;
 #[cfg(any(feature = "flex", feature = "ndarray"))]

@@ -1,10 +1,44 @@
-//! One function, compiled for every instruction set.
+//! One source of plain Rust, compiled for every instruction set.
+//!
+//! On x86-64 a function is compiled three times; elsewhere once, for what the target always has.
+
+/// Calls a function of plain Rust, which must be `#[inline(always)]`, through a copy of it that is
+/// compiled for an instruction set.
+macro_rules! compiled_for {
+    ($set:expr, $function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512($($argument: $type),*) $(-> $output)? {
+            $function($($argument),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2($($argument: $type),*) $(-> $output)? {
+            $function($($argument),*)
+        }
+        let set: $crate::InstructionSet = $set;
+        debug_assert!(set.is_available(), "{set:?} is not available on this processor");
+        #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a function compiled for vector instructions"))]
+        let output = match set {
+            #[cfg(target_arch = "x86_64")]
+            $crate::InstructionSet::Avx512 | $crate::InstructionSet::Avx512Vnni => {
+                // SAFETY: kernels are only asked for sets that the processor has.
+                unsafe { avx512($($argument),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::InstructionSet::Avx2 => {
+                // SAFETY: as above.
+                unsafe { avx2($($argument),*) }
+            }
+            _ => $function($($argument),*),
+        };
+        output
+    }};
+}
 
 /// Defines a function that takes an [`InstructionSet`](crate::InstructionSet) before its own
-/// arguments and runs the body as compiled for that set.
-///
-/// The body is plain Rust. On x86-64 it is compiled three times; elsewhere once, for what the
-/// target always has.
+/// arguments and runs the body, plain Rust, as compiled for that set.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! multiversion {
     (
         $(#[$meta:meta])*
@@ -12,41 +46,16 @@ macro_rules! multiversion {
     ) => {
         $(#[$meta])*
         #[expect(clippy::allow_attributes, reason = "which lints a body trips depends on the body")]
-        #[allow(clippy::too_many_arguments, clippy::inline_always)]
-        #[allow(unsafe_code, reason = "functions compiled for other instruction sets are called")]
-        $visibility fn $name(set: InstructionSet, $($argument: $type),*) $(-> $output)? {
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name(set: $crate::InstructionSet, $($argument: $type),*) $(-> $output)? {
             #[inline(always)]
             fn portable($($argument: $type),*) $(-> $output)? $body
 
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma")]
-                fn avx2($($argument: $type),*) $(-> $output)? {
-                    portable($($argument),*)
-                }
-
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512($($argument: $type),*) $(-> $output)? {
-                    portable($($argument),*)
-                }
-
-                debug_assert!(set.is_available(), "{set:?} is not available on this processor");
-                match set {
-                    InstructionSet::Portable => portable($($argument),*),
-                    // SAFETY: a set is only named after the processor was asked for it; see
-                    // `InstructionSet::available`.
-                    InstructionSet::Avx2 => unsafe { avx2($($argument),*) },
-                    // SAFETY: as above.
-                    InstructionSet::Avx512 | InstructionSet::Avx512Vnni => unsafe { avx512($($argument),*) },
-                }
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            {
-                let _ = set;
-                portable($($argument),*)
-            }
+            $crate::cpu::multiversion::compiled_for!(set, portable($($argument: $type),*) $(-> $output)?)
         }
     };
 }
 
+pub(crate) use compiled_for;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use multiversion;

@@ -14,7 +14,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{InstructionSet, multiversion::multiversion};
+use super::multiversion::multiversion;
 use crate::{LevelRange, Mapping};
 
 /// What the range of a block follows from, gathered value by value.

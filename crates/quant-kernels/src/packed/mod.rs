@@ -15,7 +15,6 @@
 //! | products | `product` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
-mod compiled_for;
 mod dequantize;
 mod file;
 mod grid;

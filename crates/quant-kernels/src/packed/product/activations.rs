@@ -12,11 +12,8 @@ use std::fmt;
 use rayon::prelude::*;
 
 use super::segments::Segment;
-use crate::cpu::elementary::ROUNDER;
-use crate::{
-    BitWidth, Error, InstructionSet, Result,
-    packed::{compiled_for::compiled_for, layout::TILE_ROWS},
-};
+use crate::cpu::{elementary::ROUNDER, multiversion::compiled_for};
+use crate::{BitWidth, Error, InstructionSet, Result, packed::layout::TILE_ROWS};
 
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
 ///

@@ -10,8 +10,8 @@
 use super::tile::{PANEL_COLUMNS, Place, Tile};
 use crate::{
     InstructionSet,
-    cpu::elementary::gelu,
-    packed::{compiled_for::compiled_for, grid::Grid},
+    cpu::{elementary::gelu, multiversion::compiled_for},
+    packed::grid::Grid,
 };
 
 /// A function applied to each output.

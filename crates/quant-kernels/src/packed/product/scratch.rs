@@ -9,10 +9,7 @@ use crate::packed::{
     view::View,
     widen::{Quads, widen},
 };
-use crate::{
-    InstructionSet,
-    packed::{compiled_for::compiled_for, dequantize::widen_strip},
-};
+use crate::{InstructionSet, cpu::multiversion::compiled_for, packed::dequantize::widen_strip};
 
 use super::segments::Segment;
 

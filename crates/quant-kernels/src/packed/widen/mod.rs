@@ -11,11 +11,8 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 
-use super::{
-    compiled_for::compiled_for,
-    layout::{PLANE_WIDTHS, QUADS, TILE_CODES, VECTOR},
-};
-use crate::InstructionSet;
+use super::layout::{PLANE_WIDTHS, QUADS, TILE_CODES, VECTOR};
+use crate::{InstructionSet, cpu::multiversion::compiled_for};
 
 /// Added to the width of a source that is cut from 8 bits.
 pub(crate) const NESTED: u8 = 16;
