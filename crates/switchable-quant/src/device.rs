@@ -16,8 +16,9 @@
 //! [`Error`].
 //!
 //! ```
-//! use switchable_quant::burn::tensor::{Tensor, backend::AutodiffBackend};
+//! use switchable_quant::burn::tensor::Tensor;
 //! use switchable_quant::device::{DeviceChoice, WithBackend};
+//! use switchable_quant::kernels::QuantAutodiffBackend;
 //!
 //! struct Sum([f32; 3]);
 //!

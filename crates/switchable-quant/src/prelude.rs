@@ -5,7 +5,10 @@
 pub use burn::tensor::Tensor;
 pub use burn::tensor::backend::{AutodiffBackend, Backend};
 
-pub use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, QuantSpec, RangeEstimator, fake_quantize};
+pub use quant_kernels::{
+    BitWidth, GradientRule, Granularity, Mapping, QuantAutodiffBackend, QuantBackend, QuantSpec, RangeEstimator,
+    fake_quantize,
+};
 
 pub use switchable_lora::{
     BasePolicy, LinearSettings, LoraBank, LoraConfig, LoraInit, Placement, PrecisionPlan, SitePrecision,
