@@ -36,6 +36,14 @@ pub enum Error {
         /// What the parser says, with line and column.
         source: serde_json::Error,
     },
+    /// A text file does not hold text.
+    #[error("{}: {reason}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A JSON field is missing, unknown, or holds something else than it should.
     #[error("{}: {field}: expected {expected}, got {got}", path.display())]
     Field {

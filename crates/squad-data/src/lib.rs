@@ -2,6 +2,7 @@
 
 mod atomic_file;
 mod batches;
+mod cloze;
 mod dataset;
 mod decoding;
 mod error;
@@ -11,12 +12,14 @@ mod predictions;
 mod prompt;
 #[cfg(test)]
 mod real_data;
+mod text_files;
 mod tokenizer;
 mod windows;
 
 pub use batches::{
     Batch, BatchConfig, BatchOrder, Batches, EndlessBatches, EpochBatches, LastBatch, NO_TARGET, Select,
 };
+pub use cloze::{ClozeConfig, cloze_questions};
 pub use dataset::{Answer, Article, Dataset, Example, Format, Paragraph, Question, ReadOptions, UnknownFields};
 pub use decoding::{Candidate, DecodeConfig, Decoded, NullRule, SpanDecoder};
 pub use error::{Error, Result};
@@ -27,5 +30,6 @@ pub use metrics::{
 };
 pub use predictions::{NullProbabilities, Predictions};
 pub use prompt::PromptTemplate;
+pub use text_files::{Documents, TextFiles};
 pub use tokenizer::{BpeConfig, CharSpan, Encoding, LeadingSpace, SpecialTokens, TextTokenizer};
 pub use windows::{LongQuestions, NullTarget, SpanConfig, SpanFeatures, TokenSpan, Window};
