@@ -1,22 +1,52 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::QuantAutodiffBackend;
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig};
 
+use crate::Result;
 use crate::reading::ReadingTask;
-use crate::train::{Single, Static, TrainConfig, TrainOutcome, TrainRun, train};
-use crate::{Error, Result};
+use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
 
 /// Widths and adapters of a bank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankConfig {
-    /// Widths that get an adapter, trained in this order, one per step, over and over.
-    pub widths: Vec<BitWidth>,
-    /// Rank, alpha and initialisation of every adapter.
-    pub lora: LoraConfig,
+    /// Widths that get an adapter with its rank, alpha and initialisation; the `static` regime
+    /// trains them in this order.
+    pub adapters: Vec<(BitWidth, LoraConfig)>,
+    /// Width of the activations where the weights are quantised.
+    pub activations: BitWidth,
     /// Seed of the initialisation.
     pub seed: u64,
+}
+
+impl BankConfig {
+    /// The same adapter at every width, activations at full precision.
+    pub fn new(widths: &[BitWidth], lora: LoraConfig, seed: u64) -> Self {
+        let adapters = widths.iter().map(|&width| (width, lora)).collect();
+        Self { adapters, activations: BitWidth::FULL, seed }
+    }
+
+    /// The widths, in their order.
+    pub fn widths(&self) -> impl Iterator<Item = BitWidth> + '_ {
+        self.adapters.iter().map(|(width, _)| *width)
+    }
+
+    /// Precision at which the adapter of a width is trained and used: with quantised weights the
+    /// activations are quantised too, to no fewer bits than the weights.
+    pub fn precision(&self, width: BitWidth) -> SitePrecision {
+        let activations = if width.is_full() { BitWidth::FULL } else { self.activations.max(width) };
+        SitePrecision::uniform(width).with_activations(activations)
+    }
+
+    /// The uniform plans of all widths.
+    ///
+    /// # Errors
+    ///
+    /// When a width comes twice or none is given.
+    pub fn ladder<B: QuantAutodiffBackend>(&self, model: &Gpt2ForQuestionAnswering<B>) -> Result<Ladder> {
+        Ladder::new(self.widths().map(|width| (width, model.transformer.uniform_plan(self.precision(width)))))
+    }
 }
 
 /// Trains base and head in full precision, without adapters.
@@ -33,7 +63,8 @@ pub fn train_base<B: QuantAutodiffBackend>(
 ) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
     let model = with_base(model, BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
-    train(model, task, &Single(plan), config, run, device)
+    config.check()?;
+    train(model, &SpanTask::new(task, config)?, &Single(plan), config, run, device)
 }
 
 /// Gives a model a bank and trains it by the `static` regime: step `t` runs every site at width
@@ -41,7 +72,7 @@ pub fn train_base<B: QuantAutodiffBackend>(
 ///
 /// # Errors
 ///
-/// When a width comes twice or none is given, the rank does not fit, or as [`train`].
+/// As [`train_bank_with`].
 pub fn train_bank<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
@@ -50,18 +81,38 @@ pub fn train_bank<B: QuantAutodiffBackend>(
     run: &TrainRun,
     device: &B::Device,
 ) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
-    let mut distinct = bank.widths.clone();
-    distinct.sort_unstable();
-    if let Some([width, _]) = distinct.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::option("bits", format!("{width} twice"), "each width once"));
-    }
+    let plans = |model: &Gpt2ForQuestionAnswering<B>, _: &Ladder| -> Result<Box<dyn Regime>> {
+        let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
+        Ok(Box::new(Static::new(plans.collect())?))
+    };
+    train_bank_with(model, task, bank, &plans, config, run, device)
+}
+
+/// Gives a model a bank and trains it by any regime. Base and head stay as they are.
+///
+/// `regime` gets the model with its bank and the ladder of its uniform plans.
+///
+/// # Errors
+///
+/// When a width comes twice or none is given, the rank does not fit, the regime refuses, or as
+/// [`train`].
+pub fn train_bank_with<B: QuantAutodiffBackend>(
+    model: Gpt2ForQuestionAnswering<B>,
+    task: &ReadingTask,
+    bank: &BankConfig,
+    regime: &dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> Result<Box<dyn Regime>>,
+    config: &TrainConfig,
+    run: &TrainRun,
+    device: &B::Device,
+) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
     let mut model = with_base(model, BasePolicy::Frozen);
-    for &width in &bank.widths {
-        model.transformer.init_adapters(width, &bank.lora, bank.seed.wrapping_add(u64::from(width.bits())))?;
+    let ladder = bank.ladder(&model)?;
+    for (width, lora) in &bank.adapters {
+        model.transformer.init_adapters(*width, lora, bank.seed.wrapping_add(u64::from(width.bits())))?;
     }
-    let plans = bank.widths.iter().map(|&width| model.transformer.uniform_plan(SitePrecision::uniform(width)));
-    let regime = Static::new(plans.collect::<Vec<SitePlan>>())?;
-    train(model, task, &regime, config, run, device)
+    let regime = regime(&model, &ladder)?;
+    config.check()?;
+    train(model, &SpanTask::new(task, config)?, &regime, config, run, device)
 }
 
 fn with_base<B: QuantAutodiffBackend>(

@@ -41,6 +41,14 @@ pub enum Error {
         /// The data set.
         what: String,
     },
+    /// A text is too short to train or measure on.
+    #[error("the text has {tokens} tokens, expected at least {least}: one batch of whole windows")]
+    TooLittleText {
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens that are needed.
+        least: usize,
+    },
     /// The tokenizer's ids exceed the model's vocabulary, or the window its positions.
     #[error("{what} is {got}, the model has room for {room}")]
     DoesNotFit {

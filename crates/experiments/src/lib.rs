@@ -40,7 +40,7 @@ mod workers;
 pub use accuracy::Accuracy;
 pub use answer::answer;
 pub use artefact::{read_json, write_json};
-pub use bank::{BankConfig, train_bank, train_base};
+pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
@@ -52,6 +52,9 @@ pub use reading::{BatchTensors, ReadingTask};
 pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity};
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
-pub use train::{Objective, Regime, Schedule, Single, Static, TrainConfig, TrainOutcome, TrainRun};
+pub use train::{
+    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Regime, Schedule,
+    Single, SpanTask, Specialised, Static, TextTask, TrainConfig, TrainOutcome, TrainRun, TrainTask, text_loss, train,
+};
 pub use uniform::{UniformRow, uniform_sweep};
 pub use workers::Workers;

@@ -1,9 +1,9 @@
 //! Training: learning, exact resume, independence of the number of workers, frozen bases.
 
 use burn::module::AutodiffModule as _;
-use experiments::train::train;
 use experiments::{
-    BankConfig, EvaluateOptions, Evaluator, Regime as _, Single, Static, StopFlag, TrainConfig, TrainRun, train_bank,
+    BankConfig, Branch, Cascade, Distance, EvaluateOptions, Evaluator, Joint, Ladder, Protection, Regime, Single,
+    SpanTask, Static, StopFlag, TextTask, TrainConfig, TrainRun, text_loss, train, train_bank, train_bank_with,
     train_base,
 };
 use gpt2_model::{BitWidth, SitePrecision};
@@ -57,9 +57,10 @@ fn an_interrupted_run_ends_with_the_same_weights() {
     let stopped = TrainRun { stop: stopping.flag.clone(), ..run.clone() };
     let plan = start().transformer.uniform_plan(SitePrecision::FULL);
     let regime = stopping.around(Single(plan.clone()));
-    let error = train(start(), &task, &regime, &train_config(8), &stopped, &device).unwrap_err();
+    let spans = SpanTask::new(&task, &train_config(8)).unwrap();
+    let error = train(start(), &spans, &regime, &train_config(8), &stopped, &device).unwrap_err();
     assert!(matches!(error, experiments::Error::Stopped), "{error}");
-    let (resumed, rest) = train(start(), &task, &Single(plan), &train_config(8), &run, &device).unwrap();
+    let (resumed, rest) = train(start(), &spans, &Single(plan), &train_config(8), &run, &device).unwrap();
     assert_eq!(rest.first_step, 3);
     assert_eq!(rest.losses, outcome.losses[3..]);
     assert_eq!(weights(&resumed), weights(&whole));
@@ -88,11 +89,15 @@ impl experiments::Regime for Stopping<'_> {
         self.1.name()
     }
 
-    fn plans(&self, step: usize) -> Vec<&gpt2_model::SitePlan> {
+    fn parameters(&self) -> serde_json::Value {
+        self.1.parameters()
+    }
+
+    fn branches(&self, step: usize) -> Vec<Branch> {
         if step + 1 == self.0.step {
             self.0.flag.request();
         }
-        self.1.plans(step)
+        self.1.branches(step)
     }
 }
 
@@ -114,11 +119,8 @@ fn a_bank_is_trained_and_the_base_stays() {
     let device = burn::backend::flex::FlexDevice;
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let base = weights(&start);
-    let bank = BankConfig {
-        widths: vec![BitWidth::FULL, BitWidth::B4, BitWidth::B2],
-        lora: LoraConfig::new(2, 4.0).unwrap(),
-        seed: 3,
-    };
+    let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
+    let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3);
     // Two steps: the adapter of the third width is not reached.
     let (trained, _) = train_bank(start, &task, &bank, &train_config(2), &quiet(2), &device).unwrap();
     assert_eq!(weights(&trained)[..base.len()], base);
@@ -139,7 +141,146 @@ fn static_takes_its_plans_in_turn() {
     let plans = widths.map(|width| body.uniform_plan(SitePrecision::uniform(width)));
     let regime = Static::new(plans.to_vec()).unwrap();
     for step in 0..9 {
-        assert_eq!(regime.plans(step), vec![&plans[step % 4]]);
+        assert_eq!(regime.branches(step), vec![Branch::new(plans[step % 4].clone(), 1.0)]);
     }
     assert!(Static::new(Vec::new()).is_err());
+}
+
+/// Trains a bank of 32, 4 and 2 bits by a regime over its ladder.
+fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Vec<f32>, Vec<f64>) {
+    let (_, config, task) = task(6);
+    let device = burn::backend::flex::FlexDevice;
+    let start = model::<Training>(&config, BasePolicy::Trainable);
+    let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
+    let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3);
+    let build = |_: &_, ladder: &Ladder| Ok(regime(ladder.clone()));
+    let config = train_config(steps);
+    let (trained, outcome) = train_bank_with(start, &task, &bank, &build, &config, &quiet(2), &device).unwrap();
+    (weights(&trained), outcome.losses)
+}
+
+#[test]
+fn a_cascade_without_weight_is_joint_training() {
+    let joint = trained_bank(|ladder| Box::new(Joint::new(ladder, Protection::None)), 4);
+    let cascade = |beta| {
+        trained_bank(move |ladder| Box::new(Cascade::new(ladder, beta, Distance::Kl, Protection::None).unwrap()), 4)
+    };
+    assert_eq!(cascade(0.0), joint);
+    assert_ne!(cascade(1.0).0, joint.0);
+}
+
+#[test]
+fn a_teacher_gets_no_gradient_from_its_pupils() {
+    // The widths share no parameter but the frozen base: were the teacher drawn to its pupils, the
+    // adapter of 32 bits would move otherwise with them than without.
+    let (_, config, task) = task(6);
+    let device = burn::backend::flex::FlexDevice;
+    let width_32 = |beta: f64| {
+        let start = model::<Training>(&config, BasePolicy::Trainable);
+        let bank = BankConfig::new(&[BitWidth::FULL, BitWidth::B2], LoraConfig::new(2, 4.0).unwrap(), 3);
+        let build = |_: &_, ladder: &Ladder| -> experiments::Result<Box<dyn Regime>> {
+            Ok(Box::new(Cascade::new(ladder.clone(), beta, Distance::Mse, Protection::None)?))
+        };
+        // No clipping, whose norm is over all adapters.
+        let config = TrainConfig { clip_norm: 1e9, ..train_config(4) };
+        let (trained, _) = train_bank_with(start, &task, &bank, &build, &config, &quiet(1), &device).unwrap();
+        let of_width = |width| -> Vec<f32> {
+            let sites = gpt2_model::Site::all(trained.config());
+            let values = sites.flat_map(|site| {
+                let pair = trained.transformer.site(site).bank().get(width).expect("the bank has the width");
+                pair.b.val().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
+            });
+            values.collect()
+        };
+        (of_width(BitWidth::FULL), of_width(BitWidth::B2))
+    };
+    let (alone, taught) = (width_32(0.0), width_32(3.0));
+    assert_eq!(alone.0, taught.0);
+    assert_ne!(alone.1, taught.1);
+}
+
+/// The same plan twice, the second time with a loss to be avoided: its gradient points against the first.
+struct Opposed(gpt2_model::SitePlan, Protection);
+
+impl Regime for Opposed {
+    fn name(&self) -> &'static str {
+        "opposed"
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn branches(&self, _step: usize) -> Vec<Branch> {
+        let first = Branch { protection: self.1, ..Branch::new(self.0.clone(), 1.0) };
+        vec![first, Branch::new(self.0.clone(), -3.0)]
+    }
+}
+
+#[test]
+fn a_guarded_branch_is_not_acted_against() {
+    let (_, config, task) = task(6);
+    let device = burn::backend::flex::FlexDevice;
+    let train_config = TrainConfig { steps: 40, weight_decay: 0.0, ..train_config(40) };
+    let loss_after = |protection| {
+        let start = model::<Training>(&config, BasePolicy::Trainable);
+        let plan = start.transformer.uniform_plan(SitePrecision::FULL);
+        let spans = SpanTask::new(&task, &train_config).unwrap();
+        let regime = Opposed(plan.clone(), protection);
+        let (trained, _) = train(start.clone(), &spans, &regime, &train_config, &quiet(2), &device).unwrap();
+        let loss = |model: &gpt2_model::Gpt2ForQuestionAnswering<Plain>| {
+            let evaluator = Evaluator::new(model, &task, EvaluateOptions::default(), &device).unwrap();
+            evaluator.evaluate(&plan).unwrap().loss.unwrap()
+        };
+        loss(&trained.valid()) - loss(&start.valid())
+    };
+    // Unguarded the sum of the two gradients climbs the loss. Guarded it descends: what is left of the
+    // second gradient is nothing.
+    assert!(loss_after(Protection::None) > 0.0);
+    assert!(loss_after(Protection::Guarded) < 0.0);
+}
+
+#[test]
+fn a_language_model_learns_its_text_and_resumes_exactly() {
+    let (tokenizer, config, _) = task(1);
+    let device = burn::backend::flex::FlexDevice;
+    let text = "Ada keeps a crab. Ben keeps a crow. Cleo keeps a camel. ".repeat(30);
+    let tokens = tokenizer.encode_ids(&text).unwrap();
+    let config_of = |steps| TrainConfig { batch_size: 4, ..train_config(steps) };
+    let text_task = TextTask::new(tokens.clone(), 32, &config_of(30)).unwrap();
+    let start = || model::<Training>(&config, BasePolicy::Trainable).transformer;
+    let plan = start().uniform_plan(SitePrecision::FULL);
+    let regime = Single(plan.clone());
+    let (whole, outcome) = train(start(), &text_task, &regime, &config_of(30), &quiet(2), &device).unwrap();
+    let before = text_loss(&start().valid(), &tokens, 32, &plan, &device).unwrap();
+    let after = text_loss(&whole.valid(), &tokens, 32, &plan, &device).unwrap();
+    assert!(after < 0.5 * before, "{before} nats before, {after} after");
+
+    // The text is a few epochs long, so that the resumed run starts inside another epoch.
+    let dir = tempfile::tempdir().unwrap();
+    let stopping = StopAfter::new(20);
+    let run = TrainRun { dir: Some(dir.path().into()), ..quiet(2) };
+    let stopped = TrainRun { stop: stopping.flag.clone(), ..run.clone() };
+    let stop = stopping.around(Single(plan.clone()));
+    train(start(), &text_task, &stop, &config_of(30), &stopped, &device).unwrap_err();
+    let (resumed, rest) = train(start(), &text_task, &regime, &config_of(30), &run, &device).unwrap();
+    assert_eq!(rest.losses, outcome.losses[20..]);
+    let values = |model: &gpt2_model::Gpt2<Training>| -> Vec<f32> {
+        model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect()
+    };
+    assert_eq!(values(&resumed), values(&whole));
+}
+
+#[test]
+fn text_that_is_too_short_or_unknown_is_refused() {
+    let (_, config, _) = task(1);
+    let device = burn::backend::flex::FlexDevice;
+    let message = TextTask::new(vec![1; 127], 32, &train_config(1)).unwrap_err().to_string();
+    assert!(message.contains("127 tokens") && message.contains("128"), "{message}");
+    assert!(TextTask::new(vec![1; 100], 1, &train_config(1)).is_err());
+    let task = TextTask::new(vec![99_999; 200], 32, &train_config(1)).unwrap();
+    let start = model::<Training>(&config, BasePolicy::Trainable).transformer;
+    let regime = Single(start.uniform_plan(SitePrecision::FULL));
+    let message = train(start, &task, &regime, &train_config(1), &quiet(1), &device).unwrap_err().to_string();
+    assert!(message.contains("99999"), "{message}");
 }

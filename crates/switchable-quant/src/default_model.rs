@@ -165,7 +165,7 @@ pub fn recipe() -> Result<Recipe> {
         seed: 1,
         ..base.clone()
     };
-    let bank = BankConfig { widths: BANK_WIDTHS.to_vec(), lora: LoraConfig::new(8, 16.0)?, seed: 1 };
+    let bank = BankConfig::new(&BANK_WIDTHS, LoraConfig::new(8, 16.0)?, 1);
     let shape = |vocabulary| {
         Gpt2Config::new(vocabulary, 128, 64, 12, 2).with_activation(Activation::Relu).with_initializer_range(0.05)
     };

@@ -39,8 +39,8 @@ impl State {
 pub(crate) fn save<B: QuantBackend>(
     dir: &Path,
     state: &State,
-    model: impl Record<B> + 'static,
-    optimizer: impl Record<B> + 'static,
+    model: impl Record<B>,
+    optimizer: impl Record<B>,
 ) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
@@ -87,7 +87,7 @@ pub(crate) fn load_optimizer<B: QuantBackend, R: Record<B>>(folder: &Path, devic
     decode(&folder.join(OPTIMIZER), device)
 }
 
-fn encode<B: QuantBackend, R: Record<B> + 'static>(path: &Path, record: R) -> Result<Vec<u8>> {
+fn encode<B: QuantBackend, R: Record<B>>(path: &Path, record: R) -> Result<Vec<u8>> {
     let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
     Recorder::<B>::record(&recorder, record, ()).map_err(|e| fault(path, &e))
 }

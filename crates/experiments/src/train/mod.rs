@@ -4,22 +4,31 @@
 //! |---|---|
 //! | `config` | what a run does, and the checks of it |
 //! | `schedule` | learning rate over the steps |
-//! | `regime` | which plans a step trains |
-//! | `objective` | the loss |
-//! | `gradients` | sums and norms of gradients |
+//! | `task` | what is trained on; `span_task` questions, `text_task` running text |
+//! | `branch` | the passes of a step and how their losses combine |
+//! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
+//! | `gradients` | sums, norms and conflicts of gradients |
 //! | `checkpoint` | state on disk, exact resume |
 //! | `trainer` | the loop |
 
+mod branch;
 mod checkpoint;
 mod config;
 mod gradients;
-mod objective;
-mod regime;
+mod ladder;
+mod regimes;
 mod schedule;
+mod span_task;
+mod task;
+mod text_task;
 mod trainer;
 
+pub use branch::{Branch, Distance, Protection, Teacher};
 pub use config::TrainConfig;
-pub use objective::{Objective, StepLoss};
-pub use regime::{Regime, Single, Static};
+pub use ladder::{Ladder, Rung};
+pub use regimes::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, Single, Specialised, Static};
 pub use schedule::Schedule;
+pub use span_task::{Objective, SpanTask};
+pub use task::{TaskOutput, TrainTask};
+pub use text_task::{TextBatch, TextTask, text_loss};
 pub use trainer::{TrainOutcome, TrainRun, train};

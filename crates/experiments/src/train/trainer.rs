@@ -5,17 +5,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::module::{AutodiffModule as _, Module as _};
+use burn::module::{AutodiffModule, Module as _};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
-use burn::tensor::ElementConversion as _;
-use gpt2_model::Gpt2ForQuestionAnswering;
+use burn::tensor::{ElementConversion as _, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
-use squad_data::{Batch, BatchConfig, Batches, Select};
 
-use super::{Regime, TrainConfig, checkpoint, gradients};
+use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
 use crate::progress::{Progress, ShowProgress};
-use crate::reading::{BatchTensors, ReadingTask};
 use crate::workers::Workers;
 use crate::{Error, Result, StopFlag};
 
@@ -51,7 +48,7 @@ struct LogLine<'a> {
     step: usize,
     regime: &'a str,
     loss: f64,
-    span_loss: f64,
+    main_loss: f64,
     gradient_norm: f64,
     learning_rate: f64,
     tokens_per_second: f64,
@@ -59,9 +56,12 @@ struct LogLine<'a> {
 
 /// What one micro-batch gives.
 struct Part {
-    gradients: GradientsParams,
+    /// Gradients of the guarded branches; empty where no branch is guarded.
+    guarded: Option<GradientsParams>,
+    /// Gradients of the other branches.
+    free: Option<GradientsParams>,
     loss: f64,
-    span_loss: f64,
+    main_loss: f64,
 }
 
 /// Trains every parameter that requires a gradient, with AdamW.
@@ -71,31 +71,26 @@ struct Part {
 ///
 /// # Errors
 ///
-/// When the configuration is out of range, no window holds its answer, the folder belongs to
+/// When the configuration is out of range, there is nothing to train on, the folder belongs to
 /// another run, the loss is not finite, or the work is stopped (its state saved).
-pub fn train<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
-    task: &ReadingTask,
+pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
+    model: T::Model,
+    task: &T,
     regime: &dyn Regime,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
+) -> Result<(T::Model, TrainOutcome)> {
     config.check()?;
-    for plan in regime.plans(0) {
-        model.transformer.check_plan(plan)?;
+    task.check_model(&model)?;
+    for branch in regime.branches(0) {
+        task.check_plan(&model, &branch.plan)?;
     }
-    let micro = config.batch_size / config.micro_batches;
-    let mut batch_config = BatchConfig::training(micro, task.special.pad, config.seed);
-    batch_config.select = Select::WithTarget;
-    let batches = Batches::new(&task.features, batch_config)?;
-    let per_epoch = batches.steps_per_epoch();
-    if per_epoch == 0 {
-        return Err(Error::NoQuestions { what: format!("a batch of {micro} windows with their answers inside") });
-    }
-    let identity = json!({ "config": config, "regime": regime.name(), "run": run.identity });
+    let identity = json!({
+        "config": config, "regime": regime.name(), "regime_parameters": regime.parameters(), "run": run.identity,
+    });
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
-    let mut optimizer = optimizer.init::<B, Gpt2ForQuestionAnswering<B>>();
+    let mut optimizer = optimizer.init::<B, T::Model>();
     let (mut model, mut first_step) = (model, 0);
     if let Some((folder, state)) =
         run.dir.as_deref().map(|dir| checkpoint::newest(dir, &identity)).transpose()?.flatten()
@@ -104,15 +99,14 @@ pub fn train<B: QuantAutodiffBackend>(
         optimizer = optimizer.load_record(checkpoint::load_optimizer::<B, _>(&folder, device)?);
         first_step = state.step;
     }
-    let save = |step: usize, model: &Gpt2ForQuestionAnswering<B>, optimizer: &_| -> Result<()> {
+    let save = |step: usize, model: &T::Model, optimizer: &_| -> Result<()> {
         let Some(dir) = &run.dir else { return Ok(()) };
-        let record = burn::optim::Optimizer::<Gpt2ForQuestionAnswering<B>, B>::to_record(optimizer);
+        let record = burn::optim::Optimizer::<T::Model, B>::to_record(optimizer);
         let state = checkpoint::State::new(step, identity.clone());
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
 
-    let position = first_step * config.micro_batches;
-    let mut data = batches.iter_from(position / per_epoch, position % per_epoch);
+    let mut data = task.batches_from(first_step * config.micro_batches)?;
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
     let mut log = Log::open(run)?;
     let mut losses = Vec::new();
@@ -122,23 +116,31 @@ pub fn train<B: QuantAutodiffBackend>(
             save(step, &model, &optimizer)?;
             return Err(Error::Stopped);
         }
-        let parts: Vec<Batch> = data.by_ref().take(config.micro_batches).collect();
-        tokens += parts.iter().map(Batch::tokens).sum::<usize>();
-        let outputs = run_parts(&model, &parts, regime, config, run, step, device);
+        let parts: Vec<T::Batch> = data.by_ref().take(config.micro_batches).collect();
+        tokens += parts.iter().map(|batch| task.tokens(batch)).sum::<usize>();
+        let branches = regime.branches(step);
+        for branch in &branches {
+            task.check_plan(&model, &branch.plan)?;
+        }
+        let outputs = run.workers.map(&parts, |_, batch| {
+            // A copy with leaves of its own: graphs that share leaves would wait for one another.
+            let model = T::Model::from_inner(model.valid());
+            run_part(&model, task, batch, &branches, 1.0 / parts.len() as f64, device)
+        });
         let loss = outputs.iter().map(|part| part.loss).sum::<f64>();
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }
-        let span_loss = outputs.iter().map(|part| part.span_loss).sum::<f64>();
-        let mut total = gradients::sum(&model, outputs.into_iter().map(|part| part.gradients).collect());
+        let main_loss = outputs.iter().map(|part| part.main_loss).sum::<f64>();
+        let mut total = combine(&model, outputs);
         let gradient_norm = gradients::clip(&model, &mut total, config.clip_norm);
         let learning_rate = config.schedule.rate(step, config.steps);
         model = optimizer.step(learning_rate, model, total);
         losses.push(loss);
         let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64();
-        progress.step(format!("loss {loss:.3} (span {span_loss:.3}) {tokens_per_second:.0} tokens/s"));
+        progress.step(format!("loss {loss:.3} (task {main_loss:.3}) {tokens_per_second:.0} tokens/s"));
         let regime = regime.name();
-        log.line(&LogLine { step, regime, loss, span_loss, gradient_norm, learning_rate, tokens_per_second })?;
+        log.line(&LogLine { step, regime, loss, main_loss, gradient_norm, learning_rate, tokens_per_second })?;
         if (step + 1) % config.checkpoint_every == 0 || step + 1 == config.steps {
             save(step + 1, &model, &optimizer)?;
         }
@@ -148,32 +150,56 @@ pub fn train<B: QuantAutodiffBackend>(
     Ok((model, TrainOutcome { losses, first_step, tokens_per_second }))
 }
 
-/// Losses and gradients of the micro-batches of a step, each already divided by their number.
-fn run_parts<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
-    parts: &[Batch],
-    regime: &dyn Regime,
-    config: &TrainConfig,
-    run: &TrainRun,
-    step: usize,
+/// Losses and gradients of all branches on one micro-batch, which counts for `share` of the step.
+fn run_part<B: QuantAutodiffBackend, T: TrainTask<B>>(
+    model: &T::Model,
+    task: &T,
+    batch: &T::Batch,
+    branches: &[Branch],
+    share: f64,
     device: &B::Device,
-) -> Vec<Part> {
-    let plans = regime.plans(step);
-    let share = 1.0 / (parts.len() * plans.len()) as f64;
-    run.workers.map(parts, |_, batch| {
-        // A copy with leaves of its own: graphs that share leaves would wait for one another.
-        let model = Gpt2ForQuestionAnswering::<B>::from_inner(model.valid());
-        let tensors = BatchTensors::new(batch, device);
-        let (mut loss, mut span_loss, mut sums) = (0.0, 0.0, Vec::new());
-        for plan in &plans {
-            let losses = config.objective.loss(&model, &tensors, plan);
-            loss += losses.total.clone().into_scalar().elem::<f64>() * share;
-            span_loss += losses.span.into_scalar().elem::<f64>() * share;
-            let gradients = (losses.total * share).backward();
-            sums.push(GradientsParams::from_grads(gradients, &model));
+) -> Part {
+    let mut taught: Vec<Vec<Tensor<B::InnerBackend, 2>>> = Vec::with_capacity(branches.len());
+    let (mut guarded, mut free) = (Vec::new(), Vec::new());
+    let (mut loss, mut main_loss) = (0.0, 0.0);
+    for branch in branches {
+        let output = task.forward(model, batch, &branch.plan, device);
+        let mut total = output.loss;
+        for teacher in &branch.teachers {
+            for (known, scores) in taught[teacher.branch].iter().zip(&output.scores) {
+                let known = Tensor::<B, 2>::from_inner(known.clone());
+                total = total + teacher.distance.of(known, scores.clone()) * teacher.weight;
+            }
         }
-        Part { gradients: gradients::sum(&model, sums), loss, span_loss }
-    })
+        taught.push(output.scores.into_iter().map(Tensor::inner).collect());
+        let total = total * (branch.weight * share);
+        loss += total.clone().into_scalar().elem::<f64>();
+        main_loss += output.main_loss.into_scalar().elem::<f64>() * branch.weight * share;
+        let gradients = GradientsParams::from_grads(total.backward(), model);
+        match branch.protection {
+            Protection::Guarded => guarded.push(gradients),
+            Protection::None => free.push(gradients),
+        }
+    }
+    let sum = |parts: Vec<GradientsParams>| (!parts.is_empty()).then(|| gradients::sum(model, parts));
+    Part { guarded: sum(guarded), free: sum(free), loss, main_loss }
+}
+
+/// The gradient of a step: the parts of the micro-batches added, what acts against a guarded branch
+/// taken out.
+fn combine<B: QuantAutodiffBackend, M: AutodiffModule<B>>(model: &M, parts: Vec<Part>) -> GradientsParams {
+    let (guarded, free): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.guarded, part.free)).unzip();
+    let [guarded, free] = [guarded, free].map(|parts| parts.into_iter().flatten().collect::<Vec<_>>());
+    match (guarded.is_empty(), free.is_empty()) {
+        (true, _) => gradients::sum(model, free),
+        (_, true) => gradients::sum(model, guarded),
+        _ => {
+            let guarded = gradients::sum(model, guarded);
+            let mut free = gradients::sum(model, free);
+            gradients::remove_conflict(model, &mut free, &guarded);
+            gradients::sum(model, vec![guarded, free])
+        }
+    }
 }
 
 /// `train.jsonl`: one line per step.

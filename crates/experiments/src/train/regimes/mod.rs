@@ -1,0 +1,71 @@
+//! Regimes: what each training step runs.
+//!
+//! | file | regime | a step runs |
+//! |---|---|---|
+//! | `single` | [`Single`] | one plan |
+//! | `in_turn` | [`Static`] | one width: 4, 8, 16, 32, 4, 8, … |
+//! | `cyclic` | [`Cyclic`] | one width, which ramps up and resets (CPT) or goes up and down |
+//! | `joint` | [`Joint`] | every width, mean of the losses |
+//! | `cascade` | [`Cascade`] | every width, each taught by all higher ones |
+//! | `specialised` | [`Specialised`] | another regime; in a share of the steps only chosen sites are low |
+//! | `layer_dropout` | [`LayerDropout`] | another regime, a random few sites left at the highest width |
+//!
+//! The last two wrap any other, so they combine: layer dropout inside a cascade is
+//! `LayerDropout { inner: cascade, .. }`.
+
+mod cascade;
+mod cyclic;
+mod in_turn;
+mod joint;
+mod layer_dropout;
+mod single;
+mod specialised;
+
+pub use cascade::Cascade;
+pub use cyclic::{Cycle, Cyclic};
+pub use in_turn::Static;
+pub use joint::Joint;
+pub use layer_dropout::LayerDropout;
+pub use single::Single;
+pub use specialised::Specialised;
+
+use serde_json::Value;
+
+use super::Branch;
+use crate::{Error, Result};
+
+/// Decides, step by step, which plans are run and how their losses combine.
+pub trait Regime: Sync {
+    /// Name in artefacts.
+    fn name(&self) -> &'static str;
+
+    /// What else must be the same for a saved run to go on: the parameters of the regime.
+    fn parameters(&self) -> Value;
+
+    /// The passes of a step, counted from 0, teachers before their pupils.
+    fn branches(&self, step: usize) -> Vec<Branch>;
+}
+
+impl Regime for Box<dyn Regime> {
+    fn name(&self) -> &'static str {
+        self.as_ref().name()
+    }
+
+    fn parameters(&self) -> Value {
+        self.as_ref().parameters()
+    }
+
+    fn branches(&self, step: usize) -> Vec<Branch> {
+        self.as_ref().branches(step)
+    }
+}
+
+/// # Errors
+///
+/// When a share is outside [0, 1].
+fn check_share(field: &'static str, share: f64) -> Result<f64> {
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(Error::option(field, share, "a share from 0 to 1")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! One plan in every step.
+
+use gpt2_model::SitePlan;
+use serde_json::{Value, json};
+
+use super::{Branch, Regime};
+
+/// One plan in every step.
+#[derive(Debug, Clone)]
+pub struct Single(pub SitePlan);
+
+impl Regime for Single {
+    fn name(&self) -> &'static str {
+        "single"
+    }
+
+    fn parameters(&self) -> Value {
+        json!({ "plan": self.0.to_precision_plan() })
+    }
+
+    fn branches(&self, _step: usize) -> Vec<Branch> {
+        vec![Branch::new(self.0.clone(), 1.0)]
+    }
+}

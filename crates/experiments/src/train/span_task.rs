@@ -1,0 +1,103 @@
+//! Training on questions: the span head, and next tokens beside it.
+//!
+//! ```text
+//! L = L_span + λ·L_next
+//! ```
+//!
+//! The next-token part teaches a small model to bind a value to its entity; without it the model
+//! learns the kind of value that is asked for, but not whose.
+
+use burn::tensor::Tensor;
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, next_token_loss, span_loss};
+use quant_kernels::QuantAutodiffBackend;
+use serde::{Deserialize, Serialize};
+use squad_data::{Batch, BatchConfig, Batches, Select};
+
+use super::{TaskOutput, TrainConfig, TrainTask};
+use crate::reading::{BatchTensors, ReadingTask};
+use crate::{Error, Result};
+
+/// Score of a position where no answer can start or end: its probability is zero in f32.
+const IMPOSSIBLE: f64 = -1e9;
+
+/// Weights of the losses.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objective {
+    /// Weight λ of the next-token loss; at zero it is not computed.
+    pub next_token: f64,
+}
+
+impl Objective {
+    pub(crate) fn check(self) -> Result<()> {
+        if self.next_token >= 0.0 && self.next_token.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::option("next_token", self.next_token, "a finite weight, at least 0"))
+        }
+    }
+}
+
+/// Windows that hold their answer, in a seeded order.
+#[derive(Debug)]
+pub struct SpanTask<'a> {
+    batches: Batches<'a>,
+    objective: Objective,
+}
+
+impl<'a> SpanTask<'a> {
+    /// Batches and losses of a run.
+    ///
+    /// # Errors
+    ///
+    /// When fewer windows hold their answer than a micro-batch needs.
+    pub fn new(task: &'a ReadingTask, config: &TrainConfig) -> Result<Self> {
+        let micro = config.batch_size / config.micro_batches;
+        let mut batch_config = BatchConfig::training(micro, task.special.pad, config.seed);
+        batch_config.select = Select::WithTarget;
+        let batches = Batches::new(&task.features, batch_config)?;
+        if batches.steps_per_epoch() == 0 {
+            return Err(Error::NoQuestions { what: format!("a batch of {micro} windows with their answers inside") });
+        }
+        Ok(Self { batches, objective: config.objective })
+    }
+}
+
+impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
+    type Model = Gpt2ForQuestionAnswering<B>;
+    type Batch = Batch;
+
+    fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = Batch> + '_>> {
+        let per_epoch = self.batches.steps_per_epoch();
+        Ok(Box::new(self.batches.iter_from(position / per_epoch, position % per_epoch)))
+    }
+
+    fn tokens(&self, batch: &Batch) -> usize {
+        batch.tokens()
+    }
+
+    fn check_model(&self, _model: &Self::Model) -> Result<()> {
+        // A `ReadingTask` is made for its model.
+        Ok(())
+    }
+
+    fn check_plan(&self, model: &Self::Model, plan: &SitePlan) -> Result<()> {
+        Ok(model.transformer.check_plan(plan)?)
+    }
+
+    fn forward(&self, model: &Self::Model, batch: &Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
+        let batch = BatchTensors::<B>::new(batch, device);
+        let hidden = model.transformer.forward(batch.ids.clone(), None, plan);
+        let logits = model.span_logits(hidden.clone());
+        let masked = |t: Tensor<B, 2>| t.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);
+        let (start, end) = (masked(logits.start), masked(logits.end));
+        let span = span_loss(start.clone(), end.clone(), batch.starts, batch.ends);
+        let loss = if self.objective.next_token > 0.0 {
+            let logits = model.transformer.lm_logits(hidden);
+            span.clone() + next_token_loss(logits, batch.ids, Some(batch.padding)) * self.objective.next_token
+        } else {
+            span.clone()
+        };
+        TaskOutput { loss, main_loss: span, scores: vec![start, end] }
+    }
+}

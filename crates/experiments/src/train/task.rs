@@ -1,0 +1,56 @@
+//! What is trained on: batches in a fixed order, and the loss of a forward pass.
+
+use burn::module::AutodiffModule;
+use burn::tensor::{Tensor, backend::Backend};
+use gpt2_model::SitePlan;
+use quant_kernels::QuantAutodiffBackend;
+
+use crate::Result;
+
+/// A model's task.
+///
+/// The order of the batches follows from the task alone, so that a run which starts in the middle
+/// sees what an uninterrupted one would have seen.
+pub trait TrainTask<B: QuantAutodiffBackend>: Sync {
+    /// What is trained.
+    type Model: AutodiffModule<B> + Sync;
+    /// A micro-batch.
+    type Batch: Send + Sync;
+
+    /// Micro-batches from a position on, counted from the start of the run; without end.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to train on.
+    fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = Self::Batch> + '_>>;
+
+    /// Tokens of a micro-batch, padding not counted.
+    fn tokens(&self, batch: &Self::Batch) -> usize;
+
+    /// Looked at once, before a run.
+    ///
+    /// # Errors
+    ///
+    /// When the task does not fit the model.
+    fn check_model(&self, model: &Self::Model) -> Result<()>;
+
+    /// # Errors
+    ///
+    /// When the model lacks an adapter of the plan.
+    fn check_plan(&self, model: &Self::Model, plan: &SitePlan) -> Result<()>;
+
+    /// Loss and scores of a micro-batch under a plan.
+    fn forward(&self, model: &Self::Model, batch: &Self::Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B>;
+}
+
+/// What a forward pass gives.
+#[derive(Debug, Clone)]
+pub struct TaskOutput<B: Backend> {
+    /// What is minimised, in nats, `[1]`.
+    pub loss: Tensor<B, 1>,
+    /// The part of it that the task is about, in nats, `[1]`.
+    pub main_loss: Tensor<B, 1>,
+    /// Scores of choices, `[rows, choices]` each, for distillation; −1e9 where a choice is
+    /// impossible.
+    pub scores: Vec<Tensor<B, 2>>,
+}

@@ -1,0 +1,171 @@
+//! Training on running text: next tokens.
+//!
+//! ```text
+//! L = −1/n · Σ log p(xₜ₊₁ | x≤ₜ)
+//! ```
+//!
+//! The text is one stream of tokens, cut into windows that do not overlap. Every epoch takes the
+//! windows in another order, which follows from the seed.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use gpt2_model::{Gpt2, SitePlan, next_token_loss};
+use quant_kernels::{QuantAutodiffBackend, QuantBackend};
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::{TaskOutput, TrainConfig, TrainTask};
+use crate::{Error, Result};
+
+/// Windows of running text.
+#[derive(Debug, Clone)]
+pub struct TextTask {
+    tokens: Vec<u32>,
+    window: usize,
+    micro_batch: usize,
+    seed: u64,
+}
+
+impl TextTask {
+    /// Cuts a stream of tokens into windows; what is left at the end is not used.
+    ///
+    /// # Errors
+    ///
+    /// When a window has fewer than two tokens, or the stream is shorter than one micro-batch.
+    pub fn new(tokens: Vec<u32>, window: usize, config: &TrainConfig) -> Result<Self> {
+        if window < 2 {
+            return Err(Error::option("window", window, "at least 2 tokens"));
+        }
+        let micro_batch = config.batch_size / config.micro_batches;
+        let least = window * micro_batch;
+        if tokens.len() < least {
+            return Err(Error::TooLittleText { tokens: tokens.len(), least });
+        }
+        Ok(Self { tokens, window, micro_batch, seed: config.seed })
+    }
+
+    fn micro_batches_per_epoch(&self) -> usize {
+        self.tokens.len() / self.window / self.micro_batch
+    }
+
+    /// The windows of an epoch's micro-batches, by their place in the stream.
+    fn order(&self, epoch: usize) -> Vec<usize> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(epoch as u64);
+        let mut order: Vec<usize> = (0..self.tokens.len() / self.window).collect();
+        order.shuffle(&mut rng);
+        order.truncate(self.micro_batches_per_epoch() * self.micro_batch);
+        order
+    }
+
+    fn batch(&self, windows: &[usize]) -> TextBatch {
+        let ids = windows.iter().flat_map(|w| &self.tokens[w * self.window..(w + 1) * self.window]);
+        TextBatch { ids: ids.map(|id| i64::from(*id)).collect(), windows: windows.len() }
+    }
+}
+
+/// A micro-batch of windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextBatch {
+    ids: Vec<i64>,
+    windows: usize,
+}
+
+impl TextBatch {
+    fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2, Int> {
+        let shape = [self.windows, self.ids.len() / self.windows];
+        Tensor::from_data(TensorData::new(self.ids.clone(), shape), device)
+    }
+}
+
+impl<B: QuantAutodiffBackend> TrainTask<B> for TextTask {
+    type Model = Gpt2<B>;
+    type Batch = TextBatch;
+
+    fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = TextBatch> + '_>> {
+        let per_epoch = self.micro_batches_per_epoch();
+        let skipped = position % per_epoch * self.micro_batch;
+        let epochs = (position / per_epoch..).flat_map(move |epoch| {
+            let first = if epoch == position / per_epoch { skipped } else { 0 };
+            let order = self.order(epoch).split_off(first);
+            let starts = (0..order.len()).step_by(self.micro_batch);
+            let batches: Vec<TextBatch> =
+                starts.map(|start| self.batch(&order[start..start + self.micro_batch])).collect();
+            batches
+        });
+        Ok(Box::new(epochs))
+    }
+
+    fn tokens(&self, batch: &TextBatch) -> usize {
+        batch.ids.len()
+    }
+
+    fn check_model(&self, model: &Gpt2<B>) -> Result<()> {
+        check_fit(model, &self.tokens, self.window)
+    }
+
+    fn check_plan(&self, model: &Gpt2<B>, plan: &SitePlan) -> Result<()> {
+        Ok(model.check_plan(plan)?)
+    }
+
+    fn forward(&self, model: &Gpt2<B>, batch: &TextBatch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
+        let ids = batch.tensor::<B>(device);
+        let logits = model.lm_logits(model.forward(ids.clone(), None, plan));
+        let [windows, tokens, vocabulary] = logits.dims();
+        let scores = logits.clone().slice([0..windows, 0..tokens - 1]);
+        let loss = next_token_loss(logits, ids, None);
+        let rows = windows * (tokens - 1);
+        TaskOutput { main_loss: loss.clone(), loss, scores: vec![scores.reshape([rows, vocabulary])] }
+    }
+}
+
+/// # Errors
+///
+/// When the window is longer than the model's positions, or a token is not in the vocabulary.
+fn check_fit<B: QuantBackend>(model: &Gpt2<B>, tokens: &[u32], window: usize) -> Result<()> {
+    let config = model.config();
+    if window > config.n_positions {
+        return Err(Error::DoesNotFit { what: "the window", got: window, room: config.n_positions });
+    }
+    match tokens.iter().max() {
+        Some(&highest) if highest as usize >= config.vocab_size => {
+            Err(Error::DoesNotFit { what: "a token of the text", got: highest as usize, room: config.vocab_size })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mean next-token loss of a stream of tokens in nats, window by window.
+///
+/// `exp` of it is the perplexity per token.
+///
+/// # Errors
+///
+/// When the stream is shorter than a window, a token is not in the vocabulary, or the model lacks an
+/// adapter of the plan.
+pub fn text_loss<B: QuantBackend>(
+    model: &Gpt2<B>,
+    tokens: &[u32],
+    window: usize,
+    plan: &SitePlan,
+    device: &B::Device,
+) -> Result<f64> {
+    const WINDOWS_AT_ONCE: usize = 8;
+    if window < 2 {
+        return Err(Error::option("window", window, "at least 2 tokens"));
+    }
+    if tokens.len() < window {
+        return Err(Error::TooLittleText { tokens: tokens.len(), least: window });
+    }
+    check_fit(model, tokens, window)?;
+    model.check_plan(plan)?;
+    let (mut sum, mut windows) = (0.0, 0);
+    for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
+        let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
+        let ids = batch.tensor::<B>(device);
+        let loss = next_token_loss(model.lm_logits(model.forward(ids.clone(), None, plan)), ids, None);
+        sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
+            * batch.windows as f64;
+        windows += batch.windows;
+    }
+    Ok(sum / windows as f64)
+}
