@@ -148,7 +148,7 @@ impl WithBackend for Train<'_> {
         };
         let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let lora = LoraConfig::new(self.arguments.rank, self.arguments.alpha)?.with_init(init);
-        let bank = BankConfig { widths: self.arguments.bits.clone(), lora, seed: run.seed };
+        let bank = BankConfig::new(&self.arguments.bits, lora, run.seed);
         let config = self.config(self.arguments.steps, self.arguments.learning_rate);
         let (model, outcome) = train_bank(model, &task, &bank, &config, &part("bank"), &device)?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);

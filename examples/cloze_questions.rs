@@ -1,0 +1,64 @@
+//! Makes reading-comprehension questions from text files, to train on before real questions.
+//!
+//! ```text
+//! cargo run --release --example cloze_questions -- --text wiki-0.txt.zst --questions 100000 \
+//!     --out runs/cloze
+//! ```
+//!
+//! Writes `OUT/cloze.json` in SQuAD v1.1 format (arXiv:1906.04980, noisy cloze). Train on it with
+//! `train_bank --train OUT/cloze.json --base-steps N`.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Parser;
+use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
+
+/// Cloze questions in SQuAD format from text files
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Text files, .txt or .txt.zst
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Questions to make
+    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    questions: usize,
+    /// Documents to pass over first, such as those that another file was made from
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    skip_documents: usize,
+    /// Seed of answers and noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Most words of a context
+    #[arg(long, default_value_t = 110, value_name = "N")]
+    words: usize,
+    /// Folder for cloze.json
+    #[arg(long, default_value = "runs/cloze", value_name = "DIR")]
+    out: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let config = ClozeConfig { seed: arguments.seed, words_per_context: arguments.words, ..ClozeConfig::default() };
+    let mut articles = Vec::new();
+    let mut made = 0;
+    for (number, document) in TextFiles::new(&arguments.text)?.documents().enumerate().skip(arguments.skip_documents) {
+        if made >= arguments.questions {
+            break;
+        }
+        let paragraphs = cloze_questions(&document?, &format!("cloze-{number}"), &config)?;
+        made += paragraphs.iter().map(|paragraph| paragraph.questions.len()).sum::<usize>();
+        if !paragraphs.is_empty() {
+            articles.push(Article { title: format!("document {number}"), paragraphs });
+        }
+    }
+    if made == 0 {
+        bail!("the text holds no paragraph of 20 words with a span to ask for");
+    }
+    let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
+    std::fs::create_dir_all(&arguments.out)?;
+    let path = arguments.out.join("cloze.json");
+    dataset.write(&path)?;
+    println!("{} questions about {} documents; wrote {}", dataset.len(), dataset.articles.len(), path.display());
+    Ok(())
+}
