@@ -10,6 +10,7 @@
 //! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `heat_map` | blocks × sub-modules in the terminal |
+//! | [`figures`] | line charts, bar charts and heat maps as PNG files |
 //! | `statistics` | intervals and paired comparisons |
 //! | `artefact`, `progress`, `stop`, `workers` | JSON files, bars, Ctrl-C, several batches at once |
 //!
@@ -25,6 +26,7 @@ mod bank;
 mod cost;
 mod error;
 mod evaluate;
+pub mod figures;
 mod greedy;
 mod heat_map;
 mod logits_file;
