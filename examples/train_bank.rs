@@ -8,6 +8,8 @@
 //! A folder without a span head, such as that of a language model, is fine-tuned in full precision
 //! first: say for how long with `--base-steps`. Runs go on where they were when they are started
 //! again with the same folder. `OUT/model` holds the model and `OUT/model/adapters` the bank.
+//!
+//! `--regime` says which widths a step trains; `--steps 0` trains the base alone.
 
 use std::path::PathBuf;
 
@@ -18,13 +20,14 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
-    BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank, train_base,
+    BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
-use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead, SitePrecision};
+use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::{
-    QuantArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data, resolve_model, stop_on_ctrl_c,
+    PerWidth, QuantArgs, RegimeArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data,
+    resolve_model, stop_on_ctrl_c,
 };
 
 #[global_allocator]
@@ -37,6 +40,8 @@ struct Arguments {
     run: RunArgs,
     #[command(flatten)]
     quant: QuantArgs,
+    #[command(flatten)]
+    regime: RegimeArgs,
     /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download
     #[arg(long, value_name = "DIR|NAME")]
     model: String,
@@ -52,16 +57,19 @@ struct Arguments {
     /// Widths of the bank, separated by commas
     #[arg(long, default_value = "32,16,8,4", value_parser = parse_bits)]
     bits: std::vec::Vec<BitWidth>,
-    /// Rank of the adapters
-    #[arg(long, default_value_t = 8)]
-    rank: usize,
-    /// Alpha of the adapters; what they add is scaled by alpha / rank
-    #[arg(long, default_value_t = 16.0)]
-    alpha: f64,
+    /// Width of the activations where weights are quantised
+    #[arg(long, default_value = "32", value_name = "BITS")]
+    activations: BitWidth,
+    /// Rank of the adapters; with exceptions by width as in 8,2:16,3:16
+    #[arg(long, default_value = "8")]
+    rank: PerWidth<usize>,
+    /// Alpha of the adapters, as the rank; what they add is scaled by alpha / rank
+    #[arg(long, default_value = "16")]
+    alpha: PerWidth<f64>,
     /// Start the adapters from the quantisation error (LoftQ, arXiv:2310.08659)
     #[arg(long)]
     loftq: bool,
-    /// Optimiser steps of the bank
+    /// Optimiser steps of the bank; 0 trains none
     #[arg(long, default_value_t = 1000)]
     steps: usize,
     /// Optimiser steps of full-precision fine-tuning before the bank
@@ -122,40 +130,48 @@ impl WithBackend for Train<'_> {
         let task = ReadingTask::new(questions, &tokenizer, model.config(), self.arguments.window)?;
 
         let stop = stop_on_ctrl_c()?;
-        let part = |part: &str| TrainRun {
+        let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
+        let adapters = self.arguments.bits.iter().map(|&width| {
+            let lora = LoraConfig::new(self.arguments.rank.get(width), self.arguments.alpha.get(width))?;
+            Ok((width, lora.with_init(init)))
+        });
+        let adapters = adapters.collect::<anyhow::Result<Vec<_>>>()?;
+        let bank = BankConfig { adapters, activations: self.arguments.activations, seed: run.seed };
+        let lowest = self.arguments.bits.iter().min().copied().unwrap_or(BitWidth::FULL);
+        let regime = self.arguments.regime.config(model.config(), bank.precision(lowest), run.seed)?;
+        if self.arguments.steps > 0 {
+            // A regime that does not fit is refused before the base is trained.
+            regime.build(&bank.ladder(&model)?, self.arguments.steps)?;
+        }
+        let part = |part: &str, of_part: serde_json::Value| TrainRun {
             dir: Some(out.join(part)),
             workers: run.workers(self.device),
             stop: stop.clone(),
             show: run.show(),
             identity: json!({
-                "model": self.arguments.model, "train": self.arguments.train, "limit": self.arguments.limit, "part": part,
-                "quantizer": quant.quantizer, "bits": self.arguments.bits, "rank": self.arguments.rank,
-                "alpha": self.arguments.alpha, "loftq": self.arguments.loftq, "window": self.arguments.window,
+                "model": self.arguments.model, "train": self.arguments.train, "limit": self.arguments.limit,
+                "part": part, "window": self.arguments.window, "of_part": of_part,
             }),
         };
-        let model = match self.arguments.base_steps {
-            0 => model,
-            steps => {
-                train_base(
-                    model,
-                    &task,
-                    &self.config(steps, self.arguments.base_learning_rate),
-                    &part("base"),
-                    &device,
-                )?
-                .0
-            }
-        };
-        let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
-        let lora = LoraConfig::new(self.arguments.rank, self.arguments.alpha)?.with_init(init);
-        let bank = BankConfig::new(&self.arguments.bits, lora, run.seed);
-        let config = self.config(self.arguments.steps, self.arguments.learning_rate);
-        let (model, outcome) = train_bank(model, &task, &bank, &config, &part("bank"), &device)?;
-        println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+        let mut model = model;
+        if self.arguments.base_steps > 0 {
+            let config = self.config(self.arguments.base_steps, self.arguments.base_learning_rate);
+            model = train_base(model, &task, &config, &part("base", serde_json::Value::Null), &device)?.0;
+        }
+        if self.arguments.steps > 0 {
+            let bank_part = part("bank", json!({ "quantizer": quant.quantizer, "adapters": bank.adapters }));
+            let config = self.config(self.arguments.steps, self.arguments.learning_rate);
+            let build = |_: &_, ladder: &_| regime.build(ladder, config.steps);
+            let (trained, outcome) = train_bank_with(model, &task, &bank, &build, &config, &bank_part, &device)?;
+            println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+            model = trained;
+        }
 
         let target = out.join("model");
         model.export(&target)?;
-        model.transformer.save_adapters(target.join("adapters"), &self.arguments.model)?;
+        if self.arguments.steps > 0 {
+            model.transformer.save_adapters(target.join("adapters"), &self.arguments.model)?;
+        }
         tokenizer.save(target.join("tokenizer.json"))?;
         println!("wrote {}", target.display());
 
@@ -168,7 +184,9 @@ impl WithBackend for Train<'_> {
         let options = run.evaluate_options(self.device, self.arguments.batch, &stop);
         let evaluator = Evaluator::<B::InnerBackend>::new(&model, &task, options, &device)?;
         for &width in &self.arguments.bits {
-            let accuracy = evaluator.evaluate(&model.transformer.uniform_plan(SitePrecision::uniform(width)))?;
+            let precision = bank.precision(width);
+            let precision = if self.arguments.steps > 0 { precision } else { precision.without_adapter() };
+            let accuracy = evaluator.evaluate(&model.transformer.uniform_plan(precision))?;
             println!("{}", plan_table_row(&format!("{width:>2} bits"), &accuracy, f64::from(width.bits())));
         }
         Ok(())

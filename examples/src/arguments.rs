@@ -1,12 +1,17 @@
 //! Flags that several examples take.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::Context as _;
 use clap::Args;
 use switchable_quant::device::{Device, DeviceChoice};
-use switchable_quant::experiments::{EvaluateOptions, ShowProgress, StopFlag, Workers};
+use switchable_quant::experiments::{
+    Distance, EvaluateOptions, Protection, RegimeConfig, RegimeKind, ShowProgress, Specialisation, StopFlag, Workers,
+};
 use switchable_quant::kernels::{BitWidth, QuantSpec};
-use switchable_quant::model::{LinearSettings, ModelOptions};
+use switchable_quant::model::{Gpt2Config, LinearSettings, ModelOptions, Site, SitePrecision};
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
@@ -86,6 +91,90 @@ impl QuantArgs {
     }
 }
 
+/// How a bank is trained.
+#[derive(Debug, Clone, Args)]
+pub struct RegimeArgs {
+    /// static, cyclic, triangular, joint or cascade
+    #[arg(long, default_value = "static")]
+    pub regime: RegimeKind,
+    /// Cycles of the cyclic regime in a run
+    #[arg(long, default_value_t = 8)]
+    pub cycles: usize,
+    /// Weight of every teacher in the cascade regime
+    #[arg(long, default_value_t = 1.0)]
+    pub beta: f64,
+    /// Compare scores by their mean square in the cascade regime, not by KL divergence
+    #[arg(long)]
+    pub mse: bool,
+    /// Let the lower widths of joint and cascade not act against the highest one
+    #[arg(long)]
+    pub guard: bool,
+    /// Random sites left at the highest width in every step
+    #[arg(long, default_value_t = 0, value_name = "SITES")]
+    pub layer_dropout: usize,
+    /// Sites that get extra steps in which only they are low, such as h.0.mlp.c_proj,h.1.attn.c_attn
+    #[arg(long, value_delimiter = ',', value_name = "SITES")]
+    pub specialise: Vec<String>,
+    /// Share of the steps that are such extra ones
+    #[arg(long, default_value_t = 0.2)]
+    pub specialised_share: f64,
+}
+
+impl RegimeArgs {
+    /// The regime that the flags name; extra steps run their sites at `low`.
+    ///
+    /// # Errors
+    ///
+    /// When a site is not one of the model's.
+    pub fn config(&self, shape: &Gpt2Config, low: SitePrecision, seed: u64) -> anyhow::Result<RegimeConfig> {
+        let site = |name: &String| {
+            let found = Site::all(shape).find(|site| site.to_string() == *name);
+            found.with_context(|| format!("`--specialise {name}`: the model has no such site"))
+        };
+        let sites = self.specialise.iter().map(site).collect::<anyhow::Result<Vec<Site>>>()?;
+        let share = self.specialised_share;
+        Ok(RegimeConfig {
+            kind: self.regime,
+            cycles: self.cycles,
+            beta: self.beta,
+            distance: if self.mse { Distance::Mse } else { Distance::Kl },
+            protection: if self.guard { Protection::Guarded } else { Protection::None },
+            layer_dropout: self.layer_dropout,
+            specialisation: (!sites.is_empty()).then_some(Specialisation { sites, low, share }),
+            seed,
+        })
+    }
+}
+
+/// A number per width: a default and exceptions, such as `8` or `8,2:16,3:16`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerWidth<T> {
+    default: T,
+    exceptions: Vec<(BitWidth, T)>,
+}
+
+impl<T: Copy> PerWidth<T> {
+    /// The number of a width.
+    pub fn get(&self, width: BitWidth) -> T {
+        self.exceptions.iter().find(|(bits, _)| *bits == width).map_or(self.default, |(_, value)| *value)
+    }
+}
+
+impl<T: FromStr<Err: Display>> FromStr for PerWidth<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',').map(str::trim);
+        let number = |text: &str| text.parse::<T>().map_err(|e| format!("`{text}`: {e}"));
+        let default = number(parts.next().unwrap_or_default())?;
+        let exceptions = parts.map(|part| {
+            let (bits, value) = part.split_once(':').ok_or_else(|| format!("`{part}`, expected BITS:NUMBER"))?;
+            Ok((bits.parse().map_err(|e| format!("`{bits}`: {e}"))?, number(value)?))
+        });
+        Ok(Self { default, exceptions: exceptions.collect::<Result<_, String>>()? })
+    }
+}
+
 /// Widths separated by commas, such as `32,16,8,4`.
 ///
 /// # Errors
@@ -93,4 +182,18 @@ impl QuantArgs {
 /// When one is not a width.
 pub fn parse_bits(text: &str) -> Result<Vec<BitWidth>, String> {
     text.split(',').map(|part| part.trim().parse().map_err(|e| format!("{e}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_per_width_have_a_default_and_exceptions() {
+        let ranks: PerWidth<usize> = "8, 2:16,3:12".parse().unwrap();
+        assert_eq!([2, 3, 4, 32].map(|bits| ranks.get(BitWidth::new(bits).unwrap())), [16, 12, 8, 8]);
+        for wrong in ["", "x", "8,2", "8,2:x", "8,99:4"] {
+            assert!(wrong.parse::<PerWidth<usize>>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! | `train` | [`train()`](train::train): AdamW, regimes, checkpoints, exact resume |
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
 //! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
+//! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
@@ -30,8 +31,10 @@ pub mod figures;
 mod greedy;
 mod heat_map;
 mod logits_file;
+mod precision_range;
 mod progress;
 mod reading;
+mod regime_comparison;
 mod sensitivity;
 pub mod statistics;
 mod stop;
@@ -49,14 +52,20 @@ pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
 pub use greedy::{Flip, GreedyOptions, GreedyResult, check_tolerance, greedy_search};
 pub use heat_map::{Colour, HeatMap};
 pub use logits_file::write_logits;
+pub use precision_range::{PrecisionRange, WidthProgress, precision_range_test};
 pub use progress::{Progress, ShowProgress};
 pub use reading::{BatchTensors, ReadingTask};
+pub use regime_comparison::{
+    Contestant, RegimeRun, SeededMean, WidthAccuracy, exact_match_difference, mean_exact_match, run_contestant,
+    steps_within, training_bit_ops,
+};
 pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity};
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{
-    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Regime, Schedule,
-    Single, SpanTask, Specialised, Static, TextTask, TrainConfig, TrainOutcome, TrainRun, TrainTask, text_loss, train,
+    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Regime, RegimeConfig,
+    RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig, TrainOutcome,
+    TrainRun, TrainTask, text_loss, train,
 };
 pub use uniform::{UniformRow, uniform_sweep};
 pub use workers::Workers;

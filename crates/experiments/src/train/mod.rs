@@ -26,7 +26,10 @@ mod trainer;
 pub use branch::{Branch, Distance, Protection, Teacher};
 pub use config::TrainConfig;
 pub use ladder::{Ladder, Rung};
-pub use regimes::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, Single, Specialised, Static};
+pub use regimes::{
+    Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, RegimeConfig, RegimeKind, Single, Specialisation, Specialised,
+    Static,
+};
 pub use schedule::Schedule;
 pub use span_task::{Objective, SpanTask};
 pub use task::{TaskOutput, TrainTask};

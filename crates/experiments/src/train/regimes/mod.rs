@@ -10,10 +10,11 @@
 //! | `specialised` | [`Specialised`] | another regime; in a share of the steps only chosen sites are low |
 //! | `layer_dropout` | [`LayerDropout`] | another regime, a random few sites left at the highest width |
 //!
-//! The last two wrap any other, so they combine: layer dropout inside a cascade is
+//! [`RegimeConfig`] is any of them as plain data. The last two wrap any other, so they combine: layer dropout inside a cascade is
 //! `LayerDropout { inner: cascade, .. }`.
 
 mod cascade;
+mod config;
 mod cyclic;
 mod in_turn;
 mod joint;
@@ -22,6 +23,7 @@ mod single;
 mod specialised;
 
 pub use cascade::Cascade;
+pub use config::{RegimeConfig, RegimeKind, Specialisation};
 pub use cyclic::{Cycle, Cyclic};
 pub use in_turn::Static;
 pub use joint::Joint;

@@ -1,0 +1,311 @@
+//! Regimes against one another: the same base, data and seeds, equal steps or equal BitOps (D7 of the
+//! study).
+//!
+//! ```text
+//! training BitOps   = Σ_steps Σ_branches Σ_sites parameters · weight bits · activation bits    per token
+//! mean accuracy     = 1/(s·n) · Σ_seeds Σ_questions score
+//! ```
+//!
+//! Seeds and questions both vary, so intervals come from a two-level bootstrap: every resample draws
+//! seeds with replacement and, for all of them alike, questions with replacement. Two regimes are
+//! compared in pairs of the same seed and question.
+//!
+//! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
+
+use burn::module::AutodiffModule as _;
+use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
+use quant_kernels::QuantAutodiffBackend;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::accuracy::Accuracy;
+use crate::bank::{BankConfig, train_bank_with};
+use crate::evaluate::{EvaluateOptions, Evaluator};
+use crate::reading::ReadingTask;
+use crate::statistics::Interval;
+use crate::train::{Ladder, Regime, RegimeConfig, TrainConfig, TrainRun};
+use crate::{Error, Result};
+
+/// A regime in a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contestant {
+    /// Its name in tables.
+    pub label: String,
+    /// The regime.
+    pub regime: RegimeConfig,
+    /// Optimiser steps.
+    pub steps: usize,
+}
+
+/// Accuracy of a trained bank at one of its widths.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WidthAccuracy {
+    /// The width.
+    pub bits: BitWidth,
+    /// With every site at that width.
+    pub accuracy: Accuracy,
+    /// Which questions were answered exactly, `1` or `0` each, in file order.
+    pub exact: String,
+}
+
+/// One contestant trained with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegimeRun {
+    /// The contestant.
+    pub contestant: Contestant,
+    /// Seed of adapters, data order and the regime.
+    pub seed: u64,
+    /// BitOps of the sites per token over the run, forward passes only.
+    pub bit_ops: f64,
+    /// Loss of the last tenth of the steps, mean, nats.
+    pub final_loss: f64,
+    /// Accuracy at every width, ascending.
+    pub widths: Vec<WidthAccuracy>,
+}
+
+/// Trains a contestant with a seed and evaluates every width of its bank.
+///
+/// Returns the run and the trained model.
+///
+/// # Errors
+///
+/// As [`train_bank_with`] and [`Evaluator::evaluate`].
+#[expect(clippy::too_many_arguments, reason = "a training run and an evaluation, each with its own data and options")]
+pub fn run_contestant<B: QuantAutodiffBackend>(
+    base: Gpt2ForQuestionAnswering<B>,
+    contestant: &Contestant,
+    seed: u64,
+    bank: &BankConfig,
+    train: (&ReadingTask, &TrainConfig, &TrainRun),
+    evaluation: (&ReadingTask, &EvaluateOptions),
+    device: &B::Device,
+) -> Result<(RegimeRun, Gpt2ForQuestionAnswering<B>)> {
+    let (train_task, train_config, train_run) = train;
+    let bank = BankConfig { seed, ..bank.clone() };
+    let config = TrainConfig { seed, steps: contestant.steps, ..train_config.clone() };
+    let regime = RegimeConfig { seed, ..contestant.regime.clone() };
+    let ladder = bank.ladder(&base)?;
+    let bit_ops = training_bit_ops(base.config(), &*regime.build(&ladder, contestant.steps)?, contestant.steps);
+    let build = |_: &_, ladder: &Ladder| regime.build(ladder, contestant.steps);
+    let (model, outcome) = train_bank_with(base, train_task, &bank, &build, &config, train_run, device)?;
+    let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
+    let final_loss = crate::statistics::mean(tail);
+
+    let plain = model.valid();
+    let (task, options) = evaluation;
+    let evaluator = Evaluator::<B::InnerBackend>::new(&plain, task, options.clone(), device)?;
+    let mut widths = Vec::new();
+    for rung in ladder.rungs() {
+        let accuracy = evaluator.evaluate(&rung.plan)?;
+        let exact = accuracy.scores.iter().map(|score| if score.exact > 0.5 { '1' } else { '0' }).collect();
+        widths.push(WidthAccuracy { bits: rung.bits, accuracy, exact });
+    }
+    Ok((RegimeRun { contestant: contestant.clone(), seed, bit_ops, final_loss, widths }, model))
+}
+
+/// BitOps of the sites per token of a plan.
+fn plan_bit_ops(config: &Gpt2Config, plan: &SitePlan) -> f64 {
+    let site = |(site, precision): (gpt2_model::Site, gpt2_model::SitePrecision)| {
+        let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
+        site.parameters(config) as f64 * bits
+    };
+    plan.iter().map(site).sum()
+}
+
+/// BitOps of the sites per token over a run of so many steps, forward passes only.
+pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) -> f64 {
+    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(config, &branch.plan)).sum::<f64>();
+    (0..steps).map(step).sum()
+}
+
+/// The most steps of a regime that cost no more BitOps than a budget.
+///
+/// # Errors
+///
+/// When not even two steps fit, or the regime refuses its ladder.
+pub fn steps_within(config: &Gpt2Config, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
+    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(config, &*regime.build(ladder, steps)?, steps));
+    let least = 2 * regime.cycles.max(1);
+    let first = cost(least)?;
+    if first > budget {
+        let got = format!("{budget:.3e} BitOps per token");
+        return Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")));
+    }
+    // Costs of nearby lengths differ by less than two steps, so the estimate is close.
+    let mut steps = ((budget / first * least as f64) as usize).max(least);
+    while cost(steps)? > budget {
+        steps -= 1;
+    }
+    while cost(steps + 1)? <= budget {
+        steps += 1;
+    }
+    Ok(steps)
+}
+
+/// Mean over seeds and questions, percent, with a two-level bootstrap interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SeededMean {
+    /// The mean.
+    pub mean: f64,
+    /// 95 % interval.
+    pub interval: Interval,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// Number of questions.
+    pub n: usize,
+}
+
+impl SeededMean {
+    /// Whether the interval holds zero: for a difference, that it lies inside the noise.
+    pub fn is_noise(&self) -> bool {
+        self.interval.contains(0.0)
+    }
+}
+
+/// Exact match of one contestant at one width over its seeds.
+///
+/// # Errors
+///
+/// When there is no run of that label, or one lacks the width.
+pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth, seed: u64) -> Result<SeededMean> {
+    let flags = exact_by_seed(runs, label, bits)?;
+    Ok(two_level(&flags.iter().map(|(_, flags)| flags.clone()).collect::<Vec<_>>(), seed))
+}
+
+/// Exact match of `second` minus that of `first` at one width, pairs of the same seed and question,
+/// percent points.
+///
+/// # Errors
+///
+/// When a contestant has no run, they have no seed in common, or one lacks the width.
+pub fn exact_match_difference(
+    runs: &[RegimeRun],
+    first: &str,
+    second: &str,
+    bits: BitWidth,
+    seed: u64,
+) -> Result<SeededMean> {
+    let (first, second) = (exact_by_seed(runs, first, bits)?, exact_by_seed(runs, second, bits)?);
+    let pairs: Vec<Vec<f64>> = first
+        .iter()
+        .filter_map(|(seed, a)| {
+            let (_, b) = second.iter().find(|(other, _)| other == seed)?;
+            Some(a.iter().zip(b).map(|(a, b)| b - a).collect())
+        })
+        .collect();
+    if pairs.is_empty() {
+        return Err(Error::option("seeds", "none in common", "at least one seed that both regimes ran with"));
+    }
+    Ok(two_level(&pairs, seed))
+}
+
+/// Seed and exact-match flags of every run of a label.
+fn exact_by_seed(runs: &[RegimeRun], label: &str, bits: BitWidth) -> Result<Vec<(u64, Vec<f64>)>> {
+    let mut found = Vec::new();
+    for run in runs.iter().filter(|run| run.contestant.label == label) {
+        let width = run.widths.iter().find(|width| width.bits == bits);
+        let width = width.ok_or_else(|| Error::option("bits", bits, format!("a width of the run `{label}`")))?;
+        found.push((run.seed, width.exact.bytes().map(|flag| f64::from(flag == b'1')).collect()));
+    }
+    if found.is_empty() {
+        return Err(Error::option("regime", label, "one that was run"));
+    }
+    Ok(found)
+}
+
+/// Mean of seeds × questions and its interval, times 100.
+fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
+    const RESAMPLES: usize = 1000;
+    let n = scores[0].len();
+    let mean = |seeds: &[usize], questions: &[usize]| {
+        let of_seed = |&s: &usize| questions.iter().map(|&q| scores[s][q]).sum::<f64>();
+        100.0 * seeds.iter().map(of_seed).sum::<f64>() / (seeds.len() * questions.len()).max(1) as f64
+    };
+    let all = (0..scores.len()).collect::<Vec<_>>();
+    let centre = mean(&all, &(0..n).collect::<Vec<_>>());
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut draw = |count: usize| (0..count).map(|_| rng.random_range(0..count)).collect::<Vec<usize>>();
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let (seeds, questions) = (draw(scores.len()), draw(n));
+            mean(&seeds, &questions)
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let interval = Interval { low: means[RESAMPLES / 40], high: means[RESAMPLES - 1 - RESAMPLES / 40] };
+    SeededMean { mean: centre, interval, seeds: scores.len(), n }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpt2_model::{Gpt2Config, SitePrecision};
+
+    use crate::train::RegimeKind;
+
+    fn ladder(config: &Gpt2Config) -> Ladder {
+        let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
+        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(config, SitePrecision::uniform(bits))))).unwrap()
+    }
+
+    fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
+        let accuracy = Accuracy::new(0.0, 0.0, Vec::new(), None);
+        RegimeRun {
+            contestant: Contestant { label: label.into(), regime: RegimeConfig::default(), steps: 1 },
+            seed,
+            bit_ops: 0.0,
+            final_loss: 0.0,
+            widths: vec![WidthAccuracy { bits: BitWidth::B4, accuracy, exact: exact.into() }],
+        }
+    }
+
+    #[test]
+    fn bit_ops_are_those_of_the_plans_that_are_run() {
+        let config = Gpt2Config::new(97, 64, 32, 3, 4);
+        let parameters = config.site_parameters() as f64;
+        let of = |kind, steps| {
+            let regime = RegimeConfig::of(kind).build(&ladder(&config), steps).unwrap();
+            training_bit_ops(&config, &*regime, steps) / (parameters * 32.0)
+        };
+        // Widths of static: 4 + 8 + 16 + 32; of joint the same in every step; triangular 4, 8, 16, 32, 16, 8.
+        assert!((of(RegimeKind::Static, 8) - 120.0).abs() < 1e-9);
+        assert!((of(RegimeKind::Joint, 3) - 180.0).abs() < 1e-9);
+        assert!((of(RegimeKind::Triangular, 12) - 168.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn steps_within_a_budget_are_the_most_that_fit() {
+        let config = Gpt2Config::new(97, 64, 32, 3, 4);
+        let ladder = ladder(&config);
+        let budget = training_bit_ops(&config, &*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
+        for kind in RegimeKind::ALL {
+            let regime = RegimeConfig::of(kind);
+            let steps = steps_within(&config, &regime, &ladder, budget).unwrap();
+            let cost = |steps| training_bit_ops(&config, &*regime.build(&ladder, steps).unwrap(), steps);
+            assert!(cost(steps) <= budget && cost(steps + 1) > budget, "{kind}: {steps}");
+        }
+        assert!(steps_within(&config, &RegimeConfig::default(), &ladder, 1.0).is_err());
+    }
+
+    #[test]
+    fn differences_are_paired_by_seed_and_question() {
+        let runs = [
+            run("a", 1, "110100"),
+            run("a", 2, "110000"),
+            run("b", 2, "111111"),
+            run("b", 1, "110111"),
+            run("c", 9, "0"),
+        ];
+        let a = mean_exact_match(&runs, "a", BitWidth::B4, 0).unwrap();
+        assert!((a.mean - 100.0 * 5.0 / 12.0).abs() < 1e-9 && (a.seeds, a.n) == (2, 6));
+        let difference = exact_match_difference(&runs, "a", "b", BitWidth::B4, 0).unwrap();
+        assert!((difference.mean - 100.0 * 6.0 / 12.0).abs() < 1e-9);
+        assert!(difference.interval.low <= difference.mean && difference.mean <= difference.interval.high);
+        let same = exact_match_difference(&runs, "a", "a", BitWidth::B4, 0).unwrap();
+        assert!(same.is_noise());
+        assert!(exact_match_difference(&runs, "a", "c", BitWidth::B4, 0).is_err(), "no seed in common");
+        assert!(mean_exact_match(&runs, "d", BitWidth::B4, 0).is_err());
+        assert!(mean_exact_match(&runs, "a", BitWidth::B8, 0).unwrap_err().to_string().contains('8'));
+    }
+}

@@ -1,0 +1,166 @@
+//! A regime as plain data, built for a ladder.
+
+use std::fmt;
+use std::str::FromStr;
+
+use gpt2_model::{Site, SitePrecision};
+use serde::{Deserialize, Serialize};
+
+use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, Specialised, Static};
+use crate::train::{Distance, Ladder, Protection};
+use crate::{Error, Result};
+
+/// Which widths a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegimeKind {
+    /// One width per step, in turn ([`Static`]).
+    #[default]
+    Static,
+    /// One width per step, a cosine ramp and reset ([`Cyclic`]).
+    Cyclic,
+    /// One width per step, up and down ([`Cyclic`]).
+    Triangular,
+    /// Every width in every step ([`Joint`]).
+    Joint,
+    /// Every width in every step, taught by all higher ones ([`Cascade`]).
+    Cascade,
+}
+
+impl RegimeKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Static, Self::Cyclic, Self::Triangular, Self::Joint, Self::Cascade];
+
+    /// Name on command lines and in artefacts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Cyclic => "cyclic",
+            Self::Triangular => "triangular",
+            Self::Joint => "joint",
+            Self::Cascade => "cascade",
+        }
+    }
+}
+
+impl fmt::Display for RegimeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for RegimeKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let expected = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| Error::option("regime", text, expected()))
+    }
+}
+
+/// Extra steps in which only chosen sites are low ([`Specialised`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Specialisation {
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// Their precision in those steps.
+    pub low: SitePrecision,
+    /// Share of the steps that are extra ones, in [0, 1].
+    pub share: f64,
+}
+
+/// A regime and what may be wrapped around it.
+///
+/// | field | meaning | default |
+/// |---|---|---|
+/// | `kind` | which widths a step runs | static |
+/// | `cycles` | cycles of `cyclic` in a run | 8 |
+/// | `beta` | weight of a teacher in `cascade` | 1 |
+/// | `distance` | how scores are compared in `cascade` | KL |
+/// | `protection` | of the highest width in `joint` and `cascade` | none |
+/// | `layer_dropout` | random sites left at the highest width | 0: off |
+/// | `specialisation` | extra steps for chosen sites | off |
+/// | `seed` | of what is random | 0 |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegimeConfig {
+    /// Which widths a step runs.
+    pub kind: RegimeKind,
+    /// Cycles of `cyclic` in a run.
+    pub cycles: usize,
+    /// Weight of a teacher in `cascade`.
+    pub beta: f64,
+    /// How scores are compared in `cascade`.
+    pub distance: Distance,
+    /// Protection of the highest width in `joint` and `cascade`.
+    pub protection: Protection,
+    /// Random sites left at the highest width; 0 turns it off.
+    pub layer_dropout: usize,
+    /// Extra steps for chosen sites.
+    pub specialisation: Option<Specialisation>,
+    /// Seed of what is random.
+    pub seed: u64,
+}
+
+impl Default for RegimeConfig {
+    fn default() -> Self {
+        Self {
+            kind: RegimeKind::default(),
+            cycles: 8,
+            beta: 1.0,
+            distance: Distance::default(),
+            protection: Protection::default(),
+            layer_dropout: 0,
+            specialisation: None,
+            seed: 0,
+        }
+    }
+}
+
+impl RegimeConfig {
+    /// A kind with every option at its default.
+    pub fn of(kind: RegimeKind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+
+    /// The regime of a run of so many steps.
+    ///
+    /// # Errors
+    ///
+    /// When an option does not fit the ladder or the number of steps.
+    pub fn build(&self, ladder: &Ladder, steps: usize) -> Result<Box<dyn Regime>> {
+        let high = ladder.highest().plan.clone();
+        let mut regime: Box<dyn Regime> = match self.kind {
+            RegimeKind::Static => Box::new(Static::new(ladder.rungs().iter().map(|rung| rung.plan.clone()).collect())?),
+            RegimeKind::Cyclic => {
+                Box::new(Cyclic::new(ladder.clone(), Cycle::Cosine, Cyclic::steps_of(steps, self.cycles)?)?)
+            }
+            RegimeKind::Triangular => {
+                let period = 2 * (ladder.len() - 1);
+                Box::new(Cyclic::new(ladder.clone(), Cycle::Triangular, period.max(2))?)
+            }
+            RegimeKind::Joint => Box::new(Joint::new(ladder.clone(), self.protection)),
+            RegimeKind::Cascade => Box::new(Cascade::new(ladder.clone(), self.beta, self.distance, self.protection)?),
+        };
+        if let Some(Specialisation { sites, low, share }) = &self.specialisation {
+            regime = Box::new(Specialised::new(regime, &high, sites, *low, *share)?);
+        }
+        if self.layer_dropout > 0 {
+            regime = Box::new(LayerDropout::new(regime, high, self.layer_dropout, self.seed)?);
+        }
+        Ok(regime)
+    }
+
+    /// Short name: the kind and what is wrapped around it.
+    pub fn label(&self) -> String {
+        let mut label = self.kind.name().to_string();
+        if self.specialisation.is_some() {
+            label.push_str("+specialised");
+        }
+        if self.layer_dropout > 0 {
+            label.push_str("+layer-dropout");
+        }
+        label
+    }
+}
