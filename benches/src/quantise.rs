@@ -1,11 +1,8 @@
 //! Fake quantisation of GPT-2 small's largest matrix and of activations.
 
-use std::hint::black_box;
+use switchable_quant::kernels::{GradientRule, QuantBackend, QuantSpec, fake_quantize, reference};
 
-use switchable_quant::backend::{Flex, FlexDevice};
-use switchable_quant::burn::tensor::{Tensor, TensorData};
-use switchable_quant::kernels::{BitWidth, GradientRule, QuantSpec, fake_quantize, reference};
-
+use crate::answer::{finish, matrix, width};
 use crate::{Case, Unit};
 
 const SHAPES: [(&str, &str, u8, [usize; 2]); 4] = [
@@ -16,32 +13,35 @@ const SHAPES: [(&str, &str, u8, [usize; 2]); 4] = [
 ];
 
 /// Who does the work.
-const WAYS: [&str; 2] = ["", "/plain"];
-
-fn id((name, _, bits, [rows, columns]): (&str, &str, u8, [usize; 2]), way: &str) -> String {
-    format!("fake_quantize/{name}/q{bits}/{rows}x{columns}{way}")
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Kernel,
+    PlainOperations,
 }
 
-pub(crate) fn ids() -> Vec<String> {
-    SHAPES.iter().flat_map(|&shape| WAYS.map(|way| id(shape, way))).collect()
+pub(crate) fn cases<B: QuantBackend>(device: &B::Device) -> Vec<Case> {
+    let ways = [Way::Kernel, Way::PlainOperations];
+    SHAPES.into_iter().flat_map(|shape| ways.map(|way| case::<B>(shape, way, device))).collect()
 }
 
-pub(crate) fn build(wanted: &str) -> Option<Case> {
-    let (shape, way) =
-        SHAPES.into_iter().flat_map(|shape| WAYS.map(|way| (shape, way))).find(|&(s, way)| id(s, way) == wanted)?;
-    let (_, granularity, bits, [rows, columns]) = shape;
-    let bits = BitWidth::new(bits).expect("a width");
-    let spec = QuantSpec::default().with_granularity(granularity.parse().expect("a granularity"));
-    let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 10_007) as f32 / 5003.5 - 1.0).collect();
-    let x = Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, columns]), &FlexDevice);
-    let rule = GradientRule::Identity;
-    let plain = move |x| reference::fake_quantize(x, bits, &spec, rule).expect("valid options");
-    let fused = move |x| fake_quantize(x, bits, &spec, rule).expect("valid options");
-    assert_eq!(fused(x.clone()).into_data(), plain(x.clone()).into_data(), "{wanted}");
-    let run: Box<dyn FnMut()> = if way.is_empty() {
-        Box::new(move || drop(black_box(fused(x.clone()))))
-    } else {
-        Box::new(move || drop(black_box(plain(x.clone()))))
-    };
-    Some(Case { id: wanted.to_owned(), amount: ((rows * columns * size_of::<f32>()) as u64, Unit::Bytes), run })
+fn case<B: QuantBackend>(
+    (name, granularity, bits, [rows, columns]): (&str, &'static str, u8, [usize; 2]),
+    way: Way,
+    device: &B::Device,
+) -> Case {
+    let suffix = if way == Way::Kernel { "" } else { "/plain" };
+    let id = format!("fake_quantize/{name}/q{bits}/{rows}x{columns}{suffix}");
+    let amount = ((rows * columns * size_of::<f32>()) as u64, Unit::Bytes);
+    let device = device.clone();
+    Case::new(id.clone(), amount, move || {
+        let spec = QuantSpec::default().with_granularity(granularity.parse().expect("a granularity"));
+        let (bits, rule) = (width(bits), GradientRule::Identity);
+        let x = matrix::<B>([rows, columns], &device);
+        let run = move |way| match way {
+            Way::Kernel => fake_quantize(x.clone(), bits, &spec, rule).expect("valid options"),
+            Way::PlainOperations => reference::fake_quantize(x.clone(), bits, &spec, rule).expect("valid options"),
+        };
+        assert_eq!(run(Way::Kernel).into_data(), run(Way::PlainOperations).into_data(), "{id}");
+        move || finish::<B>(run(way), &device)
+    })
 }
