@@ -60,6 +60,7 @@ impl WithBackend for List {
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> Vec<Case> {
         let mut all = quantise::cases::<B::InnerBackend>(&device);
+        all.extend(quantise::learned_cases::<B>(&device));
         all.extend(packed::cases::<B::InnerBackend>(&device));
         all.extend(switchable_linear::cases::<B::InnerBackend>(&device));
         all.extend(built_in::cases::<B::InnerBackend>(&device));
