@@ -1,6 +1,9 @@
 //! One piece of work, and the list of all.
 
-use crate::{gpt2, packed, quantise};
+use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::kernels::QuantAutodiffBackend;
+
+use crate::{built_in, gpt2, packed, quantise, switchable_linear};
 
 /// What a case's throughput counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,25 +16,55 @@ pub enum Unit {
     Macs,
 }
 
-/// One piece of work with its tensors ready.
-///
-/// Building one runs it once and asserts its answer.
-#[expect(missing_debug_implementations, reason = "it is a closure")]
+/// Does a case's work once; the result is there when it returns.
+pub type Work = Box<dyn FnMut()>;
+
+/// One piece of work, described.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Case {
     /// `group/case/params`.
     pub id: String,
     /// What one run works on.
     pub amount: (u64, Unit),
-    /// Does the work once; the result is there when it returns.
-    pub run: Box<dyn FnMut()>,
+    prepare: Box<dyn FnOnce() -> Work>,
 }
 
-/// The ids of all cases.
-pub fn known_ids() -> Vec<String> {
-    [quantise::ids(), packed::ids(), gpt2::ids()].concat()
+impl Case {
+    pub(crate) fn new<W: FnMut() + 'static>(
+        id: String,
+        amount: (u64, Unit),
+        prepare: impl FnOnce() -> W + 'static,
+    ) -> Self {
+        Self { id, amount, prepare: Box::new(move || Box::new(prepare())) }
+    }
+
+    /// Makes the tensors and checks the answer.
+    ///
+    /// # Panics
+    ///
+    /// If the answer is wrong.
+    pub fn prepare(self) -> Work {
+        (self.prepare)()
+    }
 }
 
-/// Makes a case, or `None` for an id that is not known.
-pub fn build(id: &str) -> Option<Case> {
-    quantise::build(id).or_else(|| packed::build(id)).or_else(|| gpt2::build(id))
+/// All cases on a device.
+pub fn cases(device: &Device) -> Vec<Case> {
+    device.dispatch(List)
+}
+
+struct List;
+
+impl WithBackend for List {
+    type Output = Vec<Case>;
+
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> Vec<Case> {
+        let mut all = quantise::cases::<B::InnerBackend>(&device);
+        all.extend(quantise::learned_cases::<B>(&device));
+        all.extend(packed::cases::<B::InnerBackend>(&device));
+        all.extend(switchable_linear::cases::<B::InnerBackend>(&device));
+        all.extend(built_in::cases::<B::InnerBackend>(&device));
+        all.extend(gpt2::cases::<B>(&device));
+        all
+    }
 }

@@ -1,15 +1,21 @@
 //! The work that is measured, apart from who measures it.
 //!
-//! A [`Case`] is one piece of work with its tensors ready. The criterion benches time cases in
-//! process; `peer_cases` times them on request, so that a driver can take turns with the same work
-//! in another framework. Ids are `group/case/params`, the same on both sides.
+//! A [`Case`] is one piece of work, whose tensors are made and whose answer is checked when it is
+//! prepared. The criterion benches time cases in process; `peer_cases` times them on request, so that
+//! a driver can take turns with the same work in another framework. Ids are `group/case/params`, the
+//! same on both sides; criterion's end in the device.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod answer;
+mod built_in;
 mod case;
 mod gpt2;
+mod measure;
 mod packed;
 mod quantise;
+mod switchable_linear;
 
-pub use case::{Case, Unit, build, known_ids};
+pub use case::{Case, Unit, Work, cases};
+pub use measure::measure;

@@ -39,6 +39,21 @@ pub enum Error {
         /// What is accepted.
         expected: String,
     },
+    /// Packed weights stand beside another configuration than the one that they were packed with, as
+    /// an interrupted write leaves them.
+    #[error("{path}: field `{field}` is {got}, {weights} was packed with {expected}")]
+    PackedConfig {
+        /// The configuration.
+        path: PathBuf,
+        /// The packed weights.
+        weights: PathBuf,
+        /// The first field that differs.
+        field: String,
+        /// Its value.
+        got: String,
+        /// The value that the weights were packed with.
+        expected: String,
+    },
     /// The folder holds no weights.
     #[error("{path}: expected `model.safetensors` or `model.safetensors.index.json`, found neither")]
     NoWeights {

@@ -6,7 +6,9 @@
 //! ```
 //!
 //! The file's layout is that of `docs/FORMAT.md`. Its metadata hold the plan (`plan`, the JSON of a
-//! [`PrecisionPlan`]) and whether 8-bit codes serve the lower widths too (`nested`).
+//! [`PrecisionPlan`]), whether 8-bit codes serve the lower widths too (`nested`), and the configuration
+//! again (`config`). The two files cannot be replaced at once: where a write was cut short between
+//! them, they disagree, and the folder does not load.
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +28,7 @@ use crate::{BitWidth, Error, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelOp
 const FILE: &str = "packed.safetensors";
 const PLAN: &str = "plan";
 const NESTED: &str = "nested";
+const CONFIG: &str = "config";
 const HEAD: &str = "lm_head.weight";
 
 /// What is packed at which width.
@@ -65,8 +68,8 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// # Errors
     ///
-    /// When a site cannot be packed, which names it, or the folder cannot be written; nothing
-    /// partial is left behind.
+    /// When a site cannot be packed, which names it, or the folder cannot be written. No file is left
+    /// half written; a folder in which only one of the two was replaced does not load.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         write(dir.as_ref(), self, "GPT2LMHeadModel", self.named_parameters(), form, *options)
     }
@@ -202,10 +205,11 @@ fn write<B: QuantBackend>(
     }
     writer.metadata(PLAN, plan.to_precision_plan().to_json());
     writer.metadata(NESTED, matches!(form, PackedForm::Nested).to_string());
+    let config = model.config().to_json(architecture);
+    writer.metadata(CONFIG, config.to_string());
     std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
     writer.write(dir.join(FILE))?;
-    let config = dir.join("config.json");
-    crate::weights::write_text(&config, &format!("{:#}\n", model.config().to_json(architecture)))
+    crate::weights::write_text(&dir.join("config.json"), &format!("{config:#}\n"))
 }
 
 /// An open packed folder.
@@ -219,8 +223,17 @@ struct PackedFolder {
 impl PackedFolder {
     fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let config = Gpt2Config::load(dir.join("config.json"))?;
+        let config_path = dir.join("config.json");
+        let config = Gpt2Config::load(&config_path)?;
         let file = PackedFile::open(&path)?;
+        let Some(packed_with) = file.metadata().get(CONFIG) else {
+            return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
+        };
+        let packed_with = serde_json::from_str(packed_with).map_err(|error| Error::json(&path, error))?;
+        let packed_with = Gpt2Config::from_json(&packed_with, &path)?;
+        if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
+            return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
+        }
         let nested = match file.metadata().get(NESTED).map(String::as_str) {
             Some("true") => true,
             Some("false") => false,
@@ -284,6 +297,14 @@ impl Values for PackedFolder {
             PackedWeights::Fixed(tensor)
         }))
     }
+}
+
+/// The first field in which two configurations differ, and its two values.
+fn first_difference(got: &Gpt2Config, expected: &Gpt2Config) -> Option<(String, String, String)> {
+    let [got, expected] = [got, expected].map(|config| config.to_json(""));
+    let (got, expected) = (got.as_object()?, expected.as_object()?);
+    let (field, value) = got.iter().find(|(field, value)| expected.get(*field) != Some(value))?;
+    Some((field.clone(), value.to_string(), expected.get(field)?.to_string()))
 }
 
 /// Whether a tensor belongs to a block that the configuration does not have.

@@ -3,8 +3,8 @@
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use gpt2_model::{
-    BitWidth, GenerateOptions, Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, PackOptions,
-    PackedForm, Site, SitePlan, SitePrecision, SubModule,
+    BitWidth, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions,
+    PackOptions, PackedForm, Site, SitePlan, SitePrecision, SubModule,
 };
 use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
 
@@ -197,12 +197,23 @@ fn damaged_folders_are_errors_that_name_file_and_tensor() {
     std::fs::write(&file, &whole).unwrap();
     load().expect("it is whole again");
 
-    let blocks = format!("\"n_layer\": {}", model.config().n_layer);
+    let n_layer = model.config().n_layer;
+    let blocks = format!("\"n_layer\": {n_layer}");
     assert!(whole_config.contains(&blocks));
-    std::fs::write(&config, whole_config.replace(&blocks, "\"n_layer\": 1")).unwrap();
+    // The same in the file's metadata, where it stands as JSON in a JSON string.
+    let noted = format!("\\\"n_layer\\\":{n_layer}");
+    let at = whole.windows(noted.len()).position(|bytes| bytes == noted.as_bytes()).expect("it is noted");
+    let with_blocks = |n: usize| {
+        std::fs::write(&config, whole_config.replace(&blocks, &format!("\"n_layer\": {n}"))).unwrap();
+        let mut bytes = whole.clone();
+        bytes[at + noted.len() - 1] = b'0' + n as u8;
+        std::fs::write(&file, bytes).unwrap();
+    };
+    with_blocks(1);
     refused(&["packed.safetensors", "transformer.h.1", "n_layer"]);
-    std::fs::write(&config, whole_config.replace(&blocks, "\"n_layer\": 99")).unwrap();
+    with_blocks(9);
     refused(&["packed.safetensors", "transformer.h."]);
+    std::fs::write(&file, &whole).unwrap();
     std::fs::remove_file(&config).unwrap();
     refused(&["config.json"]);
 
@@ -211,4 +222,30 @@ fn damaged_folders_are_errors_that_name_file_and_tensor() {
     let (packed, _) = Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).unwrap();
     let error = packed.check_plan(&model.uniform_plan(bare(8))).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("8 bits, available: 4"), "{error}");
+}
+
+#[test]
+fn weights_beside_the_configuration_of_another_model_are_refused() {
+    let options = options("per-channel");
+    let model = load_with::<Flex>("tiny", &options);
+    let other = Gpt2Config { layer_norm_epsilon: 1e-3, ..model.config().clone() };
+    let other = Gpt2::<Flex>::random(&other, &options, 5, &FlexDevice).unwrap();
+    let folder = Folder::empty();
+    let plan = model.uniform_plan(bare(4));
+    let save = |model: &Gpt2<Flex>| model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default());
+    let load = || Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).map(|_| ());
+
+    // A write that ends after its first file leaves the configuration that was there before.
+    save(&other).unwrap();
+    let config = folder.path().join("config.json");
+    let before = std::fs::read(&config).unwrap();
+    save(&model).unwrap();
+    let after = std::fs::read(&config).unwrap();
+    std::fs::write(&config, before).unwrap();
+    let error = load().expect_err("the files are of two models").to_string();
+    let all = ["config.json: field `layer_norm_epsilon` is 0.001", "packed.safetensors was packed with 0.00001"];
+    assert!(all.iter().all(|words| error.contains(words)), "{error}");
+
+    std::fs::write(&config, after).unwrap();
+    load().expect("the files are of one model");
 }

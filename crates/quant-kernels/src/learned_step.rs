@@ -9,18 +9,18 @@
 //! gradient of s multiplied by 1/√(N·Q)        s at the start: 2·mean|x| / √Q
 //! ```
 //!
-//! `N` is the number of values that share a step. The paper's signed range includes −2^(b−1); this
+//! `N` is the number of values that share a step. Forward and backward are one operation each of a
+//! [`QuantBackend`]. The paper's signed range includes −2^(b−1); this
 //! one is restricted, as [`Mapping::Symmetric`] is.
 
 use burn::{
     module::{Module, Param},
-    tensor::{Tensor, backend::Backend},
+    tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 
 use crate::{
-    BitWidth, Error, Granularity, LevelRange, Mapping, Result,
-    blocks::{broadcastable, reduce_blocks, sum_of},
-    quantize::clamp_to,
+    BitWidth, Error, Granularity, LevelRange, Mapping, QuantBackend, Result,
+    blocks::{reduce_blocks, sum_of},
 };
 
 /// A quantiser whose step (scale) is a parameter that an optimizer trains.
@@ -92,7 +92,8 @@ impl<B: Backend> LearnedStep<B> {
 
     /// The quantised values of `x`, with gradients for `x` and for the step.
     ///
-    /// Steps must stay away from 0; a negative step quantises as its absolute value does.
+    /// Steps must stay away from 0; a negative step quantises as its absolute value does. A NaN
+    /// passes on, into the gradient of its step as well; an infinity is clipped.
     ///
     /// # Shapes
     ///
@@ -102,26 +103,32 @@ impl<B: Backend> LearnedStep<B> {
     /// # Panics
     ///
     /// If the steps do not fit the shape of `x`.
-    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D>
+    where
+        B: QuantBackend,
+    {
         let dims = x.dims();
         let values = dims.iter().product::<usize>();
         if values == 0 {
             return x;
         }
-        let step = self.step_for(dims);
-        let levels = LevelRange { low: -self.highest_level(), high: self.highest_level() };
-        let sharing = self.values_per_step(dims) as f32;
-        let step = scale_gradient(step, 1.0 / (sharing * levels.high as f32).sqrt());
-
-        let clamped = clamp_to(x / step.clone(), levels);
-        let constant = clamped.clone().set_require_grad(false);
-        let rounded = constant.clone().round() - (constant - clamped);
-        rounded * step
+        self.check_fit(dims);
+        let columns = dims[D - 1];
+        let primitive = |x: Tensor<B, 2>| x.into_primitive().tensor();
+        let x = primitive(x.reshape([values / columns, columns]));
+        let y = B::learned_step(x, primitive(self.step.val()), &self.quantizer(dims));
+        Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(y)).reshape(dims)
     }
 
-    /// Q, the highest level.
-    fn highest_level(&self) -> i32 {
-        (1 << (self.bits.bits() - 1)) - 1
+    /// What kernels are told for a tensor of shape `dims`.
+    pub(crate) fn quantizer<const D: usize>(&self, dims: [usize; D]) -> StepQuantizer {
+        let highest = (1 << (self.bits.bits() - 1)) - 1;
+        let sharing = self.values_per_step(dims) as f64;
+        StepQuantizer {
+            granularity: self.granularity,
+            levels: LevelRange { low: -highest, high: highest },
+            gradient_scale: (sharing * f64::from(highest)).sqrt().recip(),
+        }
     }
 
     /// The number of values of a tensor of shape `dims` that share a step. The last, shorter group
@@ -135,10 +142,11 @@ impl<B: Backend> LearnedStep<B> {
         }
     }
 
-    /// The steps, made to broadcast against a tensor of shape `dims`.
-    fn step_for<const D: usize>(&self, dims: [usize; D]) -> Tensor<B, D> {
-        let step = self.step.val();
-        let shape = step.dims();
+    /// # Panics
+    ///
+    /// If the steps do not fit a tensor of shape `dims`.
+    pub(crate) fn check_fit<const D: usize>(&self, dims: [usize; D]) {
+        let shape = self.step.dims();
         let fits = match self.granularity {
             Granularity::PerTensor | Granularity::PerToken => true,
             Granularity::PerChannel => D > 0 && dims[D - 1] == shape[1],
@@ -147,16 +155,30 @@ impl<B: Backend> LearnedStep<B> {
             }
         };
         assert!(fits, "{} steps of shape {shape:?} do not fit a tensor of shape {dims:?}", self.granularity);
-        let mut broadcast = [1; D];
-        for (to, from) in broadcast.iter_mut().rev().zip(shape.iter().rev()) {
-            *to = *from;
-        }
-        broadcastable(step.reshape(broadcast), self.granularity, dims)
     }
 }
 
-/// `x` itself, whose gradient is multiplied by `factor`.
-fn scale_gradient<B: Backend, const D: usize>(x: Tensor<B, D>, factor: f32) -> Tensor<B, D> {
-    let constant = x.clone().set_require_grad(false);
-    constant.clone() - (constant - x) * factor
+/// How values are quantised by learned steps, as backends are told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepQuantizer {
+    granularity: Granularity,
+    levels: LevelRange,
+    gradient_scale: f64,
+}
+
+impl StepQuantizer {
+    /// Which values share a step; not per token.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// The levels, −Q to Q.
+    pub fn levels(&self) -> LevelRange {
+        self.levels
+    }
+
+    /// What the gradient of a step is multiplied by, `1/√(N·Q)`.
+    pub fn gradient_scale(&self) -> f64 {
+        self.gradient_scale
+    }
 }

@@ -96,7 +96,7 @@ pub use error::{Error, Result};
 pub use fake_quantize::{GradientRule, fake_quantize};
 pub use gelu::gelu_tanh;
 pub use granularity::{Granularity, GroupSize};
-pub use learned_step::{LearnedStep, LearnedStepRecord};
+pub use learned_step::{LearnedStep, LearnedStepRecord, StepQuantizer};
 pub use mapping::{LevelRange, Mapping};
 pub use packed::{
     ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter,

@@ -11,7 +11,9 @@ use burn::tensor::{
     ops::FloatTensor,
 };
 
-use crate::{ActivationBits, HeadSplit, LinearTerms, PackedOperand, Quantizer, packed_linear, reference};
+use crate::{
+    ActivationBits, HeadSplit, LinearTerms, PackedOperand, Quantizer, StepQuantizer, packed_linear, reference,
+};
 
 /// A backend of burn with the operations of this crate.
 ///
@@ -76,6 +78,32 @@ pub trait QuantBackend: Backend {
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
         reference::pass_inside_primitive(x, params, gradient, quantizer)
+    }
+
+    /// The values that `x` has after quantisation by learned steps, with the gradients of
+    /// [`learned_step_backward`](Self::learned_step_backward).
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output `[rows, columns]`, not empty
+    /// - `step` `[1, 1]` per tensor, `[1, columns]` per channel, `[⌈rows / n⌉, columns]` per group
+    fn learned_step(x: FloatTensor<Self>, step: FloatTensor<Self>, quantizer: &StepQuantizer) -> FloatTensor<Self> {
+        reference::learned_step_primitive::<Self>(x, step, quantizer)
+    }
+
+    /// The gradients of values and of steps, the latter multiplied by the quantiser's gradient scale.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`, `gradient` and first output `[rows, columns]`, not empty
+    /// - `step` and second output: as for [`learned_step`](Self::learned_step)
+    fn learned_step_backward(
+        x: FloatTensor<Self>,
+        step: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        quantizer: &StepQuantizer,
+    ) -> [FloatTensor<Self>; 2] {
+        reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer)
     }
 
     /// [`packed_linear`](crate::packed_linear).

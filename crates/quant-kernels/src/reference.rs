@@ -28,8 +28,9 @@ use burn::tensor::{
 };
 
 use crate::{
-    BitWidth, GradientRule, HeadSplit, Mapping, PrimitiveParams, QuantParams, QuantSpec, Quantizer, Result,
-    blocks::{broadcastable, reduce_blocks},
+    BitWidth, GradientRule, HeadSplit, LearnedStep, Mapping, PrimitiveParams, QuantParams, QuantSpec, Quantizer,
+    Result, StepQuantizer,
+    blocks::{broadcastable, reduce_blocks, sum_of},
     quant_backend::{as_matrices, with_shape_of},
     quantize::{clamp_to, restore, to_levels},
     range::BlockQuantizer,
@@ -80,6 +81,64 @@ pub fn fake_quantize<B: Backend, const D: usize>(
         GradientRule::Clipped => through.mask_fill(levels.not_equal(unclamped), 0.0),
     };
     Ok(restored - through)
+}
+
+/// [`LearnedStep::forward`] in plain tensor operations, whose gradients are those of the operations.
+///
+/// # Panics
+///
+/// The same.
+pub fn learned_step<B: Backend, const D: usize>(x: Tensor<B, D>, learned: &LearnedStep<B>) -> Tensor<B, D> {
+    let dims = x.dims();
+    if dims.contains(&0) {
+        return x;
+    }
+    learned.check_fit(dims);
+    let quantizer = learned.quantizer(dims);
+    let step = learned.step.val();
+    let mut broadcast = [1; D];
+    for (to, from) in broadcast.iter_mut().rev().zip(step.dims().iter().rev()) {
+        *to = *from;
+    }
+    let step = broadcastable(step.reshape(broadcast), quantizer.granularity(), dims);
+    // The step itself, whose gradient is multiplied.
+    let constant = step.clone().set_require_grad(false);
+    let step = constant.clone() - (constant - step) * quantizer.gradient_scale();
+    let clamped = clamp_to(x / step.clone(), quantizer.levels());
+    let constant = clamped.clone().set_require_grad(false);
+    let rounded = constant.clone().round() - (constant - clamped);
+    rounded * step
+}
+
+pub(crate) fn learned_step_primitive<B: Backend>(
+    x: FloatTensor<B>,
+    step: FloatTensor<B>,
+    quantizer: &StepQuantizer,
+) -> FloatTensor<B> {
+    let shape = x.shape();
+    let x = as_matrices::<B>(x);
+    let step = broadcastable(as_matrices::<B>(step), quantizer.granularity(), x.dims());
+    let levels = clamp_to(x / step.clone(), quantizer.levels()).round();
+    with_shape_of(levels * step, shape)
+}
+
+pub(crate) fn learned_step_backward_primitive<B: Backend>(
+    x: FloatTensor<B>,
+    step: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    quantizer: &StepQuantizer,
+) -> [FloatTensor<B>; 2] {
+    let (shape, step_shape) = (x.shape(), step.shape());
+    let [x, step, gradient] = [x, step, gradient].map(as_matrices::<B>);
+    let steps = step.dims();
+    let granularity = quantizer.granularity();
+    let ratio = x.clone() / broadcastable(step, granularity, x.dims());
+    let levels = clamp_to(ratio.clone(), quantizer.levels()).round();
+    let clamped = ratio.clone().abs().lower_elem(quantizer.levels().high).bool_not();
+    let slope = levels - ratio.mask_fill(clamped.clone(), 0.0);
+    let [of_step] = reduce_blocks(slope * gradient.clone(), granularity, steps, |block| [sum_of(block)]);
+    let of_step = of_step * quantizer.gradient_scale();
+    [with_shape_of(gradient.mask_fill(clamped, 0.0), shape), with_shape_of(of_step, step_shape)]
 }
 
 pub(crate) fn choose_params_of_primitive<B: Backend>(x: FloatTensor<B>, quantizer: &Quantizer) -> PrimitiveParams<B> {

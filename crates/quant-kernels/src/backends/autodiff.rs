@@ -12,7 +12,7 @@ use burn::{
     tensor::{backend::AutodiffBackend, ops::FloatTensor},
 };
 
-use crate::{GradientRule, HeadSplit, PrimitiveParams, QuantBackend, Quantizer};
+use crate::{GradientRule, HeadSplit, PrimitiveParams, QuantBackend, Quantizer, StepQuantizer};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
@@ -56,6 +56,24 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
         constant::<B, C>(B::pass_inside(x.primitive, &inner(params), gradient.primitive, quantizer))
+    }
+
+    fn learned_step(x: FloatTensor<Self>, step: FloatTensor<Self>, quantizer: &StepQuantizer) -> FloatTensor<Self> {
+        let y = B::learned_step(x.primitive.clone(), step.primitive.clone(), quantizer);
+        match ByLearnedStep.prepare::<C>([x.node, step.node]).compute_bound().stateful() {
+            OpsKind::Tracked(operation) => operation.finish((x.primitive, step.primitive, *quantizer), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn learned_step_backward(
+        x: FloatTensor<Self>,
+        step: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        quantizer: &StepQuantizer,
+    ) -> [FloatTensor<Self>; 2] {
+        let [x, step, gradient] = [x, step, gradient].map(|tensor| tensor.primitive);
+        B::learned_step_backward(x, step, gradient, quantizer).map(constant::<B, C>)
     }
 
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -120,6 +138,26 @@ impl<B: QuantBackend> Backward<B, 1> for Clipped {
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let (x, params, quantizer) = ops.state;
         unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::pass_inside(x, &params, gradient, &quantizer));
+    }
+}
+
+/// Quantisation by learned steps.
+#[derive(Debug)]
+struct ByLearnedStep;
+
+impl<B: QuantBackend> Backward<B, 2> for ByLearnedStep {
+    type State = (FloatTensor<B>, FloatTensor<B>, StepQuantizer);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (x, step, quantizer) = ops.state;
+        let gradient = gradients.consume::<B>(&ops.node);
+        // One pass over the values gives both.
+        let of_parents = B::learned_step_backward(x, step, gradient, &quantizer);
+        for (parent, gradient) in ops.parents.into_iter().zip(of_parents) {
+            if let Some(parent) = parent {
+                gradients.register::<B>(parent.id, gradient);
+            }
+        }
     }
 }
 

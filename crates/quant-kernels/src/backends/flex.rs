@@ -14,9 +14,9 @@ use burn::{
 
 use crate::{
     ActivationBits, Epilogue, HeadSplit, LinearTerms, LowRankTerm, Mapping, PackedOperand, PrimitiveParams, Product,
-    QuantBackend, Quantizer, RangeEstimator,
+    QuantBackend, Quantizer, RangeEstimator, StepQuantizer,
     cpu::{
-        self, AttentionShape, BlockParams, HeadStrides, Heads, InstructionSet, SliceQuantizer,
+        self, AttentionShape, BlockParams, HeadStrides, Heads, InstructionSet, SliceQuantizer, StepKernel,
         elementary::{gelu_backward_run, gelu_run},
     },
     packed_linear,
@@ -79,6 +79,34 @@ impl QuantBackend for Flex {
                 matrices.tensor(matrices.kernel.pass_inside(matrices.values(), &params, gradient))
             }
             _ => reference::pass_inside_primitive(x, params, gradient, quantizer),
+        }
+    }
+
+    fn learned_step(x: FlexTensor, step: FlexTensor, quantizer: &StepQuantizer) -> FlexTensor {
+        let (x, step) = (x.to_contiguous(), step.to_contiguous());
+        match (x.as_slice(), step.as_slice()) {
+            (Some(values), Some(steps)) => {
+                let y = StepKernel::new(x.shape().dims(), quantizer).forward(values, steps);
+                tensor_of(y, Layout::contiguous(x.shape()))
+            }
+            _ => reference::learned_step_primitive::<Self>(x, step, quantizer),
+        }
+    }
+
+    fn learned_step_backward(
+        x: FlexTensor,
+        step: FlexTensor,
+        gradient: FlexTensor,
+        quantizer: &StepQuantizer,
+    ) -> [FlexTensor; 2] {
+        let [x, step, gradient] = [x, step, gradient].map(|tensor| tensor.to_contiguous());
+        match (x.as_slice(), step.as_slice(), gradient.as_slice()) {
+            (Some(values), Some(steps), Some(gradients)) => {
+                let kernel = StepKernel::new(x.shape().dims(), quantizer);
+                let (of_x, of_step) = kernel.backward(values, steps, gradients);
+                [tensor_of(of_x, Layout::contiguous(x.shape())), tensor_of(of_step, Layout::contiguous(step.shape()))]
+            }
+            _ => reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer),
         }
     }
 

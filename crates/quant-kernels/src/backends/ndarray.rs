@@ -6,8 +6,8 @@ use burn::{
 };
 
 use crate::{
-    Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
-    cpu::{BlockParams, SliceQuantizer},
+    Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, StepQuantizer,
+    cpu::{BlockParams, SliceQuantizer, StepKernel},
     quant_backend::{as_matrices, matrices_of, with_shape_of},
     reference,
 };
@@ -54,6 +54,30 @@ impl QuantBackend for NdArray {
         }
         let (kernel, params, shape) = (kernel(&x, quantizer), host(params, quantizer), x.shape());
         tensor(kernel.pass_inside(&values(x), &params, &values(gradient)), shape.as_slice())
+    }
+
+    fn learned_step(x: Primitive, step: Primitive, quantizer: &StepQuantizer) -> Primitive {
+        if [&x, &step].iter().any(|tensor| tensor.dtype() != DType::F32) {
+            return reference::learned_step_primitive::<Self>(x, step, quantizer);
+        }
+        let shape = x.shape();
+        let y = StepKernel::new(shape.dims(), quantizer).forward(&values(x), &values(step));
+        tensor(y, shape.as_slice())
+    }
+
+    fn learned_step_backward(
+        x: Primitive,
+        step: Primitive,
+        gradient: Primitive,
+        quantizer: &StepQuantizer,
+    ) -> [Primitive; 2] {
+        if [&x, &step, &gradient].iter().any(|tensor| tensor.dtype() != DType::F32) {
+            return reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer);
+        }
+        let (shape, step_shape) = (x.shape(), step.shape());
+        let kernel = StepKernel::new(shape.dims(), quantizer);
+        let (of_x, of_step) = kernel.backward(&values(x), &values(step), &values(gradient));
+        [tensor(of_x, shape.as_slice()), tensor(of_step, step_shape.as_slice())]
     }
 }
 

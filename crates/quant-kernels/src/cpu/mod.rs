@@ -7,6 +7,8 @@ mod attention;
 mod blocks;
 pub(crate) mod elementary;
 mod instruction_set;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod learned_step;
 pub(crate) mod multiversion;
 #[cfg(feature = "flex")]
 mod parallel;
@@ -18,5 +20,7 @@ pub(crate) use attention::{AttentionShape, HeadStrides, Heads};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use blocks::{BlockParams, SliceQuantizer};
 pub use instruction_set::InstructionSet;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) use learned_step::StepKernel;
 #[cfg(feature = "flex")]
 pub(crate) use parallel::in_parallel;

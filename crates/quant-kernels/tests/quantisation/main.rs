@@ -8,6 +8,7 @@ mod exhaustive;
 mod gradients;
 mod kernels;
 mod learned_step;
+mod learned_step_kernels;
 mod non_finite;
 mod properties;
 mod range_estimators;

@@ -1,0 +1,112 @@
+//! What one 8-bit tensor that serves every width costs beside a tensor per width.
+//!
+//! ```text
+//! cargo run --release --example nested_distortion -- --quantizer per-channel,symmetric,min-max
+//! cargo run --release --example nested_distortion -- --gpt2-small
+//! ```
+//!
+//! Prints a Markdown table: at each width the signal to quantisation noise ratio of all matrices, in
+//! decibels, quantised from the floats and cut from the packed 8-bit codes, as the mean weighted by
+//! parameters with the least and the greatest of a matrix; and the bytes of the packed tensors,
+//! scales included. Without arguments it takes the built-in model.
+
+use clap::Parser;
+use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::burn::tensor::{Tensor, TensorData};
+use switchable_quant::default_model;
+use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::kernels::{BitWidth, Distortion, NestedTensor, QuantAutodiffBackend, ScaleFormat};
+use switchable_quant::lora::pack_weight;
+use switchable_quant::model::{Gpt2, Gpt2Config, Site};
+use switchable_quant_examples::{QuantArgs, resolve_model};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Distortion and bytes of nested and of independent packed weights
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download;
+    /// by default the model that is part of the program
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Option<String>,
+    /// Take random weights of GPT-2 small's shapes
+    #[arg(long, conflicts_with = "model")]
+    gpt2_small: bool,
+    /// Seed of the random weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    quant: QuantArgs,
+    /// auto, cpu, ndarray, cuda, cuda:N or wgpu
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    arguments.device.dispatch(Compare(arguments))?
+}
+
+/// Decibels of several matrices.
+#[derive(Default)]
+struct Decibels(Vec<(f64, usize)>);
+
+impl Decibels {
+    /// `mean [least, greatest]`
+    fn text(&self) -> String {
+        let parameters: usize = self.0.iter().map(|(_, n)| n).sum();
+        let mean = self.0.iter().map(|(db, n)| db * *n as f64).sum::<f64>() / parameters as f64;
+        let least = self.0.iter().map(|(db, _)| *db).fold(f64::INFINITY, f64::min);
+        let greatest = self.0.iter().map(|(db, _)| *db).fold(f64::NEG_INFINITY, f64::max);
+        format!("{mean:.1} [{least:.1}, {greatest:.1}]")
+    }
+}
+
+struct Compare(Arguments);
+
+impl WithBackend for Compare {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Self(Arguments { model, gpt2_small, seed, quant, .. }) = self;
+        let options = quant.model_options();
+        let model: Gpt2<B> = match model {
+            Some(name) => Gpt2::load(resolve_model(&name)?, &options, &device)?,
+            None if gpt2_small => Gpt2::random(&Gpt2Config::gpt2_small(), &options, seed, &device)?,
+            None => default_model::load(&options, &device)?.model.transformer,
+        };
+        let (config, model) = (model.config().clone(), model.valid());
+        let sites: Vec<Site> = Site::all(&config).collect();
+        let pack = |site, bits| pack_weight(&model.site(site).weight(), bits, &quant.quantizer, ScaleFormat::F32);
+        let eight = sites.iter().map(|&site| Ok(NestedTensor::new(pack(site, BitWidth::B8)?)?));
+        let eight = eight.collect::<anyhow::Result<Vec<_>>>()?;
+        let parameters: usize = sites.iter().map(|site| site.parameters(&config)).sum();
+        let of_f32 = |bytes: usize| bytes as f64 / (parameters * size_of::<f32>()) as f64;
+
+        println!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
+        println!("| bits | independent, dB | nested, dB | bytes | of f32 |\n|---:|---:|---:|---:|---:|");
+        let mut all_bytes = 0;
+        for bits in (2..=8).rev().map(BitWidth::new) {
+            let bits = bits?;
+            let (mut independent, mut nested, mut bytes) = (Decibels::default(), Decibels::default(), 0);
+            for (&site, eight) in sites.iter().zip(&eight) {
+                let weight = model.site(site).weight();
+                let db = |values: Vec<f32>| {
+                    let values = Tensor::from_data(TensorData::new(values, weight.dims()), &device);
+                    (Distortion::between(&weight, &values).sqnr_db, site.parameters(&config))
+                };
+                let packed = pack(site, bits)?;
+                bytes += packed.bytes();
+                independent.0.push(db(packed.dequantize()));
+                nested.0.push(db(eight.dequantize(bits)?));
+            }
+            println!("| {bits} | {} | {} | {bytes} | {:.4} |", independent.text(), nested.text(), of_f32(bytes));
+            all_bytes += bytes;
+        }
+        let nested_bytes = eight.iter().map(|eight| eight.tensor().bytes()).sum();
+        println!("\nall widths, nested         {nested_bytes:>10} bytes, {:.4} of f32", of_f32(nested_bytes));
+        println!("all widths, independent    {all_bytes:>10} bytes, {:.4} of f32", of_f32(all_bytes));
+        Ok(())
+    }
+}
