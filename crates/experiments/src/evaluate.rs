@@ -1,11 +1,14 @@
 //! Evaluation of a plan, from the first block or from where it departs from one evaluated before.
 
+use std::sync::Arc;
+
 use burn::tensor::{Tensor, backend::Backend};
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 
 use crate::accuracy::Accuracy;
+use crate::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
 use crate::reading::{BatchTensors, ReadingTask, scores};
 use crate::workers::Workers;
 use crate::{Error, Result, StopFlag};
@@ -50,6 +53,9 @@ pub struct Evaluator<'a, B: Backend> {
 ///
 /// Another plan that differs from block `i` on starts at the last kept block up to `i`. The result
 /// is bit for bit that of the whole forward pass: the same operations on the same numbers.
+///
+/// The scores of the first plan in a row of kept states stay with them: they are the reference that
+/// [`Accuracy::divergence`] is measured from.
 #[derive(Debug, Clone)]
 pub struct KeptStates<B: Backend> {
     plan: SitePlan,
@@ -57,12 +63,13 @@ pub struct KeptStates<B: Backend> {
     stride: usize,
     /// Batch → state at each kept block.
     states: Vec<Vec<Tensor<B, 3>>>,
+    /// Batch → scores of the reference.
+    reference: Arc<[EndScores]>,
 }
 
 /// What a batch gives: scores of the span's ends and, where asked for, the states on the way.
 struct BatchOutput<B: Backend> {
-    start: Vec<f32>,
-    end: Vec<f32>,
+    scores: EndScores,
     states: Vec<Tensor<B, 3>>,
 }
 
@@ -102,7 +109,7 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     ///
     /// When an adapter of the plan is missing, or the work is stopped.
     pub fn evaluate(&self, plan: &SitePlan) -> Result<Accuracy> {
-        Ok(self.score(&self.run(plan, None, Keep::Nothing)?)?.0)
+        Ok(self.predict(plan)?.0)
     }
 
     /// Accuracy of a plan and the answers it gives.
@@ -111,21 +118,23 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     ///
     /// As [`Evaluator::evaluate`].
     pub fn predict(&self, plan: &SitePlan) -> Result<(Accuracy, Predictions)> {
-        self.score(&self.run(plan, None, Keep::Nothing)?)
+        self.score(&self.run(plan, None, Keep::Nothing)?, None)
     }
 
-    /// Accuracy of a plan, computed from where it departs from the kept one.
+    /// Accuracy of a plan, computed from where it departs from the kept one, and its divergence from
+    /// the reference.
     ///
     /// # Errors
     ///
     /// As [`Evaluator::evaluate`].
     pub fn evaluate_from(&self, kept: &KeptStates<B>, plan: &SitePlan) -> Result<Accuracy> {
-        Ok(self.score(&self.run(plan, Some(kept), Keep::Nothing)?)?.0)
+        Ok(self.score(&self.run(plan, Some(kept), Keep::Nothing)?, Some(&kept.reference))?.0)
     }
 
     /// Accuracy of a plan, its states kept for plans that depart from it.
     ///
-    /// With the states of an earlier plan only what follows the difference is computed.
+    /// With the states of an earlier plan only what follows the difference is computed, and their
+    /// reference is kept on. Without, this plan is the reference of all that follow.
     ///
     /// # Errors
     ///
@@ -133,9 +142,13 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     pub fn evaluate_keeping(&self, kept: Option<&KeptStates<B>>, plan: &SitePlan) -> Result<(Accuracy, KeptStates<B>)> {
         let stride = kept.map_or_else(|| self.stride(), |kept| kept.stride);
         let mut outputs = self.run(plan, kept, Keep::Every(stride))?;
-        let accuracy = self.score(&outputs)?.0;
+        let accuracy = self.score(&outputs, kept.map(|kept| &*kept.reference))?.0;
         let states = outputs.iter_mut().map(|output| std::mem::take(&mut output.states)).collect();
-        Ok((accuracy, KeptStates { plan: plan.clone(), stride, states }))
+        let reference = match kept {
+            Some(kept) => kept.reference.clone(),
+            None => outputs.into_iter().map(|output| output.scores).collect(),
+        };
+        Ok((accuracy, KeptStates { plan: plan.clone(), stride, states, reference }))
     }
 
     /// Distance between kept blocks at which all states fit their bytes.
@@ -185,20 +198,25 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
             }
         }
         let logits = self.model.span_logits(body.ln_f.forward(hidden));
-        BatchOutput { start: scores(logits.start), end: scores(logits.end), states }
+        BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
     }
 
-    fn score(&self, outputs: &[BatchOutput<B>]) -> Result<(Accuracy, Predictions)> {
+    fn score(&self, outputs: &[BatchOutput<B>], reference: Option<&[EndScores]>) -> Result<(Accuracy, Predictions)> {
         let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode)?;
         let mut loss = MeanLoss::default();
-        for ((batch, _), output) in self.batches.iter().zip(outputs) {
-            decoder.add_batch(batch, &output.start, &output.end)?;
-            loss.add(batch, &output.start, &output.end);
+        let mut divergence = MeanDivergence::default();
+        for (i, ((batch, _), BatchOutput { scores, .. })) in self.batches.iter().zip(outputs).enumerate() {
+            decoder.add_batch(batch, &scores.start, &scores.end)?;
+            loss.add(batch, scores);
+            if let Some(reference) = reference {
+                divergence.add(batch, &reference[i], scores);
+            }
         }
         let decoded = decoder.finish()?;
         let predictions = Predictions::from(decoded.as_slice());
         let evaluation = evaluate(&self.task.dataset, &predictions)?;
-        let accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
+        let mut accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
+        accuracy.divergence = reference.map(|_| divergence.mean());
         Ok((accuracy, predictions))
     }
 }
@@ -208,48 +226,4 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
 enum Keep {
     Nothing,
     Every(usize),
-}
-
-/// Mean cross-entropy of the gold spans over the windows that hold one.
-#[derive(Default)]
-struct MeanLoss {
-    sum: f64,
-    windows: usize,
-}
-
-impl MeanLoss {
-    fn add(&mut self, batch: &Batch, start: &[f32], end: &[f32]) {
-        for row in 0..batch.batch {
-            let (first, last) = (batch.starts[row], batch.ends[row]);
-            let (Ok(first), Ok(last)) = (usize::try_from(first), usize::try_from(last)) else { continue };
-            let range = row * batch.len..(row + 1) * batch.len;
-            let allowed = &batch.answerable[range.clone()];
-            let side = |logits: &[f32], target: usize| negative_log_probability(logits, allowed, target);
-            self.sum += 0.5 * (side(&start[range.clone()], first) + side(&end[range], last));
-            self.windows += 1;
-        }
-    }
-
-    fn mean(&self) -> Option<f64> {
-        (self.windows > 0).then(|| self.sum / self.windows as f64)
-    }
-}
-
-/// `−log softmax(logits)[target]` over the allowed positions.
-fn negative_log_probability(logits: &[f32], allowed: &[bool], target: usize) -> f64 {
-    let scores = || logits.iter().zip(allowed).filter(|(_, allowed)| **allowed).map(|(logit, _)| f64::from(*logit));
-    let max = scores().fold(f64::NEG_INFINITY, f64::max);
-    max + scores().map(|score| (score - max).exp()).sum::<f64>().ln() - f64::from(logits[target])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::negative_log_probability;
-
-    #[test]
-    fn probability_is_over_the_allowed_positions() {
-        let logits = [9.0, 0.0, 3f32.ln(), 900.0];
-        let loss = negative_log_probability(&logits, &[false, true, true, false], 2);
-        assert!((loss - (4.0f64 / 3.0).ln()).abs() < 1e-6, "{loss}");
-    }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accuracy::Accuracy;
 use crate::evaluate::{Evaluator, KeptStates};
+use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
 use crate::sensitivity::{Effect, Sensitivity};
 use crate::{Error, Result};
@@ -71,7 +72,7 @@ pub fn greedy_search<B: QuantBackend>(
     options: &GreedyOptions,
 ) -> Result<(GreedyResult, SitePlan)> {
     check_tolerance(options.tolerance)?;
-    let sites: Option<Vec<Site>> = sensitivity.by_harm().into_iter().map(Effect::site).collect();
+    let sites: Option<Vec<Site>> = sensitivity.by_harm(HarmOrder::ExactMatch).into_iter().map(Effect::site).collect();
     let sites = sites.ok_or_else(|| Error::option("sensitivity", "of blocks", "the sensitivity of single sites"))?;
     let config = evaluator.model().config();
     let full = &sensitivity.reference;

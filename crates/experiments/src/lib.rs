@@ -7,6 +7,8 @@
 //! | `answer` | [`answer()`]: one question about one text |
 //! | `train` | [`train()`](train::train): AdamW, regimes, checkpoints, exact resume |
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
+//! | `answer_distribution` | loss against the gold span, divergence from another plan |
+//! | `harm_order` | [`HarmOrder`]: which of two plans does less harm |
 //! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `heat_map` | blocks × sub-modules in the terminal |
@@ -20,12 +22,14 @@
 
 mod accuracy;
 mod answer;
+mod answer_distribution;
 mod artefact;
 mod bank;
 mod cost;
 mod error;
 mod evaluate;
 mod greedy;
+mod harm_order;
 mod heat_map;
 mod logits_file;
 mod progress;
@@ -45,6 +49,7 @@ pub use cost::{Bytes, Cost, macs_per_token};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
 pub use greedy::{Flip, GreedyOptions, GreedyResult, check_tolerance, greedy_search};
+pub use harm_order::HarmOrder;
 pub use heat_map::{Colour, HeatMap};
 pub use logits_file::write_logits;
 pub use progress::{Progress, ShowProgress};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::accuracy::Accuracy;
 use crate::evaluate::{Evaluator, KeptStates};
+use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
 use crate::statistics::PairedComparison;
 
@@ -63,16 +64,11 @@ pub struct Sensitivity {
 }
 
 impl Sensitivity {
-    /// Effects from the least to the most harmful: by exact match, then F1, then loss, then position.
-    pub fn by_harm(&self) -> Vec<&Effect> {
-        let mut order: Vec<&Effect> = self.effects.iter().collect();
-        let loss = |effect: &Effect| effect.accuracy.loss.unwrap_or(0.0);
-        order.sort_by(|a, b| {
-            let exact = b.accuracy.exact_match.total_cmp(&a.accuracy.exact_match);
-            let f1 = b.accuracy.f1.total_cmp(&a.accuracy.f1);
-            exact.then(f1).then(loss(a).total_cmp(&loss(b)))
-        });
-        order
+    /// Effects from the least to the most harmful; equals stay in the order of the forward pass.
+    pub fn by_harm(&self, order: HarmOrder) -> Vec<&Effect> {
+        let mut effects: Vec<&Effect> = self.effects.iter().collect();
+        effects.sort_by(|a, b| order.compare(&a.accuracy, &b.accuracy));
+        effects
     }
 }
 

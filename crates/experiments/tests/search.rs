@@ -1,7 +1,7 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
 use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, Part, SensitivityOptions, ShowProgress, Workers,
+    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, SensitivityOptions, ShowProgress, Workers,
     greedy_search, sensitivity,
 };
 use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
@@ -119,7 +119,47 @@ fn layers_and_sites_are_all_changed_once() {
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();
         found.dedup();
         assert_eq!(found.len(), names);
-        let order = effects.by_harm();
+        let order = effects.by_harm(HarmOrder::ExactMatch);
         assert!(order.windows(2).all(|pair| pair[0].accuracy.exact_match >= pair[1].accuracy.exact_match));
     }
+}
+
+#[test]
+fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
+    let (_, config, task) = task(3);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let low_plan = model.transformer.uniform_plan(low());
+    assert_eq!(evaluator.evaluate(&low_plan).unwrap().divergence, None);
+
+    let (reference, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
+    assert_eq!(reference.divergence, None);
+    assert_eq!(evaluator.evaluate_from(&kept, &full).unwrap().divergence, Some(0.0));
+    let (changed, kept_low) = evaluator.evaluate_keeping(Some(&kept), &low_plan).unwrap();
+    let divergence = changed.divergence.unwrap();
+    assert!(divergence > 0.0 && divergence.is_finite(), "{divergence}");
+    // The reference stays that of the first plan, whatever the states are of.
+    assert_eq!(evaluator.evaluate_from(&kept_low, &full).unwrap().divergence, Some(0.0));
+    assert_eq!(evaluator.evaluate_from(&kept_low, &low_plan).unwrap().divergence, Some(divergence));
+
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let (sites, _) = sensitivity(&evaluator, &full, &how).unwrap();
+    let divergences =
+        |order| -> Vec<f64> { sites.by_harm(order).iter().map(|effect| effect.accuracy.divergence.unwrap()).collect() };
+    assert!(divergences(HarmOrder::Divergence).is_sorted());
+    assert!(!divergences(HarmOrder::ExactMatch).is_sorted(), "the orders must differ for the test to mean anything");
+    let losses: Vec<f64> = sites.by_harm(HarmOrder::Loss).iter().map(|e| e.accuracy.loss.unwrap()).collect();
+    assert!(losses.is_sorted());
+}
+
+#[test]
+fn an_accuracy_saved_without_divergence_is_read() {
+    let json = r#"{"exact_match": 50.0, "exact_match_interval": {"low": 9.0, "high": 91.0}, "f1": 50.0,
+        "f1_interval": {"low": 0.0, "high": 100.0}, "loss": null, "n": 2}"#;
+    let accuracy: Accuracy = serde_json::from_str(json).unwrap();
+    assert_eq!(accuracy.divergence, None);
+    assert!(!serde_json::to_string(&accuracy).unwrap().contains("divergence"));
 }
