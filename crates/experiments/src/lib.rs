@@ -9,8 +9,10 @@
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
 //! | `answer_distribution` | loss against the gold span, divergence from another plan |
 //! | `harm_order` | [`HarmOrder`]: which of two plans does less harm |
+//! | `floor` | [`Bounds`]: when part of the questions decides a trial |
 //! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
+//! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | `statistics` | intervals and paired comparisons |
 //! | `artefact`, `progress`, `stop`, `workers` | JSON files, bars, Ctrl-C, several batches at once |
@@ -28,6 +30,7 @@ mod bank;
 mod cost;
 mod error;
 mod evaluate;
+mod floor;
 mod greedy;
 mod harm_order;
 mod heat_map;
@@ -39,16 +42,18 @@ pub mod statistics;
 mod stop;
 pub mod train;
 mod uniform;
+mod work;
 mod workers;
 
 pub use accuracy::Accuracy;
 pub use answer::answer;
 pub use artefact::{read_json, write_json};
 pub use bank::{BankConfig, train_bank, train_base};
-pub use cost::{Bytes, Cost, macs_per_token};
+pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
-pub use greedy::{Flip, GreedyOptions, GreedyResult, check_tolerance, greedy_search};
+pub use floor::Bounds;
+pub use greedy::{Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search};
 pub use harm_order::HarmOrder;
 pub use heat_map::{Colour, HeatMap};
 pub use logits_file::write_logits;
@@ -59,4 +64,5 @@ pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{Objective, Regime, Schedule, Single, Static, TrainConfig, TrainOutcome, TrainRun};
 pub use uniform::{UniformRow, uniform_sweep};
+pub use work::Work;
 pub use workers::Workers;

@@ -17,6 +17,7 @@ use crate::evaluate::{Evaluator, KeptStates};
 use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
 use crate::statistics::PairedComparison;
+use crate::work::Work;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct Sensitivity {
     pub reference: Accuracy,
     /// One effect per part, in the order of the forward pass.
     pub effects: Vec<Effect>,
+    /// Work of the reference and of all effects.
+    #[serde(default)]
+    pub work: Work,
 }
 
 impl Sensitivity {
@@ -102,6 +106,7 @@ pub fn sensitivity<B: QuantBackend>(
         Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
         Part::Site => Site::all(config).map(|site| (site.block, Some(site.module))).collect(),
     };
+    let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
     let mut progress = Progress::start("sensitivity", 0, parts.len(), options.show);
     let mut effects = Vec::with_capacity(parts.len());
@@ -119,6 +124,7 @@ pub fn sensitivity<B: QuantBackend>(
         effects.push(Effect { name, block, module, accuracy: changed, comparison });
     }
     progress.finish();
-    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects };
+    let work = evaluator.work() - before;
+    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects, work };
     Ok((result, kept))
 }
