@@ -63,6 +63,6 @@ pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{Objective, Regime, Schedule, Single, Static, TrainConfig, TrainOutcome, TrainRun};
-pub use uniform::{UniformRow, uniform_sweep};
+pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
 pub use work::Work;
 pub use workers::Workers;
