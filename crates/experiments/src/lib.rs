@@ -10,7 +10,8 @@
 //! | `answer_distribution` | loss against the gold span, divergence from another plan |
 //! | `harm_order` | [`HarmOrder`]: which of two plans does less harm |
 //! | `floor` | [`Bounds`]: when part of the questions decides a trial |
-//! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
+//! | `uniform`, `sensitivity`, `greedy` | the study's D1; D2 and D3; D4 |
+//! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
@@ -23,6 +24,7 @@
 //! is enough.
 
 mod accuracy;
+mod allocation;
 mod answer;
 mod answer_distribution;
 mod artefact;
@@ -46,6 +48,10 @@ mod work;
 mod workers;
 
 pub use accuracy::Accuracy;
+pub use allocation::{
+    Allocation, Damage, DamageMeasure, DamageOptions, DamageTable, EqualBytes, PrecisionChange, RefineOptions,
+    Refinement, SiteDamage, Swap, Verified, measure_damage,
+};
 pub use answer::answer;
 pub use artefact::{read_json, write_json};
 pub use bank::{BankConfig, train_bank, train_base};
