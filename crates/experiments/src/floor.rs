@@ -118,3 +118,54 @@ impl<'a> Tally<'a> {
         Bounds { low: percent(self.hits), high: percent(self.hits + self.n - self.read) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gpt2_model::Gpt2Config;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+    use squad_data::{BpeConfig, DecodeConfig, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
+
+    use super::*;
+
+    #[test]
+    fn bounds_close_in_on_the_exact_match_of_questions_with_several_windows() {
+        let dataset = generate(&GeneratorConfig::new(Split::Dev, 6, 1)).unwrap();
+        let bpe = BpeConfig { vocab_size: 400, ..BpeConfig::default() };
+        let tokenizer = TextTokenizer::train_bpe(corpus_texts(&dataset), &bpe).unwrap();
+        let config = Gpt2Config::new(tokenizer.vocab_size(), 128, 8, 1, 1);
+        let task = ReadingTask::new(dataset, &tokenizer, &config, Some(80)).unwrap();
+        assert!(task.features.len() > 2 * task.dataset.len(), "most questions must have several windows");
+
+        // Some windows point at the gold span, the others nowhere.
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut decoder = SpanDecoder::new(&task.features, DecodeConfig::default()).unwrap();
+        let mut tally = Tally::new(&task);
+        let mut all = vec![tally.bounds()];
+        for batch in task.evaluation_batches(4).unwrap() {
+            let mut start = vec![0.0; batch.batch * batch.len];
+            let mut end = start.clone();
+            for row in (0..batch.batch).filter(|row| batch.starts[*row] >= 0) {
+                if rng.random_bool(0.6) {
+                    start[row * batch.len + batch.starts[row] as usize] = 9.0;
+                    end[row * batch.len + batch.ends[row] as usize] = 9.0;
+                }
+            }
+            decoder.add_batch(&batch, &start, &end).unwrap();
+            tally.add(&batch, &decoder).unwrap();
+            all.push(tally.bounds());
+        }
+        let predictions = Predictions::from(decoder.finish().unwrap().as_slice());
+        let exact_match = evaluate(&task.dataset, &predictions).unwrap().exact_match;
+        assert!(exact_match > 10.0 && exact_match < 90.0, "{exact_match}");
+        assert_eq!(all.last(), Some(&Bounds::exactly(exact_match)));
+        assert!(all.windows(2).all(|pair| pair[0].low <= pair[1].low && pair[0].high >= pair[1].high));
+        assert!(all.iter().any(|bounds| bounds.low > 0.0 && bounds.high < 100.0 && bounds.low < bounds.high));
+    }
+
+    #[test]
+    fn a_floor_is_reached_at_it_or_above_it() {
+        assert!(Floor::AtLeast(50.0).admits(50.0) && !Floor::Above(50.0).admits(50.0));
+        assert!(Floor::Above(50.0).admits(50.5) && !Floor::AtLeast(50.0).admits(49.5));
+    }
+}

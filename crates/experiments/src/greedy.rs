@@ -177,13 +177,16 @@ pub fn greedy_search<B: QuantBackend>(
                 let exact_match = Bounds::exactly(ranked.exact_match);
                 (Some(ranked), exact_match, None)
             }
-            _ => match evaluator.try_keeping(&kept, &trial, floor.filter(|_| search.gives_up()))? {
-                Trial::Short(bounds) => (None, bounds, None),
-                Trial::Whole((tried, states)) => {
-                    let exact_match = Bounds::exactly(tried.exact_match);
-                    (Some(tried), exact_match, Some(states))
+            // One that was ranked is known to stay above the floor.
+            ranked => {
+                match evaluator.try_keeping(&kept, &trial, floor.filter(|_| ranked.is_none() && search.gives_up()))? {
+                    Trial::Short(bounds) => (None, bounds, None),
+                    Trial::Whole((tried, states)) => {
+                        let exact_match = Bounds::exactly(tried.exact_match);
+                        (Some(tried), exact_match, Some(states))
+                    }
                 }
-            },
+            }
         };
         let accepted = floor.is_none_or(|floor| floor.admits(exact_match.low));
         let average_bits = trial.average_weight_bits(evaluator.model().config());

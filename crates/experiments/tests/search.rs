@@ -111,8 +111,8 @@ fn greedy_search_decides_as_the_plain_loop_does() {
     let device = burn::backend::flex::FlexDevice;
     let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    // One batch for every three windows: a trial can be decided after each.
-    let options = EvaluateOptions { batch_size: 3, ..EvaluateOptions::default() };
+    // Batches of three windows, two at once: a trial can be decided after each pair.
+    let options = EvaluateOptions { batch_size: 3, workers: Workers::new(2), ..EvaluateOptions::default() };
     let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
     let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
     assert!(sites.reference.exact_match > 0.0, "the model must know something for the search to mean anything");
