@@ -261,8 +261,8 @@ fn one_example_is_decided_as_soon_as_its_windows_are_there() {
     for (window, (start, end)) in logits.iter().enumerate().rev() {
         decoder.add(window, start, end).unwrap();
         let is_whole = |example| features.windows()[..window].iter().all(|other| other.example != example);
-        for example in 0..3 {
-            assert_eq!(decoder.decide(example), is_whole(example).then(|| whole[example].clone()), "{window}");
+        for (example, decided) in whole.iter().enumerate() {
+            assert_eq!(decoder.decide(example), is_whole(example).then(|| decided.clone()), "{window}");
         }
     }
 }
