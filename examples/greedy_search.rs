@@ -20,8 +20,8 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
-    Cost, Evaluator, GreedyOptions, HeatMap, Part, Ranking, ReadingTask, SensitivityOptions, StopAt, check_tolerance,
-    greedy_search, sensitivity, uniform_sweep, write_json,
+    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, Part, Ranking, ReadingTask, SensitivityOptions, StopAt,
+    TrialLength, check_tolerance, greedy_search, sensitivity, uniform_sweep, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
@@ -125,25 +125,15 @@ impl WithBackend for Search<'_> {
         }
 
         let stop_at = target_bits.map_or(StopAt::Tolerance(tolerance), StopAt::AverageBits);
-        let ranking = match ranking {
-            RankingArg::Once => Ranking::Once,
-            RankingArg::AfterEachFlip => Ranking::AfterEachFlip,
+        // Ranked once, a search has a single flip to undo: it is read to its end, to show what is lost.
+        let (ranking, trials) = match ranking {
+            RankingArg::Once => (Ranking::Once, TrialLength::Whole),
+            RankingArg::AfterEachFlip => (Ranking::AfterEachFlip, TrialLength::UntilDecided),
         };
-        let greedy = GreedyOptions { stop_at, ranking, show: run.show(), ..GreedyOptions::new(precision(bits)) };
+        let greedy =
+            GreedyOptions { stop_at, ranking, trials, show: run.show(), ..GreedyOptions::new(precision(bits)) };
         let (result, plan) = greedy_search(&evaluator, &reference, &sites, kept, &greedy)?;
-        match (result.threshold, target_bits) {
-            (Some(threshold), _) => println!("\ngreedy search, stops when EM ≤ {threshold:.1}"),
-            (None, target) => println!("\ngreedy search, stops at {:.2} bits", target.unwrap_or_default()),
-        }
-        for (i, flip) in result.path.iter().enumerate() {
-            let verdict = if flip.accepted { "" } else { "  undone: too much is lost" };
-            let label = format!("{:>2} {}", i + 1, flip.site);
-            match &flip.accuracy {
-                Some(accuracy) => println!("{}{verdict}", plan_table_row(&label, accuracy, flip.average_bits)),
-                None => println!("{label:<28} EM at most {:.1}{verdict}", flip.exact_match.high),
-            }
-        }
-        println!("{:.0} % of the work of whole evaluations was saved", 100.0 * result.work.saved());
+        print_path(&result);
         let total = sites.effects.len();
         println!("\n{} of {total} sites run at {bits} bits.", result.flipped.len());
         if result.reference.exact_match == 0.0 {
@@ -198,5 +188,21 @@ impl WithBackend for Search<'_> {
             out.display()
         );
         Ok(())
+    }
+}
+
+/// Every flip with what it did.
+fn print_path(result: &GreedyResult) {
+    match result.threshold {
+        Some(threshold) => println!("\ngreedy search, stops when EM ≤ {threshold:.1}"),
+        None => println!("\ngreedy search, stops when the plan is small enough"),
+    }
+    for (i, flip) in result.path.iter().enumerate() {
+        let verdict = if flip.accepted { "" } else { "  undone: too much is lost" };
+        let label = format!("{:>2} {}", i + 1, flip.site);
+        match &flip.accuracy {
+            Some(accuracy) => println!("{}{verdict}", plan_table_row(&label, accuracy, flip.average_bits)),
+            None => println!("{label:<28} EM at most {:.1}{verdict}", flip.exact_match.high),
+        }
     }
 }
