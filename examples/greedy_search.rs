@@ -14,14 +14,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
-    Cost, Evaluator, GreedyOptions, HeatMap, Part, ReadingTask, SensitivityOptions, check_tolerance, greedy_search,
-    sensitivity, uniform_sweep, write_json,
+    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, Part, Ranking, ReadingTask, SensitivityOptions, StopAt,
+    TrialLength, check_tolerance, greedy_search, sensitivity, uniform_sweep, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
@@ -48,9 +48,23 @@ struct Arguments {
     /// Share of the starting exact match that may be lost, above 0 and below 1
     #[arg(long, default_value_t = 0.1)]
     tolerance: f64,
+    /// Stop at this mean width instead of a tolerance
+    #[arg(long, value_name = "BITS", conflicts_with = "tolerance")]
+    target_bits: Option<f64>,
+    /// When the harm of the sites is measured
+    #[arg(long, value_enum, default_value = "once")]
+    ranking: RankingArg,
     /// Use no adapter
     #[arg(long)]
     no_adapter: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RankingArg {
+    /// Each site alone, before the first flip
+    Once,
+    /// Every site that is left, after each flip
+    AfterEachFlip,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -69,7 +83,8 @@ impl WithBackend for Search<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Arguments { run, input: input_args, quant, high, bits, tolerance, no_adapter } = self.arguments;
+        let Arguments { run, input: input_args, quant, high, bits, tolerance, target_bits, ranking, no_adapter } =
+            self.arguments;
         let start = Instant::now();
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::Search, &device)?;
         let precision = |bits| if no_adapter { input.precision(bits).without_adapter() } else { input.precision(bits) };
@@ -109,14 +124,16 @@ impl WithBackend for Search<'_> {
             println!("No site alone costs more than the noise of {} questions.", sites.reference.n);
         }
 
-        let greedy = GreedyOptions { low: precision(bits), tolerance, show: run.show() };
+        let stop_at = target_bits.map_or(StopAt::Tolerance(tolerance), StopAt::AverageBits);
+        // Ranked once, a search has a single flip to undo: it is read to its end, to show what is lost.
+        let (ranking, trials) = match ranking {
+            RankingArg::Once => (Ranking::Once, TrialLength::Whole),
+            RankingArg::AfterEachFlip => (Ranking::AfterEachFlip, TrialLength::UntilDecided),
+        };
+        let greedy =
+            GreedyOptions { stop_at, ranking, trials, show: run.show(), ..GreedyOptions::new(precision(bits)) };
         let (result, plan) = greedy_search(&evaluator, &reference, &sites, kept, &greedy)?;
-        println!("\ngreedy search, stops when EM ≤ {:.1}", result.threshold);
-        for (i, flip) in result.path.iter().enumerate() {
-            let verdict = if flip.accepted { "" } else { "  undone: too much is lost" };
-            let label = format!("{:>2} {}", i + 1, flip.site);
-            println!("{}{verdict}", plan_table_row(&label, &flip.accuracy, flip.average_bits));
-        }
+        print_path(&result);
         let total = sites.effects.len();
         println!("\n{} of {total} sites run at {bits} bits.", result.flipped.len());
         if result.reference.exact_match == 0.0 {
@@ -159,7 +176,7 @@ impl WithBackend for Search<'_> {
             out.join("greedy_search.json"),
             &json!({
                 "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer, "seed": run.seed,
-                "n": sites.reference.n, "high": high, "low": bits, "tolerance": tolerance, "search": result,
+                "n": sites.reference.n, "high": high, "low": bits, "stop_at": stop_at, "ranking": greedy.ranking, "search": result,
                 "average_bits": cost.average_bits, "cost": cost, "held_out": held_out, "uniform": uniform, "sensitivity": sites,
                 "seconds": start.elapsed().as_secs_f64(),
             }),
@@ -171,5 +188,21 @@ impl WithBackend for Search<'_> {
             out.display()
         );
         Ok(())
+    }
+}
+
+/// Every flip with what it did.
+fn print_path(result: &GreedyResult) {
+    match result.threshold {
+        Some(threshold) => println!("\ngreedy search, stops when EM ≤ {threshold:.1}"),
+        None => println!("\ngreedy search, stops when the plan is small enough"),
+    }
+    for (i, flip) in result.path.iter().enumerate() {
+        let verdict = if flip.accepted { "" } else { "  undone: too much is lost" };
+        let label = format!("{:>2} {}", i + 1, flip.site);
+        match &flip.accuracy {
+            Some(accuracy) => println!("{}{verdict}", plan_table_row(&label, accuracy, flip.average_bits)),
+            None => println!("{label:<28} EM at most {:.1}{verdict}", flip.exact_match.high),
+        }
     }
 }

@@ -5,7 +5,8 @@ use squad_data::QuestionScore;
 
 use crate::statistics::{Interval, PairedComparison};
 
-/// Exact match and F1 in percent with 95 % intervals, and the loss of the gold spans.
+/// Exact match and F1 in percent with 95 % intervals, the loss of the gold spans and the divergence
+/// from a reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// Questions answered exactly, percent.
@@ -18,6 +19,10 @@ pub struct Accuracy {
     pub f1_interval: Interval,
     /// Mean cross-entropy of the gold spans in nats; `None` when no window holds a gold span.
     pub loss: Option<f64>,
+    /// Mean KL divergence of the answer distributions from those of the reference plan in nats;
+    /// `None` for a plan evaluated without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
     /// Number of questions.
     pub n: usize,
     /// Scores of each question, for paired comparisons; not saved.
@@ -35,6 +40,7 @@ impl Accuracy {
             f1,
             f1_interval: Interval::of_mean(&overlaps).scaled(100.0),
             loss,
+            divergence: None,
             n: scores.len(),
             scores,
         }

@@ -8,8 +8,8 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use gpt2_model::{Gpt2, Gpt2Config, SitePlan};
-use quant_kernels::{Mapping, QuantBackend, QuantSpec};
+use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan, SitePrecision};
+use quant_kernels::{Mapping, QuantBackend};
 use serde::{Deserialize, Serialize};
 
 const F32_BYTES: usize = 4;
@@ -63,11 +63,9 @@ impl Cost {
             let linear = model.site(site);
             let parameters = site.parameters(config);
             let weight_bits = usize::from(precision.weights.bits());
-            sites += (parameters * weight_bits).div_ceil(8);
+            sites += packed_bytes(parameters, weight_bits);
             bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
-            if !precision.weights.is_full() {
-                tables += table_bytes(&linear.settings().weight, site.module.weight_shape(config));
-            }
+            tables += table_bytes(model, site, precision);
             if let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) {
                 adapters += pair.rank() * (linear.d_in() + linear.d_out()) * F32_BYTES;
             }
@@ -86,13 +84,44 @@ impl Cost {
 /// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
 fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
     plan.iter()
-        .map(|(site, precision)| (site.parameters(config) * usize::from(precision.weights.bits()).min(16)).div_ceil(8))
+        .map(|(site, precision)| packed_bytes(site.parameters(config), usize::from(precision.weights.bits()).min(16)))
         .sum()
 }
 
-/// Bytes of a matrix's scales in f32 and, where the mapping has them, zero points of one byte.
-fn table_bytes(spec: &QuantSpec, shape: [usize; 2]) -> usize {
-    let scales = spec.granularity.param_shape(shape).map_or(1, |shape| shape.iter().product());
+/// Bytes of a site as it is stored: its packed weights, scales and zero points.
+///
+/// Adapters are left out, so that the bytes of a plan are the sum over its sites and depend on their
+/// widths alone.
+///
+/// # Panics
+///
+/// When the model has no such block.
+pub fn site_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
+    let bits = usize::from(precision.weights.bits());
+    packed_bytes(site.parameters(model.config()), bits) + table_bytes(model, site, precision)
+}
+
+/// Sum of [`site_bytes`] over a plan: [`Cost::stored`] without the adapters and the rest of the model.
+///
+/// # Panics
+///
+/// When the plan is of a model with more blocks.
+pub fn plan_bytes<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan) -> usize {
+    plan.iter().map(|(site, precision)| site_bytes(model, site, precision)).sum()
+}
+
+fn packed_bytes(parameters: usize, bits: usize) -> usize {
+    (parameters * bits).div_ceil(8)
+}
+
+/// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte.
+fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
+    if precision.weights.is_full() {
+        return 0;
+    }
+    let spec = model.site(site).settings().weight;
+    let shape = spec.granularity.param_shape(site.module.weight_shape(model.config()));
+    let scales = shape.map_or(1, |shape| shape.iter().product());
     let zero_point = match spec.mapping {
         Mapping::Symmetric => 0,
         Mapping::Asymmetric => 1,

@@ -2,29 +2,101 @@
 //!
 //! ```text
 //! start:   every site at the high precision
-//! repeat:  flip the site that did least harm alone to the low precision
+//! repeat:  flip the site that does least harm to the low precision
 //! until:   EM ≤ (1 − tolerance) · EM(all high);  that last flip is undone
+//!    or:   the plan is as small as asked for
 //! ```
+//!
+//! The harm of a site is that of changing it alone, measured once, or measured again from each plan
+//! that was accepted. Blocks that a flip leaves as they are, are not computed again. A trial is given
+//! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
 use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::accuracy::Accuracy;
+use crate::cost::plan_bytes;
 use crate::evaluate::{Evaluator, KeptStates};
+use crate::floor::{Bounds, Floor, Trial};
+use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
 use crate::sensitivity::{Effect, Sensitivity};
+use crate::work::Work;
 use crate::{Error, Result};
 
+/// When the harm of the sites is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ranking {
+    /// Once, each site alone at the low precision.
+    #[default]
+    Once,
+    /// After each accepted flip, every site that is left, from the plan reached.
+    AfterEachFlip,
+}
+
+/// Where the search ends, if sites are left to flip.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopAt {
+    /// Before this share of the reference's exact match is lost, in (0, 1).
+    Tolerance(f64),
+    /// When the mean width of the weights, weighted by parameters, is no more than this in bits.
+    AverageBits(f64),
+    /// When the sites need no more than these bytes, as [`plan_bytes`] counts them.
+    SiteBytes(usize),
+}
+
+/// How far a trial is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialLength {
+    /// Until the questions read decide it.
+    #[default]
+    UntilDecided,
+    /// Over every question, so that a rejected flip has its accuracy as well.
+    Whole,
+}
+
 /// Options of the search.
+///
+/// | field | range | [`GreedyOptions::new`] |
+/// |---|---|---|
+/// | `low` | a precision the model has | given |
+/// | `stop_at` | a tolerance in (0, 1), or a size that all sites at `low` reach | a tolerance of 0.1 |
+/// | `ranking` | | once |
+/// | `order` | | exact match |
+/// | `trials` | | until decided |
+/// | `show` | | yes |
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GreedyOptions {
     /// Precision that sites are flipped to.
     pub low: SitePrecision,
-    /// Share of the exact match that may be lost, in (0, 1).
-    pub tolerance: f64,
+    /// Where the search ends.
+    pub stop_at: StopAt,
+    /// When the harm of the sites is measured.
+    pub ranking: Ranking,
+    /// The figure that harm is measured by.
+    pub order: HarmOrder,
+    /// How far a trial is evaluated.
+    pub trials: TrialLength,
     /// Whether progress is shown.
     pub show: ShowProgress,
+}
+
+impl GreedyOptions {
+    /// The study's search: ranked once by exact match, until a tenth of it is lost.
+    pub fn new(low: SitePrecision) -> Self {
+        Self {
+            low,
+            stop_at: StopAt::Tolerance(0.1),
+            ranking: Ranking::default(),
+            order: HarmOrder::default(),
+            trials: TrialLength::default(),
+            show: ShowProgress::default(),
+        }
+    }
 }
 
 /// One flip.
@@ -32,10 +104,15 @@ pub struct GreedyOptions {
 pub struct Flip {
     /// The site.
     pub site: String,
-    /// Accuracy with this and all earlier accepted flips.
-    pub accuracy: Accuracy,
+    /// Accuracy with this and all earlier accepted flips; `None` for a rejected flip that was decided
+    /// before every question was read.
+    pub accuracy: Option<Accuracy>,
+    /// What is certain of its exact match.
+    pub exact_match: Bounds,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
+    /// Bytes of the sites, as [`plan_bytes`] counts them.
+    pub bytes: usize,
     /// Whether the flip was kept.
     pub accepted: bool,
 }
@@ -45,14 +122,16 @@ pub struct Flip {
 pub struct GreedyResult {
     /// Accuracy with every site at the high precision.
     pub reference: Accuracy,
-    /// Exact match in percent that a plan must stay above.
-    pub threshold: f64,
-    /// Every flip tried, in order.
+    /// Exact match in percent that a plan must stay above; `None` for a search by size.
+    pub threshold: Option<f64>,
+    /// Every flip tried, in order; of a ranking after each flip the best of each round.
     pub path: Vec<Flip>,
     /// Names of the flipped sites, in order.
     pub flipped: Vec<String>,
     /// Accuracy of the final plan.
     pub accuracy: Accuracy,
+    /// Work of the search, that of the sensitivity not counted.
+    pub work: Work,
 }
 
 /// Searches from a reference plan in the order of the sensitivity of its sites.
@@ -61,8 +140,8 @@ pub struct GreedyResult {
 ///
 /// # Errors
 ///
-/// When the tolerance is outside (0, 1), the sensitivity is not one of single sites, an adapter is
-/// missing, or the work is stopped.
+/// When the tolerance is outside (0, 1), all sites at the low precision are larger than asked for,
+/// the sensitivity is not one of single sites, an adapter is missing, or the work is stopped.
 pub fn greedy_search<B: QuantBackend>(
     evaluator: &Evaluator<'_, B>,
     reference: &SitePlan,
@@ -70,30 +149,132 @@ pub fn greedy_search<B: QuantBackend>(
     kept: KeptStates<B>,
     options: &GreedyOptions,
 ) -> Result<(GreedyResult, SitePlan)> {
-    check_tolerance(options.tolerance)?;
-    let sites: Option<Vec<Site>> = sensitivity.by_harm().into_iter().map(Effect::site).collect();
+    let sites: Option<Vec<Site>> = sensitivity.by_harm(options.order).into_iter().map(Effect::site).collect();
     let sites = sites.ok_or_else(|| Error::option("sensitivity", "of blocks", "the sensitivity of single sites"))?;
-    let config = evaluator.model().config();
     let full = &sensitivity.reference;
-    let threshold = (1.0 - options.tolerance) * full.exact_match;
-    let (mut plan, mut accuracy, mut kept) = (reference.clone(), full.clone(), kept);
-    let (mut path, mut flipped) = (Vec::new(), Vec::new());
+    let threshold = threshold(options.stop_at, full)?;
+    let floor = threshold.map(Floor::Above);
+    let search = Search { evaluator, options };
+    search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
+
+    let before = evaluator.work();
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
-    for site in sites {
+    let (mut plan, mut accuracy, mut kept, mut left) = (reference.clone(), full.clone(), kept, sites);
+    let (mut path, mut flipped) = (Vec::new(), Vec::new());
+    while !left.is_empty() && !search.is_small_enough(&plan) {
+        // The first round from the reference is what the sensitivity measured.
+        let is_measured = path.is_empty() && sensitivity.changed_to == options.low;
+        let (site, ranked) = match options.ranking {
+            Ranking::AfterEachFlip if !is_measured => {
+                let (best, accuracy) = search.least_harmful(&kept, &plan, &left)?;
+                (left.remove(best), Some(accuracy))
+            }
+            Ranking::Once | Ranking::AfterEachFlip => (left.remove(0), None),
+        };
         let trial = plan.clone().with(site, options.low);
-        let (tried, states) = evaluator.evaluate_keeping(Some(&kept), &trial)?;
-        let accepted = tried.exact_match > threshold;
-        let average_bits = trial.average_weight_bits(config);
-        progress.step(format!("{site} EM {:.1} at {average_bits:.1} bits", tried.exact_match));
-        path.push(Flip { site: site.to_string(), accuracy: tried.clone(), average_bits, accepted });
-        if !accepted {
-            break;
+        let (tried, exact_match, states) = match ranked {
+            Some(ranked) if floor.is_some_and(|floor| !floor.admits(ranked.exact_match)) => {
+                let exact_match = Bounds::exactly(ranked.exact_match);
+                (Some(ranked), exact_match, None)
+            }
+            // One that was ranked is known to stay above the floor.
+            ranked => {
+                match evaluator.try_keeping(&kept, &trial, floor.filter(|_| ranked.is_none() && search.gives_up()))? {
+                    Trial::Short(bounds) => (None, bounds, None),
+                    Trial::Whole((tried, states)) => {
+                        let exact_match = Bounds::exactly(tried.exact_match);
+                        (Some(tried), exact_match, Some(states))
+                    }
+                }
+            }
+        };
+        let accepted = floor.is_none_or(|floor| floor.admits(exact_match.low));
+        let average_bits = trial.average_weight_bits(evaluator.model().config());
+        progress.step(format!("{site} EM {:.1} at {average_bits:.1} bits", exact_match.high));
+        let bytes = plan_bytes(&evaluator.model().transformer, &trial);
+        path.push(Flip { site: site.to_string(), accuracy: tried.clone(), exact_match, average_bits, bytes, accepted });
+        match (tried, states) {
+            (Some(tried), Some(states)) if accepted => (plan, accuracy, kept) = (trial, tried, states),
+            _ => break,
         }
         flipped.push(site.to_string());
-        (plan, accuracy, kept) = (trial, tried, states);
     }
     progress.finish();
-    Ok((GreedyResult { reference: full.clone(), threshold, path, flipped, accuracy }, plan))
+    let work = evaluator.work() - before;
+    Ok((GreedyResult { reference: full.clone(), threshold, path, flipped, accuracy, work }, plan))
+}
+
+struct Search<'s, 'a, B: QuantBackend> {
+    evaluator: &'s Evaluator<'a, B>,
+    options: &'s GreedyOptions,
+}
+
+impl<B: QuantBackend> Search<'_, '_, B> {
+    /// Position and accuracy of the site whose flip does least harm to a plan.
+    fn least_harmful(&self, kept: &KeptStates<B>, plan: &SitePlan, left: &[Site]) -> Result<(usize, Accuracy)> {
+        let mut best: Option<(usize, Accuracy)> = None;
+        for (i, &site) in left.iter().enumerate() {
+            // A site below the best exact match cannot win; one that equals it may, by its F1.
+            let floor = best.as_ref().map(|(_, best)| Floor::AtLeast(best.exact_match));
+            let decides = self.gives_up() && self.options.order == HarmOrder::ExactMatch;
+            let trial = plan.clone().with(site, self.options.low);
+            let Trial::Whole(accuracy) = self.evaluator.try_from(kept, &trial, floor.filter(|_| decides))? else {
+                continue;
+            };
+            let is_better = best
+                .as_ref()
+                .is_none_or(|(j, best)| self.options.order.compare(&accuracy, best).then(site.cmp(&left[*j])).is_lt());
+            if is_better {
+                best = Some((i, accuracy));
+            }
+        }
+        Ok(best.expect("a round has a site, and the first is read to its end"))
+    }
+
+    fn gives_up(&self) -> bool {
+        self.options.trials == TrialLength::UntilDecided
+    }
+
+    /// Whether a search by size is at its end.
+    fn is_small_enough(&self, plan: &SitePlan) -> bool {
+        let model = self.evaluator.model();
+        match self.options.stop_at {
+            StopAt::Tolerance(_) => false,
+            StopAt::AverageBits(most) => plan.average_weight_bits(model.config()) <= most,
+            StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
+        }
+    }
+
+    /// Refuses a size that the smallest plan does not reach.
+    fn check_size(&self, smallest: &SitePlan) -> Result<()> {
+        if self.is_small_enough(smallest) {
+            return Ok(());
+        }
+        let model = self.evaluator.model();
+        let least = |value: String| format!("at least {value}, which every site at the low precision needs");
+        match self.options.stop_at {
+            StopAt::Tolerance(_) => Ok(()),
+            StopAt::AverageBits(most) => {
+                let bits = smallest.average_weight_bits(model.config());
+                Err(Error::option("average_bits", most, least(bits.to_string())))
+            }
+            StopAt::SiteBytes(most) => {
+                let bytes = plan_bytes(&model.transformer, smallest);
+                Err(Error::option("site_bytes", most, least(bytes.to_string())))
+            }
+        }
+    }
+}
+
+/// Exact match that plans must stay above.
+fn threshold(stop_at: StopAt, reference: &Accuracy) -> Result<Option<f64>> {
+    match stop_at {
+        StopAt::Tolerance(tolerance) => {
+            check_tolerance(tolerance)?;
+            Ok(Some((1.0 - tolerance) * reference.exact_match))
+        }
+        StopAt::AverageBits(_) | StopAt::SiteBytes(_) => Ok(None),
+    }
 }
 
 /// # Errors

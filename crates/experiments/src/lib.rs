@@ -7,9 +7,14 @@
 //! | `answer` | [`answer()`]: one question about one text |
 //! | `train` | [`train()`](train::train): AdamW, regimes, checkpoints, exact resume |
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
-//! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
+//! | `answer_distribution` | loss against the gold span, divergence from another plan |
+//! | `harm_order` | [`HarmOrder`]: which of two plans does less harm |
+//! | `floor` | [`Bounds`]: when part of the questions decides a trial |
+//! | `uniform`, `sensitivity`, `greedy` | the study's D1; D2 and D3; D4 |
+//! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
+//! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
 //! | `statistics` | intervals and paired comparisons |
@@ -21,14 +26,18 @@
 //! is enough.
 
 mod accuracy;
+mod allocation;
 mod answer;
+mod answer_distribution;
 mod artefact;
 mod bank;
 mod cost;
 mod error;
 mod evaluate;
 pub mod figures;
+mod floor;
 mod greedy;
+mod harm_order;
 mod heat_map;
 mod logits_file;
 mod precision_range;
@@ -40,16 +49,23 @@ pub mod statistics;
 mod stop;
 pub mod train;
 mod uniform;
+mod work;
 mod workers;
 
 pub use accuracy::Accuracy;
+pub use allocation::{
+    Allocation, Damage, DamageMeasure, DamageOptions, DamageTable, EqualBytes, PrecisionChange, RefineOptions,
+    Refinement, SiteDamage, Swap, Verified, measure_damage,
+};
 pub use answer::answer;
 pub use artefact::{read_json, write_json};
 pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
-pub use cost::{Bytes, Cost, macs_per_token};
+pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
-pub use greedy::{Flip, GreedyOptions, GreedyResult, check_tolerance, greedy_search};
+pub use floor::Bounds;
+pub use greedy::{Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search};
+pub use harm_order::HarmOrder;
 pub use heat_map::{Colour, HeatMap};
 pub use logits_file::write_logits;
 pub use precision_range::{PrecisionRange, WidthProgress, precision_range_test};
@@ -67,5 +83,6 @@ pub use train::{
     RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig, TrainOutcome,
     TrainRun, TrainTask, text_loss, train,
 };
-pub use uniform::{UniformRow, uniform_sweep};
+pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
+pub use work::Work;
 pub use workers::Workers;

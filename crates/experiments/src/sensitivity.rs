@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::accuracy::Accuracy;
 use crate::evaluate::{Evaluator, KeptStates};
+use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
 use crate::statistics::PairedComparison;
+use crate::work::Work;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,19 +62,17 @@ pub struct Sensitivity {
     pub reference: Accuracy,
     /// One effect per part, in the order of the forward pass.
     pub effects: Vec<Effect>,
+    /// Work of the reference and of all effects.
+    #[serde(default)]
+    pub work: Work,
 }
 
 impl Sensitivity {
-    /// Effects from the least to the most harmful: by exact match, then F1, then loss, then position.
-    pub fn by_harm(&self) -> Vec<&Effect> {
-        let mut order: Vec<&Effect> = self.effects.iter().collect();
-        let loss = |effect: &Effect| effect.accuracy.loss.unwrap_or(0.0);
-        order.sort_by(|a, b| {
-            let exact = b.accuracy.exact_match.total_cmp(&a.accuracy.exact_match);
-            let f1 = b.accuracy.f1.total_cmp(&a.accuracy.f1);
-            exact.then(f1).then(loss(a).total_cmp(&loss(b)))
-        });
-        order
+    /// Effects from the least to the most harmful; equals stay in the order of the forward pass.
+    pub fn by_harm(&self, order: HarmOrder) -> Vec<&Effect> {
+        let mut effects: Vec<&Effect> = self.effects.iter().collect();
+        effects.sort_by(|a, b| order.compare(&a.accuracy, &b.accuracy));
+        effects
     }
 }
 
@@ -106,6 +106,7 @@ pub fn sensitivity<B: QuantBackend>(
         Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
         Part::Site => Site::all(config).map(|site| (site.block, Some(site.module))).collect(),
     };
+    let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
     let mut progress = Progress::start("sensitivity", 0, parts.len(), options.show);
     let mut effects = Vec::with_capacity(parts.len());
@@ -123,6 +124,7 @@ pub fn sensitivity<B: QuantBackend>(
         effects.push(Effect { name, block, module, accuracy: changed, comparison });
     }
     progress.finish();
-    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects };
+    let work = evaluator.work() - before;
+    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects, work };
     Ok((result, kept))
 }

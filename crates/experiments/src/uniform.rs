@@ -1,15 +1,27 @@
-//! The same precision at every site, one width after another.
+//! The same precision at every site, one after another (D1 of the study).
+//!
+//! ```text
+//! accuracy(b)   = EM(b) / EM(widest)
+//! efficiency(b) = 1 − bytes of the sites at b bits / bytes of the sites in f32
+//! crossing      = the most bits b at which accuracy(b) ≤ efficiency(b), linear between the widths
+//! suggested     = the narrowest width measured that is no narrower than the crossing
+//! ```
+//!
+//! Both curves are shares of 1, over the widths of the weights. The bytes are those of the quantised
+//! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
+//! outside of them.
 
-use gpt2_model::SitePrecision;
+use gpt2_model::{BitWidth, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::accuracy::Accuracy;
+use crate::cost::Cost;
 use crate::evaluate::Evaluator;
 use crate::statistics::PairedComparison;
 
-/// Accuracy with every site at one precision.
+/// Accuracy and cost with every site at one precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UniformRow {
     /// The precision.
@@ -18,6 +30,8 @@ pub struct UniformRow {
     pub accuracy: Accuracy,
     /// Against the first precision of the sweep, question by question.
     pub comparison: PairedComparison,
+    /// Memory and work.
+    pub cost: Cost,
 }
 
 impl UniformRow {
@@ -25,6 +39,16 @@ impl UniformRow {
     pub fn is_costly(&self) -> bool {
         self.comparison.difference < 0.0 && !self.comparison.is_noise()
     }
+}
+
+/// The precisions of the study, without adapters: weights at 32, 16, 8, 6, 5, 4, 3 and 2 bits, then
+/// W8A8, W4A8 and W4A4.
+pub fn sweep_precisions() -> Vec<SitePrecision> {
+    use BitWidth as Bits;
+    let weights = [Bits::FULL, Bits::B16, Bits::B8, Bits::B6, Bits::B5, Bits::B4, Bits::B3, Bits::B2];
+    let pairs = [(Bits::B8, Bits::B8), (Bits::B4, Bits::B8), (Bits::B4, Bits::B4)];
+    let both = weights.map(|weights| (weights, Bits::FULL)).into_iter().chain(pairs);
+    both.map(|(weights, activations)| SitePrecision { weights, activations, adapter: None }).collect()
 }
 
 /// Evaluates uniform plans; the first precision is what the others are compared with.
@@ -37,11 +61,169 @@ pub fn uniform_sweep<B: QuantBackend>(
     precisions: &[SitePrecision],
     seed: u64,
 ) -> Result<Vec<UniformRow>> {
+    let body = &evaluator.model().transformer;
     let mut rows: Vec<UniformRow> = Vec::with_capacity(precisions.len());
     for &precision in precisions {
-        let accuracy = evaluator.evaluate(&evaluator.model().transformer.uniform_plan(precision))?;
+        let plan = body.uniform_plan(precision);
+        let accuracy = evaluator.evaluate(&plan)?;
         let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, seed);
-        rows.push(UniformRow { precision, accuracy, comparison });
+        rows.push(UniformRow { precision, accuracy, comparison, cost: Cost::of(body, &plan) });
     }
     Ok(rows)
+}
+
+/// One width on the normalised curves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Width of the weights.
+    pub bits: BitWidth,
+    /// Exact match over that at the widest.
+    pub accuracy: f64,
+    /// Share of the sites' bytes in f32 that is saved.
+    pub efficiency: f64,
+}
+
+/// Where the normalised curves cross.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Crossing {
+    /// Width in bits, between those measured.
+    pub bits: f64,
+    /// Height of both curves there.
+    pub share: f64,
+    /// The narrowest width measured that is no narrower.
+    pub suggested: BitWidth,
+}
+
+/// The normalised curves of a sweep, widest first.
+///
+/// Rows with other activations than the widest row are left out, and of rows of one width all but
+/// the first. Empty where the widest row answers nothing exactly.
+pub fn normalised_curves(rows: &[UniformRow]) -> Vec<CurvePoint> {
+    let mut rows: Vec<&UniformRow> = rows.iter().collect();
+    // Stable: rows of one width stay in their order.
+    rows.sort_by_key(|row| std::cmp::Reverse(row.precision.weights));
+    let Some(&widest) = rows.first().filter(|widest| widest.accuracy.exact_match > 0.0) else { return Vec::new() };
+    rows.retain(|row| row.precision.activations == widest.precision.activations);
+    rows.dedup_by_key(|row| row.precision.weights);
+    let point = |row: &UniformRow| CurvePoint {
+        bits: row.precision.weights,
+        accuracy: row.accuracy.exact_match / widest.accuracy.exact_match,
+        efficiency: row.cost.sites.saved,
+    };
+    rows.into_iter().map(point).collect()
+}
+
+/// The crossing of [`normalised_curves`], given widest first; the widest crossing where there are
+/// several.
+///
+/// `None` where accuracy stays above efficiency at every width, or is below it from the start.
+///
+/// ```
+/// use experiments::{CurvePoint, crossing};
+/// use gpt2_model::BitWidth;
+///
+/// let point = |bits, accuracy, efficiency| CurvePoint { bits, accuracy, efficiency };
+/// let curves = [point(BitWidth::FULL, 1.0, 0.0), point(BitWidth::B4, 0.95, 0.875), point(BitWidth::B2, 0.5, 0.9375)];
+/// let crossing = crossing(&curves).expect("accuracy falls below efficiency between 4 and 2 bits");
+/// // The distance falls from 0.075 to −0.4375.
+/// assert!((crossing.bits - (4.0 - 2.0 * 0.075 / 0.5125)).abs() < 1e-12);
+/// assert_eq!(crossing.suggested, BitWidth::B4);
+/// ```
+pub fn crossing(curves: &[CurvePoint]) -> Option<Crossing> {
+    let distance = |point: &CurvePoint| point.accuracy - point.efficiency;
+    let pair = curves.windows(2).find(|pair| distance(&pair[0]) > 0.0 && distance(&pair[1]) <= 0.0)?;
+    let [wide, narrow] = [pair[0], pair[1]];
+    let t = distance(&wide) / (distance(&wide) - distance(&narrow));
+    let between = |from: f64, to: f64| from + t * (to - from);
+    Some(Crossing {
+        bits: between(f64::from(wide.bits.bits()), f64::from(narrow.bits.bits())),
+        share: between(wide.accuracy, narrow.accuracy),
+        suggested: if t >= 1.0 { narrow.bits } else { wide.bits },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cost::Bytes;
+    use squad_data::QuestionScore;
+
+    fn point(bits: BitWidth, accuracy: f64) -> CurvePoint {
+        CurvePoint { bits, accuracy, efficiency: 1.0 - f64::from(bits.bits()) / 32.0 }
+    }
+
+    /// A row that answers so many of 100 questions exactly.
+    fn row(weights: BitWidth, activations: BitWidth, right: usize) -> UniformRow {
+        let score = |i: usize| {
+            let exact = f64::from(u8::from(i < right));
+            QuestionScore { id: i.to_string(), exact, f1: exact, has_answer: true }
+        };
+        let right = right as f64;
+        let accuracy = Accuracy::new(right, right, (0..100).map(score).collect(), None);
+        let bytes = Bytes { bytes: 0, baseline: 1, saved: 1.0 - f64::from(weights.bits()) / 32.0 };
+        UniformRow {
+            precision: SitePrecision { weights, activations, adapter: None },
+            comparison: accuracy.compare(&accuracy, 1),
+            accuracy,
+            cost: Cost {
+                sites: bytes,
+                whole_vs_fp32: bytes,
+                whole_vs_fp16: bytes,
+                stored: bytes,
+                average_bits: f64::from(weights.bits()),
+                bit_ops_per_token: 0.0,
+            },
+        }
+    }
+
+    #[test]
+    fn the_sweep_is_that_of_the_study() {
+        let pairs: Vec<(u8, u8)> =
+            sweep_precisions().iter().map(|p| (p.weights.bits(), p.activations.bits())).collect();
+        let weights = [32, 16, 8, 6, 5, 4, 3, 2].map(|bits| (bits, 32));
+        assert_eq!(pairs, [&weights[..], &[(8, 8), (4, 8), (4, 4)]].concat());
+    }
+
+    #[test]
+    fn curves_that_cross_at_a_measured_width_suggest_it() {
+        // 8 bits save 3/4, and 3/4 of the exact match is left.
+        let curves = [point(BitWidth::FULL, 1.0), point(BitWidth::B8, 0.75), point(BitWidth::B4, 0.5)];
+        let found = crossing(&curves).unwrap();
+        assert!((found.bits - 8.0).abs() < 1e-12 && (found.share - 0.75).abs() < 1e-12, "{found:?}");
+        assert_eq!(found.suggested, BitWidth::B8);
+    }
+
+    #[test]
+    fn the_widest_of_several_crossings_counts() {
+        let curves =
+            [point(BitWidth::FULL, 1.0), point(BitWidth::B8, 0.5), point(BitWidth::B4, 1.0), point(BitWidth::B2, 0.0)];
+        let found = crossing(&curves).unwrap();
+        // The distance falls from 1 at 32 bits to −1/4 at 8.
+        assert!((found.bits - (32.0 - 24.0 * 0.8)).abs() < 1e-12, "{found:?}");
+        assert_eq!(found.suggested, BitWidth::FULL);
+    }
+
+    #[test]
+    fn curves_that_do_not_cross_have_no_crossing() {
+        assert_eq!(crossing(&[]), None);
+        assert_eq!(crossing(&[point(BitWidth::FULL, 1.0)]), None);
+        assert_eq!(crossing(&[point(BitWidth::FULL, 1.0), point(BitWidth::B2, 0.99)]), None);
+    }
+
+    #[test]
+    fn curves_are_of_the_widest_row_with_its_activations_and_one_row_a_width() {
+        let rows = [
+            row(BitWidth::B4, BitWidth::FULL, 60),
+            row(BitWidth::FULL, BitWidth::FULL, 80),
+            row(BitWidth::B4, BitWidth::B4, 20),
+            row(BitWidth::B4, BitWidth::FULL, 60),
+            row(BitWidth::B2, BitWidth::FULL, 60),
+        ];
+        let expected = [point(BitWidth::FULL, 1.0), point(BitWidth::B4, 0.75), point(BitWidth::B2, 0.75)];
+        assert_eq!(normalised_curves(&rows), expected);
+        assert_eq!(crossing(&normalised_curves(&rows)).unwrap().suggested, BitWidth::FULL);
+        assert_eq!(normalised_curves(&rows[..1]), [CurvePoint { accuracy: 1.0, ..expected[1] }]);
+        assert_eq!(normalised_curves(&[row(BitWidth::FULL, BitWidth::FULL, 0)]), []);
+        assert_eq!(normalised_curves(&[]), []);
+    }
 }

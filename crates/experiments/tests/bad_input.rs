@@ -1,8 +1,8 @@
 //! Bad input is refused with the field and file, before any long work.
 
 use experiments::{
-    Error, EvaluateOptions, Evaluator, GreedyOptions, Part, ReadingTask, SensitivityOptions, ShowProgress, TrainConfig,
-    TrainRun, answer, greedy_search, sensitivity, train_base,
+    Error, EvaluateOptions, Evaluator, GreedyOptions, Part, ReadingTask, SensitivityOptions, ShowProgress, StopAt,
+    TrainConfig, TrainRun, answer, greedy_search, plan_bytes, sensitivity, train_base,
 };
 use gpt2_model::{BitWidth, Gpt2Config, SitePrecision};
 use squad_data::{Dataset, Split};
@@ -86,13 +86,23 @@ fn search_options_out_of_range_are_refused() {
     let low = SitePrecision::uniform(BitWidth::B2).without_adapter();
     let how = |part| SensitivityOptions { part, change_to: low, seed: 1, show: ShowProgress::No };
     let (sites, kept) = sensitivity(&evaluator, &full, &how(Part::Site)).unwrap();
+    let greedy = |stop_at| GreedyOptions { stop_at, show: ShowProgress::No, ..GreedyOptions::new(low) };
     for tolerance in [0.0, 1.0, -0.5, f64::NAN] {
-        let options = GreedyOptions { low, tolerance, show: ShowProgress::No };
+        let options = greedy(StopAt::Tolerance(tolerance));
         let message = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap_err().to_string();
         assert!(message.contains("tolerance"), "{message}");
     }
+    let bytes = plan_bytes(&model.transformer, &model.transformer.uniform_plan(low));
+    for (stop_at, field, least) in [
+        (StopAt::AverageBits(1.9), "average_bits", "2".to_string()),
+        (StopAt::AverageBits(f64::NAN), "average_bits", "2".to_string()),
+        (StopAt::SiteBytes(bytes - 1), "site_bytes", bytes.to_string()),
+    ] {
+        let message = greedy_search(&evaluator, &full, &sites, kept.clone(), &greedy(stop_at)).unwrap_err().to_string();
+        assert!(message.contains(field) && message.contains(&format!("at least {least},")), "{message}");
+    }
     let (blocks, _) = sensitivity(&evaluator, &full, &how(Part::Block)).unwrap();
-    let options = GreedyOptions { low, tolerance: 0.1, show: ShowProgress::No };
+    let options = greedy(StopAt::Tolerance(0.1));
     let message = greedy_search(&evaluator, &full, &blocks, kept, &options).unwrap_err().to_string();
     assert!(message.contains("single sites"), "{message}");
 }

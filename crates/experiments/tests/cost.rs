@@ -1,7 +1,7 @@
 //! Costs against counts made by hand.
 
 use burn::backend::{Flex, flex::FlexDevice};
-use experiments::{Cost, macs_per_token};
+use experiments::{Cost, macs_per_token, plan_bytes, site_bytes};
 use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision, SubModule};
 use switchable_lora::LoraConfig;
 
@@ -40,6 +40,11 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     let adapters = 2 * 2 * (32 + 16 + 40 + 40) * 4;
     assert_eq!(cost.stored.bytes, sites / 2 + 8 * 4 + (all - sites) * 4 + adapters);
     assert!((cost.average_bits - 4.0).abs() < 1e-12);
+    let plan = model.uniform_plan(SitePrecision::uniform(BitWidth::B4));
+    assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4 - adapters);
+    let site = Site { block: 1, module: SubModule::AttnCProj };
+    assert_eq!(site_bytes(&model, site, plan.get(site)), 64 / 2 + 4);
+    assert_eq!(site_bytes(&model, site, SitePrecision::FULL), 64 * 4);
 }
 
 #[test]

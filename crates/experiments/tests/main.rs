@@ -1,5 +1,6 @@
 //! Tests of training, evaluation and search on a tiny model and generated questions.
 
+mod allocation;
 mod bad_input;
 mod cost;
 mod search;

@@ -1,8 +1,8 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
 use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, Part, SensitivityOptions, ShowProgress, Workers,
-    greedy_search, sensitivity,
+    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
+    StopAt, TrialLength, Workers, greedy_search, plan_bytes, sensitivity,
 };
 use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
 use switchable_lora::BasePolicy;
@@ -68,42 +68,137 @@ fn several_workers_give_the_same_accuracy() {
     assert_eq!(run(2), run(4));
 }
 
+/// The search written out: every evaluation from the first block, over every question.
+fn plain_search(
+    evaluator: &Evaluator<'_, Plain>,
+    reference: &SitePlan,
+    ranking: Ranking,
+    may_go_on: impl Fn(&SitePlan, &Accuracy) -> bool,
+    is_accepted: impl Fn(&Accuracy) -> bool,
+) -> (Vec<String>, SitePlan, usize) {
+    let flip = |plan: &SitePlan, site| evaluator.evaluate(&plan.clone().with(site, low())).expect("evaluates");
+    let rank = |plan: &SitePlan, sites: Vec<Site>| -> Vec<Site> {
+        let mut alone: Vec<(Site, Accuracy)> = sites.into_iter().map(|site| (site, flip(plan, site))).collect();
+        alone.sort_by(|(a_site, a), (b_site, b)| {
+            let key = |x: &Accuracy| (-x.exact_match, -x.f1, x.loss.expect("gold spans"));
+            key(a).partial_cmp(&key(b)).expect("numbers").then(a_site.cmp(b_site))
+        });
+        alone.into_iter().map(|(site, _)| site).collect()
+    };
+    let mut plan = reference.clone();
+    let mut left = rank(&plan, Site::all(evaluator.model().config()).collect());
+    let (mut flipped, mut tried) = (Vec::new(), 0);
+    let mut accuracy = evaluator.evaluate(&plan).expect("evaluates");
+    while !left.is_empty() && may_go_on(&plan, &accuracy) {
+        if ranking == Ranking::AfterEachFlip {
+            left = rank(&plan, left);
+        }
+        let site = left.remove(0);
+        tried += 1;
+        accuracy = flip(&plan, site);
+        if !is_accepted(&accuracy) {
+            break;
+        }
+        plan = plan.with(site, low());
+        flipped.push(site.to_string());
+    }
+    (flipped, plan, tried)
+}
+
 #[test]
 fn greedy_search_decides_as_the_plain_loop_does() {
     let (task, model) = trained();
     let device = burn::backend::flex::FlexDevice;
-    let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    // Batches of three windows, two at once: a trial can be decided after each pair.
+    let options = EvaluateOptions { batch_size: 3, workers: Workers::new(2), ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
+    let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
+    assert!(sites.reference.exact_match > 0.0, "the model must know something for the search to mean anything");
+    let mut seen_rejected = false;
+    for tolerance in [0.1, 0.3, 0.6] {
+        for ranking in [Ranking::Once, Ranking::AfterEachFlip] {
+            let threshold = (1.0 - tolerance) * sites.reference.exact_match;
+            let (flipped, expected, tried) =
+                plain_search(&evaluator, &full, ranking, |_, _| true, |accuracy| accuracy.exact_match > threshold);
+            let mut computed = Vec::new();
+            for trials in [TrialLength::Whole, TrialLength::UntilDecided] {
+                let options = GreedyOptions {
+                    stop_at: StopAt::Tolerance(tolerance),
+                    ranking,
+                    trials,
+                    show: ShowProgress::No,
+                    ..GreedyOptions::new(low())
+                };
+                let (result, plan) = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap();
+                assert_eq!(result.flipped, flipped, "{options:?}");
+                assert_eq!(plan, expected, "{options:?}");
+                assert_eq!(result.path.len(), tried, "{options:?}");
+                assert_eq!(figures(&result.accuracy), figures(&evaluator.evaluate(&plan).unwrap()), "{options:?}");
+                assert!(result.accuracy.exact_match > threshold);
+                for flip in &result.path {
+                    assert_eq!(flip.accepted, flip.exact_match.low > threshold, "{flip:?}");
+                    assert!(flip.accepted || flip.exact_match.high <= threshold, "{flip:?}");
+                    assert!(flip.accuracy.is_some() || (trials == TrialLength::UntilDecided && !flip.accepted));
+                }
+                seen_rejected |= result.path.iter().any(|flip| flip.accuracy.is_none());
+                computed.push(result.work.blocks_computed);
+                assert!(result.work.blocks_computed < result.work.blocks_plain);
+            }
+            assert!(computed[1] <= computed[0]);
+            if ranking == Ranking::AfterEachFlip {
+                assert!(computed[1] < computed[0], "no trial was decided early at tolerance {tolerance}: {computed:?}");
+            }
+        }
+    }
+    assert!(seen_rejected, "no rejected flip was decided early");
+}
+
+#[test]
+fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
+    let (_, config, task) = task(3);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter());
     let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
     let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
-    let options = GreedyOptions { low: low(), tolerance: 0.3, show: ShowProgress::No };
-    let (result, plan) = greedy_search(&evaluator, &full, &sites, kept, &options).unwrap();
-    assert!(result.reference.exact_match > 0.0, "the model must know something for the search to mean anything");
-
-    let reference = evaluator.evaluate(&full).unwrap();
-    let mut alone: Vec<(Site, Accuracy)> = Site::all(model.config())
-        .map(|site| (site, evaluator.evaluate(&full.clone().with(site, low())).unwrap()))
-        .collect();
-    alone.sort_by(|(_, a), (_, b)| {
-        let key = |x: &Accuracy| (-x.exact_match, -x.f1, x.loss.unwrap());
-        key(a).partial_cmp(&key(b)).unwrap()
-    });
-    let threshold = 0.7 * reference.exact_match;
-    let (mut expected, mut flipped, mut tried): (SitePlan, Vec<String>, usize) = (full, Vec::new(), 0);
-    for (site, _) in alone {
-        let trial = expected.clone().with(site, low());
-        tried += 1;
-        if evaluator.evaluate(&trial).unwrap().exact_match <= threshold {
-            break;
+    let bytes = |plan: &SitePlan| plan_bytes(&model.transformer, plan);
+    let half = bytes(&full) / 2;
+    for ranking in [Ranking::Once, Ranking::AfterEachFlip] {
+        for stop_at in [StopAt::SiteBytes(half), StopAt::AverageBits(5.0), StopAt::AverageBits(8.0)] {
+            let is_large = |plan: &SitePlan| match stop_at {
+                StopAt::SiteBytes(most) => bytes(plan) > most,
+                StopAt::AverageBits(most) => plan.average_weight_bits(&config) > most,
+                StopAt::Tolerance(_) => unreachable!(),
+            };
+            let options = GreedyOptions { stop_at, ranking, show: ShowProgress::No, ..GreedyOptions::new(low()) };
+            let (result, plan) = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap();
+            let (flipped, expected, _) = plain_search(&evaluator, &full, ranking, |plan, _| is_large(plan), |_| true);
+            assert_eq!(result.flipped, flipped, "{options:?}");
+            assert_eq!(plan, expected, "{options:?}");
+            assert!(!is_large(&plan) && result.threshold.is_none());
+            assert_eq!(result.path.last().map_or(bytes(&full), |flip| flip.bytes), bytes(&plan));
         }
-        expected = trial;
-        flipped.push(site.to_string());
     }
-    assert_eq!(result.flipped, flipped);
-    assert_eq!(plan, expected);
-    assert_eq!(result.path.len(), tried);
-    assert_eq!(figures(&result.accuracy), figures(&evaluator.evaluate(&plan).unwrap()));
-    assert!(result.accuracy.exact_match > result.threshold);
+}
+
+#[test]
+fn work_counts_the_blocks_from_the_first_change_on() {
+    let (_, config, task) = task(2);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let (sites, _) = sensitivity(&evaluator, &full, &how).unwrap();
+    // Three blocks: the reference all, then four sites in each of block 0, 1 and 2.
+    let windows = task.features.len() as u64;
+    assert_eq!(sites.work.blocks_computed, windows * (3 + 4 * (3 + 2 + 1)));
+    assert_eq!(sites.work.blocks_plain, windows * 3 * (1 + 12));
+    assert!((sites.work.saved() - (1.0 - 27.0 / 39.0)).abs() < 1e-12);
 }
 
 #[test]
@@ -119,7 +214,47 @@ fn layers_and_sites_are_all_changed_once() {
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();
         found.dedup();
         assert_eq!(found.len(), names);
-        let order = effects.by_harm();
+        let order = effects.by_harm(HarmOrder::ExactMatch);
         assert!(order.windows(2).all(|pair| pair[0].accuracy.exact_match >= pair[1].accuracy.exact_match));
     }
+}
+
+#[test]
+fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
+    let (_, config, task) = task(3);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let device = burn::backend::flex::FlexDevice;
+    let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let low_plan = model.transformer.uniform_plan(low());
+    assert_eq!(evaluator.evaluate(&low_plan).unwrap().divergence, None);
+
+    let (reference, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
+    assert_eq!(reference.divergence, None);
+    assert_eq!(evaluator.evaluate_from(&kept, &full).unwrap().divergence, Some(0.0));
+    let (changed, kept_low) = evaluator.evaluate_keeping(Some(&kept), &low_plan).unwrap();
+    let divergence = changed.divergence.unwrap();
+    assert!(divergence > 0.0 && divergence.is_finite(), "{divergence}");
+    // The reference stays that of the first plan, whatever the states are of.
+    assert_eq!(evaluator.evaluate_from(&kept_low, &full).unwrap().divergence, Some(0.0));
+    assert_eq!(evaluator.evaluate_from(&kept_low, &low_plan).unwrap().divergence, Some(divergence));
+
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let (sites, _) = sensitivity(&evaluator, &full, &how).unwrap();
+    let divergences =
+        |order| -> Vec<f64> { sites.by_harm(order).iter().map(|effect| effect.accuracy.divergence.unwrap()).collect() };
+    assert!(divergences(HarmOrder::Divergence).is_sorted());
+    assert!(!divergences(HarmOrder::ExactMatch).is_sorted(), "the orders must differ for the test to mean anything");
+    let losses: Vec<f64> = sites.by_harm(HarmOrder::Loss).iter().map(|e| e.accuracy.loss.unwrap()).collect();
+    assert!(losses.is_sorted());
+}
+
+#[test]
+fn an_accuracy_saved_without_divergence_is_read() {
+    let json = r#"{"exact_match": 50.0, "exact_match_interval": {"low": 9.0, "high": 91.0}, "f1": 50.0,
+        "f1_interval": {"low": 0.0, "high": 100.0}, "loss": null, "n": 2}"#;
+    let accuracy: Accuracy = serde_json::from_str(json).unwrap();
+    assert_eq!(accuracy.divergence, None);
+    assert!(!serde_json::to_string(&accuracy).unwrap().contains("divergence"));
 }

@@ -40,6 +40,7 @@
 mod tests;
 
 use crate::batches::Batch;
+use crate::dataset::Example;
 use crate::error::{Error, Result};
 use crate::tokenizer::CharSpan;
 use crate::windows::{SpanFeatures, TokenSpan, Window};
@@ -248,6 +249,19 @@ impl<'a> SpanDecoder<'a> {
             self.add(window, start, end)?;
         }
         Ok(())
+    }
+
+    /// The decision about one example; none while one of its windows is missing.
+    ///
+    /// # Panics
+    /// If there is no such example.
+    pub fn decide(&self, example: usize) -> Option<Decoded> {
+        let windows = self.features.windows();
+        let first = windows.partition_point(|window| window.example < example);
+        let behind = windows.partition_point(|window| window.example <= example);
+        let Example { id, context, .. } = &self.features.examples()[example];
+        let is_whole = self.is_seen[first..behind].iter().all(|is_seen| *is_seen);
+        is_whole.then(|| self.tallies[example].decide(id, context, self.config.null))
     }
 
     /// The decisions, one for each example, in their order.

@@ -249,3 +249,20 @@ fn fields_out_of_range_are_named() {
         assert_eq!(SpanDecoder::new(&features, config).unwrap_err().to_string(), expected);
     }
 }
+
+#[test]
+fn one_example_is_decided_as_soon_as_its_windows_are_there() {
+    let features = features(&["a b c d e f g h i j k l m n o p q r s t u v w", "x y z", "one two three four five"], 12);
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let logits = random_logits(&features, &mut rng);
+    let whole = decode(&features, DecodeConfig::default(), &logits);
+    assert!(features.windows().iter().filter(|window| window.example == 0).count() > 1);
+    let mut decoder = SpanDecoder::new(&features, DecodeConfig::default()).unwrap();
+    for (window, (start, end)) in logits.iter().enumerate().rev() {
+        decoder.add(window, start, end).unwrap();
+        let is_whole = |example| features.windows()[..window].iter().all(|other| other.example != example);
+        for (example, decided) in whole.iter().enumerate() {
+            assert_eq!(decoder.decide(example), is_whole(example).then(|| decided.clone()), "{window}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What each site costs alone at each precision.
+//!
+//! ```text
+//! loss        loss(site at b, the rest as in the reference) − loss(reference)
+//! divergence  KL(reference ‖ site at b, the rest as in the reference)
+//! ```
+
+use gpt2_model::{Site, SitePlan, SitePrecision};
+use quant_kernels::QuantBackend;
+use serde::{Deserialize, Serialize};
+
+use crate::accuracy::Accuracy;
+use crate::cost::site_bytes;
+use crate::evaluate::Evaluator;
+use crate::progress::{Progress, ShowProgress};
+use crate::statistics::PairedComparison;
+use crate::work::Work;
+use crate::{Error, Result};
+
+/// The figure that damage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DamageMeasure {
+    /// Divergence of the answers from the reference's, never negative; needs no gold answers.
+    #[default]
+    Divergence,
+    /// Increase of the loss of the gold spans, negative where a change happens to help.
+    Loss,
+}
+
+/// Options of the measurement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamageOptions {
+    /// The precisions that every site may take.
+    pub choices: Vec<SitePrecision>,
+    /// The figure that allocations minimise.
+    pub measure: DamageMeasure,
+    /// Seed of the bootstraps.
+    pub seed: u64,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+}
+
+impl DamageOptions {
+    /// Divergence over some choices.
+    pub fn new(choices: Vec<SitePrecision>) -> Self {
+        Self { choices, measure: DamageMeasure::default(), seed: 0, show: ShowProgress::default() }
+    }
+}
+
+/// One site at one precision, the others as in the reference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Damage {
+    /// The site's precision.
+    pub precision: SitePrecision,
+    /// Bytes of the site, as [`site_bytes`] counts them.
+    pub bytes: usize,
+    /// Increase of the loss in nats; `None` when no window holds a gold span.
+    pub loss: Option<f64>,
+    /// Divergence from the reference in nats.
+    pub divergence: f64,
+    /// Exact match against the reference, question by question.
+    pub comparison: PairedComparison,
+}
+
+impl Damage {
+    /// The damage by a measure, in nats; infinite where it is not known.
+    pub fn by(&self, measure: DamageMeasure) -> f64 {
+        match measure {
+            DamageMeasure::Divergence => self.divergence,
+            DamageMeasure::Loss => self.loss.unwrap_or(f64::INFINITY),
+        }
+    }
+}
+
+/// The choices of one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteDamage {
+    /// The site.
+    pub site: Site,
+    /// Its weights.
+    pub parameters: usize,
+    /// What each precision costs, in the order of the options.
+    pub choices: Vec<Damage>,
+}
+
+/// Damage of every site at every choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DamageTable {
+    /// The figure that allocations minimise; all that were measured stay in the table.
+    pub measure: DamageMeasure,
+    /// Number of questions.
+    pub n: usize,
+    /// Seed of the bootstraps.
+    pub seed: u64,
+    /// Accuracy of the reference.
+    pub reference: Accuracy,
+    /// The sites in the order of the forward pass.
+    pub sites: Vec<SiteDamage>,
+    /// Work of the measurement.
+    pub work: Work,
+}
+
+/// Measures every site at every choice, one at a time.
+///
+/// The reference's states are kept: a change in block i costs the blocks from i on. A choice that the
+/// reference has is not evaluated.
+///
+/// # Errors
+///
+/// When there is no choice, no window holds the gold span that the loss needs, an adapter is missing,
+/// or the work is stopped.
+pub fn measure_damage<B: QuantBackend>(
+    evaluator: &Evaluator<'_, B>,
+    reference: &SitePlan,
+    options: &DamageOptions,
+) -> Result<DamageTable> {
+    if options.choices.is_empty() {
+        return Err(Error::option("choices", "empty", "at least one precision"));
+    }
+    let model = evaluator.model();
+    let before = evaluator.work();
+    let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
+    if options.measure == DamageMeasure::Loss && unchanged.loss.is_none() {
+        return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
+    }
+    let sites: Vec<Site> = Site::all(model.config()).collect();
+    let mut progress = Progress::start("damage", 0, sites.len() * options.choices.len(), options.show);
+    let mut rows = Vec::with_capacity(sites.len());
+    for site in sites {
+        let mut choices = Vec::with_capacity(options.choices.len());
+        for &precision in &options.choices {
+            let changed = if reference.get(site) == precision {
+                Accuracy { divergence: Some(0.0), ..unchanged.clone() }
+            } else {
+                evaluator.evaluate_from(&kept, &reference.clone().with(site, precision))?
+            };
+            progress.step(format!("{site} EM {:.1} at {} bits", changed.exact_match, precision.weights));
+            choices.push(Damage {
+                precision,
+                bytes: site_bytes(&model.transformer, site, precision),
+                loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
+                divergence: changed.divergence.unwrap_or(0.0),
+                comparison: unchanged.compare(&changed, options.seed),
+            });
+        }
+        rows.push(SiteDamage { site, parameters: site.parameters(model.config()), choices });
+    }
+    progress.finish();
+    Ok(DamageTable {
+        measure: options.measure,
+        n: unchanged.n,
+        seed: options.seed,
+        reference: unchanged,
+        sites: rows,
+        work: evaluator.work() - before,
+    })
+}

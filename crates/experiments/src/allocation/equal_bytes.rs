@@ -1,0 +1,70 @@
+//! A greedy path against the exact allocation of the same bytes.
+
+use gpt2_model::SitePlan;
+use quant_kernels::QuantBackend;
+use serde::{Deserialize, Serialize};
+
+use super::damage::DamageTable;
+use super::pareto::{Allocation, best_of};
+use crate::accuracy::Accuracy;
+use crate::evaluate::Evaluator;
+use crate::greedy::Flip;
+use crate::statistics::PairedComparison;
+use crate::{Error, Result};
+
+/// A greedy plan and an exact allocation that needs no more bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EqualBytes {
+    /// Bytes of the greedy plan, which are the budget of the allocation.
+    pub bytes: usize,
+    /// The last site that the greedy plan flipped.
+    pub flipped: String,
+    /// Accuracy of the greedy plan.
+    pub greedy: Accuracy,
+    /// The allocation.
+    pub allocation: Allocation,
+    /// Accuracy of the allocation.
+    pub exact: Accuracy,
+    /// Exact match of the allocation minus that of the greedy plan, question by question.
+    pub comparison: PairedComparison,
+}
+
+impl DamageTable {
+    /// Solves at the bytes of every accepted flip and evaluates what is found.
+    ///
+    /// The flips are from a search in the same program: a path read from a file has lost the scores of
+    /// single questions.
+    ///
+    /// # Errors
+    ///
+    /// When a flip is of other questions or without their scores, or smaller than every plan of the
+    /// table; when an adapter is missing, or the work is stopped.
+    pub fn compare_at_equal_bytes<B: QuantBackend>(
+        &self,
+        evaluator: &Evaluator<'_, B>,
+        reference: &SitePlan,
+        path: &[Flip],
+    ) -> Result<Vec<EqualBytes>> {
+        let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
+        let front = self.pareto_front();
+        let mut rows = Vec::new();
+        for flip in path.iter().filter(|flip| flip.accepted) {
+            let Some(greedy) = flip.accuracy.as_ref().filter(|greedy| greedy.scores.len() == unchanged.scores.len())
+            else {
+                return Err(Error::option("path", &flip.site, "flips with a score for each of the questions"));
+            };
+            let allocation = best_of(&front, flip.bytes)?;
+            let plan = evaluator.model().transformer.resolve(&allocation.plan)?;
+            let exact = evaluator.evaluate_from(&kept, &plan)?;
+            rows.push(EqualBytes {
+                bytes: flip.bytes,
+                flipped: flip.site.clone(),
+                greedy: greedy.clone(),
+                allocation: allocation.clone(),
+                comparison: greedy.compare(&exact, self.seed),
+                exact,
+            });
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,34 @@
+//! Exact allocation: bits per site under a byte budget (D5 of the study).
+//!
+//! ```text
+//! minimise    Σᵢ damageᵢ(bᵢ)    subject to    Σᵢ bytesᵢ(bᵢ) ≤ budget,    bᵢ from the choices
+//!
+//! F₀ = {(0, 0)}
+//! Fᵢ = {(B + bytesᵢ(b), D + damageᵢ(b)) : (B, D) ∈ Fᵢ₋₁, b a choice}, dominated pairs left out
+//! ```
+//!
+//! `damageᵢ(b)` is measured with site i alone at b. That damages add up is a model, so what it finds is
+//! [verified](DamageTable::verify) by evaluation and [refined](DamageTable::refine_by_swaps) by swaps.
+//! Under the model the result is exact: a pair that is no smaller and no less harmful than another
+//! stays so whatever the later sites add, in `f64` sums as well. The last `F` is the whole Pareto
+//! front, so one solve serves every budget.
+//!
+//! With S sites of C choices it costs O(S · |F| · C · log(|F| · C)) time and O(S · |F|) memory. |F| is
+//! at most the number of different byte sums, which is small where sites have few shapes.
+//!
+//! Sources: Nemhauser and Ullmann, *Discrete Dynamic Programming and Capital Allocation*, Management
+//! Science 1969 (lists of undominated states); Kellerer, Pferschy and Pisinger, *Knapsack Problems*,
+//! 2004, chapter 11 (multiple choice); Dong et al., *HAWQ-V2*, arXiv:1911.03852 (damages of layers
+//! that add up, and their Pareto front).
+
+mod damage;
+mod equal_bytes;
+mod pareto;
+mod swaps;
+mod verify;
+
+pub use damage::{Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, measure_damage};
+pub use equal_bytes::EqualBytes;
+pub use pareto::Allocation;
+pub use swaps::{PrecisionChange, RefineOptions, Refinement, Swap};
+pub use verify::Verified;

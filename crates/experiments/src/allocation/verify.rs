@@ -1,0 +1,46 @@
+//! Real evaluation of plans that the additive model chose.
+
+use gpt2_model::SitePlan;
+use quant_kernels::QuantBackend;
+use serde::{Deserialize, Serialize};
+
+use super::damage::DamageTable;
+use super::pareto::Allocation;
+use crate::Result;
+use crate::accuracy::Accuracy;
+use crate::evaluate::Evaluator;
+use crate::statistics::PairedComparison;
+
+/// An allocation with what it measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The allocation and the damage that the model gave it.
+    pub allocation: Allocation,
+    /// Its accuracy, with the divergence from the reference.
+    pub accuracy: Accuracy,
+    /// Exact match against the reference, question by question.
+    pub comparison: PairedComparison,
+}
+
+impl DamageTable {
+    /// Evaluates allocations, each from where it departs from the reference.
+    ///
+    /// # Errors
+    ///
+    /// When a plan is not one of this model, or the work is stopped.
+    pub fn verify<B: QuantBackend>(
+        &self,
+        evaluator: &Evaluator<'_, B>,
+        reference: &SitePlan,
+        allocations: &[Allocation],
+    ) -> Result<Vec<Verified>> {
+        let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
+        let verify = |allocation: &Allocation| {
+            let plan = evaluator.model().transformer.resolve(&allocation.plan)?;
+            let accuracy = evaluator.evaluate_from(&kept, &plan)?;
+            let comparison = unchanged.compare(&accuracy, self.seed);
+            Ok(Verified { allocation: allocation.clone(), accuracy, comparison })
+        };
+        allocations.iter().map(verify).collect()
+    }
+}

@@ -1,0 +1,182 @@
+//! Exact allocation on a small model: the table, what is found in it, and swaps.
+
+use experiments::{
+    Allocation, DamageMeasure, DamageOptions, DamageTable, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part,
+    RefineOptions, SensitivityOptions, ShowProgress, StopAt, greedy_search, measure_damage, plan_bytes, sensitivity,
+};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, Site, SitePlan, SitePrecision};
+use switchable_lora::BasePolicy;
+
+use crate::support::{Plain, model, task};
+
+fn at(bits: BitWidth) -> SitePrecision {
+    SitePrecision::uniform(bits).without_adapter()
+}
+
+fn choices() -> Vec<SitePrecision> {
+    vec![SitePrecision::FULL, at(BitWidth::B4), at(BitWidth::B2)]
+}
+
+fn measured(evaluator: &Evaluator<'_, Plain>, full: &SitePlan, measure: DamageMeasure) -> DamageTable {
+    let options = DamageOptions { measure, seed: 1, show: ShowProgress::No, ..DamageOptions::new(choices()) };
+    measure_damage(evaluator, full, &options).expect("it measures")
+}
+
+/// Calls a test with an evaluator of a small model and its plan at full precision.
+fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain>, &SitePlan, &Gpt2ForQuestionAnswering<Plain>)) {
+    let (_, config, task) = task(3);
+    let model = model::<Plain>(&config, BasePolicy::Frozen);
+    let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &burn::backend::flex::FlexDevice).expect("valid options");
+    test(&evaluator, &model.transformer.uniform_plan(SitePrecision::FULL), &model);
+}
+
+#[test]
+fn a_table_holds_what_each_site_alone_measures() {
+    with_evaluator(|evaluator, full, model| {
+        let table = measured(evaluator, full, DamageMeasure::Loss);
+        let reference = evaluator.evaluate(full).unwrap();
+        assert_eq!(table.n, reference.n);
+        assert_eq!(table.sites.len(), model.config().sites());
+        for (row, site) in table.sites.iter().zip(Site::all(model.config())) {
+            assert_eq!(row.site, site);
+            for (choice, precision) in row.choices.iter().zip(choices()) {
+                assert_eq!(choice.precision, precision);
+                let changed = evaluator.evaluate(&full.clone().with(site, precision)).unwrap();
+                let loss = changed.loss.unwrap() - reference.loss.unwrap();
+                assert_eq!(choice.loss.map(f64::to_bits), Some(loss.to_bits()), "{site}");
+                assert_eq!(choice.divergence > 0.0, precision != SitePrecision::FULL, "{site}");
+                assert_eq!(choice.comparison, reference.compare(&changed, 1), "{site}");
+            }
+        }
+        let json = serde_json::to_string(&table).unwrap();
+        let read: DamageTable = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.sites, table.sites);
+        assert_eq!(read.pareto_front(), table.pareto_front());
+    });
+}
+
+#[test]
+fn allocations_are_plans_of_the_model_with_the_bytes_they_say() {
+    with_evaluator(|evaluator, full, model| {
+        for measure in [DamageMeasure::Divergence, DamageMeasure::Loss] {
+            let table = measured(evaluator, full, measure);
+            let front = table.pareto_front();
+            assert!(front.len() > 10, "{}", front.len());
+            let falls = |pair: &[Allocation]| pair[0].bytes < pair[1].bytes && pair[0].damage > pair[1].damage;
+            assert!(front.windows(2).all(falls));
+            for allocation in &front {
+                let plan = model.transformer.resolve(&allocation.plan).unwrap();
+                assert_eq!(plan_bytes(&model.transformer, &plan), allocation.bytes);
+                assert!((plan.average_weight_bits(model.config()) - allocation.average_bits).abs() < 1e-9);
+            }
+            let smallest = &front[0];
+            assert_eq!(
+                model.transformer.resolve(&smallest.plan).unwrap(),
+                model.transformer.uniform_plan(at(BitWidth::B2)),
+            );
+            assert_eq!(&table.best_under(smallest.bytes).unwrap(), smallest);
+            assert_eq!(&table.best_under(front[5].bytes - 1).unwrap(), &front[4]);
+            assert_eq!(table.best_under(usize::MAX).unwrap(), front[front.len() - 1]);
+            let message = table.best_under(smallest.bytes - 1).unwrap_err().to_string();
+            assert!(message.contains("budget_bytes"), "{message}");
+            assert!(message.contains(&format!("at least {},", smallest.bytes)), "{message}");
+        }
+    });
+}
+
+#[test]
+fn verification_evaluates_the_plans_and_compares_them_in_pairs() {
+    with_evaluator(|evaluator, full, model| {
+        let table = measured(evaluator, full, DamageMeasure::Divergence);
+        let front = table.pareto_front();
+        let chosen = [front[0].clone(), front[front.len() / 2].clone(), front[front.len() - 1].clone()];
+        let verified = table.verify(evaluator, full, &chosen).unwrap();
+        for (row, allocation) in verified.iter().zip(&chosen) {
+            assert_eq!(&row.allocation, allocation);
+            let plan = model.transformer.resolve(&allocation.plan).unwrap();
+            let whole = evaluator.evaluate(&plan).unwrap();
+            assert_eq!(row.accuracy.scores, whole.scores);
+            assert_eq!(row.comparison, table.reference.compare(&whole, 1));
+        }
+        // The widest plan is the reference itself.
+        assert_eq!(verified[2].accuracy.divergence, Some(0.0));
+        assert!(verified[0].accuracy.divergence > verified[1].accuracy.divergence);
+    });
+}
+
+#[test]
+fn swaps_stay_in_the_budget_and_never_worsen() {
+    with_evaluator(|evaluator, full, model| {
+        let table = measured(evaluator, full, DamageMeasure::Divergence);
+        let front = table.pareto_front();
+        // The smallest plan with room for more: raises first, then exchanges when the room is used up.
+        let start = &front[0];
+        let budget_bytes = front[front.len() / 4].bytes;
+        for order in [HarmOrder::Loss, HarmOrder::Divergence] {
+            let options =
+                RefineOptions { order, evaluations: 40, show: ShowProgress::No, ..RefineOptions::new(budget_bytes) };
+            let (result, plan) = table.refine_by_swaps(evaluator, full, start, &options).unwrap();
+            assert!((1..=40).contains(&result.swaps.len()));
+            assert!(result.swaps.iter().any(|swap| swap.accepted), "a swap must help for the test to mean anything");
+            assert!(result.swaps.iter().any(|swap| swap.lowered.is_some()));
+            assert!(result.swaps.iter().all(|swap| swap.bytes <= budget_bytes));
+            let figure = |accuracy: &experiments::Accuracy| match order {
+                HarmOrder::Divergence => accuracy.divergence.unwrap(),
+                _ => accuracy.loss.unwrap(),
+            };
+            let mut best = figure(&result.start);
+            for swap in &result.swaps {
+                assert_eq!(swap.accepted, figure(&swap.accuracy) < best, "{swap:?}");
+                if swap.accepted {
+                    best = figure(&swap.accuracy);
+                }
+            }
+            assert_eq!(figure(&result.accuracy).to_bits(), best.to_bits());
+            assert_eq!(plan_bytes(&model.transformer, &plan), result.bytes);
+            assert_eq!(evaluator.evaluate(&plan).unwrap().scores, result.accuracy.scores);
+            assert!(result.work.blocks_computed < result.work.blocks_plain);
+        }
+        let small = RefineOptions::new(start.bytes - 1);
+        let message = table.refine_by_swaps(evaluator, full, start, &small).unwrap_err().to_string();
+        assert!(message.contains("budget_bytes") && message.contains(&start.bytes.to_string()), "{message}");
+        let plan = start.plan.clone().with_site("h.1.mlp.c_fc", at(BitWidth::B8));
+        let foreign = Allocation { plan, ..start.clone() };
+        let options = RefineOptions::new(usize::MAX);
+        let message = table.refine_by_swaps(evaluator, full, &foreign, &options).unwrap_err().to_string();
+        assert!(message.contains("h.1.mlp.c_fc at 8 bits"), "{message}");
+    });
+}
+
+#[test]
+fn a_greedy_path_is_compared_at_its_own_bytes() {
+    with_evaluator(|evaluator, full, _| {
+        let low = at(BitWidth::B2);
+        let how = SensitivityOptions { part: Part::Site, change_to: low, seed: 1, show: ShowProgress::No };
+        let (sites, kept) = sensitivity(evaluator, full, &how).unwrap();
+        let options =
+            GreedyOptions { stop_at: StopAt::AverageBits(20.0), show: ShowProgress::No, ..GreedyOptions::new(low) };
+        let (result, _) = greedy_search(evaluator, full, &sites, kept, &options).unwrap();
+        let table = measured(evaluator, full, DamageMeasure::Divergence);
+        let rows = table.compare_at_equal_bytes(evaluator, full, &result.path).unwrap();
+        assert_eq!(rows.len(), result.flipped.len());
+        for (row, flip) in rows.iter().zip(&result.path) {
+            assert_eq!((row.bytes, &row.flipped), (flip.bytes, &flip.site));
+            assert_eq!(row.allocation, table.best_under(flip.bytes).unwrap());
+            assert_eq!(row.comparison, row.greedy.compare(&row.exact, 1));
+        }
+        // Read from a file, a path has no scores of single questions.
+        let json = serde_json::to_string(&result.path).unwrap();
+        let read: Vec<experiments::Flip> = serde_json::from_str(&json).unwrap();
+        let message = table.compare_at_equal_bytes(evaluator, full, &read).unwrap_err().to_string();
+        assert!(message.contains("path") && message.contains(&result.path[0].site), "{message}");
+    });
+}
+
+#[test]
+fn a_table_of_no_choice_is_refused() {
+    with_evaluator(|evaluator, full, _| {
+        let message = measure_damage(evaluator, full, &DamageOptions::new(Vec::new())).unwrap_err().to_string();
+        assert!(message.contains("choices") && message.contains("at least one precision"), "{message}");
+    });
+}
