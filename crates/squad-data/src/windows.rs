@@ -226,6 +226,27 @@ impl SpanFeatures {
         &self.windows
     }
 
+    /// The windows of one example; none if there is no such example.
+    pub fn windows_of(&self, example: usize) -> &[Window] {
+        let first = self.windows.partition_point(|window| window.example < example);
+        let behind = self.windows.partition_point(|window| window.example <= example);
+        &self.windows[first..behind]
+    }
+
+    /// Some of the examples with their windows, in the order given.
+    ///
+    /// # Panics
+    /// If there is no such example.
+    pub fn select(&self, examples: &[usize]) -> Self {
+        let windows = examples.iter().enumerate().flat_map(|(position, &example)| {
+            self.windows_of(example).iter().map(move |window| Window { example: position, ..window.clone() })
+        });
+        Self {
+            windows: windows.collect(),
+            examples: examples.iter().map(|&example| self.examples[example].clone()).collect(),
+        }
+    }
+
     /// Number of windows.
     pub fn len(&self) -> usize {
         self.windows.len()

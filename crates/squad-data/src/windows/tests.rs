@@ -269,3 +269,21 @@ proptest! {
         prop_assert!(is_found || is_blank || windows.len() > 1);
     }
 }
+
+#[test]
+fn selected_examples_have_the_windows_they_would_have_alone() {
+    let words = |n: usize| "one two three four five six ".repeat(n);
+    let contexts = [words(9), words(1), words(5)];
+    let examples: Vec<Example> = contexts.iter().map(|context| example("Which one?", context, &["two"])).collect();
+    let config = config(24, 4);
+    let all = SpanFeatures::new(tokenizer(), &examples, &config).unwrap();
+    assert!(all.windows_of(0).len() > all.windows_of(2).len() && all.windows_of(2).len() > 1);
+    assert!(all.windows_of(3).is_empty());
+    for order in [&[2, 0][..], &[1], &[0, 1, 2], &[]] {
+        let chosen: Vec<Example> = order.iter().map(|&index| examples[index].clone()).collect();
+        let expected = SpanFeatures::new(tokenizer(), &chosen, &config).unwrap();
+        let selected = all.select(order);
+        assert_eq!(selected.windows(), expected.windows());
+        assert_eq!(selected.examples(), expected.examples());
+    }
+}
