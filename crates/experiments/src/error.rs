@@ -79,6 +79,14 @@ pub enum Error {
         /// Value asked for.
         expected: String,
     },
+    /// A measured front belongs to another model.
+    #[error("the front was measured for model {front}, this is model {model}; measure it anew")]
+    OtherModel {
+        /// Fingerprint of the model that was measured.
+        front: String,
+        /// Fingerprint of the model at hand.
+        model: String,
+    },
     /// A checkpoint cannot be read or written.
     #[error("{path}: {reason}")]
     Checkpoint {

@@ -123,6 +123,11 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
         self.model
     }
 
+    /// The questions.
+    pub fn task(&self) -> &'a ReadingTask {
+        self.task
+    }
+
     /// The options.
     pub fn options(&self) -> &EvaluateOptions {
         &self.options

@@ -12,6 +12,7 @@
 //! | `floor` | [`Bounds`]: when part of the questions decides a trial |
 //! | `uniform`, `sensitivity`, `greedy` | the study's D1; D2 and D3; D4 |
 //! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
+//! | `dynamic/` | [`PrecisionController`], [`ConfidenceCascade`]: the plan chosen at run time (D9) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
@@ -32,6 +33,7 @@ mod answer_distribution;
 mod artefact;
 mod bank;
 mod cost;
+mod dynamic;
 mod error;
 mod evaluate;
 pub mod figures;
@@ -61,6 +63,12 @@ pub use answer::answer;
 pub use artefact::{read_json, write_json};
 pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
+pub use dynamic::{
+    CascadeAnswer, CascadeCurve, CascadeOutcome, CascadePoint, CascadeRun, CascadeStage, CascadeTable, CascadeTarget,
+    ConfidenceCascade, FrontPoint, LatencyConditions, LatencyOptions, MeasuredFront, ModelFingerprint, Pick,
+    PlanAnswers, PlanRequest, PrecisionController, ResidentBytes, SpanScores, StageWork, StaticPoint, Temperature,
+    ThresholdChoice, expected_calibration_error, nested_model,
+};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
 pub use floor::Bounds;

@@ -54,6 +54,36 @@ impl ReadingTask {
         Ok(Self { dataset, features, special })
     }
 
+    /// The questions of every other paragraph, and those of the rest: no paragraph is in both.
+    ///
+    /// # Errors
+    ///
+    /// When all questions are about one paragraph.
+    pub fn halves(&self) -> Result<[Self; 2]> {
+        let half = |parity: usize| {
+            let mut dataset = self.dataset.clone();
+            let (mut paragraphs, mut questions) = (0, 0);
+            let mut chosen = Vec::new();
+            for article in &mut dataset.articles {
+                article.paragraphs.retain(|paragraph| {
+                    let here = questions..questions + paragraph.questions.len();
+                    questions = here.end;
+                    let is_chosen = paragraphs % 2 == parity;
+                    paragraphs += usize::from(!here.is_empty());
+                    if is_chosen {
+                        chosen.extend(here);
+                    }
+                    is_chosen
+                });
+            }
+            if chosen.is_empty() {
+                return Err(Error::NoQuestions { what: "half of the data set".into() });
+            }
+            Ok(Self { dataset, features: self.features.select(&chosen), special: self.special.clone() })
+        };
+        Ok([half(0)?, half(1)?])
+    }
+
     /// The batches of one pass in file order, windows of like length together.
     ///
     /// # Errors

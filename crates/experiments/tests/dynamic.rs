@@ -1,0 +1,388 @@
+//! Plans chosen at run time on a small model: controller, cascade, resident memory.
+
+use std::time::Duration;
+
+use burn::backend::flex::FlexDevice;
+use experiments::{
+    CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
+    MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
+    nested_model, read_json, write_json,
+};
+use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, SitePlan, SitePrecision};
+use serde_json::{Value, json};
+use squad_data::{DecodeConfig, NullRule, TextTokenizer};
+use switchable_lora::{BasePolicy, LoraConfig};
+
+use crate::support::{Plain, model, task};
+
+const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8];
+
+struct Setting {
+    tokenizer: TextTokenizer,
+    config: Gpt2Config,
+    task: ReadingTask,
+    /// Runs from nested codes, with adapters at 2 bits.
+    model: Gpt2ForQuestionAnswering<Plain>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let (tokenizer, config, task) = task(4);
+        let mut floats = model::<Plain>(&config, BasePolicy::Frozen);
+        floats.transformer.init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+        let model = nested_model(&floats, &ModelOptions::default(), &FlexDevice).unwrap();
+        Self { tokenizer, config, task, model }
+    }
+
+    fn plans(&self) -> Vec<SitePlan> {
+        WIDTHS.map(|bits| self.plan(bits)).into()
+    }
+
+    fn plan(&self, bits: BitWidth) -> SitePlan {
+        self.model.transformer.uniform_plan(SitePrecision::uniform(bits).without_adapter())
+    }
+
+    fn evaluator(&self) -> Evaluator<'_, Plain> {
+        Evaluator::new(&self.model, &self.task, options(), &FlexDevice).unwrap()
+    }
+
+    fn front(&self) -> MeasuredFront {
+        MeasuredFront::measure(&self.evaluator(), &self.plans()).unwrap()
+    }
+
+    /// The front as JSON with made-up accuracies of 40, 60, 80 and 80 percent and 1 to 4 milliseconds.
+    fn made_up(&self) -> Value {
+        let mut front = serde_json::to_value(self.front()).unwrap();
+        front["latency"] = json!({ "device": "here", "questions": 4 });
+        for (index, (percent, milliseconds)) in [(40.0, 1.0), (60.0, 2.0), (80.0, 3.0), (80.0, 4.0)].iter().enumerate()
+        {
+            let point = &mut front["points"][index];
+            point["exact_match"] = json!(percent);
+            point["exact_match_interval"] = json!({ "low": percent - 10.0, "high": percent + 10.0 });
+            point["latency_ms"] = json!(milliseconds);
+        }
+        front
+    }
+
+    fn controller(&self) -> PrecisionController {
+        PrecisionController::new(&self.model, serde_json::from_value(self.made_up()).unwrap(), "here").unwrap()
+    }
+}
+
+fn options() -> EvaluateOptions {
+    EvaluateOptions { batch_size: 5, ..EvaluateOptions::default() }
+}
+
+fn average_bits(controller: &PrecisionController, request: PlanRequest) -> f64 {
+    controller.pick(request).unwrap().point.average_bits
+}
+
+#[test]
+fn a_controller_picks_the_best_plan_that_fits() {
+    let setting = Setting::new();
+    let controller = setting.controller();
+    let points = controller.front().points();
+    let requests = [
+        (PlanRequest::Bytes(points[0].site_bytes), 2.0),
+        (PlanRequest::Bytes(points[2].site_bytes - 1), 3.0),
+        // 4 and 8 bits are equally accurate: the smaller.
+        (PlanRequest::Bytes(usize::MAX), 4.0),
+        (PlanRequest::BitOps(points[1].bit_ops_per_token), 3.0),
+        (PlanRequest::Latency(Duration::from_micros(2999)), 3.0),
+        (PlanRequest::Latency(Duration::from_secs(1)), 4.0),
+        (PlanRequest::Accuracy(40.0), 2.0),
+        (PlanRequest::Accuracy(40.1), 3.0),
+        (PlanRequest::Accuracy(80.0), 4.0),
+        (PlanRequest::AccuracyForSure(40.1), 3.0),
+        (PlanRequest::AccuracyForSure(70.0), 4.0),
+    ];
+    for (request, bits) in requests {
+        let got = average_bits(&controller, request);
+        assert!((got - bits).abs() < 1e-9, "{request:?} gives {got} bits, expected {bits}");
+        let pick = controller.pick(request).unwrap();
+        assert_eq!(pick.plan, &setting.model.transformer.resolve(&pick.point.plan).unwrap());
+    }
+}
+
+#[test]
+fn requests_out_of_reach_are_refused_with_the_nearest_that_was_measured() {
+    let setting = Setting::new();
+    let controller = setting.controller();
+    let points = controller.front().points();
+    let least = format!("at least {},", points[0].site_bytes);
+    let requests = [
+        (PlanRequest::Bytes(points[0].site_bytes - 1), least.as_str()),
+        (PlanRequest::BitOps(1.0), "`bit_ops` is 1, expected at least"),
+        (PlanRequest::BitOps(f64::NAN), "not negative"),
+        (PlanRequest::Latency(Duration::ZERO), "`latency_ms` is 0, expected at least 1,"),
+        (PlanRequest::Accuracy(81.0), "at most 80.00 percent"),
+        (PlanRequest::AccuracyForSure(71.0), "at most 70.00 percent"),
+        (PlanRequest::Accuracy(101.0), "0 to 100"),
+        (PlanRequest::Accuracy(f64::NAN), "0 to 100"),
+    ];
+    for (request, expected) in requests {
+        let message = controller.pick(request).unwrap_err().to_string();
+        assert!(message.contains(expected), "{request:?}: {message}");
+    }
+    let elsewhere = PrecisionController::new(&setting.model, controller.front().clone(), "there").unwrap();
+    let message = elsewhere.pick(PlanRequest::Latency(Duration::from_secs(1))).unwrap_err().to_string();
+    assert!(message.contains("`here`") && message.contains("`there`"), "{message}");
+    elsewhere.pick(PlanRequest::Bytes(usize::MAX)).unwrap();
+    let untimed = PrecisionController::new(&setting.model, setting.front(), "here").unwrap();
+    let message = untimed.pick(PlanRequest::Latency(Duration::from_secs(1))).unwrap_err().to_string();
+    assert!(message.contains("`latency` is missing"), "{message}");
+}
+
+#[test]
+fn a_front_of_another_model_is_refused_with_both_names() {
+    let setting = Setting::new();
+    let front = setting.front();
+    let floats = model::<Plain>(&setting.config, BasePolicy::Frozen);
+    let mut adapted = floats.clone();
+    adapted.transformer.init_adapters(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    for other in [&floats, &adapted] {
+        let message = PrecisionController::new(other, front.clone(), "here").unwrap_err().to_string();
+        let (measured, present) = (ModelFingerprint::of(&setting.model), ModelFingerprint::of(other));
+        assert_ne!(measured, present);
+        assert!(message.contains(&measured.to_string()) && message.contains(&present.to_string()), "{message}");
+    }
+    assert_ne!(ModelFingerprint::of(&floats), ModelFingerprint::of(&adapted));
+    // Whether the base is trained does not change what the model computes.
+    let trainable = model::<Plain>(&setting.config, BasePolicy::Trainable);
+    assert_eq!(ModelFingerprint::of(&floats), ModelFingerprint::of(&trainable));
+}
+
+#[test]
+fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
+    let setting = Setting::new();
+    let controller = setting.controller();
+    let before = (ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes());
+    let request = PlanRequest::Accuracy(60.0);
+    let first: *const SitePlan = controller.pick(request).unwrap().plan;
+    let evaluator = setting.evaluator();
+    for pick in controller.picks() {
+        evaluator.evaluate(pick.plan).unwrap();
+    }
+    assert!(std::ptr::eq(first, controller.pick(request).unwrap().plan));
+    assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
+    for site in gpt2_model::Site::all(&setting.config) {
+        let layer = setting.model.transformer.site(site);
+        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site} keeps a copy of its own");
+    }
+}
+
+#[test]
+fn dominated_points_stay_listed_and_are_never_picked() {
+    let setting = Setting::new();
+    let front: MeasuredFront = serde_json::from_value(setting.made_up()).unwrap();
+    let thinned = front.clone().without_dominated();
+    assert_eq!(thinned.points(), &front.points()[..3]);
+    assert_eq!(thinned.dominated(), &front.points()[3..]);
+    assert_eq!(thinned.clone().without_dominated(), thinned);
+    let controller = PrecisionController::new(&setting.model, thinned, "here").unwrap();
+    assert_eq!(controller.picks().len(), 3);
+}
+
+#[test]
+fn a_front_is_measured_saved_and_read_back() {
+    let setting = Setting::new();
+    let evaluator = setting.evaluator();
+    let front =
+        setting.front().with_latencies(&evaluator, &LatencyOptions { questions: 2, ..LatencyOptions::new("here") });
+    let front = front.unwrap();
+    assert_eq!(front.n(), setting.task.dataset.len());
+    for (point, plan) in front.points().iter().zip(setting.plans()) {
+        let accuracy = evaluator.evaluate(&plan).unwrap();
+        assert_eq!(point.f1.to_bits(), accuracy.f1.to_bits());
+        assert_eq!(point.exact_match_interval, accuracy.exact_match_interval);
+        assert!(point.latency_ms.is_some_and(|time| time > 0.0));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("front.json");
+    front.save(&path).unwrap();
+    assert_eq!(MeasuredFront::load(&path).unwrap(), front);
+}
+
+#[test]
+fn tampered_fronts_are_refused_with_the_field() {
+    let setting = Setting::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("front.json");
+    let tamper = |change: &dyn Fn(&mut Value)| {
+        let mut front = setting.made_up();
+        change(&mut front);
+        write_json(&path, &front).unwrap();
+        MeasuredFront::load(&path).and_then(|front| PrecisionController::new(&setting.model, front, "here"))
+    };
+    tamper(&|_| {}).unwrap();
+    let cases: [(&dyn Fn(&mut Value), &str); 13] = [
+        (&|front| front["version"] = json!(2), "`version` is 2, expected 1"),
+        (&|front| front["colour"] = json!("red"), "colour"),
+        (&|front| front["points"][1]["colour"] = json!("red"), "colour"),
+        (&|front| front["model"] = json!("abc"), "64 hexadecimal digits"),
+        (&|front| front["n"] = json!(0), "`n` is 0"),
+        (&|front| front["points"] = json!([]), "`points` is empty"),
+        (&|front| front["points"][0]["exact_match"] = json!(140.0), "`exact_match` is 140"),
+        (&|front| front["points"][0]["exact_match"] = json!(99.0), "an interval that holds 99"),
+        (&|front| front["points"][0]["latency_ms"] = json!(-1.0), "`latency_ms` is -1"),
+        (&|front| front["points"][0]["latency_ms"] = Value::Null, "`latency_ms` is missing"),
+        (&|front| front["points"][2]["site_bytes"] = json!(7), "`site_bytes` is 7"),
+        (&|front| front["points"][2]["bit_ops_per_token"] = json!(7.0), "`bit_ops_per_token` is 7"),
+        (&|front| front["points"][2]["plan"] = front["points"][1]["plan"].clone(), "the bytes of its plan"),
+    ];
+    for (change, expected) in cases {
+        let message = tamper(change).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}, expected {expected}");
+    }
+    std::fs::write(&path, "{\"version\": 1").unwrap();
+    let message = MeasuredFront::load(&path).unwrap_err().to_string();
+    assert!(message.contains("front.json"), "{message}");
+    assert!(read_json::<MeasuredFront>(&path).is_err());
+}
+
+/// Calibrated stages, their table, and a threshold for each stage but the last that some questions pass.
+fn calibrated(setting: &Setting) -> (Vec<CascadeStage>, CascadeTable, Vec<f64>) {
+    let (stages, table) = CascadeTable::calibrate(&setting.model, &setting.task, &setting.plans(), &options()).unwrap();
+    let middle = |confidences: &[f64]| {
+        let mut sorted = confidences.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        f64::midpoint(sorted[sorted.len() / 2 - 1], sorted[sorted.len() / 2])
+    };
+    let thresholds = table.plans()[..stages.len() - 1].iter().map(|plan| middle(&plan.confidences)).collect();
+    (stages, table, thresholds)
+}
+
+#[test]
+fn a_cascade_in_batches_decides_as_question_by_question_and_as_the_table_says() {
+    let setting = Setting::new();
+    let (stages, table, thresholds) = calibrated(&setting);
+    let cascade = ConfidenceCascade::new(&setting.model, stages, thresholds.clone()).unwrap();
+    let run = cascade.answer_all(&setting.task, &options()).unwrap();
+    let examples = setting.task.features.examples();
+    assert_eq!(run.answers.len(), examples.len());
+    let mut bit_ops = 0.0;
+    for (answer, example) in run.answers.iter().zip(examples) {
+        let (alone, work) = cascade.answer(&setting.tokenizer, &example.question, &example.context).unwrap();
+        assert_eq!((alone.stage, &alone.decoded.text), (answer.stage, &answer.decoded.text), "{}", example.id);
+        assert_eq!(answer.decoded.id, example.id);
+        assert!((alone.confidence - answer.confidence).abs() < 1e-5);
+        bit_ops += work.iter().map(|work| work.bit_ops).sum::<f64>();
+    }
+    let outcome = table.outcome(&thresholds).unwrap();
+    let reached: Vec<usize> = run.work.iter().map(|work| work.questions).collect();
+    assert_eq!(reached, outcome.reached);
+    assert!(reached.iter().all(|&questions| questions > 0), "every stage must read: {reached:?}");
+    assert_eq!(run.accuracy(&setting.task).unwrap().scores, outcome.accuracy.scores);
+    let relative = |a: f64, b: f64| (a / b - 1.0).abs();
+    assert!(relative(run.bit_ops(), bit_ops) < 1e-12);
+    assert!(relative(run.bit_ops(), outcome.bit_ops_per_question * table.n() as f64) < 1e-12);
+}
+
+#[test]
+fn bit_operations_are_tokens_times_weights_times_bits_of_the_stages_that_ran() {
+    let setting = Setting::new();
+    let stage = |bits| CascadeStage { plan: setting.plan(bits), temperature: Temperature::ONE };
+    let parameters = setting.config.site_parameters() as f64;
+    let tokens: usize = setting.task.features.windows().iter().map(|window| window.ids.len()).sum();
+    // No confidence is 1, none is below 0.
+    for (threshold, bits) in [(1.0, 2.0 + 8.0), (0.0, 2.0)] {
+        let stages = vec![stage(BitWidth::B2), stage(BitWidth::B8)];
+        let cascade = ConfidenceCascade::new(&setting.model, stages, vec![threshold]).unwrap();
+        let run = cascade.answer_all(&setting.task, &options()).unwrap();
+        let expected = tokens as f64 * parameters * bits * 32.0;
+        assert!((run.bit_ops() / expected - 1.0).abs() < 1e-12, "{} {expected}", run.bit_ops());
+        assert!(run.work[0].tokens == tokens && run.work[0].positions >= tokens);
+    }
+}
+
+#[test]
+fn confidences_over_several_windows_are_probabilities() {
+    let setting = Setting::new();
+    let task = ReadingTask::new(setting.task.dataset.clone(), &setting.tokenizer, &setting.config, Some(48)).unwrap();
+    assert!(task.features.len() > 2 * task.dataset.len(), "{} windows", task.features.len());
+    let (_, table) = CascadeTable::calibrate(&setting.model, &task, &setting.plans(), &options()).unwrap();
+    for plan in table.plans() {
+        assert!(plan.confidences.iter().all(|confidence| (0.0..=1.0).contains(confidence) && *confidence > 0.0));
+        assert!((0.0..=1.0).contains(&plan.calibration_error));
+    }
+}
+
+#[test]
+fn a_curve_holds_the_cascade_and_every_plan_alone() {
+    let setting = Setting::new();
+    let (stages, calibration, _) = calibrated(&setting);
+    let evaluation = CascadeTable::measure(&setting.model, &setting.task, &stages, &options()).unwrap();
+    // The same questions give the same table.
+    assert_eq!(evaluation, calibration);
+    let curve = CascadeCurve::new(&calibration, &evaluation, &[0, 3], 10, 1).unwrap();
+    assert_eq!((curve.n, curve.plans.len()), (setting.task.dataset.len(), 4));
+    for point in &curve.cascade {
+        assert!((point.outcome.accuracy.exact_match - point.calibration_exact_match).abs() < 1e-9);
+        assert_eq!(point.outcome.reached.len(), 2);
+    }
+    let other = evaluation.select(&[0, 1]);
+    assert!(CascadeCurve::new(&calibration, &other, &[0, 1], 10, 1).is_err());
+    assert!(CascadeCurve::new(&calibration, &evaluation, &[3, 0], 10, 1).is_err());
+}
+
+#[test]
+fn cascades_that_cannot_work_are_refused() {
+    let setting = Setting::new();
+    let stage = |bits| CascadeStage { plan: setting.plan(bits), temperature: Temperature::ONE };
+    let new = |stages: Vec<CascadeStage>, thresholds: Vec<f64>| {
+        ConfidenceCascade::new(&setting.model, stages, thresholds).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(new(vec![stage(BitWidth::B2), stage(BitWidth::B8)], vec![1.5]).contains("`threshold` is 1.5"));
+    assert!(new(vec![stage(BitWidth::B8), stage(BitWidth::B2)], vec![0.5]).contains("rising BitOps"));
+    // Nested codes serve 2 to 8 bits.
+    assert!(new(vec![stage(BitWidth::FULL)], vec![]).contains("32"));
+    let decode = DecodeConfig { null: NullRule::Threshold(0.0), ..DecodeConfig::default() };
+    let with_null = EvaluateOptions { decode, ..options() };
+    let message = CascadeTable::calibrate(&setting.model, &setting.task, &setting.plans(), &with_null).unwrap_err();
+    assert!(message.to_string().contains("decode.null"), "{message}");
+    let cascade = ConfidenceCascade::new(&setting.model, vec![stage(BitWidth::B4)], vec![]).unwrap();
+    assert!(cascade.answer(&setting.tokenizer, " ", "a text").unwrap_err().to_string().contains("question"));
+}
+
+#[test]
+fn one_nested_memory_is_smaller_than_a_model_for_each_width() {
+    let setting = Setting::new();
+    let widths = [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::FULL];
+    let bytes = ResidentBytes::measure(&setting.model, &widths).unwrap();
+    assert_eq!(bytes.sites, setting.model.transformer.site_bytes());
+    assert_eq!(bytes.sites, bytes.per_width[&BitWidth::B8]);
+    assert_eq!(bytes.sites_f32, 4 * setting.config.site_parameters());
+    assert_eq!(bytes.per_width[&BitWidth::FULL], bytes.sites_f32);
+    assert!(bytes.per_width[&BitWidth::B2] < bytes.per_width[&BitWidth::B4]);
+    assert!(bytes.per_width[&BitWidth::B4] < bytes.sites && bytes.sites < bytes.sites_f32);
+    // The span head has a weight of two columns and two biases.
+    let head = 2 * setting.config.n_embd + 2;
+    assert_eq!(bytes.rest, 4 * (setting.config.parameters() + head - setting.config.site_parameters()));
+    let d = setting.config.n_embd;
+    let inner = setting.config.n_inner;
+    assert_eq!(bytes.adapters, 4 * 2 * setting.config.n_layer * ((d + 3 * d) + 2 * d + 2 * (d + inner)));
+    assert!(bytes.whole() < bytes.separate());
+    let json = serde_json::to_string(&bytes).unwrap();
+    assert_eq!(serde_json::from_str::<ResidentBytes>(&json).unwrap(), bytes);
+    assert!(ResidentBytes::measure(&setting.model, &[]).unwrap_err().to_string().contains("widths"));
+}
+
+#[test]
+fn halves_of_a_task_share_no_paragraph_and_lose_no_question() {
+    let (tokenizer, config, task) = task(5);
+    let halves = task.halves().unwrap();
+    let ids = |task: &ReadingTask| task.dataset.questions().map(|question| question.id.clone()).collect::<Vec<_>>();
+    let mut all: Vec<String> = halves.iter().flat_map(ids).collect();
+    all.sort();
+    let mut expected = ids(&task);
+    expected.sort();
+    assert_eq!(all, expected);
+    for half in &halves {
+        let anew = ReadingTask::new(half.dataset.clone(), &tokenizer, &config, None).unwrap();
+        assert_eq!(half.features.windows(), anew.features.windows());
+    }
+    let [first, second] = halves.map(|half| half.dataset.examples());
+    assert!(first.iter().all(|one| second.iter().all(|other| one.context != other.context)));
+    let one = ReadingTask::new(task.dataset.limited(1), &tokenizer, &config, None).unwrap();
+    assert!(one.halves().unwrap_err().to_string().contains("half of the data set holds no question"));
+}
