@@ -17,6 +17,7 @@
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
+//! | [`report`] | the whole study, resumable: JSON parts, figures, Markdown (D10) |
 //! | `statistics` | intervals and paired comparisons |
 //! | `artefact`, `progress`, `stop`, `workers` | JSON files, bars, Ctrl-C, several batches at once |
 //!
@@ -44,6 +45,7 @@ mod precision_range;
 mod progress;
 mod reading;
 mod regime_comparison;
+pub mod report;
 mod sensitivity;
 pub mod statistics;
 mod stop;
@@ -58,7 +60,7 @@ pub use allocation::{
     Refinement, SiteDamage, Swap, Verified, measure_damage,
 };
 pub use answer::answer;
-pub use artefact::{read_json, write_json};
+pub use artefact::{read_json, write_json, write_text};
 pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use error::{Error, Result};

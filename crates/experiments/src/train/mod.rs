@@ -23,6 +23,8 @@ mod task;
 mod text_task;
 mod trainer;
 
+pub(crate) use checkpoint::first_difference;
+
 pub use branch::{Branch, Distance, Protection, Teacher};
 pub use config::TrainConfig;
 pub use ladder::{Ladder, Rung};
