@@ -3,6 +3,7 @@
 mod allocation;
 mod bad_input;
 mod cost;
+mod report;
 mod search;
 mod support;
 mod training;
