@@ -8,6 +8,7 @@
 //! | `train` | [`train()`](train::train): AdamW, regimes, checkpoints, exact resume |
 //! | `evaluate`, `accuracy` | [`Evaluator`]: EM, F1 and loss of a plan, re-using what did not change |
 //! | `uniform`, `sensitivity`, `greedy` | one width everywhere; the study's D2, D3 and D4 |
+//! | `robustness` | [`robustness`]: attacks, and the attack × inference matrix (D8) |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | `statistics` | intervals and paired comparisons |
@@ -30,6 +31,7 @@ mod heat_map;
 mod logits_file;
 mod progress;
 mod reading;
+pub mod robustness;
 mod sensitivity;
 pub mod statistics;
 mod stop;

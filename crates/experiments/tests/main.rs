@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cost;
+mod robustness;
 mod search;
 mod support;
 mod training;
