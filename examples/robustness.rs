@@ -6,11 +6,10 @@
 //! ```
 //!
 //! Without arguments it attacks the built-in model on 60 generated questions. Attacks that ask the
-//! model are made on each width and, as `all`, on all widths at once, and tried on each; the others are
-//! made once. It prints a table with intervals and, for each attack, the share of right answers that it
-//! makes wrong: made on (down) against tried on (across), `mean` and `sampled` being inference at a
-//! width drawn for each question. It writes `robustness.json`; with `--out` the attacks made are kept
-//! there, and a run that was stopped goes on. No gold answer is edited.
+//! model are made on each width and, as `all`, on all widths at once, and tried on each. For each attack
+//! it prints the share of right answers made wrong: made on (down) against tried on (across), `mean` and
+//! `sampled` being inference at a width drawn for each question; then a table. It writes
+//! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on.
 
 use std::path::Path;
 
@@ -32,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ALL_ATTACKS: &str = "typos,misspellings,distractor,hot-flip-word,hot-flip-token,word-substitution";
 
-/// Attacks on every width, tried on every width
+/// Attacks made on every width, tried on every width
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -80,11 +79,9 @@ impl WithBackend for Robustness<'_> {
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, input: input_args, quant, bits, attacks } = self.arguments;
         let attacks = attacks.split(',').map(|name| attack::<B>(name.trim())).collect::<anyhow::Result<Vec<_>>>()?;
-        let bits: Vec<BitWidth> = parse_bits(&bits).map_err(|error| anyhow::anyhow!("`--bits`: {error}"))?;
+        let bits: Vec<BitWidth> = parse_bits(&bits).map_err(anyhow::Error::msg)?;
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
-        println!("device     {}", self.device);
-        println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
-
+        println!("{}: model {}, questions {}", self.device, input.source["model"], input.source["questions"]);
         let plan = |bits: &BitWidth| input.model.transformer.uniform_plan(input.precision(*bits));
         let inference: Vec<_> =
             bits.iter().map(|bits| InferencePlan { label: bits.to_string(), plan: plan(bits) }).collect();

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::craft::{CraftSummary, ItemChoice};
 use super::matrix::{AttackMatrix, MatrixRow};
+use super::robust_accuracy::RobustAccuracy;
 use crate::heat_map::{Colour, write_cell};
+use crate::statistics::Interval;
 
 /// What a run of the protocol found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,11 +37,11 @@ impl fmt::Display for AttackReport {
         writeln!(f, "{} items; attacked are {choice}; seed {}", self.items, self.seed)?;
         writeln!(
             f,
-            "{:<16} {:<8} {:>4} {:>8} {:>6}  {:<22} {:<26} {:<26} {:>8} {:>7} {:>6} {:>6}",
+            "{:<18} {:<8} {:>4} {:>12} {:>6}  {:<22} {:<26} {:<26} {:>8} {:>7} {:>6} {:>6}",
             "attack",
             "source",
             "n",
-            "unattack",
+            "unattackable",
             "tried",
             "success %",
             "EM drop, points",
@@ -88,13 +90,14 @@ fn write_line(f: &mut fmt::Formatter<'_>, matrix: &AttackMatrix, row: &MatrixRow
     let unattackable: usize = unattackable.values().sum();
     writeln!(
         f,
-        "{:<16} {:<8} {attacked:>4} {unattackable:>8} {tried:>6}  {success:<22} {exact:<26} {f1:<26} \
+        "{:<18} {:<8} {attacked:>4} {unattackable:>12} {tried:>6}  {success:<22} {exact:<26} {f1:<26} \
          {mean_queries:>8.1} {mean_seconds:>7.2} {mean_characters:>6.1} {mean_words:>6.1}",
         matrix.attack, row.source
     )
 }
 
-/// Success rates of a matrix: sources down, plans across, then inference at random precision.
+/// Success rates of a matrix with 95 % intervals, percent: sources down, plans across, then inference
+/// at random precision, the mean over plans and as sampled.
 #[derive(Debug, Clone, Copy)]
 pub struct MatrixMap<'a> {
     matrix: &'a AttackMatrix,
@@ -112,17 +115,24 @@ impl fmt::Display for MatrixMap<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<10}", "made on")?;
         for label in self.matrix.inference.iter().map(String::as_str).chain(["mean", "sampled"]) {
-            write!(f, " {label:>7} ")?;
+            write!(f, " {label:>16} ")?;
         }
         writeln!(f, "     n")?;
         for row in &self.matrix.rows {
             write!(f, "{:<10}", row.source)?;
-            let random = row.random_precision.as_ref();
-            let last = random.map(|random| [random.mean_success_rate, random.sampled.success_rate]);
-            let rates = row.cells.iter().map(|cell| cell.success_rate).chain(last.into_iter().flatten());
-            for rate in rates {
-                let text = rate.map_or_else(|| format!("{:>7}", "-"), |rate| format!("{rate:>7.1}"));
-                write_cell(f, self.colour, &text, rate.unwrap_or(0.0) / 100.0)?;
+            let with_interval = |cell: &RobustAccuracy| {
+                let Interval { low, high } = cell.success_interval;
+                (cell.success_rate, format!(" [{low:>3.0}, {high:>3.0}]"))
+            };
+            let mut cells: Vec<_> = row.cells.iter().map(with_interval).collect();
+            if let Some(random) = &row.random_precision {
+                // The plans share their items, so there is no interval of this mean.
+                cells.push((random.mean_success_rate, String::new()));
+                cells.push(with_interval(&random.sampled));
+            }
+            for (rate, interval) in cells {
+                let text = rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1}{interval}"));
+                write_cell(f, self.colour, &format!("{text:>16}"), rate.unwrap_or(0.0) / 100.0)?;
             }
             writeln!(f, " {:>5}", row.craft.attacked)?;
         }

@@ -225,9 +225,9 @@ pub fn craft<B: QuantAutodiffBackend>(
     let identity = json!({
         "settings": attack.settings(),
         "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
-        "items": options.items,
+        "item_choice": options.items,
         "seed": options.seed,
-        "ids": items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(),
+        "items": fingerprint(items),
         "run": options.identity,
     });
     let path = options.dir.as_deref().map(|dir| dir.join(format!("{}-{}.json", attack.name(), source.label)));
@@ -323,10 +323,8 @@ impl Crafted {
                 return other(field, found.to_string(), expected.to_string());
             }
         }
-        let ids = |ids: Vec<&str>| ids.join(", ");
         if !self.records.iter().map(|record| &record.id).eq(items.iter().map(|item| &item.id)) {
-            let found = ids(self.records.iter().map(|record| record.id.as_str()).collect());
-            return other("records", found, ids(items.iter().map(|item| item.id.as_str()).collect()));
+            return other("records", format!("{} records", self.records.len()), "one record per item".into());
         }
         for (_, _, edited) in self.pairs(items) {
             if let Err(reason) = ProtectedExample::new(edited.clone()) {
@@ -339,7 +337,22 @@ impl Crafted {
 
 /// The random source of an item: the same whatever stands before it and on every machine.
 pub(super) fn item_rng(seed: u64, id: &str) -> ChaCha8Rng {
-    // FNV-1a.
-    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    ChaCha8Rng::seed_from_u64(seed ^ id.bytes().fold(0xcbf2_9ce4_8422_2325, hash))
+    ChaCha8Rng::seed_from_u64(seed ^ fnv1a([id]))
+}
+
+/// Number of items and a hash of all that attacks see of them.
+fn fingerprint(items: &[Example]) -> String {
+    let answers = items.iter().flat_map(|item| &item.answers);
+    let starts: Vec<String> = answers.map(|answer| answer.start.to_string()).collect();
+    let texts = items.iter().flat_map(|item| {
+        let answers = item.answers.iter().map(|answer| answer.text.as_str());
+        [item.id.as_str(), &item.question, &item.context].into_iter().chain(answers)
+    });
+    format!("{} items, {:016x}", items.len(), fnv1a(texts.chain(starts.iter().map(String::as_str))))
+}
+
+/// FNV-1a over some texts, each with its end marked.
+fn fnv1a<'t>(texts: impl IntoIterator<Item = &'t str>) -> u64 {
+    let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

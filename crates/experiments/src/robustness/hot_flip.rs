@@ -48,20 +48,21 @@ pub struct HotFlipOptions {
     pub beam: usize,
     /// Swaps of each kept text that the model reads.
     pub candidates: usize,
-    /// Where swaps are made.
+    /// Where swaps are made. In the question a swap may ask for something else.
     pub scope: EditScope,
-    /// Whether words with a capital letter take part.
+    /// Whether words with a capital letter, and numbers, take part.
     pub names: Names,
 }
 
 impl Default for HotFlipOptions {
+    /// In the context, names and numbers left as they are.
     fn default() -> Self {
         Self {
             unit: FlipUnit::default(),
             flips: 3,
             beam: 2,
             candidates: 8,
-            scope: EditScope::default(),
+            scope: EditScope::Context,
             names: Names::default(),
         }
     }
@@ -113,7 +114,7 @@ impl HotFlip {
     ) -> Vec<TokenFlip> {
         let victim = oracle.victim();
         let gold = &gradient.gold;
-        let keep = |token: &&TokenText| self.0.names == Names::Change || !token.text.contains(char::is_uppercase);
+        let keep = |token: &&TokenText| self.0.names.allow(&token.text);
         let (places, tokens): (Vec<_>, Vec<&TokenText>) = match self.0.unit {
             FlipUnit::Word => (self.word_places(item, gold), victim.words().iter().filter(keep).collect()),
             FlipUnit::Token => (self.token_places(item, gold), victim.tokens().iter().filter(keep).collect()),
@@ -155,19 +156,29 @@ impl HotFlip {
         order.into_iter().map(flip).filter(|flip| flip.token != gold.window.ids[flip.position]).collect()
     }
 
-    /// The item after a swap; `None` when the edited text does not tokenise to what was meant.
+    /// The item after a swap; `None` when the edited text does not tokenise to what was meant, or a
+    /// name is not what it was.
     ///
     /// # Errors
     ///
     /// When the tokenizer refuses the text.
     pub fn apply<B: QuantAutodiffBackend>(
+        &self,
         item: &ProtectedExample,
         flip: &TokenFlip,
         gold: &GoldWindow,
         oracle: &Oracle<'_, B>,
     ) -> Result<Option<ProtectedExample>> {
         let Ok(edited) = item.edit(std::slice::from_ref(&flip.edit)) else { return Ok(None) };
-        let Some((after, _)) = oracle.gold_window(&edited)? else { return Ok(None) };
+        // A token without a space could be put against one.
+        if self.0.names == Names::Keep && item.names() != edited.names() {
+            return Ok(None);
+        }
+        let after = match oracle.gold_window(&edited) {
+            Ok(Some((after, _))) => after,
+            Ok(None) | Err(Error::Data(squad_data::Error::LongQuestion { .. })) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let mut meant = gold.window.ids.clone();
         meant[flip.position] = flip.token;
         Ok((after.window.ids == meant && after.target == gold.target).then_some(edited))
@@ -176,7 +187,7 @@ impl HotFlip {
     /// Words that are one token of the window: position, text and characters.
     fn word_places(&self, item: &ProtectedExample, gold: &GoldWindow) -> Vec<(usize, Place, CharSpan)> {
         let words = item.words(self.0.scope).into_iter();
-        let words = words.filter(|word| self.0.names == Names::Change || !word.is_name());
+        let words = words.filter(|word| self.0.names.allow(&word.text));
         let place = |word: super::Word| {
             let positions = gold.positions(word.place, word.chars);
             let is_whole = positions.len() == 1 && gold.chars(positions.start) == Some((word.place, word.chars));
@@ -187,13 +198,6 @@ impl HotFlip {
 
     /// Tokens outside all gold answers, each with the space before it.
     fn token_places(&self, item: &ProtectedExample, gold: &GoldWindow) -> Vec<(usize, Place, CharSpan)> {
-        let names: Vec<_> = match self.0.names {
-            Names::Keep => item.words(EditScope::Everywhere).into_iter().filter(super::Word::is_name).collect(),
-            Names::Change => Vec::new(),
-        };
-        let is_name = |place: Place, chars: CharSpan| {
-            names.iter().any(|n| n.place == place && n.chars.start < chars.end && chars.start < n.chars.end)
-        };
         let place = |position: usize| {
             let (place, chars) = gold.chars(position)?;
             let in_scope = match self.0.scope {
@@ -211,8 +215,8 @@ impl HotFlip {
             let whole = CharSpan { start, end: chars.end };
             // Tokens that share a character are parts of it.
             let is_part = start > chars.start;
-            let is_free = in_scope && !is_part && !item.is_gold(place, whole) && !is_name(place, chars);
-            is_free.then_some((position, place, whole))
+            let is_free = in_scope && !is_part && !item.is_gold(place, whole);
+            (is_free && self.0.names.allow(&item.around(place, chars))).then_some((position, place, whole))
         };
         (0..gold.window.ids.len()).filter_map(place).collect()
     }
@@ -246,7 +250,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for HotFlip {
                 };
                 let mut read = 0;
                 for flip in self.best_flips(text, &gradient, oracle, self.0.candidates * 8) {
-                    let Some(after) = Self::apply(text, &flip, &gradient.gold, oracle)? else { continue };
+                    let Some(after) = self.apply(text, &flip, &gradient.gold, oracle)? else { continue };
                     if seen.insert(texts(&after)) {
                         edited.push(after);
                         read += 1;

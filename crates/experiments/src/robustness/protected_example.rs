@@ -49,15 +49,25 @@ pub enum EditScope {
     Context,
 }
 
-/// Whether an attack edits words with a capital letter, which are mostly names.
+/// Whether an attack edits words with a capital letter, which are mostly names, and numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Names {
-    /// They stay, and none is put in: another name asks another question.
+    /// They stay, and none is put in: another name or number asks another question.
     #[default]
     Keep,
     /// They are words like any other.
     Change,
+}
+
+impl Names {
+    /// Whether a piece of text may be edited, or put in.
+    pub(super) fn allow(self, text: &str) -> bool {
+        match self {
+            Self::Keep => !text.contains(|c: char| c.is_uppercase() || c.is_numeric()),
+            Self::Change => true,
+        }
+    }
 }
 
 /// Characters of one text and what takes their place; an empty span inserts.
@@ -83,11 +93,6 @@ pub struct Word {
 }
 
 impl Word {
-    /// Whether the word has a capital letter.
-    pub fn is_name(&self) -> bool {
-        self.text.chars().any(char::is_uppercase)
-    }
-
     /// The edit that puts another word in its place.
     pub fn replaced_by(&self, text: impl Into<String>) -> Edit {
         Edit { place: self.place, chars: self.chars, text: text.into() }
@@ -168,6 +173,21 @@ impl ProtectedExample {
     /// Whether characters of a text hold, or are part of, a gold answer.
     pub fn is_gold(&self, place: Place, chars: CharSpan) -> bool {
         place == Place::Context && self.gold.iter().any(|gold| chars.start < gold.end && gold.start < chars.end)
+    }
+
+    /// Every run of letters and digits that a piece of a text touches, whole.
+    pub(super) fn around(&self, place: Place, chars: CharSpan) -> String {
+        let text = self.chars(place);
+        let before = text[..chars.start].iter().rev().take_while(|c| c.is_alphanumeric()).count();
+        let behind = text[chars.end..].iter().take_while(|c| c.is_alphanumeric()).count();
+        text[chars.start - before..chars.end + behind].iter().collect()
+    }
+
+    /// The runs of letters and digits that [`Names::Keep`] keeps, in both texts.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let texts = [self.example.question.as_str(), &*self.example.context];
+        let runs = texts.into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+        runs.filter(|run| !Names::Keep.allow(run)).collect()
     }
 
     /// The words outside all gold answers, question first.

@@ -30,15 +30,16 @@ pub struct WordSubstitutionOptions {
     pub substitutions: usize,
     /// Proposals tried for each word.
     pub candidates: usize,
-    /// Where words are replaced.
+    /// Where words are replaced. In the question another word may ask for something else.
     pub scope: EditScope,
-    /// Whether words with a capital letter take part.
+    /// Whether words with a capital letter, and numbers, take part.
     pub names: Names,
 }
 
 impl Default for WordSubstitutionOptions {
+    /// In the context, names and numbers left as they are.
     fn default() -> Self {
-        Self { substitutions: 4, candidates: 12, scope: EditScope::default(), names: Names::default() }
+        Self { substitutions: 4, candidates: 12, scope: EditScope::Context, names: Names::default() }
     }
 }
 
@@ -73,7 +74,7 @@ impl WordSubstitution {
     ) -> Result<Vec<usize>> {
         let mut without = Vec::new();
         for (index, word) in self.words(item).iter().enumerate() {
-            if self.0.names == Names::Change || !word.is_name() {
+            if self.0.names.allow(&word.text) {
                 without.extend(item.edit(&[left_out(word)]).ok().map(|edited| (index, edited)));
             }
         }
@@ -97,7 +98,7 @@ impl WordSubstitution {
         let position = gold.positions(word.place, word.chars);
         let fits = |token: &&TokenText| {
             let text = token.text.trim_start();
-            text != word.text && (self.0.names == Names::Change || !text.contains(char::is_uppercase))
+            text != word.text && self.0.names.allow(text)
         };
         let words: Vec<&'v TokenText> = oracle.victim().words().iter().filter(fits).collect();
         let ids: Vec<u32> = words.iter().map(|token| token.id).collect();

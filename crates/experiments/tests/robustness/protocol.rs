@@ -180,7 +180,7 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     };
     let other_seed = RobustnessOptions { seed: 6, ..kept.clone() };
     assert_eq!(refused(craft(&victim, &hot_flip(), source, &items, &other_seed)), "seed");
-    assert_eq!(refused(craft(&victim, &hot_flip(), source, &items[1..], &kept)), "ids");
+    assert_eq!(refused(craft(&victim, &hot_flip(), source, &items[1..], &kept)), "items");
     let other = HotFlip::new(HotFlipOptions { flips: 9, ..HotFlipOptions::default() }).unwrap();
     assert_eq!(refused(craft(&victim, &other, source, &items, &kept)), "settings");
     let model = RobustnessOptions { identity: "another model".into(), ..kept.clone() };
