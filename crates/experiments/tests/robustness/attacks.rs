@@ -37,7 +37,7 @@ fn attacks_on_the_model_keep_every_gold_answer_and_repeat_themselves() {
     let plans = [LEARNT.plan(32), LEARNT.plan(4)];
     for attack in white_box() {
         let (mut attacked, mut queries) = (0, 0);
-        for item in LEARNT.items().iter().take(12) {
+        for item in LEARNT.items().iter().take(6) {
             for plans in [&plans[..1], &plans[..]] {
                 let oracle = Oracle::new(&victim, plans);
                 let outcome = attack.attack(item, &oracle, &mut rng()).unwrap();
@@ -49,7 +49,7 @@ fn attacks_on_the_model_keep_every_gold_answer_and_repeat_themselves() {
                 }
             }
         }
-        assert!(attacked >= 20 && queries > attacked, "{attack:?}: {attacked} attacked, {queries} queries");
+        assert!(attacked >= 10 && queries > attacked, "{attack:?}: {attacked} attacked, {queries} queries");
     }
 }
 
