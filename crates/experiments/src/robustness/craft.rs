@@ -92,7 +92,7 @@ pub struct CraftRecord {
     pub outcome: CraftOutcome,
     /// Items read by the model, once per plan.
     pub queries: usize,
-    /// Wall-clock seconds.
+    /// Wall-clock seconds of the attack.
     pub seconds: f64,
 }
 
@@ -205,6 +205,10 @@ impl CraftRecord {
 ///
 /// When a plan asks for an adapter that is missing, the source has no plan and the attack needs one,
 /// the folder holds records of something else, or the work is stopped.
+///
+/// # Panics
+///
+/// When the attack gives back another item than it was given.
 pub fn craft<B: QuantAutodiffBackend>(
     victim: &Victim<'_, B>,
     attack: &dyn Attack<B>,
@@ -264,8 +268,8 @@ fn craft_item<B: QuantAutodiffBackend>(
     item: &Example,
     options: &RobustnessOptions,
 ) -> Result<CraftRecord> {
-    let start = Instant::now();
     let oracle = Oracle::new(victim, plans);
+    let mut seconds = 0.0;
     let outcome = match ProtectedExample::new(item.clone()) {
         Err(reason) => CraftOutcome::Unattackable { reason },
         Ok(item) => {
@@ -276,10 +280,17 @@ fn craft_item<B: QuantAutodiffBackend>(
                     plans.is_empty() || Oracle::new(victim, plans).read(&[&item])?[0].exact.iter().all(|&exact| exact)
                 }
             };
-            if chosen { attacked(&item, attack, &oracle, options)? } else { CraftOutcome::NotChosen }
+            if chosen {
+                let start = Instant::now();
+                let outcome = attacked(&item, attack, &oracle, options)?;
+                seconds = start.elapsed().as_secs_f64();
+                outcome
+            } else {
+                CraftOutcome::NotChosen
+            }
         }
     };
-    Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds: start.elapsed().as_secs_f64() })
+    Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds })
 }
 
 fn attacked<B: QuantAutodiffBackend>(
@@ -291,6 +302,7 @@ fn attacked<B: QuantAutodiffBackend>(
     let mut rng = item_rng(options.seed, &item.example().id);
     let outcome = attack.attack(item, oracle, &mut rng).and_then(|outcome| {
         if let Outcome::Attacked(edited) = &outcome {
+            assert!(item.has_same_answers(edited), "the attack {} gave another item back", attack.name());
             // Blind attacks have not seen whether the window still has room.
             oracle.gold_window(edited)?;
         }
@@ -326,7 +338,11 @@ impl Crafted {
         if !self.records.iter().map(|record| &record.id).eq(items.iter().map(|item| &item.id)) {
             return other("records", format!("{} records", self.records.len()), "one record per item".into());
         }
-        for (_, _, edited) in self.pairs(items) {
+        for (_, clean, edited) in self.pairs(items) {
+            if clean.answers.len() != edited.answers.len() {
+                let got = format!("{} answers", edited.answers.len());
+                return other(&edited.id, got, format!("{} answers", clean.answers.len()));
+            }
             if let Err(reason) = ProtectedExample::new(edited.clone()) {
                 return other(&edited.id, reason.to_string(), "every gold answer at its offset".into());
             }

@@ -170,6 +170,12 @@ impl ProtectedExample {
         &self.gold
     }
 
+    /// Whether another example is a version of this one: the same question with the same answers.
+    pub(super) fn has_same_answers(&self, other: &Self) -> bool {
+        let texts = |item: &Self| item.example.answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
+        self.example.id == other.example.id && texts(self) == texts(other)
+    }
+
     /// Whether characters of a text hold, or are part of, a gold answer.
     pub fn is_gold(&self, place: Place, chars: CharSpan) -> bool {
         place == Place::Context && self.gold.iter().any(|gold| chars.start < gold.end && gold.start < chars.end)
