@@ -13,6 +13,7 @@
 //! | `uniform`, `sensitivity`, `greedy` | the study's D1; D2 and D3; D4 |
 //! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
+//! | `robustness` | [`robustness`]: attacks, and the attack × inference matrix (D8) |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
@@ -46,6 +47,7 @@ mod progress;
 mod reading;
 mod regime_comparison;
 pub mod report;
+pub mod robustness;
 mod sensitivity;
 pub mod statistics;
 mod stop;

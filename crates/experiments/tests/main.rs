@@ -4,6 +4,7 @@ mod allocation;
 mod bad_input;
 mod cost;
 mod report;
+mod robustness;
 mod search;
 mod support;
 mod training;
