@@ -94,7 +94,7 @@ impl QuantArgs {
 /// How a bank is trained.
 #[derive(Debug, Clone, Args)]
 pub struct RegimeArgs {
-    /// static, cyclic, triangular, joint or cascade
+    /// static, cyclic, triangular, random, joint or cascade
     #[arg(long, default_value = "static")]
     pub regime: RegimeKind,
     /// Cycles of the cyclic regime in a run

@@ -83,9 +83,9 @@ pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{
-    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Regime, RegimeConfig,
-    RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig, TrainOutcome,
-    TrainRun, TrainTask, text_loss, train,
+    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Random, Regime,
+    RegimeConfig, RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig,
+    TrainOutcome, TrainRun, TrainTask, text_loss, train,
 };
 pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
 pub use work::Work;

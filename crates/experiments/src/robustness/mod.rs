@@ -11,6 +11,7 @@
 //! | `craft` | [`craft()`]: an attack made on one plan or several, item by item |
 //! | `robust_accuracy`, `edit_size` | the same items clean and attacked; how much was changed |
 //! | `matrix` | [`RobustnessProtocol`]: attacks made on each plan, tried on each |
+//! | `adversarial_training` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
 //! | `attack_report` | tables and heat maps |
 //!
 //! ```
@@ -30,6 +31,7 @@
 //! # Ok::<(), experiments::Error>(())
 //! ```
 
+mod adversarial_training;
 mod attack;
 mod attack_report;
 mod craft;
@@ -45,6 +47,7 @@ mod typos;
 mod victim;
 mod word_substitution;
 
+pub use adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
 pub use attack::{Access, Amount, Attack, Outcome, Unattackable};
 pub use attack_report::{AttackReport, MatrixMap};
 pub use craft::{AttackSource, CraftOutcome, CraftRecord, CraftSummary, Crafted, ItemChoice, RobustnessOptions, craft};

@@ -139,7 +139,7 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
 }
 
 /// Examples as a data set, one paragraph each.
-fn dataset_of(examples: &[Example]) -> Dataset {
+pub(super) fn dataset_of(examples: &[Example]) -> Dataset {
     let paragraph = |example: &Example| Paragraph {
         context: example.context.to_string(),
         questions: vec![Question {

@@ -1,5 +1,6 @@
 //! Attacks and the protocol, on generated questions and, where `SQUAD_DATA` is set, on real ones.
 
+mod adversarial_training;
 mod attacks;
 mod edits;
 mod protocol;
@@ -18,9 +19,9 @@ use crate::support::{Training, model, quiet, task, train_config};
 
 /// A tiny model with the questions it has learnt.
 pub(crate) struct Learnt {
-    tokenizer: TextTokenizer,
-    task: ReadingTask,
-    model: Gpt2ForQuestionAnswering<Training>,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) task: ReadingTask,
+    pub(crate) model: Gpt2ForQuestionAnswering<Training>,
 }
 
 pub(crate) static LEARNT: LazyLock<Learnt> = LazyLock::new(|| Learnt::after(300));
