@@ -13,7 +13,7 @@
 //! | `uniform`, `sensitivity`, `greedy` | the study's D1; D2 and D3; D4 |
 //! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
-//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
+//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps, bytes of the KV cache |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
@@ -83,6 +83,8 @@ pub use train::{
     RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig, TrainOutcome,
     TrainRun, TrainTask, text_loss, train,
 };
-pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
+pub use uniform::{
+    Crossing, CurvePoint, UniformPoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep,
+};
 pub use work::Work;
 pub use workers::Workers;
