@@ -323,6 +323,7 @@ fn full() -> BitWidth {
     BitWidth::FULL
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
 fn is_full(bits: &BitWidth) -> bool {
     bits.is_full()
 }

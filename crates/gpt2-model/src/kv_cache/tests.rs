@@ -131,7 +131,7 @@ fn every_kind_of_attention_reads_rounded_keys_and_values() {
     let model = Gpt2::<Flex>::random(&config, &ModelOptions::default(), 5, &FlexDevice).expect("a model");
     let attn = &model.h[0].attn;
     let x = Tensor::<Flex, 3>::random([BATCH, TOKENS, D], Distribution::Normal(0.0, 1.0), &FlexDevice);
-    let hidden = AttentionMask::causal_with_padding(&Tensor::full([BATCH, TOKENS], false, &FlexDevice));
+    let hidden = AttentionMask::causal_with_padding(&Tensor::from_data([[false; TOKENS]; BATCH], &FlexDevice));
     let sites = [&SitePrecision::FULL; 2];
     let unrounded = attention_by_hand(&model, &x, BitWidth::FULL);
     for bits in widths() {
