@@ -14,7 +14,7 @@
 //! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
 //! | `robustness` | [`robustness`]: attacks, and the attack × inference matrix (D8) |
-//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
+//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps, bytes of the KV cache |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
@@ -63,7 +63,7 @@ pub use allocation::{
 };
 pub use answer::answer;
 pub use artefact::{read_json, write_json, write_text};
-pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
+pub use bank::{BankConfig, BuildRegime, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
@@ -87,6 +87,8 @@ pub use train::{
     RegimeConfig, RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig,
     TrainOutcome, TrainRun, TrainTask, text_loss, train,
 };
-pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
+pub use uniform::{
+    Crossing, CurvePoint, UniformPoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep,
+};
 pub use work::Work;
 pub use workers::Workers;

@@ -71,7 +71,6 @@ pub struct RegimeRun {
 /// # Errors
 ///
 /// As [`train_bank_with`] and [`Evaluator::evaluate`].
-#[expect(clippy::too_many_arguments, reason = "a training run and an evaluation, each with its own data and options")]
 pub fn run_contestant<B: QuantAutodiffBackend>(
     base: Gpt2ForQuestionAnswering<B>,
     contestant: &Contestant,

@@ -30,7 +30,7 @@ pub fn markdown(study: &Study, heading: &Heading, figures: &[(String, String)]) 
     let mut text = format!("# Switchable quantisation: report\n\n```sh\n{}\n```\n\n", heading.command);
     text += "| | |\n|---|---|\n";
     for (name, value) in &heading.facts {
-        text += &format!("| {name} | {value} |\n");
+        let _ = writeln!(text, "| {name} | {value} |");
     }
     text += "\nAccuracy in percent with 95 % intervals. Differences are paired, question by question; one whose \
              interval or test holds zero is called noise.\n";
@@ -46,24 +46,27 @@ pub fn markdown(study: &Study, heading: &Heading, figures: &[(String, String)]) 
     if study.uniform.len() > 1 {
         text += &uniform_table(&study.uniform, "with the adapters of the bank");
     }
-    text += &match crossing(&normalised_curves(&study.plain_uniform)) {
+    let crossing = match crossing(&normalised_curves(&study.plain_uniform)) {
         Some(crossing) => format!(
             "\nAccuracy and saved bytes, each as a share of full precision, cross at {:.2} bits; suggested: {} bits.\n",
             crossing.bits, crossing.suggested
         ),
         None => "\nThe curves of accuracy and of saved bytes do not cross between the widths measured.\n".to_string(),
     };
+    text += &crossing;
 
     section(&mut text, "One block at a time", "layers.png");
-    text += &format!(
+    let _ = write!(
+        text,
         "Every block alone at {} bits, n = {}.\n\n",
         study.layers.changed_to.weights, study.layers.reference.n
     );
     text += "| block | EM | F1 | divergence, nats | EM against 32 bits |\n|---|---|---|---|---|\n";
     for effect in &study.layers.effects {
         let divergence = effect.accuracy.divergence.map_or("–".to_string(), |d| format!("{d:.4}"));
-        text += &format!(
-            "| {} | {} | {} | {divergence} | {} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {divergence} | {} |",
             effect.block,
             em(&effect.accuracy),
             f1(&effect.accuracy),
@@ -81,7 +84,7 @@ pub fn markdown(study: &Study, heading: &Heading, figures: &[(String, String)]) 
         section(&mut text, "Training regimes", "regimes.png");
         text += &regimes_text(study)?;
         if let Some((name, caption)) = figures.iter().find(|(name, _)| name == "regime-sites.png") {
-            text += &format!("\n![{caption}]({name})\n");
+            let _ = writeln!(text, "\n![{caption}]({name})");
         }
     }
     Ok(text)
@@ -110,14 +113,16 @@ fn percent(share: f64) -> String {
 
 fn uniform_table(rows: &[UniformRow], label: &str) -> String {
     let mut text = format!("\nEvery site at one precision, {label}, n = {}.\n\n", rows[0].accuracy.n);
-    text += "| weights | activations | EM | F1 | EM against full | saved: sites | model, fp32 | model, fp16 | stored \
-             | BitOps per token |\n|---|---|---|---|---|---|---|---|---|---|\n";
+    text += "| weights | activations | KV cache | EM | F1 | EM against full | saved: sites | model, fp32 | model, fp16 \
+             | stored | BitOps per token |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
     for row in rows {
         let cost = &row.cost;
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2e} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2e} |",
             row.precision.weights,
             row.precision.activations,
+            row.kv_cache,
             em(&row.accuracy),
             f1(&row.accuracy),
             points(&row.comparison),
@@ -144,14 +149,14 @@ fn sites_text(study: &Study) -> String {
         sites.effects.len()
     );
     // A test at 5 % calls one site in twenty an effect where there is none.
-    text += &format!(" (of so many tests {:.1} are expected to by chance).\n\n", 0.05 * sites.effects.len() as f64);
+    let _ = write!(text, " (of so many tests {:.1} are expected to by chance).\n\n", 0.05 * sites.effects.len() as f64);
     let by_divergence = sites.by_harm(crate::HarmOrder::Divergence);
     let shown = by_divergence.len().min(5);
     let mut table = |title: &str, effects: &[&crate::Effect]| {
-        text += &format!("{title}\n\n| site | divergence, nats | EM against 32 bits |\n|---|---|---|\n");
+        let _ = writeln!(text, "{title}\n\n| site | divergence, nats | EM against 32 bits |\n|---|---|---|");
         for effect in effects {
             let divergence = effect.accuracy.divergence.unwrap_or(0.0);
-            text += &format!("| `{}` | {divergence:.4} | {} |\n", effect.name, points(&effect.comparison));
+            let _ = writeln!(text, "| `{}` | {divergence:.4} | {} |", effect.name, points(&effect.comparison));
         }
         text += "\n";
     };
@@ -181,7 +186,8 @@ fn greedy_text(study: &Study) -> String {
         em(&search.accuracy),
         search.threshold.unwrap_or(0.0)
     );
-    text += &format!(
+    let _ = write!(
+        text,
         "On the report questions (n = {}): EM {} with every site at 32 bits, {} with the plan; difference {}. F1 {} \
          and {}.\n\n",
         greedy.found.n,
@@ -192,7 +198,8 @@ fn greedy_text(study: &Study) -> String {
         f1(&greedy.found)
     );
     let cost = &greedy.cost;
-    text += &format!(
+    let _ = write!(
+        text,
         "Saved: {} of the sites, {} of the model against fp32, {} against fp16, {} as stored.\n\n",
         percent(cost.sites.saved),
         percent(cost.whole_vs_fp32.saved),
@@ -223,8 +230,9 @@ fn allocation_text(study: &Study) -> String {
     text += "| bytes | average bits | EM, search | refined, search | EM, report | F1, report |\n|---|---|---|---|---|---|\n";
     for ((verified, refined), reported) in allocation.verified.iter().zip(&allocation.refined).zip(&allocation.reported)
     {
-        text += &format!(
-            "| {} | {:.2} | {} | {} | {} | {} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {} | {} | {} | {} |",
             reported.bytes,
             reported.average_bits,
             em(&verified.accuracy),
@@ -236,8 +244,14 @@ fn allocation_text(study: &Study) -> String {
     text += "\nGreedy and exact at equal bytes, on the search questions:\n\n\
              | bytes | greedy EM | exact EM | exact minus greedy |\n|---|---|---|---|\n";
     for row in &study.greedy.equal_bytes {
-        text +=
-            &format!("| {} | {} | {} | {} |\n", row.bytes, em(&row.greedy), em(&row.exact), points(&row.comparison));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            row.bytes,
+            em(&row.greedy),
+            em(&row.exact),
+            points(&row.comparison)
+        );
     }
     text
 }
@@ -249,24 +263,26 @@ fn regimes_text(study: &Study) -> Result<String> {
     let mut text = format!("Precision range test, {} steps at each width:\n\n", range.steps);
     text += "| bits | first loss | last loss | progress, nats |\n|---|---|---|---|\n";
     for width in &range.widths {
-        text += &format!(
-            "| {} | {:.3} | {:.3} | {:+.3} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {:.3} | {:.3} | {:+.3} |",
             width.bits, width.first_loss, width.last_loss, width.progress
         );
     }
-    text += &match range.lowest {
+    let lowest = match range.lowest {
         Some(bits) => {
             format!("\nThe lowest width with more than {} nats of progress: {bits} bits.\n\n", range.threshold)
         }
         None => format!("\nNo width makes more than {} nats of progress.\n\n", range.threshold),
     };
+    text += &lowest;
     let widths: Vec<BitWidth> = first.widths.iter().map(|width| width.bits).collect();
     let header = |text: &mut String, first: &str| {
-        *text += &format!("| regime | {first} |");
+        let _ = write!(text, "| regime | {first} |");
         for bits in &widths {
-            *text += &format!(" {bits} bits |");
+            let _ = write!(text, " {bits} bits |");
         }
-        *text += &format!("\n|---|---|{}\n", "---|".repeat(widths.len()));
+        let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(widths.len()));
     };
     let seeds: Vec<String> = {
         let mut seeds: Vec<u64> = regimes.runs.iter().map(|run| run.seed).collect();
@@ -274,7 +290,8 @@ fn regimes_text(study: &Study) -> Result<String> {
         seeds.dedup();
         seeds.iter().map(ToString::to_string).collect()
     };
-    text += &format!(
+    let _ = write!(
+        text,
         "Exact match at each width, mean over seeds {} and {} questions; steps and forward BitOps per token of a run.\n\n",
         seeds.join(", "),
         first.widths[0].accuracy.n
@@ -282,10 +299,10 @@ fn regimes_text(study: &Study) -> Result<String> {
     header(&mut text, "steps, BitOps");
     for label in labels(&regimes.runs) {
         let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
-        text += &format!("| {label} | {}, {:.2e} |", of_label[0].contestant.steps, of_label[0].bit_ops);
+        let _ = write!(text, "| {label} | {}, {:.2e} |", of_label[0].contestant.steps, of_label[0].bit_ops);
         for &bits in &widths {
             let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
-            text += &format!(" {:.1} [{:.1}, {:.1}] |", mean.mean, mean.interval.low, mean.interval.high);
+            let _ = write!(text, " {:.1} [{:.1}, {:.1}] |", mean.mean, mean.interval.low, mean.interval.high);
         }
         text += "\n";
     }
@@ -296,25 +313,27 @@ fn regimes_text(study: &Study) -> Result<String> {
         let mean = |value: &dyn Fn(&crate::RegimeRun) -> f64| {
             of_label.iter().map(|run| value(run)).sum::<f64>() / of_label.len() as f64
         };
-        text += &format!("| {label} | {:.3} |", mean(&|run| run.final_loss));
+        let _ = write!(text, "| {label} | {:.3} |", mean(&|run| run.final_loss));
         for i in 0..widths.len() {
-            text += &format!(" {:.1} |", mean(&|run| run.widths[i].accuracy.f1));
+            let _ = write!(text, " {:.1} |", mean(&|run| run.widths[i].accuracy.f1));
         }
         text += "\n";
     }
-    text +=
-        &format!("\nExact match minus that of `{STATIC}`, pairs of the same seed and question, percent points:\n\n");
+    let _ = write!(
+        text,
+        "\nExact match minus that of `{STATIC}`, pairs of the same seed and question, percent points:\n\n"
+    );
     header(&mut text, "");
     for label in labels(&regimes.runs).into_iter().filter(|label| *label != STATIC) {
-        text += &format!("| {label} | |");
+        let _ = write!(text, "| {label} | |");
         for &bits in &widths {
             let difference = exact_match_difference(&regimes.runs, STATIC, label, bits, 0)?;
             let noise = if difference.is_noise() { ", noise" } else { "" };
             let interval = difference.interval;
-            text += &format!(" {:+.1} [{:+.1}, {:+.1}]{noise} |", difference.mean, interval.low, interval.high);
+            let _ = write!(text, " {:+.1} [{:+.1}, {:+.1}]{noise} |", difference.mean, interval.low, interval.high);
         }
         text += "\n";
     }
-    text += &format!("\nHeat maps: `{STATIC}` and `{CYCLIC}`, first seed, each site alone at the low width.\n");
+    let _ = writeln!(text, "\nHeat maps: `{STATIC}` and `{CYCLIC}`, first seed, each site alone at the low width.");
     Ok(text)
 }

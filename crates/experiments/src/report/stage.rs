@@ -55,7 +55,7 @@ impl Stages {
     pub fn run<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
-        options: Value,
+        options: &Value,
         compute: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let path = self.dir.join(format!("{name}.json"));
@@ -87,8 +87,8 @@ mod tests {
     fn a_part_is_computed_once_and_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let stages = Stages::new(dir.path(), json!({ "model": "a" }));
-        let first: Vec<f64> = stages.run("part", json!({ "seed": 1 }), || Ok(vec![0.1, 1e300])).unwrap();
-        let again: Vec<f64> = stages.run("part", json!({ "seed": 1 }), || panic!("it is there")).unwrap();
+        let first: Vec<f64> = stages.run("part", &json!({ "seed": 1 }), || Ok(vec![0.1, 1e300])).unwrap();
+        let again: Vec<f64> = stages.run("part", &json!({ "seed": 1 }), || panic!("it is there")).unwrap();
         assert_eq!(first, again);
     }
 
@@ -96,9 +96,9 @@ mod tests {
     fn parts_of_other_studies_and_damaged_ones_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let stages = |model: &str| Stages::new(dir.path(), json!({ "model": model }));
-        stages("a").run("part", json!({ "seed": 1 }), || Ok(1)).unwrap();
+        stages("a").run("part", &json!({ "seed": 1 }), || Ok(1)).unwrap();
         let refused = |model: &str, seed| {
-            let error = stages(model).run::<i32>("part", json!({ "seed": seed }), || Ok(2)).unwrap_err();
+            let error = stages(model).run::<i32>("part", &json!({ "seed": seed }), || Ok(2)).unwrap_err();
             error.to_string()
         };
         assert!(refused("b", 1).contains("study.model"), "{}", refused("b", 1));
@@ -111,7 +111,7 @@ mod tests {
     fn work_that_fails_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let stages = Stages::new(dir.path(), json!(null));
-        assert!(matches!(stages.run::<i32>("part", json!(null), || Err(Error::Stopped)), Err(Error::Stopped)));
+        assert!(matches!(stages.run::<i32>("part", &json!(null), || Err(Error::Stopped)), Err(Error::Stopped)));
         assert!(!dir.path().join("part.json").exists());
     }
 }

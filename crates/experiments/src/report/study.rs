@@ -207,7 +207,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
     let seed = config.seed;
 
     let plain_uniform: Vec<UniformRow> =
-        stages.run("uniform", json!({ "seed": seed }), || uniform_sweep(&report, &sweep_precisions(), seed))?;
+        stages.run("uniform", &json!({ "seed": seed }), || uniform_sweep(&report, &sweep_precisions(), seed))?;
     let mut widths = body.adapter_widths();
     widths.sort_unstable_by(|a, b| b.cmp(a));
     let uniform = if widths.is_empty() {
@@ -216,7 +216,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
         let precisions: Vec<_> = std::iter::once(SitePrecision::FULL)
             .chain(widths.iter().map(|width| SitePrecision::uniform(*width)))
             .collect();
-        stages.run("uniform-adapters", json!({ "widths": widths, "seed": seed }), || {
+        stages.run("uniform-adapters", &json!({ "widths": widths, "seed": seed }), || {
             uniform_sweep(&report, &precisions, seed)
         })?
     };
@@ -224,7 +224,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
     let full = body.uniform_plan(SitePrecision::FULL);
     let low = match config.low {
         Some(low) => adapted(low),
-        None => stages.run("low", json!({ "seed": seed }), || {
+        None => stages.run("low", &json!({ "seed": seed }), || {
             let candidates = [BitWidth::B4, BitWidth::B3, BitWidth::B2].map(adapted);
             let precisions: Vec<_> = std::iter::once(SitePrecision::FULL).chain(candidates).collect();
             let rows = uniform_sweep(&search, &precisions, seed)?;
@@ -234,8 +234,8 @@ pub fn run_study<B: QuantAutodiffBackend>(
     };
     let how = |part| SensitivityOptions { part, change_to: low, seed, show: run.show };
     let low_options = json!({ "low": low, "seed": seed });
-    let layers = stages.run("layers", low_options.clone(), || Ok(sensitivity(&search, &full, &how(Part::Block))?.0))?;
-    let damage: DamageTable = stages.run("damage", json!({ "choices": config.choices, "seed": seed }), || {
+    let layers = stages.run("layers", &low_options, || Ok(sensitivity(&search, &full, &how(Part::Block))?.0))?;
+    let damage: DamageTable = stages.run("damage", &json!({ "choices": config.choices, "seed": seed }), || {
         let mut choices = config.choices.clone();
         choices.sort_unstable();
         let choices = choices.into_iter().map(|bits| if bits.is_full() { SitePrecision::FULL } else { adapted(bits) });
@@ -243,7 +243,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
     })?;
 
     let greedy_options = json!({ "low": low, "seed": seed, "tolerance": config.tolerance, "choices": config.choices });
-    let greedy = stages.run("greedy", greedy_options, || {
+    let greedy = stages.run("greedy", &greedy_options, || {
         let (sites, kept) = sensitivity(&search, &full, &how(Part::Site))?;
         let options =
             GreedyOptions { stop_at: StopAt::Tolerance(config.tolerance), show: run.show, ..GreedyOptions::new(low) };
@@ -258,7 +258,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
     let allocation_options = json!({
         "choices": config.choices, "budgets": config.budgets, "swaps": config.swaps, "seed": seed,
     });
-    let allocation = stages.run("allocation", allocation_options, || {
+    let allocation = stages.run("allocation", &allocation_options, || {
         let budgets = config.budgets.iter().map(|bits| (body.config().site_parameters() as f64 * bits / 8.0) as usize);
         let budgets: Vec<usize> = budgets.collect();
         let chosen = budgets.iter().map(|budget| damage.best_under(*budget)).collect::<Result<Vec<_>>>()?;
@@ -311,7 +311,7 @@ fn run_regimes<B: QuantAutodiffBackend>(
     let quiet_run = TrainRun { dir: None, ..run.train.clone() };
     let range_config = TrainConfig { steps: study.range_steps, ..study.train.clone() };
     let range_options = json!({ "regimes": study, "seed": seed });
-    let range = stages.run("precision-range", range_options, || {
+    let range = stages.run("precision-range", &range_options, || {
         let threshold = study.range_threshold;
         precision_range_test(model, data.train, &study.bank, threshold, (&range_config, &quiet_run), device)
     })?;
@@ -319,10 +319,10 @@ fn run_regimes<B: QuantAutodiffBackend>(
     let (mut runs, mut maps) = (Vec::new(), Vec::new());
     for contestant in contestants(model, study, sites)? {
         for &seed in &study.seeds {
-            let name = format!("regime-{}-seed-{seed}", contestant.label.replace(' ', "-"));
+            let name = format!("regime-{}-seed-{seed}", contestant.label.replace(", ", "-").replace(' ', "-"));
             let options = json!({ "regimes": study, "contestant": contestant, "low": low });
             let checkpoints = stages.dir().join("training").join(&name);
-            let (result, map): (RegimeRun, Option<Sensitivity>) = stages.run(&name, options, || {
+            let (result, map): (RegimeRun, Option<Sensitivity>) = stages.run(&name, &options, || {
                 let training = TrainRun {
                     dir: Some(checkpoints.clone()),
                     identity: json!({ "part": name, "run": run.train.identity }),
