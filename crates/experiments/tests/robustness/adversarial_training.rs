@@ -26,7 +26,8 @@ fn options(precision: RoundPrecision) -> AdversarialTraining {
 }
 
 fn ladder(learnt: &Learnt) -> Ladder {
-    Ladder::new([32, 4].map(|bits| (BitWidth::new(bits).unwrap(), learnt.plan(bits)))).unwrap()
+    Ladder::new([32, 4].map(|bits| (BitWidth::new(bits).expect("valid input"), learnt.plan(bits))))
+        .expect("valid input")
 }
 
 /// Share of the attacked items that a model gets right.
@@ -35,8 +36,8 @@ fn right_when_attacked(learnt: &Learnt, model: &Gpt2ForQuestionAnswering<Trainin
     let source = AttackSource { label: "32".into(), plans: vec![learnt.plan(32)] };
     let options = RobustnessOptions { items: ItemChoice::All, show: ShowProgress::No, ..RobustnessOptions::default() };
     let items = learnt.examples();
-    let attacked = craft(&victim, attack, &source, &items, &options).unwrap().adversarial_examples(&items);
-    let scores = victim.scores(&learnt.plan(32), &attacked).unwrap();
+    let attacked = craft(&victim, attack, &source, &items, &options).expect("valid input").adversarial_examples(&items);
+    let scores = victim.scores(&learnt.plan(32), &attacked).expect("valid input");
     scores.iter().map(|score| score.exact).sum::<f64>() / scores.len() as f64
 }
 
