@@ -235,7 +235,9 @@ mod tests {
 
     #[test]
     fn a_row_without_bits_of_keys_and_values_is_read_as_one_at_full_precision() {
-        let expected = row(BitWidth::B4, BitWidth::B8, 60);
+        let mut expected = row(BitWidth::B4, BitWidth::B8, 60);
+        // Scores of single questions are not saved.
+        expected.accuracy.scores.clear();
         let mut json = serde_json::to_value(&expected).unwrap();
         assert_eq!(json.as_object_mut().unwrap().remove("kv_cache"), Some(32.into()));
         assert_eq!(serde_json::from_value::<UniformRow>(json).unwrap(), expected);
