@@ -51,9 +51,15 @@ fn cached_steps_at_few_bits_give_the_whole_forward<B: QuantBackend>() {
     for bits in (2..=16).map(width) {
         let plan = full(&model).with_kv_cache(bits).with_block_kv_cache(1, width(4));
         let whole = logits(&model, ids.clone(), &plan);
+        // A product of one row may differ from that of many by an ulp. Where levels are that close, one
+        // may be taken for its neighbour; still a cache must be nearer to the whole forward at its bits
+        // than that is to full precision.
+        let unrounded = logits(&model, ids.clone(), &full(&model).with_block_kv_cache(1, width(4)));
+        let harm = whole.iter().zip(&unrounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let tolerance = if bits.bits() <= 8 { 2e-5 } else { (0.5 * harm).max(2e-5) };
         for pieces in [vec![tokens], vec![1; tokens], vec![5, 1, tokens - 6]] {
             let got = cached_logits(&model, &ids, &pieces, &plan);
-            assert_close(&format!("{bits} bits in pieces of {pieces:?}"), &got, &whole, 2e-5);
+            assert_close(&format!("{bits} bits in pieces of {pieces:?}"), &got, &whole, tolerance);
         }
     }
 }
