@@ -224,7 +224,7 @@ fn regimes(study: &Study) -> Result<Option<BarChart>> {
         groups.push(BarGroup::new(label, values));
     }
     Ok(Some(BarChart {
-        title: "Training regimes at equal BitOps".into(),
+        title: "Training regimes".into(),
         subtitle: format!(
             "mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and questions",
             first.widths[0].accuracy.n
