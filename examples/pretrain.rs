@@ -193,15 +193,13 @@ impl Pretrain<'_> {
             let dir = resolve_model(name)?;
             return Ok((Gpt2::load(&dir, &options, device)?, TextTokenizer::from_dir(&dir)?));
         }
-        let tokenizer = match &arguments.tokenizer {
-            Some(name) => TextTokenizer::from_dir(resolve_model(name)?)?,
-            None => {
-                let texts: Vec<String> =
-                    files.documents().take(arguments.tokenizer_documents).collect::<Result<_, _>>()?;
-                println!("training a tokenizer of {} tokens on {} documents", arguments.vocabulary, texts.len());
-                let config = BpeConfig { vocab_size: arguments.vocabulary, ..BpeConfig::default() };
-                TextTokenizer::train_bpe(texts, &config)?
-            }
+        let tokenizer = if let Some(name) = &arguments.tokenizer {
+            TextTokenizer::from_dir(resolve_model(name)?)?
+        } else {
+            let texts: Vec<String> = files.documents().take(arguments.tokenizer_documents).collect::<Result<_, _>>()?;
+            println!("training a tokenizer of {} tokens on {} documents", arguments.vocabulary, texts.len());
+            let config = BpeConfig { vocab_size: arguments.vocabulary, ..BpeConfig::default() };
+            TextTokenizer::train_bpe(texts, &config)?
         };
         let activation = serde_json::from_value::<Activation>(json!(arguments.activation))
             .with_context(|| format!("`--activation {}`", arguments.activation))?;

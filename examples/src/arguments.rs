@@ -94,7 +94,7 @@ impl QuantArgs {
 /// How a bank is trained.
 #[derive(Debug, Clone, Args)]
 pub struct RegimeArgs {
-    /// static, cyclic, triangular, joint or cascade
+    /// static, cyclic, triangular, random, joint or cascade
     #[arg(long, default_value = "static")]
     pub regime: RegimeKind,
     /// Cycles of the cyclic regime in a run
@@ -112,7 +112,7 @@ pub struct RegimeArgs {
     /// Random sites left at the highest width in every step
     #[arg(long, default_value_t = 0, value_name = "SITES")]
     pub layer_dropout: usize,
-    /// Sites that get extra steps in which only they are low, such as h.0.mlp.c_proj,h.1.attn.c_attn
+    /// Sites that get extra steps in which only they are low, such as `h.0.mlp.c_proj,h.1.attn.c_attn`
     #[arg(long, value_delimiter = ',', value_name = "SITES")]
     pub specialise: Vec<String>,
     /// Share of the steps that are such extra ones

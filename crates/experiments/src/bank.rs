@@ -88,9 +88,10 @@ pub fn train_bank<B: QuantAutodiffBackend>(
     train_bank_with(model, task, bank, &plans, config, run, device)
 }
 
+/// Makes the regime of a run from the model with its bank and the ladder of its uniform plans.
+pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> Result<Box<dyn Regime>> + 'a;
+
 /// Gives a model a bank and trains it by any regime. Base and head stay as they are.
-///
-/// `regime` gets the model with its bank and the ladder of its uniform plans.
 ///
 /// # Errors
 ///
@@ -100,7 +101,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
     bank: &BankConfig,
-    regime: &dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> Result<Box<dyn Regime>>,
+    regime: &BuildRegime<'_, B>,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,

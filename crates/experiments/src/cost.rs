@@ -1,10 +1,13 @@
-//! What a plan costs: memory in four figures, average bits and BitOps.
+//! What a plan costs: memory in four figures, average bits, BitOps and the KV cache.
 //!
 //! ```text
 //! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
 //! average bits   = Σ parameters · bits / Σ parameters            over the sites
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites
+//! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
 //! ```
+//!
+//! `w` is the width of a head; the 4 bytes are the scale of a token's key or value in one head.
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
@@ -47,6 +50,10 @@ pub struct Cost {
     pub average_bits: f64,
     /// Bit operations of the sites per token.
     pub bit_ops_per_token: f64,
+    /// Bytes of keys and values per token of context, computed for packed storage with an f32 scale
+    /// for every token and head; see [`SitePlan::kv_cache_bytes_per_token`]. 0 where a file has none.
+    #[serde(default)]
+    pub kv_cache_bytes_per_token: usize,
 }
 
 impl Cost {
@@ -77,6 +84,7 @@ impl Cost {
             stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
             average_bits: plan.average_weight_bits(config),
             bit_ops_per_token: bit_ops,
+            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(config),
         }
     }
 }

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use squad_data::CharSpan;
+
+use crate::robustness::Place;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -94,6 +98,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// An edit of a question or context is not allowed.
+    #[error("question `{id}`: the edit of characters {}..{} of its {place} {reason}", chars.start, chars.end)]
+    Edit {
+        /// The question.
+        id: String,
+        /// The text.
+        place: Place,
+        /// The characters.
+        chars: CharSpan,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The work was stopped on request; what was done is saved where the work saves.
     #[error("stopped on request")]

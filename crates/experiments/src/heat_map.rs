@@ -27,6 +27,13 @@ pub enum Colour {
     No,
 }
 
+impl Colour {
+    /// Colour where standard output is a terminal.
+    pub fn of_stdout() -> Self {
+        if std::io::IsTerminal::is_terminal(&std::io::stdout()) { Self::Yes } else { Self::No }
+    }
+}
+
 impl HeatMap {
     /// From a sensitivity of single sites; blocks alone give no map.
     pub fn new(sensitivity: &Sensitivity) -> Option<Self> {
@@ -38,8 +45,7 @@ impl HeatMap {
             }
             rows[site.block][site.module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
         }
-        let colour = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { Colour::Yes } else { Colour::No };
-        Some(Self { rows, colour })
+        Some(Self { rows, colour: Colour::of_stdout() })
     }
 
     /// The same with or without colour; by default colour is used on a terminal.
@@ -47,16 +53,16 @@ impl HeatMap {
         self.colour = colour;
         self
     }
+}
 
-    fn cell(&self, f: &mut fmt::Formatter<'_>, harm: f64, worst: f64) -> fmt::Result {
-        match self.colour {
-            Colour::No => write!(f, " {harm:>11.1} "),
-            Colour::Yes => {
-                let share = if worst > 0.0 { (harm / worst).clamp(0.0, 1.0) } else { 0.0 };
-                let step = (share * (SCALE.len() - 1) as f64).round() as usize;
-                let ink = if step >= SCALE.len() - 2 { 16 } else { 255 };
-                write!(f, "\x1b[48;5;{}m\x1b[38;5;{ink}m {harm:>11.1} \x1b[0m", SCALE[step])
-            }
+/// One cell: a text on the colour of its share of the worst, 0 to 1.
+pub(crate) fn write_cell(f: &mut fmt::Formatter<'_>, colour: Colour, text: &str, share: f64) -> fmt::Result {
+    match colour {
+        Colour::No => write!(f, " {text} "),
+        Colour::Yes => {
+            let step = (share.clamp(0.0, 1.0) * (SCALE.len() - 1) as f64).round() as usize;
+            let ink = if step >= SCALE.len() - 2 { 16 } else { 255 };
+            write!(f, "\x1b[48;5;{}m\x1b[38;5;{ink}m {text} \x1b[0m", SCALE[step])
         }
     }
 }
@@ -72,7 +78,8 @@ impl fmt::Display for HeatMap {
         for (block, row) in self.rows.iter().enumerate() {
             write!(f, "{block:>5}")?;
             for harm in row {
-                self.cell(f, *harm, worst)?;
+                let share = if worst > 0.0 { harm / worst } else { 0.0 };
+                write_cell(f, self.colour, &format!("{harm:>11.1}"), share)?;
             }
             writeln!(f)?;
         }

@@ -14,10 +14,12 @@
 //! | `allocation/` | [`DamageTable`]: damage of each site alone, the Pareto front, verified and refined (D5) |
 //! | `dynamic/` | [`PrecisionController`], [`ConfidenceCascade`]: the plan chosen at run time (D9) |
 //! | `regime_comparison`, `precision_range` | regimes against one another (D7); the lowest width that still learns |
-//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps |
+//! | `robustness` | [`robustness`]: attacks, and the attack × inference matrix (D8) |
+//! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps, bytes of the KV cache |
 //! | `work` | [`Work`]: block passes done, and done without re-use |
 //! | `heat_map` | blocks × sub-modules in the terminal |
 //! | [`figures`] | line charts, bar charts and heat maps as PNG files |
+//! | [`report`] | the whole study, resumable: JSON parts, figures, Markdown (D10) |
 //! | `statistics` | intervals and paired comparisons |
 //! | `artefact`, `progress`, `stop`, `workers` | JSON files, bars, Ctrl-C, several batches at once |
 //!
@@ -46,6 +48,8 @@ mod precision_range;
 mod progress;
 mod reading;
 mod regime_comparison;
+pub mod report;
+pub mod robustness;
 mod sensitivity;
 pub mod statistics;
 mod stop;
@@ -60,8 +64,8 @@ pub use allocation::{
     Refinement, SiteDamage, Swap, Verified, measure_damage,
 };
 pub use answer::answer;
-pub use artefact::{read_json, write_json};
-pub use bank::{BankConfig, train_bank, train_bank_with, train_base};
+pub use artefact::{read_json, write_json, write_text};
+pub use bank::{BankConfig, BuildRegime, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use dynamic::{
     CascadeAnswer, CascadeCurve, CascadeOutcome, CascadePoint, CascadeRun, CascadeStage, CascadeTable, CascadeTarget,
@@ -87,10 +91,12 @@ pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{
-    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Regime, RegimeConfig,
-    RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig, TrainOutcome,
-    TrainRun, TrainTask, text_loss, train,
+    Branch, Cascade, Cycle, Cyclic, Distance, Joint, Ladder, LayerDropout, Objective, Protection, Random, Regime,
+    RegimeConfig, RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig,
+    TrainOutcome, TrainRun, TrainTask, text_loss, train,
 };
-pub use uniform::{Crossing, CurvePoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
+pub use uniform::{
+    Crossing, CurvePoint, UniformPoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep,
+};
 pub use work::Work;
 pub use workers::Workers;

@@ -24,7 +24,7 @@ use crate::bank::{BankConfig, train_bank_with};
 use crate::evaluate::{EvaluateOptions, Evaluator};
 use crate::reading::ReadingTask;
 use crate::statistics::Interval;
-use crate::train::{Ladder, Regime, RegimeConfig, TrainConfig, TrainRun};
+use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
 
 /// A regime in a comparison.
@@ -71,7 +71,6 @@ pub struct RegimeRun {
 /// # Errors
 ///
 /// As [`train_bank_with`] and [`Evaluator::evaluate`].
-#[expect(clippy::too_many_arguments, reason = "a training run and an evaluation, each with its own data and options")]
 pub fn run_contestant<B: QuantAutodiffBackend>(
     base: Gpt2ForQuestionAnswering<B>,
     contestant: &Contestant,
@@ -123,17 +122,19 @@ pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) 
 ///
 /// # Errors
 ///
-/// When not even two steps fit, or the regime refuses its ladder.
+/// When not even one step fits, or one cycle of a cyclic regime, or the regime refuses its ladder.
 pub fn steps_within(config: &Gpt2Config, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
+    const PROBE: usize = 64;
     let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(config, &*regime.build(ladder, steps)?, steps));
-    let least = 2 * regime.cycles.max(1);
+    let least = if regime.kind == RegimeKind::Cyclic { 2 * regime.cycles.max(1) } else { 1 };
     let first = cost(least)?;
     if first > budget {
         let got = format!("{budget:.3e} BitOps per token");
         return Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")));
     }
-    // Costs of nearby lengths differ by less than two steps, so the estimate is close.
-    let mut steps = ((budget / first * least as f64) as usize).max(least);
+    // A few periods of any regime give its mean step, so the estimate is close.
+    let probe = least.max(PROBE);
+    let mut steps = ((budget / cost(probe)? * probe as f64) as usize).max(least);
     while cost(steps)? > budget {
         steps -= 1;
     }
@@ -241,8 +242,6 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 mod tests {
     use super::*;
     use gpt2_model::{Gpt2Config, SitePrecision};
-
-    use crate::train::RegimeKind;
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];

@@ -1,4 +1,5 @@
-//! The same precision at every site, one after another (D1 of the study).
+//! The same precision at every site and in every block's KV cache, one after another (D1 of the
+//! study).
 //!
 //! ```text
 //! accuracy(b)   = EM(b) / EM(widest)
@@ -21,53 +22,95 @@ use crate::cost::Cost;
 use crate::evaluate::Evaluator;
 use crate::statistics::PairedComparison;
 
+/// What a whole model runs at.
+///
+/// A [`SitePrecision`] alone is one with keys and values at full precision.
+///
+/// ```
+/// use experiments::UniformPoint;
+/// use gpt2_model::{BitWidth, SitePrecision};
+///
+/// let w4a8 = SitePrecision::FULL.with_weights(BitWidth::B4).with_activations(BitWidth::B8);
+/// assert_eq!(UniformPoint::from(w4a8), UniformPoint { precision: w4a8, kv_cache: BitWidth::FULL });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UniformPoint {
+    /// The precision of every site.
+    pub precision: SitePrecision,
+    /// The bits of every block's keys and values.
+    pub kv_cache: BitWidth,
+}
+
+impl From<SitePrecision> for UniformPoint {
+    fn from(precision: SitePrecision) -> Self {
+        Self { precision, kv_cache: BitWidth::FULL }
+    }
+}
+
 /// Accuracy and cost with every site at one precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UniformRow {
-    /// The precision.
+    /// The precision of every site.
     pub precision: SitePrecision,
+    /// The bits of every block's keys and values; full precision where a file has none.
+    #[serde(default = "full")]
+    pub kv_cache: BitWidth,
     /// Accuracy on the evaluator's questions.
     pub accuracy: Accuracy,
-    /// Against the first precision of the sweep, question by question.
+    /// Against the first row of the sweep, question by question.
     pub comparison: PairedComparison,
     /// Memory and work.
     pub cost: Cost,
 }
 
+fn full() -> BitWidth {
+    BitWidth::FULL
+}
+
 impl UniformRow {
-    /// Whether the precision loses exact match, and more than the noise.
+    /// Whether the row loses exact match, and more than the noise.
     pub fn is_costly(&self) -> bool {
         self.comparison.difference < 0.0 && !self.comparison.is_noise()
     }
 }
 
 /// The precisions of the study, without adapters: weights at 32, 16, 8, 6, 5, 4, 3 and 2 bits, then
-/// W8A8, W4A8 and W4A4.
-pub fn sweep_precisions() -> Vec<SitePrecision> {
+/// W8A8, W4A8 and W4A4, then W8A8KV8, W4A8KV8 and W4A8KV4.
+pub fn sweep_precisions() -> Vec<UniformPoint> {
     use BitWidth as Bits;
     let weights = [Bits::FULL, Bits::B16, Bits::B8, Bits::B6, Bits::B5, Bits::B4, Bits::B3, Bits::B2];
     let pairs = [(Bits::B8, Bits::B8), (Bits::B4, Bits::B8), (Bits::B4, Bits::B4)];
-    let both = weights.map(|weights| (weights, Bits::FULL)).into_iter().chain(pairs);
-    both.map(|(weights, activations)| SitePrecision { weights, activations, adapter: None }).collect()
+    let caches = [(Bits::B8, Bits::B8, Bits::B8), (Bits::B4, Bits::B8, Bits::B8), (Bits::B4, Bits::B8, Bits::B4)];
+    let weights = weights.map(|weights| (weights, Bits::FULL, Bits::FULL)).into_iter();
+    let pairs = pairs.map(|(weights, activations)| (weights, activations, Bits::FULL));
+    let point = |(weights, activations, kv_cache)| UniformPoint {
+        precision: SitePrecision { weights, activations, adapter: None },
+        kv_cache,
+    };
+    weights.chain(pairs).chain(caches).map(point).collect()
 }
 
-/// Evaluates uniform plans; the first precision is what the others are compared with.
+/// Evaluates uniform plans; the first point is what the others are compared with.
+///
+/// A point is a [`UniformPoint`], or a [`SitePrecision`] with keys and values at full precision.
 ///
 /// # Errors
 ///
 /// When an adapter is missing, or the work is stopped.
-pub fn uniform_sweep<B: QuantBackend>(
+pub fn uniform_sweep<B: QuantBackend, P: Into<UniformPoint> + Copy>(
     evaluator: &Evaluator<'_, B>,
-    precisions: &[SitePrecision],
+    points: &[P],
     seed: u64,
 ) -> Result<Vec<UniformRow>> {
     let body = &evaluator.model().transformer;
-    let mut rows: Vec<UniformRow> = Vec::with_capacity(precisions.len());
-    for &precision in precisions {
-        let plan = body.uniform_plan(precision);
+    let mut rows: Vec<UniformRow> = Vec::with_capacity(points.len());
+    for &point in points {
+        let UniformPoint { precision, kv_cache } = point.into();
+        let plan = body.uniform_plan(precision).with_kv_cache(kv_cache);
         let accuracy = evaluator.evaluate(&plan)?;
         let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, seed);
-        rows.push(UniformRow { precision, accuracy, comparison, cost: Cost::of(body, &plan) });
+        rows.push(UniformRow { precision, kv_cache, accuracy, comparison, cost: Cost::of(body, &plan) });
     }
     Ok(rows)
 }
@@ -96,14 +139,14 @@ pub struct Crossing {
 
 /// The normalised curves of a sweep, widest first.
 ///
-/// Rows with other activations than the widest row are left out, and of rows of one width all but
-/// the first. Empty where the widest row answers nothing exactly.
+/// Rows with other activations or another KV cache than the widest row are left out, and of rows of
+/// one width all but the first. Empty where the widest row answers nothing exactly.
 pub fn normalised_curves(rows: &[UniformRow]) -> Vec<CurvePoint> {
     let mut rows: Vec<&UniformRow> = rows.iter().collect();
     // Stable: rows of one width stay in their order.
     rows.sort_by_key(|row| std::cmp::Reverse(row.precision.weights));
     let Some(&widest) = rows.first().filter(|widest| widest.accuracy.exact_match > 0.0) else { return Vec::new() };
-    rows.retain(|row| row.precision.activations == widest.precision.activations);
+    rows.retain(|row| row.precision.activations == widest.precision.activations && row.kv_cache == widest.kv_cache);
     rows.dedup_by_key(|row| row.precision.weights);
     let point = |row: &UniformRow| CurvePoint {
         bits: row.precision.weights,
@@ -163,6 +206,7 @@ mod tests {
         let bytes = Bytes { bytes: 0, baseline: 1, saved: 1.0 - f64::from(weights.bits()) / 32.0 };
         UniformRow {
             precision: SitePrecision { weights, activations, adapter: None },
+            kv_cache: BitWidth::FULL,
             comparison: accuracy.compare(&accuracy, 1),
             accuracy,
             cost: Cost {
@@ -172,16 +216,31 @@ mod tests {
                 stored: bytes,
                 average_bits: f64::from(weights.bits()),
                 bit_ops_per_token: 0.0,
+                kv_cache_bytes_per_token: 0,
             },
         }
     }
 
     #[test]
     fn the_sweep_is_that_of_the_study() {
-        let pairs: Vec<(u8, u8)> =
-            sweep_precisions().iter().map(|p| (p.weights.bits(), p.activations.bits())).collect();
-        let weights = [32, 16, 8, 6, 5, 4, 3, 2].map(|bits| (bits, 32));
-        assert_eq!(pairs, [&weights[..], &[(8, 8), (4, 8), (4, 4)]].concat());
+        let widths = |point: &UniformPoint| {
+            [point.precision.weights, point.precision.activations, point.kv_cache].map(BitWidth::bits)
+        };
+        let points: Vec<[u8; 3]> = sweep_precisions().iter().map(widths).collect();
+        let weights = [32, 16, 8, 6, 5, 4, 3, 2].map(|bits| [bits, 32, 32]);
+        let pairs = [[8, 8, 32], [4, 8, 32], [4, 4, 32]];
+        let caches = [[8, 8, 8], [4, 8, 8], [4, 8, 4]];
+        assert_eq!(points, [&weights[..], &pairs[..], &caches[..]].concat());
+    }
+
+    #[test]
+    fn a_row_without_bits_of_keys_and_values_is_read_as_one_at_full_precision() {
+        let mut expected = row(BitWidth::B4, BitWidth::B8, 60);
+        // Scores of single questions are not saved.
+        expected.accuracy.scores.clear();
+        let mut json = serde_json::to_value(&expected).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("kv_cache"), Some(32.into()));
+        assert_eq!(serde_json::from_value::<UniformRow>(json).unwrap(), expected);
     }
 
     #[test]
@@ -211,8 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn curves_are_of_the_widest_row_with_its_activations_and_one_row_a_width() {
+    fn curves_are_of_the_widest_row_with_its_activations_and_cache_and_one_row_a_width() {
         let rows = [
+            UniformRow { kv_cache: BitWidth::B8, ..row(BitWidth::B4, BitWidth::FULL, 10) },
             row(BitWidth::B4, BitWidth::FULL, 60),
             row(BitWidth::FULL, BitWidth::FULL, 80),
             row(BitWidth::B4, BitWidth::B4, 20),
@@ -222,7 +282,7 @@ mod tests {
         let expected = [point(BitWidth::FULL, 1.0), point(BitWidth::B4, 0.75), point(BitWidth::B2, 0.75)];
         assert_eq!(normalised_curves(&rows), expected);
         assert_eq!(crossing(&normalised_curves(&rows)).unwrap().suggested, BitWidth::FULL);
-        assert_eq!(normalised_curves(&rows[..1]), [CurvePoint { accuracy: 1.0, ..expected[1] }]);
+        assert_eq!(normalised_curves(&rows[1..2]), [CurvePoint { accuracy: 1.0, ..expected[1] }]);
         assert_eq!(normalised_curves(&[row(BitWidth::FULL, BitWidth::FULL, 0)]), []);
         assert_eq!(normalised_curves(&[]), []);
     }

@@ -21,6 +21,8 @@ fn full_precision_saves_nothing() {
     assert!((cost.average_bits - 32.0).abs() < 1e-12);
     assert!((cost.bit_ops_per_token - 1536.0 * 1024.0).abs() < 1e-6);
     assert_eq!(macs_per_token(model.config()), 1536);
+    // 2 blocks, a key and a value of 8 floats each.
+    assert_eq!(cost.kv_cache_bytes_per_token, 2 * 2 * 8 * 4);
 }
 
 #[test]
@@ -55,4 +57,28 @@ fn average_bits_are_weighted_by_parameters() {
         model.uniform_plan(SitePrecision::FULL).with(site, SitePrecision::uniform(BitWidth::B8).without_adapter());
     let cost = Cost::of(&model, &plan);
     assert!((cost.average_bits - (256.0 * 8.0 + 1280.0 * 32.0) / 1536.0).abs() < 1e-12);
+}
+
+#[test]
+fn keys_and_values_count_their_codes_and_a_scale_for_every_head() {
+    let model = tiny();
+    let plan = model.uniform_plan(SitePrecision::FULL).with_kv_cache(BitWidth::B8);
+    // 2 heads of width 4: 4 bytes of codes and 4 of scale in each block for a key, and as many for a value.
+    let cost = Cost::of(&model, &plan);
+    assert_eq!(cost.kv_cache_bytes_per_token, 2 * 2 * 2 * (4 + 4));
+    // 4 codes of 3 bits take 12 bits, which are 2 bytes.
+    let mixed = Cost::of(&model, &plan.with_block_kv_cache(1, BitWidth::B3));
+    assert_eq!(mixed.kv_cache_bytes_per_token, 2 * 2 * (4 + 4) + 2 * 2 * (2 + 4));
+    // The cache is no part of the model's own memory.
+    let full = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
+    assert_eq!(Cost { kv_cache_bytes_per_token: full.kv_cache_bytes_per_token, ..mixed }, full);
+}
+
+#[test]
+fn a_cost_without_the_bytes_of_keys_and_values_is_read() {
+    let model = tiny();
+    let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
+    let mut json = serde_json::to_value(cost).unwrap();
+    json.as_object_mut().unwrap().remove("kv_cache_bytes_per_token").unwrap();
+    assert_eq!(serde_json::from_value::<Cost>(json).unwrap(), Cost { kv_cache_bytes_per_token: 0, ..cost });
 }

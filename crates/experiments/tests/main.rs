@@ -4,6 +4,8 @@ mod allocation;
 mod bad_input;
 mod cost;
 mod dynamic;
+mod report;
+mod robustness;
 mod search;
 mod support;
 mod training;

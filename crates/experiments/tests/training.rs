@@ -152,10 +152,11 @@ fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Ve
     let device = burn::backend::flex::FlexDevice;
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
-    let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3);
+    let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).expect("valid input"), 3);
     let build = |_: &_, ladder: &Ladder| Ok(regime(ladder.clone()));
     let config = train_config(steps);
-    let (trained, outcome) = train_bank_with(start, &task, &bank, &build, &config, &quiet(2), &device).unwrap();
+    let (trained, outcome) =
+        train_bank_with(start, &task, &bank, &build, &config, &quiet(2), &device).expect("valid input");
     (weights(&trained), outcome.losses)
 }
 

@@ -1,18 +1,19 @@
 //! Causal self-attention.
 //!
 //! ```text
-//! Q, K, V = split(x·W_attn + b_attn),   A = softmax(Q·Kᵀ/√w + M)·V,   y = A·W_proj + b_proj
+//! Q, K, V = split(x·W_attn + b_attn),   A = softmax(Q·K̂ᵀ/√w + M)·V̂,   y = A·W_proj + b_proj
 //! ```
 //!
-//! `w` is the width of a head; `M` is −∞ where a key stands behind its query or is padding.
+//! `w` is the width of a head; `M` is −∞ where a key stands behind its query or is padding; `K̂` and
+//! `V̂` are keys and values as they are kept (`kv_cache`), at full precision `K` and `V` themselves.
 //! Source: Radford et al., *Language Models are Unsupervised Multitask Learners* (GPT-2), 2019.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor, activation, backend::Backend, module::attention, ops::AttentionModuleOptions};
-use quant_kernels::{HeadSplit, QuantBackend, cached_attention, causal_attention};
+use quant_kernels::{BitWidth, HeadSplit, QuantBackend, cached_attention, causal_attention};
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
-use crate::kv_cache::LayerCache;
+use crate::kv_cache::{LayerCache, quantize_keys_and_values};
 
 /// Which keys a query may see.
 #[derive(Debug, Clone)]
@@ -67,10 +68,11 @@ impl<B: QuantBackend> CausalSelfAttention<B> {
         &self,
         x: Tensor<B, 3>,
         [c_attn, c_proj]: [&SitePrecision; 2],
+        kv_cache: BitWidth,
         mask: &AttentionMask<B>,
         cache: Option<(&mut LayerCache<B>, usize)>,
     ) -> Tensor<B, 3> {
-        let qkv = self.c_attn.forward(x, c_attn);
+        let qkv = quantize_keys_and_values(self.c_attn.forward(x, c_attn), self.n_head, kv_cache);
         let split = HeadSplit { heads: self.n_head, scale: self.score_scale };
         let context = match (cache, mask) {
             (None, AttentionMask::Causal) => causal_attention(qkv, split),

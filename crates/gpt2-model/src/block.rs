@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
+use quant_kernels::{BitWidth, QuantBackend};
 use switchable_lora::{SitePrecision, SwitchableLinear};
 
 use crate::attention::{AttentionMask, CausalSelfAttention};
@@ -36,10 +36,11 @@ impl<B: QuantBackend> Block<B> {
         &self,
         x: Tensor<B, 3>,
         [c_attn, attn_c_proj, c_fc, mlp_c_proj]: &[SitePrecision; SITES_PER_BLOCK],
+        kv_cache: BitWidth,
         mask: &AttentionMask<B>,
         cache: Option<(&mut LayerCache<B>, usize)>,
     ) -> Tensor<B, 3> {
-        let attended = self.attn.forward(self.ln_1.forward(x.clone()), [c_attn, attn_c_proj], mask, cache);
+        let attended = self.attn.forward(self.ln_1.forward(x.clone()), [c_attn, attn_c_proj], kv_cache, mask, cache);
         let x = x + attended;
         let inner = self.mlp.forward(self.ln_2.forward(x.clone()), [c_fc, mlp_c_proj]);
         x + inner

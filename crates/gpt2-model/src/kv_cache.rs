@@ -1,10 +1,32 @@
-//! Keys and values of the tokens already read, kept for one-token steps.
+//! Keys and values of the tokens already read, kept for one-token steps, and their quantisation.
+//!
+//! ```text
+//! k̂ = s_k · clamp(⌊k / s_k⌉, −L, L),   s_k = max |k| / L,   L = 2^(b−1) − 1       v̂ likewise
+//! ```
+//!
+//! `k` and `v` are one token's key and value in one head: each such row of `w` numbers has its own
+//! scale, symmetric and min-max, so a token is quantised once, when it is read, and never again.
+//! KIVI (Liu et al., arXiv:2402.02750) has a scale per channel of the keys and per token of the
+//! values; scales per channel span many tokens and need a window of the latest ones in full precision
+//! until their group is complete. Scales per token and head need no such window.
+//!
+//! Every forward pass, with a cache or without, in training or not, attends to `k̂` and `v̂`. The
+//! gradient passes straight through the rounding.
 
 use burn::tensor::{Tensor, backend::Backend};
+use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize};
 
-use crate::Gpt2Config;
+use crate::{Gpt2Config, SitePlan};
+
+/// How keys and values are quantised: every token and head has its own scale.
+pub(crate) const KV_CACHE_SPEC: QuantSpec = QuantSpec::PER_TOKEN;
+
+const F32_BYTES: usize = 4;
 
 /// Keys and values of every block, in buffers allocated once for a fixed number of tokens.
+///
+/// Where a plan quantises them, the rounded values are what is kept, in the backend's floats:
+/// [`bytes`](Self::bytes) are those of the floats, [`packed_bytes`](Self::packed_bytes) is computed.
 ///
 /// A step writes its own rows into the buffers; rows already there are not copied again where the
 /// backend assigns slices in place.
@@ -68,14 +90,31 @@ impl<B: Backend> KvCache<B> {
         self.len = len;
     }
 
-    /// Bytes of the buffers.
+    /// Bytes of the buffers, which hold floats at every width and all have room for `capacity` tokens.
     pub fn bytes(&self) -> usize {
         self.layers
             .iter()
             .flat_map(|layer| [&layer.keys, &layer.values])
             .flatten()
-            .map(|t| t.shape().num_elements() * 4)
+            .map(|t| t.shape().num_elements() * t.dtype().size())
             .sum()
+    }
+
+    /// Bytes that the tokens held need under `plan`, computed for packed storage: `⌈w·b / 8⌉` for the
+    /// codes of every token and head, which start at a whole byte, and an f32 scale; `4·w` without a
+    /// scale at full precision.
+    ///
+    /// # Panics
+    ///
+    /// When the plan has fewer blocks than the cache.
+    pub fn packed_bytes(&self, plan: &SitePlan) -> usize {
+        let block_bytes = |(block, layer): (usize, &LayerCache<B>)| {
+            let buffers = [&layer.keys, &layer.values].into_iter().flatten().map(Tensor::dims);
+            buffers
+                .map(|[batch, heads, _, width]| batch * heads * packed_row_bytes(width, plan.kv_cache(block)))
+                .sum::<usize>()
+        };
+        self.len * self.layers.iter().enumerate().map(block_bytes).sum::<usize>()
     }
 
     pub(crate) fn layer(&mut self, block: usize) -> (&mut LayerCache<B>, usize) {
@@ -112,3 +151,38 @@ impl<B: Backend> LayerCache<B> {
         (write(&mut self.keys, keys), write(&mut self.values, values))
     }
 }
+
+/// Bytes of one token's key or value in one head, packed, with its scale.
+pub(crate) fn packed_row_bytes(width: usize, bits: BitWidth) -> usize {
+    let scale = if bits.is_full() { 0 } else { F32_BYTES };
+    (width * usize::from(bits.bits())).div_ceil(8) + scale
+}
+
+/// Queries, keys and values, of which keys and values are rounded to `bits`.
+///
+/// # Shapes
+///
+/// `qkv`: `[batch, tokens, 3d]`, the same out.
+///
+/// # Panics
+///
+/// When [`KV_CACHE_SPEC`] cannot do `bits`.
+pub(crate) fn quantize_keys_and_values<B: QuantBackend>(
+    qkv: Tensor<B, 3>,
+    heads: usize,
+    bits: BitWidth,
+) -> Tensor<B, 3> {
+    if bits.is_full() {
+        return qkv;
+    }
+    let [batch, tokens, packed] = qkv.dims();
+    let d = packed / 3;
+    let rows = qkv.clone().narrow(2, d, 2 * d).reshape([batch, tokens, 2 * heads, d / heads]);
+    match fake_quantize(rows, bits, &KV_CACHE_SPEC, GradientRule::Identity) {
+        Ok(rows) => Tensor::cat(vec![qkv.narrow(2, 0, d), rows.reshape([batch, tokens, 2 * d])], 2),
+        Err(error) => panic!("kv cache: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

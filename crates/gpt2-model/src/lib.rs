@@ -10,7 +10,7 @@
 //! | `model`, `block`, `attention`, `mlp`, `activation` | the forward pass, top to bottom |
 //! | `sites` | [`Site`], [`SitePlan`]: which matrix runs at which precision |
 //! | `span_head`, `loss` | extractive question answering and training losses |
-//! | `kv_cache`, `generate` | one-token steps and generation |
+//! | `kv_cache`, `generate` | one-token steps and generation; keys and values at few bits |
 //! | `adapters`, `weights` | reading and writing folders |
 //! | `packed` | [`PackedForm`]: folders of packed weights, run from their codes |
 //!

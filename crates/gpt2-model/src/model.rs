@@ -24,9 +24,11 @@ use crate::attention::{AttentionMask, CausalSelfAttention};
 use crate::block::Block;
 use crate::error::at_site;
 use crate::initial::InitialWeights;
+use crate::kv_cache::KV_CACHE_SPEC;
 use crate::mlp::Mlp;
 use crate::packed::packed_logits;
 use crate::parameters::{ParameterRef, norm_parameters};
+use crate::sites::block_name;
 use crate::weights::{Values, WeightSet, WeightSource, write_folder};
 use crate::{BitWidth, Error, Gpt2Config, KvCache, Result, Site, SitePlan, SubModule};
 
@@ -148,7 +150,8 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// # Panics
     ///
-    /// When there are more tokens than positions, or an adapter of the plan is missing.
+    /// When there are more tokens than positions, or the plan is one that
+    /// [`check_plan`](Self::check_plan) refuses.
     pub fn forward(
         &self,
         ids: Tensor<B, 2, Int>,
@@ -193,7 +196,8 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// # Panics
     ///
-    /// When the range exceeds the blocks, or an adapter of the plan is missing.
+    /// When the range exceeds the blocks, or the plan is one that [`check_plan`](Self::check_plan)
+    /// refuses.
     pub fn forward_blocks(
         &self,
         blocks: Range<usize>,
@@ -205,11 +209,7 @@ impl<B: QuantBackend> Gpt2<B> {
             None => AttentionMask::Causal,
             Some(padding) => AttentionMask::causal_with_padding(padding),
         };
-        let start = blocks.start;
-        self.h[blocks]
-            .iter()
-            .enumerate()
-            .fold(hidden, |hidden, (i, block)| block.forward(hidden, plan.block(start + i), &mask, None))
+        blocks.fold(hidden, |hidden, i| self.h[i].forward(hidden, plan.block(i), plan.kv_cache(i), &mask, None))
     }
 
     /// Final hidden states from the hidden states that entered a block.
@@ -239,13 +239,15 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// # Panics
     ///
-    /// When the cache has no room for the new tokens, or an adapter of the plan is missing.
+    /// When the cache has no room for the new tokens, or the plan is one that
+    /// [`check_plan`](Self::check_plan) refuses.
     pub fn forward_cached(&self, ids: Tensor<B, 2, Int>, cache: &mut KvCache<B>, plan: &SitePlan) -> Tensor<B, 3> {
         let [batch, new] = ids.dims();
         let positions = self.positions(cache.len(), new).unsqueeze::<3>();
         let mut hidden = self.rows(&self.wte, ids, [batch, new]) + positions;
         for (i, block) in self.h.iter().enumerate() {
-            hidden = block.forward(hidden, plan.block(i), &AttentionMask::Causal, Some(cache.layer(i)));
+            let (precisions, kv_cache) = (plan.block(i), plan.kv_cache(i));
+            hidden = block.forward(hidden, precisions, kv_cache, &AttentionMask::Causal, Some(cache.layer(i)));
         }
         cache.advance(new);
         self.ln_f.forward(hidden)
@@ -319,16 +321,17 @@ impl<B: QuantBackend> Gpt2<B> {
         self.h[site.block].site_mut(site.module)
     }
 
-    /// The plan by position, its site names and adapter widths checked against this model.
+    /// The plan by position, its names and adapter widths checked against this model.
     ///
     /// # Errors
     ///
-    /// When the plan names a site the model does not have, a width without an adapter or one that
-    /// the quantiser cannot do; the error names the site.
+    /// When the plan names a site or a block that the model does not have, a width without an adapter
+    /// or one that the quantiser cannot do; the error names the site or block.
     pub fn resolve(&self, plan: &PrecisionPlan) -> Result<SitePlan> {
         plan.validate(
             Site::all(&self.config).map(|site| (site.to_string(), self.site(site).bank().widths().to_vec())),
         )?;
+        plan.validate_kv_cache((0..self.config.n_layer).map(block_name), KV_CACHE_SPEC)?;
         let plan = SitePlan::of_plan(&self.config, plan);
         for (site, precision) in plan.iter() {
             self.site(site).check(&precision).map_err(|e| at_site(site, e))?;
@@ -340,8 +343,8 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// # Errors
     ///
-    /// When one is missing, or a width does not fit the quantiser, which names the site; or when the
-    /// plan is one of another number of blocks.
+    /// When one is missing, or a width does not fit the quantiser, which names the site or block; or
+    /// when the plan is one of another number of blocks.
     pub fn check_plan(&self, plan: &SitePlan) -> Result<()> {
         if plan.blocks() != self.config.n_layer {
             return Err(Error::PlanBlocks { got: plan.blocks(), n_layer: self.config.n_layer });

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use switchable_lora::{PrecisionPlan, SitePrecision};
 
 use crate::Gpt2Config;
+use crate::kv_cache::packed_row_bytes;
 
 /// Sites in every block.
 pub const SITES_PER_BLOCK: usize = 4;
@@ -98,7 +99,13 @@ impl fmt::Display for Site {
     }
 }
 
-/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position.
+/// The name of a block in a [`PrecisionPlan`].
+pub(crate) fn block_name(block: usize) -> String {
+    format!("h.{block}")
+}
+
+/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, and the bits
+/// of every block's keys and values.
 ///
 /// ```
 /// use gpt2_model::{Gpt2Config, Site, SitePlan, SubModule};
@@ -117,12 +124,16 @@ impl fmt::Display for Site {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SitePlan {
     blocks: Vec<[SitePrecision; SITES_PER_BLOCK]>,
+    kv_cache: Vec<BitWidth>,
 }
 
 impl SitePlan {
-    /// The same precision everywhere.
+    /// The same precision at every site, keys and values at full precision.
     pub fn uniform(config: &Gpt2Config, precision: SitePrecision) -> Self {
-        Self { blocks: vec![[precision; SITES_PER_BLOCK]; config.n_layer] }
+        Self {
+            blocks: vec![[precision; SITES_PER_BLOCK]; config.n_layer],
+            kv_cache: vec![BitWidth::FULL; config.n_layer],
+        }
     }
 
     /// The precisions that a named plan gives this model's sites, nothing checked.
@@ -132,7 +143,8 @@ impl SitePlan {
         let blocks = (0..config.n_layer)
             .map(|block| SubModule::ALL.map(|module| plan.get(&Site { block, module }.to_string())))
             .collect();
-        Self { blocks }
+        let kv_cache = (0..config.n_layer).map(|block| plan.kv_cache(&block_name(block))).collect();
+        Self { blocks, kv_cache }
     }
 
     /// The plan with site names, to be saved.
@@ -142,6 +154,9 @@ impl SitePlan {
             if precision != SitePrecision::FULL {
                 plan.set(site.to_string(), precision);
             }
+        }
+        for (block, bits) in self.kv_cache.iter().enumerate().filter(|(_, bits)| !bits.is_full()) {
+            plan.set_kv_cache_block(block_name(block), *bits);
         }
         plan
     }
@@ -170,7 +185,7 @@ impl SitePlan {
         self
     }
 
-    /// The plan with one block changed.
+    /// The plan with the four sites of one block changed.
     ///
     /// # Panics
     ///
@@ -178,6 +193,31 @@ impl SitePlan {
     pub fn with_block(mut self, block: usize, precision: SitePrecision) -> Self {
         self.blocks[block] = [precision; SITES_PER_BLOCK];
         self
+    }
+
+    /// The plan with the keys and values of every block kept at `bits`.
+    pub fn with_kv_cache(mut self, bits: BitWidth) -> Self {
+        self.kv_cache.fill(bits);
+        self
+    }
+
+    /// The plan with the keys and values of one block kept at `bits`.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn with_block_kv_cache(mut self, block: usize, bits: BitWidth) -> Self {
+        self.kv_cache[block] = bits;
+        self
+    }
+
+    /// The bits at which a block keeps its keys and values.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn kv_cache(&self, block: usize) -> BitWidth {
+        self.kv_cache[block]
     }
 
     /// The plan with no adapter anywhere.
@@ -213,7 +253,9 @@ impl SitePlan {
     ///
     /// Everything before it can be re-used between the two.
     pub fn first_difference(&self, other: &Self) -> Option<usize> {
-        self.blocks.iter().zip(&other.blocks).position(|(a, b)| a != b)
+        let sites = self.blocks.iter().zip(&other.blocks).map(|(a, b)| a == b);
+        let kv_cache = self.kv_cache.iter().zip(&other.kv_cache).map(|(a, b)| a == b);
+        sites.zip(kv_cache).position(|equal| equal != (true, true))
     }
 
     /// Mean width of the weights in bits, weighted by parameters.
@@ -223,6 +265,12 @@ impl SitePlan {
             .map(|(site, precision)| site.parameters(config) as f64 * f64::from(precision.weights.bits()))
             .sum();
         bits / config.site_parameters() as f64
+    }
+
+    /// Bytes that the keys and values of one token need in all blocks, packed: see
+    /// [`KvCache::packed_bytes`](crate::KvCache::packed_bytes).
+    pub fn kv_cache_bytes_per_token(&self, config: &Gpt2Config) -> usize {
+        self.kv_cache.iter().map(|&bits| packed_row_bytes(config.head_width(), bits) * 2 * config.n_head).sum()
     }
 
     /// Widths at which adapters are asked for, ascending, each once.

@@ -9,6 +9,7 @@ mod bad_requests;
 mod export;
 mod golden_forward;
 mod golden_training;
+mod kv_cache;
 mod long_sequences;
 mod packed;
 mod peft;

@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -49,11 +50,14 @@ impl TextFiles {
     pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self> {
         let files = paths.into_iter().map(|path| {
             let path = path.into();
-            let name = path.to_string_lossy();
-            let storage = match name.strip_suffix(".zst") {
-                Some(inner) if inner.ends_with(".txt") => Storage::Zstandard,
-                None if name.ends_with(".txt") => Storage::Plain,
-                _ => return Err(Error::config("text file", name, "a name that ends in .txt or .txt.zst")),
+            let extensions = [path.extension(), path.file_stem().and_then(|stem| Path::new(stem).extension())];
+            let storage = match extensions.map(|extension| extension.and_then(OsStr::to_str)) {
+                [Some("txt"), _] => Storage::Plain,
+                [Some("zst"), Some("txt")] => Storage::Zstandard,
+                _ => {
+                    let got = path.display();
+                    return Err(Error::config("text file", got, "a name that ends in .txt or .txt.zst"));
+                }
             };
             std::fs::metadata(&path).map_err(|source| Error::read(&path, source))?;
             Ok((path, storage))
@@ -173,7 +177,7 @@ impl Read for Frames {
                 }
                 if !self.decoder.is_finished() {
                     let strategy = BlockDecodingStrategy::UptoBytes(CHUNK);
-                    self.decoder.decode_blocks(&mut self.file, strategy).map_err(damaged)?;
+                    self.decoder.decode_blocks(&mut self.file, strategy).map_err(|reason| damaged(&reason))?;
                     continue;
                 }
                 if let (Some(stored), Some(found)) =
@@ -187,13 +191,13 @@ impl Read for Frames {
             if self.file.fill_buf()?.is_empty() {
                 return Ok(0);
             }
-            self.decoder.reset(&mut self.file).map_err(damaged)?;
+            self.decoder.reset(&mut self.file).map_err(|reason| damaged(&reason))?;
             self.open = true;
         }
     }
 }
 
-fn damaged(reason: impl ToString) -> io::Error {
+fn damaged(reason: &(impl ToString + ?Sized)) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("damaged Zstandard frame: {}", reason.to_string()))
 }
 

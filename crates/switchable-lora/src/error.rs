@@ -62,6 +62,20 @@ pub enum Error {
         /// The name in the plan.
         name: String,
     },
+    /// A plan gives bits to the keys and values of a block that the model does not have.
+    #[error("kv cache of unknown block `{block}`")]
+    UnknownBlock {
+        /// The name in the plan.
+        block: String,
+    },
+    /// The keys and values of a block cannot be kept at the bits of the plan.
+    #[error("kv cache of block `{block}`: {source}")]
+    KvCache {
+        /// The name of the block.
+        block: String,
+        /// What is wrong with the bits.
+        source: quant_kernels::Error,
+    },
     /// An adapter was asked for at a width that the bank does not have.
     #[error("no adapter for {bits} bits, available: {}", WidthList(available))]
     MissingAdapter {

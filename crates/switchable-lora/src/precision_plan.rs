@@ -1,14 +1,22 @@
 //! What every linear layer of a model computes with.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Error, Result, SitePrecision, atomic_write::write_file};
+use crate::{BitWidth, Error, QuantSpec, Result, SitePrecision, atomic_write::write_file};
 
 const VERSION: u64 = 1;
 
-/// The precision of every site of a model, by the sites' dotted names.
+/// Keys and values are `[batch, heads, tokens, width]`.
+const KV_CACHE_RANK: usize = 4;
+
+/// The precision of every site of a model, by the sites' dotted names, and the bits at which each
+/// block keeps its keys and values.
 ///
 /// The most specific entry for a name decides:
 ///
@@ -19,6 +27,9 @@ const VERSION: u64 = 1;
 /// | sub-module | `attn.c_attn` | all that end in `.attn.c_attn`; the longest such sub-module |
 /// | default | | all others |
 ///
+/// Keys and values are kept at the bits of their block's entry in `kv_cache_blocks`, which names the
+/// block in full, and otherwise at `kv_cache`.
+///
 /// As JSON, where all but `version` and `default` may be left out:
 ///
 /// ```json
@@ -27,7 +38,9 @@ const VERSION: u64 = 1;
 ///   "default": { "weights": 32, "activations": 32, "adapter": null },
 ///   "sub_modules": { "mlp.c_fc": { "weights": 8, "activations": 32, "adapter": 8 } },
 ///   "blocks": { "h.3": { "weights": 4, "activations": 8, "adapter": 4 } },
-///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } }
+///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } },
+///   "kv_cache": 8,
+///   "kv_cache_blocks": { "h.3": 4 }
 /// }
 /// ```
 ///
@@ -42,19 +55,28 @@ const VERSION: u64 = 1;
 /// assert_eq!(plan.get("h.5.mlp.c_fc"), four);
 /// assert_eq!(plan.get("h.0.mlp.c_fc"), SitePrecision::FULL);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "PlanFile", into = "PlanFile")]
 pub struct PrecisionPlan {
     default: SitePrecision,
     sub_modules: BTreeMap<String, SitePrecision>,
     blocks: BTreeMap<String, SitePrecision>,
     sites: BTreeMap<String, SitePrecision>,
+    kv_cache: BitWidth,
+    kv_cache_blocks: BTreeMap<String, BitWidth>,
 }
 
 impl PrecisionPlan {
-    /// One precision for every site.
+    /// One precision for every site, keys and values at full precision.
     pub fn uniform(precision: SitePrecision) -> Self {
-        Self { default: precision, ..Self::default() }
+        Self {
+            default: precision,
+            sub_modules: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            kv_cache: BitWidth::FULL,
+            kv_cache_blocks: BTreeMap::new(),
+        }
     }
 
     /// The precision of a site.
@@ -106,6 +128,62 @@ impl PrecisionPlan {
     pub fn with_sub_module(mut self, sub_module: impl Into<String>, precision: SitePrecision) -> Self {
         self.set_sub_module(sub_module, precision);
         self
+    }
+
+    /// The bits at which a block, such as `h.3`, keeps its keys and values.
+    pub fn kv_cache(&self, block: &str) -> BitWidth {
+        self.kv_cache_blocks.get(block).copied().unwrap_or(self.kv_cache)
+    }
+
+    /// Sets the bits of the keys and values of every block that has no entry of its own.
+    pub fn set_kv_cache(&mut self, bits: BitWidth) {
+        self.kv_cache = bits;
+    }
+
+    /// Sets the bits of the keys and values of one block, such as `h.3`.
+    pub fn set_kv_cache_block(&mut self, block: impl Into<String>, bits: BitWidth) {
+        self.kv_cache_blocks.insert(block.into(), bits);
+    }
+
+    /// The plan with the bits of the keys and values of every block that has no entry of its own.
+    pub fn with_kv_cache(mut self, bits: BitWidth) -> Self {
+        self.set_kv_cache(bits);
+        self
+    }
+
+    /// The plan with the bits of the keys and values of one block set.
+    pub fn with_kv_cache_block(mut self, block: impl Into<String>, bits: BitWidth) -> Self {
+        self.set_kv_cache_block(block, bits);
+        self
+    }
+
+    /// Checks the bits of keys and values against a model's blocks, which [`validate`](Self::validate)
+    /// does not know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownBlock`] for an entry of no block, [`Error::KvCache`] for bits that `spec`
+    /// cannot do.
+    ///
+    /// ```
+    /// use switchable_lora::{BitWidth, PrecisionPlan, QuantSpec, SitePrecision};
+    ///
+    /// let plan = PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block("h.2", BitWidth::B8);
+    /// let error = plan.validate_kv_cache(["h.0", "h.1"], QuantSpec::PER_TOKEN).unwrap_err();
+    /// assert_eq!(error.to_string(), "kv cache of unknown block `h.2`");
+    /// ```
+    pub fn validate_kv_cache<S: AsRef<str>>(&self, blocks: impl IntoIterator<Item = S>, spec: QuantSpec) -> Result<()> {
+        let mut unknown: BTreeSet<&str> = self.kv_cache_blocks.keys().map(String::as_str).collect();
+        for block in blocks {
+            let block = block.as_ref();
+            unknown.remove(block);
+            spec.check(self.kv_cache(block), KV_CACHE_RANK)
+                .map_err(|source| Error::KvCache { block: block.to_owned(), source })?;
+        }
+        match unknown.first() {
+            Some(&block) => Err(Error::UnknownBlock { block: block.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// Checks the plan against a model: its sites, each with the widths that it has adapters for.
@@ -199,6 +277,12 @@ impl PrecisionPlan {
     }
 }
 
+impl Default for PrecisionPlan {
+    fn default() -> Self {
+        Self::uniform(SitePrecision::FULL)
+    }
+}
+
 /// A dotted name and what remains of it as parts are dropped from its end, the longest first.
 fn prefixes(site: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(site), |name| name.rsplit_once('.').map(|(rest, _)| rest))
@@ -229,6 +313,19 @@ struct PlanFile {
     blocks: BTreeMap<String, SitePrecision>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     sites: BTreeMap<String, SitePrecision>,
+    #[serde(default = "full", skip_serializing_if = "is_full")]
+    kv_cache: BitWidth,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kv_cache_blocks: BTreeMap<String, BitWidth>,
+}
+
+fn full() -> BitWidth {
+    BitWidth::FULL
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_full(bits: &BitWidth) -> bool {
+    bits.is_full()
 }
 
 impl TryFrom<PlanFile> for PrecisionPlan {
@@ -236,15 +333,15 @@ impl TryFrom<PlanFile> for PrecisionPlan {
 
     fn try_from(file: PlanFile) -> Result<Self> {
         check_version(file.version)?;
-        let PlanFile { version: _, default, sub_modules, blocks, sites } = file;
-        Ok(Self { default, sub_modules, blocks, sites })
+        let PlanFile { version: _, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = file;
+        Ok(Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks })
     }
 }
 
 impl From<PrecisionPlan> for PlanFile {
     fn from(plan: PrecisionPlan) -> Self {
-        let PrecisionPlan { default, sub_modules, blocks, sites } = plan;
-        Self { version: VERSION, default, sub_modules, blocks, sites }
+        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = plan;
+        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks }
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
     use burn::backend::Flex;
 
     fn scores(values: [[f32; 3]; 2]) -> Tensor<Flex, 2> {
-        Tensor::from_data(values, &Default::default())
+        Tensor::from_data(values, &burn::backend::flex::FlexDevice)
     }
 
     #[test]

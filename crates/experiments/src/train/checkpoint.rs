@@ -123,7 +123,7 @@ fn folders(dir: &Path) -> Result<Vec<(usize, PathBuf)>> {
 }
 
 /// First place at which two JSON values differ: its path and both values.
-fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
+pub(crate) fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
     match (found, expected) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();

@@ -5,7 +5,8 @@
 //! conflict:  h ← h − min(0, h·g)/(g·g) · g
 //! ```
 //!
-//! Source of the second: A-GEM (arXiv:1812.00420), PCGrad (arXiv:2001.06782). Source of clipping by the global norm: Pascanu, Mikolov and Bengio, arXiv:1211.5063.
+//! Sources: Pascanu, Mikolov and Bengio, arXiv:1211.5063 (clipping by the global norm); A-GEM,
+//! arXiv:1812.00420, and PCGrad, arXiv:2001.06782 (conflict).
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};

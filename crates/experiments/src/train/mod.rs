@@ -23,12 +23,14 @@ mod task;
 mod text_task;
 mod trainer;
 
+pub(crate) use checkpoint::first_difference;
+
 pub use branch::{Branch, Distance, Protection, Teacher};
 pub use config::TrainConfig;
 pub use ladder::{Ladder, Rung};
 pub use regimes::{
-    Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, RegimeConfig, RegimeKind, Single, Specialisation, Specialised,
-    Static,
+    Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, RegimeConfig, RegimeKind, Single, Specialisation,
+    Specialised, Static,
 };
 pub use schedule::Schedule;
 pub use span_task::{Objective, SpanTask};

@@ -142,6 +142,10 @@ fn check_fit<B: QuantBackend>(model: &Gpt2<B>, tokens: &[u32], window: usize) ->
 ///
 /// When the stream is shorter than a window, a token is not in the vocabulary, or the model lacks an
 /// adapter of the plan.
+///
+/// # Panics
+///
+/// When the backend gives a loss that cannot be read as f32.
 pub fn text_loss<B: QuantBackend>(
     model: &Gpt2<B>,
     tokens: &[u32],

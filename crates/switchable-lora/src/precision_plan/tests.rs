@@ -58,7 +58,9 @@ fn json_round_trips_every_kind_of_entry() {
     let plan = PrecisionPlan::uniform(SitePrecision::FULL)
         .with_sub_module("attn.c_attn", ONE.with_activations(BitWidth::B8))
         .with_block("h.7", TWO.without_adapter())
-        .with_site("h.0.mlp.c_fc", THREE.with_weights(BitWidth::B16));
+        .with_site("h.0.mlp.c_fc", THREE.with_weights(BitWidth::B16))
+        .with_kv_cache(BitWidth::B8)
+        .with_kv_cache_block("h.3", BitWidth::B4);
     assert_eq!(PrecisionPlan::from_json(&plan.to_json()).unwrap(), plan);
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<PrecisionPlan>(&json).unwrap(), plan);
@@ -91,10 +93,56 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
         (r#"{"version":1,"default":{"weights":24,"activations":32}}"#.into(), "bit-width 24"),
         (r#"{"version":1,"default":{"weights":4.5,"activations":32}}"#.into(), "4.5"),
         (format!(r#"{{"version":1,"default":{full}}} x"#), "trailing"),
+        (format!(r#"{{"version":1,"default":{full},"kv_cache":17}}"#), "bit-width 17"),
+        (format!(r#"{{"version":1,"default":{full},"kv_cache":null}}"#), "null"),
+        (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":{{"h.0":0}}}}"#), "bit-width 0"),
+        (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":[4]}}"#), "map"),
     ];
     for (text, expected) in cases {
         let message = PrecisionPlan::from_json(&text).unwrap_err().to_string();
         assert!(message.contains(expected), "`{text}` gave `{message}`, not `{expected}`");
+    }
+}
+
+#[test]
+fn keys_and_values_have_the_bits_of_their_block_or_else_of_the_plan() {
+    let text = r#"{
+        "version": 1,
+        "default": { "weights": 4, "activations": 8, "adapter": null },
+        "kv_cache": 8,
+        "kv_cache_blocks": { "h.1": 4 }
+    }"#;
+    let plan = PrecisionPlan::from_json(text).unwrap();
+    let bits = ["h.0", "h.1", "h.11"].map(|block| plan.kv_cache(block).bits());
+    assert_eq!(bits, [8, 4, 8], "a block is named in full");
+    let set = PrecisionPlan::uniform(plan.default_precision());
+    assert_eq!(set.with_kv_cache(BitWidth::B8).with_kv_cache_block("h.1", BitWidth::B4), plan);
+}
+
+#[test]
+fn a_plan_that_says_nothing_of_keys_and_values_keeps_them_at_full_precision() {
+    let text = r#"{"version":1,"default":{"weights":4,"activations":8,"adapter":null}}"#;
+    let plan = PrecisionPlan::from_json(text).unwrap();
+    assert_eq!(plan.kv_cache("h.0"), BitWidth::FULL);
+    assert!(!plan.to_json().contains("kv_cache"), "{}", plan.to_json());
+    assert_ne!(plan.clone().with_kv_cache(BitWidth::B8), plan);
+}
+
+#[test]
+fn validation_names_the_block_whose_keys_and_values_it_refuses() {
+    let plan = || PrecisionPlan::uniform(ONE).with_kv_cache(BitWidth::B8);
+    let check = |plan: PrecisionPlan| plan.validate_kv_cache(["h.0", "h.1"], QuantSpec::PER_TOKEN);
+    let message = |plan: PrecisionPlan| check(plan).unwrap_err().to_string();
+    for name in ["h.2", "h", "h.1.attn", "h.1.attn.c_attn", ""] {
+        assert_eq!(
+            message(plan().with_kv_cache_block(name, BitWidth::B4)),
+            format!("kv cache of unknown block `{name}`")
+        );
+    }
+    let one_bit = message(plan().with_kv_cache_block("h.1", BitWidth::B1));
+    assert!(one_bit.starts_with("kv cache of block `h.1`: "), "{one_bit}");
+    for bits in BitWidth::quantised().skip(1).chain([BitWidth::FULL]) {
+        check(plan().with_kv_cache_block("h.1", bits)).unwrap();
     }
 }
 

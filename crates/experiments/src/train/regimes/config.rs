@@ -6,7 +6,7 @@ use std::str::FromStr;
 use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Regime, Specialised, Static};
+use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, Specialised, Static};
 use crate::train::{Distance, Ladder, Protection};
 use crate::{Error, Result};
 
@@ -21,6 +21,8 @@ pub enum RegimeKind {
     Cyclic,
     /// One width per step, up and down ([`Cyclic`]).
     Triangular,
+    /// One random width per step ([`Random`]).
+    Random,
     /// Every width in every step ([`Joint`]).
     Joint,
     /// Every width in every step, taught by all higher ones ([`Cascade`]).
@@ -29,7 +31,7 @@ pub enum RegimeKind {
 
 impl RegimeKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Static, Self::Cyclic, Self::Triangular, Self::Joint, Self::Cascade];
+    pub const ALL: [Self; 6] = [Self::Static, Self::Cyclic, Self::Triangular, Self::Random, Self::Joint, Self::Cascade];
 
     /// Name on command lines and in artefacts.
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl RegimeKind {
             Self::Static => "static",
             Self::Cyclic => "cyclic",
             Self::Triangular => "triangular",
+            Self::Random => "random",
             Self::Joint => "joint",
             Self::Cascade => "cascade",
         }
@@ -140,6 +143,7 @@ impl RegimeConfig {
                 let period = 2 * (ladder.len() - 1);
                 Box::new(Cyclic::new(ladder.clone(), Cycle::Triangular, period.max(2))?)
             }
+            RegimeKind::Random => Box::new(Random::new(ladder.clone(), self.seed)),
             RegimeKind::Joint => Box::new(Joint::new(ladder.clone(), self.protection)),
             RegimeKind::Cascade => Box::new(Cascade::new(ladder.clone(), self.beta, self.distance, self.protection)?),
         };

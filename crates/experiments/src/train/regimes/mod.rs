@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `single` | [`Single`] | one plan |
 //! | `in_turn` | [`Static`] | one width: 4, 8, 16, 32, 4, 8, … |
+//! | `random` | [`Random`] | one width, drawn anew |
 //! | `cyclic` | [`Cyclic`] | one width, which ramps up and resets (CPT) or goes up and down |
 //! | `joint` | [`Joint`] | every width, mean of the losses |
 //! | `cascade` | [`Cascade`] | every width, each taught by all higher ones |
@@ -19,6 +20,7 @@ mod cyclic;
 mod in_turn;
 mod joint;
 mod layer_dropout;
+mod random;
 mod single;
 mod specialised;
 
@@ -28,6 +30,7 @@ pub use cyclic::{Cycle, Cyclic};
 pub use in_turn::Static;
 pub use joint::Joint;
 pub use layer_dropout::LayerDropout;
+pub use random::Random;
 pub use single::Single;
 pub use specialised::Specialised;
 

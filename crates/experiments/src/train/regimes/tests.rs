@@ -147,3 +147,16 @@ fn wrapped_regimes_tell_all_their_parameters() {
     assert_eq!(parameters["inner"], "cyclic");
     assert_eq!(parameters["inner_parameters"]["steps_per_cycle"], 9);
 }
+
+#[test]
+fn random_widths_are_drawn_alike_and_the_same_in_every_run() {
+    let regime = Random::new(ladder(), 3);
+    let widths: Vec<u32> = (0..400).map(|step| width(&regime, step).into()).collect();
+    for bits in [4, 8, 16, 32] {
+        let drawn = widths.iter().filter(|width| **width == bits).count();
+        // 100 expected; three standard deviations are 26.
+        assert!((74..=126).contains(&drawn), "{bits} bits: {drawn}");
+    }
+    assert_eq!(widths[57], u32::from(width(&Random::new(ladder(), 3), 57)));
+    assert!((0..400).any(|step| u32::from(width(&Random::new(ladder(), 4), step)) != widths[step]));
+}

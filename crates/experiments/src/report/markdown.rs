@@ -1,0 +1,339 @@
+//! The report as text.
+
+use std::fmt::Write as _;
+
+use gpt2_model::BitWidth;
+
+use super::Study;
+use super::study::{CYCLIC, STATIC, labels};
+use crate::Result;
+use crate::accuracy::Accuracy;
+use crate::regime_comparison::{exact_match_difference, mean_exact_match};
+use crate::statistics::PairedComparison;
+use crate::uniform::{UniformRow, crossing, normalised_curves};
+
+/// What stands at the top of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heading {
+    /// The command that made it.
+    pub command: String,
+    /// Lines about model, data, quantiser, device and seed: name and value.
+    pub facts: Vec<(String, String)>,
+}
+
+/// The report of a study; `figures` are file name and caption.
+///
+/// # Errors
+///
+/// When the runs of the regimes do not belong together.
+pub fn markdown(study: &Study, heading: &Heading, figures: &[(String, String)]) -> Result<String> {
+    let mut text = format!("# Switchable quantisation: report\n\n```sh\n{}\n```\n\n", heading.command);
+    text += "| | |\n|---|---|\n";
+    for (name, value) in &heading.facts {
+        let _ = writeln!(text, "| {name} | {value} |");
+    }
+    text += "\nAccuracy in percent with 95 % intervals. Differences are paired, question by question; one whose \
+             interval or test holds zero is called noise.\n";
+    let section = |text: &mut String, title: &str, figure: &str| {
+        let _ = write!(text, "\n## {title}\n\n");
+        if let Some((name, caption)) = figures.iter().find(|(name, _)| name == figure) {
+            let _ = write!(text, "![{caption}]({name})\n\n");
+        }
+    };
+
+    section(&mut text, "One width everywhere", "uniform.png");
+    text += &uniform_table(&study.plain_uniform, "without adapters");
+    if study.uniform.len() > 1 {
+        text += &uniform_table(&study.uniform, "with the adapters of the bank");
+    }
+    let crossing = match crossing(&normalised_curves(&study.plain_uniform)) {
+        Some(crossing) => format!(
+            "\nAccuracy and saved bytes, each as a share of full precision, cross at {:.2} bits; suggested: {} bits.\n",
+            crossing.bits, crossing.suggested
+        ),
+        None => "\nThe curves of accuracy and of saved bytes do not cross between the widths measured.\n".to_string(),
+    };
+    text += &crossing;
+
+    section(&mut text, "One block at a time", "layers.png");
+    let _ = write!(
+        text,
+        "Every block alone at {} bits, n = {}.\n\n",
+        study.layers.changed_to.weights, study.layers.reference.n
+    );
+    text += "| block | EM | F1 | divergence, nats | EM against 32 bits |\n|---|---|---|---|---|\n";
+    for effect in &study.layers.effects {
+        let divergence = effect.accuracy.divergence.map_or("–".to_string(), |d| format!("{d:.4}"));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {divergence} | {} |",
+            effect.block,
+            em(&effect.accuracy),
+            f1(&effect.accuracy),
+            points(&effect.comparison)
+        );
+    }
+
+    section(&mut text, "One sub-module at a time", "sites.png");
+    text += &sites_text(study);
+    section(&mut text, "Greedy search", "greedy.png");
+    text += &greedy_text(study);
+    section(&mut text, "Exact allocation", "pareto.png");
+    text += &allocation_text(study);
+    if study.regimes.is_some() {
+        section(&mut text, "Training regimes", "regimes.png");
+        text += &regimes_text(study)?;
+        if let Some((name, caption)) = figures.iter().find(|(name, _)| name == "regime-sites.png") {
+            let _ = writeln!(text, "\n![{caption}]({name})");
+        }
+    }
+    Ok(text)
+}
+
+fn em(accuracy: &Accuracy) -> String {
+    let interval = accuracy.exact_match_interval;
+    format!("{:.1} [{:.1}, {:.1}]", accuracy.exact_match, interval.low, interval.high)
+}
+
+fn f1(accuracy: &Accuracy) -> String {
+    format!("{:.1} [{:.1}, {:.1}]", accuracy.f1, accuracy.f1_interval.low, accuracy.f1_interval.high)
+}
+
+/// A paired difference in percent points, and whether it is noise.
+fn points(comparison: &PairedComparison) -> String {
+    let [by, low, high] =
+        [comparison.difference, comparison.interval.low, comparison.interval.high].map(|share| 100.0 * share);
+    let noise = if comparison.is_noise() { ", noise" } else { "" };
+    format!("{by:+.1} [{low:+.1}, {high:+.1}]{noise}")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn uniform_table(rows: &[UniformRow], label: &str) -> String {
+    let mut text = format!("\nEvery site at one precision, {label}, n = {}.\n\n", rows[0].accuracy.n);
+    text += "| weights | activations | KV cache | EM | F1 | EM against full | saved: sites | model, fp32 | model, fp16 \
+             | stored | BitOps per token |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
+    for row in rows {
+        let cost = &row.cost;
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2e} |",
+            row.precision.weights,
+            row.precision.activations,
+            row.kv_cache,
+            em(&row.accuracy),
+            f1(&row.accuracy),
+            points(&row.comparison),
+            percent(cost.sites.saved),
+            percent(cost.whole_vs_fp32.saved),
+            percent(cost.whole_vs_fp16.saved),
+            percent(cost.stored.saved),
+            cost.bit_ops_per_token
+        );
+    }
+    text
+}
+
+fn sites_text(study: &Study) -> String {
+    let sites = &study.greedy.sites;
+    let costly: Vec<&crate::Effect> = (sites.by_harm(crate::HarmOrder::Divergence).into_iter().rev())
+        .filter(|effect| effect.comparison.difference < 0.0 && !effect.comparison.is_noise())
+        .collect();
+    let mut text = format!(
+        "Every site alone at {} bits, n = {}. {} of {} cost more than the noise",
+        sites.changed_to.weights,
+        sites.reference.n,
+        costly.len(),
+        sites.effects.len()
+    );
+    // A test at 5 % calls one site in twenty an effect where there is none.
+    let _ = write!(text, " (of so many tests {:.1} are expected to by chance).\n\n", 0.05 * sites.effects.len() as f64);
+    let by_divergence = sites.by_harm(crate::HarmOrder::Divergence);
+    let shown = by_divergence.len().min(5);
+    let mut table = |title: &str, effects: &[&crate::Effect]| {
+        let _ = writeln!(text, "{title}\n\n| site | divergence, nats | EM against 32 bits |\n|---|---|---|");
+        for effect in effects {
+            let divergence = effect.accuracy.divergence.unwrap_or(0.0);
+            let _ = writeln!(text, "| `{}` | {divergence:.4} | {} |", effect.name, points(&effect.comparison));
+        }
+        text += "\n";
+    };
+    table("Least diverging:", &by_divergence[..shown]);
+    table("Most diverging:", &by_divergence.iter().rev().copied().take(shown).collect::<Vec<_>>());
+    let by_module = gpt2_model::SubModule::ALL.map(|module| {
+        let of: Vec<f64> = (sites.effects.iter())
+            .filter(|effect| effect.module == Some(module))
+            .map(|effect| effect.accuracy.divergence.unwrap_or(0.0))
+            .collect();
+        format!("`{module}` {:.4}", crate::statistics::mean(&of))
+    });
+    text + &format!("Mean divergence by sub-module, nats: {}.\n", by_module.join(", "))
+}
+
+fn greedy_text(study: &Study) -> String {
+    let greedy = &study.greedy;
+    let search = &greedy.search;
+    let mut text = format!(
+        "From 32 to {} bits in the order of least harm; {} of {} sites flipped, {:.2} bits on average. On the search \
+         questions (n = {}) EM {}, at least {:.1} asked for.\n\n",
+        greedy.low.weights,
+        search.flipped.len(),
+        greedy.sites.effects.len(),
+        greedy.cost.average_bits,
+        search.accuracy.n,
+        em(&search.accuracy),
+        search.threshold.unwrap_or(0.0)
+    );
+    let _ = write!(
+        text,
+        "On the report questions (n = {}): EM {} with every site at 32 bits, {} with the plan; difference {}. F1 {} \
+         and {}.\n\n",
+        greedy.found.n,
+        em(&greedy.high),
+        em(&greedy.found),
+        points(&greedy.comparison),
+        f1(&greedy.high),
+        f1(&greedy.found)
+    );
+    let cost = &greedy.cost;
+    let _ = write!(
+        text,
+        "Saved: {} of the sites, {} of the model against fp32, {} against fp16, {} as stored.\n\n",
+        percent(cost.sites.saved),
+        percent(cost.whole_vs_fp32.saved),
+        percent(cost.whole_vs_fp16.saved),
+        percent(cost.stored.saved)
+    );
+    let work = |name: &str, work: crate::Work| {
+        format!(
+            "{name}: {} block passes of {} that the plain loop needs ({} saved). ",
+            work.blocks_computed,
+            work.blocks_plain,
+            percent(work.saved())
+        )
+    };
+    text + &work("Sensitivity", greedy.sites.work) + &work("Search", search.work) + "\n"
+}
+
+fn allocation_text(study: &Study) -> String {
+    let allocation = &study.allocation;
+    let mut text = format!(
+        "{} plans on the Pareto front over {} sites and {} widths. Plans at the budgets, chosen by divergence on the \
+         search questions (n = {}), refined by swaps there, and evaluated on the report questions.\n\n",
+        allocation.front.len(),
+        study.damage.sites.len(),
+        study.damage.sites.first().map_or(0, |site| site.choices.len()),
+        study.damage.n
+    );
+    text += "| bytes | average bits | EM, search | refined, search | EM, report | F1, report |\n|---|---|---|---|---|---|\n";
+    for ((verified, refined), reported) in allocation.verified.iter().zip(&allocation.refined).zip(&allocation.reported)
+    {
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {} | {} | {} | {} |",
+            reported.bytes,
+            reported.average_bits,
+            em(&verified.accuracy),
+            em(&refined.accuracy),
+            em(&reported.accuracy),
+            f1(&reported.accuracy)
+        );
+    }
+    text += "\nGreedy and exact at equal bytes, on the search questions:\n\n\
+             | bytes | greedy EM | exact EM | exact minus greedy |\n|---|---|---|---|\n";
+    for row in &study.greedy.equal_bytes {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            row.bytes,
+            em(&row.greedy),
+            em(&row.exact),
+            points(&row.comparison)
+        );
+    }
+    text
+}
+
+fn regimes_text(study: &Study) -> Result<String> {
+    let Some(regimes) = &study.regimes else { return Ok(String::new()) };
+    let Some(first) = regimes.runs.first() else { return Ok(String::new()) };
+    let range = &regimes.range;
+    let mut text = format!("Precision range test, {} steps at each width:\n\n", range.steps);
+    text += "| bits | first loss | last loss | progress, nats |\n|---|---|---|---|\n";
+    for width in &range.widths {
+        let _ = writeln!(
+            text,
+            "| {} | {:.3} | {:.3} | {:+.3} |",
+            width.bits, width.first_loss, width.last_loss, width.progress
+        );
+    }
+    let lowest = match range.lowest {
+        Some(bits) => {
+            format!("\nThe lowest width with more than {} nats of progress: {bits} bits.\n\n", range.threshold)
+        }
+        None => format!("\nNo width makes more than {} nats of progress.\n\n", range.threshold),
+    };
+    text += &lowest;
+    let widths: Vec<BitWidth> = first.widths.iter().map(|width| width.bits).collect();
+    let header = |text: &mut String, first: &str| {
+        let _ = write!(text, "| regime | {first} |");
+        for bits in &widths {
+            let _ = write!(text, " {bits} bits |");
+        }
+        let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(widths.len()));
+    };
+    let seeds: Vec<String> = {
+        let mut seeds: Vec<u64> = regimes.runs.iter().map(|run| run.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds.iter().map(ToString::to_string).collect()
+    };
+    let _ = write!(
+        text,
+        "Exact match at each width, mean over seeds {} and {} questions; steps and forward BitOps per token of a run.\n\n",
+        seeds.join(", "),
+        first.widths[0].accuracy.n
+    );
+    header(&mut text, "steps, BitOps");
+    for label in labels(&regimes.runs) {
+        let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
+        let _ = write!(text, "| {label} | {}, {:.2e} |", of_label[0].contestant.steps, of_label[0].bit_ops);
+        for &bits in &widths {
+            let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
+            let _ = write!(text, " {:.1} [{:.1}, {:.1}] |", mean.mean, mean.interval.low, mean.interval.high);
+        }
+        text += "\n";
+    }
+    text += "\nF1, mean over seeds:\n\n";
+    header(&mut text, "final loss, nats");
+    for label in labels(&regimes.runs) {
+        let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
+        let mean = |value: &dyn Fn(&crate::RegimeRun) -> f64| {
+            of_label.iter().map(|run| value(run)).sum::<f64>() / of_label.len() as f64
+        };
+        let _ = write!(text, "| {label} | {:.3} |", mean(&|run| run.final_loss));
+        for i in 0..widths.len() {
+            let _ = write!(text, " {:.1} |", mean(&|run| run.widths[i].accuracy.f1));
+        }
+        text += "\n";
+    }
+    let _ = write!(
+        text,
+        "\nExact match minus that of `{STATIC}`, pairs of the same seed and question, percent points:\n\n"
+    );
+    header(&mut text, "");
+    for label in labels(&regimes.runs).into_iter().filter(|label| *label != STATIC) {
+        let _ = write!(text, "| {label} | |");
+        for &bits in &widths {
+            let difference = exact_match_difference(&regimes.runs, STATIC, label, bits, 0)?;
+            let noise = if difference.is_noise() { ", noise" } else { "" };
+            let interval = difference.interval;
+            let _ = write!(text, " {:+.1} [{:+.1}, {:+.1}]{noise} |", difference.mean, interval.low, interval.high);
+        }
+        text += "\n";
+    }
+    let _ = writeln!(text, "\nHeat maps: `{STATIC}` and `{CYCLIC}`, first seed, each site alone at the low width.");
+    Ok(text)
+}

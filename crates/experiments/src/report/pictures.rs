@@ -1,0 +1,245 @@
+//! The figures of a study.
+
+use std::path::Path;
+
+use gpt2_model::{BitWidth, SubModule};
+
+use super::Study;
+use super::study::labels;
+use crate::Result;
+use crate::accuracy::Accuracy;
+use crate::figures::{
+    Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
+    Series,
+};
+use crate::regime_comparison::mean_exact_match;
+use crate::sensitivity::Sensitivity;
+use crate::uniform::{crossing, normalised_curves};
+
+/// Writes every figure that the study has results for; returns file name and caption of each.
+///
+/// # Errors
+///
+/// When a file cannot be written.
+pub fn write_figures(study: &Study, dir: &Path) -> Result<Vec<(String, String)>> {
+    let mut figures: Vec<(&str, &str, Box<dyn Figure>)> = vec![
+        (
+            "uniform.png",
+            "Exact match and F1 with every site at one width, and the bytes saved",
+            Box::new(uniform(study)),
+        ),
+        ("layers.png", "Exact match with one block at the low width", Box::new(layers(study))),
+        ("sites.png", "Exact match lost by each sub-module alone", Box::new(sites(study))),
+        ("greedy.png", "The path of the greedy search", Box::new(greedy(study))),
+        ("pareto.png", "Exact match over mean width: uniform, greedy, exact", Box::new(pareto(study))),
+    ];
+    if let Some(regimes) = regimes(study)? {
+        figures.push(("regimes.png", "Exact match of each regime's bank at its widths", Box::new(regimes)));
+    }
+    if let Some(maps) = regime_sites(study) {
+        figures.push(("regime-sites.png", "Sub-module sensitivity, static against cyclic", Box::new(maps)));
+    }
+    let mut written = Vec::new();
+    for (name, caption, figure) in figures {
+        figure.write(&dir.join(name))?;
+        written.push((name.to_string(), caption.to_string()));
+    }
+    Ok(written)
+}
+
+fn exact_match(accuracy: &Accuracy) -> Estimate {
+    Estimate::new(accuracy.exact_match, accuracy.exact_match_interval)
+}
+
+fn questions(accuracy: &Accuracy) -> String {
+    format!("n = {} questions, 95 % intervals", accuracy.n)
+}
+
+fn bits_axis() -> Axis {
+    Axis::new("weight width", "bits").log2().with_ticks([2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0])
+}
+
+/// Accuracy and efficiency as shares of full precision, and their crossing.
+fn uniform(study: &Study) -> LineChart {
+    let rows = &study.plain_uniform;
+    let full = &rows[0].accuracy;
+    let weights_only = || rows.iter().filter(|row| row.precision.activations.is_full());
+    let share = |value: f64, whole: f64| if whole > 0.0 { 100.0 * value / whole } else { 0.0 };
+    let points = |of: &dyn Fn(&Accuracy) -> (f64, crate::Interval), whole: f64| -> Vec<Point> {
+        let point = |row: &crate::UniformRow| {
+            let (value, interval) = of(&row.accuracy);
+            let interval = crate::Interval { low: share(interval.low, whole), high: share(interval.high, whole) };
+            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(share(value, whole), interval) }
+        };
+        weights_only().map(point).collect()
+    };
+    let saved = weights_only().map(|row| Point {
+        x: f64::from(row.precision.weights.bits()),
+        y: Estimate::from(100.0 * row.cost.sites.saved),
+    });
+    let mut series = vec![
+        Series::new("exact match", points(&|a| (a.exact_match, a.exact_match_interval), full.exact_match)),
+        Series::new("F1", points(&|a| (a.f1, a.f1_interval), full.f1)),
+        Series::new("bytes of the sites saved", saved.collect::<Vec<_>>()),
+    ];
+    if study.uniform.len() > 1 {
+        let adapted = study.uniform[1..].iter().map(|row| {
+            let interval = row.accuracy.exact_match_interval;
+            let interval = crate::Interval {
+                low: share(interval.low, full.exact_match),
+                high: share(interval.high, full.exact_match),
+            };
+            let value = share(row.accuracy.exact_match, full.exact_match);
+            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(value, interval) }
+        });
+        series.push(Series::new("exact match, with adapters", adapted.collect::<Vec<_>>()));
+    }
+    let crossing = crossing(&normalised_curves(rows));
+    LineChart {
+        title: "One width for every sub-module".into(),
+        subtitle: format!("share of full precision (EM {:.1} %), {}", full.exact_match, questions(full)),
+        x: bits_axis(),
+        y: Axis::new("share of full precision", "%").including([0.0, 100.0]),
+        series,
+        vertical_marks: crossing.map(|c| Mark::new(c.bits, format!("{:.1} bits", c.bits))).into_iter().collect(),
+        ..LineChart::default()
+    }
+}
+
+fn layers(study: &Study) -> BarChart {
+    let layers = &study.layers;
+    BarChart {
+        title: format!("One block at {} bits, all others at 32", layers.changed_to.weights),
+        subtitle: questions(&layers.reference),
+        category_label: "block".into(),
+        categories: layers.effects.iter().map(|effect| effect.block.to_string()).collect(),
+        value: Axis::new("exact match", "%"),
+        groups: vec![BarGroup::new("", layers.effects.iter().map(|e| exact_match(&e.accuracy)).collect::<Vec<_>>())],
+        horizontal_marks: vec![Mark::new(layers.reference.exact_match, "all at 32")],
+        ..BarChart::default()
+    }
+}
+
+/// Exact match that each site costs alone: blocks × sub-modules.
+fn lost(sensitivity: &Sensitivity) -> Vec<[f64; 4]> {
+    let mut rows: Vec<[f64; 4]> = Vec::new();
+    for effect in &sensitivity.effects {
+        let Some(module) = effect.module else { continue };
+        if rows.len() <= effect.block {
+            rows.resize(effect.block + 1, [0.0; 4]);
+        }
+        rows[effect.block][module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
+    }
+    rows
+}
+
+/// Heat maps of several sensitivities on one scale.
+fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
+    let reference = &maps[0].1.reference;
+    // A question that changes its answer moves the exact match by this much.
+    let half_width = maps.iter().flat_map(|(_, map)| &map.effects).map(|effect| {
+        let interval = effect.comparison.interval;
+        50.0 * (interval.high - interval.low)
+    });
+    let half_width = half_width.fold(0.0, f64::max);
+    let panels = maps.iter().map(|(label, map)| Panel::new(*label, lost(map)));
+    HeatMapChart {
+        title,
+        subtitle: format!("n = {} questions, 95 % intervals at most ±{half_width:.1} points", reference.n),
+        row_label: "block".into(),
+        rows: (0..lost(maps[0].1).len()).map(|block| block.to_string()).collect(),
+        column_label: "sub-module".into(),
+        columns: SubModule::ALL.iter().map(ToString::to_string).collect(),
+        panels: panels.collect(),
+        value: Axis::new("exact match lost", "percentage points"),
+        scale: ColourScale::Diverging,
+        decimals: 1,
+        ..HeatMapChart::default()
+    }
+}
+
+fn sites(study: &Study) -> HeatMapChart {
+    let sites = &study.greedy.sites;
+    heat_map(format!("One sub-module at {} bits, all others at 32", sites.changed_to.weights), &[("", sites)])
+}
+
+fn greedy(study: &Study) -> LineChart {
+    let search = &study.greedy.search;
+    let path = search.path.iter().enumerate();
+    let flips = path.filter_map(|(i, flip)| Some(Point { x: (i + 1) as f64, y: exact_match(flip.accuracy.as_ref()?) }));
+    let start = Point { x: 0.0, y: exact_match(&search.reference) };
+    let threshold = search.threshold.map(|threshold| Mark::new(threshold, "threshold"));
+    LineChart {
+        title: format!("Greedy search, 32 to {} bits", study.greedy.low.weights),
+        subtitle: questions(&search.reference),
+        x: Axis::new("sub-modules flipped", ""),
+        y: Axis::new("exact match", "%"),
+        series: vec![Series::new("", std::iter::once(start).chain(flips).collect::<Vec<_>>())],
+        horizontal_marks: threshold.into_iter().collect(),
+        ..LineChart::default()
+    }
+}
+
+/// Exact match over the mean width of the weights, on the report questions.
+fn pareto(study: &Study) -> LineChart {
+    let by_width = |mut points: Vec<Point>| {
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.dedup_by(|a, b| a.x.total_cmp(&b.x).is_eq());
+        points
+    };
+    let uniform = if study.uniform.len() > 1 { &study.uniform } else { &study.plain_uniform };
+    let weights_only = uniform.iter().filter(|row| row.precision.activations.is_full());
+    let uniform = weights_only.map(|row| Point { x: row.cost.average_bits, y: exact_match(&row.accuracy) });
+    let reported = study.allocation.reported.iter();
+    let exact = by_width(reported.map(|p| Point { x: p.average_bits, y: exact_match(&p.accuracy) }).collect());
+    let mut series = vec![Series::new("uniform", by_width(uniform.collect()))];
+    if !exact.is_empty() {
+        series.push(Series::new("exact allocation", exact));
+    }
+    let found = Point { x: study.greedy.cost.average_bits, y: exact_match(&study.greedy.found) };
+    series.push(Series::new("greedy search", vec![found]).with_style(LineStyle::Markers));
+    LineChart {
+        title: "Exact match over memory".into(),
+        subtitle: format!("plans chosen on other questions; {}", questions(&study.greedy.found)),
+        x: Axis::new("mean width of the weights", "bits").log2().with_ticks([2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0]),
+        y: Axis::new("exact match", "%"),
+        series,
+        ..LineChart::default()
+    }
+}
+
+fn regimes(study: &Study) -> Result<Option<BarChart>> {
+    let Some(regimes) = &study.regimes else { return Ok(None) };
+    let Some(first) = regimes.runs.first() else { return Ok(None) };
+    let widths: Vec<BitWidth> = first.widths.iter().map(|width| width.bits).collect();
+    let mut groups = Vec::new();
+    let mut seeds = 0;
+    for label in labels(&regimes.runs) {
+        let mut values = Vec::new();
+        for &bits in &widths {
+            let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
+            seeds = mean.seeds;
+            values.push(Estimate::new(mean.mean, mean.interval));
+        }
+        groups.push(BarGroup::new(label, values));
+    }
+    Ok(Some(BarChart {
+        title: "Training regimes".into(),
+        subtitle: format!(
+            "mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and questions",
+            first.widths[0].accuracy.n
+        ),
+        category_label: "width of weights, bits".into(),
+        categories: widths.iter().map(ToString::to_string).collect(),
+        value: Axis::new("exact match", "%"),
+        groups,
+        ..BarChart::default()
+    }))
+}
+
+fn regime_sites(study: &Study) -> Option<HeatMapChart> {
+    let maps: Vec<(&str, &Sensitivity)> =
+        study.regimes.as_ref()?.sites.iter().map(|(label, map)| (label.as_str(), map)).collect();
+    let bits = maps.first()?.1.changed_to.weights;
+    Some(heat_map(format!("One sub-module at {bits} bits with its trained adapter"), &maps))
+}

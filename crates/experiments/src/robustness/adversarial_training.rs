@@ -1,0 +1,139 @@
+//! Adversarial training in rounds: attack the model as it is, train on what comes out, attack again.
+//!
+//! ```text
+//! round r:   p_r = the highest width (plain), or one drawn from the ladder (random precision, RPT)
+//!            A_r = attack(model, p_r) on a fresh part of the training items
+//!            train for k steps at p_r on the items of that part, clean and attacked
+//! ```
+//!
+//! With random precision the examples of a round are made at the width that the round trains at, which
+//! is the premise under which attacks are said not to transfer between widths. What is trained is what
+//! the model lets be trained: its base, or the adapters of the widths.
+//!
+//! Sources: Madry et al., arXiv:1706.06083 (training on the attack of the model as it is); Fu et al.,
+//! *Double-Win Quant*, ICML 2021 (random precision).
+
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::QuantAutodiffBackend;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use squad_data::{Dataset, Example, TextTokenizer};
+
+use super::attack::Attack;
+use super::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
+use super::victim::{Victim, VictimOptions, dataset_of};
+use crate::reading::ReadingTask;
+use crate::train::{Ladder, Random, Rung, Single, SpanTask, TrainConfig, TrainRun, train};
+use crate::{Error, Result};
+
+/// At which width the rounds attack and train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoundPrecision {
+    /// The highest of the ladder in every round: plain adversarial training.
+    #[default]
+    Highest,
+    /// One drawn for each round: random-precision training (RPT).
+    Random,
+}
+
+/// Options of adversarial training.
+///
+/// | field | range | default |
+/// |---|---|---|
+/// | `rounds` | 1.. | 8 |
+/// | `items_per_round` | 1.. | 256 |
+/// | `precision` | | highest |
+/// | `train` | steps are those of a round | 32 steps |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdversarialTraining {
+    /// Attacks and trainings.
+    pub rounds: usize,
+    /// Training items attacked in a round; they are trained on clean as well.
+    pub items_per_round: usize,
+    /// At which width a round attacks and trains.
+    pub precision: RoundPrecision,
+    /// Training of a round.
+    pub train: TrainConfig,
+}
+
+impl Default for AdversarialTraining {
+    fn default() -> Self {
+        let train = TrainConfig { steps: 32, ..TrainConfig::default() };
+        Self { rounds: 8, items_per_round: 256, precision: RoundPrecision::default(), train }
+    }
+}
+
+/// What a round did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Width it attacked and trained at, bits.
+    pub bits: quant_kernels::BitWidth,
+    /// Items that the attack changed.
+    pub attacked: usize,
+    /// Mean loss of its steps, nats.
+    pub loss: f64,
+}
+
+/// Trains a model on attacks of itself.
+///
+/// `data` are the training questions and the tokenizer. Rounds keep no checkpoints: what a round
+/// attacks is the model that the round before has left.
+///
+/// # Errors
+///
+/// When an option is out of its range, there is no training item, or as [`craft()`] and [`train()`].
+pub fn adversarial_training<B: QuantAutodiffBackend>(
+    mut model: Gpt2ForQuestionAnswering<B>,
+    (dataset, tokenizer): (&Dataset, &TextTokenizer),
+    attack: &dyn Attack<B>,
+    ladder: &Ladder,
+    options: &AdversarialTraining,
+    (victim_options, run): (&VictimOptions, &TrainRun),
+    device: &B::Device,
+) -> Result<(Gpt2ForQuestionAnswering<B>, Vec<Round>)> {
+    for (field, value) in [("rounds", options.rounds), ("items_per_round", options.items_per_round)] {
+        if value == 0 {
+            return Err(Error::option(field, 0, "at least 1"));
+        }
+    }
+    options.train.check()?;
+    let items: Vec<Example> = dataset.examples().into_iter().filter(|item| !item.is_impossible).collect();
+    if items.is_empty() {
+        return Err(Error::NoQuestions { what: "the training set, impossible questions left out,".into() });
+    }
+    let random = Random::new(ladder.clone(), options.train.seed);
+    let mut rounds = Vec::with_capacity(options.rounds);
+    for round in 0..options.rounds {
+        let Rung { bits, plan } = match options.precision {
+            RoundPrecision::Highest => ladder.highest(),
+            RoundPrecision::Random => random.rung(round),
+        };
+        let wanted = options.items_per_round.min(items.len());
+        let part: Vec<Example> = (0..wanted).map(|i| items[(round * wanted + i) % items.len()].clone()).collect();
+        let source = AttackSource { label: bits.to_string(), plans: vec![plan.clone()] };
+        let crafting = RobustnessOptions {
+            items: ItemChoice::All,
+            seed: options.train.seed.wrapping_add(round as u64),
+            show: run.show,
+            dir: None,
+            identity: json!(null),
+        };
+        let attacked = {
+            let victim = Victim::new(&model, tokenizer, &dataset_of(&part), victim_options.clone())?;
+            craft(&victim, attack, &source, &part, &crafting)?.adversarial_examples(&part)
+        };
+        // A question stands twice: its id tells which is the attacked one.
+        let renamed = attacked.iter().map(|item| Example { id: format!("{}-attacked", item.id), ..item.clone() });
+        let both: Vec<Example> = part.into_iter().chain(renamed).collect();
+        let task = ReadingTask::new(dataset_of(&both), tokenizer, model.config(), victim_options.window)?;
+        let config = TrainConfig { seed: crafting.seed, ..options.train.clone() };
+        let quiet = TrainRun { dir: None, ..run.clone() };
+        let spans = SpanTask::new(&task, &config)?;
+        let (trained, outcome) = train(model, &spans, &Single(plan.clone()), &config, &quiet, device)?;
+        model = trained;
+        rounds.push(Round { bits: *bits, attacked: attacked.len(), loss: crate::statistics::mean(&outcome.losses) });
+    }
+    Ok((model, rounds))
+}

@@ -1,0 +1,93 @@
+use burn::backend::flex::FlexDevice;
+use experiments::TrainConfig;
+use experiments::robustness::{
+    AdversarialTraining, Attack, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, RoundPrecision,
+    VictimOptions, adversarial_training, craft,
+};
+use experiments::{Ladder, ShowProgress};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
+use switchable_lora::{BasePolicy, LinearSettings};
+
+use super::{LEARNT, Learnt};
+use crate::support::{Training, quiet, train_config};
+
+fn trainable(learnt: &Learnt) -> Gpt2ForQuestionAnswering<Training> {
+    let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
+    learnt.model.clone().with_linear_settings(settings)
+}
+
+fn options(precision: RoundPrecision) -> AdversarialTraining {
+    AdversarialTraining {
+        rounds: 4,
+        items_per_round: 12,
+        precision,
+        train: TrainConfig { steps: 15, ..train_config(15) },
+    }
+}
+
+fn ladder(learnt: &Learnt) -> Ladder {
+    Ladder::new([32, 4].map(|bits| (BitWidth::new(bits).expect("valid input"), learnt.plan(bits))))
+        .expect("valid input")
+}
+
+/// Share of the attacked items that a model gets right.
+fn right_when_attacked(learnt: &Learnt, model: &Gpt2ForQuestionAnswering<Training>, attack: &HotFlip) -> f64 {
+    let victim = learnt.victim_of(model);
+    let source = AttackSource { label: "32".into(), plans: vec![learnt.plan(32)] };
+    let options = RobustnessOptions { items: ItemChoice::All, show: ShowProgress::No, ..RobustnessOptions::default() };
+    let items = learnt.examples();
+    let attacked = craft(&victim, attack, &source, &items, &options).expect("valid input").adversarial_examples(&items);
+    let scores = victim.scores(&learnt.plan(32), &attacked).expect("valid input");
+    scores.iter().map(|score| score.exact).sum::<f64>() / scores.len() as f64
+}
+
+#[test]
+fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
+    let learnt = &*LEARNT;
+    let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
+    let before = right_when_attacked(learnt, &learnt.model, &attack);
+    let data = (&learnt.task.dataset, &learnt.tokenizer);
+    let run = (&VictimOptions::default(), &quiet(2));
+    let plain = options(RoundPrecision::Highest);
+    let (trained, rounds) =
+        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &plain, run, &FlexDevice).unwrap();
+    assert_eq!(rounds.len(), 4);
+    assert!(rounds.iter().all(|round| round.bits.is_full() && round.attacked > 0));
+    let after = right_when_attacked(learnt, &trained, &attack);
+    assert!(after > before, "{before} of the attacked items right before, {after} after");
+}
+
+#[test]
+fn random_precision_rounds_attack_and_train_at_drawn_widths() {
+    let learnt = &*LEARNT;
+    let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
+    let data = (&learnt.task.dataset, &learnt.tokenizer);
+    let run = (&VictimOptions::default(), &quiet(2));
+    let random = AdversarialTraining { rounds: 8, items_per_round: 2, ..options(RoundPrecision::Random) };
+    let random = AdversarialTraining { train: TrainConfig { steps: 1, batch_size: 2, ..random.train }, ..random };
+    let rounds = |options: &AdversarialTraining| {
+        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), options, run, &FlexDevice).unwrap().1
+    };
+    let first = rounds(&random);
+    let widths: std::collections::BTreeSet<_> = first.iter().map(|round| round.bits.bits()).collect();
+    assert_eq!(widths.into_iter().collect::<Vec<_>>(), [4, 32]);
+    assert_eq!(first, rounds(&random), "the same seed gives the same rounds");
+}
+
+#[test]
+fn rounds_out_of_range_are_refused() {
+    let learnt = &*LEARNT;
+    let attack: &dyn Attack<Training> = &HotFlip::new(HotFlipOptions::default()).unwrap();
+    let data = (&learnt.task.dataset, &learnt.tokenizer);
+    let run = (&VictimOptions::default(), &quiet(1));
+    let good = options(RoundPrecision::Highest);
+    for (field, wrong) in [
+        ("rounds", AdversarialTraining { rounds: 0, ..good.clone() }),
+        ("items_per_round", AdversarialTraining { items_per_round: 0, ..good.clone() }),
+        ("steps", AdversarialTraining { train: TrainConfig { steps: 0, ..good.train.clone() }, ..good }),
+    ] {
+        let refused = adversarial_training(trainable(learnt), data, attack, &ladder(learnt), &wrong, run, &FlexDevice);
+        let message = refused.expect_err(field).to_string();
+        assert!(message.contains(field), "{message}");
+    }
+}

@@ -1,0 +1,120 @@
+//! How attacks on the questions and contexts change the answers, width against width.
+//!
+//! ```text
+//! cargo run --release --example robustness
+//! cargo run --release --example robustness -- --model DIR --data dev-v1.1.json --limit 100 --bits 32,8,4
+//! ```
+//!
+//! Without arguments it attacks the built-in model on 60 generated questions. Attacks that ask the
+//! model are made on each width and, as `all`, on all widths at once, and tried on each. For each attack
+//! it prints the share of right answers made wrong: made on (down) against tried on (across), `mean` and
+//! `sampled` being inference at a width drawn for each question; then a table. It writes
+//! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on.
+
+use std::path::Path;
+
+use clap::Parser;
+use serde_json::json;
+use switchable_quant::default_model::QuestionSet;
+use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::experiments::robustness::{
+    Attack, AttackSource, Distractor, FlipUnit, HotFlip, HotFlipOptions, InferencePlan, MatrixMap, MisspellingOptions,
+    Misspellings, RobustnessOptions, RobustnessProtocol, TypoOptions, Typos, Victim, VictimOptions, WordSubstitution,
+    WordSubstitutionOptions,
+};
+use switchable_quant::experiments::{Colour, write_json};
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, parse_bits, stop_on_ctrl_c};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ALL_ATTACKS: &str = "typos,misspellings,distractor,hot-flip-word,hot-flip-token,word-substitution";
+
+/// Attacks made on every width, tried on every width
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    quant: QuantArgs,
+    /// Widths to attack and to answer at
+    #[arg(long, default_value = "32,8,4,3", value_name = "BITS")]
+    bits: String,
+    /// Attacks, separated by commas
+    #[arg(long, default_value = ALL_ATTACKS, value_name = "NAMES")]
+    attacks: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = Arguments::parse();
+    arguments.input.limit = arguments.input.limit.or(Some(60));
+    let device = arguments.run.device.resolve()?;
+    device.dispatch(Robustness { arguments, device: &device })
+}
+
+fn attack<B: QuantAutodiffBackend>(name: &str) -> anyhow::Result<Box<dyn Attack<B>>> {
+    let hot_flip = |unit| HotFlip::new(HotFlipOptions { unit, ..HotFlipOptions::default() });
+    Ok(match name {
+        "typos" => Box::new(Typos::new(TypoOptions::default())?),
+        "misspellings" => Box::new(Misspellings::new(MisspellingOptions::default())?),
+        "distractor" => Box::new(Distractor::default()),
+        "hot-flip-word" => Box::new(hot_flip(FlipUnit::Word)?),
+        "hot-flip-token" => Box::new(hot_flip(FlipUnit::Token)?),
+        "word-substitution" => Box::new(WordSubstitution::new(WordSubstitutionOptions::default())?),
+        _ => anyhow::bail!("`--attacks` names `{name}`, expected some of {ALL_ATTACKS}"),
+    })
+}
+
+struct Robustness<'a> {
+    arguments: Arguments,
+    device: &'a Device,
+}
+
+impl WithBackend for Robustness<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Arguments { run, input: input_args, quant, bits, attacks } = self.arguments;
+        let attacks = attacks.split(',').map(|name| attack::<B>(name.trim())).collect::<anyhow::Result<Vec<_>>>()?;
+        let bits: Vec<BitWidth> = parse_bits(&bits).map_err(anyhow::Error::msg)?;
+        let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
+        println!("{}: model {}, questions {}", self.device, input.source["model"], input.source["questions"]);
+        let plan = |bits: &BitWidth| input.model.transformer.uniform_plan(input.precision(*bits));
+        let inference: Vec<_> =
+            bits.iter().map(|bits| InferencePlan { label: bits.to_string(), plan: plan(bits) }).collect();
+        let mut sources: Vec<_> =
+            bits.iter().map(|bits| AttackSource { label: bits.to_string(), plans: vec![plan(bits)] }).collect();
+        sources.push(AttackSource { label: "all".into(), plans: bits.iter().map(plan).collect() });
+
+        let (window, batch_size, workers) = (input_args.window, input_args.batch, run.workers(self.device));
+        let reading =
+            VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
+        let victim = Victim::new(&input.model, &input.tokenizer, &input.task.dataset, reading)?;
+        let options = RobustnessOptions {
+            seed: run.seed,
+            show: run.show(),
+            dir: run.out.as_ref().map(|out| out.join("attacks")),
+            identity: json!({ "source": input.source, "quantizer": quant.quantizer }),
+            ..RobustnessOptions::default()
+        };
+        let items = input.task.dataset.examples();
+        let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
+        let mut matrices = Vec::new();
+        for attack in &attacks {
+            let matrix = protocol.matrix(attack.as_ref(), &sources)?;
+            println!("\n{}: right answers made wrong, percent", matrix.attack);
+            print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
+            matrices.push(matrix);
+        }
+        let report = protocol.report(matrices);
+        print!("\n{report}");
+        let out = run.out.as_deref().unwrap_or(Path::new("."));
+        let how = json!({ "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer });
+        write_json(out.join("robustness.json"), &json!({ "run": how, "report": report }))?;
+        println!("\nwrote robustness.json to {}", out.display());
+        Ok(())
+    }
+}
