@@ -3,7 +3,7 @@
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::kernels::QuantAutodiffBackend;
 
-use crate::{built_in, gpt2, packed, quantise, switchable_linear};
+use crate::{built_in, gpt2, packed, quantise, switch, switchable_linear};
 
 /// What a case's throughput counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ impl WithBackend for List {
         all.extend(packed::cases::<B::InnerBackend>(&device));
         all.extend(switchable_linear::cases::<B::InnerBackend>(&device));
         all.extend(built_in::cases::<B::InnerBackend>(&device));
+        all.extend(switch::cases::<B::InnerBackend>(&device));
         all.extend(gpt2::cases::<B>(&device));
         all
     }

@@ -15,6 +15,7 @@ mod gpt2;
 mod measure;
 mod packed;
 mod quantise;
+mod switch;
 mod switchable_linear;
 
 pub use case::{Case, Unit, Work, cases};

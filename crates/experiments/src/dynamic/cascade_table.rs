@@ -257,8 +257,8 @@ pub(super) fn check_stages(bit_ops: impl ExactSizeIterator<Item = f64>, threshol
         return Err(Error::option("threshold", wrong, "0 to 1"));
     }
     let costs: Vec<f64> = bit_ops.collect();
-    if let Some(pair) = costs.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(Error::option("stages", format!("{:e} BitOps before {:e}", pair[0], pair[1]), "rising BitOps"));
+    if let Some((first, second)) = costs.iter().zip(&costs[1..]).find(|(first, second)| first >= second) {
+        return Err(Error::option("stages", format!("{first:e} BitOps before {second:e}"), "rising BitOps"));
     }
     Ok(())
 }

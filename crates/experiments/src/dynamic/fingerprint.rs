@@ -53,7 +53,7 @@ impl ModelFingerprint {
                 hasher.floats("b", &values(pair.b.val()));
             }
         }
-        Self(hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(format!("{:x}", hasher.0.finalize()))
     }
 }
 

@@ -1,0 +1,186 @@
+//! Answers at few bits, and at more where the confidence is low; plans picked by budget.
+//!
+//! ```text
+//! cargo run --release --example dynamic_inference                        a prompt, in a terminal
+//! cargo run --release --example dynamic_inference -- --data dev-v1.1.json
+//! ```
+//!
+//! All widths run from one nested 8-bit copy of the weights. Every other paragraph of the questions
+//! serves to measure the plans, fit temperatures and choose thresholds; the curve is measured on the
+//! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Parser;
+use serde_json::json;
+use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::data::TextTokenizer;
+use switchable_quant::default_model::QuestionSet;
+use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::experiments::figures::{Axis, Estimate, Figure as _, LineChart, LineStyle, Point, Series};
+use switchable_quant::experiments::{
+    Accuracy, CascadeCurve, CascadeTable, CascadeTarget, ConfidenceCascade, Evaluator, LatencyOptions, MeasuredFront,
+    PlanRequest, PrecisionController, ResidentBytes, nested_model, write_json,
+};
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Plans chosen at run time
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    quant: QuantArgs,
+    /// Widths of the plans, 2 to 8
+    #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_name = "BITS,...")]
+    bits: Vec<BitWidth>,
+    /// Share of the best exact match that the cascade of the prompt is to reach, 0 to 1
+    #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
+    share: f64,
+    /// Bytes that the controller may use; by default half of those of the largest plan
+    #[arg(long, value_name = "BYTES")]
+    bytes: Option<usize>,
+    /// Most points of the curve
+    #[arg(long, default_value_t = 24, value_name = "N")]
+    points: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let device = arguments.run.device.resolve()?;
+    device.dispatch(Serve { arguments, device: &device })
+}
+
+struct Serve<'a> {
+    arguments: Arguments,
+    device: &'a Device,
+}
+
+impl WithBackend for Serve<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Arguments { run, input: args, quant, mut bits, share, bytes, points } = self.arguments;
+        let input = Input::<B>::load(&args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
+        let model = nested_model(&input.model.valid(), &quant.model_options(), &device)?;
+        let options = run.evaluate_options(self.device, args.batch, &stop_on_ctrl_c()?);
+        let [calibration, evaluation] = input.task.halves()?;
+        bits.sort_unstable();
+        bits.dedup();
+        let resident = ResidentBytes::measure(&model, &bits)?;
+        let (nested, apart, wide) = (resident.sites, resident.per_width.values().sum::<usize>(), resident.sites_f32);
+        println!("running on {}\nmatrices: {nested} bytes for all widths, {apart} apart, {wide} in f32", self.device);
+
+        let plans: Vec<_> = bits.iter().map(|bits| model.transformer.uniform_plan(input.precision(*bits))).collect();
+        let evaluator = Evaluator::new(&model, &calibration, options.clone(), &device)?;
+        let front = MeasuredFront::measure(&evaluator, &plans)?;
+        let front = front.with_latencies(&evaluator, &LatencyOptions::new(self.device.to_string()))?;
+        let controller = PrecisionController::new(&model, front.without_dominated(), self.device.to_string())?;
+        let largest = controller.picks().map(|pick| pick.point.site_bytes).max().unwrap_or(0);
+        let pick = controller.pick(PlanRequest::Bytes(bytes.unwrap_or(largest / 2)))?.point;
+        let milliseconds = pick.latency_ms.unwrap_or(f64::NAN);
+        println!("picked by bytes: {:.1} bits, {} bytes, {milliseconds:.2} ms", pick.average_bits, pick.site_bytes);
+
+        // The stages are the plans that none dominates; all plans stand beside the curve.
+        let is_stage = |index: &usize| controller.picks().any(|pick| *pick.plan == plans[*index]);
+        let stages: Vec<usize> = (0..plans.len()).filter(is_stage).collect();
+        let (all, calibrated) = CascadeTable::calibrate(&model, &calibration, &plans, &options)?;
+        let best = calibrated.select(&stages).threshold_front()?.last().map_or(0.0, |choice| choice.exact_match);
+        let chosen = calibrated.select(&stages).choose(CascadeTarget::Accuracy(share * best))?;
+        if std::io::stdin().is_terminal() && args.data.is_none() {
+            let stages = stages.iter().map(|&index| all[index].clone()).collect();
+            let cascade = ConfidenceCascade::new(&model, stages, chosen.thresholds)?;
+            return prompt(&cascade, &controller, &input.tokenizer);
+        }
+
+        let measured = CascadeTable::measure(&model, &evaluation, &all, &options)?;
+        let curve = CascadeCurve::new(&calibrated, &measured, &stages, points, run.seed)?;
+        let outcome = measured.select(&stages).outcome(&chosen.thresholds)?;
+        for (plan, width) in curve.plans.iter().zip(&bits) {
+            let answers = &plan.answers;
+            let row = plan_table_row(&format!("{width} bits alone"), &answers.accuracy, f64::from(width.bits()));
+            let (before, after) = (answers.calibration_error_before, answers.calibration_error);
+            println!("{row}  {:.3e} BitOps  calibration error {before:.3} → {after:.3}", plan.bit_ops_per_question);
+        }
+        // Width at which one plan would do the work that the cascade does.
+        let per_bit = measured.bit_ops_per_question(0) / f64::from(bits[0].bits());
+        for point in curve.cascade.iter().map(|point| &point.outcome).chain([&outcome]) {
+            let thresholds: Vec<String> = point.thresholds.iter().map(|t| format!("{t:.2}")).collect();
+            let label = format!("cascade {}", thresholds.join(" "));
+            let row = plan_table_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
+            println!("{row}  {:.3e} BitOps", point.bit_ops_per_question);
+        }
+        let point = |x: f64, accuracy: &Accuracy| Point {
+            x,
+            y: Estimate::new(accuracy.exact_match, accuracy.exact_match_interval),
+        };
+        let alone = curve.plans.iter().map(|plan| point(plan.bit_ops_per_question, &plan.answers.accuracy));
+        let cascade = curve.cascade.iter().map(|at| point(at.outcome.bit_ops_per_question, &at.outcome.accuracy));
+        let (alone, mut cascade): (Vec<Point>, Vec<Point>) = (alone.collect(), cascade.collect());
+        cascade.sort_by(|a, b| a.x.total_cmp(&b.x));
+        let chart = LineChart {
+            title: "Accuracy for work: cascade and plans alone".into(),
+            subtitle: format!("n = {}, thresholds chosen on {} other questions", curve.n, curve.calibration_n),
+            x: Axis::new("work of a question", "BitOps"),
+            y: Axis::new("exact match", "%"),
+            series: vec![
+                Series::new("one plan", alone).with_style(LineStyle::Markers),
+                Series::new("cascade", cascade),
+            ],
+            ..LineChart::default()
+        };
+        let out = run.out.as_deref().unwrap_or(Path::new("."));
+        chart.write(&out.join("dynamic_inference.png"))?;
+        let result = json!({
+            "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer, "seed": run.seed,
+            "resident": resident, "front": controller.front(), "curve": curve, "chosen": chosen, "outcome": outcome,
+        });
+        Ok(write_json(out.join("dynamic_inference.json"), &result)?)
+    }
+}
+
+/// Reads a context and a question at a time until the input ends; an empty context is the one before.
+fn prompt<B: QuantBackend>(
+    cascade: &ConfidenceCascade<'_, B>,
+    controller: &PrecisionController,
+    tokenizer: &TextTokenizer,
+) -> anyhow::Result<()> {
+    let mut lines = std::io::stdin().lock().lines();
+    let mut ask = |what: &str| {
+        print!("{what}> ");
+        std::io::stdout().flush()?;
+        lines.next().transpose()
+    };
+    let mut context = String::new();
+    while let Some(line) = ask("context")? {
+        if !line.trim().is_empty() {
+            context = line;
+        }
+        let Some(question) = ask("question")? else { break };
+        let start = Instant::now();
+        let (answer, _) = match cascade.answer(tokenizer, &question, &context) {
+            Ok(answered) => answered,
+            Err(error) => {
+                println!("{error}");
+                continue;
+            }
+        };
+        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        let plan = &cascade.stages()[answer.stage].plan;
+        let Some(pick) = controller.picks().find(|pick| pick.plan == plan) else { continue };
+        let (bits, bytes) = (pick.point.average_bits, pick.point.site_bytes);
+        let (text, confidence) = (&answer.decoded.text, answer.confidence);
+        println!(
+            "{text}\n  confidence {confidence:.2}, {bits:.1} bits, {milliseconds:.1} ms, {bytes} bytes of weights"
+        );
+    }
+    Ok(())
+}
