@@ -29,8 +29,11 @@ impl Setting {
     fn new() -> Self {
         let (tokenizer, config, task) = task(4);
         let mut floats = model::<Plain>(&config, BasePolicy::Frozen);
-        floats.transformer.init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
-        let model = nested_model(&floats, &ModelOptions::default(), &FlexDevice).unwrap();
+        floats
+            .transformer
+            .init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).expect("valid input"), 1)
+            .expect("valid input");
+        let model = nested_model(&floats, &ModelOptions::default(), &FlexDevice).expect("valid input");
         Self { tokenizer, config, task, model }
     }
 
@@ -43,16 +46,16 @@ impl Setting {
     }
 
     fn evaluator(&self) -> Evaluator<'_, Plain> {
-        Evaluator::new(&self.model, &self.task, options(), &FlexDevice).unwrap()
+        Evaluator::new(&self.model, &self.task, options(), &FlexDevice).expect("valid input")
     }
 
     fn front(&self) -> MeasuredFront {
-        MeasuredFront::measure(&self.evaluator(), &self.plans()).unwrap()
+        MeasuredFront::measure(&self.evaluator(), &self.plans()).expect("valid input")
     }
 
     /// The front as JSON with made-up accuracies of 40, 60, 80 and 80 percent and 1 to 4 milliseconds.
     fn made_up(&self) -> Value {
-        let mut front = serde_json::to_value(self.front()).unwrap();
+        let mut front = serde_json::to_value(self.front()).expect("valid input");
         front["latency"] = json!({ "device": "here", "questions": 4 });
         for (index, (percent, milliseconds)) in [(40.0, 1.0), (60.0, 2.0), (80.0, 3.0), (80.0, 4.0)].iter().enumerate()
         {
@@ -65,7 +68,8 @@ impl Setting {
     }
 
     fn controller(&self) -> PrecisionController {
-        PrecisionController::new(&self.model, serde_json::from_value(self.made_up()).unwrap(), "here").unwrap()
+        PrecisionController::new(&self.model, serde_json::from_value(self.made_up()).expect("valid input"), "here")
+            .expect("valid input")
     }
 }
 
@@ -74,8 +78,11 @@ fn options() -> EvaluateOptions {
 }
 
 fn average_bits(controller: &PrecisionController, request: PlanRequest) -> f64 {
-    controller.pick(request).unwrap().point.average_bits
+    controller.pick(request).expect("valid input").point.average_bits
 }
+
+/// A change of a saved front, and what the error must name.
+type Tampering<'a> = (&'a dyn Fn(&mut Value), &'a str);
 
 #[test]
 fn a_controller_picks_the_best_plan_that_fits() {
@@ -215,7 +222,7 @@ fn tampered_fronts_are_refused_with_the_field() {
         MeasuredFront::load(&path).and_then(|front| PrecisionController::new(&setting.model, front, "here"))
     };
     tamper(&|_| {}).unwrap();
-    let cases: [(&dyn Fn(&mut Value), &str); 13] = [
+    let cases: [Tampering<'_>; 13] = [
         (&|front| front["version"] = json!(2), "`version` is 2, expected 1"),
         (&|front| front["colour"] = json!("red"), "colour"),
         (&|front| front["points"][1]["colour"] = json!("red"), "colour"),
@@ -242,7 +249,8 @@ fn tampered_fronts_are_refused_with_the_field() {
 
 /// Calibrated stages, their table, and a threshold for each stage but the last that some questions pass.
 fn calibrated(setting: &Setting) -> (Vec<CascadeStage>, CascadeTable, Vec<f64>) {
-    let (stages, table) = CascadeTable::calibrate(&setting.model, &setting.task, &setting.plans(), &options()).unwrap();
+    let (stages, table) =
+        CascadeTable::calibrate(&setting.model, &setting.task, &setting.plans(), &options()).expect("valid input");
     let middle = |confidences: &[f64]| {
         let mut sorted = confidences.to_vec();
         sorted.sort_by(f64::total_cmp);
