@@ -45,7 +45,7 @@ struct Arguments {
     /// Share of the best exact match that the cascade of the prompt is to reach, 0 to 1
     #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
     share: f64,
-    /// Bytes that the controller may use; by default half of those of the largest plan
+    /// Bytes that the controller may use; by default midway between the smallest and the largest plan
     #[arg(long, value_name = "BYTES")]
     bytes: Option<usize>,
     /// Most points of the curve
@@ -84,8 +84,9 @@ impl WithBackend for Serve<'_> {
         let front = MeasuredFront::measure(&evaluator, &plans)?;
         let front = front.with_latencies(&evaluator, &LatencyOptions::new(self.device.to_string()))?;
         let controller = PrecisionController::new(&model, front.without_dominated(), self.device.to_string())?;
-        let largest = controller.picks().map(|pick| pick.point.site_bytes).max().unwrap_or(0);
-        let pick = controller.pick(PlanRequest::Bytes(bytes.unwrap_or(largest / 2)))?.point;
+        let sizes = || controller.picks().map(|pick| pick.point.site_bytes);
+        let midway = usize::midpoint(sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+        let pick = controller.pick(PlanRequest::Bytes(bytes.unwrap_or(midway)))?.point;
         let milliseconds = pick.latency_ms.unwrap_or(f64::NAN);
         println!("picked by bytes: {:.1} bits, {} bytes, {milliseconds:.2} ms", pick.average_bits, pick.site_bytes);
 
