@@ -19,10 +19,11 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithBackend};
-use switchable_quant::experiments::figures::{Axis, Estimate, Figure as _, LineChart, LineStyle, Point, Series};
+use switchable_quant::experiments::figures::Figure as _;
+use switchable_quant::experiments::report::cascade_curve;
 use switchable_quant::experiments::{
-    Accuracy, CascadeCurve, CascadeTable, CascadeTarget, ConfidenceCascade, Evaluator, LatencyOptions, MeasuredFront,
-    PlanRequest, PrecisionController, ResidentBytes, nested_model, write_json,
+    CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,
+    ResidentBytes, nested_model, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
@@ -80,31 +81,22 @@ impl WithBackend for Serve<'_> {
         println!("running on {}\nmatrices: {nested} bytes for all widths, {apart} apart, {wide} in f32", self.device);
 
         let plans: Vec<_> = bits.iter().map(|bits| model.transformer.uniform_plan(input.precision(*bits))).collect();
-        let evaluator = Evaluator::new(&model, &calibration, options.clone(), &device)?;
-        let front = MeasuredFront::measure(&evaluator, &plans)?;
-        let front = front.with_latencies(&evaluator, &LatencyOptions::new(self.device.to_string()))?;
-        let controller = PrecisionController::new(&model, front.without_dominated(), self.device.to_string())?;
+        let latency = LatencyOptions::new(self.device.to_string());
+        let cascade = CalibratedCascade::new(&model, &calibration, &plans, share, (&options, Some(&latency)), &device)?;
+        let controller = PrecisionController::new(&model, cascade.front.clone(), self.device.to_string())?;
         let sizes = || controller.picks().map(|pick| pick.point.site_bytes);
         let midway = usize::midpoint(sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
         let pick = controller.pick(PlanRequest::Bytes(bytes.unwrap_or(midway)))?.point;
         let milliseconds = pick.latency_ms.unwrap_or(f64::NAN);
         println!("picked by bytes: {:.1} bits, {} bytes, {milliseconds:.2} ms", pick.average_bits, pick.site_bytes);
 
-        // The stages are the plans that none dominates; all plans stand beside the curve.
-        let is_stage = |index: &usize| controller.picks().any(|pick| *pick.plan == plans[*index]);
-        let stages: Vec<usize> = (0..plans.len()).filter(is_stage).collect();
-        let (all, calibrated) = CascadeTable::calibrate(&model, &calibration, &plans, &options)?;
-        let best = calibrated.select(&stages).threshold_front()?.last().map_or(0.0, |choice| choice.exact_match);
-        let chosen = calibrated.select(&stages).choose(CascadeTarget::Accuracy(share * best))?;
         if std::io::stdin().is_terminal() && args.data.is_none() {
-            let stages = stages.iter().map(|&index| all[index].clone()).collect();
-            let cascade = ConfidenceCascade::new(&model, stages, chosen.thresholds)?;
+            let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             return prompt(&cascade, &controller, &input.tokenizer);
         }
 
-        let measured = CascadeTable::measure(&model, &evaluation, &all, &options)?;
-        let curve = CascadeCurve::new(&calibrated, &measured, &stages, points, run.seed)?;
-        let outcome = measured.select(&stages).outcome(&chosen.thresholds)?;
+        let MeasuredCascade { curve, chosen, outcome } =
+            cascade.measure(&model, &evaluation, (points, run.seed), &options)?;
         for (plan, width) in curve.plans.iter().zip(&bits) {
             let answers = &plan.answers;
             let row = plan_table_row(&format!("{width} bits alone"), &answers.accuracy, f64::from(width.bits()));
@@ -112,34 +104,15 @@ impl WithBackend for Serve<'_> {
             println!("{row}  {:.3e} BitOps  calibration error {before:.3} → {after:.3}", plan.bit_ops_per_question);
         }
         // Width at which one plan would do the work that the cascade does.
-        let per_bit = measured.bit_ops_per_question(0) / f64::from(bits[0].bits());
+        let per_bit = curve.plans[0].bit_ops_per_question / f64::from(bits[0].bits());
         for point in curve.cascade.iter().map(|point| &point.outcome).chain([&outcome]) {
             let thresholds: Vec<String> = point.thresholds.iter().map(|t| format!("{t:.2}")).collect();
             let label = format!("cascade {}", thresholds.join(" "));
             let row = plan_table_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
             println!("{row}  {:.3e} BitOps", point.bit_ops_per_question);
         }
-        let point = |x: f64, accuracy: &Accuracy| Point {
-            x,
-            y: Estimate::new(accuracy.exact_match, accuracy.exact_match_interval),
-        };
-        let alone = curve.plans.iter().map(|plan| point(plan.bit_ops_per_question, &plan.answers.accuracy));
-        let cascade = curve.cascade.iter().map(|at| point(at.outcome.bit_ops_per_question, &at.outcome.accuracy));
-        let (alone, mut cascade): (Vec<Point>, Vec<Point>) = (alone.collect(), cascade.collect());
-        cascade.sort_by(|a, b| a.x.total_cmp(&b.x));
-        let chart = LineChart {
-            title: "Accuracy for work: cascade and plans alone".into(),
-            subtitle: format!("n = {}, thresholds chosen on {} other questions", curve.n, curve.calibration_n),
-            x: Axis::new("work of a question", "BitOps"),
-            y: Axis::new("exact match", "%"),
-            series: vec![
-                Series::new("one plan", alone).with_style(LineStyle::Markers),
-                Series::new("cascade", cascade),
-            ],
-            ..LineChart::default()
-        };
         let out = run.out.as_deref().unwrap_or(Path::new("."));
-        chart.write(&out.join("dynamic_inference.png"))?;
+        cascade_curve(&curve).write(&out.join("dynamic_inference.png"))?;
         let result = json!({
             "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer, "seed": run.seed,
             "resident": resident, "front": controller.front(), "curve": curve, "chosen": chosen, "outcome": outcome,

@@ -1,4 +1,5 @@
-//! The whole study on one model: sweeps, sensitivities, searches, training regimes; one report.
+//! The whole study on one model: sweeps, sensitivities, searches, choice at run time, training regimes,
+//! attacks; one report.
 //!
 //! ```text
 //! cargo run --release --example report
@@ -19,13 +20,14 @@ use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::report::{
-    Heading, RegimeStudy, Stages, StudyConfig, StudyData, StudyRun, markdown, run_study, write_figures,
+    DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, StudyConfig, StudyData, StudyRun, markdown, run_study,
+    write_figures,
 };
 use switchable_quant::experiments::{BankConfig, ReadingTask, Schedule, TrainConfig, TrainRun, write_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::LoraConfig;
 use switchable_quant_examples::{
-    Input, InputArgs, QuantArgs, RunArgs, load_training_set, parse_bits, resolve_data, stop_on_ctrl_c,
+    HardeningArgs, Input, InputArgs, QuantArgs, RunArgs, load_training_set, parse_bits, resolve_data, stop_on_ctrl_c,
 };
 
 #[global_allocator]
@@ -46,7 +48,8 @@ struct Arguments {
     /// Use at most this many search questions
     #[arg(long, default_value_t = 240, value_name = "N")]
     search_limit: usize,
-    /// SQuAD JSON files that adapters are trained on; needed with --data unless --no-regimes
+    /// SQuAD JSON files that adapters are trained on, and the model on attacks; needed with --data unless
+    /// neither is asked for
     #[arg(long, num_args = 1.., value_name = "FILE")]
     train: Vec<PathBuf>,
     /// Use at most this many training questions
@@ -55,6 +58,20 @@ struct Arguments {
     /// Leave out the comparison of training regimes
     #[arg(long)]
     no_regimes: bool,
+    /// Leave out the attacks
+    #[arg(long)]
+    no_robustness: bool,
+    /// Leave out the choice of plans at run time
+    #[arg(long)]
+    no_dynamic: bool,
+    /// Widths that are attacked
+    #[arg(long, default_value = "32,8,4,3", value_parser = parse_bits, value_name = "BITS,...")]
+    attack_bits: std::vec::Vec<BitWidth>,
+    /// Report questions that are attacked
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    attack_items: usize,
+    #[command(flatten)]
+    hardening: HardeningArgs,
     /// Widths of the banks that are trained
     #[arg(long, default_value = "32,4,3,2", value_parser = parse_bits, value_name = "BITS,...")]
     bits: std::vec::Vec<BitWidth>,
@@ -114,8 +131,10 @@ impl WithBackend for Report<'_> {
         let train = match (arguments.train.is_empty(), &input_args.data) {
             (false, _) => load_training_set(&arguments.train)?,
             (true, None) => default_model::questions(QuestionSet::Train)?,
-            (true, Some(_)) if arguments.no_regimes => search.dataset.clone(),
-            (true, Some(_)) => bail!("`--data` needs `--train`, or `--no-regimes` to leave the training out"),
+            (true, Some(_)) if !arguments.trains() => search.dataset.clone(),
+            (true, Some(_)) => bail!(
+                "`--data` needs `--train`, or `--no-regimes` and `--adversarial-rounds 0` to leave the training out"
+            ),
         };
         let train = task(train.limited(arguments.train_limit))?;
 
@@ -136,7 +155,13 @@ impl WithBackend for Report<'_> {
             },
             show: run.show(),
         };
-        let questions = StudyData { train: &train, search: &search, report: &input.task };
+        let questions = StudyData {
+            train: &train,
+            search: &search,
+            report: &input.task,
+            tokenizer: &input.tokenizer,
+            window: input_args.window,
+        };
         let stages = Stages::new(&out, identity);
         let study = run_study(&input.model, questions, &config, &study_run, &stages, &device)?;
 
@@ -162,6 +187,13 @@ impl WithBackend for Report<'_> {
     }
 }
 
+impl Arguments {
+    /// Whether anything is trained.
+    fn trains(&self) -> bool {
+        !self.no_regimes || (!self.no_robustness && self.hardening.adversarial_rounds > 0)
+    }
+}
+
 impl Report<'_> {
     fn config(&self) -> anyhow::Result<StudyConfig> {
         let arguments = &self.arguments;
@@ -182,11 +214,19 @@ impl Report<'_> {
             seeds: (seed..seed + arguments.seeds).collect(),
             train,
         };
+        let robustness = RobustnessStudy {
+            widths: arguments.attack_bits.clone(),
+            items: arguments.attack_items,
+            training: arguments.hardening.training(arguments.input.batch, seed),
+            ..RobustnessStudy::default()
+        };
         Ok(StudyConfig {
             low: arguments.low,
             tolerance: arguments.tolerance,
             swaps: arguments.swaps,
             regimes: (!arguments.no_regimes).then_some(regimes),
+            robustness: (!arguments.no_robustness).then_some(robustness),
+            dynamic: (!arguments.no_dynamic).then(DynamicStudy::default),
             seed,
             ..StudyConfig::default()
         })

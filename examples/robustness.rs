@@ -9,7 +9,8 @@
 //! model are made on each width and, as `all`, on all widths at once, and tried on each. For each attack
 //! it prints the share of right answers made wrong: made on (down) against tried on (across), `mean` and
 //! `sampled` being inference at a width drawn for each question; then a table. It writes
-//! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on.
+//! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on. Training on
+//! attacks is part of the `report` example.
 
 use std::path::Path;
 
@@ -18,18 +19,14 @@ use serde_json::json;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::robustness::{
-    Attack, AttackSource, Distractor, FlipUnit, HotFlip, HotFlipOptions, InferencePlan, MatrixMap, MisspellingOptions,
-    Misspellings, RobustnessOptions, RobustnessProtocol, TypoOptions, Typos, Victim, VictimOptions, WordSubstitution,
-    WordSubstitutionOptions,
+    AttackKind, MatrixMap, RobustnessOptions, RobustnessProtocol, Victim, VictimOptions, plans_and_sources,
 };
-use switchable_quant::experiments::{Colour, write_json};
+use switchable_quant::experiments::{Colour, Ladder, write_json};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, parse_bits, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const ALL_ATTACKS: &str = "typos,misspellings,distractor,hot-flip-word,hot-flip-token,word-substitution";
 
 /// Attacks made on every width, tried on every width
 #[derive(Debug, Parser)]
@@ -41,11 +38,16 @@ struct Arguments {
     #[command(flatten)]
     quant: QuantArgs,
     /// Widths to attack and to answer at
-    #[arg(long, default_value = "32,8,4,3", value_name = "BITS")]
-    bits: String,
-    /// Attacks, separated by commas
-    #[arg(long, default_value = ALL_ATTACKS, value_name = "NAMES")]
-    attacks: String,
+    #[arg(long, default_value = "32,8,4,3", value_parser = parse_bits, value_name = "BITS,...")]
+    bits: std::vec::Vec<BitWidth>,
+    /// Attacks
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        default_value = "typos,misspellings,distractor,hot-flip-word,hot-flip-token,word-substitution"
+    )]
+    attacks: Vec<AttackKind>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,19 +55,6 @@ fn main() -> anyhow::Result<()> {
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let device = arguments.run.device.resolve()?;
     device.dispatch(Robustness { arguments, device: &device })
-}
-
-fn attack<B: QuantAutodiffBackend>(name: &str) -> anyhow::Result<Box<dyn Attack<B>>> {
-    let hot_flip = |unit| HotFlip::new(HotFlipOptions { unit, ..HotFlipOptions::default() });
-    Ok(match name {
-        "typos" => Box::new(Typos::new(TypoOptions::default())?),
-        "misspellings" => Box::new(Misspellings::new(MisspellingOptions::default())?),
-        "distractor" => Box::new(Distractor::default()),
-        "hot-flip-word" => Box::new(hot_flip(FlipUnit::Word)?),
-        "hot-flip-token" => Box::new(hot_flip(FlipUnit::Token)?),
-        "word-substitution" => Box::new(WordSubstitution::new(WordSubstitutionOptions::default())?),
-        _ => anyhow::bail!("`--attacks` names `{name}`, expected some of {ALL_ATTACKS}"),
-    })
 }
 
 struct Robustness<'a> {
@@ -78,16 +67,10 @@ impl WithBackend for Robustness<'_> {
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, input: input_args, quant, bits, attacks } = self.arguments;
-        let attacks = attacks.split(',').map(|name| attack::<B>(name.trim())).collect::<anyhow::Result<Vec<_>>>()?;
-        let bits: Vec<BitWidth> = parse_bits(&bits).map_err(anyhow::Error::msg)?;
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
         println!("{}: model {}, questions {}", self.device, input.source["model"], input.source["questions"]);
-        let plan = |bits: &BitWidth| input.model.transformer.uniform_plan(input.precision(*bits));
-        let inference: Vec<_> =
-            bits.iter().map(|bits| InferencePlan { label: bits.to_string(), plan: plan(bits) }).collect();
-        let mut sources: Vec<_> =
-            bits.iter().map(|bits| AttackSource { label: bits.to_string(), plans: vec![plan(bits)] }).collect();
-        sources.push(AttackSource { label: "all".into(), plans: bits.iter().map(plan).collect() });
+        let plans = bits.iter().map(|&bits| (bits, input.model.transformer.uniform_plan(input.precision(bits))));
+        let (inference, sources) = plans_and_sources(&Ladder::new(plans)?);
 
         let (window, batch_size, workers) = (input_args.window, input_args.batch, run.workers(self.device));
         let reading =
@@ -103,8 +86,8 @@ impl WithBackend for Robustness<'_> {
         let items = input.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let mut matrices = Vec::new();
-        for attack in &attacks {
-            let matrix = protocol.matrix(attack.as_ref(), &sources)?;
+        for attack in attacks {
+            let matrix = protocol.matrix(attack.build::<B>()?.as_ref(), &sources)?;
             println!("\n{}: right answers made wrong, percent", matrix.attack);
             print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
             matrices.push(matrix);

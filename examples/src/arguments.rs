@@ -7,8 +7,10 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use clap::Args;
 use switchable_quant::device::{Device, DeviceChoice};
+use switchable_quant::experiments::robustness::AdversarialTraining;
 use switchable_quant::experiments::{
-    Distance, EvaluateOptions, Protection, RegimeConfig, RegimeKind, ShowProgress, Specialisation, StopFlag, Workers,
+    Distance, EvaluateOptions, Protection, RegimeConfig, RegimeKind, Schedule, ShowProgress, Specialisation, StopFlag,
+    TrainConfig, Workers,
 };
 use switchable_quant::kernels::{BitWidth, QuantSpec};
 use switchable_quant::model::{Gpt2Config, LinearSettings, ModelOptions, Site, SitePrecision};
@@ -143,6 +145,38 @@ impl RegimeArgs {
             specialisation: (!sites.is_empty()).then_some(Specialisation { sites, low, share }),
             seed,
         })
+    }
+}
+
+/// How models are trained on attacks.
+#[derive(Debug, Clone, Args)]
+pub struct HardeningArgs {
+    /// Rounds of training on attacks, plain and at random precision, 0 for none
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub adversarial_rounds: usize,
+    /// Training questions attacked in a round
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub adversarial_items: usize,
+    /// Optimiser steps of a round
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub adversarial_steps: usize,
+    /// Highest learning rate of a round; all weights are trained
+    #[arg(long, default_value_t = 3e-4)]
+    pub adversarial_learning_rate: f64,
+}
+
+impl HardeningArgs {
+    /// The training that the flags name; `None` for no rounds.
+    pub fn training(&self, batch_size: usize, seed: u64) -> Option<AdversarialTraining> {
+        let train = TrainConfig {
+            steps: self.adversarial_steps,
+            batch_size,
+            schedule: Schedule { peak: self.adversarial_learning_rate, ..Schedule::default() },
+            seed,
+            ..TrainConfig::default()
+        };
+        let (rounds, items_per_round) = (self.adversarial_rounds, self.adversarial_items);
+        (rounds > 0).then(|| AdversarialTraining { rounds, items_per_round, train, ..AdversarialTraining::default() })
     }
 }
 

@@ -68,10 +68,10 @@ pub use artefact::{read_json, write_json, write_text};
 pub use bank::{BankConfig, BuildRegime, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use dynamic::{
-    CascadeAnswer, CascadeCurve, CascadeOutcome, CascadePoint, CascadeRun, CascadeStage, CascadeTable, CascadeTarget,
-    ConfidenceCascade, FrontPoint, LatencyConditions, LatencyOptions, MeasuredFront, ModelFingerprint, Pick,
-    PlanAnswers, PlanRequest, PrecisionController, ResidentBytes, SpanScores, StageWork, StaticPoint, Temperature,
-    ThresholdChoice, expected_calibration_error, nested_model,
+    CalibratedCascade, CascadeAnswer, CascadeCurve, CascadeOutcome, CascadePoint, CascadeRun, CascadeStage,
+    CascadeTable, CascadeTarget, ConfidenceCascade, FrontPoint, LatencyConditions, LatencyOptions, MeasuredCascade,
+    MeasuredFront, ModelFingerprint, Pick, PlanAnswers, PlanRequest, PrecisionController, ResidentBytes, SpanScores,
+    StageWork, StaticPoint, Temperature, ThresholdChoice, expected_calibration_error, nested_model,
 };
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};

@@ -1,8 +1,10 @@
 //! The report: all of it on a tiny model, interrupted and not.
 
 use experiments::report::{
-    Heading, RegimeStudy, Stages, Study, StudyConfig, StudyData, StudyRun, markdown, run_study, write_figures,
+    DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, Study, StudyConfig, StudyData, StudyRun, markdown,
+    run_study, write_figures,
 };
+use experiments::robustness::{AdversarialTraining, AttackKind};
 use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig};
 use gpt2_model::BitWidth;
 use serde_json::json;
@@ -24,6 +26,19 @@ fn config() -> StudyConfig {
             range_steps: 4,
             range_threshold: 0.05,
         }),
+        robustness: Some(RobustnessStudy {
+            widths: vec![BitWidth::FULL, BitWidth::B4],
+            attacks: vec![AttackKind::Typos, AttackKind::HotFlipWord],
+            items: 3,
+            training: Some(AdversarialTraining {
+                rounds: 2,
+                items_per_round: 2,
+                train: train_config(2),
+                ..AdversarialTraining::default()
+            }),
+            ..RobustnessStudy::default()
+        }),
+        dynamic: Some(DynamicStudy { widths: vec![BitWidth::B2, BitWidth::B8], points: 3, ..DynamicStudy::default() }),
         ..StudyConfig::default()
     }
 }
@@ -32,7 +47,7 @@ fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result
     let (tokenizer, shape, train) = task(4);
     let search = experiments::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
     let report = experiments::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
-    let data = StudyData { train: &train, search: &search, report: &report };
+    let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
     let model = model::<Training>(&shape, BasePolicy::Frozen);
     let run = StudyRun {
         evaluate: EvaluateOptions { stop: stop.clone(), ..EvaluateOptions::default() },
@@ -43,13 +58,28 @@ fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result
     run_study(&model, data, config, &run, &Stages::new(dir, json!({ "model": "tiny" })), &device)
 }
 
+/// A study without the time that its attacks took, which no two runs share.
+fn untimed(mut study: Study) -> Study {
+    let robustness = study.robustness.as_mut().expect("it was asked for");
+    let hardened = robustness.hardened.iter_mut().map(|model| &mut model.matrix);
+    for row in robustness.matrices.iter_mut().chain(hardened).flat_map(|matrix| &mut matrix.rows) {
+        row.craft.mean_seconds = 0.0;
+    }
+    study
+}
+
+/// The files of a folder, the time that attacks took left out.
 fn files(dir: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).expect("the folder is there").map(|entry| entry.expect("readable"));
     let files = entries.filter(|entry| entry.path().is_file());
     files
         .map(|entry| {
             let name = entry.file_name().into_string().expect("UTF-8");
-            (name, std::fs::read(entry.path()).expect("readable"))
+            let bytes = std::fs::read(entry.path()).expect("readable");
+            let timed = name.starts_with("attack-") || name.starts_with("hardening-");
+            let is_time = |line: &&[u8]| timed && line.trim_ascii_start().starts_with(b"\"mean_seconds\"");
+            let kept: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').filter(|line| !is_time(line)).collect();
+            (name, kept.join(&b'\n'))
         })
         .collect()
 }
@@ -59,7 +89,22 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     let whole = tempfile::tempdir().unwrap();
     let first = study(whole.path(), &config(), &StopFlag::default()).unwrap();
     let expected = files(whole.path());
-    for part in ["uniform", "layers", "damage", "greedy", "allocation", "precision-range", "regime-static-seed-2"] {
+    let parts = [
+        "uniform",
+        "layers",
+        "damage",
+        "greedy",
+        "allocation",
+        "dynamic",
+        "precision-range",
+        "regime-static-seed-2",
+        "attack-typos",
+        "attack-hot-flip-word",
+        "hardening-untrained",
+        "hardening-adversarial",
+        "hardening-random-precision",
+    ];
+    for part in parts {
         assert!(expected.contains_key(&format!("{part}.json")), "{part}: {:?}", expected.keys());
     }
 
@@ -70,7 +115,7 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     }
     let second = study(resumed.path(), &config(), &StopFlag::default()).unwrap();
     assert_eq!(files(resumed.path()), expected);
-    assert_eq!(second, first);
+    assert_eq!(untimed(second), untimed(first.clone()));
 
     let heading = Heading { command: "report".into(), facts: vec![("seed".into(), "0".into())] };
     let figures = write_figures(&first, whole.path()).unwrap();
@@ -78,9 +123,14 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     for (name, _) in &figures {
         assert!(whole.path().join(name).is_file() && text.contains(&format!("({name})")), "{name}");
     }
-    assert_eq!(figures.len(), 7);
+    // The model is not trained: no question is answered rightly, so none can be made wrong.
+    assert!(!figures.iter().any(|(name, _)| name == "robustness.png"));
+    assert_eq!(figures.len(), 9);
     for label in ["static", "cyclic, equal steps", "cyclic, equal BitOps", "joint", "cascade", "specialised"] {
         assert!(text.contains(&format!("| {label} |")), "{label}");
+    }
+    for section in ["Robustness", "Training on attacks", "Plans chosen at run time"] {
+        assert!(text.contains(&format!("\n## {section}\n")), "{section}");
     }
     assert!(!text.contains("NaN"));
 }
@@ -98,7 +148,7 @@ fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
 #[test]
 fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let small = StudyConfig { regimes: None, ..config() };
+    let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
     study(dir.path(), &small, &StopFlag::default()).unwrap();
     let other = StudyConfig { seed: 9, ..small.clone() };
     let message = study(dir.path(), &other, &StopFlag::default()).unwrap_err().to_string();
@@ -107,6 +157,12 @@ fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     assert!(refused(StudyConfig { tolerance: 1.0, ..small.clone() }).contains("tolerance"));
     assert!(refused(StudyConfig { budgets: vec![-1.0], ..small.clone() }).contains("budgets"));
     assert!(refused(StudyConfig { choices: Vec::new(), ..small.clone() }).contains("choices"));
+    let dynamic = DynamicStudy { widths: vec![BitWidth::B16], ..DynamicStudy::default() };
+    assert!(refused(StudyConfig { dynamic: Some(dynamic), ..small.clone() }).contains("dynamic.widths"));
+    let attacks = RobustnessStudy { attacks: Vec::new(), ..RobustnessStudy::default() };
+    assert!(refused(StudyConfig { robustness: Some(attacks), ..small.clone() }).contains("attacks"));
+    let no_items = RobustnessStudy { items: 0, ..RobustnessStudy::default() };
+    assert!(refused(StudyConfig { robustness: Some(no_items), ..small.clone() }).contains("robustness.items"));
     let budget = refused(StudyConfig { budgets: vec![0.5], ..small });
     assert!(budget.contains("budget"), "{budget}");
 }

@@ -13,6 +13,7 @@
 //! | `span_scores`, `temperature` | [`SpanScores`]: the probability of an answer; [`Temperature`] |
 //! | `cascade` | [`ConfidenceCascade`]: escalation, batch by batch or one question |
 //! | `cascade_table`, `thresholds` | [`CascadeTable`]: all plans on the same questions; thresholds for a target |
+//! | `measured_cascade` | [`CalibratedCascade`]: all of it on some plans, to [`MeasuredCascade`] |
 //! | `cascade_curve` | [`CascadeCurve`]: accuracy for BitOps against every plan alone |
 
 mod cascade;
@@ -22,6 +23,7 @@ mod controller;
 mod fingerprint;
 mod front;
 mod latency;
+mod measured_cascade;
 mod reader;
 mod resident;
 mod span_scores;
@@ -35,6 +37,7 @@ pub use controller::{Pick, PlanRequest, PrecisionController};
 pub use fingerprint::ModelFingerprint;
 pub use front::{FrontPoint, MeasuredFront};
 pub use latency::{LatencyConditions, LatencyOptions};
+pub use measured_cascade::{CalibratedCascade, MeasuredCascade};
 pub use resident::{ResidentBytes, nested_model};
 pub use span_scores::SpanScores;
 pub use temperature::{Temperature, expected_calibration_error};

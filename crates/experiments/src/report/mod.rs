@@ -4,18 +4,22 @@
 //! |---|---|
 //! | `stage` | [`Stages`]: parts of long work, each saved when it is done |
 //! | `study` | [`run_study`]: every analysis on one model |
+//! | `regimes`, `robustness`, `dynamic` | its parts on training, attacks and choice at run time |
 //! | `pictures` | [`write_figures`]: the PNG files |
 //! | `markdown` | [`markdown`]: the text, with every figure's n and interval |
 
+mod dynamic;
 mod markdown;
 mod pictures;
+mod regimes;
+mod robustness;
 mod stage;
 mod study;
 
+pub use dynamic::{DynamicResults, DynamicStudy};
 pub use markdown::{Heading, markdown};
-pub use pictures::write_figures;
+pub use pictures::{cascade_curve, write_figures};
+pub use regimes::{RegimeResults, RegimeStudy};
+pub use robustness::{RobustnessResults, RobustnessStudy};
 pub use stage::Stages;
-pub use study::{
-    AllocationStudy, GreedyStudy, RegimeResults, RegimeStudy, ReportedPlan, Study, StudyConfig, StudyData, StudyRun,
-    run_study,
-};
+pub use study::{AllocationStudy, GreedyStudy, ReportedPlan, Study, StudyConfig, StudyData, StudyRun, run_study};

@@ -4,15 +4,17 @@ use std::path::Path;
 
 use gpt2_model::{BitWidth, SubModule};
 
-use super::Study;
-use super::study::labels;
+use super::regimes::labels;
+use super::{RobustnessResults, Study};
 use crate::Result;
 use crate::accuracy::Accuracy;
+use crate::dynamic::CascadeCurve;
 use crate::figures::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
     Series,
 };
 use crate::regime_comparison::mean_exact_match;
+use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
 use crate::sensitivity::Sensitivity;
 use crate::uniform::{crossing, normalised_curves};
 
@@ -38,6 +40,25 @@ pub fn write_figures(study: &Study, dir: &Path) -> Result<Vec<(String, String)>>
     }
     if let Some(maps) = regime_sites(study) {
         figures.push(("regime-sites.png", "Sub-module sensitivity, static against cyclic", Box::new(maps)));
+    }
+    if let Some(robustness) = &study.robustness {
+        if let Some(maps) = success_maps(robustness) {
+            figures.push((
+                "robustness.png",
+                "Right answers made wrong: attacks made on each width, tried on each",
+                Box::new(maps),
+            ));
+        }
+        if let Some(maps) = hardened_maps(robustness) {
+            figures.push(("hardening.png", "Exact match under attack after training on attacks", Box::new(maps)));
+        }
+    }
+    if let Some(dynamic) = &study.dynamic {
+        figures.push((
+            "dynamic.png",
+            "Exact match for work: a confidence cascade and plans alone",
+            Box::new(cascade_curve(&dynamic.cascade.curve)),
+        ));
     }
     let mut written = Vec::new();
     for (name, caption, figure) in figures {
@@ -242,4 +263,76 @@ fn regime_sites(study: &Study) -> Option<HeatMapChart> {
         study.regimes.as_ref()?.sites.iter().map(|(label, map)| (label.as_str(), map)).collect();
     let bits = maps.first()?.1.changed_to.weights;
     Some(heat_map(format!("One sub-module at {bits} bits with its trained adapter"), &maps))
+}
+
+/// Share of right answers made wrong: the attacks that are made on a width, side by side. Where no
+/// attacked question is answered rightly, there is no such share.
+fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
+    let on_widths = results.matrices.iter().filter(|matrix| matrix.rows.iter().any(|row| row.source != NO_SOURCE));
+    let maps: Vec<&AttackMatrix> = on_widths.collect();
+    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.success_rate?, cell.success_interval));
+    let items = maps.iter().flat_map(|matrix| &matrix.rows).map(|row| row.craft.attacked).min()?;
+    let panels: Vec<Panel> = maps.iter().map(|matrix| attack_panel(matrix, &matrix.attack, cell)).collect();
+    panels.iter().flat_map(|panel| &panel.cells).flatten().flatten().next()?;
+    Some(HeatMapChart {
+        title: "Right answers made wrong".into(),
+        subtitle: format!("at least {items} questions a row, 95 % intervals"),
+        value: Axis::new("right answers made wrong", "%").including([0.0, 100.0]),
+        ..attack_map(maps[0], panels)
+    })
+}
+
+/// Exact match under attack of the model as it is and of those trained on attacks.
+fn hardened_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
+    let first = &results.hardened.first()?.matrix;
+    let items = first.rows.iter().map(|row| row.craft.attacked).min().filter(|items| *items > 0)?;
+    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.attacked_exact_match, cell.attacked_interval));
+    let panel = |model: &HardenedModel| attack_panel(&model.matrix, model.hardening.name(), cell);
+    Some(HeatMapChart {
+        title: format!("Exact match under `{}`", first.attack),
+        subtitle: format!("at least {items} questions a row, 95 % intervals"),
+        value: Axis::new("exact match", "%").including([0.0, 100.0]),
+        ..attack_map(first, results.hardened.iter().map(panel).collect())
+    })
+}
+
+/// Sources down, plans across, then inference at a drawn width.
+fn attack_panel(matrix: &AttackMatrix, title: &str, value: impl Fn(&RobustAccuracy) -> Option<Estimate>) -> Panel {
+    let row = |row: &MatrixRow| {
+        let mut cells: Vec<Option<Estimate>> = row.cells.iter().map(&value).collect();
+        cells.resize(matrix.inference.len(), None);
+        cells.push(row.random_precision.as_ref().and_then(|random| value(&random.sampled)));
+        cells
+    };
+    Panel { title: title.into(), cells: matrix.rows.iter().map(row).collect() }
+}
+
+fn attack_map(matrix: &AttackMatrix, panels: Vec<Panel>) -> HeatMapChart {
+    HeatMapChart {
+        row_label: "attack made on, bits".into(),
+        rows: matrix.rows.iter().map(|row| row.source.clone()).collect(),
+        column_label: "tried on, bits".into(),
+        columns: matrix.inference.iter().cloned().chain(["drawn".into()]).collect(),
+        panels,
+        scale: ColourScale::Sequential,
+        decimals: 0,
+        ..HeatMapChart::default()
+    }
+}
+
+/// Accuracy for work of a cascade, beside every plan alone.
+pub fn cascade_curve(curve: &CascadeCurve) -> LineChart {
+    let point = |x: f64, accuracy: &Accuracy| Point { x, y: exact_match(accuracy) };
+    let alone = curve.plans.iter().map(|plan| point(plan.bit_ops_per_question, &plan.answers.accuracy));
+    let cascade = curve.cascade.iter().map(|at| point(at.outcome.bit_ops_per_question, &at.outcome.accuracy));
+    let (alone, mut cascade): (Vec<Point>, Vec<Point>) = (alone.collect(), cascade.collect());
+    cascade.sort_by(|a, b| a.x.total_cmp(&b.x));
+    LineChart {
+        title: "Accuracy for work: cascade and plans alone".into(),
+        subtitle: format!("n = {}, thresholds chosen on {} other questions", curve.n, curve.calibration_n),
+        x: Axis::new("work of a question", "BitOps"),
+        y: Axis::new("exact match", "%"),
+        series: vec![Series::new("one plan", alone).with_style(LineStyle::Markers), Series::new("cascade", cascade)],
+        ..LineChart::default()
+    }
 }

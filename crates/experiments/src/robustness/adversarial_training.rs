@@ -65,6 +65,20 @@ impl Default for AdversarialTraining {
     }
 }
 
+impl AdversarialTraining {
+    /// # Errors
+    ///
+    /// When there is no round or no item, or the training of a round is out of its range.
+    pub fn check(&self) -> Result<()> {
+        for (field, value) in [("rounds", self.rounds), ("items_per_round", self.items_per_round)] {
+            if value == 0 {
+                return Err(Error::option(field, 0, "at least 1"));
+            }
+        }
+        self.train.check()
+    }
+}
+
 /// What a round did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Round {
@@ -93,12 +107,7 @@ pub fn adversarial_training<B: QuantAutodiffBackend>(
     (victim_options, run): (&VictimOptions, &TrainRun),
     device: &B::Device,
 ) -> Result<(Gpt2ForQuestionAnswering<B>, Vec<Round>)> {
-    for (field, value) in [("rounds", options.rounds), ("items_per_round", options.items_per_round)] {
-        if value == 0 {
-            return Err(Error::option(field, 0, "at least 1"));
-        }
-    }
-    options.train.check()?;
+    options.check()?;
     let items: Vec<Example> = dataset.examples().into_iter().filter(|item| !item.is_impossible).collect();
     if items.is_empty() {
         return Err(Error::NoQuestions { what: "the training set, impossible questions left out,".into() });

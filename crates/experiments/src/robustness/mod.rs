@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `protected_example` | [`ProtectedExample`]: edits that leave every gold answer where it can be found |
-//! | `attack` | [`Attack`]: what an attack gets and gives |
+//! | `attack`, `attack_kind` | [`Attack`]: what an attack gets and gives; [`AttackKind`]: each by name |
 //! | `typos`, `misspellings`, `distractor` | attacks that need no model |
 //! | `hot_flip` | [`HotFlip`]: swaps chosen by the gradient |
 //! | `word_substitution` | [`WordSubstitution`]: substitutes proposed by the model itself |
@@ -12,6 +12,8 @@
 //! | `robust_accuracy`, `edit_size` | the same items clean and attacked; how much was changed |
 //! | `matrix` | [`RobustnessProtocol`]: attacks made on each plan, tried on each |
 //! | `adversarial_training` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
+//! | `adversarial_study` | [`harden_and_attack`]: the trained models attacked beside the untrained one |
+//! | `threat` | [`Threat`]: a matrix in a few figures, by what the attacker knows |
 //! | `attack_report` | tables and heat maps |
 //!
 //! ```
@@ -31,8 +33,10 @@
 //! # Ok::<(), experiments::Error>(())
 //! ```
 
+mod adversarial_study;
 mod adversarial_training;
 mod attack;
+mod attack_kind;
 mod attack_report;
 mod craft;
 mod distractor;
@@ -43,12 +47,17 @@ mod misspellings;
 mod oracle;
 mod protected_example;
 mod robust_accuracy;
+mod threat;
 mod typos;
 mod victim;
 mod word_substitution;
 
+pub use adversarial_study::{
+    ALL_PLANS, HardenedModel, Hardening, HardeningData, HardeningRun, harden_and_attack, plans_and_sources,
+};
 pub use adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
 pub use attack::{Access, Amount, Attack, Outcome, Unattackable};
+pub use attack_kind::AttackKind;
 pub use attack_report::{AttackReport, MatrixMap};
 pub use craft::{AttackSource, CraftOutcome, CraftRecord, CraftSummary, Crafted, ItemChoice, RobustnessOptions, craft};
 pub use distractor::{Distractor, DistractorPlace};
@@ -59,6 +68,7 @@ pub use misspellings::{MisspellingOptions, Misspellings};
 pub use oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};
 pub use protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Word};
 pub use robust_accuracy::{ItemScores, RobustAccuracy};
+pub use threat::{Threat, ThreatAccuracy};
 pub use typos::{TypoKind, TypoOptions, Typos};
 pub use victim::{TokenText, Victim, VictimOptions};
 pub use word_substitution::{WordSubstitution, WordSubstitutionOptions};

@@ -1,15 +1,18 @@
 //! The report as text.
 
+mod cells;
+mod dynamic;
+mod regimes;
+mod robustness;
+
 use std::fmt::Write as _;
 
-use gpt2_model::BitWidth;
-
+use self::cells::{em, f1, percent, points};
+use self::dynamic::dynamic_text;
+use self::regimes::regimes_text;
+use self::robustness::{hardening_text, robustness_text};
 use super::Study;
-use super::study::{CYCLIC, STATIC, labels};
 use crate::Result;
-use crate::accuracy::Accuracy;
-use crate::regime_comparison::{exact_match_difference, mean_exact_match};
-use crate::statistics::PairedComparison;
 use crate::uniform::{UniformRow, crossing, normalised_curves};
 
 /// What stands at the top of a report.
@@ -87,28 +90,19 @@ pub fn markdown(study: &Study, heading: &Heading, figures: &[(String, String)]) 
             let _ = writeln!(text, "\n![{caption}]({name})");
         }
     }
+    if let Some(robustness) = &study.robustness {
+        section(&mut text, "Robustness", "robustness.png");
+        text += &robustness_text(robustness);
+        if !robustness.hardened.is_empty() {
+            section(&mut text, "Training on attacks", "hardening.png");
+            text += &hardening_text(robustness, study.seed);
+        }
+    }
+    if let Some(dynamic) = &study.dynamic {
+        section(&mut text, "Plans chosen at run time", "dynamic.png");
+        text += &dynamic_text(dynamic);
+    }
     Ok(text)
-}
-
-fn em(accuracy: &Accuracy) -> String {
-    let interval = accuracy.exact_match_interval;
-    format!("{:.1} [{:.1}, {:.1}]", accuracy.exact_match, interval.low, interval.high)
-}
-
-fn f1(accuracy: &Accuracy) -> String {
-    format!("{:.1} [{:.1}, {:.1}]", accuracy.f1, accuracy.f1_interval.low, accuracy.f1_interval.high)
-}
-
-/// A paired difference in percent points, and whether it is noise.
-fn points(comparison: &PairedComparison) -> String {
-    let [by, low, high] =
-        [comparison.difference, comparison.interval.low, comparison.interval.high].map(|share| 100.0 * share);
-    let noise = if comparison.is_noise() { ", noise" } else { "" };
-    format!("{by:+.1} [{low:+.1}, {high:+.1}]{noise}")
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 fn uniform_table(rows: &[UniformRow], label: &str) -> String {
@@ -254,86 +248,4 @@ fn allocation_text(study: &Study) -> String {
         );
     }
     text
-}
-
-fn regimes_text(study: &Study) -> Result<String> {
-    let Some(regimes) = &study.regimes else { return Ok(String::new()) };
-    let Some(first) = regimes.runs.first() else { return Ok(String::new()) };
-    let range = &regimes.range;
-    let mut text = format!("Precision range test, {} steps at each width:\n\n", range.steps);
-    text += "| bits | first loss | last loss | progress, nats |\n|---|---|---|---|\n";
-    for width in &range.widths {
-        let _ = writeln!(
-            text,
-            "| {} | {:.3} | {:.3} | {:+.3} |",
-            width.bits, width.first_loss, width.last_loss, width.progress
-        );
-    }
-    let lowest = match range.lowest {
-        Some(bits) => {
-            format!("\nThe lowest width with more than {} nats of progress: {bits} bits.\n\n", range.threshold)
-        }
-        None => format!("\nNo width makes more than {} nats of progress.\n\n", range.threshold),
-    };
-    text += &lowest;
-    let widths: Vec<BitWidth> = first.widths.iter().map(|width| width.bits).collect();
-    let header = |text: &mut String, first: &str| {
-        let _ = write!(text, "| regime | {first} |");
-        for bits in &widths {
-            let _ = write!(text, " {bits} bits |");
-        }
-        let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(widths.len()));
-    };
-    let seeds: Vec<String> = {
-        let mut seeds: Vec<u64> = regimes.runs.iter().map(|run| run.seed).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        seeds.iter().map(ToString::to_string).collect()
-    };
-    let _ = write!(
-        text,
-        "Exact match at each width, mean over seeds {} and {} questions; steps and forward BitOps per token of a run.\n\n",
-        seeds.join(", "),
-        first.widths[0].accuracy.n
-    );
-    header(&mut text, "steps, BitOps");
-    for label in labels(&regimes.runs) {
-        let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
-        let _ = write!(text, "| {label} | {}, {:.2e} |", of_label[0].contestant.steps, of_label[0].bit_ops);
-        for &bits in &widths {
-            let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
-            let _ = write!(text, " {:.1} [{:.1}, {:.1}] |", mean.mean, mean.interval.low, mean.interval.high);
-        }
-        text += "\n";
-    }
-    text += "\nF1, mean over seeds:\n\n";
-    header(&mut text, "final loss, nats");
-    for label in labels(&regimes.runs) {
-        let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
-        let mean = |value: &dyn Fn(&crate::RegimeRun) -> f64| {
-            of_label.iter().map(|run| value(run)).sum::<f64>() / of_label.len() as f64
-        };
-        let _ = write!(text, "| {label} | {:.3} |", mean(&|run| run.final_loss));
-        for i in 0..widths.len() {
-            let _ = write!(text, " {:.1} |", mean(&|run| run.widths[i].accuracy.f1));
-        }
-        text += "\n";
-    }
-    let _ = write!(
-        text,
-        "\nExact match minus that of `{STATIC}`, pairs of the same seed and question, percent points:\n\n"
-    );
-    header(&mut text, "");
-    for label in labels(&regimes.runs).into_iter().filter(|label| *label != STATIC) {
-        let _ = write!(text, "| {label} | |");
-        for &bits in &widths {
-            let difference = exact_match_difference(&regimes.runs, STATIC, label, bits, 0)?;
-            let noise = if difference.is_noise() { ", noise" } else { "" };
-            let interval = difference.interval;
-            let _ = write!(text, " {:+.1} [{:+.1}, {:+.1}]{noise} |", difference.mean, interval.low, interval.high);
-        }
-        text += "\n";
-    }
-    let _ = writeln!(text, "\nHeat maps: `{STATIC}` and `{CYCLIC}`, first seed, each site alone at the low width.");
-    Ok(text)
 }
