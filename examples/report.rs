@@ -58,6 +58,9 @@ struct Arguments {
     /// Leave out the comparison of training regimes
     #[arg(long)]
     no_regimes: bool,
+    /// Regimes that are compared with static, such as cyclic-equal-steps,joint; all by default
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    contestants: Vec<String>,
     /// Leave out the attacks
     #[arg(long)]
     no_robustness: bool,
@@ -212,6 +215,7 @@ impl Report<'_> {
             range_steps: (arguments.steps / arguments.bits.len().max(1)).max(4),
             range_threshold: 0.05,
             seeds: (seed..seed + arguments.seeds).collect(),
+            contestants: arguments.contestants.clone(),
             train,
         };
         let robustness = RobustnessStudy {

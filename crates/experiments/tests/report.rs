@@ -1,8 +1,8 @@
 //! The report: all of it on a tiny model, interrupted and not.
 
 use experiments::report::{
-    DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, Study, StudyConfig, StudyData, StudyRun, markdown,
-    run_study, write_figures,
+    CONTESTANTS, DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, Study, StudyConfig, StudyData, StudyRun,
+    markdown, run_study, write_figures,
 };
 use experiments::robustness::{AdversarialTraining, AttackKind};
 use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig};
@@ -23,6 +23,7 @@ fn config() -> StudyConfig {
             bank: BankConfig::new(&widths, LoraConfig::new(2, 4.0).expect("valid"), 3),
             train: TrainConfig { checkpoint_every: 2, ..train_config(8) },
             seeds: vec![1, 2],
+            contestants: Vec::new(),
             range_steps: 4,
             range_threshold: 0.05,
         }),
@@ -126,7 +127,7 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     // The model is not trained: no question is answered rightly, so none can be made wrong.
     assert!(!figures.iter().any(|(name, _)| name == "robustness.png"));
     assert_eq!(figures.len(), 9);
-    for label in ["static", "cyclic, equal steps", "cyclic, equal BitOps", "joint", "cascade", "specialised"] {
+    for label in CONTESTANTS {
         assert!(text.contains(&format!("| {label} |")), "{label}");
     }
     for section in ["Robustness", "Training on attacks", "Plans chosen at run time"] {
@@ -161,6 +162,9 @@ fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     assert!(refused(StudyConfig { dynamic: Some(dynamic), ..small.clone() }).contains("dynamic.widths"));
     let attacks = RobustnessStudy { attacks: Vec::new(), ..RobustnessStudy::default() };
     assert!(refused(StudyConfig { robustness: Some(attacks), ..small.clone() }).contains("attacks"));
+    let mut unknown = config();
+    unknown.regimes.as_mut().expect("it is there").contestants = vec!["cyclic".into()];
+    assert!(refused(unknown).contains("cyclic-equal-steps"));
     let no_items = RobustnessStudy { items: 0, ..RobustnessStudy::default() };
     assert!(refused(StudyConfig { robustness: Some(no_items), ..small.clone() }).contains("robustness.items"));
     let budget = refused(StudyConfig { budgets: vec![0.5], ..small });

@@ -19,7 +19,7 @@ mod study;
 pub use dynamic::{DynamicResults, DynamicStudy};
 pub use markdown::{Heading, markdown};
 pub use pictures::{cascade_curve, write_figures};
-pub use regimes::{RegimeResults, RegimeStudy};
+pub use regimes::{CONTESTANTS, RegimeResults, RegimeStudy, contestant_name};
 pub use robustness::{RobustnessResults, RobustnessStudy};
 pub use stage::Stages;
 pub use study::{AllocationStudy, GreedyStudy, ReportedPlan, Study, StudyConfig, StudyData, StudyRun, run_study};

@@ -25,6 +25,9 @@ pub struct RegimeStudy {
     pub train: TrainConfig,
     /// Seeds, at least one.
     pub seeds: Vec<u64>,
+    /// Contestants by name, as [`contestant_name`] writes their labels; all where empty. `static`, which
+    /// the others are compared with, always takes part.
+    pub contestants: Vec<String>,
     /// Steps per width of the precision range test.
     pub range_steps: usize,
     /// Progress that counts in that test, nats.
@@ -38,6 +41,28 @@ impl Serialize for RegimeStudy {
             "seeds": self.seeds, "range_steps": self.range_steps, "range_threshold": self.range_threshold,
         })
         .serialize(serializer)
+    }
+}
+
+impl RegimeStudy {
+    /// # Errors
+    ///
+    /// When there is no seed, a contestant is named that there is not, or the training is out of its
+    /// range.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.seeds.is_empty() {
+            return Err(Error::option("seeds", "empty", "at least one seed"));
+        }
+        let known = CONTESTANTS.map(contestant_name);
+        if let Some(unknown) = self.contestants.iter().find(|name| !known.contains(name)) {
+            return Err(Error::option("contestants", format!("`{unknown}`"), known.join(", ")));
+        }
+        self.train.check()
+    }
+
+    fn compares(&self, contestant: &Contestant) -> bool {
+        let name = contestant_name(&contestant.label);
+        self.contestants.is_empty() || contestant.label == STATIC || self.contestants.contains(&name)
     }
 }
 
@@ -70,9 +95,9 @@ pub(super) fn run_regimes<B: QuantAutodiffBackend>(
     })?;
 
     let (mut runs, mut maps) = (Vec::new(), Vec::new());
-    for contestant in contestants(model, study, sites)? {
+    for contestant in contestants(model, study, sites)?.into_iter().filter(|contestant| study.compares(contestant)) {
         for &seed in &study.seeds {
-            let name = format!("regime-{}-seed-{seed}", contestant.label.replace(", ", "-").replace(' ', "-"));
+            let name = format!("regime-{}-seed-{seed}", contestant_name(&contestant.label));
             let options = json!({ "regimes": study, "contestant": contestant, "low": low });
             let checkpoints = stages.dir().join("training").join(&name);
             let (result, map): (RegimeRun, Option<Sensitivity>) = stages.run(&name, &options, || {
@@ -126,6 +151,10 @@ pub(super) const STATIC: &str = "static";
 /// Label of the cyclic regime with as many steps.
 pub(super) const CYCLIC: &str = "cyclic, equal steps";
 
+/// Labels of all contestants.
+pub const CONTESTANTS: [&str; 7] =
+    [STATIC, CYCLIC, "cyclic, equal BitOps", "joint", "cascade", "specialised", "layer dropout"];
+
 /// The static regime, the cyclic one at equal steps and at equal BitOps, and the others at equal
 /// BitOps.
 fn contestants<B: QuantAutodiffBackend>(
@@ -160,6 +189,11 @@ fn contestants<B: QuantAutodiffBackend>(
         equal_bit_ops("specialised", RegimeConfig { specialisation: Some(specialisation), ..of(RegimeKind::Static) })?,
         equal_bit_ops("layer dropout", RegimeConfig { layer_dropout: share_of_sites(12), ..of(RegimeKind::Static) })?,
     ])
+}
+
+/// A label as part of a file name or a flag: `cyclic, equal steps` is `cyclic-equal-steps`.
+pub fn contestant_name(label: &str) -> String {
+    label.replace(", ", "-").replace(' ', "-")
 }
 
 /// Labels of the contestants in their order, each once.

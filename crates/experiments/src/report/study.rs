@@ -290,8 +290,7 @@ fn check(config: &StudyConfig) -> Result<()> {
         dynamic.check()?;
     }
     match &config.regimes {
-        Some(regimes) if regimes.seeds.is_empty() => Err(Error::option("seeds", "empty", "at least one seed")),
-        Some(regimes) => regimes.train.check(),
+        Some(regimes) => regimes.check(),
         None => Ok(()),
     }
 }
