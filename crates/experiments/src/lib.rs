@@ -48,6 +48,7 @@ mod precision_range;
 mod progress;
 mod reading;
 mod regime_comparison;
+mod remember;
 pub mod report;
 pub mod robustness;
 mod sensitivity;
@@ -61,7 +62,7 @@ mod workers;
 pub use accuracy::Accuracy;
 pub use allocation::{
     Allocation, Damage, DamageMeasure, DamageOptions, DamageTable, EqualBytes, PrecisionChange, RefineOptions,
-    Refinement, SiteDamage, Swap, Verified, measure_damage,
+    Refinement, SiteDamage, Swap, Verified, measure_damage, measure_damage_remembering,
 };
 pub use answer::answer;
 pub use artefact::{read_json, write_json, write_text};
@@ -87,7 +88,8 @@ pub use regime_comparison::{
     Contestant, RegimeRun, SeededMean, WidthAccuracy, exact_match_difference, mean_exact_match, run_contestant,
     steps_within, training_bit_ops,
 };
-pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity};
+pub use remember::Remember;
+pub use sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
 pub use statistics::{Interval, PairedComparison};
 pub use stop::StopFlag;
 pub use train::{

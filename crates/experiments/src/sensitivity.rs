@@ -16,6 +16,7 @@ use crate::accuracy::Accuracy;
 use crate::evaluate::{Evaluator, KeptStates};
 use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
+use crate::remember::Remember;
 use crate::statistics::PairedComparison;
 use crate::work::Work;
 
@@ -101,6 +102,20 @@ pub fn sensitivity<B: QuantBackend>(
     reference: &SitePlan,
     options: &SensitivityOptions,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
+    sensitivity_remembering(evaluator, reference, options, &|_, measure| measure())
+}
+
+/// [`sensitivity`], part by part through `remember`, which may know a part's effect from before.
+///
+/// # Errors
+///
+/// As [`sensitivity`], and what `remember` gives.
+pub fn sensitivity_remembering<B: QuantBackend>(
+    evaluator: &Evaluator<'_, B>,
+    reference: &SitePlan,
+    options: &SensitivityOptions,
+    remember: &Remember<'_, (Effect, Work)>,
+) -> Result<(Sensitivity, KeptStates<B>)> {
     let config = evaluator.model().config();
     let parts: Vec<(usize, Option<SubModule>)> = match options.part {
         Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
@@ -109,6 +124,7 @@ pub fn sensitivity<B: QuantBackend>(
     let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
     let mut progress = Progress::start("sensitivity", 0, parts.len(), options.show);
+    let mut work = evaluator.work() - before;
     let mut effects = Vec::with_capacity(parts.len());
     for (block, module) in parts {
         let (name, plan) = match module {
@@ -118,13 +134,18 @@ pub fn sensitivity<B: QuantBackend>(
                 (site.to_string(), reference.clone().with(site, options.change_to))
             }
         };
-        let changed = evaluator.evaluate_from(&kept, &plan)?;
-        progress.step(format!("{name} EM {:.1}", changed.exact_match));
-        let comparison = accuracy.compare(&changed, options.seed);
-        effects.push(Effect { name, block, module, accuracy: changed, comparison });
+        let (effect, work_of_part) = remember(&name, &mut || {
+            let before = evaluator.work();
+            let changed = evaluator.evaluate_from(&kept, &plan)?;
+            let comparison = accuracy.compare(&changed, options.seed);
+            let effect = Effect { name: name.clone(), block, module, accuracy: changed, comparison };
+            Ok((effect, evaluator.work() - before))
+        })?;
+        progress.step(format!("{name} EM {:.1}", effect.accuracy.exact_match));
+        work += work_of_part;
+        effects.push(effect);
     }
     progress.finish();
-    let work = evaluator.work() - before;
     let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects, work };
     Ok((result, kept))
 }

@@ -8,7 +8,7 @@
 //! Both are counts of one block applied to one window. They depend on the plans and the questions
 //! alone, not on the machine.
 
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,13 @@ impl Sub for Work {
             blocks_computed: self.blocks_computed - earlier.blocks_computed,
             blocks_plain: self.blocks_plain - earlier.blocks_plain,
         }
+    }
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, more: Self) {
+        self.blocks_computed += more.blocks_computed;
+        self.blocks_plain += more.blocks_plain;
     }
 }
 

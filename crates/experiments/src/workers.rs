@@ -44,7 +44,7 @@ impl Workers {
     ///
     /// When the function panics.
     pub fn map<I: Sync, O: Send>(&self, items: &[I], work: impl Fn(usize, &I) -> O + Sync) -> Vec<O> {
-        if self.pools.is_empty() || items.len() < 2 {
+        if self.pools.is_empty() {
             return items.iter().enumerate().map(|(i, item)| work(i, item)).collect();
         }
         let next = AtomicUsize::new(0);

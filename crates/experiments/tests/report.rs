@@ -137,6 +137,32 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
 }
 
 #[test]
+fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
+    let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
+    let whole = tempfile::tempdir().unwrap();
+    let expected = study(whole.path(), &small, &StopFlag::default()).unwrap();
+
+    let stopped = tempfile::tempdir().unwrap();
+    let (stop, parts) = (StopFlag::default(), stopped.path().join("damage"));
+    let known = || std::fs::read_dir(&parts).map_or(0, Iterator::count);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while known() < 3 {
+                std::thread::yield_now();
+            }
+            stop.request();
+        });
+        let error = study(stopped.path(), &small, &stop).unwrap_err();
+        assert!(matches!(error, experiments::Error::Stopped), "{error}");
+        watch.join().unwrap();
+    });
+    assert!(known() >= 3, "what was measured is kept");
+    assert_eq!(study(stopped.path(), &small, &StopFlag::default()).unwrap(), expected);
+    assert_eq!(files(stopped.path()), files(whole.path()));
+    assert!(!parts.exists());
+}
+
+#[test]
 fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let stop = StopFlag::default();

@@ -13,6 +13,7 @@ use crate::accuracy::Accuracy;
 use crate::cost::site_bytes;
 use crate::evaluate::Evaluator;
 use crate::progress::{Progress, ShowProgress};
+use crate::remember::Remember;
 use crate::statistics::PairedComparison;
 use crate::work::Work;
 use crate::{Error, Result};
@@ -115,6 +116,20 @@ pub fn measure_damage<B: QuantBackend>(
     reference: &SitePlan,
     options: &DamageOptions,
 ) -> Result<DamageTable> {
+    measure_damage_remembering(evaluator, reference, options, &|_, measure| measure())
+}
+
+/// [`measure_damage`], site by site through `remember`, which may know a site's damage from before.
+///
+/// # Errors
+///
+/// As [`measure_damage`], and what `remember` gives.
+pub fn measure_damage_remembering<B: QuantBackend>(
+    evaluator: &Evaluator<'_, B>,
+    reference: &SitePlan,
+    options: &DamageOptions,
+    remember: &Remember<'_, (SiteDamage, Work)>,
+) -> Result<DamageTable> {
     if options.choices.is_empty() {
         return Err(Error::option("choices", "empty", "at least one precision"));
     }
@@ -126,25 +141,38 @@ pub fn measure_damage<B: QuantBackend>(
     }
     let sites: Vec<Site> = Site::all(model.config()).collect();
     let mut progress = Progress::start("damage", 0, sites.len() * options.choices.len(), options.show);
+    let mut work = evaluator.work() - before;
     let mut rows = Vec::with_capacity(sites.len());
     for site in sites {
-        let mut choices = Vec::with_capacity(options.choices.len());
-        for &precision in &options.choices {
-            let changed = if reference.get(site) == precision {
-                Accuracy { divergence: Some(0.0), ..unchanged.clone() }
-            } else {
-                evaluator.evaluate_from(&kept, &reference.clone().with(site, precision))?
-            };
-            progress.step(format!("{site} EM {:.1} at {} bits", changed.exact_match, precision.weights));
-            choices.push(Damage {
-                precision,
-                bytes: site_bytes(&model.transformer, site, precision),
-                loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
-                divergence: changed.divergence.unwrap_or(0.0),
-                comparison: unchanged.compare(&changed, options.seed),
-            });
+        let mut measured = 0;
+        let (row, work_of_row) = remember(&site.to_string(), &mut || {
+            let before = evaluator.work();
+            let mut choices = Vec::with_capacity(options.choices.len());
+            for &precision in &options.choices {
+                let changed = if reference.get(site) == precision {
+                    Accuracy { divergence: Some(0.0), ..unchanged.clone() }
+                } else {
+                    evaluator.evaluate_from(&kept, &reference.clone().with(site, precision))?
+                };
+                measured += 1;
+                progress.step(format!("{site} EM {:.1} at {} bits", changed.exact_match, precision.weights));
+                choices.push(Damage {
+                    precision,
+                    bytes: site_bytes(&model.transformer, site, precision),
+                    loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
+                    divergence: changed.divergence.unwrap_or(0.0),
+                    comparison: unchanged.compare(&changed, options.seed),
+                });
+            }
+            let row = SiteDamage { site, parameters: site.parameters(model.config()), choices };
+            Ok((row, evaluator.work() - before))
+        })?;
+        // A site that is known needs no time, but counts.
+        for _ in measured..row.choices.len() {
+            progress.step(format!("{site} known"));
         }
-        rows.push(SiteDamage { site, parameters: site.parameters(model.config()), choices });
+        work += work_of_row;
+        rows.push(row);
     }
     progress.finish();
     Ok(DamageTable {
@@ -153,6 +181,6 @@ pub fn measure_damage<B: QuantBackend>(
         seed: options.seed,
         reference: unchanged,
         sites: rows,
-        work: evaluator.work() - before,
+        work,
     })
 }

@@ -27,7 +27,9 @@ mod pareto;
 mod swaps;
 mod verify;
 
-pub use damage::{Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, measure_damage};
+pub use damage::{
+    Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, measure_damage, measure_damage_remembering,
+};
 pub use equal_bytes::EqualBytes;
 pub use pareto::Allocation;
 pub use swaps::{PrecisionChange, RefineOptions, Refinement, Swap};

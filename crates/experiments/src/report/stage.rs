@@ -44,6 +44,21 @@ impl Stages {
         &self.dir
     }
 
+    /// Parts of a part, in a folder of its name: what is done of it survives while it is not.
+    #[must_use]
+    pub fn within(&self, name: &str) -> Self {
+        Self { dir: self.dir.join(name), identity: self.identity.clone() }
+    }
+
+    /// Removes the folder, when the part that it belongs to is done.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        if self.dir.exists() { std::fs::remove_dir_all(&self.dir).map_err(|e| Error::io(&self.dir, e)) } else { Ok(()) }
+    }
+
     /// The result in `NAME.json`, or that of `compute`, saved there.
     ///
     /// `options` are what this part depends on beside the identity of the study.
@@ -105,6 +120,25 @@ mod tests {
         assert!(refused("a", 2).contains("options.seed"), "{}", refused("a", 2));
         std::fs::write(dir.path().join("part.json"), "{\"version\":1").unwrap();
         assert!(refused("a", 1).contains("part.json"));
+    }
+
+    #[test]
+    fn parts_of_a_part_survive_until_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let stages = Stages::new(dir.path(), json!(null));
+        let steps = stages.within("part");
+        let work = |fail: bool| {
+            stages.run("part", &json!(null), || {
+                let first: i32 = steps.run("first", &json!(null), || Ok(20))?;
+                if fail { Err(Error::Stopped) } else { Ok(first + 1) }
+            })
+        };
+        assert!(work(true).is_err() && dir.path().join("part/first.json").exists());
+        let first: i32 = steps.run("first", &json!(null), || panic!("it is there")).unwrap();
+        assert_eq!((work(false).unwrap(), first), (21, 20));
+        steps.remove().unwrap();
+        steps.remove().unwrap();
+        assert!(!dir.path().join("part").exists() && dir.path().join("part.json").exists());
     }
 
     #[test]

@@ -13,14 +13,14 @@ use super::regimes::{RegimeResults, RegimeStudy, run_regimes};
 use super::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
 use crate::accuracy::Accuracy;
 use crate::allocation::{
-    Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage,
+    Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
 };
 use crate::cost::Cost;
 use crate::evaluate::{EvaluateOptions, Evaluator};
 use crate::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search};
 use crate::progress::ShowProgress;
 use crate::reading::ReadingTask;
-use crate::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
+use crate::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
 use crate::statistics::PairedComparison;
 use crate::train::TrainRun;
 use crate::uniform::{UniformRow, sweep_precisions, uniform_sweep};
@@ -216,16 +216,25 @@ pub fn run_study<B: QuantAutodiffBackend>(
     let how = |part| SensitivityOptions { part, change_to: low, seed, show: run.show };
     let low_options = json!({ "low": low, "seed": seed });
     let layers = stages.run("layers", &low_options, || Ok(sensitivity(&search, &full, &how(Part::Block))?.0))?;
-    let damage: DamageTable = stages.run("damage", &json!({ "choices": config.choices, "seed": seed }), || {
+    let damage_options = json!({ "choices": config.choices, "seed": seed });
+    let damage_parts = stages.within("damage");
+    let damage: DamageTable = stages.run("damage", &damage_options, || {
         let mut choices = config.choices.clone();
         choices.sort_unstable();
         let choices = choices.into_iter().map(|bits| if bits.is_full() { SitePrecision::FULL } else { adapted(bits) });
-        measure_damage(&search, &full, &DamageOptions { seed, show: run.show, ..DamageOptions::new(choices.collect()) })
+        let options = DamageOptions { seed, show: run.show, ..DamageOptions::new(choices.collect()) };
+        measure_damage_remembering(&search, &full, &options, &|site, measure| {
+            damage_parts.run(site, &damage_options, measure)
+        })
     })?;
+    damage_parts.remove()?;
 
     let greedy_options = json!({ "low": low, "seed": seed, "tolerance": config.tolerance, "choices": config.choices });
+    let site_parts = stages.within("sites");
     let greedy = stages.run("greedy", &greedy_options, || {
-        let (sites, kept) = sensitivity(&search, &full, &how(Part::Site))?;
+        let (sites, kept) = sensitivity_remembering(&search, &full, &how(Part::Site), &|site, measure| {
+            site_parts.run(site, &low_options, measure)
+        })?;
         let options =
             GreedyOptions { stop_at: StopAt::Tolerance(config.tolerance), show: run.show, ..GreedyOptions::new(low) };
         let (result, plan) = greedy_search(&search, &full, &sites, kept, &options)?;
@@ -235,6 +244,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
         let cost = Cost::of(body, &plan);
         Ok(GreedyStudy { low, sites, search: result, equal_bytes, cost, high, found, comparison })
     })?;
+    site_parts.remove()?;
 
     let allocation_options = json!({
         "choices": config.choices, "budgets": config.budgets, "swaps": config.swaps, "seed": seed,
