@@ -9,7 +9,7 @@
 //! bits; then, at the highest of them that costs more than the noise, each of the 48 matrices alone,
 //! and one after another until a tenth of the full-precision exact match is lost. It prints the heat
 //! map and the path, checks the plan on questions that the search did not see, and writes
-//! `greedy_search.json` and `plan.json`.
+//! `greedy_search.json` and `plan.json`. With `--out` a search that was stopped goes on where it was.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,9 +19,10 @@ use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::experiments::report::Stages;
 use switchable_quant::experiments::{
     Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, Part, Ranking, ReadingTask, SensitivityOptions, StopAt,
-    TrialLength, check_tolerance, greedy_search, sensitivity, uniform_sweep, write_json,
+    TrialLength, check_tolerance, greedy_search_remembering, sensitivity_remembering, uniform_sweep, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
@@ -115,7 +116,17 @@ impl WithBackend for Search<'_> {
         }
 
         let how = SensitivityOptions { part: Part::Site, change_to: precision(bits), seed: run.seed, show: run.show() };
-        let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
+        // What is known of a search that was stopped, where there is a folder to know it from.
+        let search_dir = run.out.as_deref().map(|out| out.join("search"));
+        let identity = json!({
+            "source": input.source, "quantizer": quant.quantizer, "high": precision(high), "low": how.change_to,
+            "seed": run.seed, "window": input_args.window,
+        });
+        let parts = search_dir.map(|dir| Stages::new(dir, identity));
+        let (sites, kept) = sensitivity_remembering(&evaluator, &reference, &how, &|site, measure| match &parts {
+            Some(parts) => parts.run(site, &json!(null), measure),
+            None => measure(),
+        })?;
         println!("\nexact match lost by each site alone at {bits} bits, percent points (n = {})", sites.reference.n);
         if let Some(map) = HeatMap::new(&sites) {
             print!("{map}");
@@ -132,7 +143,12 @@ impl WithBackend for Search<'_> {
         };
         let greedy =
             GreedyOptions { stop_at, ranking, trials, show: run.show(), ..GreedyOptions::new(precision(bits)) };
-        let (result, plan) = greedy_search(&evaluator, &reference, &sites, kept, &greedy)?;
+        let options_of_flips = json!({ "stop_at": stop_at, "ranking": greedy.ranking });
+        let (result, plan) =
+            greedy_search_remembering(&evaluator, &reference, &sites, kept, &greedy, &|flip, try_flip| match &parts {
+                Some(parts) => parts.run(flip, &options_of_flips, try_flip),
+                None => try_flip(),
+            })?;
         print_path(&result);
         let total = sites.effects.len();
         println!("\n{} of {total} sites run at {bits} bits.", result.flipped.len());
@@ -182,6 +198,9 @@ impl WithBackend for Search<'_> {
             }),
         )?;
         plan.to_precision_plan().save(out.join("plan.json"))?;
+        if let Some(parts) = parts {
+            parts.remove()?;
+        }
         println!(
             "\n{:.0} s; wrote greedy_search.json and plan.json to {}",
             start.elapsed().as_secs_f64(),

@@ -21,6 +21,7 @@ use crate::evaluate::{Evaluator, KeptStates};
 use crate::floor::{Bounds, Floor, Trial};
 use crate::harm_order::HarmOrder;
 use crate::progress::{Progress, ShowProgress};
+use crate::remember::Remember;
 use crate::sensitivity::{Effect, Sensitivity};
 use crate::work::Work;
 use crate::{Error, Result};
@@ -149,6 +150,22 @@ pub fn greedy_search<B: QuantBackend>(
     kept: KeptStates<B>,
     options: &GreedyOptions,
 ) -> Result<(GreedyResult, SitePlan)> {
+    greedy_search_remembering(evaluator, reference, sensitivity, kept, options, &|_, flip| flip())
+}
+
+/// [`greedy_search`], flip by flip through `remember`, which may know flips from before.
+///
+/// # Errors
+///
+/// As [`greedy_search`], when a flip from before is of no site that is left, and what `remember` gives.
+pub fn greedy_search_remembering<B: QuantBackend>(
+    evaluator: &Evaluator<'_, B>,
+    reference: &SitePlan,
+    sensitivity: &Sensitivity,
+    kept: KeptStates<B>,
+    options: &GreedyOptions,
+    remember: &Remember<'_, (Flip, Work)>,
+) -> Result<(GreedyResult, SitePlan)> {
     let sites: Option<Vec<Site>> = sensitivity.by_harm(options.order).into_iter().map(Effect::site).collect();
     let sites = sites.ok_or_else(|| Error::option("sensitivity", "of blocks", "the sensitivity of single sites"))?;
     let full = &sensitivity.reference;
@@ -157,50 +174,40 @@ pub fn greedy_search<B: QuantBackend>(
     let search = Search { evaluator, options };
     search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
 
-    let before = evaluator.work();
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
-    let (mut plan, mut accuracy, mut kept, mut left) = (reference.clone(), full.clone(), kept, sites);
-    let (mut path, mut flipped) = (Vec::new(), Vec::new());
+    let (mut plan, mut accuracy, mut left) = (reference.clone(), full.clone(), sites);
+    // States of the plan of that many flips.
+    let (mut kept, mut kept_flips) = (kept, 0);
+    let (mut path, mut flipped, mut work) = (Vec::<Flip>::new(), Vec::new(), Work::default());
     while !left.is_empty() && !search.is_small_enough(&plan) {
         // The first round from the reference is what the sensitivity measured.
         let is_measured = path.is_empty() && sensitivity.changed_to == options.low;
-        let (site, ranked) = match options.ranking {
-            Ranking::AfterEachFlip if !is_measured => {
-                let (best, accuracy) = search.least_harmful(&kept, &plan, &left)?;
-                (left.remove(best), Some(accuracy))
+        let mut states_of_trial = None;
+        let (flip, work_of_flip) = remember(&format!("flip-{:03}", path.len() + 1), &mut || {
+            if kept_flips < flipped.len() {
+                // The flips since are known from before; their states are not.
+                kept = search.states_of(&kept, &plan)?;
+                kept_flips = flipped.len();
             }
-            Ranking::Once | Ranking::AfterEachFlip => (left.remove(0), None),
-        };
-        let trial = plan.clone().with(site, options.low);
-        let (tried, exact_match, states) = match ranked {
-            Some(ranked) if floor.is_some_and(|floor| !floor.admits(ranked.exact_match)) => {
-                let exact_match = Bounds::exactly(ranked.exact_match);
-                (Some(ranked), exact_match, None)
-            }
-            // One that was ranked is known to stay above the floor.
-            ranked => {
-                match evaluator.try_keeping(&kept, &trial, floor.filter(|_| ranked.is_none() && search.gives_up()))? {
-                    Trial::Short(bounds) => (None, bounds, None),
-                    Trial::Whole((tried, states)) => {
-                        let exact_match = Bounds::exactly(tried.exact_match);
-                        (Some(tried), exact_match, Some(states))
-                    }
-                }
-            }
-        };
-        let accepted = floor.is_none_or(|floor| floor.admits(exact_match.low));
-        let average_bits = trial.average_weight_bits(evaluator.model().config());
-        progress.step(format!("{site} EM {:.1} at {average_bits:.1} bits", exact_match.high));
-        let bytes = plan_bytes(&evaluator.model().transformer, &trial);
-        path.push(Flip { site: site.to_string(), accuracy: tried.clone(), exact_match, average_bits, bytes, accepted });
-        match (tried, states) {
-            (Some(tried), Some(states)) if accepted => (plan, accuracy, kept) = (trial, tried, states),
-            _ => break,
+            let before = evaluator.work();
+            let (flip, states) = search.flip(&kept, &plan, &left, (floor, is_measured))?;
+            states_of_trial = states;
+            Ok((flip, evaluator.work() - before))
+        })?;
+        let place = left.iter().position(|site| site.to_string() == flip.site);
+        let place = place.ok_or_else(|| Error::option("site", &flip.site, "a site that is not flipped yet"))?;
+        let site = left.remove(place);
+        progress.step(format!("{site} EM {:.1} at {:.1} bits", flip.exact_match.high, flip.average_bits));
+        work += work_of_flip;
+        path.push(flip.clone());
+        let Flip { accuracy: Some(tried), accepted: true, .. } = flip else { break };
+        (plan, accuracy) = (plan.with(site, options.low), tried);
+        flipped.push(flip.site);
+        if let Some(states) = states_of_trial {
+            (kept, kept_flips) = (states, flipped.len());
         }
-        flipped.push(site.to_string());
     }
     progress.finish();
-    let work = evaluator.work() - before;
     Ok((GreedyResult { reference: full.clone(), threshold, path, flipped, accuracy, work }, plan))
 }
 
@@ -210,6 +217,60 @@ struct Search<'s, 'a, B: QuantBackend> {
 }
 
 impl<B: QuantBackend> Search<'_, '_, B> {
+    /// The next flip of a plan among the sites that are left in order, and the states with it where it
+    /// was read to its end.
+    fn flip(
+        &self,
+        kept: &KeptStates<B>,
+        plan: &SitePlan,
+        left: &[Site],
+        (floor, is_measured): (Option<Floor>, bool),
+    ) -> Result<(Flip, Option<KeptStates<B>>)> {
+        let (site, ranked) = match self.options.ranking {
+            Ranking::AfterEachFlip if !is_measured => {
+                let (best, accuracy) = self.least_harmful(kept, plan, left)?;
+                (left[best], Some(accuracy))
+            }
+            Ranking::Once | Ranking::AfterEachFlip => (left[0], None),
+        };
+        let trial = plan.clone().with(site, self.options.low);
+        let (accuracy, exact_match, states) = match ranked {
+            Some(ranked) if floor.is_some_and(|floor| !floor.admits(ranked.exact_match)) => {
+                let exact_match = Bounds::exactly(ranked.exact_match);
+                (Some(ranked), exact_match, None)
+            }
+            // One that was ranked is known to stay above the floor.
+            ranked => {
+                let floor = floor.filter(|_| ranked.is_none() && self.gives_up());
+                match self.evaluator.try_keeping(kept, &trial, floor)? {
+                    Trial::Short(bounds) => (None, bounds, None),
+                    Trial::Whole((tried, states)) => {
+                        let exact_match = Bounds::exactly(tried.exact_match);
+                        (Some(tried), exact_match, Some(states))
+                    }
+                }
+            }
+        };
+        let model = self.evaluator.model();
+        let flip = Flip {
+            site: site.to_string(),
+            accuracy,
+            exact_match,
+            average_bits: trial.average_weight_bits(model.config()),
+            bytes: plan_bytes(&model.transformer, &trial),
+            accepted: floor.is_none_or(|floor| floor.admits(exact_match.low)),
+        };
+        Ok((flip, states))
+    }
+
+    /// The states of a plan that differs from the one of `kept`, with the same reference.
+    fn states_of(&self, kept: &KeptStates<B>, plan: &SitePlan) -> Result<KeptStates<B>> {
+        match self.evaluator.try_keeping(kept, plan, None)? {
+            Trial::Whole((_, states)) => Ok(states),
+            Trial::Short(_) => unreachable!("without a floor every question is read"),
+        }
+    }
+
     /// Position and accuracy of the site whose flip does least harm to a plan.
     fn least_harmful(&self, kept: &KeptStates<B>, plan: &SitePlan, left: &[Site]) -> Result<(usize, Accuracy)> {
         let mut best: Option<(usize, Accuracy)> = None;

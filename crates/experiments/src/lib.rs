@@ -77,7 +77,10 @@ pub use dynamic::{
 pub use error::{Error, Result};
 pub use evaluate::{EvaluateOptions, Evaluator, KeptStates};
 pub use floor::Bounds;
-pub use greedy::{Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search};
+pub use greedy::{
+    Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search,
+    greedy_search_remembering,
+};
 pub use harm_order::HarmOrder;
 pub use heat_map::{Colour, HeatMap};
 pub use logits_file::write_logits;

@@ -1,8 +1,11 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
+use std::cell::{Cell, RefCell};
+
 use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
-    StopAt, TrialLength, Workers, greedy_search, plan_bytes, sensitivity,
+    Accuracy, EvaluateOptions, Evaluator, Flip, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions,
+    ShowProgress, StopAt, TrialLength, Work, Workers, greedy_search, greedy_search_remembering, plan_bytes,
+    sensitivity,
 };
 use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
 use switchable_lora::BasePolicy;
@@ -103,6 +106,53 @@ fn plain_search(
         flipped.push(site.to_string());
     }
     (flipped, plan, tried)
+}
+
+#[test]
+fn a_search_goes_on_from_any_flip_with_the_same_result() {
+    let (task, model) = trained();
+    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let evaluator =
+        Evaluator::new(&model, &task, EvaluateOptions::default(), &burn::backend::flex::FlexDevice).unwrap();
+    let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
+    for ranking in [Ranking::Once, Ranking::AfterEachFlip] {
+        let options = GreedyOptions {
+            stop_at: StopAt::AverageBits(10.0),
+            ranking,
+            show: ShowProgress::No,
+            ..GreedyOptions::new(low())
+        };
+        let known = RefCell::new(Vec::<(Flip, Work)>::new());
+        let search = |known_at_first: usize| {
+            known.borrow_mut().truncate(known_at_first);
+            let tried = Cell::new(0);
+            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::Result<(Flip, Work)>| {
+                tried.set(tried.get() + 1);
+                assert_eq!(name, format!("flip-{:03}", tried.get()));
+                if let Some(known) = known.borrow().get(tried.get() - 1) {
+                    return Ok(known.clone());
+                }
+                let flip = flip()?;
+                known.borrow_mut().push(flip.clone());
+                Ok(flip)
+            };
+            greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember).unwrap()
+        };
+        let whole = search(0);
+        assert_eq!(whole, greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap());
+        let flips = whole.0.path.len();
+        assert!(flips > 3, "{flips}");
+        for known_at_first in 0..=flips {
+            assert_eq!(search(known_at_first), whole, "{ranking:?}, {known_at_first} flips known");
+        }
+
+        let mut foreign = whole.0.path[0].clone();
+        foreign.site = "h.9.mlp.c_fc".into();
+        let remember = |_: &str, _: &mut dyn FnMut() -> experiments::Result<_>| Ok((foreign.clone(), Work::default()));
+        let error = greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember);
+        assert!(error.unwrap_err().to_string().contains("h.9.mlp.c_fc"));
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::allocation::{
 };
 use crate::cost::Cost;
 use crate::evaluate::{EvaluateOptions, Evaluator};
-use crate::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search};
+use crate::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
 use crate::progress::ShowProgress;
 use crate::reading::ReadingTask;
 use crate::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
@@ -230,14 +230,16 @@ pub fn run_study<B: QuantAutodiffBackend>(
     damage_parts.remove()?;
 
     let greedy_options = json!({ "low": low, "seed": seed, "tolerance": config.tolerance, "choices": config.choices });
-    let site_parts = stages.within("sites");
+    let (site_parts, flip_parts) = (stages.within("sites"), stages.within("flips"));
     let greedy = stages.run("greedy", &greedy_options, || {
         let (sites, kept) = sensitivity_remembering(&search, &full, &how(Part::Site), &|site, measure| {
             site_parts.run(site, &low_options, measure)
         })?;
         let options =
             GreedyOptions { stop_at: StopAt::Tolerance(config.tolerance), show: run.show, ..GreedyOptions::new(low) };
-        let (result, plan) = greedy_search(&search, &full, &sites, kept, &options)?;
+        let (result, plan) = greedy_search_remembering(&search, &full, &sites, kept, &options, &|flip, try_flip| {
+            flip_parts.run(flip, &greedy_options, try_flip)
+        })?;
         let equal_bytes = damage.compare_at_equal_bytes(&search, &full, &result.path)?;
         let (high, found) = (report.evaluate(&full)?, report.evaluate(&plan)?);
         let comparison = high.compare(&found, seed);
@@ -245,6 +247,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
         Ok(GreedyStudy { low, sites, search: result, equal_bytes, cost, high, found, comparison })
     })?;
     site_parts.remove()?;
+    flip_parts.remove()?;
 
     let allocation_options = json!({
         "choices": config.choices, "budgets": config.budgets, "swaps": config.swaps, "seed": seed,
