@@ -80,6 +80,28 @@ impl<B: Backend> LearnedStep<B> {
         Ok(Self { step: Param::from_tensor(step), bits, granularity })
     }
 
+    /// Steps that are known already, such as those of a file.
+    ///
+    /// # Shapes
+    ///
+    /// - `step`: [`Granularity::param_shape`] of what will be quantised, which [`fits`](Self::fits) checks
+    ///
+    /// # Errors
+    ///
+    /// As [`LearnedStep::new`].
+    pub fn from_steps(step: Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
+        Mapping::Symmetric.levels(bits)?;
+        if granularity == Granularity::PerToken {
+            return Err(Error::LearnedStep { granularity });
+        }
+        Ok(Self { step: Param::from_tensor(step.set_require_grad(false)), bits, granularity })
+    }
+
+    /// Whether there is one step for each block of a matrix `[d_in, d_out]`.
+    pub fn fits(&self, dims: [usize; 2]) -> bool {
+        self.granularity.param_shape(dims) == Ok(self.step.dims())
+    }
+
     /// The number of bits.
     pub fn bits(&self) -> BitWidth {
         self.bits
