@@ -24,7 +24,7 @@ use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
     BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
 };
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
 use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::{
@@ -135,6 +135,9 @@ impl WithBackend for Train<'_> {
         let task = ReadingTask::new(questions, &tokenizer, model.config(), self.arguments.window)?;
 
         let stop = stop_on_ctrl_c()?;
+        if self.arguments.learned_steps && quant.quantizer.mapping != Mapping::Symmetric {
+            bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{}`", quant.quantizer);
+        }
         let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let adapters = self.arguments.bits.iter().map(|&width| {
             let lora = LoraConfig::new(self.arguments.rank.get(width), self.arguments.alpha.get(width))?;

@@ -105,7 +105,10 @@ pub fn parse_learned_steps<B: Backend>(
     let file = SafeTensors::deserialize(bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes)?;
     let Described { bits, mut granularities } = described(&header)?;
-    for (name, view) in file.iter() {
+    let mut names = file.names();
+    names.sort_unstable();
+    for name in names {
+        let view = file.tensor(name)?;
         let unexpected = |expected: String| Error::TensorUnexpected {
             tensor: name.to_owned(),
             expected: format!("{expected}{SUFFIX}"),
