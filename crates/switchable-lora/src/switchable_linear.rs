@@ -164,7 +164,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         function: OutputFunction,
     ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
-        let step = self.active_step(&precision)?;
+        let step = self.active_step(precision)?;
         if let Some(activations) = self.packed_activations(precision, &x) {
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             let terms = LinearTerms {
@@ -235,14 +235,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     }
 
     /// The step of the adapter that is named, if the weight is at the width that it was learned for.
-    fn step_at(&self, precision: &SitePrecision) -> Option<&AdapterStep<B>> {
+    fn step_at(&self, precision: SitePrecision) -> Option<&AdapterStep<B>> {
         let width = precision.adapter.filter(|&width| width == precision.weights)?;
         self.bank.get(width)?.adapter_step()
     }
 
     /// The same, checked against the quantiser of the weight, which may have been replaced since the
     /// step came.
-    fn active_step(&self, precision: &SitePrecision) -> Result<Option<&AdapterStep<B>>> {
+    fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
         let step = self.step_at(precision);
         if let Some(step) = step
             && self.packed_weights().is_none()
@@ -270,7 +270,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// There is one if the adapter that the precision names has one and the weights are at the width of
     /// that adapter.
     pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
-        self.step_at(precision).map(AdapterStep::get)
+        self.step_at(*precision).map(AdapterStep::get)
     }
 
     /// Checks that the layer can compute at a precision.

@@ -375,37 +375,35 @@ fn learned_steps_come_back_bit_for_bit_beside_the_files_that_peft_reads() {
 #[test]
 fn bad_files_of_learned_steps_are_errors_that_name_file_and_tensor() {
     const TENSOR: &str = "transformer.h.2.attn.c_attn.step";
-    type Edit = fn(&mut BTreeMap<String, OwnedTensor>);
-    let set = |tensors: &mut BTreeMap<String, OwnedTensor>, value: f32| {
+    type Tensors = BTreeMap<String, OwnedTensor>;
+    type Edit<'a> = &'a dyn Fn(&mut Tensors);
+    let set = |tensors: &mut Tensors, value: f32| {
         tensors.get_mut(TENSOR).unwrap().2[8..12].copy_from_slice(&value.to_le_bytes());
     };
-    let cases: [(&dyn Fn(&mut BTreeMap<String, OwnedTensor>), String); 9] = [
+    let cases: [(Edit<'_>, String); 9] = [
         (&|tensors| set(tensors, f32::NAN), format!("tensor `{TENSOR}` holds NaN at element 2")),
         (&|tensors| set(tensors, f32::INFINITY), format!("tensor `{TENSOR}` holds inf at element 2")),
         (&|tensors| set(tensors, 0.0), format!("tensor `{TENSOR}` holds 0 at element 2")),
         (&|tensors| set(tensors, -0.0), format!("tensor `{TENSOR}` holds 0 at element 2")),
         (
-            &(|tensors| tensors.get_mut(TENSOR).unwrap().1 = vec![2, 9]) as &Edit,
+            &|tensors| tensors.get_mut(TENSOR).unwrap().1 = vec![2, 9],
             format!("tensor `{TENSOR}` has shape [2, 9], expected [1, 18], per-channel"),
         ),
+        (&|tensors| tensors.get_mut(TENSOR).unwrap().0 = Dtype::I32, format!("tensor `{TENSOR}` has dtype I32")),
+        (&|tensors| drop(tensors.remove(TENSOR)), format!("tensor `{TENSOR}` is missing")),
         (
-            &(|tensors| tensors.get_mut(TENSOR).unwrap().0 = Dtype::I32) as &Edit,
-            format!("tensor `{TENSOR}` has dtype I32"),
-        ),
-        (&(|tensors| drop(tensors.remove(TENSOR))) as &Edit, format!("tensor `{TENSOR}` is missing")),
-        (
-            &(|tensors| {
+            &|tensors| {
                 let tensor = tensors[TENSOR].clone();
                 tensors.insert("transformer.h.9.mlp.c_fc.step".into(), tensor);
-            }) as &Edit,
+            },
             "tensor `transformer.h.9.mlp.c_fc.step` is unexpected, expected `transformer.<site with an adapter>.step`"
                 .into(),
         ),
         (
-            &(|tensors| {
+            &|tensors| {
                 let tensor = tensors.remove(TENSOR).unwrap();
                 tensors.insert(TENSOR.replace("transformer", "gpt"), tensor);
-            }) as &Edit,
+            },
             "tensor `gpt.h.2.attn.c_attn.step` is unexpected, expected `transformer.<site>.step`".into(),
         ),
     ];

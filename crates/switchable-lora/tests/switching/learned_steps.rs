@@ -58,10 +58,7 @@ fn plain_layer(cache: &QuantizedCache) -> SwitchableLinear<Plain> {
     layer(LinearSettings::default(), cache)
 }
 
-fn at<B: Backend>(layer: &SwitchableLinear<B>, width: BitWidth) -> &LoraAdapterPair<B>
-where
-    B: QuantBackend,
-{
+fn at<B: QuantBackend>(layer: &SwitchableLinear<B>, width: BitWidth) -> &LoraAdapterPair<B> {
     layer.bank().get(width).expect("there is an adapter")
 }
 
