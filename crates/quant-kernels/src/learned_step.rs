@@ -89,6 +89,19 @@ impl<B: Backend> LearnedStep<B> {
     /// # Errors
     ///
     /// As [`LearnedStep::new`].
+    ///
+    /// ```
+    /// use burn::{backend::Flex, tensor::Tensor};
+    /// use quant_kernels::{BitWidth, Granularity, LearnedStep};
+    ///
+    /// let device = Default::default();
+    /// let steps = Tensor::<Flex, 2>::from_floats([[0.5, 0.25]], &device);
+    /// let step = LearnedStep::from_steps(steps, BitWidth::B3, Granularity::PerChannel)?;
+    /// assert!(step.fits([7, 2]) && !step.fits([7, 3]));
+    /// let y = step.forward(Tensor::<Flex, 2>::from_floats([[0.8, 0.8]], &device));
+    /// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [1.0, 0.75]);
+    /// # Ok::<(), quant_kernels::Error>(())
+    /// ```
     pub fn from_steps(step: Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
         Mapping::Symmetric.levels(bits)?;
         if granularity == Granularity::PerToken {
