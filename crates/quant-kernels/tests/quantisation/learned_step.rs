@@ -164,7 +164,7 @@ fn steps_that_are_given_quantise_as_those_that_were_found() {
             assert_eq!(given.fits([DIMS[0], DIMS[1] + 1]), granularity == Granularity::PerTensor);
         }
     }
-    let one = Tensor::<Plain, 2>::ones([1, 1], &Default::default());
+    let one = tensor::<Plain, 2>(&[1.0], [1, 1]);
     let of = |bits, granularity| LearnedStep::from_steps(one.clone(), bits, granularity).unwrap_err();
     assert!(matches!(of(BitWidth::B4, Granularity::PerToken), Error::LearnedStep { .. }));
     assert!(matches!(of(BitWidth::FULL, Granularity::PerTensor), Error::FullPrecision));
