@@ -9,7 +9,9 @@
 //! first: say for how long with `--base-steps`. Runs go on where they were when they are started
 //! again with the same folder. `OUT/model` holds the model and `OUT/model/adapters` the bank.
 //!
-//! `--regime` says which widths a step trains; `--steps 0` trains the base alone.
+//! `--regime` says which widths a step trains; `--steps 0` trains the base alone. `--loftq` starts the
+//! adapters from what quantisation loses, `--learned-steps` trains the weights' step sizes with them and
+//! saves these beside the adapters of each width.
 
 use std::path::PathBuf;
 
@@ -22,7 +24,7 @@ use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
     BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
 };
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
 use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::{
@@ -69,6 +71,9 @@ struct Arguments {
     /// Start the adapters from the quantisation error (LoftQ, arXiv:2310.08659)
     #[arg(long)]
     loftq: bool,
+    /// Train the step sizes of the quantised weights with the adapters (LSQ, arXiv:1902.08153)
+    #[arg(long)]
+    learned_steps: bool,
     /// Optimiser steps of the bank; 0 trains none
     #[arg(long, default_value_t = 1000)]
     steps: usize,
@@ -130,13 +135,21 @@ impl WithBackend for Train<'_> {
         let task = ReadingTask::new(questions, &tokenizer, model.config(), self.arguments.window)?;
 
         let stop = stop_on_ctrl_c()?;
+        if self.arguments.learned_steps && quant.quantizer.mapping != Mapping::Symmetric {
+            bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{}`", quant.quantizer);
+        }
         let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let adapters = self.arguments.bits.iter().map(|&width| {
             let lora = LoraConfig::new(self.arguments.rank.get(width), self.arguments.alpha.get(width))?;
             Ok((width, lora.with_init(init)))
         });
         let adapters = adapters.collect::<anyhow::Result<Vec<_>>>()?;
-        let bank = BankConfig { adapters, activations: self.arguments.activations, seed: run.seed };
+        let bank = BankConfig {
+            adapters,
+            activations: self.arguments.activations,
+            seed: run.seed,
+            learned_steps: self.arguments.learned_steps,
+        };
         let lowest = self.arguments.bits.iter().min().copied().unwrap_or(BitWidth::FULL);
         let regime = self.arguments.regime.config(model.config(), bank.precision(lowest), run.seed)?;
         if self.arguments.steps > 0 {

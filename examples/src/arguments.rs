@@ -144,6 +144,7 @@ impl RegimeArgs {
             layer_dropout: self.layer_dropout,
             specialisation: (!sites.is_empty()).then_some(Specialisation { sites, low, share }),
             seed,
+            ..RegimeConfig::default()
         })
     }
 }

@@ -2,13 +2,22 @@
 
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::QuantAutodiffBackend;
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
 
 use crate::Result;
 use crate::reading::ReadingTask;
 use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
 
 /// Widths and adapters of a bank.
+///
+/// | field | meaning | [`new`](Self::new) |
+/// |---|---|---|
+/// | `adapters` | widths and their adapters | the same at every width |
+/// | `activations` | width of the activations where weights are quantised | 32 |
+/// | `seed` | of the initialisation | as given |
+/// | `learned_steps` | whether the steps of the weights are trained with the adapters (LSQ) | no |
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankConfig {
     /// Widths that get an adapter with its rank, alpha and initialisation; the `static` regime
@@ -18,13 +27,41 @@ pub struct BankConfig {
     pub activations: BitWidth,
     /// Seed of the initialisation.
     pub seed: u64,
+    /// Whether every site has a learned step at every width of the bank but 32 bits, trained with the
+    /// adapter of the width in place of the scale that the quantiser finds (LSQ, arXiv:1902.08153). The
+    /// weights' quantiser must be symmetric.
+    pub learned_steps: bool,
 }
 
 impl BankConfig {
     /// The same adapter at every width, activations at full precision.
     pub fn new(widths: &[BitWidth], lora: LoraConfig, seed: u64) -> Self {
         let adapters = widths.iter().map(|&width| (width, lora)).collect();
-        Self { adapters, activations: BitWidth::FULL, seed }
+        Self { adapters, activations: BitWidth::FULL, seed, learned_steps: false }
+    }
+
+    /// The same bank with another choice where one is made.
+    ///
+    /// ```
+    /// use experiments::{BankConfig, BankOverrides};
+    /// use gpt2_model::BitWidth;
+    /// use switchable_lora::{LoraConfig, LoraInit};
+    ///
+    /// let bank = BankConfig::new(&[BitWidth::B4, BitWidth::B2], LoraConfig::new(8, 16.0)?, 1);
+    /// let loftq = LoraInit::LoftQ { iterations: 5 };
+    /// let both = bank.overridden(&BankOverrides { init: Some(loftq), learned_steps: Some(true) });
+    /// assert!(both.learned_steps && both.adapters.iter().all(|(_, lora)| lora.init() == loftq));
+    /// assert_eq!(bank.overridden(&BankOverrides::default()), bank);
+    /// # Ok::<(), switchable_lora::Error>(())
+    /// ```
+    #[must_use]
+    pub fn overridden(&self, overrides: &BankOverrides) -> Self {
+        let mut bank = self.clone();
+        if let Some(init) = overrides.init {
+            bank.adapters.iter_mut().for_each(|(_, lora)| *lora = lora.with_init(init));
+        }
+        bank.learned_steps = overrides.learned_steps.unwrap_or(self.learned_steps);
+        bank
     }
 
     /// The widths, in their order.
@@ -46,6 +83,31 @@ impl BankConfig {
     /// When a width comes twice or none is given.
     pub fn ladder<B: QuantAutodiffBackend>(&self, model: &Gpt2ForQuestionAnswering<B>) -> Result<Ladder> {
         Ladder::new(self.widths().map(|width| (width, model.transformer.uniform_plan(self.precision(width)))))
+    }
+}
+
+/// What a contestant of a comparison has otherwise than the bank of the study. As JSON, what is left
+/// alone is left out.
+///
+/// | field | meaning | default |
+/// |---|---|---|
+/// | `init` | how the adapters of all widths start | as in the bank |
+/// | `learned_steps` | whether the steps of the weights are trained | as in the bank |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BankOverrides {
+    /// How the adapters of all widths start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<LoraInit>,
+    /// Whether the steps of the weights are trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned_steps: Option<bool>,
+}
+
+impl BankOverrides {
+    /// Whether nothing is overridden.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -93,10 +155,13 @@ pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> R
 
 /// Gives a model a bank and trains it by any regime. Base and head stay as they are.
 ///
+/// A folder in which a bank was trained with learned steps is refused for one without them, and the other
+/// way round.
+///
 /// # Errors
 ///
-/// When a width comes twice or none is given, the rank does not fit, the regime refuses, or as
-/// [`train`].
+/// When a width comes twice or none is given, the rank does not fit, a site cannot have a learned step,
+/// the regime refuses, or as [`train`].
 pub fn train_bank_with<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     task: &ReadingTask,
@@ -109,11 +174,32 @@ pub fn train_bank_with<B: QuantAutodiffBackend>(
     let mut model = with_base(model, BasePolicy::Frozen);
     let ladder = bank.ladder(&model)?;
     for (width, lora) in &bank.adapters {
-        model.transformer.init_adapters(*width, lora, bank.seed.wrapping_add(u64::from(width.bits())))?;
+        let seed = bank.seed.wrapping_add(u64::from(width.bits()));
+        if bank.learned_steps && !width.is_full() {
+            model.transformer.init_adapters_with_steps(*width, lora, seed)?;
+        } else {
+            model.transformer.init_adapters(*width, lora, seed)?;
+        }
     }
     let regime = regime(&model, &ladder)?;
     config.check()?;
-    train(model, &SpanTask::new(task, config)?, &regime, config, run, device)
+    let run = TrainRun { identity: identity(bank, &run.identity), ..run.clone() };
+    train(model, &SpanTask::new(task, config)?, &regime, config, &run, device)
+}
+
+/// The identity of a run with what its model has beside adapters. Without learned steps it is the run's
+/// own.
+fn identity(bank: &BankConfig, of_run: &Value) -> Value {
+    const LEARNED_STEPS: &str = "learned_steps";
+    match of_run {
+        _ if !bank.learned_steps => of_run.clone(),
+        Value::Object(fields) => {
+            let mut fields = fields.clone();
+            fields.insert(LEARNED_STEPS.to_owned(), true.into());
+            Value::Object(fields)
+        }
+        other => json!({ LEARNED_STEPS: true, "run": other }),
+    }
 }
 
 fn with_base<B: QuantAutodiffBackend>(

@@ -122,7 +122,8 @@ fn packed_bytes(parameters: usize, bits: usize) -> usize {
     (parameters * bits).div_ceil(8)
 }
 
-/// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte.
+/// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte. A learned
+/// step is such a scale: there are as many, and they take the same bytes.
 fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
     if precision.weights.is_full() {
         return 0;

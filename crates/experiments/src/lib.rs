@@ -66,7 +66,7 @@ pub use allocation::{
 };
 pub use answer::answer;
 pub use artefact::{read_json, write_json, write_text};
-pub use bank::{BankConfig, BuildRegime, train_bank, train_bank_with, train_base};
+pub use bank::{BankConfig, BankOverrides, BuildRegime, train_bank, train_bank_with, train_base};
 pub use cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use dynamic::{
     CalibratedCascade, CascadeAnswer, CascadeCurve, CascadeOutcome, CascadePoint, CascadeRun, CascadeStage,

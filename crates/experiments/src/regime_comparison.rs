@@ -27,7 +27,7 @@ use crate::statistics::Interval;
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
 
-/// A regime in a comparison.
+/// A regime in a comparison. What it changes of the study's bank is [`RegimeConfig::bank`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contestant {
     /// Its name in tables.
@@ -64,7 +64,8 @@ pub struct RegimeRun {
     pub widths: Vec<WidthAccuracy>,
 }
 
-/// Trains a contestant with a seed and evaluates every width of its bank.
+/// Trains a contestant with a seed and evaluates every width of its bank, which is `bank` with the
+/// contestant's overrides.
 ///
 /// Returns the run and the trained model.
 ///
@@ -81,7 +82,7 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
     device: &B::Device,
 ) -> Result<(RegimeRun, Gpt2ForQuestionAnswering<B>)> {
     let (train_task, train_config, train_run) = train;
-    let bank = BankConfig { seed, ..bank.clone() };
+    let bank = BankConfig { seed, ..bank.overridden(&contestant.regime.bank) };
     let config = TrainConfig { seed, steps: contestant.steps, ..train_config.clone() };
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
     let ladder = bank.ladder(&base)?;

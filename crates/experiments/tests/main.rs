@@ -4,6 +4,7 @@ mod allocation;
 mod bad_input;
 mod cost;
 mod dynamic;
+mod learned_steps;
 mod report;
 mod robustness;
 mod search;

@@ -358,9 +358,30 @@ impl<B: QuantBackend> Gpt2<B> {
     ///
     /// When the adapter's rank does not fit a site.
     pub fn init_adapters(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
+        self.init_each(seed, |linear, seed| linear.init_adapter(width, lora, seed))
+    }
+
+    /// Gives every site an adapter with a learned step for a width, replacing one that is there; see
+    /// [`SwitchableLinear::init_adapter_with_step`].
+    ///
+    /// # Errors
+    ///
+    /// When a weight cannot be quantised by a learned step at that width, which names the site: because
+    /// it is full precision, or the weight's quantiser is asymmetric or per token, or the weight is only
+    /// there packed.
+    pub fn init_adapters_with_steps(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
+        self.init_each(seed, |linear, seed| linear.init_adapter_with_step(width, lora, seed))
+    }
+
+    /// Changes every site, each with a seed of its own.
+    fn init_each(
+        &mut self,
+        seed: u64,
+        mut init: impl FnMut(&mut SwitchableLinear<B>, u64) -> switchable_lora::Result<()>,
+    ) -> Result<()> {
         for (index, site) in Site::all(&self.config).enumerate() {
             let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index as u64);
-            self.site_mut(site).init_adapter(width, lora, seed)?;
+            init(self.site_mut(site), seed).map_err(|e| at_site(site, e))?;
         }
         Ok(())
     }

@@ -17,7 +17,10 @@ use quant_kernels::{
     ActivationBits, Granularity, LinearTerms, NestedTensor, OutputFunction, PackedFile, PackedFileWriter,
     PackedOperand, PackedTensor, PlainData, QuantBackend, QuantSpec, packed_linear,
 };
-use switchable_lora::{PackedWeights, PrecisionPlan, ScaleFormat, SitePrecision, pack_weight};
+use switchable_lora::{
+    PackedWeights, Placement, PrecisionPlan, ScaleFormat, SitePrecision, SwitchableLinear, pack_weight,
+    pack_weight_by_step,
+};
 
 use crate::error::at_site;
 use crate::parameters::ParameterRef;
@@ -64,11 +67,16 @@ impl Default for PackOptions {
 impl<B: QuantBackend> Gpt2<B> {
     /// Writes a packed folder.
     ///
-    /// Adapters are not part of it: they are saved by [`save_adapters`](Self::save_adapters).
+    /// Adapters are not part of it: they are saved by [`save_adapters`](Self::save_adapters). Where the
+    /// plan names an adapter with a learned step, the step is the scale of the codes: the folder's weight
+    /// at that width is then the one that goes with the adapter, which loads onto these codes and no
+    /// others.
     ///
     /// # Errors
     ///
-    /// When a site cannot be packed, which names it, or the folder cannot be written. No file is left
+    /// When a site cannot be packed, which names it: as nested codes serve several widths by one scale,
+    /// they cannot stand for learned steps, and a packed weight has no adapter merged into it. When the
+    /// folder cannot be written. No file is left
     /// half written; a folder in which only one of the two was replaced does not load.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         write(dir.as_ref(), self, "GPT2LMHeadModel", self.named_parameters(), form, *options)
@@ -148,21 +156,44 @@ fn pack_site<B: QuantBackend>(
     form: PackedForm<'_>,
     options: PackOptions,
 ) -> Result<Option<PackedTensor>> {
-    let bits = match form {
-        PackedForm::Plan(plan) => plan.get(site).weights,
-        PackedForm::Nested => BitWidth::B8,
+    let layer = model.site(site);
+    let precision = match form {
+        PackedForm::Plan(plan) => plan.get(site),
+        PackedForm::Nested => {
+            check_nested(layer).map_err(|error| at_site(site, error))?;
+            SitePrecision::uniform(BitWidth::B8).without_adapter()
+        }
     };
+    let bits = precision.weights;
     if bits > BitWidth::B8 {
         return Ok(None);
     }
-    let layer = model.site(site);
     if let Some(PackedWeights::Fixed(tensor)) = layer.packed_weights()
         && tensor.bits() == bits
     {
         return Ok(Some(tensor.clone()));
     }
-    let packed = pack_weight(&layer.weight(), bits, &layer.settings().weight, options.scale_format);
+    let settings = layer.settings();
+    let packed = match layer.learned_step(&precision) {
+        Some(_) if settings.placement == Placement::Merged => {
+            Err(switchable_lora::Error::MergedStep { bits, what: "a packed weight without the adapter in it" })
+        }
+        Some(step) => pack_weight_by_step(&layer.weight(), step, options.scale_format),
+        None => pack_weight(&layer.weight(), bits, &settings.weight, options.scale_format),
+    };
     Ok(Some(packed.map_err(|error| at_site(site, error))?))
+}
+
+/// Nested codes have the scales of one quantisation to 8 bits: an adapter's learned step cannot be one of
+/// them.
+fn check_nested<B: QuantBackend>(layer: &SwitchableLinear<B>) -> switchable_lora::Result<()> {
+    let mut widths = layer.bank().iter().filter(|(_, pair)| pair.step().is_some()).map(|(width, _)| width);
+    match widths.find(|&width| width <= BitWidth::B8) {
+        Some(bits) => {
+            Err(switchable_lora::Error::PackedStep { bits, expected: "codes of that width alone, packed by a plan" })
+        }
+        None => Ok(()),
+    }
 }
 
 fn write<B: QuantBackend>(

@@ -10,6 +10,7 @@ mod export;
 mod golden_forward;
 mod golden_training;
 mod kv_cache;
+mod learned_steps;
 mod long_sequences;
 mod packed;
 mod peft;

@@ -80,6 +80,41 @@ impl<B: Backend> LearnedStep<B> {
         Ok(Self { step: Param::from_tensor(step), bits, granularity })
     }
 
+    /// Steps that are known already, such as those of a file.
+    ///
+    /// # Shapes
+    ///
+    /// - `step`: [`Granularity::param_shape`] of what will be quantised, which [`fits`](Self::fits) checks
+    ///
+    /// # Errors
+    ///
+    /// As [`LearnedStep::new`].
+    ///
+    /// ```
+    /// use burn::{backend::Flex, tensor::Tensor};
+    /// use quant_kernels::{BitWidth, Granularity, LearnedStep};
+    ///
+    /// let device = Default::default();
+    /// let steps = Tensor::<Flex, 2>::from_floats([[0.5, 0.25]], &device);
+    /// let step = LearnedStep::from_steps(steps, BitWidth::B3, Granularity::PerChannel)?;
+    /// assert!(step.fits([7, 2]) && !step.fits([7, 3]));
+    /// let y = step.forward(Tensor::<Flex, 2>::from_floats([[0.8, 0.8]], &device));
+    /// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [1.0, 0.75]);
+    /// # Ok::<(), quant_kernels::Error>(())
+    /// ```
+    pub fn from_steps(step: Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
+        Mapping::Symmetric.levels(bits)?;
+        if granularity == Granularity::PerToken {
+            return Err(Error::LearnedStep { granularity });
+        }
+        Ok(Self { step: Param::from_tensor(step.set_require_grad(false)), bits, granularity })
+    }
+
+    /// Whether there is one step for each block of a matrix `[d_in, d_out]`.
+    pub fn fits(&self, dims: [usize; 2]) -> bool {
+        self.granularity.param_shape(dims) == Ok(self.step.dims())
+    }
+
     /// The number of bits.
     pub fn bits(&self) -> BitWidth {
         self.bits

@@ -10,15 +10,18 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
+use quant_kernels::LearnedStep;
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use crate::{
     Error, LoraConfig, Result,
+    adapter_step::AdapterStep,
     low_rank::{Component, Matrix, largest_components},
 };
 
-/// The two factors of a low-rank adapter.
+/// The two factors of a low-rank adapter, and the learned step of the weight that it adapts, if there
+/// is one.
 ///
 /// Build it on an autodiff backend to train it: burn's plain backends do not remember which
 /// parameters need gradients.
@@ -29,6 +32,7 @@ pub struct LoraAdapterPair<B: Backend> {
     /// The second factor, `[rank, d_out]`.
     pub b: Param<Tensor<B, 2>>,
     alpha: f64,
+    step: Option<AdapterStep<B>>,
 }
 
 impl<B: Backend> LoraAdapterPair<B> {
@@ -49,7 +53,7 @@ impl<B: Backend> LoraAdapterPair<B> {
         }
         LoraConfig::new(a_shape[1], alpha)?;
         let parameter = |factor: Tensor<B, 2>| Param::from_tensor(factor.set_require_grad(false));
-        Ok(Self { a: parameter(a), b: parameter(b), alpha })
+        Ok(Self { a: parameter(a), b: parameter(b), alpha, step: None })
     }
 
     /// A pair that adds nothing: A normal with variance 1 / `d_in`, B zero. The seed alone decides
@@ -98,7 +102,7 @@ impl<B: Backend> LoraAdapterPair<B> {
     fn from_host(config: &LoraConfig, a: Vec<f32>, b: Vec<f32>, [d_in, d_out]: [usize; 2], device: &B::Device) -> Self {
         let rank = config.rank();
         let parameter = |values, shape: [usize; 2]| Param::from_data(TensorData::new(values, shape), device);
-        Self { a: parameter(a, [d_in, rank]), b: parameter(b, [rank, d_out]), alpha: config.alpha() }
+        Self { a: parameter(a, [d_in, rank]), b: parameter(b, [rank, d_out]), alpha: config.alpha(), step: None }
     }
 
     /// The number of columns of A and rows of B.
@@ -115,6 +119,30 @@ impl<B: Backend> LoraAdapterPair<B> {
     /// `alpha / rank`.
     pub fn scaling(&self) -> f64 {
         self.alpha / self.rank() as f64
+    }
+
+    /// The step by which the weight is quantised at the adapter's width in place of what its quantiser
+    /// finds.
+    pub fn step(&self) -> Option<&LearnedStep<B>> {
+        self.step.as_ref().map(AdapterStep::get)
+    }
+
+    /// The pair with a learned step. That it fits the layer and the width is checked where the pair is
+    /// given to a layer.
+    #[must_use]
+    pub fn with_step(self, step: LearnedStep<B>) -> Self {
+        Self { step: Some(AdapterStep::new(step)), ..self }
+    }
+
+    /// The pair without a learned step.
+    #[must_use]
+    pub fn without_step(self) -> Self {
+        Self { step: None, ..self }
+    }
+
+    /// The learned step with its version.
+    pub(crate) fn adapter_step(&self) -> Option<&AdapterStep<B>> {
+        self.step.as_ref()
     }
 
     /// The shape `[d_in, d_out]` of the weight that the pair adapts.

@@ -12,7 +12,12 @@ use burn::{
 };
 use quant_kernels::{BitWidth, GradientRule, PackedTensor, QuantBackend, QuantSpec, ScaleFormat, fake_quantize};
 
-use crate::{BasePolicy, PackedWeights, QuantizedCache, Result, pack_weight, quantized_cache::CacheSlot};
+use crate::{
+    BasePolicy, PackedWeights, QuantizedCache, Result,
+    adapter_step::AdapterStep,
+    pack_weight, pack_weight_by_step,
+    quantized_cache::{CacheSlot, Quantised},
+};
 
 /// The weight and bias that all widths of a layer share, and the weight's quantised forms.
 ///
@@ -148,26 +153,61 @@ impl<B: Backend> BaseWeights<B> {
         if self.is_trained(&weight.device()) {
             return Ok(fake_quantize(weight, bits, spec, gradient)?);
         }
-        if let Some(kept) = self.slot.get(bits, *spec) {
+        let how = Quantised::by_range(bits, *spec);
+        if let Some(kept) = self.slot.get(how) {
             return Ok(kept);
         }
         let quantized = fake_quantize(weight, bits, spec, gradient)?;
-        self.slot.keep(bits, *spec, &quantized);
+        self.slot.keep(how, &quantized);
         Ok(quantized)
     }
 
-    /// The codes of a float weight at `bits`, kept from an earlier call; `None` where they cannot be
-    /// packed.
-    pub(crate) fn codes_at(&self, bits: BitWidth, spec: &QuantSpec) -> Option<PackedTensor>
+    /// The weight in floats as a learned step quantises it: kept from an earlier call unless the step
+    /// or the weight is being trained. Codes of a weight that is only there packed are those of the
+    /// step, or the step is refused where it is given to the layer.
+    pub(crate) fn at_step(&self, step: &AdapterStep<B>, spec: &QuantSpec) -> Result<Tensor<B, 2>>
+    where
+        B: QuantBackend,
+    {
+        let bits = step.get().bits();
+        let Weight::Float(weight) = &self.weight else {
+            return self.at(bits, spec, GradientRule::default());
+        };
+        let weight = weight.val();
+        if step.is_trained() || self.is_trained(&weight.device()) {
+            return Ok(step.get().forward(weight));
+        }
+        let how = Quantised::by_step(bits, *spec, step.version());
+        if let Some(kept) = self.slot.get(how) {
+            return Ok(kept);
+        }
+        let quantized = step.get().forward(weight);
+        self.slot.keep(how, &quantized);
+        Ok(quantized)
+    }
+
+    /// The codes of a float weight at `bits`, by a learned step if there is one, kept from an earlier
+    /// call; `None` where they cannot be packed.
+    pub(crate) fn codes_at(
+        &self,
+        bits: BitWidth,
+        spec: &QuantSpec,
+        step: Option<&AdapterStep<B>>,
+    ) -> Option<PackedTensor>
     where
         B: QuantBackend,
     {
         let weight = self.weight()?;
-        if let Some(kept) = self.slot.get(bits, *spec) {
+        let how = how(bits, spec, step);
+        if let Some(kept) = self.slot.get(how) {
             return Some(kept);
         }
-        let packed = pack_weight(&weight.val(), bits, spec, ScaleFormat::F32).ok()?;
-        self.slot.keep(bits, *spec, &packed);
+        let packed = match step {
+            Some(step) => pack_weight_by_step(&weight.val(), step.get(), ScaleFormat::F32),
+            None => pack_weight(&weight.val(), bits, spec, ScaleFormat::F32),
+        };
+        let packed = packed.ok()?;
+        self.slot.keep(how, &packed);
         Some(packed)
     }
 
@@ -179,9 +219,10 @@ impl<B: Backend> BaseWeights<B> {
         }
     }
 
-    /// Whether the form at `bits` is kept.
-    pub(crate) fn keeps(&self, bits: BitWidth, spec: &QuantSpec) -> bool {
-        self.slot.has::<Tensor<B, 2>>(bits, *spec) || self.slot.has::<PackedTensor>(bits, *spec)
+    /// Whether the form at `bits`, by a learned step if one is given, is kept.
+    pub(crate) fn keeps(&self, bits: BitWidth, spec: &QuantSpec, step: Option<&AdapterStep<B>>) -> bool {
+        let how = how(bits, spec, step);
+        self.slot.has::<Tensor<B, 2>>(how) || self.slot.has::<PackedTensor>(how)
     }
 
     /// Drops the quantised forms.
@@ -193,6 +234,13 @@ impl<B: Backend> BaseWeights<B> {
     /// calls, whatever the policy says.
     fn is_trained(&self, device: &B::Device) -> bool {
         self.policy == BasePolicy::Trainable && B::ad_enabled(device)
+    }
+}
+
+fn how<B: Backend>(bits: BitWidth, spec: &QuantSpec, step: Option<&AdapterStep<B>>) -> Quantised {
+    match step {
+        Some(step) => Quantised::by_step(bits, *spec, step.version()),
+        None => Quantised::by_range(bits, *spec),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use crate::BitWidth;
+use crate::{BitWidth, Granularity, Mapping};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,55 @@ pub enum Error {
         /// The `[d_in, d_out]` of the layer.
         expected: [usize; 2],
     },
-    /// A field of an adapter's configuration that is not supported or makes no sense.
+    /// A learned step for a weight whose quantiser has zero points.
+    #[error("a learned step needs a symmetric weight quantiser, got {mapping}")]
+    StepMapping {
+        /// The mapping of the weight's quantiser.
+        mapping: Mapping,
+    },
+    /// A learned step whose values are shared otherwise than the weight's quantiser says.
+    #[error("a learned step {got} does not fit a weight that is quantised {expected}")]
+    StepGranularity {
+        /// The granularity of the step.
+        got: Granularity,
+        /// That of the weight's quantiser.
+        expected: Granularity,
+    },
+    /// A learned step of another width than its adapter.
+    #[error("a learned step for {got} bits does not fit the adapter for {expected} bits")]
+    StepWidth {
+        /// The width of the step.
+        got: BitWidth,
+        /// The width of the adapter.
+        expected: BitWidth,
+    },
+    /// A learned step for a weight of another size.
+    #[error("a learned step of shape {got:?} does not fit a {weight:?} weight, {granularity}")]
+    StepShape {
+        /// The shape of the step.
+        got: [usize; 2],
+        /// The `[d_in, d_out]` of the weight.
+        weight: [usize; 2],
+        /// Which values share a step.
+        granularity: Granularity,
+    },
+    /// Packed weights that were not quantised by the learned step that comes with them.
+    #[error("the learned step for {bits} bits is not the scale of the packed weight, expected {expected}")]
+    PackedStep {
+        /// The width of the step.
+        bits: BitWidth,
+        /// What would fit.
+        expected: &'static str,
+    },
+    /// A form of the weight that would lose the learned step.
+    #[error("the adapter for {bits} bits has a learned step, which {what} cannot keep")]
+    MergedStep {
+        /// The width of the adapter.
+        bits: BitWidth,
+        /// The form.
+        what: &'static str,
+    },
+    /// A field of an adapter's files that is not supported or makes no sense.
     #[error("field `{field}` is {got}, expected {expected}")]
     Field {
         /// The name of the field.
@@ -170,6 +218,14 @@ pub enum Error {
         /// The value.
         got: f32,
         /// Where it is, in row-major order.
+        index: usize,
+    },
+    /// A tensor of learned steps that holds a zero.
+    #[error("tensor `{tensor}` holds 0 at element {index}, expected steps other than 0")]
+    TensorZero {
+        /// The name of the tensor.
+        tensor: String,
+        /// Where the zero is, in row-major order.
         index: usize,
     },
     /// Nothing to save.

@@ -8,7 +8,8 @@
 //! `Qw` and `Qa` quantise weights and activations to the widths that a [`SitePrecision`] names, and
 //! `A`, `B` are the adapter that it names: one of a bank indexed by bit-width. The base weight `W`
 //! is shared by all of them. Switching costs a look-up: the quantised forms of a frozen base are
-//! computed once and kept in a [`QuantizedCache`].
+//! computed once and kept in a [`QuantizedCache`]. An adapter may come with a [`LearnedStep`] by which
+//! the weight is quantised at its width.
 //!
 //! # Map
 //!
@@ -21,6 +22,7 @@
 //! | memory for quantised weights, under a cap | [`QuantizedCache`] |
 //! | weights that are only there packed | [`PackedWeights`], [`pack_weight`], [`Execution`] |
 //! | adapters on disk, in PEFT's layout | [`save_peft`], [`load_peft`] |
+//! | weights quantised by a step that is trained with the adapter (LSQ) | [`SwitchableLinear::init_adapter_with_step`], [`LoraAdapterPair::step`] |
 //!
 //! # Should I use this crate?
 //!
@@ -56,6 +58,7 @@
 //! ```
 
 mod adapter_pair;
+mod adapter_step;
 mod atomic_write;
 mod base_weights;
 mod error;
@@ -71,17 +74,20 @@ mod site_precision;
 mod switchable_linear;
 
 pub use adapter_pair::{LoraAdapterPair, LoraAdapterPairRecord};
+pub use adapter_step::learned_step_ids;
 pub use base_weights::BaseWeights;
 pub use error::{Error, Result};
 pub use linear_settings::{BasePolicy, Execution, LinearSettings, Placement};
 pub use lora_bank::{LoraBank, LoraBankRecord};
 pub use lora_config::{LoraConfig, LoraInit};
-pub use packed_weights::{PackedWeights, pack_weight};
-pub use peft::{PeftOptions, list_widths, load_peft, parse_peft, save_peft, width_folder};
+pub use packed_weights::{PackedWeights, pack_weight, pack_weight_by_step};
+pub use peft::{
+    LEARNED_STEPS_FILE, PeftOptions, list_widths, load_peft, parse_learned_steps, parse_peft, save_peft, width_folder,
+};
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::{
-    BitWidth, GradientRule, Granularity, Mapping, OutputFunction, PackedTensor, Percentile, QuantBackend, QuantSpec,
-    RangeEstimator, ScaleFormat,
+    BitWidth, GradientRule, Granularity, LearnedStep, Mapping, OutputFunction, PackedTensor, Percentile, QuantBackend,
+    QuantSpec, RangeEstimator, ScaleFormat,
 };
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::SitePrecision;

@@ -13,6 +13,8 @@ use std::{
 use burn::tensor::{Tensor, backend::Backend};
 use quant_kernels::{BitWidth, PackedTensor, QuantSpec};
 
+use crate::adapter_step::StepVersion;
+
 /// Quantised weights shared by all layers of a model, the least recently used dropped first.
 ///
 /// A clone is another handle to the same memory, so one cache serves every layer, and the model
@@ -51,6 +53,28 @@ struct Key {
     form: TypeId,
     bits: BitWidth,
     spec: QuantSpec,
+    /// By a learned step, not by the scales that the quantiser finds.
+    by_step: bool,
+}
+
+/// How a weight was quantised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quantised {
+    bits: BitWidth,
+    spec: QuantSpec,
+    step: Option<StepVersion>,
+}
+
+impl Quantised {
+    /// By the scales that a quantiser finds.
+    pub(crate) fn by_range(bits: BitWidth, spec: QuantSpec) -> Self {
+        Self { bits, spec, step: None }
+    }
+
+    /// By a learned step.
+    pub(crate) fn by_step(bits: BitWidth, spec: QuantSpec, step: StepVersion) -> Self {
+        Self { bits, spec, step: Some(step) }
+    }
 }
 
 /// What a quantised weight is kept as.
@@ -73,6 +97,8 @@ impl Form for PackedTensor {
 
 struct Weight {
     form: Box<dyn Any + Send>,
+    /// The state of the learned step that it was quantised by.
+    step: Option<StepVersion>,
     bytes: usize,
     last_use: u64,
 }
@@ -128,8 +154,13 @@ impl QuantizedCache {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get<T: Form>(&self, key: &Key) -> Option<T> {
+    /// What is kept under the key; a form by a step that has changed since is dropped.
+    fn get<T: Form>(&self, key: &Key, step: Option<StepVersion>) -> Option<T> {
         let mut kept = self.kept();
+        if kept.weights.get(key).is_some_and(|weight| weight.step != step) {
+            kept.remove(key);
+            return None;
+        }
         kept.uses += 1;
         let now = kept.uses;
         let weight = kept.weights.get_mut(key)?;
@@ -137,14 +168,14 @@ impl QuantizedCache {
         weight.form.downcast_ref::<T>().cloned()
     }
 
-    fn insert<T: Form>(&self, key: Key, form: T) {
+    fn insert<T: Form>(&self, key: Key, step: Option<StepVersion>, form: T) {
         let bytes = form.bytes();
         if bytes > self.shared.cap_bytes {
             return;
         }
         let mut kept = self.kept();
         kept.uses += 1;
-        let weight = Weight { form: Box::new(form), bytes, last_use: kept.uses };
+        let weight = Weight { form: Box::new(form), step, bytes, last_use: kept.uses };
         kept.remove(&key);
         while kept.used_bytes + bytes > self.shared.cap_bytes {
             let oldest = kept.weights.iter().min_by_key(|(_, weight)| weight.last_use);
@@ -206,23 +237,25 @@ struct SlotOwner {
 }
 
 impl CacheSlot {
-    /// The kept form of the weight at `bits`, if any.
-    pub(crate) fn get<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> Option<T> {
-        self.owner.cache.get(&self.key::<T>(bits, spec))
+    /// The kept form of the weight, if any.
+    pub(crate) fn get<T: Form>(&self, how: Quantised) -> Option<T> {
+        self.owner.cache.get(&self.key::<T>(how), how.step)
     }
 
     /// Keeps a form of the weight, as far as the cap allows.
-    pub(crate) fn keep<T: Form>(&self, bits: BitWidth, spec: QuantSpec, form: &T) {
-        self.owner.cache.insert(self.key::<T>(bits, spec), form.clone());
+    pub(crate) fn keep<T: Form>(&self, how: Quantised, form: &T) {
+        self.owner.cache.insert(self.key::<T>(how), how.step, form.clone());
     }
 
     /// Whether a form is kept. Asking is not a use.
-    pub(crate) fn has<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> bool {
-        self.owner.cache.kept().weights.contains_key(&self.key::<T>(bits, spec))
+    pub(crate) fn has<T: Form>(&self, how: Quantised) -> bool {
+        let kept = self.owner.cache.kept();
+        kept.weights.get(&self.key::<T>(how)).is_some_and(|weight| weight.step == how.step)
     }
 
-    fn key<T: Form>(&self, bits: BitWidth, spec: QuantSpec) -> Key {
-        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec }
+    fn key<T: Form>(&self, how: Quantised) -> Key {
+        let Quantised { bits, spec, step } = how;
+        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec, by_step: step.is_some() }
     }
 
     /// The cache that the slot is in.

@@ -5,6 +5,10 @@
 //! merged     y = Qa(x) · Qw(W + s · A · B) + b
 //! ```
 //!
+//! `Qw` has the scales that its quantiser finds or, where the adapter has a learned step and the weight
+//! is at the adapter's width, that step: `⌊clamp(W / step, −Q, Q)⌉ · step` with the gradients of LSQ
+//! (arXiv:1902.08153).
+//!
 //! `W [d_in, d_out]`, `b [d_out]`, `A [d_in, rank]`, `B [rank, d_out]`, `s = alpha / rank`. The
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
 //! quantiser, as L4Q does (arXiv:2402.04902).
@@ -14,13 +18,15 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 use quant_kernels::{
-    ActivationBits, GradientRule, LinearTerms, OutputFunction, PackedOperand, QuantBackend, QuantSpec, fake_quantize,
-    gelu_tanh, packed_linear,
+    ActivationBits, GradientRule, LearnedStep, LinearTerms, OutputFunction, PackedOperand, QuantBackend, QuantSpec,
+    fake_quantize, gelu_tanh, packed_linear,
 };
 
 use crate::{
     BasePolicy, BaseWeights, BitWidth, Error, Execution, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig,
     LoraInit, PackedWeights, Placement, QuantizedCache, Result, SitePrecision,
+    adapter_step::{AdapterStep, check_spec, starting_step},
+    packed_weights::check_step_shape,
 };
 
 /// A linear layer whose bit-width and adapter are chosen in each call.
@@ -158,6 +164,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         function: OutputFunction,
     ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        let step = self.active_step(precision)?;
         if let Some(activations) = self.packed_activations(precision, &x) {
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             let terms = LinearTerms {
@@ -168,19 +175,19 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
             }
-            if let Some(codes) = self.base.codes_at(precision.weights, &self.weight_spec) {
+            if let Some(codes) = self.base.codes_at(precision.weights, &self.weight_spec, step) {
                 return Ok(packed_linear(x, PackedOperand::whole(&codes), activations, terms));
             }
         }
         let quantized_x = fake_quantize(x.clone(), precision.activations, &self.activation_spec, self.gradient)?;
         let (weight, adapted) = match (self.placement, pair) {
-            (_, None) => (self.base_at(precision.weights)?, None),
-            (Placement::Residual, Some(pair)) => (self.base_at(precision.weights)?, Some(pair.forward(x))),
+            (_, None) => (self.base_at(precision.weights, step)?, None),
+            (Placement::Residual, Some(pair)) => (self.base_at(precision.weights, step)?, Some(pair.forward(x))),
             // A weight that is not quantised takes the adapter beside it: no copy of the weight.
             (Placement::Merged, Some(pair)) if precision.weights.is_full() => {
                 (self.weight(), Some(pair.forward(quantized_x.clone())))
             }
-            (Placement::Merged, Some(pair)) => (self.merged_weight(pair, precision.weights)?, None),
+            (Placement::Merged, Some(pair)) => (self.merged_weight(pair, precision.weights, step)?, None),
         };
         let mut y = quantized_x.matmul(weight);
         if let Some(adapted) = adapted {
@@ -207,13 +214,63 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
-    fn base_at(&self, bits: BitWidth) -> Result<Tensor<B, 2>> {
-        self.base.at(bits, &self.weight_spec, self.gradient)
+    fn base_at(&self, bits: BitWidth, step: Option<&AdapterStep<B>>) -> Result<Tensor<B, 2>> {
+        match step {
+            Some(step) => self.base.at_step(step, &self.weight_spec),
+            None => self.base.at(bits, &self.weight_spec, self.gradient),
+        }
     }
 
-    fn merged_weight(&self, pair: &LoraAdapterPair<B>, bits: BitWidth) -> Result<Tensor<B, 2>> {
+    fn merged_weight(
+        &self,
+        pair: &LoraAdapterPair<B>,
+        bits: BitWidth,
+        step: Option<&AdapterStep<B>>,
+    ) -> Result<Tensor<B, 2>> {
         let weight = self.weight() + pair.product();
-        Ok(fake_quantize(weight, bits, &self.weight_spec, self.gradient)?)
+        Ok(match step {
+            Some(step) => step.get().forward(weight),
+            None => fake_quantize(weight, bits, &self.weight_spec, self.gradient)?,
+        })
+    }
+
+    /// The step of the adapter that is named, if the weight is at the width that it was learned for.
+    fn step_at(&self, precision: SitePrecision) -> Option<&AdapterStep<B>> {
+        let width = precision.adapter.filter(|&width| width == precision.weights)?;
+        self.bank.get(width)?.adapter_step()
+    }
+
+    /// The same, checked against the quantiser of the weight, which may have been replaced since the
+    /// step came.
+    fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
+        let step = self.step_at(precision);
+        if let Some(step) = step
+            && self.packed_weights().is_none()
+        {
+            check_spec(step.get(), &self.weight_spec)?;
+        }
+        Ok(step)
+    }
+
+    /// Checks that the weight can be quantised by a step at a width.
+    fn check_step(&self, width: BitWidth, step: &LearnedStep<B>) -> Result<()> {
+        if step.bits() != width {
+            return Err(Error::StepWidth { got: step.bits(), expected: width });
+        }
+        check_step_shape(step, self.base.shape())?;
+        match self.packed_weights() {
+            Some(weights) => weights.check_step(step),
+            None => check_spec(step, &self.weight_spec),
+        }
+    }
+
+    /// The learned step that the weight is quantised by at a precision, in place of the scales that its
+    /// quantiser finds.
+    ///
+    /// There is one if the adapter that the precision names has one and the weights are at the width of
+    /// that adapter.
+    pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
+        self.step_at(*precision).map(AdapterStep::get)
     }
 
     /// Checks that the layer can compute at a precision.
@@ -221,14 +278,18 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::Quantisation`] if a width
-    /// does not fit its quantiser.
+    /// does not fit its quantiser, and the `Step…` errors if the weight cannot be quantised by the
+    /// adapter's learned step, as after a change of its settings.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         self.base.check(precision.weights, &self.weight_spec)?;
         self.activation_spec.check(precision.activations, 2)?;
         if let Some(width) = precision.adapter {
             self.bank.expect(width)?;
         }
-        Ok(())
+        match self.learned_step(precision) {
+            Some(step) => self.check_step(precision.weights, step),
+            None => Ok(()),
+        }
     }
 
     /// The number of inputs.
@@ -310,18 +371,25 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { base, ..self }
     }
 
-    /// `Qw(W)`: what the layer multiplies by at `bits` when no adapter is merged.
+    /// `Qw(W)`: what the layer multiplies by at `bits` without an adapter.
     ///
     /// # Errors
     ///
     /// [`Error::Quantisation`] if the width does not fit the quantiser.
     pub fn quantized_weight(&self, bits: BitWidth) -> Result<Tensor<B, 2>> {
-        self.base_at(bits)
+        self.base_at(bits, None)
     }
 
     /// Whether the cache holds the weight at `bits` under the present settings.
     pub fn keeps_quantized(&self, bits: BitWidth) -> bool {
-        self.base.keeps(bits, &self.weight_spec)
+        self.base.keeps(bits, &self.weight_spec, None)
+    }
+
+    /// Whether the cache holds the weight as the learned step of an adapter quantises it; no where the
+    /// adapter has none.
+    pub fn keeps_quantized_by_step(&self, width: BitWidth) -> bool {
+        let step = self.bank.get(width).and_then(LoraAdapterPair::adapter_step);
+        step.is_some_and(|step| self.base.keeps(width, &self.weight_spec, Some(step)))
     }
 
     /// Drops this layer's weights from the cache.
@@ -338,11 +406,17 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdapterShape`] if it is for a weight of another shape.
+    /// [`Error::AdapterShape`] if it is for a weight of another shape; where it has a learned step,
+    /// [`Error::StepWidth`], [`Error::StepShape`], [`Error::StepMapping`] and [`Error::StepGranularity`]
+    /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
+    /// only there packed, by other scales.
     pub fn insert_adapter(&mut self, width: BitWidth, pair: LoraAdapterPair<B>) -> Result<()> {
         let (got, expected) = (pair.adapts(), [self.d_in(), self.d_out()]);
         if got != expected {
             return Err(Error::AdapterShape { got, expected });
+        }
+        if let Some(step) = pair.step() {
+            self.check_step(width, step)?;
         }
         self.bank.insert(width, pair);
         Ok(())
@@ -356,15 +430,47 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// [`Error::Quantisation`] if the adapter starts from the quantisation residual and the width
     /// does not fit the quantiser.
     pub fn init_adapter(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
+        let pair = self.fresh_pair(config, seed, || self.base_at(width, None))?;
+        self.insert_adapter(width, pair)
+    }
+
+    /// Adds a fresh adapter for a width with a learned step for the weight, in place of any that was
+    /// there. LoftQ starts from what quantisation by that step leaves.
+    ///
+    /// The step starts as the paper's, `2·mean|W| / √Q`, or as the scale that the weight's quantiser
+    /// finds, whichever leaves the smaller squared error. Its granularity is that of the quantiser.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StepMapping`] if the weight's quantiser is asymmetric, [`Error::Quantisation`] if it is
+    /// per token or the width is full precision or 1 bit, [`Error::PackedStep`] if the weight is only
+    /// there packed.
+    pub fn init_adapter_with_step(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
+        if self.packed_weights().is_some() {
+            return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
+        }
         let weight = self.weight().set_require_grad(false);
-        let pair = match config.init() {
+        let step = starting_step(&weight, width, &self.weight_spec)?;
+        let pair = self.fresh_pair(config, seed, || Ok(step.forward(weight)))?;
+        self.insert_adapter(width, pair.with_step(step))
+    }
+
+    /// A pair that starts as the configuration says. `quantized` gives the weight as the pair will find
+    /// it.
+    fn fresh_pair(
+        &self,
+        config: &LoraConfig,
+        seed: u64,
+        quantized: impl FnOnce() -> Result<Tensor<B, 2>>,
+    ) -> Result<LoraAdapterPair<B>> {
+        let weight = self.weight().set_require_grad(false);
+        Ok(match config.init() {
             LoraInit::ZeroB => LoraAdapterPair::adding_nothing(config, weight.dims(), seed, &weight.device()),
             LoraInit::LoftQ { iterations } => {
-                let quantized = self.base_at(width)?.set_require_grad(false);
+                let quantized = quantized()?.set_require_grad(false);
                 LoraAdapterPair::from_residual(config, &(weight - quantized), iterations, seed)
             }
-        };
-        self.insert_adapter(width, pair)
+        })
     }
 
     /// A layer whose base weight is `W + s · A · B`, without adapters: what merged placement computes
@@ -372,9 +478,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingAdapter`] if there is no adapter for the width.
+    /// [`Error::MissingAdapter`] if there is no adapter for the width, [`Error::MergedStep`] if it has a
+    /// learned step, which goes with the adapter.
     pub fn merged_with(&self, width: BitWidth) -> Result<Self> {
-        let weight = self.weight() + self.bank.expect(width)?.product();
+        let pair = self.bank.expect(width)?;
+        if pair.step().is_some() {
+            return Err(Error::MergedStep { bits: width, what: "a layer without adapters" });
+        }
+        let weight = self.weight() + pair.product();
         let base = self.base.with_values(weight.set_require_grad(false), self.bias());
         Ok(Self { base, bank: LoraBank::new(), ..self.clone() })
     }

@@ -1,7 +1,7 @@
 //! Which model a measurement belongs to.
 //!
 //! ```text
-//! fingerprint = SHA-256(configuration ‖ settings ‖ base parameters ‖ packed codes ‖ adapters)
+//! fingerprint = SHA-256(configuration ‖ settings ‖ base parameters ‖ packed codes ‖ adapters ‖ learned steps)
 //! ```
 //!
 //! Each part is preceded by its name and length. Two models with the same fingerprint compute the same
@@ -51,6 +51,10 @@ impl ModelFingerprint {
                 hasher.part("adapter", format!("{width} {} {}", pair.rank(), pair.alpha()).as_bytes());
                 hasher.floats("a", &values(pair.a.val()));
                 hasher.floats("b", &values(pair.b.val()));
+                if let Some(step) = pair.step() {
+                    hasher.part("step", step.granularity().to_string().as_bytes());
+                    hasher.floats("steps", &values(step.step.val()));
+                }
             }
         }
         Self(format!("{:x}", hasher.0.finalize()))

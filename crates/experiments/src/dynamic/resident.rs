@@ -20,7 +20,8 @@ use crate::{Error, Result};
 ///
 /// # Errors
 ///
-/// When a site cannot be packed, which names it, or no temporary folder can be written.
+/// When a site cannot be packed, or an adapter has a learned step, which names the site, or no temporary
+/// folder can be written.
 pub fn nested_model<B: QuantBackend>(
     model: &Gpt2ForQuestionAnswering<B>,
     options: &ModelOptions,
@@ -31,7 +32,9 @@ pub fn nested_model<B: QuantBackend>(
     let (mut nested, _) = Gpt2ForQuestionAnswering::load_packed(dir.path(), options, device)?;
     for site in Site::all(model.config()) {
         for (width, pair) in model.transformer.site(site).bank().iter() {
-            nested.transformer.site_mut(site).insert_adapter(width, pair.clone())?;
+            let given = nested.transformer.site_mut(site).insert_adapter(width, pair.clone());
+            given
+                .map_err(|source| switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) })?;
         }
     }
     Ok(nested)

@@ -8,6 +8,7 @@
 //! | `branch` | the passes of a step and how their losses combine |
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
 //! | `gradients` | sums, norms and conflicts of gradients |
+//! | `step_sizes` | updates of learned steps |
 //! | `checkpoint` | state on disk, exact resume |
 //! | `trainer` | the loop |
 
@@ -19,6 +20,7 @@ mod ladder;
 mod regimes;
 mod schedule;
 mod span_task;
+mod step_sizes;
 mod task;
 mod text_task;
 mod trainer;

@@ -11,6 +11,7 @@ use burn::tensor::{ElementConversion as _, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::step_sizes::StepSizes;
 use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
 use crate::progress::{Progress, ShowProgress};
 use crate::workers::Workers;
@@ -64,7 +65,8 @@ struct Part {
     main_loss: f64,
 }
 
-/// Trains every parameter that requires a gradient, with AdamW.
+/// Trains every parameter that requires a gradient, with AdamW. Learned steps of weights move by their
+/// size times AdamW's update, so that the learning rate is their relative change.
 ///
 /// With a folder, a run goes on from its newest checkpoint, with the same result as if it had not
 /// been interrupted.
@@ -135,7 +137,8 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         let mut total = combine(&model, outputs);
         let gradient_norm = gradients::clip(&model, &mut total, config.clip_norm);
         let learning_rate = config.schedule.rate(step, config.steps);
-        model = optimizer.step(learning_rate, model, total);
+        let sizes = StepSizes::of(&model);
+        model = sizes.scale_update(optimizer.step(learning_rate, model, total));
         losses.push(loss);
         let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64();
         progress.step(format!("loss {loss:.3} (task {main_loss:.3}) {tokens_per_second:.0} tokens/s"));

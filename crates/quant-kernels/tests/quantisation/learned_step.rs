@@ -147,3 +147,26 @@ fn steps_of_other_channels_panic() {
     let step = LearnedStep::new(&tensor::<Plain, 2>(&[1.0; 12], [3, 4]), BitWidth::B4, Granularity::PerChannel);
     let _ = step.unwrap().forward(tensor::<Plain, 2>(&[1.0; 15], [3, 5]));
 }
+
+#[test]
+fn steps_that_are_given_quantise_as_those_that_were_found() {
+    let x = tensor::<Tracked, 2>(&numbers(DIMS[0] * DIMS[1], 57), DIMS);
+    for granularity in learnable() {
+        for bits in [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8] {
+            let found = LearnedStep::new(&x, bits, granularity).unwrap();
+            let given = LearnedStep::from_steps(found.step.val(), bits, granularity).unwrap();
+            assert_eq!((given.bits(), given.granularity()), (bits, granularity));
+            assert_eq!(values(&given.forward(x.clone())), values(&found.forward(x.clone())));
+            // It is a parameter of its own, trained whatever the steps came from.
+            let gradients = given.forward(x.clone()).sum().backward();
+            assert!(given.step.grad(&gradients).is_some() && found.step.grad(&gradients).is_none());
+            assert!(given.fits(DIMS));
+            assert_eq!(given.fits([DIMS[0], DIMS[1] + 1]), granularity == Granularity::PerTensor);
+        }
+    }
+    let one = tensor::<Plain, 2>(&[1.0], [1, 1]);
+    let of = |bits, granularity| LearnedStep::from_steps(one.clone(), bits, granularity).unwrap_err();
+    assert!(matches!(of(BitWidth::B4, Granularity::PerToken), Error::LearnedStep { .. }));
+    assert!(matches!(of(BitWidth::FULL, Granularity::PerTensor), Error::FullPrecision));
+    assert!(matches!(of(BitWidth::new(1).unwrap(), Granularity::PerTensor), Error::TooFewBits { .. }));
+}

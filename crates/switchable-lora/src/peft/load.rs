@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, fs, path::Path};
 use burn::tensor::{Tensor, TensorData, backend::Backend, bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::{CONFIG_FILE, MODEL_FILE, WRAPPER, config::ReadConfig};
+use super::{CONFIG_FILE, MODEL_FILE, WRAPPER, config::ReadConfig, learned_steps};
 use crate::{Error, LoraAdapterPair, Result};
 
 /// Reads the adapters of a model's sites for one width as PEFT keeps them, by the sites' names.
 ///
 /// `prefix` is what the model's own names have before a site's, such as `transformer.`. Tensors may
-/// be f32, f16 or bf16.
+/// be f32, f16 or bf16. Where the folder has a `learned_steps.safetensors`, the adapters get its steps.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] if a file cannot be read. In an [`Error::File`]: [`Error::Json`] and
 /// [`Error::Field`] for a configuration that is malformed or asks for more than LoRA,
 /// [`Error::Safetensors`] for a truncated or malformed file, and the `Tensor…` errors for tensors
-/// that are missing, unexpected, of the wrong shape or type, or not finite.
+/// that are missing, unexpected, of the wrong shape or type, or not finite, or steps that are 0.
 pub fn load_peft<B: Backend>(
     dir: impl AsRef<Path>,
     prefix: &str,
@@ -30,10 +30,12 @@ pub fn load_peft<B: Backend>(
     let config = parse_config(&text).map_err(|error| error.in_file(&path))?;
     let path = dir.join(MODEL_FILE);
     let bytes = fs::read(&path).map_err(Error::io(&path))?;
-    read_pairs(&bytes, &config, prefix, device).map_err(|error| error.in_file(&path))
+    let pairs = read_pairs(&bytes, &config, prefix, device).map_err(|error| error.in_file(&path))?;
+    learned_steps::load_into(dir, prefix, pairs)
 }
 
-/// The same from the bytes of the two files, such as files that are part of a program.
+/// The same from the bytes of PEFT's two files, such as files that are part of a program. Learned steps
+/// come with [`parse_learned_steps`](crate::parse_learned_steps).
 ///
 /// # Errors
 ///
@@ -133,7 +135,7 @@ fn read_matrix<B: Backend>(
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
 }
 
-fn read_floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
+pub(super) fn read_floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let bytes = view.data();
     let (pairs, fours) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
     match view.dtype() {

@@ -4,6 +4,7 @@
 //! <dir>/bits-4/adapter_config.json           r, lora_alpha, target_modules, …
 //! <dir>/bits-4/adapter_model.safetensors     base_model.model.<prefix><site>.lora_A.weight  [r, d_in]
 //!                                            base_model.model.<prefix><site>.lora_B.weight  [d_out, r]
+//! <dir>/bits-4/learned_steps.safetensors     <prefix><site>.step; only if a site has a learned step
 //! ```
 //!
 //! One folder holds the adapters of all sites for one width. The factors are transposed on disk:
@@ -12,6 +13,7 @@
 //! are listed in `rank_pattern` and `alpha_pattern`.
 
 mod config;
+mod learned_steps;
 mod load;
 mod save;
 
@@ -22,6 +24,7 @@ use std::{
 
 use crate::{BitWidth, Error, Result};
 
+pub use learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps};
 pub use load::{load_peft, parse_peft};
 pub use save::save_peft;
 

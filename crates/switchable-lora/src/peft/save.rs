@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs, io,
     path::Path,
 };
 
@@ -9,19 +10,22 @@ use burn::tensor::{Tensor, backend::Backend};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
-    CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
+    CONFIG_FILE, LEARNED_STEPS_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
+    learned_steps,
 };
 use crate::{Error, LoraAdapterPair, Result, atomic_write::write_files};
 
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///
-/// Both files are complete on disk before either takes its place.
+/// All files are complete on disk before one takes its place. Adapters with learned steps bring a third
+/// file, `learned_steps.safetensors`, of which PEFT takes no notice; without any, one that an earlier
+/// save left is removed.
 ///
 /// # Errors
 ///
-/// [`Error::NoAdapters`] if there are none, [`Error::Site`] if an adapter holds a NaN or an
-/// infinity, [`Error::Io`] if the folder cannot be written.
+/// [`Error::NoAdapters`] if there are none, [`Error::Site`] if an adapter or a step holds a NaN or an
+/// infinity or a step a zero, or the steps are of several widths, [`Error::Io`] if the folder cannot be written.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -53,8 +57,21 @@ pub fn save_peft<'a, B: Backend>(
     let config = config_of(&adapters, options)?;
     let config = serde_json::to_vec_pretty(&config)?;
     let model = tensors_of(&adapters)?;
+    let steps = learned_steps::file_of(&adapters)?;
     let dir = dir.as_ref();
-    write_files(&[(dir.join(MODEL_FILE), &model), (dir.join(CONFIG_FILE), &config)])
+    let steps_path = dir.join(LEARNED_STEPS_FILE);
+    let mut files = vec![(dir.join(MODEL_FILE), model.as_slice()), (dir.join(CONFIG_FILE), config.as_slice())];
+    if let Some(steps) = &steps {
+        files.push((steps_path.clone(), steps.as_slice()));
+    }
+    write_files(&files)?;
+    if steps.is_some() {
+        return Ok(());
+    }
+    match fs::remove_file(&steps_path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&steps_path)(error)),
+        _ => Ok(()),
+    }
 }
 
 type Adapters<'a, B> = BTreeMap<String, &'a LoraAdapterPair<B>>;

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{LoraAdapterPair, LoraConfig};
+use crate::{Granularity, LearnedStep, LoraAdapterPair, LoraConfig};
 
 type Pairs = BTreeMap<String, LoraAdapterPair<Flex>>;
 
@@ -68,8 +68,21 @@ fn edit_config(dir: &TempDir, edit: impl FnOnce(&mut serde_json::Value)) {
 type OwnedTensor = (Dtype, Vec<usize>, Vec<u8>);
 
 fn edit_tensors(dir: &TempDir, edit: impl FnOnce(&mut BTreeMap<String, OwnedTensor>)) {
-    let path = dir.path().join(MODEL_FILE);
+    edit_tensors_of(dir, MODEL_FILE, edit, |_| ());
+}
+
+type Metadata = std::collections::HashMap<String, String>;
+
+fn edit_tensors_of(
+    dir: &TempDir,
+    file: &str,
+    edit: impl FnOnce(&mut BTreeMap<String, OwnedTensor>),
+    edit_metadata: impl FnOnce(&mut Metadata),
+) {
+    let path = dir.path().join(file);
     let bytes = fs::read(&path).unwrap();
+    let mut metadata = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();
+    edit_metadata(&mut metadata);
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let mut tensors = file
         .iter()
@@ -79,7 +92,7 @@ fn edit_tensors(dir: &TempDir, edit: impl FnOnce(&mut BTreeMap<String, OwnedTens
     let views = tensors
         .iter()
         .map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
-    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
 }
 
 #[test]
@@ -304,4 +317,143 @@ fn only_folders_with_an_adapter_count_as_widths() {
     fs::create_dir(dir.path().join("bits-many")).unwrap();
     assert_eq!(list_widths(&dir).unwrap(), [BitWidth::B4, BitWidth::B8, BitWidth::FULL]);
     assert!(matches!(list_widths(dir.path().join("none")), Err(Error::Io { .. })));
+}
+
+/// The pairs with steps of every granularity at all sites but the first.
+fn pairs_with_steps() -> Pairs {
+    let group = Granularity::per_group(4).unwrap();
+    let shapes = [
+        (Granularity::PerTensor, [1, 1]),
+        (Granularity::PerChannel, [1, 18]),
+        (group, [2, 24]),
+        (Granularity::PerChannel, [1, 24]),
+    ];
+    let mut pairs = pairs();
+    let sites = ["h.1.attn.c_attn", "h.2.attn.c_attn", "h.1.mlp.c_fc", "h.2.mlp.c_fc"];
+    for (site, (granularity, [rows, columns])) in sites.into_iter().zip(shapes) {
+        let values: Vec<f32> = (0..rows * columns).map(|index| 0.01 + 0.1 * index as f32).collect();
+        let values = Tensor::<Flex, 1>::from_floats(&values[..], &Default::default()).reshape([rows, columns]);
+        let step = LearnedStep::from_steps(values, BitWidth::B3, granularity).unwrap();
+        let pair = pairs.remove(site).unwrap().with_step(step);
+        pairs.insert(site.to_owned(), pair);
+    }
+    pairs
+}
+
+#[test]
+fn learned_steps_come_back_bit_for_bit_beside_the_files_that_peft_reads() {
+    let (pairs, bare) = (pairs_with_steps(), saved(&pairs()));
+    let dir = saved(&pairs);
+    for file in [CONFIG_FILE, MODEL_FILE] {
+        let read = |dir: &TempDir| fs::read(dir.path().join(file)).unwrap();
+        assert_eq!(read(&dir), read(&bare), "{file}");
+    }
+    assert!(!bare.path().join(LEARNED_STEPS_FILE).exists());
+    let loaded = load(&dir).unwrap();
+    for (site, pair) in &pairs {
+        let step = |pair: &LoraAdapterPair<Flex>| {
+            let step = pair.step()?;
+            Some((step.bits(), step.granularity(), step.step.dims(), values(step.step.val())))
+        };
+        assert_eq!(step(&loaded[site]), step(pair), "{site}");
+        assert_eq!(step(pair).is_none(), site == "h.0.attn.c_attn");
+        assert_eq!(values(loaded[site].a.val()), values(pair.a.val()), "{site}");
+    }
+
+    // From bytes, onto the adapters that have none yet.
+    let bytes = fs::read(dir.path().join(LEARNED_STEPS_FILE)).unwrap();
+    let given = parse_learned_steps(&bytes, PREFIX, load(&bare).unwrap()).unwrap();
+    assert_eq!(given.values().filter(|pair| pair.step().is_some()).count(), 4);
+
+    // A later bank without steps leaves none behind.
+    let without = super::tests::pairs();
+    save_peft(&dir, without.iter().map(|(site, pair)| (site.as_str(), pair)), &options()).unwrap();
+    assert!(!dir.path().join(LEARNED_STEPS_FILE).exists());
+    assert!(load(&dir).unwrap().values().all(|pair| pair.step().is_none()));
+}
+
+#[test]
+fn bad_files_of_learned_steps_are_errors_that_name_file_and_tensor() {
+    const TENSOR: &str = "transformer.h.2.attn.c_attn.step";
+    type Tensors = BTreeMap<String, OwnedTensor>;
+    type Edit<'a> = &'a dyn Fn(&mut Tensors);
+    let set = |tensors: &mut Tensors, value: f32| {
+        tensors.get_mut(TENSOR).unwrap().2[8..12].copy_from_slice(&value.to_le_bytes());
+    };
+    let cases: [(Edit<'_>, String); 9] = [
+        (&|tensors| set(tensors, f32::NAN), format!("tensor `{TENSOR}` holds NaN at element 2")),
+        (&|tensors| set(tensors, f32::INFINITY), format!("tensor `{TENSOR}` holds inf at element 2")),
+        (&|tensors| set(tensors, 0.0), format!("tensor `{TENSOR}` holds 0 at element 2")),
+        (&|tensors| set(tensors, -0.0), format!("tensor `{TENSOR}` holds 0 at element 2")),
+        (
+            &|tensors| tensors.get_mut(TENSOR).unwrap().1 = vec![2, 9],
+            format!("tensor `{TENSOR}` has shape [2, 9], expected [1, 18], per-channel"),
+        ),
+        (&|tensors| tensors.get_mut(TENSOR).unwrap().0 = Dtype::I32, format!("tensor `{TENSOR}` has dtype I32")),
+        (&|tensors| drop(tensors.remove(TENSOR)), format!("tensor `{TENSOR}` is missing")),
+        (
+            &|tensors| {
+                let tensor = tensors[TENSOR].clone();
+                tensors.insert("transformer.h.9.mlp.c_fc.step".into(), tensor);
+            },
+            "tensor `transformer.h.9.mlp.c_fc.step` is unexpected, expected `transformer.<site with an adapter>.step`"
+                .into(),
+        ),
+        (
+            &|tensors| {
+                let tensor = tensors.remove(TENSOR).unwrap();
+                tensors.insert(TENSOR.replace("transformer", "gpt"), tensor);
+            },
+            "tensor `gpt.h.2.attn.c_attn.step` is unexpected, expected `transformer.<site>.step`".into(),
+        ),
+    ];
+    for (edit, expected) in cases {
+        let dir = saved(&pairs_with_steps());
+        edit_tensors_of(&dir, LEARNED_STEPS_FILE, edit, |_| ());
+        let message = message(&dir);
+        assert!(message.contains(&expected) && message.contains(LEARNED_STEPS_FILE), "`{message}` is not `{expected}`");
+    }
+
+    for (key, value, expected) in [
+        ("format", "pt", "field `format` is pt, expected switchable-lora.learned-steps"),
+        ("version", "2", "field `version` is 2, expected 1"),
+        ("bits", "many", "field `bits` is many"),
+        ("bits", "32", "32 bits are full precision"),
+        ("granularities", "[]", "invalid json"),
+        ("granularities", "{}", "field `granularities` is transformer.h"),
+        ("granularities", r#"{"transformer.h.2.attn.c_attn": "per-row"}"#, "invalid json"),
+    ] {
+        let dir = saved(&pairs_with_steps());
+        edit_tensors_of(&dir, LEARNED_STEPS_FILE, |_| (), |metadata| drop(metadata.insert(key.into(), value.into())));
+        let message = message(&dir);
+        assert!(message.contains(expected) && message.contains(LEARNED_STEPS_FILE), "`{message}` is not `{expected}`");
+    }
+
+    let dir = saved(&pairs_with_steps());
+    let path = dir.path().join(LEARNED_STEPS_FILE);
+    let bytes = fs::read(&path).unwrap();
+    for keep in [0, 4, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&path, &bytes[..keep]).unwrap();
+        assert!(message(&dir).contains(LEARNED_STEPS_FILE), "{keep} bytes");
+    }
+}
+
+#[test]
+fn steps_that_cannot_be_saved_leave_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |value: f32, bits| {
+        let step = Tensor::<Flex, 2>::from_floats([[value]], &Default::default());
+        pair(2, 2.0, [3, 4], 1).with_step(LearnedStep::from_steps(step, bits, Granularity::PerTensor).unwrap())
+    };
+    let fine = of(0.5, BitWidth::B4);
+    for (broken, expected) in [
+        (of(0.0, BitWidth::B4), "holds 0 at element 0"),
+        (of(f32::NAN, BitWidth::B4), "holds NaN"),
+        (of(0.5, BitWidth::B3), "a learned step for 3 bits does not fit the adapter for 4 bits"),
+    ] {
+        let pairs = [("h.0.attn.c_attn", &fine), ("h.0.mlp.c_fc", &broken)];
+        let message = save_peft(&dir, pairs, &options()).unwrap_err().to_string();
+        assert!(message.contains("h.0.mlp.c_fc") && message.contains(expected), "{message}");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    }
 }

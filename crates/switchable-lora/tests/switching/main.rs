@@ -7,6 +7,7 @@ mod adapters;
 mod as_module;
 mod cache;
 mod gradients;
+mod learned_steps;
 mod outputs;
 mod packed;
 mod peft_golden;

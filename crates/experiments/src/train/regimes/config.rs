@@ -7,6 +7,7 @@ use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
 
 use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, Specialised, Static};
+use crate::bank::BankOverrides;
 use crate::train::{Distance, Ladder, Protection};
 use crate::{Error, Result};
 
@@ -85,6 +86,7 @@ pub struct Specialisation {
 /// | `layer_dropout` | random sites left at the highest width | 0: off |
 /// | `specialisation` | extra steps for chosen sites | off |
 /// | `seed` | of what is random | 0 |
+/// | `bank` | what a contestant has otherwise than the bank of the study | nothing |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegimeConfig {
@@ -104,6 +106,10 @@ pub struct RegimeConfig {
     pub specialisation: Option<Specialisation>,
     /// Seed of what is random.
     pub seed: u64,
+    /// What a contestant of a comparison has otherwise than the bank of the study;
+    /// [`run_contestant`](crate::run_contestant) changes the bank, [`build`](Self::build) takes no notice.
+    #[serde(skip_serializing_if = "BankOverrides::is_empty")]
+    pub bank: BankOverrides,
 }
 
 impl Default for RegimeConfig {
@@ -117,6 +123,7 @@ impl Default for RegimeConfig {
             layer_dropout: 0,
             specialisation: None,
             seed: 0,
+            bank: BankOverrides::default(),
         }
     }
 }

@@ -1,0 +1,261 @@
+//! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
+
+use burn::backend::flex::FlexDevice;
+use burn::module::AutodiffModule as _;
+use experiments::{
+    BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
+    RegimeConfig, RegimeKind, StopFlag, TrainRun, nested_model, plan_bytes, run_contestant, train_bank,
+    train_bank_with, train_base,
+};
+use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
+use serde_json::json;
+use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
+
+use crate::support::{Plain, Training, model, quiet, task, train_config, weights};
+
+const LOFTQ: LoraInit = LoraInit::LoftQ { iterations: 3 };
+
+fn bank(widths: &[BitWidth], learned_steps: bool) -> BankConfig {
+    let lora = LoraConfig::new(2, 4.0).expect("valid input");
+    BankConfig { learned_steps, ..BankConfig::new(widths, lora, 3) }
+}
+
+/// All learned steps of a model at a width, site by site.
+fn steps(model: &Gpt2ForQuestionAnswering<Training>, width: BitWidth) -> Vec<Vec<f32>> {
+    let of_site = |site| {
+        let step = model.transformer.site(site).bank().get(width)?.step()?;
+        Some(step.step.val().into_data().convert::<f32>().into_vec().expect("converted to f32"))
+    };
+    Site::all(model.config()).filter_map(of_site).collect()
+}
+
+fn loss(model: &Gpt2ForQuestionAnswering<Training>, task: &ReadingTask, width: BitWidth) -> f64 {
+    let plain = model.valid();
+    let evaluator = Evaluator::new(&plain, task, EvaluateOptions::default(), &FlexDevice).expect("valid input");
+    let plan = plain.transformer.uniform_plan(SitePrecision::uniform(width));
+    evaluator.evaluate(&plan).expect("valid input").loss.expect("a span loss")
+}
+
+fn start(config: &Gpt2Config) -> Gpt2ForQuestionAnswering<Training> {
+    model::<Training>(config, BasePolicy::Trainable)
+}
+
+#[test]
+fn at_two_bits_a_bank_learns_more_with_learned_steps() {
+    let (_, config, task) = task(4);
+    // A base that knows something, which 2 bits take from it.
+    let (base, _) = train_base(start(&config), &task, &train_config(150), &quiet(2), &FlexDevice).unwrap();
+    let trained = |learned_steps, init| {
+        let bank = bank(&[BitWidth::B2], learned_steps).overridden(&BankOverrides { init, learned_steps: None });
+        train_bank(base.clone(), &task, &bank, &train_config(20), &quiet(2), &FlexDevice).expect("valid input").0
+    };
+    let by_range = loss(&trained(false, None), &task, BitWidth::B2);
+    let learned = trained(true, None);
+    let by_step = loss(&learned, &task, BitWidth::B2);
+    assert!(by_step < by_range, "{by_step} nats with steps, {by_range} without");
+
+    // Both at once: LoftQ repairs what the step leaves, and the step goes on from there.
+    let both = trained(true, Some(LOFTQ));
+    let loftq = loss(&trained(false, Some(LOFTQ)), &task, BitWidth::B2);
+    let by_both = loss(&both, &task, BitWidth::B2);
+    assert!(by_both < loftq, "{by_both} nats with LoftQ and steps, {loftq} with LoftQ");
+    for model in [&learned, &both] {
+        assert!(steps(model, BitWidth::B2).iter().flatten().all(|&step| step > 0.0));
+    }
+}
+
+#[test]
+fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stays() {
+    let (_, config, task) = task(4);
+    let widths = [BitWidth::FULL, BitWidth::B16, BitWidth::B8, BitWidth::B2];
+    let base = weights(&start(&config));
+    let before = {
+        let mut model = start(&config);
+        for width in &widths[1..] {
+            let (lora, seed) = (LoraConfig::new(2, 4.0).unwrap(), 3 + u64::from(width.bits()));
+            model.transformer.init_adapters_with_steps(*width, &lora, seed).unwrap();
+        }
+        model
+    };
+    let (bank, run) = (bank(&widths, true), quiet(2));
+    let (after, _) = train_bank(start(&config), &task, &bank, &train_config(8), &run, &FlexDevice).unwrap();
+    assert_eq!(weights(&after)[..base.len()], base);
+    assert!(steps(&after, BitWidth::FULL).is_empty());
+    for &width in &widths[1..] {
+        let (before, after) = (steps(&before, width), steps(&after, width));
+        assert_eq!(before.len(), Site::all(&config).count());
+        for (before, after) in before.iter().flatten().zip(after.iter().flatten()) {
+            // Two updates of a width, each about the learning rate, at most 5e-3, times the size.
+            let change = (after / before - 1.0).abs();
+            assert!(change > 1e-5 && change < 0.04, "{width} bits: from {before} to {after}");
+        }
+    }
+}
+
+/// A regime that raises a stop flag when a step's passes are asked for.
+struct StopAt(Box<dyn Regime>, usize, StopFlag);
+
+impl Regime for StopAt {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        self.0.parameters()
+    }
+
+    fn branches(&self, step: usize) -> Vec<experiments::Branch> {
+        if step == self.1 {
+            self.2.request();
+        }
+        self.0.branches(step)
+    }
+}
+
+#[test]
+fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_without() {
+    let (_, config, task) = task(6);
+    let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
+    let bank = bank(&widths, true).overridden(&BankOverrides { init: Some(LOFTQ), learned_steps: None });
+    let train_config = train_config(8);
+    let regime = RegimeConfig::default();
+    let stop = StopFlag::default();
+    let trained = |bank: &BankConfig, run: &TrainRun, stop_at: usize| {
+        let build = |_: &_, ladder: &experiments::Ladder| -> experiments::Result<Box<dyn Regime>> {
+            Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
+        };
+        train_bank_with(start(&config), &task, bank, &build, &train_config, run, &FlexDevice)
+    };
+    let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let identity = json!({ "part": "bank" });
+    let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(2) };
+    let stopped = TrainRun { stop, ..run.clone() };
+    let error = trained(&bank, &stopped, 4).unwrap_err();
+    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    let without = BankConfig { learned_steps: false, ..bank.clone() };
+    let message = trained(&without, &run, usize::MAX).unwrap_err().to_string();
+    assert!(message.contains("run.learned_steps"), "{message}");
+    let (resumed, rest) = trained(&bank, &run, usize::MAX).unwrap();
+    assert_eq!(rest.first_step, 5);
+    assert_eq!(rest.losses, outcome.losses[5..]);
+    assert_eq!(weights(&resumed), weights(&whole));
+    for width in [BitWidth::B4, BitWidth::B2] {
+        assert!(!steps(&whole, width).is_empty());
+        assert_eq!(steps(&resumed, width), steps(&whole, width));
+    }
+}
+
+#[test]
+fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
+    let (_, config, task) = task(2);
+    for (identity, learned_steps, expected) in [
+        (json!({ "part": "bank" }), false, json!({ "part": "bank" })),
+        (json!({ "part": "bank" }), true, json!({ "part": "bank", "learned_steps": true })),
+        (json!("bank"), true, json!({ "run": "bank", "learned_steps": true })),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(1) };
+        let bank = bank(&[BitWidth::B4], learned_steps);
+        train_bank(start(&config), &task, &bank, &train_config(1), &run, &FlexDevice).unwrap();
+        let state: serde_json::Value = experiments::read_json(dir.path().join("step-000001/state.json")).unwrap();
+        assert_eq!(state["run"]["run"], expected);
+    }
+}
+
+#[test]
+fn quantisers_without_symmetry_cannot_have_learned_steps() {
+    let (_, config, task) = task(2);
+    let settings = LinearSettings { weight: "per-tensor,asymmetric".parse().unwrap(), ..LinearSettings::default() };
+    let start = start(&config).with_linear_settings(settings);
+    let bank = bank(&[BitWidth::B4], true);
+    let error = train_bank(start, &task, &bank, &train_config(1), &quiet(1), &FlexDevice).unwrap_err().to_string();
+    assert!(error.contains("h.0.attn.c_attn") && error.contains("symmetric"), "{error}");
+}
+
+#[test]
+fn contestants_change_the_bank_of_their_study() {
+    let (_, config, task) = task(3);
+    let study = bank(&[BitWidth::FULL, BitWidth::B2], false);
+    let contestant = |overrides| Contestant {
+        label: "c".into(),
+        regime: RegimeConfig { bank: overrides, ..RegimeConfig::of(RegimeKind::Static) },
+        // The last step, whose loss is compared, is one at 2 bits.
+        steps: 3,
+    };
+    let run = |overrides| {
+        let (train_config, run) = (train_config(3), quiet(1));
+        let train = (&task, &train_config, &run);
+        let options = EvaluateOptions::default();
+        let contestant = contestant(overrides);
+        run_contestant(start(&config), &contestant, 9, &study, train, (&task, &options), &FlexDevice).unwrap()
+    };
+    let all = [None, Some(LOFTQ)]
+        .into_iter()
+        .flat_map(|init| [None, Some(true)].map(|learned_steps| BankOverrides { init, learned_steps }));
+    let mut losses = Vec::new();
+    for overrides in all {
+        let (run, trained) = run(overrides);
+        assert_eq!(!steps(&trained, BitWidth::B2).is_empty(), overrides.learned_steps == Some(true), "{overrides:?}");
+        assert_eq!(run.contestant.regime.bank, overrides);
+        assert!(!losses.contains(&run.final_loss), "{overrides:?} is like another");
+        losses.push(run.final_loss);
+    }
+}
+
+#[test]
+fn overrides_are_only_written_where_there_are_any() {
+    let plain = serde_json::to_value(RegimeConfig::default()).unwrap();
+    assert!(plain.get("bank").is_none(), "{plain}");
+    assert_eq!(serde_json::from_value::<RegimeConfig>(plain).unwrap(), RegimeConfig::default());
+    for (overrides, expected) in [
+        (
+            BankOverrides { init: Some(LOFTQ), learned_steps: None },
+            json!({ "init": { "loft-q": { "iterations": 3 } } }),
+        ),
+        (BankOverrides { init: None, learned_steps: Some(true) }, json!({ "learned_steps": true })),
+    ] {
+        let regime = RegimeConfig { bank: overrides, ..RegimeConfig::default() };
+        let json = serde_json::to_value(&regime).unwrap();
+        assert_eq!(json["bank"], expected);
+        assert_eq!(serde_json::from_value::<RegimeConfig>(json).unwrap(), regime);
+    }
+    let typo = json!({ "bank": { "learned_step": true } });
+    assert!(serde_json::from_value::<RegimeConfig>(typo).is_err());
+}
+
+#[test]
+fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
+    let (_, config, _) = task(1);
+    for spec in ["per-tensor", "per-channel", "per-group:8"] {
+        let settings = LinearSettings { weight: spec.parse().unwrap(), ..LinearSettings::default() };
+        let mut model = model::<Plain>(&config, BasePolicy::Frozen).with_linear_settings(settings);
+        let lora = LoraConfig::new(2, 4.0).unwrap();
+        let plan = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B4));
+        let bytes = |model: &Gpt2ForQuestionAnswering<Plain>| {
+            (Cost::of(&model.transformer, &plan), plan_bytes(&model.transformer, &plan))
+        };
+        model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
+        let (by_range, fingerprint) = (bytes(&model), ModelFingerprint::of(&model));
+        model.transformer.init_adapters_with_steps(BitWidth::B4, &lora, 1).unwrap();
+        assert_eq!(bytes(&model), by_range, "{spec}");
+        assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
+        // As many values as the scales that are counted.
+        let steps: usize = Site::all(&config)
+            .filter_map(|site| Some(model.transformer.site(site).bank().get(BitWidth::B4)?.step()?.step.dims()))
+            .map(|[rows, columns]| rows * columns)
+            .sum();
+        let weights = config.site_parameters() / 2;
+        assert_eq!(by_range.1, weights + steps * size_of::<f32>(), "{spec}");
+    }
+}
+
+#[test]
+fn nested_codes_are_refused_to_a_bank_with_steps() {
+    let (_, config, _) = task(1);
+    let mut model = model::<Plain>(&config, BasePolicy::Frozen);
+    model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    let error = nested_model(&model, &ModelOptions::default(), &FlexDevice).unwrap_err().to_string();
+    assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
+}
