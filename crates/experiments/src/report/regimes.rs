@@ -2,13 +2,14 @@
 
 use burn::module::AutodiffModule as _;
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{Mapping, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
+use switchable_lora::LoraInit;
 
 use super::Stages;
 use super::study::{StudyData, StudyRun};
-use crate::bank::BankConfig;
+use crate::bank::{BankConfig, BankOverrides};
 use crate::evaluate::Evaluator;
 use crate::precision_range::{PrecisionRange, precision_range_test};
 use crate::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
@@ -152,11 +153,21 @@ pub(super) const STATIC: &str = "static";
 pub(super) const CYCLIC: &str = "cyclic, equal steps";
 
 /// Labels of all contestants.
-pub const CONTESTANTS: [&str; 7] =
-    [STATIC, CYCLIC, "cyclic, equal BitOps", "joint", "cascade", "specialised", "layer dropout"];
+pub const CONTESTANTS: [&str; 10] = [
+    STATIC,
+    CYCLIC,
+    "cyclic, equal BitOps",
+    "joint",
+    "cascade",
+    "specialised",
+    "layer dropout",
+    "LoftQ",
+    "learned steps",
+    "LoftQ and learned steps",
+];
 
-/// The static regime, the cyclic one at equal steps and at equal BitOps, and the others at equal
-/// BitOps.
+/// The static regime, the cyclic one at equal steps and at equal BitOps, the others at equal BitOps; and
+/// the static one from other starts. An asymmetric quantiser has no steps that could be learned.
 fn contestants<B: QuantAutodiffBackend>(
     model: &Gpt2ForQuestionAnswering<B>,
     study: &RegimeStudy,
@@ -180,7 +191,12 @@ fn contestants<B: QuantAutodiffBackend>(
         low: study.bank.precision(ladder.rungs()[0].bits),
         share: 0.2,
     };
-    Ok(vec![
+    // What adapters start from, and how weights are quantised, under the static regime.
+    let starting =
+        |init, learned_steps| RegimeConfig { bank: BankOverrides { init, learned_steps }, ..of(RegimeKind::Static) };
+    let loftq = Some(LoraInit::LoftQ { iterations: 5 });
+    let weight = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default().weight;
+    let mut contestants = vec![
         Contestant { label: STATIC.into(), regime: of(RegimeKind::Static), steps },
         Contestant { label: CYCLIC.into(), regime: of(RegimeKind::Cyclic), steps },
         equal_bit_ops("cyclic, equal BitOps", of(RegimeKind::Cyclic))?,
@@ -188,7 +204,13 @@ fn contestants<B: QuantAutodiffBackend>(
         equal_bit_ops("cascade", of(RegimeKind::Cascade))?,
         equal_bit_ops("specialised", RegimeConfig { specialisation: Some(specialisation), ..of(RegimeKind::Static) })?,
         equal_bit_ops("layer dropout", RegimeConfig { layer_dropout: share_of_sites(12), ..of(RegimeKind::Static) })?,
-    ])
+        Contestant { label: "LoftQ".into(), regime: starting(loftq, None), steps },
+    ];
+    if weight.mapping == Mapping::Symmetric {
+        let learned = |label: &str, init| Contestant { label: label.into(), regime: starting(init, Some(true)), steps };
+        contestants.extend([learned("learned steps", None), learned("LoftQ and learned steps", loftq)]);
+    }
+    Ok(contestants)
 }
 
 /// A label as part of a file name or a flag: `cyclic, equal steps` is `cyclic-equal-steps`.
