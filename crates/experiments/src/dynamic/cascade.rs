@@ -19,11 +19,11 @@ use squad_data::{Decoded, SpanFeatures, TextTokenizer};
 
 use super::cascade_table::{CascadeStage, accuracy_of, check_stages};
 use super::reader::Reader;
-use crate::accuracy::Accuracy;
-use crate::answer::request_features;
 use crate::cost::Cost;
-use crate::evaluate::EvaluateOptions;
-use crate::reading::ReadingTask;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::answer::request_features;
+use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::reading::ReadingTask;
 use crate::{Error, Result};
 
 /// Plans of one model, cheapest first, and when to go on to the next.

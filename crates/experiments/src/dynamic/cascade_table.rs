@@ -17,10 +17,10 @@ use switchable_lora::PrecisionPlan;
 use super::reader::{QuestionReading, Reader};
 use super::span_scores::SpanScores;
 use super::temperature::{Temperature, expected_calibration_error};
-use crate::accuracy::Accuracy;
 use crate::cost::Cost;
-use crate::evaluate::EvaluateOptions;
-use crate::reading::ReadingTask;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::reading::ReadingTask;
 use crate::{Error, Result};
 
 /// A plan with the temperature of its confidences.

@@ -14,9 +14,9 @@ use switchable_lora::PrecisionPlan;
 
 use super::fingerprint::ModelFingerprint;
 use super::latency::{LatencyConditions, LatencyOptions, median_milliseconds};
-use crate::artefact::{read_json, write_json};
 use crate::cost::{Cost, plan_bytes};
-use crate::evaluate::Evaluator;
+use crate::evaluation::evaluate::Evaluator;
+use crate::running::artefact::{read_json, write_json};
 use crate::statistics::Interval;
 use crate::{Error, Result};
 

@@ -13,8 +13,8 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::reader::Reader;
-use crate::evaluate::{EvaluateOptions, Evaluator};
-use crate::workers::Workers;
+use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::running::workers::Workers;
 use crate::{Error, Result};
 
 /// How times are measured.

@@ -6,8 +6,8 @@ use quant_kernels::QuantBackend;
 use squad_data::{BatchConfig, Batches, Decoded, NullRule, SpanDecoder, SpanFeatures};
 
 use super::span_scores::SpanScores;
-use crate::evaluate::EvaluateOptions;
-use crate::reading::{BatchTensors, scores};
+use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::reading::{BatchTensors, scores};
 use crate::{Error, Result};
 
 /// Reads questions with a model.

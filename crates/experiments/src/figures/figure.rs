@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::page::PAGE_WIDTH;
-use crate::artefact::write_whole;
+use crate::running::artefact::write_whole;
 use crate::{Error, Result};
 
 /// Something that can be drawn.

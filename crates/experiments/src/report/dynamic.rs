@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::Stages;
 use crate::dynamic::{CalibratedCascade, MeasuredCascade, ResidentBytes, nested_model};
-use crate::evaluate::EvaluateOptions;
-use crate::reading::ReadingTask;
+use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::reading::ReadingTask;
 use crate::{Error, Result};
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.

@@ -7,16 +7,16 @@ use gpt2_model::{BitWidth, SubModule};
 use super::regimes::labels;
 use super::{RobustnessResults, Study};
 use crate::Result;
-use crate::accuracy::Accuracy;
+use crate::banks::regime_comparison::mean_exact_match;
 use crate::dynamic::CascadeCurve;
+use crate::evaluation::accuracy::Accuracy;
 use crate::figures::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
     Series,
 };
-use crate::regime_comparison::mean_exact_match;
 use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
-use crate::sensitivity::Sensitivity;
-use crate::uniform::{crossing, normalised_curves};
+use crate::search::sensitivity::Sensitivity;
+use crate::search::uniform::{crossing, normalised_curves};
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
 ///

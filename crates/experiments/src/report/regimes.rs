@@ -9,11 +9,11 @@ use switchable_lora::LoraInit;
 
 use super::Stages;
 use super::study::{StudyData, StudyRun};
-use crate::bank::{BankConfig, BankOverrides};
-use crate::evaluate::Evaluator;
-use crate::precision_range::{PrecisionRange, precision_range_test};
-use crate::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
-use crate::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
+use crate::banks::bank::{BankConfig, BankOverrides};
+use crate::banks::precision_range::{PrecisionRange, precision_range_test};
+use crate::banks::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
+use crate::evaluation::evaluate::Evaluator;
+use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
 use crate::train::{RegimeConfig, RegimeKind, Specialisation, TrainConfig, TrainRun};
 use crate::{Error, Result};
 

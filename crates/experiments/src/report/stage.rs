@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artefact::{read_json, write_json};
+use crate::running::artefact::{read_json, write_json};
 use crate::train::first_difference;
 use crate::{Error, Result};
 

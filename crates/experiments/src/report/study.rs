@@ -11,19 +11,19 @@ use super::Stages;
 use super::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
 use super::regimes::{RegimeResults, RegimeStudy, run_regimes};
 use super::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
-use crate::accuracy::Accuracy;
-use crate::allocation::{
+use crate::cost::Cost;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::reading::ReadingTask;
+use crate::running::progress::ShowProgress;
+use crate::search::allocation::{
     Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
 };
-use crate::cost::Cost;
-use crate::evaluate::{EvaluateOptions, Evaluator};
-use crate::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
-use crate::progress::ShowProgress;
-use crate::reading::ReadingTask;
-use crate::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
+use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
+use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
+use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
 use crate::statistics::PairedComparison;
 use crate::train::TrainRun;
-use crate::uniform::{UniformRow, sweep_precisions, uniform_sweep};
 use crate::{Error, Result};
 
 /// The questions of a study.
@@ -289,7 +289,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
 ///
 /// When an option is out of its range.
 fn check(config: &StudyConfig) -> Result<()> {
-    crate::greedy::check_tolerance(config.tolerance)?;
+    crate::search::greedy::check_tolerance(config.tolerance)?;
     if config.choices.is_empty() {
         return Err(Error::option("choices", "empty", "at least one width"));
     }

@@ -22,7 +22,7 @@ use squad_data::{Dataset, Example, TextTokenizer};
 use super::attack::Attack;
 use super::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
 use super::victim::{Victim, VictimOptions, dataset_of};
-use crate::reading::ReadingTask;
+use crate::evaluation::reading::ReadingTask;
 use crate::train::{Ladder, Random, Rung, Single, SpanTask, TrainConfig, TrainRun, train};
 use crate::{Error, Result};
 

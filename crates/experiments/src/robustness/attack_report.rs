@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::craft::{CraftSummary, ItemChoice};
 use super::matrix::{AttackMatrix, MatrixRow};
 use super::robust_accuracy::RobustAccuracy;
-use crate::heat_map::{Colour, write_cell};
+use crate::search::heat_map::{Colour, write_cell};
 use crate::statistics::Interval;
 
 /// What a run of the protocol found.

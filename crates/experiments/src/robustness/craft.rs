@@ -17,8 +17,8 @@ use super::edit_size::EditSize;
 use super::oracle::Oracle;
 use super::protected_example::ProtectedExample;
 use super::victim::Victim;
-use crate::artefact::{read_json, write_json};
-use crate::progress::{Progress, ShowProgress};
+use crate::running::artefact::{read_json, write_json};
+use crate::running::progress::{Progress, ShowProgress};
 use crate::statistics::mean;
 use crate::{Error, Result};
 

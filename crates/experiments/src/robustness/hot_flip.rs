@@ -23,7 +23,7 @@ use super::attack::{Access, Attack, Outcome, Unattackable};
 use super::oracle::{EmbeddingGradient, GoldWindow, Oracle};
 use super::protected_example::{Edit, EditScope, Names, Place, ProtectedExample};
 use super::victim::TokenText;
-use crate::reading::scores;
+use crate::evaluation::reading::scores;
 use crate::{Error, Result};
 
 /// What is swapped for what.

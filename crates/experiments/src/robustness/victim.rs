@@ -12,8 +12,8 @@ use squad_data::{
 };
 use switchable_lora::{BasePolicy, LinearSettings};
 
-use crate::evaluate::{EvaluateOptions, Evaluator};
-use crate::reading::ReadingTask;
+use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::reading::ReadingTask;
 use crate::{Result, StopFlag, Workers};
 
 /// How a victim reads.

@@ -10,7 +10,7 @@ use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorde
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artefact::{read_json, write_json, write_whole};
+use crate::running::artefact::{read_json, write_json, write_whole};
 use crate::{Error, Result};
 
 const VERSION: u32 = 1;

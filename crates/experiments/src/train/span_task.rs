@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use squad_data::{Batch, BatchConfig, Batches, Select};
 
 use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::reading::{BatchTensors, ReadingTask};
+use crate::evaluation::reading::{BatchTensors, ReadingTask};
 use crate::{Error, Result};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.

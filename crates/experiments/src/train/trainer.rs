@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::step_sizes::StepSizes;
 use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
-use crate::progress::{Progress, ShowProgress};
-use crate::workers::Workers;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::workers::Workers;
 use crate::{Error, Result, StopFlag};
 
 /// Where a run works and what may interrupt it.

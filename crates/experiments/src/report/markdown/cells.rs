@@ -1,6 +1,6 @@
 //! How values are written.
 
-use crate::accuracy::Accuracy;
+use crate::evaluation::accuracy::Accuracy;
 use crate::statistics::PairedComparison;
 
 /// Exact match with its interval.

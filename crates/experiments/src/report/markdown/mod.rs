@@ -13,7 +13,7 @@ use self::regimes::regimes_text;
 use self::robustness::{hardening_text, robustness_text};
 use super::Study;
 use crate::Result;
-use crate::uniform::{UniformRow, crossing, normalised_curves};
+use crate::search::uniform::{UniformRow, crossing, normalised_curves};
 
 /// What stands at the top of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use gpt2_model::BitWidth;
 
 use super::super::regimes::{CYCLIC, STATIC, labels};
 use crate::Result;
-use crate::regime_comparison::{exact_match_difference, mean_exact_match};
+use crate::banks::regime_comparison::{exact_match_difference, mean_exact_match};
 use crate::report::Study;
 
 pub(super) fn regimes_text(study: &Study) -> Result<String> {

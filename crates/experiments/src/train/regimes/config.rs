@@ -7,7 +7,7 @@ use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
 
 use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, Specialised, Static};
-use crate::bank::BankOverrides;
+use crate::banks::bank::BankOverrides;
 use crate::train::{Distance, Ladder, Protection};
 use crate::{Error, Result};
 

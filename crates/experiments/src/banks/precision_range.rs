@@ -15,8 +15,8 @@ use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::bank::{BankConfig, train_bank_with};
-use crate::reading::ReadingTask;
+use crate::banks::bank::{BankConfig, train_bank_with};
+use crate::evaluation::reading::ReadingTask;
 use crate::statistics::mean;
 use crate::train::{Ladder, RegimeConfig, TrainConfig, TrainRun};
 use crate::{Error, Result};

@@ -19,10 +19,10 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::accuracy::Accuracy;
-use crate::bank::{BankConfig, train_bank_with};
-use crate::evaluate::{EvaluateOptions, Evaluator};
-use crate::reading::ReadingTask;
+use crate::banks::bank::{BankConfig, train_bank_with};
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::reading::ReadingTask;
 use crate::statistics::Interval;
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::artefact::write_whole;
+use crate::running::artefact::write_whole;
 use crate::{Error, Result};
 
 /// Writes one f32 tensor named `logits`.

@@ -7,12 +7,12 @@ use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 
-use crate::accuracy::Accuracy;
-use crate::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
-use crate::floor::{Floor, Tally, Trial};
-use crate::reading::{BatchTensors, ReadingTask, scores};
-use crate::work::{Work, WorkMeter};
-use crate::workers::Workers;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
+use crate::evaluation::floor::{Floor, Tally, Trial};
+use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
+use crate::evaluation::work::{Work, WorkMeter};
+use crate::running::workers::Workers;
 use crate::{Error, Result, StopFlag};
 
 /// Options of an evaluation.

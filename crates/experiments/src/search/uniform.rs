@@ -17,9 +17,9 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::accuracy::Accuracy;
 use crate::cost::Cost;
-use crate::evaluate::Evaluator;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::Evaluator;
 use crate::statistics::PairedComparison;
 
 /// What a whole model runs at.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::damage::DamageTable;
 use super::pareto::Allocation;
 use crate::Result;
-use crate::accuracy::Accuracy;
-use crate::evaluate::Evaluator;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::Evaluator;
 use crate::statistics::PairedComparison;
 
 /// An allocation with what it measures.

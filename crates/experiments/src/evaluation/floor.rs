@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 
 use crate::Result;
-use crate::reading::ReadingTask;
+use crate::evaluation::reading::ReadingTask;
 
 /// Bounds of an exact match in percent; equal when every question was read.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

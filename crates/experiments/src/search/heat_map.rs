@@ -4,7 +4,7 @@ use std::fmt;
 
 use gpt2_model::SubModule;
 
-use crate::sensitivity::Sensitivity;
+use crate::search::sensitivity::Sensitivity;
 
 /// Colours from harmless to harmful, of the 256-colour palette: a dark-to-bright scale of one hue
 /// family that stays ordered without colour vision, as brightness rises with harm.

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, budget_too_small};
-use crate::accuracy::Accuracy;
-use crate::evaluate::Evaluator;
-use crate::harm_order::HarmOrder;
-use crate::progress::{Progress, ShowProgress};
-use crate::work::Work;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::Evaluator;
+use crate::evaluation::work::Work;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::harm_order::HarmOrder;
 use crate::{Error, Result};
 
 /// Options of the refinement.

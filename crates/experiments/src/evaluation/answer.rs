@@ -7,7 +7,7 @@ use squad_data::{
     TextTokenizer,
 };
 
-use crate::reading::{BatchTensors, scores};
+use crate::evaluation::reading::{BatchTensors, scores};
 use crate::{Error, Result};
 
 /// Answers a question about a text, which may be longer than the model's window.

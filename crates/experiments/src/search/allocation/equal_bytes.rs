@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, best_of};
-use crate::accuracy::Accuracy;
-use crate::evaluate::Evaluator;
-use crate::greedy::Flip;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::Evaluator;
+use crate::search::greedy::Flip;
 use crate::statistics::PairedComparison;
 use crate::{Error, Result};
 

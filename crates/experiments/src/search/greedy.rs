@@ -15,15 +15,15 @@ use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::accuracy::Accuracy;
 use crate::cost::plan_bytes;
-use crate::evaluate::{Evaluator, KeptStates};
-use crate::floor::{Bounds, Floor, Trial};
-use crate::harm_order::HarmOrder;
-use crate::progress::{Progress, ShowProgress};
-use crate::remember::Remember;
-use crate::sensitivity::{Effect, Sensitivity};
-use crate::work::Work;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::{Evaluator, KeptStates};
+use crate::evaluation::floor::{Bounds, Floor, Trial};
+use crate::evaluation::work::Work;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
+use crate::search::harm_order::HarmOrder;
+use crate::search::sensitivity::{Effect, Sensitivity};
 use crate::{Error, Result};
 
 /// When the harm of the sites is measured.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
 
 use crate::Result;
-use crate::reading::ReadingTask;
+use crate::evaluation::reading::ReadingTask;
 use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
 
 /// Widths and adapters of a bank.

@@ -12,13 +12,13 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::accuracy::Accuracy;
-use crate::evaluate::{Evaluator, KeptStates};
-use crate::harm_order::HarmOrder;
-use crate::progress::{Progress, ShowProgress};
-use crate::remember::Remember;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::{Evaluator, KeptStates};
+use crate::evaluation::work::Work;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
+use crate::search::harm_order::HarmOrder;
 use crate::statistics::PairedComparison;
-use crate::work::Work;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -9,13 +9,13 @@ use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::accuracy::Accuracy;
 use crate::cost::site_bytes;
-use crate::evaluate::Evaluator;
-use crate::progress::{Progress, ShowProgress};
-use crate::remember::Remember;
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::evaluate::Evaluator;
+use crate::evaluation::work::Work;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
 use crate::statistics::PairedComparison;
-use crate::work::Work;
 use crate::{Error, Result};
 
 /// The figure that damage is.

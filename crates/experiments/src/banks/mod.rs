@@ -1,0 +1,11 @@
+//! Adapter banks trained and compared.
+//!
+//! | file | what |
+//! |---|---|
+//! | `bank` | one adapter per width on a frozen base (D6 of the study) |
+//! | `regime_comparison` | regimes against one another (D7) |
+//! | `precision_range` | the lowest width that still learns |
+
+pub(crate) mod bank;
+pub(crate) mod precision_range;
+pub(crate) mod regime_comparison;

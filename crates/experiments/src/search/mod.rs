@@ -1,0 +1,15 @@
+//! Which widths a model can afford, and where.
+//!
+//! | file | what |
+//! |---|---|
+//! | `uniform` | one width everywhere, and where accuracy meets size (D1 of the study) |
+//! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time (D2, D3) |
+//! | `greedy` | site after site until a tolerance or a size is reached (D4) |
+//! | `allocation` | bits per site under a byte budget, exact (D5) |
+
+pub(crate) mod allocation;
+pub(crate) mod greedy;
+pub(crate) mod harm_order;
+pub(crate) mod heat_map;
+pub(crate) mod sensitivity;
+pub(crate) mod uniform;
