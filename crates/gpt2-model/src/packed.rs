@@ -23,7 +23,9 @@ use switchable_lora::{
 };
 
 use crate::error::at_site;
+use crate::kv_cache::KV_CACHE_SPEC;
 use crate::parameters::ParameterRef;
+use crate::sites::block_name;
 use crate::weights::Values;
 use crate::{BitWidth, Error, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, Result, Site, SitePlan};
 
@@ -289,6 +291,9 @@ impl PackedFolder {
         let in_file = |error| crate::error::in_file(&self.path, error);
         let plan = PrecisionPlan::from_json(text).map_err(in_file)?;
         // The adapters that the plan names may be loaded later.
+        let asked_for = |site: Site| plan.get(&site.to_string()).adapter.into_iter().collect::<Vec<_>>();
+        plan.validate(Site::all(&config).map(|site| (site.to_string(), asked_for(site)))).map_err(in_file)?;
+        plan.validate_kv_cache((0..config.n_layer).map(block_name), KV_CACHE_SPEC).map_err(in_file)?;
         let bare = SitePlan::of_plan(&config, &plan).without_adapters();
         model.check_plan(&bare)?;
         Ok((model, SitePlan::of_plan(&config, &plan)))

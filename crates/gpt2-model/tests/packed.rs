@@ -197,6 +197,14 @@ fn damaged_folders_are_errors_that_name_file_and_tensor() {
     std::fs::write(&file, &whole).unwrap();
     load().expect("it is whole again");
 
+    // A plan that names a site which the model does not have.
+    let named = b"h.0.attn.c_attn\\\"";
+    let at = whole.windows(named.len()).position(|bytes| bytes == named).expect("the plan names it");
+    let mut bytes = whole.clone();
+    bytes[at + 2] = b'7';
+    std::fs::write(&file, bytes).unwrap();
+    refused(&["packed.safetensors", "h.7.attn.c_attn"]);
+
     let n_layer = model.config().n_layer;
     let blocks = format!("\"n_layer\": {n_layer}");
     assert!(whole_config.contains(&blocks));
