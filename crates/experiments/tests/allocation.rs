@@ -7,7 +7,7 @@ use experiments::{
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, Site, SitePlan, SitePrecision};
 use switchable_lora::BasePolicy;
 
-use crate::support::{Plain, model, task};
+use crate::support::{Plain, device, model, skip_without_device, task};
 
 fn at(bits: BitWidth) -> SitePrecision {
     SitePrecision::uniform(bits).without_adapter()
@@ -27,12 +27,13 @@ fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain>, &SitePlan, &Gpt2ForQu
     let (_, config, task) = task(3);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
     let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
-    let evaluator = Evaluator::new(&model, &task, options, &burn::backend::flex::FlexDevice).expect("valid options");
+    let evaluator = Evaluator::new(&model, &task, options, &device()).expect("valid options");
     test(&evaluator, &model.transformer.uniform_plan(SitePrecision::FULL), &model);
 }
 
 #[test]
 fn a_table_holds_what_each_site_alone_measures() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, model| {
         let table = measured(evaluator, full, DamageMeasure::Loss);
         let reference = evaluator.evaluate(full).unwrap();
@@ -58,6 +59,7 @@ fn a_table_holds_what_each_site_alone_measures() {
 
 #[test]
 fn allocations_are_plans_of_the_model_with_the_bytes_they_say() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, model| {
         for measure in [DamageMeasure::Divergence, DamageMeasure::Loss] {
             let table = measured(evaluator, full, measure);
@@ -87,6 +89,7 @@ fn allocations_are_plans_of_the_model_with_the_bytes_they_say() {
 
 #[test]
 fn verification_evaluates_the_plans_and_compares_them_in_pairs() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, model| {
         let table = measured(evaluator, full, DamageMeasure::Divergence);
         let front = table.pareto_front();
@@ -107,6 +110,7 @@ fn verification_evaluates_the_plans_and_compares_them_in_pairs() {
 
 #[test]
 fn swaps_stay_in_the_budget_and_never_worsen() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, model| {
         let table = measured(evaluator, full, DamageMeasure::Divergence);
         let front = table.pareto_front();
@@ -150,6 +154,7 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
 
 #[test]
 fn a_greedy_path_is_compared_at_its_own_bytes() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, _| {
         let low = at(BitWidth::B2);
         let how = SensitivityOptions { part: Part::Site, change_to: low, seed: 1, show: ShowProgress::No };
@@ -175,6 +180,7 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
 
 #[test]
 fn a_table_of_no_choice_is_refused() {
+    skip_without_device!();
     with_evaluator(|evaluator, full, _| {
         let message = measure_damage(evaluator, full, &DamageOptions::new(Vec::new())).unwrap_err().to_string();
         assert!(message.contains("choices") && message.contains("at least one precision"), "{message}");

@@ -8,10 +8,11 @@ use gpt2_model::{BitWidth, Gpt2Config, SitePrecision};
 use squad_data::{Dataset, Split};
 use switchable_lora::BasePolicy;
 
-use crate::support::{Plain, Training, model, questions, quiet, task, train_config};
+use crate::support::{Plain, Training, device, model, questions, quiet, skip_without_device, task, train_config};
 
 #[test]
 fn tasks_that_do_not_fit_the_model_are_refused() {
+    skip_without_device!();
     let (tokenizer, config, _) = task(1);
     let message = |config: &Gpt2Config, dataset: Dataset, window| {
         ReadingTask::new(dataset, &tokenizer, config, window).expect_err("an error").to_string()
@@ -28,9 +29,10 @@ fn tasks_that_do_not_fit_the_model_are_refused() {
 
 #[test]
 fn a_missing_adapter_is_named_before_any_work() {
+    skip_without_device!();
     let (_, config, task) = task(1);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let plan = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B4));
     let message = evaluator.evaluate(&plan).unwrap_err().to_string();
@@ -39,8 +41,9 @@ fn a_missing_adapter_is_named_before_any_work() {
 
 #[test]
 fn a_folder_of_another_run_is_refused_with_the_field() {
+    skip_without_device!();
     let (_, config, task) = task(3);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let dir = tempfile::tempdir().unwrap();
     let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
     let start = || model::<Training>(&config, BasePolicy::Trainable);
@@ -52,8 +55,9 @@ fn a_folder_of_another_run_is_refused_with_the_field() {
 
 #[test]
 fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
+    skip_without_device!();
     let (_, config, task) = task(3);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let start = || model::<Training>(&config, BasePolicy::Trainable);
     for (file, bytes) in [("model.mpk", &b"\x93"[..]), ("optimizer.mpk", b""), ("state.json", b"{\"version\":1")] {
         let dir = tempfile::tempdir().unwrap();
@@ -67,8 +71,9 @@ fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
 
 #[test]
 fn a_loss_that_is_no_number_ends_the_run() {
+    skip_without_device!();
     let (_, config, task) = task(3);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let mut wild = train_config(40);
     wild.schedule.peak = 1e30;
     let start = model::<Training>(&config, BasePolicy::Trainable);
@@ -78,9 +83,10 @@ fn a_loss_that_is_no_number_ends_the_run() {
 
 #[test]
 fn search_options_out_of_range_are_refused() {
+    skip_without_device!();
     let (_, config, task) = task(1);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let low = SitePrecision::uniform(BitWidth::B2).without_adapter();
@@ -109,6 +115,7 @@ fn search_options_out_of_range_are_refused() {
 
 #[test]
 fn an_empty_question_or_text_gets_no_answer() {
+    skip_without_device!();
     let (tokenizer, config, _) = task(1);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);

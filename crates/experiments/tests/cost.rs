@@ -1,17 +1,19 @@
 //! Costs against counts made by hand.
 
-use burn::backend::{Flex, flex::FlexDevice};
 use experiments::{Cost, macs_per_token, plan_bytes, site_bytes};
 use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision, SubModule};
 use switchable_lora::LoraConfig;
 
-fn tiny() -> Gpt2<Flex> {
+use crate::support::{Plain, device, skip_without_device};
+
+fn tiny() -> Gpt2<Plain> {
     // Sites: 12·d² = 12·64 per block; d = 8.
-    Gpt2::random(&Gpt2Config::new(10, 4, 8, 2, 2), &ModelOptions::default(), 1, &FlexDevice).expect("a valid shape")
+    Gpt2::random(&Gpt2Config::new(10, 4, 8, 2, 2), &ModelOptions::default(), 1, &device()).expect("a valid shape")
 }
 
 #[test]
 fn full_precision_saves_nothing() {
+    skip_without_device!();
     let model = tiny();
     let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
     for bytes in [cost.sites, cost.whole_vs_fp32, cost.whole_vs_fp16, cost.stored] {
@@ -27,6 +29,7 @@ fn full_precision_saves_nothing() {
 
 #[test]
 fn four_bits_with_adapters_are_counted_in_all_four_ways() {
+    skip_without_device!();
     let mut model = tiny();
     model.init_adapters(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
     let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::uniform(BitWidth::B4)));
@@ -51,6 +54,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
 
 #[test]
 fn average_bits_are_weighted_by_parameters() {
+    skip_without_device!();
     let model = tiny();
     let site = Site { block: 0, module: SubModule::MlpCFc };
     let plan =
@@ -61,6 +65,7 @@ fn average_bits_are_weighted_by_parameters() {
 
 #[test]
 fn keys_and_values_count_their_codes_and_a_scale_for_every_head() {
+    skip_without_device!();
     let model = tiny();
     let plan = model.uniform_plan(SitePrecision::FULL).with_kv_cache(BitWidth::B8);
     // 2 heads of width 4: 4 bytes of codes and 4 of scale in each block for a key, and as many for a value.
@@ -76,6 +81,7 @@ fn keys_and_values_count_their_codes_and_a_scale_for_every_head() {
 
 #[test]
 fn a_cost_without_the_bytes_of_keys_and_values_is_read() {
+    skip_without_device!();
     let model = tiny();
     let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
     let mut json = serde_json::to_value(cost).unwrap();

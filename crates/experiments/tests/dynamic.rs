@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use burn::backend::flex::FlexDevice;
 use experiments::{
     CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
     MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
 use switchable_lora::{BasePolicy, LoraConfig};
 
-use crate::support::{Plain, model, task};
+use crate::support::{Plain, device, model, skip_without_device, task};
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8];
 
@@ -33,7 +32,7 @@ impl Setting {
             .transformer
             .init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).expect("valid input"), 1)
             .expect("valid input");
-        let model = nested_model(&floats, &ModelOptions::default(), &FlexDevice).expect("valid input");
+        let model = nested_model(&floats, &ModelOptions::default(), &device()).expect("valid input");
         Self { tokenizer, config, task, model }
     }
 
@@ -46,7 +45,7 @@ impl Setting {
     }
 
     fn evaluator(&self) -> Evaluator<'_, Plain> {
-        Evaluator::new(&self.model, &self.task, options(), &FlexDevice).expect("valid input")
+        Evaluator::new(&self.model, &self.task, options(), &device()).expect("valid input")
     }
 
     fn front(&self) -> MeasuredFront {
@@ -86,6 +85,7 @@ type Tampering<'a> = (&'a dyn Fn(&mut Value), &'a str);
 
 #[test]
 fn a_controller_picks_the_best_plan_that_fits() {
+    skip_without_device!();
     let setting = Setting::new();
     let controller = setting.controller();
     let points = controller.front().points();
@@ -113,6 +113,7 @@ fn a_controller_picks_the_best_plan_that_fits() {
 
 #[test]
 fn requests_out_of_reach_are_refused_with_the_nearest_that_was_measured() {
+    skip_without_device!();
     let setting = Setting::new();
     let controller = setting.controller();
     let points = controller.front().points();
@@ -142,6 +143,7 @@ fn requests_out_of_reach_are_refused_with_the_nearest_that_was_measured() {
 
 #[test]
 fn a_front_of_another_model_is_refused_with_both_names() {
+    skip_without_device!();
     let setting = Setting::new();
     let front = setting.front();
     let floats = model::<Plain>(&setting.config, BasePolicy::Frozen);
@@ -161,6 +163,7 @@ fn a_front_of_another_model_is_refused_with_both_names() {
 
 #[test]
 fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
+    skip_without_device!();
     let setting = Setting::new();
     let controller = setting.controller();
     let before = (ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes());
@@ -180,6 +183,7 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
 
 #[test]
 fn dominated_points_stay_listed_and_are_never_picked() {
+    skip_without_device!();
     let setting = Setting::new();
     let front: MeasuredFront = serde_json::from_value(setting.made_up()).unwrap();
     let thinned = front.clone().without_dominated();
@@ -192,6 +196,7 @@ fn dominated_points_stay_listed_and_are_never_picked() {
 
 #[test]
 fn a_front_is_measured_saved_and_read_back() {
+    skip_without_device!();
     let setting = Setting::new();
     let evaluator = setting.evaluator();
     let front =
@@ -212,6 +217,7 @@ fn a_front_is_measured_saved_and_read_back() {
 
 #[test]
 fn tampered_fronts_are_refused_with_the_field() {
+    skip_without_device!();
     let setting = Setting::new();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("front.json");
@@ -262,6 +268,7 @@ fn calibrated(setting: &Setting) -> (Vec<CascadeStage>, CascadeTable, Vec<f64>) 
 
 #[test]
 fn a_cascade_in_batches_decides_as_question_by_question_and_as_the_table_says() {
+    skip_without_device!();
     let setting = Setting::new();
     let (stages, table, thresholds) = calibrated(&setting);
     let cascade = ConfidenceCascade::new(&setting.model, stages, thresholds.clone()).unwrap();
@@ -288,6 +295,7 @@ fn a_cascade_in_batches_decides_as_question_by_question_and_as_the_table_says() 
 
 #[test]
 fn bit_operations_are_tokens_times_weights_times_bits_of_the_stages_that_ran() {
+    skip_without_device!();
     let setting = Setting::new();
     let stage = |bits| CascadeStage { plan: setting.plan(bits), temperature: Temperature::ONE };
     let parameters = setting.config.site_parameters() as f64;
@@ -305,6 +313,7 @@ fn bit_operations_are_tokens_times_weights_times_bits_of_the_stages_that_ran() {
 
 #[test]
 fn confidences_over_several_windows_are_probabilities() {
+    skip_without_device!();
     let setting = Setting::new();
     let task = ReadingTask::new(setting.task.dataset.clone(), &setting.tokenizer, &setting.config, Some(48)).unwrap();
     assert!(task.features.len() > 2 * task.dataset.len(), "{} windows", task.features.len());
@@ -317,6 +326,7 @@ fn confidences_over_several_windows_are_probabilities() {
 
 #[test]
 fn a_curve_holds_the_cascade_and_every_plan_alone() {
+    skip_without_device!();
     let setting = Setting::new();
     let (stages, calibration, _) = calibrated(&setting);
     let evaluation = CascadeTable::measure(&setting.model, &setting.task, &stages, &options()).unwrap();
@@ -335,6 +345,7 @@ fn a_curve_holds_the_cascade_and_every_plan_alone() {
 
 #[test]
 fn cascades_that_cannot_work_are_refused() {
+    skip_without_device!();
     let setting = Setting::new();
     let stage = |bits| CascadeStage { plan: setting.plan(bits), temperature: Temperature::ONE };
     let new = |stages: Vec<CascadeStage>, thresholds: Vec<f64>| {
@@ -354,6 +365,7 @@ fn cascades_that_cannot_work_are_refused() {
 
 #[test]
 fn one_nested_memory_is_smaller_than_a_model_for_each_width() {
+    skip_without_device!();
     let setting = Setting::new();
     let widths = [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::FULL];
     let bytes = ResidentBytes::measure(&setting.model, &widths).unwrap();
@@ -377,6 +389,7 @@ fn one_nested_memory_is_smaller_than_a_model_for_each_width() {
 
 #[test]
 fn halves_of_a_task_share_no_paragraph_and_lose_no_question() {
+    skip_without_device!();
     let (tokenizer, config, task) = task(5);
     let halves = task.halves().unwrap();
     let ids = |task: &ReadingTask| task.dataset.questions().map(|question| question.id.clone()).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use serde_json::json;
 use squad_data::Split;
 use switchable_lora::{BasePolicy, LoraConfig};
 
-use crate::support::{Training, model, questions, quiet, task, train_config};
+use crate::support::{Training, device, model, questions, quiet, skip_without_device, task, train_config};
 
 fn config() -> StudyConfig {
     let widths = [BitWidth::B2, BitWidth::B4, BitWidth::FULL];
@@ -55,7 +55,7 @@ fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result
         train: experiments::TrainRun { stop: stop.clone(), ..quiet(2) },
         show: ShowProgress::No,
     };
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     run_study(&model, data, config, &run, &Stages::new(dir, json!({ "model": "tiny" })), &device)
 }
 
@@ -87,6 +87,7 @@ fn files(dir: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_report_is_whole_and_the_same_after_an_interruption() {
+    skip_without_device!();
     let whole = tempfile::tempdir().unwrap();
     let first = study(whole.path(), &config(), &StopFlag::default()).unwrap();
     let expected = files(whole.path());
@@ -164,6 +165,7 @@ fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
 
 #[test]
 fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
+    skip_without_device!();
     let dir = tempfile::tempdir().unwrap();
     let stop = StopFlag::default();
     stop.request();
@@ -174,6 +176,7 @@ fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
 
 #[test]
 fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
+    skip_without_device!();
     let dir = tempfile::tempdir().unwrap();
     let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
     study(dir.path(), &small, &StopFlag::default()).unwrap();

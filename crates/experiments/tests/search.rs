@@ -10,7 +10,7 @@ use experiments::{
 use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
 use switchable_lora::BasePolicy;
 
-use crate::support::{Plain, model, task, train_config};
+use crate::support::{Plain, device, model, skip_without_device, task, train_config};
 
 fn low() -> SitePrecision {
     SitePrecision::uniform(BitWidth::B2).without_adapter()
@@ -26,7 +26,7 @@ fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<
     use burn::module::AutodiffModule as _;
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let (model, _) = experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
         .expect("it trains");
     (task, model.valid())
@@ -34,9 +34,10 @@ fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<
 
 #[test]
 fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
+    skip_without_device!();
     let (_, config, task) = task(5);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     // Room for every block, for every second or third one, and for none but the first.
     for kept_state_bytes in [1 << 30, 120_000, 1] {
@@ -60,9 +61,10 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
 
 #[test]
 fn several_workers_give_the_same_accuracy() {
+    skip_without_device!();
     let (_, config, task) = task(5);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let plan = model.transformer.uniform_plan(low());
     let run = |workers| {
         let options = EvaluateOptions { batch_size: 4, workers: Workers::new(workers), ..EvaluateOptions::default() };
@@ -157,8 +159,9 @@ fn a_search_goes_on_from_any_flip_with_the_same_result() {
 
 #[test]
 fn greedy_search_decides_as_the_plain_loop_does() {
+    skip_without_device!();
     let (task, model) = trained();
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     // Batches of three windows, two at once: a trial can be decided after each pair.
@@ -207,9 +210,10 @@ fn greedy_search_decides_as_the_plain_loop_does() {
 
 #[test]
 fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
+    skip_without_device!();
     let (_, config, task) = task(3);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter());
     let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
@@ -236,9 +240,10 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
 
 #[test]
 fn work_counts_the_blocks_from_the_first_change_on() {
+    skip_without_device!();
     let (_, config, task) = task(2);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
     let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
@@ -253,9 +258,10 @@ fn work_counts_the_blocks_from_the_first_change_on() {
 
 #[test]
 fn layers_and_sites_are_all_changed_once() {
+    skip_without_device!();
     let (_, config, task) = task(2);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites())] {
@@ -271,9 +277,10 @@ fn layers_and_sites_are_all_changed_once() {
 
 #[test]
 fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
+    skip_without_device!();
     let (_, config, task) = task(3);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
     let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
@@ -302,6 +309,7 @@ fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
 
 #[test]
 fn an_accuracy_saved_without_divergence_is_read() {
+    skip_without_device!();
     let json = r#"{"exact_match": 50.0, "exact_match_interval": {"low": 9.0, "high": 91.0}, "f1": 50.0,
         "f1_interval": {"low": 0.0, "high": 100.0}, "loss": null, "n": 2}"#;
     let accuracy: Accuracy = serde_json::from_str(json).unwrap();

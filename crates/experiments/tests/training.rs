@@ -9,12 +9,13 @@ use experiments::{
 use gpt2_model::{BitWidth, SitePrecision};
 use switchable_lora::{BasePolicy, LoraConfig};
 
-use crate::support::{Plain, Training, model, quiet, task, train_config, weights};
+use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
 
 #[test]
 fn a_model_learns_the_questions_it_is_trained_on() {
+    skip_without_device!();
     let (_, config, task) = task(4);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let train_config = TrainConfig { steps: 120, ..train_config(120) };
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let (trained, outcome) = train_base(start.clone(), &task, &train_config, &quiet(1), &device).unwrap();
@@ -31,8 +32,9 @@ fn a_model_learns_the_questions_it_is_trained_on() {
 
 #[test]
 fn an_interrupted_run_ends_with_the_same_weights() {
+    skip_without_device!();
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let start = || model::<Training>(&config, BasePolicy::Trainable);
     let (whole, outcome) = train_base(start(), &task, &train_config(8), &quiet(1), &device).unwrap();
 
@@ -103,8 +105,9 @@ impl experiments::Regime for Stopping<'_> {
 
 #[test]
 fn the_number_of_workers_changes_nothing() {
+    skip_without_device!();
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let run = |workers| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
         let (trained, outcome) = train_base(start, &task, &train_config(4), &quiet(workers), &device).unwrap();
@@ -115,8 +118,9 @@ fn the_number_of_workers_changes_nothing() {
 
 #[test]
 fn a_bank_is_trained_and_the_base_stays() {
+    skip_without_device!();
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let base = weights(&start);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
@@ -135,6 +139,7 @@ fn a_bank_is_trained_and_the_base_stays() {
 
 #[test]
 fn static_takes_its_plans_in_turn() {
+    skip_without_device!();
     let (_, config, _) = task(1);
     let body = model::<Plain>(&config, BasePolicy::Frozen).transformer;
     let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
@@ -149,7 +154,7 @@ fn static_takes_its_plans_in_turn() {
 /// Trains a bank of 32, 4 and 2 bits by a regime over its ladder.
 fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Vec<f32>, Vec<f64>) {
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
     let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).expect("valid input"), 3);
@@ -162,6 +167,7 @@ fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Ve
 
 #[test]
 fn a_cascade_without_weight_is_joint_training() {
+    skip_without_device!();
     let joint = trained_bank(|ladder| Box::new(Joint::new(ladder, Protection::None)), 4);
     let cascade = |beta| {
         trained_bank(move |ladder| Box::new(Cascade::new(ladder, beta, Distance::Kl, Protection::None).unwrap()), 4)
@@ -172,10 +178,11 @@ fn a_cascade_without_weight_is_joint_training() {
 
 #[test]
 fn a_teacher_gets_no_gradient_from_its_pupils() {
+    skip_without_device!();
     // The widths share no parameter but the frozen base: were the teacher drawn to its pupils, the
     // adapter of 32 bits would move otherwise with them than without.
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let width_32 = |beta: f64| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
         let bank = BankConfig::new(&[BitWidth::FULL, BitWidth::B2], LoraConfig::new(2, 4.0).unwrap(), 3);
@@ -220,8 +227,9 @@ impl Regime for Opposed {
 
 #[test]
 fn a_guarded_branch_is_not_acted_against() {
+    skip_without_device!();
     let (_, config, task) = task(6);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let train_config = TrainConfig { steps: 40, weight_decay: 0.0, ..train_config(40) };
     let loss_after = |protection| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
@@ -243,8 +251,9 @@ fn a_guarded_branch_is_not_acted_against() {
 
 #[test]
 fn a_language_model_learns_its_text_and_resumes_exactly() {
+    skip_without_device!();
     let (tokenizer, config, _) = task(1);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let text = "Ada keeps a crab. Ben keeps a crow. Cleo keeps a camel. ".repeat(30);
     let tokens = tokenizer.encode_ids(&text).unwrap();
     let config_of = |steps| TrainConfig { batch_size: 4, ..train_config(steps) };
@@ -274,8 +283,9 @@ fn a_language_model_learns_its_text_and_resumes_exactly() {
 
 #[test]
 fn text_that_is_too_short_or_unknown_is_refused() {
+    skip_without_device!();
     let (_, config, _) = task(1);
-    let device = burn::backend::flex::FlexDevice;
+    let device = device();
     let message = TextTask::new(vec![1; 127], 32, &train_config(1)).unwrap_err().to_string();
     assert!(message.contains("127 tokens") && message.contains("128"), "{message}");
     assert!(TextTask::new(vec![1; 100], 1, &train_config(1)).is_err());

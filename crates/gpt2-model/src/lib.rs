@@ -35,6 +35,9 @@ mod packed;
 mod parameters;
 mod sites;
 mod span_head;
+#[cfg(test)]
+#[path = "../../quant-kernels/tests/support/test_device.rs"]
+mod support;
 mod weights;
 
 pub use activation::Activation;

@@ -1,18 +1,16 @@
 //! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, WeightSource};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::support::{Folder, StoredTensor, golden};
+use crate::support::{Folder, Plain, StoredTensor, device, golden, skip_without_device};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-fn load(folder: &Folder) -> gpt2_model::Result<Gpt2<Flex>> {
-    Gpt2::load(folder.path(), &ModelOptions::default(), &FlexDevice)
+fn load(folder: &Folder) -> gpt2_model::Result<Gpt2<Plain>> {
+    Gpt2::load(folder.path(), &ModelOptions::default(), &device())
 }
 
 /// Asserts that the folder does not load and that the error names all of `parts`.
@@ -40,6 +38,7 @@ fn golden_weights() -> (usize, Vec<u8>) {
 
 #[test]
 fn weights_cut_anywhere_are_refused() {
+    skip_without_device!();
     let (header, bytes) = golden_weights();
     let data = 8 + header;
     for length in
@@ -51,6 +50,7 @@ fn weights_cut_anywhere_are_refused() {
 
 #[test]
 fn weights_with_bytes_behind_their_data_are_refused() {
+    skip_without_device!();
     let (_, mut bytes) = golden_weights();
     bytes.push(0);
     refused(&with_weights(bytes), &[WEIGHTS]);
@@ -58,6 +58,7 @@ fn weights_with_bytes_behind_their_data_are_refused() {
 
 #[test]
 fn a_lying_header_length_is_refused() {
+    skip_without_device!();
     let (header, bytes) = golden_weights();
     for length in [0, 1, header - 1, header + 1, bytes.len(), usize::MAX / 2, usize::MAX - 8, usize::MAX] {
         let mut lying = bytes.clone();
@@ -68,6 +69,7 @@ fn a_lying_header_length_is_refused() {
 
 #[test]
 fn a_header_that_lies_about_its_tensors_is_refused() {
+    skip_without_device!();
     let lies = [
         ("beyond the file", json!({"wte.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}), 8),
         ("backwards", json!({"wte.weight": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}), 8),
@@ -89,6 +91,7 @@ fn a_header_that_lies_about_its_tensors_is_refused() {
 
 #[test]
 fn no_changed_byte_of_the_header_panics() {
+    skip_without_device!();
     let (header, bytes) = golden_weights();
     let mut refused = 0;
     for at in (0..8 + header).step_by(3) {
@@ -102,6 +105,7 @@ fn no_changed_byte_of_the_header_panics() {
 
 #[test]
 fn a_config_that_does_not_match_its_weights_is_refused() {
+    skip_without_device!();
     let cases: [(&str, Value, &[&str]); 6] = [
         ("n_layer", json!(2), &[WEIGHTS, "config.json", "n_layer", "h.2."]),
         ("n_layer", json!(4), &[WEIGHTS, "h.3.", "missing"]),
@@ -119,6 +123,7 @@ fn a_config_that_does_not_match_its_weights_is_refused() {
 
 #[test]
 fn a_config_that_is_not_an_object_is_refused() {
+    skip_without_device!();
     for text in ["[1, 2]", "\"gpt2\"", "null", "{", "", "{} {}", "\u{0}"] {
         let folder = Folder::copy_of("tiny");
         folder.write("config.json", text);
@@ -131,6 +136,7 @@ fn a_config_that_is_not_an_object_is_refused() {
 
 #[test]
 fn huge_sizes_in_a_config_are_refused_before_memory_is_asked_for() {
+    skip_without_device!();
     for field in ["vocab_size", "n_positions", "n_embd", "n_layer", "n_inner"] {
         let folder = Folder::copy_of("tiny");
         folder.edit_json("config.json", |config| {
@@ -143,6 +149,7 @@ fn huge_sizes_in_a_config_are_refused_before_memory_is_asked_for() {
 
 #[test]
 fn every_missing_tensor_is_named() {
+    skip_without_device!();
     let mut names = Vec::new();
     Folder::copy_of("tiny").edit_tensors(WEIGHTS, |tensors| names.extend(tensors.keys().cloned()));
     assert_eq!(names.len(), 4 + 3 * 12);
@@ -155,6 +162,7 @@ fn every_missing_tensor_is_named() {
 
 #[test]
 fn a_type_that_is_no_float_is_refused() {
+    skip_without_device!();
     for (dtype, size) in [(Dtype::I64, 8), (Dtype::U8, 1), (Dtype::BOOL, 1), (Dtype::F64, 8)] {
         let folder = Folder::copy_of("tiny");
         folder.edit_tensors(WEIGHTS, |tensors| {
@@ -167,6 +175,7 @@ fn a_type_that_is_no_float_is_refused() {
 
 #[test]
 fn weights_that_are_not_finite_are_refused() {
+    skip_without_device!();
     let cases: [(&str, &[u8], &str); 5] = [
         ("tiny", &f32::NAN.to_le_bytes(), "NaN"),
         ("tiny", &f32::NEG_INFINITY.to_le_bytes(), "-inf"),
@@ -186,6 +195,7 @@ fn weights_that_are_not_finite_are_refused() {
 
 #[test]
 fn a_missing_shard_is_named() {
+    skip_without_device!();
     let folder = Folder::copy_of("tiny_sharded");
     std::fs::remove_file(folder.join("model-00002-of-00003.safetensors")).expect("it was there");
     refused(&folder, &["model-00002-of-00003.safetensors"]);
@@ -193,6 +203,7 @@ fn a_missing_shard_is_named() {
 
 #[test]
 fn a_shard_outside_the_folder_is_not_followed() {
+    skip_without_device!();
     let outside = golden("tiny").join(WEIGHTS);
     for path in ["../model.safetensors", "a/../../x", "..", "", "/", outside.to_str().expect("a path")] {
         let folder = Folder::copy_of("tiny_sharded");
@@ -203,6 +214,7 @@ fn a_shard_outside_the_folder_is_not_followed() {
 
 #[test]
 fn an_index_that_names_a_tensor_its_shard_does_not_hold_is_refused() {
+    skip_without_device!();
     let shard = "model-00001-of-00003.safetensors";
     // Nowhere, and in another shard than the index says.
     for name in ["transformer.h.0.attn.c_attn.wobble", "transformer.ln_f.bias"] {
@@ -214,6 +226,7 @@ fn an_index_that_names_a_tensor_its_shard_does_not_hold_is_refused() {
 
 #[test]
 fn a_tensor_in_two_shards_is_refused() {
+    skip_without_device!();
     let folder = Folder::copy_of("tiny_sharded");
     folder.write("again.safetensors", folder.read("model-00001-of-00003.safetensors"));
     folder.edit_json(INDEX, |index| index["weight_map"]["transformer.h.0.ln_1.bias"] = json!("again.safetensors"));
@@ -222,6 +235,7 @@ fn a_tensor_in_two_shards_is_refused() {
 
 #[test]
 fn an_index_that_is_no_index_is_refused() {
+    skip_without_device!();
     for text in ["[]", "{}", "{\"weight_map\": []}", "{\"weight_map\": {\"a\": 1}}", "{\"weight_map\": {}}", "", "{"] {
         let folder = Folder::copy_of("tiny_sharded");
         folder.write(INDEX, text);
@@ -231,6 +245,7 @@ fn an_index_that_is_no_index_is_refused() {
 
 #[test]
 fn a_folder_without_its_files_is_refused() {
+    skip_without_device!();
     refused(&Folder::empty(), &["config.json"]);
     let folder = Folder::copy_of("tiny");
     std::fs::remove_file(folder.join(WEIGHTS)).expect("it was there");
@@ -241,9 +256,9 @@ fn a_folder_without_its_files_is_refused() {
 
 #[test]
 fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
-    let load = |missing| {
-        Gpt2ForQuestionAnswering::<Flex>::load(golden("tiny"), &ModelOptions::default(), missing, &FlexDevice)
-    };
+    skip_without_device!();
+    let load =
+        |missing| Gpt2ForQuestionAnswering::<Plain>::load(golden("tiny"), &ModelOptions::default(), missing, &device());
     let message = load(MissingHead::Refuse).map(|_| ()).expect_err("it has no span head").to_string();
     assert!(message.contains("qa_outputs.weight"), "{message}");
     assert!(load(MissingHead::Random(1)).is_ok());
@@ -251,19 +266,21 @@ fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
 
 #[test]
 fn a_damaged_span_head_is_not_replaced_by_a_random_one() {
+    skip_without_device!();
     let folder = Folder::copy_of("tiny_qa");
     folder.edit_tensors(WEIGHTS, |tensors| drop(tensors.remove("qa_outputs.bias")));
     let options = ModelOptions::default();
-    let loaded = Gpt2ForQuestionAnswering::<Flex>::load(folder.path(), &options, MissingHead::Random(1), &FlexDevice);
+    let loaded = Gpt2ForQuestionAnswering::<Plain>::load(folder.path(), &options, MissingHead::Random(1), &device());
     let message = loaded.map(|_| ()).expect_err("half a head").to_string();
     assert!(message.contains("qa_outputs.bias"), "{message}");
 }
 
 #[test]
 fn embedded_weights_are_checked_under_the_name_given() {
+    skip_without_device!();
     let config = Gpt2Config::load(golden("tiny/config.json")).expect("the golden config");
     let sources = vec![WeightSource::embedded("default weights", b"not safetensors")];
-    let loaded = Gpt2::<Flex>::from_sources(&config, sources, &ModelOptions::default(), &FlexDevice);
+    let loaded = Gpt2::<Plain>::from_sources(&config, sources, &ModelOptions::default(), &device());
     let message = loaded.map(|_| ()).expect_err("damaged").to_string();
     assert!(message.contains("default weights"), "{message}");
 }

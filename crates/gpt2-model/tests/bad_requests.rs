@@ -1,14 +1,12 @@
 //! Prompts, plans and adapters that do not fit the model: an error that names what, no panic.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use gpt2_model::{
     BitWidth, GenerateOptions, Gpt2, Gpt2Config, ModelOptions, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision,
     SubModule,
 };
 use switchable_lora::{LoraConfig, width_folder};
 
-use crate::support::{Folder, full, golden, load};
+use crate::support::{Folder, Plain, device, full, golden, load, skip_without_device};
 
 #[track_caller]
 fn assert_names<T>(result: gpt2_model::Result<T>, parts: &[&str]) {
@@ -19,7 +17,7 @@ fn assert_names<T>(result: gpt2_model::Result<T>, parts: &[&str]) {
 }
 
 fn generate(prompt: &[u32], options: &GenerateOptions) -> gpt2_model::Result<Vec<u32>> {
-    let model = load::<Flex>("tiny");
+    let model = load::<Plain>("tiny");
     model.generate(prompt, options, &full(&model))
 }
 
@@ -29,6 +27,7 @@ fn width(bits: u8) -> BitWidth {
 
 #[test]
 fn ids_outside_the_vocabulary_are_refused() {
+    skip_without_device!();
     for id in [97, u32::MAX] {
         assert_names(generate(&[1, 2, id], &GenerateOptions::default()), &[&id.to_string(), "position 2", "97"]);
     }
@@ -36,6 +35,7 @@ fn ids_outside_the_vocabulary_are_refused() {
 
 #[test]
 fn prompts_that_are_empty_or_too_long_are_refused() {
+    skip_without_device!();
     assert_names(generate(&[], &GenerateOptions::default()), &["0 tokens", "32"]);
     assert_names(generate(&[1; 33], &GenerateOptions::default()), &["33 tokens", "32"]);
     assert_eq!(generate(&[1; 32], &GenerateOptions::default()).expect("the last position is one").len(), 1);
@@ -43,12 +43,14 @@ fn prompts_that_are_empty_or_too_long_are_refused() {
 
 #[test]
 fn nothing_is_generated_where_nothing_is_asked_for() {
+    skip_without_device!();
     let options = GenerateOptions { max_new_tokens: 0, ..Default::default() };
     assert!(generate(&[1], &options).expect("nothing").is_empty());
 }
 
 #[test]
 fn sampling_options_out_of_range_are_refused() {
+    skip_without_device!();
     for (top_k, temperature, field) in [(0, 1.0, "top_k"), (3, -1.0, "temperature"), (3, f32::INFINITY, "temperature")]
     {
         let sampling = Sampling::TopK { top_k, temperature, seed: 1 };
@@ -58,16 +60,18 @@ fn sampling_options_out_of_range_are_refused() {
 
 #[test]
 fn configs_that_do_not_fit_together_are_refused() {
+    skip_without_device!();
     for (config, field) in
         [(Gpt2Config::new(97, 32, 20, 3, 3), "n_embd"), (Gpt2Config::new(0, 32, 20, 3, 4), "vocab_size")]
     {
-        assert_names(Gpt2::<Flex>::random(&config, &ModelOptions::default(), 1, &FlexDevice), &[field]);
+        assert_names(Gpt2::<Plain>::random(&config, &ModelOptions::default(), 1, &device()), &[field]);
     }
 }
 
 #[test]
 fn a_plan_that_names_an_unknown_site_is_refused() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     for site in ["h.3.attn.c_attn", "h.0.attn.c_fc", "lm_head", "transformer.h.0.mlp.c_fc"] {
         let plan =
             PrecisionPlan::uniform(SitePrecision::FULL).with_site(site, SitePrecision::FULL.with_weights(width(4)));
@@ -77,7 +81,8 @@ fn a_plan_that_names_an_unknown_site_is_refused() {
 
 #[test]
 fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let site = Site { block: 1, module: SubModule::MlpCFc };
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     model.site_mut(site).init_adapter(width(4), &config, 1).expect("an adapter");
@@ -93,7 +98,8 @@ fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
 
 #[test]
 fn a_width_that_the_quantiser_cannot_do_is_refused() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let site = Site { block: 1, module: SubModule::MlpCFc };
     // One symmetric bit has no level but zero.
     for precision in [SitePrecision::FULL.with_weights(width(1)), SitePrecision::FULL.with_activations(width(1))] {
@@ -105,7 +111,8 @@ fn a_width_that_the_quantiser_cannot_do_is_refused() {
 
 #[test]
 fn a_plan_of_another_model_is_refused() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let four = SitePrecision::FULL.with_weights(width(4));
     for blocks in [2, 4] {
         let other = Gpt2Config::new(97, 32, 20, blocks, 4);
@@ -118,7 +125,8 @@ fn a_plan_of_another_model_is_refused() {
 
 #[test]
 fn an_adapter_of_an_unknown_site_is_refused() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let folder = Folder::empty();
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
         folder.write(file, std::fs::read(golden("peft/adapter").join(file)).expect("a golden file"));
@@ -138,7 +146,8 @@ fn an_adapter_of_an_unknown_site_is_refused() {
 
 #[test]
 fn folders_without_adapters_are_refused() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let folder = Folder::empty();
     let path = folder.path().to_str().expect("a path");
     assert_names(model.load_adapters(folder.path()), &[path, "bits-"]);
@@ -150,7 +159,8 @@ fn folders_without_adapters_are_refused() {
 
 #[test]
 fn an_adapter_with_weights_that_are_not_finite_is_refused() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let folder = Folder::empty();
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
         folder.write(file, std::fs::read(golden("peft/adapter").join(file)).expect("a golden file"));

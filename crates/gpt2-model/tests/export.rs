@@ -1,12 +1,10 @@
 //! Writing model folders.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ParameterRef};
 
-use crate::support::{Fixture, Folder, full, golden, load, values};
+use crate::support::{Fixture, Folder, Plain, device, full, golden, load, skip_without_device, values};
 
-fn assert_same_parameters(got: &[(String, ParameterRef<'_, Flex>)], want: &[(String, ParameterRef<'_, Flex>)]) {
+fn assert_same_parameters(got: &[(String, ParameterRef<'_, Plain>)], want: &[(String, ParameterRef<'_, Plain>)]) {
     assert_eq!(got.len(), want.len());
     for ((name, got), (expected_name, want)) in got.iter().zip(want) {
         assert_eq!(name, expected_name);
@@ -15,28 +13,30 @@ fn assert_same_parameters(got: &[(String, ParameterRef<'_, Flex>)], want: &[(Str
     }
 }
 
-fn reload(folder: &Folder) -> Gpt2<Flex> {
-    Gpt2::load(folder.path(), &ModelOptions::default(), &FlexDevice).expect("an exported folder loads")
+fn reload(folder: &Folder) -> Gpt2<Plain> {
+    Gpt2::load(folder.path(), &ModelOptions::default(), &device()).expect("an exported folder loads")
 }
 
 #[test]
 fn an_exported_language_model_loads_back_identical() {
-    let (model, folder, fixture) = (load::<Flex>("tiny"), Folder::empty(), Fixture::open("tiny"));
+    skip_without_device!();
+    let (model, folder, fixture) = (load::<Plain>("tiny"), Folder::empty(), Fixture::open("tiny"));
     model.export(folder.path()).expect("exports");
     assert_eq!(folder.names(), ["config.json", "model.safetensors"]);
     let loaded = reload(&folder);
     assert_eq!(loaded.config(), model.config());
     assert_same_parameters(&loaded.named_parameters(), &model.named_parameters());
     let logits =
-        |model: &Gpt2<Flex>| values(model.lm_logits(model.forward(fixture.batch("input_ids"), None, &full(model))));
+        |model: &Gpt2<Plain>| values(model.lm_logits(model.forward(fixture.batch("input_ids"), None, &full(model))));
     assert_eq!(logits(&loaded), logits(&model));
 }
 
 #[test]
 fn an_exported_span_model_loads_back_identical() {
-    let (folder, options, device) = (Folder::empty(), ModelOptions::default(), FlexDevice);
+    skip_without_device!();
+    let (folder, options, device) = (Folder::empty(), ModelOptions::default(), device());
     let load = |dir: &std::path::Path| {
-        Gpt2ForQuestionAnswering::<Flex>::load(dir, &options, MissingHead::Refuse, &device).expect("loads")
+        Gpt2ForQuestionAnswering::<Plain>::load(dir, &options, MissingHead::Refuse, &device).expect("loads")
     };
     let model = load(&golden("tiny_qa"));
     model.export(folder.path()).expect("exports");
@@ -48,8 +48,9 @@ fn an_exported_span_model_loads_back_identical() {
 
 #[test]
 fn an_export_holds_the_names_and_values_of_transformers() {
+    skip_without_device!();
     let (folder, original) = (Folder::empty(), Folder::copy_of("tiny"));
-    load::<Flex>("tiny").export(folder.path()).expect("exports");
+    load::<Plain>("tiny").export(folder.path()).expect("exports");
     let mut expected = None;
     original.edit_tensors("model.safetensors", |tensors| expected = Some(tensors.clone()));
     let mut expected = expected.expect("tensors");
@@ -68,18 +69,20 @@ fn an_export_holds_the_names_and_values_of_transformers() {
 
 #[test]
 fn a_missing_folder_is_made() {
+    skip_without_device!();
     let folder = Folder::empty();
     let nested = folder.join("a/b");
-    load::<Flex>("tiny").export(&nested).expect("exports");
+    load::<Plain>("tiny").export(&nested).expect("exports");
     assert!(nested.join("model.safetensors").is_file());
 }
 
 #[test]
 fn a_second_export_replaces_the_first_and_leaves_other_files_alone() {
+    skip_without_device!();
     let folder = Folder::copy_of("tiny_f16");
     folder.write("tokenizer.json", "{}");
     folder.write(".half-written", "left by a program that was killed");
-    let model = load::<Flex>("tiny");
+    let model = load::<Plain>("tiny");
     model.export(folder.path()).expect("exports");
     assert_same_parameters(&reload(&folder).named_parameters(), &model.named_parameters());
     assert_eq!(folder.read("tokenizer.json"), b"{}");
@@ -89,9 +92,10 @@ fn a_second_export_replaces_the_first_and_leaves_other_files_alone() {
 #[test]
 fn exported_files_are_as_readable_as_other_files() {
     use std::os::unix::fs::PermissionsExt as _;
+    skip_without_device!();
     let folder = Folder::empty();
     folder.write("other", "");
-    load::<Flex>("tiny").export(folder.path()).expect("exports");
+    load::<Plain>("tiny").export(folder.path()).expect("exports");
     let mode = |name: &str| folder.join(name).metadata().expect("a file").permissions().mode();
     for name in ["config.json", "model.safetensors"] {
         assert_eq!(mode(name), mode("other"), "{name}");
@@ -100,20 +104,22 @@ fn exported_files_are_as_readable_as_other_files() {
 
 #[test]
 fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
+    skip_without_device!();
     let folder = Folder::empty();
     folder.write("file", "in the way");
-    let message = load::<Flex>("tiny").export(folder.join("file")).expect_err("a file is in the way").to_string();
+    let message = load::<Plain>("tiny").export(folder.join("file")).expect_err("a file is in the way").to_string();
     assert!(message.contains("file"), "{message}");
     assert_eq!(folder.read("file"), b"in the way");
 }
 
 #[test]
 fn an_export_that_fails_leaves_nothing_behind() {
+    skip_without_device!();
     // A folder in the way of either file stops that file's last step, the rename.
     for blocked in ["model.safetensors", "config.json"] {
         let folder = Folder::empty();
         std::fs::create_dir(folder.join(blocked)).expect("a folder");
-        let message = load::<Flex>("tiny").export(folder.path()).expect_err("it is blocked").to_string();
+        let message = load::<Plain>("tiny").export(folder.path()).expect_err("it is blocked").to_string();
         assert!(message.contains(blocked), "{message}");
         assert_eq!(folder.names(), [blocked], "partial output");
     }

@@ -3,7 +3,9 @@
 use burn::tensor::Tensor;
 use gpt2_model::{GenerateOptions, Gpt2, KvCache, QuantBackend, SitePlan};
 
-use crate::support::{Fixture, assert_close, batch_of_one, full, load, on_every_backend, values};
+use crate::support::{
+    Fixture, Plain, assert_close, batch_of_one, full, load, on_every_backend, skip_without_device, values,
+};
 
 /// Largest absolute difference allowed; the fixtures' own rounding is 5e-6.
 const TOLERANCE: f32 = 2e-5;
@@ -164,7 +166,8 @@ fn every_greedy_step_has_the_same_scores<B: QuantBackend>() {
 
 #[test]
 fn generation_ends_where_the_positions_end() {
-    let model = load::<burn::backend::Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let prompt = Fixture::open("tiny").tokens("prompt_ids");
     let options = GenerateOptions { max_new_tokens: usize::MAX, ..Default::default() };
     let generated = model.generate(&prompt, &options, &full(&model)).expect("generates");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use burn::backend::flex::FlexDevice;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
 use gpt2_model::{
@@ -10,7 +9,7 @@ use gpt2_model::{
 };
 use switchable_lora::BasePolicy;
 
-use crate::support::{Fixture, Train, assert_close, full, golden, load_with, values};
+use crate::support::{Fixture, Train, assert_close, device, full, golden, load_with, skip_without_device, values};
 
 /// Largest absolute difference of a loss; the fixtures' own rounding is 1.5e-6.
 const LOSS_TOLERANCE: f32 = 5e-6;
@@ -46,6 +45,7 @@ fn assert_gradients(
 
 #[test]
 fn loss_and_every_gradient_equal_those_of_transformers() {
+    skip_without_device!();
     let (model, fixture) = (load_with::<Train>("tiny", &trainable()), Fixture::open("tiny"));
     let loss = loss(&model, &fixture);
     assert_close("loss", &values(loss.clone()), &fixture.floats("loss"), LOSS_TOLERANCE);
@@ -54,6 +54,7 @@ fn loss_and_every_gradient_equal_those_of_transformers() {
 
 #[test]
 fn ten_steps_of_adamw_give_the_losses_of_pytorch() {
+    skip_without_device!();
     let (mut model, fixture) = (load_with::<Train>("tiny", &trainable()), Fixture::open("tiny"));
     let config = AdamWConfig::new().with_beta_1(0.9).with_beta_2(0.999).with_epsilon(1e-8).with_weight_decay(0.01);
     let mut adamw = config.init::<Train, Gpt2<Train>>();
@@ -72,6 +73,7 @@ fn ten_steps_of_adamw_give_the_losses_of_pytorch() {
 
 #[test]
 fn a_padded_target_does_not_count() {
+    skip_without_device!();
     let (model, fixture) = (load_with::<Train>("tiny", &trainable()), Fixture::open("tiny"));
     let padding = fixture.padding::<Train>("attention_mask");
     let ids = fixture.batch::<Train>("input_ids");
@@ -87,9 +89,10 @@ fn a_padded_target_does_not_count() {
 
 #[test]
 fn span_logits_loss_and_every_gradient_equal_those_of_transformers() {
+    skip_without_device!();
     let fixture = Fixture::open("tiny_qa");
     let model =
-        Gpt2ForQuestionAnswering::<Train>::load(golden("tiny_qa"), &trainable(), MissingHead::Refuse, &FlexDevice)
+        Gpt2ForQuestionAnswering::<Train>::load(golden("tiny_qa"), &trainable(), MissingHead::Refuse, &device())
             .expect("a golden folder loads");
     let padding = fixture.padding("attention_mask");
     let logits = model.forward(fixture.batch("input_ids"), Some(&padding), &full(&model.transformer));

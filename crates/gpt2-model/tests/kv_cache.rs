@@ -1,6 +1,5 @@
 //! Keys and values at few bits: the whole model with a cache and without, training, and plans.
 
-use burn::backend::Flex;
 use burn::tensor::{Int, Tensor};
 use gpt2_model::{
     BitWidth, GenerateOptions, Gpt2, KvCache, LinearSettings, ModelOptions, PrecisionPlan, QuantBackend, Site,
@@ -9,7 +8,8 @@ use gpt2_model::{
 use switchable_lora::BasePolicy;
 
 use crate::support::{
-    Fixture, Train, assert_close, batch_of_one, full, largest_difference, load, load_with, on_every_backend, values,
+    Fixture, Plain, Train, assert_close, batch_of_one, full, largest_difference, load, load_with, on_every_backend,
+    skip_without_device, values,
 };
 
 on_every_backend!(
@@ -96,8 +96,9 @@ fn padding_on_the_left_changes_no_rounding<B: QuantBackend>() {
 
 #[test]
 fn each_block_alone_rounds_its_keys_and_values() {
-    let model = load::<Flex>("tiny");
-    let ids = Fixture::open("tiny").batch::<Flex>("input_ids");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
     let mut seen = vec![logits(&model, ids.clone(), &full(&model))];
     for block in 0..model.config().n_layer {
         let got = logits(&model, ids.clone(), &full(&model).with_block_kv_cache(block, width(3)));
@@ -110,8 +111,9 @@ fn each_block_alone_rounds_its_keys_and_values() {
 
 #[test]
 fn fewer_bits_do_more_damage_and_full_precision_none() {
-    let model = load::<Flex>("tiny");
-    let ids = Fixture::open("tiny").batch::<Flex>("input_ids");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
     let want = logits(&model, ids.clone(), &full(&model));
     let damage = |bits: u8| {
         let got = logits(&model, ids.clone(), &full(&model).with_kv_cache(width(bits)));
@@ -126,6 +128,7 @@ fn fewer_bits_do_more_damage_and_full_precision_none() {
 
 #[test]
 fn gradients_reach_queries_keys_and_values_through_the_rounding() {
+    skip_without_device!();
     let settings = LinearSettings { base: BasePolicy::Trainable, ..Default::default() };
     let model = load_with::<Train>("tiny", &ModelOptions { linear: settings, ..Default::default() });
     let fixture = Fixture::open("tiny");
@@ -152,7 +155,8 @@ fn gradients_reach_queries_keys_and_values_through_the_rounding() {
 
 #[test]
 fn a_plan_with_bits_of_keys_and_values_survives_its_named_form() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     for plan in [
         full(&model).with_kv_cache(width(8)),
         full(&model).with_block_kv_cache(2, width(4)),
@@ -170,8 +174,9 @@ fn a_plan_with_bits_of_keys_and_values_survives_its_named_form() {
 
 #[test]
 fn plans_that_differ_in_keys_and_values_share_what_stands_before_exactly() {
-    let model = load::<Flex>("tiny");
-    let ids = Fixture::open("tiny").batch::<Flex>("input_ids");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
     let base = full(&model).with_kv_cache(width(8));
     assert_eq!(base.first_difference(&base), None);
     for block in 0..model.config().n_layer {
@@ -185,7 +190,8 @@ fn plans_that_differ_in_keys_and_values_share_what_stands_before_exactly() {
 
 #[test]
 fn plans_that_keep_keys_and_values_of_no_block_or_in_one_bit_are_refused_by_name() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let named = |block: &str, bits| PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block(block, width(bits));
     for block in ["h.3", "h", "h.0.attn", "h.00", "transformer.h.0"] {
         let message = model.resolve(&named(block, 8)).expect_err("no such block").to_string();

@@ -1,10 +1,9 @@
 //! Sequences so long that the backend's attention kernel works in tiles.
 
-use burn::backend::Flex;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions, QuantBackend};
 
-use crate::support::{Train, full, largest_difference, values};
+use crate::support::{Plain, Train, full, largest_difference, skip_without_device, values};
 
 const TOKENS: usize = 600;
 
@@ -35,17 +34,19 @@ fn hidden<B: QuantBackend>(padded: Option<usize>) -> Vec<f32> {
 
 #[test]
 fn the_tiled_kernel_gives_what_the_plain_products_give() {
+    skip_without_device!();
     // 500 positions of padding hide whole tiles.
     for padded in [None, Some(0), Some(3), Some(500)] {
-        let difference = largest_difference(&hidden::<Flex>(padded), &hidden::<Train>(padded));
+        let difference = largest_difference(&hidden::<Plain>(padded), &hidden::<Train>(padded));
         assert!(difference < 5e-5, "padded by {padded:?}: {difference:e}");
     }
 }
 
 #[test]
 fn a_long_cache_gives_the_whole_forward() {
-    let model = model::<Flex>();
-    let (ids, plan) = (ids::<Flex>(), full(&model));
+    skip_without_device!();
+    let model = model::<Plain>();
+    let (ids, plan) = (ids::<Plain>(), full(&model));
     let mut cache = KvCache::new(model.config(), 2, TOKENS, &ids.device());
     let pieces = [0..580, 580..599, 599..600]
         .map(|tokens| model.forward_cached(ids.clone().slice([0..2, tokens]), &mut cache, &plan));

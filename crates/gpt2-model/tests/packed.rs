@@ -1,14 +1,12 @@
 //! Packed folders: what they compute, and what happens to those that lie.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use gpt2_model::{
     BitWidth, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions,
     PackOptions, PackedForm, Site, SitePlan, SitePrecision, SubModule,
 };
 use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
 
-use crate::support::{Fixture, Folder, golden, load_with, values};
+use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
 
 const WIDTHS: [u8; 7] = [2, 3, 4, 5, 6, 7, 8];
 
@@ -21,7 +19,7 @@ fn options(weight: &str) -> ModelOptions {
     ModelOptions { linear: LinearSettings { weight, ..Default::default() }, ..Default::default() }
 }
 
-fn logits(model: &Gpt2<Flex>, plan: &SitePlan) -> Vec<f32> {
+fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
     values(model.lm_logits(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
 }
 
@@ -36,22 +34,23 @@ fn bare(bits: u8) -> SitePrecision {
 }
 
 fn saved(
-    model: &Gpt2<Flex>,
+    model: &Gpt2<Plain>,
     form: PackedForm<'_>,
     pack: PackOptions,
     options: &ModelOptions,
-) -> (Gpt2<Flex>, SitePlan) {
+) -> (Gpt2<Plain>, SitePlan) {
     let folder = Folder::empty();
     model.save_packed(folder.path(), form, &pack).expect("it packs");
     assert_eq!(folder.names(), ["config.json", "packed.safetensors"]);
-    Gpt2::load_packed(folder.path(), options, &FlexDevice).expect("it loads")
+    Gpt2::load_packed(folder.path(), options, &device()).expect("it loads")
 }
 
 #[test]
 fn a_packed_model_gives_the_logits_of_its_fake_quantised_twin() {
+    skip_without_device!();
     for spec in ["per-channel", "per-tensor,asymmetric", "per-group:32,asymmetric,mse", "per-channel,symmetric,mse"] {
         let options = options(spec);
-        let model = load_with::<Flex>("tiny", &options);
+        let model = load_with::<Plain>("tiny", &options);
         for bits in WIDTHS {
             let plan = model.uniform_plan(bare(bits));
             let (packed, packed_plan) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
@@ -65,8 +64,9 @@ fn a_packed_model_gives_the_logits_of_its_fake_quantised_twin() {
 
 #[test]
 fn packed_models_take_adapters_and_quantised_activations() {
+    skip_without_device!();
     let options = options("per-channel");
-    let mut model = load_with::<Flex>("tiny", &options);
+    let mut model = load_with::<Plain>("tiny", &options);
     let lora = LoraConfig::new(2, 4.0).unwrap().with_init(switchable_lora::LoraInit::LoftQ { iterations: 4 });
     model.init_adapters(width(3), &lora, 7).unwrap();
     let plan = model.uniform_plan(SitePrecision::uniform(width(3)));
@@ -87,8 +87,9 @@ fn packed_models_take_adapters_and_quantised_activations() {
 
 #[test]
 fn one_nested_folder_serves_every_width() {
+    skip_without_device!();
     let options = options("per-channel");
-    let model = load_with::<Flex>("tiny", &options);
+    let model = load_with::<Plain>("tiny", &options);
     let (nested, plan) = saved(&model, PackedForm::Nested, PackOptions::default(), &options);
     let eight = model.uniform_plan(bare(8));
     assert_eq!(plan, eight);
@@ -116,8 +117,9 @@ fn one_nested_folder_serves_every_width() {
 
 #[test]
 fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
+    skip_without_device!();
     let options = options("per-channel");
-    let model = load_with::<Flex>("tiny", &options);
+    let model = load_with::<Plain>("tiny", &options);
     let site = Site { block: 1, module: SubModule::MlpCFc };
     let plan = model.uniform_plan(bare(4)).with(site, bare(16));
     let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
@@ -128,19 +130,20 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     assert!(error > 1e-6 && error < 2e-2, "the head at 8 bits: {error}");
 
     let (plain, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
-    let generate = |model: &Gpt2<Flex>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
+    let generate = |model: &Gpt2<Plain>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
     assert_eq!(generate(&plain), generate(&model));
 }
 
 #[test]
 fn a_packed_model_exports_what_its_codes_stand_for() {
+    skip_without_device!();
     let options = options("per-channel");
-    let model = load_with::<Flex>("tiny", &options);
+    let model = load_with::<Plain>("tiny", &options);
     let plan = model.uniform_plan(bare(4));
     let (packed, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
     let folder = Folder::empty();
     packed.export(folder.path()).unwrap();
-    let exported = Gpt2::<Flex>::load(folder.path(), &options, &FlexDevice).unwrap();
+    let exported = Gpt2::<Plain>::load(folder.path(), &options, &device()).unwrap();
     assert!(
         relative_error(&logits(&exported, &model.uniform_plan(SitePrecision::FULL)), &logits(&model, &plan)) < 1e-5
     );
@@ -148,27 +151,29 @@ fn a_packed_model_exports_what_its_codes_stand_for() {
 
 #[test]
 fn span_models_pack_with_their_head() {
+    skip_without_device!();
     let options = options("per-channel");
     let model =
-        Gpt2ForQuestionAnswering::<Flex>::load(golden("tiny_qa"), &options, MissingHead::Refuse, &FlexDevice).unwrap();
+        Gpt2ForQuestionAnswering::<Plain>::load(golden("tiny_qa"), &options, MissingHead::Refuse, &device()).unwrap();
     let plan = model.transformer.uniform_plan(bare(5));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let (packed, _) = Gpt2ForQuestionAnswering::<Flex>::load_packed(folder.path(), &options, &FlexDevice).unwrap();
+    let (packed, _) = Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
     let ids = Fixture::open("tiny_qa").batch("input_ids");
-    let spans = |model: &Gpt2ForQuestionAnswering<Flex>| {
+    let spans = |model: &Gpt2ForQuestionAnswering<Plain>| {
         let logits = model.forward(ids.clone(), None, &plan);
         [values(logits.start), values(logits.end)].concat()
     };
     assert!(relative_error(&spans(&packed), &spans(&model)) < 1e-5);
-    assert!(Gpt2ForQuestionAnswering::<Flex>::load(folder.path(), &options, MissingHead::Refuse, &FlexDevice).is_err());
+    assert!(Gpt2ForQuestionAnswering::<Plain>::load(folder.path(), &options, MissingHead::Refuse, &device()).is_err());
 }
 
 #[test]
 fn packed_execution_of_a_float_model_equals_fake_quantisation() {
-    let fake = load_with::<Flex>("tiny", &options("per-channel,asymmetric"));
+    skip_without_device!();
+    let fake = load_with::<Plain>("tiny", &options("per-channel,asymmetric"));
     let settings = LinearSettings { execution: Execution::Packed, ..options("per-channel,asymmetric").linear };
-    let packed = load_with::<Flex>("tiny", &ModelOptions { linear: settings, ..Default::default() });
+    let packed = load_with::<Plain>("tiny", &ModelOptions { linear: settings, ..Default::default() });
     // 16 bits, and 1 bit, have no packed form and run as they did.
     for bits in [1, 2, 4, 8, 16] {
         let plan = fake.uniform_plan(bare(bits));
@@ -179,12 +184,13 @@ fn packed_execution_of_a_float_model_equals_fake_quantisation() {
 
 #[test]
 fn damaged_folders_are_errors_that_name_file_and_tensor() {
+    skip_without_device!();
     let options = options("per-channel");
-    let model = load_with::<Flex>("tiny", &options);
+    let model = load_with::<Plain>("tiny", &options);
     let plan = model.uniform_plan(bare(4));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let load = || Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).map(|_| ());
+    let load = || Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).map(|_| ());
     let refused = |words: &[&str]| {
         let error = load().expect_err("it is damaged").to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?} are not in: {error}");
@@ -227,21 +233,22 @@ fn damaged_folders_are_errors_that_name_file_and_tensor() {
 
     // A width that the codes do not have is refused before anything runs.
     std::fs::write(&config, &whole_config).unwrap();
-    let (packed, _) = Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).unwrap();
+    let (packed, _) = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
     let error = packed.check_plan(&model.uniform_plan(bare(8))).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("8 bits, available: 4"), "{error}");
 }
 
 #[test]
 fn weights_beside_the_configuration_of_another_model_are_refused() {
+    skip_without_device!();
     let options = options("per-channel");
-    let model = load_with::<Flex>("tiny", &options);
+    let model = load_with::<Plain>("tiny", &options);
     let other = Gpt2Config { layer_norm_epsilon: 1e-3, ..model.config().clone() };
-    let other = Gpt2::<Flex>::random(&other, &options, 5, &FlexDevice).unwrap();
+    let other = Gpt2::<Plain>::random(&other, &options, 5, &device()).unwrap();
     let folder = Folder::empty();
     let plan = model.uniform_plan(bare(4));
-    let save = |model: &Gpt2<Flex>| model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default());
-    let load = || Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).map(|_| ());
+    let save = |model: &Gpt2<Plain>| model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default());
+    let load = || Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).map(|_| ());
 
     // A write that ends after its first file leaves the configuration that was there before.
     save(&other).unwrap();

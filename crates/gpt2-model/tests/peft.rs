@@ -2,14 +2,15 @@
 
 use std::process::Command;
 
-use burn::backend::{Flex, NdArray};
+use burn::backend::NdArray;
 use burn::tensor::{Tensor, TensorData};
 use gpt2_model::{BitWidth, Gpt2, QuantBackend, Site, SitePlan, SitePrecision, next_token_loss};
 use safetensors::Dtype;
 use switchable_lora::LoraConfig;
 
 use crate::support::{
-    Fixture, Folder, StoredTensor, Train, assert_close, full, golden, largest_difference, load, values,
+    Fixture, Folder, Plain, StoredTensor, Train, assert_close, full, golden, largest_difference, load,
+    skip_without_device, values,
 };
 
 const LOGITS_TOLERANCE: f32 = 2e-5;
@@ -51,16 +52,19 @@ fn check_logits<B: QuantBackend>() {
 
 #[test]
 fn an_adapter_of_peft_gives_its_logits_on_flex() {
-    check_logits::<Flex>();
+    skip_without_device!();
+    check_logits::<Plain>();
 }
 
 #[test]
 fn an_adapter_of_peft_gives_its_logits_on_ndarray() {
+    skip_without_device!();
     check_logits::<NdArray>();
 }
 
 #[test]
 fn loss_and_every_adapter_gradient_equal_those_of_peft() {
+    skip_without_device!();
     let (model, fixture) = (with_golden_adapter::<Train>(), Fixture::open("peft"));
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
     let logits = model.lm_logits(model.forward(ids, Some(&padding), &adapted(&model, eight())));
@@ -83,8 +87,8 @@ fn loss_and_every_adapter_gradient_equal_those_of_peft() {
 }
 
 /// A model with adapters at 4 and 8 bits that differ in rank, scaling and values, none of them zero.
-fn with_two_widths() -> (Gpt2<Flex>, [BitWidth; 2]) {
-    let mut model = with_golden_adapter::<Flex>();
+fn with_two_widths() -> (Gpt2<Plain>, [BitWidth; 2]) {
+    let mut model = with_golden_adapter::<Plain>();
     let four = BitWidth::new(4).expect("a width");
     model.init_adapters(four, &LoraConfig::new(3, 12.0).expect("a configuration"), 7).expect("adapters");
     for site in Site::all(&model.config().clone()) {
@@ -101,16 +105,17 @@ fn with_two_widths() -> (Gpt2<Flex>, [BitWidth; 2]) {
 
 #[test]
 fn saved_adapters_load_back_equal() {
+    skip_without_device!();
     let (model, widths) = with_two_widths();
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
 
-    let mut loaded = load::<Flex>("tiny");
+    let mut loaded = load::<Plain>("tiny");
     assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), widths);
     assert_eq!(loaded.adapter_widths(), widths);
     for site in Site::all(model.config()) {
         for width in widths {
-            let pair = |model: &Gpt2<Flex>| {
+            let pair = |model: &Gpt2<Plain>| {
                 let pair = model.site(site).bank().get(width).expect("an adapter").clone();
                 (pair.rank(), pair.alpha(), values(pair.a.val()), values(pair.b.val()))
             };
@@ -128,14 +133,15 @@ fn saved_adapters_load_back_equal() {
 
 #[test]
 fn adapters_of_a_few_sites_are_saved_too() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let site = Site::all(model.config()).nth(5).expect("a site");
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     model.site_mut(site).init_adapter(eight(), &config, 1).expect("an adapter");
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
 
-    let mut loaded = load::<Flex>("tiny");
+    let mut loaded = load::<Plain>("tiny");
     assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), [eight()]);
     for other in Site::all(model.config()) {
         assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other}");
@@ -144,6 +150,7 @@ fn adapters_of_a_few_sites_are_saved_too() {
 
 #[test]
 fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
+    skip_without_device!();
     let (model, _) = with_two_widths();
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
@@ -156,7 +163,7 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
         b.shape[0] /= 2;
     });
 
-    let mut loaded = load::<Flex>("tiny");
+    let mut loaded = load::<Plain>("tiny");
     let message = loaded.load_adapters(folder.path()).expect_err("does not fit").to_string();
     assert!(message.contains("h.2.mlp.c_proj"), "{message}");
     for site in Site::all(loaded.config()) {
@@ -166,20 +173,21 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
 
 #[test]
 fn an_adapter_from_bytes_is_that_of_its_folder() {
+    skip_without_device!();
     let bytes = |file: &str| std::fs::read(golden("peft/adapter").join(file)).expect("a golden file");
     let (config, weights) = (bytes("adapter_config.json"), bytes("adapter_model.safetensors"));
-    let from_folder = with_golden_adapter::<Flex>();
-    let mut model = load::<Flex>("tiny");
+    let from_folder = with_golden_adapter::<Plain>();
+    let mut model = load::<Plain>("tiny");
     model.parse_adapter("embedded bank", &config, &weights, eight()).expect("PEFT's adapter");
     for site in Site::all(model.config()) {
-        let pair = |model: &Gpt2<Flex>| {
+        let pair = |model: &Gpt2<Plain>| {
             let pair = model.site(site).bank().get(eight()).expect("an adapter").clone();
             (pair.alpha(), values(pair.a.val()), values(pair.b.val()))
         };
         assert_eq!(pair(&model), pair(&from_folder), "{site}");
     }
 
-    let mut bare = load::<Flex>("tiny");
+    let mut bare = load::<Plain>("tiny");
     let cut = &weights[..weights.len() - 1];
     for (config, weights) in [(config.as_slice(), cut), (b"[]".as_slice(), weights.as_slice())] {
         let message = bare.parse_adapter("embedded bank", config, weights, eight()).expect_err("damaged").to_string();
@@ -190,6 +198,7 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
 
 #[test]
 fn peft_loads_what_is_saved() {
+    skip_without_device!();
     let Some(python) = std::env::var_os("PEFT_PYTHON") else {
         eprintln!("not run: PEFT_PYTHON is not set");
         return;

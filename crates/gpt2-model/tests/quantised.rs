@@ -1,14 +1,12 @@
 //! Every sub-module runs at the precision that the plan gives it, and at no other.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use gpt2_model::{
     BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelOptions, PrecisionPlan, QuantizedCache, Site, SitePlan,
     SitePrecision, SubModule,
 };
 use switchable_lora::{Granularity, LoraConfig, QuantSpec};
 
-use crate::support::{Fixture, full, largest_difference, load, load_with, values};
+use crate::support::{Fixture, Plain, device, full, largest_difference, load, load_with, skip_without_device, values};
 
 /// The two sides do the same arithmetic, but need not in the same order.
 const SAME: f32 = 1e-5;
@@ -17,17 +15,17 @@ fn width(bits: u8) -> BitWidth {
     BitWidth::new(bits).expect("a width")
 }
 
-fn logits(model: &Gpt2<Flex>, plan: &SitePlan) -> Vec<f32> {
+fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
     let ids = Fixture::open("tiny").batch("input_ids");
     values(model.lm_logits(model.forward(ids, None, plan)))
 }
 
-fn sites(model: &Gpt2<Flex>) -> Vec<Site> {
+fn sites(model: &Gpt2<Plain>) -> Vec<Site> {
     Site::all(model.config()).collect()
 }
 
 /// Puts the quantised weight of a site in the place of its weight.
-fn replace_weight(model: &mut Gpt2<Flex>, site: Site, bits: BitWidth) {
+fn replace_weight(model: &mut Gpt2<Plain>, site: Site, bits: BitWidth) {
     let linear = model.site_mut(site);
     let quantized = linear.quantized_weight(bits).expect("it quantises");
     *linear = linear.clone().with_parameters(quantized, linear.bias());
@@ -40,8 +38,9 @@ fn per_channel() -> ModelOptions {
 
 #[test]
 fn each_site_alone_runs_at_its_own_weight_width() {
+    skip_without_device!();
     for options in [ModelOptions::default(), per_channel()] {
-        let model = load_with::<Flex>("tiny", &options);
+        let model = load_with::<Plain>("tiny", &options);
         let unchanged = logits(&model, &full(&model));
         for site in sites(&model) {
             for bits in [2, 3, 4, 8].map(width) {
@@ -49,7 +48,7 @@ fn each_site_alone_runs_at_its_own_weight_width() {
                 let got = logits(&model, &plan);
                 assert!(largest_difference(&got, &unchanged) > 1e-3, "{site} does not run at {bits} bits");
 
-                let mut replaced = load_with::<Flex>("tiny", &options);
+                let mut replaced = load_with::<Plain>("tiny", &options);
                 replace_weight(&mut replaced, site, bits);
                 let want = logits(&replaced, &full(&replaced));
                 let difference = largest_difference(&got, &want);
@@ -60,7 +59,7 @@ fn each_site_alone_runs_at_its_own_weight_width() {
 }
 
 /// A plan in which neighbours never have the same width.
-fn mixed_plan(model: &Gpt2<Flex>) -> SitePlan {
+fn mixed_plan(model: &Gpt2<Plain>) -> SitePlan {
     let widths = [3, 8, 4, 32, 2, 6, 16, 5].map(width);
     sites(model).into_iter().enumerate().fold(full(model), |plan, (i, site)| {
         plan.with(site, SitePrecision::FULL.with_weights(widths[i % widths.len()]))
@@ -69,9 +68,10 @@ fn mixed_plan(model: &Gpt2<Flex>) -> SitePlan {
 
 #[test]
 fn a_mixed_plan_runs_every_site_at_its_own_width() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let plan = mixed_plan(&model);
-    let mut replaced = load::<Flex>("tiny");
+    let mut replaced = load::<Plain>("tiny");
     for (site, precision) in plan.iter().filter(|(_, precision)| !precision.weights.is_full()) {
         replace_weight(&mut replaced, site, precision.weights);
     }
@@ -80,7 +80,7 @@ fn a_mixed_plan_runs_every_site_at_its_own_width() {
 }
 
 /// Root mean square of the change of the logits.
-fn damage(model: &Gpt2<Flex>, plan: &SitePlan) -> f64 {
+fn damage(model: &Gpt2<Plain>, plan: &SitePlan) -> f64 {
     let (got, want) = (logits(model, plan), logits(model, &full(model)));
     let squares: f64 = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
     (squares / got.len() as f64).sqrt()
@@ -91,7 +91,8 @@ type Change = fn(SitePrecision, BitWidth) -> SitePrecision;
 
 #[test]
 fn fewer_bits_do_more_damage_and_sixteen_do_next_to_none() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let kinds: [(&str, Change); 2] =
         [("weights", SitePrecision::with_weights), ("activations", SitePrecision::with_activations)];
     for (kind, change) in kinds {
@@ -105,7 +106,8 @@ fn fewer_bits_do_more_damage_and_sixteen_do_next_to_none() {
 
 #[test]
 fn each_site_alone_quantises_its_activations() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let mut seen = vec![logits(&model, &full(&model))];
     for site in sites(&model) {
         let got = logits(&model, &full(&model).with(site, SitePrecision::FULL.with_activations(width(3))));
@@ -118,18 +120,19 @@ fn each_site_alone_quantises_its_activations() {
 
 #[test]
 fn the_order_of_switching_and_the_cache_change_nothing() {
-    let plans = |model: &Gpt2<Flex>| {
+    skip_without_device!();
+    let plans = |model: &Gpt2<Plain>| {
         let uniform = [2, 4, 8, 16, 32].map(|bits| model.uniform_plan(SitePrecision::FULL.with_weights(width(bits))));
         [uniform.to_vec(), vec![mixed_plan(model)]].concat()
     };
     let fresh = |plan: usize| {
-        let model = load::<Flex>("tiny");
+        let model = load::<Plain>("tiny");
         logits(&model, &plans(&model)[plan])
     };
     let expected: Vec<Vec<f32>> = (0..6).map(fresh).collect();
     // Room for everything, for a few matrices, and for none.
     for cache in [QuantizedCache::default(), QuantizedCache::new(20_000), QuantizedCache::disabled()] {
-        let model = load_with::<Flex>("tiny", &ModelOptions { cache: cache.clone(), ..Default::default() });
+        let model = load_with::<Plain>("tiny", &ModelOptions { cache: cache.clone(), ..Default::default() });
         let plans = plans(&model);
         for plan in [0, 5, 4, 1, 5, 3, 2, 0, 0, 4, 5, 1, 3, 2] {
             assert_eq!(
@@ -145,7 +148,8 @@ fn the_order_of_switching_and_the_cache_change_nothing() {
 
 #[test]
 fn replaced_weights_are_quantised_afresh() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(4)));
     let site = sites(&model)[2];
     let before = logits(&model, &plan);
@@ -158,8 +162,9 @@ fn replaced_weights_are_quantised_afresh() {
 
 #[test]
 fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
-    let model = load::<Flex>("tiny");
-    let ids = Fixture::open("tiny").batch::<Flex>("input_ids");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
     let base = mixed_plan(&model);
     for site in sites(&model) {
         let other = base.clone().with(site, SitePrecision::FULL.with_weights(width(7)));
@@ -173,7 +178,8 @@ fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
 
 #[test]
 fn a_plan_survives_its_named_form() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let plan = mixed_plan(&model);
     let named = PrecisionPlan::from_json(&plan.to_precision_plan().to_json()).expect("its own JSON");
     assert_eq!(model.resolve(&named).expect("its own sites"), plan);
@@ -181,7 +187,8 @@ fn a_plan_survives_its_named_form() {
 
 #[test]
 fn a_plan_can_name_blocks_and_sub_modules() {
-    let model = load::<Flex>("tiny");
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
     let [two, four] = [2, 4].map(|bits| SitePrecision::FULL.with_weights(width(bits)));
     let mut named = PrecisionPlan::uniform(SitePrecision::FULL);
     for block in 0..model.config().n_layer {
@@ -201,7 +208,8 @@ fn a_plan_can_name_blocks_and_sub_modules() {
 
 #[test]
 fn fresh_adapters_change_nothing_and_each_width_has_its_own() {
-    let mut model = load::<Flex>("tiny");
+    skip_without_device!();
+    let mut model = load::<Plain>("tiny");
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     let bits = [4, 8].map(width);
     for width in bits {
@@ -226,8 +234,9 @@ fn fresh_adapters_change_nothing_and_each_width_has_its_own() {
 
 #[test]
 fn a_model_from_a_seed_is_the_same_on_every_backend() {
+    skip_without_device!();
     let config = Gpt2Config::new(31, 16, 12, 2, 3);
-    let flex = Gpt2::<Flex>::random(&config, &ModelOptions::default(), 9, &FlexDevice).expect("a model");
+    let flex = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 9, &device()).expect("a model");
     let ndarray = Gpt2::<burn::backend::NdArray>::random(
         &config,
         &ModelOptions::default(),
@@ -238,7 +247,7 @@ fn a_model_from_a_seed_is_the_same_on_every_backend() {
     for ((name, a), (_, b)) in flex.named_parameters().iter().zip(&ndarray.named_parameters()) {
         assert_eq!(a.values(), b.values(), "{name}");
     }
-    let other = Gpt2::<Flex>::random(&config, &ModelOptions::default(), 10, &FlexDevice).expect("a model");
-    let wte = |model: &Gpt2<Flex>| values(model.wte.val());
+    let other = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 10, &device()).expect("a model");
+    let wte = |model: &Gpt2<Plain>| values(model.wte.val());
     assert_ne!(wte(&other), wte(&flex));
 }

@@ -5,7 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use gpt2_model::{BitWidth, Gpt2, LinearSettings, ModelOptions, Site, SitePlan, SitePrecision, next_token_loss};
 use switchable_lora::{BasePolicy, LoraConfig, Placement};
 
-use crate::support::{Fixture, Train, load_with, values};
+use crate::support::{Fixture, Train, load_with, skip_without_device, values};
 
 type Gradients = <Train as AutodiffBackend>::Gradients;
 
@@ -40,6 +40,7 @@ fn adapter_gradients(model: &Gpt2<Train>, site: Site, width: BitWidth, gradients
 
 #[test]
 fn a_frozen_base_gets_no_gradient_and_only_the_active_width_does() {
+    skip_without_device!();
     for placement in [Placement::Residual, Placement::Merged] {
         let widths = [4, 8, 32].map(width);
         let model = with_adapters(LinearSettings { placement, ..Default::default() }, &widths);
@@ -67,6 +68,7 @@ fn a_frozen_base_gets_no_gradient_and_only_the_active_width_does() {
 
 #[test]
 fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
+    skip_without_device!();
     let [four, eight] = [4, 8].map(width);
     let model = with_adapters(LinearSettings::default(), &[four, eight]);
     let width_of = |site: Site| if (site.block + site.module as usize).is_multiple_of(2) { four } else { eight };
@@ -84,6 +86,7 @@ fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
 
 #[test]
 fn a_trainable_base_learns_through_its_quantisation() {
+    skip_without_device!();
     let model = with_adapters(LinearSettings { base: BasePolicy::Trainable, ..Default::default() }, &[]);
     let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(4)).with_activations(width(8)));
     let gradients = loss(&model, &plan).backward();
@@ -109,6 +112,7 @@ fn train(mut model: Gpt2<Train>, plan: &SitePlan, steps: usize, rate: f64) -> (G
 
 #[test]
 fn training_a_width_repairs_it_and_touches_neither_base_nor_other_widths() {
+    skip_without_device!();
     let [three, eight] = [3, 8].map(width);
     let model = with_adapters(LinearSettings::default(), &[three, eight]);
     let plan = model.uniform_plan(SitePrecision::uniform(three));
@@ -124,6 +128,7 @@ fn training_a_width_repairs_it_and_touches_neither_base_nor_other_widths() {
 
 #[test]
 fn a_trainable_base_is_quantised_afresh_after_every_step() {
+    skip_without_device!();
     let settings = LinearSettings { base: BasePolicy::Trainable, ..Default::default() };
     let model = with_adapters(settings, &[]);
     let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(4)));
@@ -142,6 +147,7 @@ fn a_trainable_base_is_quantised_afresh_after_every_step() {
 #[test]
 fn the_model_without_gradients_gives_the_same_scores() {
     use burn::module::AutodiffModule as _;
+    skip_without_device!();
     let model = with_adapters(LinearSettings::default(), &[width(4)]);
     let plan = model.uniform_plan(SitePrecision::uniform(width(4)));
     let (model, _) = train(model, &plan, 2, 1e-2);

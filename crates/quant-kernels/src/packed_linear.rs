@@ -4,7 +4,7 @@
 //! y = f(Qa(x)·W + s·(x·A)·B + bias)        x [rows, d_in],  W [d_in, d_out] packed
 //! ```
 
-use burn::tensor::{Tensor, TensorData, TensorPrimitive, backend::Backend, ops::FloatTensor};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{
     ActivationBits, BitWidth, GradientRule, NestedTensor, OutputFunction, PackedTensor, Product, QuantBackend,
@@ -42,6 +42,15 @@ impl<'a> PackedOperand<'a> {
         match self.0 {
             Operand::Whole(tensor) => tensor.shape(),
             Operand::Nested { tensor, .. } => tensor.tensor().shape(),
+        }
+    }
+
+    /// The weights that hold the codes, and the bits that are taken of them.
+    #[cfg(feature = "cube")]
+    pub(crate) fn stored(self) -> (&'a PackedTensor, BitWidth) {
+        match self.0 {
+            Operand::Whole(tensor) => (tensor, tensor.bits()),
+            Operand::Nested { tensor, bits } => (tensor.tensor(), bits),
         }
     }
 
@@ -113,6 +122,16 @@ pub fn packed_linear<B: QuantBackend>(
     Tensor::from_primitive(TensorPrimitive::Float(y))
 }
 
+/// The values of packed weights, widened on the host.
+pub(crate) fn widened_on_host<B: Backend>(
+    weight: PackedOperand<'_>,
+    device: &B::Device,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    let values = TensorData::new(weight.dequantize(), weight.shape());
+    Tensor::<B, 2>::from_data(values, (device, DType::from(dtype))).into_primitive().tensor()
+}
+
 /// The same in the backend's own operations, on weights that are widened for the call.
 pub(crate) fn in_plain_operations<B: QuantBackend>(
     x: FloatTensor<B>,
@@ -122,8 +141,8 @@ pub(crate) fn in_plain_operations<B: QuantBackend>(
 ) -> FloatTensor<B> {
     let tensor = |primitive| TensorPrimitive::Float(primitive);
     let x = Tensor::<B, 2>::from_primitive(tensor(x));
-    let weight = TensorData::new(weight.dequantize(), weight.shape());
-    let weight = Tensor::<B, 2>::from_data(weight, (&x.device(), x.dtype()));
+    let weight = B::widen_packed(weight, &x.device(), x.dtype().into());
+    let weight = Tensor::<B, 2>::from_primitive(tensor(weight));
     let quantized = match Quantizer::new(activations.width(), QuantSpec::PER_TOKEN, GradientRule::Identity) {
         Ok(quantizer) if x.shape().num_elements() > 0 => {
             let x = x.clone().into_primitive().tensor();

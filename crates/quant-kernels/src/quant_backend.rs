@@ -6,7 +6,7 @@
 //! ```
 
 use burn::tensor::{
-    Tensor, TensorMetadata, TensorPrimitive,
+    FloatDType, Tensor, TensorMetadata, TensorPrimitive,
     backend::{AutodiffBackend, Backend},
     ops::FloatTensor,
 };
@@ -118,6 +118,16 @@ pub trait QuantBackend: Backend {
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
         packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+    }
+
+    /// The values of packed weights, without a gradient. Backends with a device of their own copy
+    /// the codes to it once, and widen them there.
+    ///
+    /// # Shapes
+    ///
+    /// - output `[d_in, d_out]`
+    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        packed_linear::widened_on_host::<Self>(weight, device, dtype)
     }
 
     /// [`gelu_tanh`](crate::gelu_tanh).

@@ -1,4 +1,3 @@
-use burn::backend::flex::FlexDevice;
 use experiments::TrainConfig;
 use experiments::robustness::{
     AdversarialTraining, Attack, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, RoundPrecision,
@@ -9,7 +8,7 @@ use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
 use switchable_lora::{BasePolicy, LinearSettings};
 
 use super::{LEARNT, Learnt};
-use crate::support::{Training, quiet, train_config};
+use crate::support::{Training, device, quiet, skip_without_device, train_config};
 
 fn trainable(learnt: &Learnt) -> Gpt2ForQuestionAnswering<Training> {
     let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
@@ -43,6 +42,7 @@ fn right_when_attacked(learnt: &Learnt, model: &Gpt2ForQuestionAnswering<Trainin
 
 #[test]
 fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
+    skip_without_device!();
     let learnt = &*LEARNT;
     let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
     let before = right_when_attacked(learnt, &learnt.model, &attack);
@@ -50,7 +50,7 @@ fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
     let run = (&VictimOptions::default(), &quiet(2));
     let plain = options(RoundPrecision::Highest);
     let (trained, rounds) =
-        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &plain, run, &FlexDevice).unwrap();
+        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &plain, run, &device()).unwrap();
     assert_eq!(rounds.len(), 4);
     assert!(rounds.iter().all(|round| round.bits.is_full() && round.attacked > 0));
     let after = right_when_attacked(learnt, &trained, &attack);
@@ -59,6 +59,7 @@ fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
 
 #[test]
 fn random_precision_rounds_attack_and_train_at_drawn_widths() {
+    skip_without_device!();
     let learnt = &*LEARNT;
     let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
     let data = (&learnt.task.dataset, &learnt.tokenizer);
@@ -66,7 +67,7 @@ fn random_precision_rounds_attack_and_train_at_drawn_widths() {
     let random = AdversarialTraining { rounds: 8, items_per_round: 2, ..options(RoundPrecision::Random) };
     let random = AdversarialTraining { train: TrainConfig { steps: 1, batch_size: 2, ..random.train }, ..random };
     let rounds = |options: &AdversarialTraining| {
-        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), options, run, &FlexDevice).unwrap().1
+        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), options, run, &device()).unwrap().1
     };
     let first = rounds(&random);
     let widths: std::collections::BTreeSet<_> = first.iter().map(|round| round.bits.bits()).collect();
@@ -76,6 +77,7 @@ fn random_precision_rounds_attack_and_train_at_drawn_widths() {
 
 #[test]
 fn rounds_out_of_range_are_refused() {
+    skip_without_device!();
     let learnt = &*LEARNT;
     let attack: &dyn Attack<Training> = &HotFlip::new(HotFlipOptions::default()).unwrap();
     let data = (&learnt.task.dataset, &learnt.tokenizer);
@@ -86,7 +88,7 @@ fn rounds_out_of_range_are_refused() {
         ("items_per_round", AdversarialTraining { items_per_round: 0, ..good.clone() }),
         ("steps", AdversarialTraining { train: TrainConfig { steps: 0, ..good.train.clone() }, ..good }),
     ] {
-        let refused = adversarial_training(trainable(learnt), data, attack, &ladder(learnt), &wrong, run, &FlexDevice);
+        let refused = adversarial_training(trainable(learnt), data, attack, &ladder(learnt), &wrong, run, &device());
         let message = refused.expect_err(field).to_string();
         assert!(message.contains(field), "{message}");
     }

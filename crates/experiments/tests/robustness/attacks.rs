@@ -8,7 +8,7 @@ use rand::{SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{LEARNT, UNSURE, assert_gold_stands, example};
-use crate::support::Training;
+use crate::support::{Training, skip_without_device};
 
 fn rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(1)
@@ -33,6 +33,7 @@ fn white_box() -> Vec<Box<dyn Attack<Training>>> {
 
 #[test]
 fn attacks_on_the_model_keep_every_gold_answer_and_repeat_themselves() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32), LEARNT.plan(4)];
     for attack in white_box() {
@@ -55,6 +56,7 @@ fn attacks_on_the_model_keep_every_gold_answer_and_repeat_themselves() {
 
 #[test]
 fn attacks_on_the_model_raise_the_loss_of_most_items() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     for attack in white_box() {
@@ -72,6 +74,7 @@ fn attacks_on_the_model_raise_the_loss_of_most_items() {
 
 #[test]
 fn the_best_estimate_raises_the_loss_more_often_than_random_swaps() {
+    skip_without_device!();
     let victim = UNSURE.victim(1);
     let plans = [UNSURE.plan(32)];
     let oracle = Oracle::new(&victim, &plans);
@@ -102,6 +105,7 @@ fn the_best_estimate_raises_the_loss_more_often_than_random_swaps() {
 
 #[test]
 fn estimates_are_the_derivative_of_the_loss() {
+    skip_without_device!();
     let victim = UNSURE.victim(1);
     let plans = [UNSURE.plan(32)];
     let oracle = Oracle::new(&victim, &plans);
@@ -139,6 +143,7 @@ fn estimates_are_the_derivative_of_the_loss() {
 
 #[test]
 fn the_adaptive_gradient_is_the_mean_of_the_gradients_of_its_plans() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32), LEARNT.plan(4), LEARNT.plan(2)];
     let values = |plans: &[_], item| {
@@ -164,6 +169,7 @@ fn the_adaptive_gradient_is_the_mean_of_the_gradients_of_its_plans() {
 
 #[test]
 fn the_same_plan_twice_is_no_other_source() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let (one, two) = ([LEARNT.plan(4)], [LEARNT.plan(4), LEARNT.plan(4)]);
     let attack = hot_flip(FlipUnit::Word);
@@ -175,6 +181,7 @@ fn the_same_plan_twice_is_no_other_source() {
 
 #[test]
 fn word_swaps_put_words_of_the_corpus_for_words_and_leave_names() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     let known: Vec<&str> = victim.words().iter().map(|token| token.text.trim_start()).collect();
@@ -205,6 +212,7 @@ fn word_swaps_put_words_of_the_corpus_for_words_and_leave_names() {
 
 #[test]
 fn token_swaps_leave_names_and_numbers() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     let names = |item: &ProtectedExample| {
@@ -224,6 +232,7 @@ fn token_swaps_leave_names_and_numbers() {
 
 #[test]
 fn scopes_hold_for_attacks_on_the_model() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     for scope in [EditScope::Question, EditScope::Context] {
@@ -250,6 +259,7 @@ fn scopes_hold_for_attacks_on_the_model() {
 
 #[test]
 fn items_without_a_word_to_swap_say_so() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     let item = ProtectedExample::new(example("Q?", "tea", &[("tea", 0)])).unwrap();

@@ -8,14 +8,13 @@ mod protocol;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use burn::backend::flex::FlexDevice;
 use experiments::robustness::{ProtectedExample, Victim, VictimOptions};
 use experiments::{ReadingTask, Workers};
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision};
 use squad_data::{Answer, Dataset, Example, TextTokenizer};
 use switchable_lora::BasePolicy;
 
-use crate::support::{Training, model, quiet, task, train_config};
+use crate::support::{Training, device, model, quiet, task, train_config};
 
 /// A tiny model with the questions it has learnt.
 pub(crate) struct Learnt {
@@ -34,7 +33,7 @@ impl Learnt {
         let (tokenizer, config, task) = task(8);
         let start = model::<Training>(&config, BasePolicy::Trainable);
         let (model, _) =
-            experiments::train_base(start, &task, &train_config(steps), &quiet(2), &FlexDevice).expect("it trains");
+            experiments::train_base(start, &task, &train_config(steps), &quiet(2), &device()).expect("it trains");
         Self { tokenizer, task, model }
     }
 

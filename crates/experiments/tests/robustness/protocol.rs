@@ -9,7 +9,7 @@ use experiments::{Colour, Error, ShowProgress, StopFlag};
 use squad_data::Example;
 
 use super::{LEARNT, example};
-use crate::support::Training;
+use crate::support::{Training, skip_without_device};
 
 fn options() -> RobustnessOptions {
     RobustnessOptions { show: ShowProgress::No, seed: 5, ..RobustnessOptions::default() }
@@ -31,6 +31,7 @@ fn inference() -> Vec<InferencePlan> {
 
 #[test]
 fn the_matrix_is_made_of_the_same_items_clean_and_attacked() {
+    skip_without_device!();
     let victim = LEARNT.victim(2);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(16).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
@@ -77,6 +78,7 @@ fn the_matrix_is_made_of_the_same_items_clean_and_attacked() {
 
 #[test]
 fn the_cell_of_a_row_says_what_the_attack_saw() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(10).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
@@ -94,6 +96,7 @@ fn the_cell_of_a_row_says_what_the_attack_saw() {
 
 #[test]
 fn workers_and_order_change_no_record() {
+    skip_without_device!();
     let items: Vec<Example> = LEARNT.examples().into_iter().take(6).collect();
     let backwards: Vec<Example> = items.iter().rev().cloned().collect();
     let typos = Typos::new(TypoOptions { amount: Amount::Count(3), ..TypoOptions::default() }).unwrap();
@@ -111,6 +114,7 @@ fn workers_and_order_change_no_record() {
 
 #[test]
 fn attacks_without_a_model_have_one_row_and_all_items() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(8).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
@@ -122,6 +126,7 @@ fn attacks_without_a_model_have_one_row_and_all_items() {
 
 #[test]
 fn items_that_cannot_be_attacked_are_counted_with_their_reasons() {
+    skip_without_device!();
     let long = format!("Who{}?", " painted".repeat(70));
     let mut items = vec![
         example("Is?", "tea", &[("tea", 0)]),
@@ -149,6 +154,7 @@ fn items_that_cannot_be_attacked_are_counted_with_their_reasons() {
 
 #[test]
 fn a_row_in_which_nothing_was_attacked_has_no_cells_and_prints() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items = [example("Is?", "tea", &[("tea", 0)])];
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
@@ -164,6 +170,7 @@ fn a_row_in_which_nothing_was_attacked_has_no_cells_and_prints() {
 
 #[test]
 fn kept_attacks_are_used_again_and_only_for_the_same_run() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(5).collect();
     let dir = tempfile::tempdir().unwrap();
@@ -209,6 +216,7 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
 
 #[test]
 fn a_request_to_stop_leaves_no_file() {
+    skip_without_device!();
     let stop = StopFlag::default();
     let options = VictimOptions { stop: stop.clone(), ..VictimOptions::default() };
     let victim = Victim::new(&LEARNT.model, &LEARNT.tokenizer, &LEARNT.task.dataset, options).unwrap();
@@ -222,6 +230,7 @@ fn a_request_to_stop_leaves_no_file() {
 
 #[test]
 fn bad_lists_are_refused() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(2).collect();
     let new = |items, inference| RobustnessProtocol::new(&victim, items, inference, options()).unwrap_err().to_string();
@@ -239,6 +248,7 @@ fn bad_lists_are_refused() {
 
 #[test]
 fn a_report_survives_json_and_names_every_row() {
+    skip_without_device!();
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(4).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();

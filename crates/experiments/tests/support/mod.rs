@@ -1,13 +1,14 @@
 //! A tiny model and task.
 
-use burn::backend::{Autodiff, Flex};
 use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, QuantBackend};
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
 use switchable_lora::BasePolicy;
 
-pub(crate) type Plain = Flex;
-pub(crate) type Training = Autodiff<Flex>;
+#[path = "../../../quant-kernels/tests/support/test_device.rs"]
+mod test_device;
+
+pub(crate) use test_device::{Plain, Training, device, device_is_there, skip_without_device};
 
 pub(crate) fn questions(split: Split, paragraphs: usize) -> Dataset {
     generate(&GeneratorConfig::new(split, paragraphs, 11)).expect("valid input")

@@ -1,10 +1,11 @@
-use burn::backend::{Autodiff, Flex, NdArray, flex::FlexDevice};
+use burn::backend::{Flex, NdArray};
 use burn::tensor::{Bool, Distribution, TensorData, activation::softmax};
 use quant_kernels::HeadSplit;
 use switchable_lora::SitePrecision;
 
 use super::*;
 use crate::attention::AttentionMask;
+use crate::support::{Plain, Training, device, skip_without_device};
 use crate::{Gpt2, ModelOptions};
 
 const BATCH: usize = 2;
@@ -62,16 +63,18 @@ fn assert_rounded_by_hand<B: QuantBackend>() {
 
 #[test]
 fn every_width_rounds_keys_and_values_row_by_row_and_leaves_queries() {
-    assert_rounded_by_hand::<Flex>();
+    skip_without_device!();
+    assert_rounded_by_hand::<Plain>();
     assert_rounded_by_hand::<NdArray>();
-    assert_rounded_by_hand::<Autodiff<Flex>>();
+    assert_rounded_by_hand::<Training>();
 }
 
 #[test]
 fn the_gradient_passes_straight_through_to_queries_keys_and_values() {
-    let weight = Tensor::<Autodiff<Flex>, 3>::random([BATCH, TOKENS, 3 * D], Distribution::Default, &FlexDevice);
+    skip_without_device!();
+    let weight = Tensor::<Training, 3>::random([BATCH, TOKENS, 3 * D], Distribution::Default, &device());
     for bits in widths() {
-        let qkv = qkv::<Autodiff<Flex>>().require_grad();
+        let qkv = qkv::<Training>().require_grad();
         let loss = (quantize_keys_and_values(qkv.clone(), HEADS, bits) * weight.clone()).sum();
         let gradient = qkv.grad(&loss.backward()).expect("a gradient");
         assert_eq!(values(gradient), values(weight.clone()), "{bits} bits");
@@ -90,12 +93,13 @@ fn config() -> Gpt2Config {
 
 #[test]
 fn rows_that_enter_the_cache_in_pieces_are_those_of_one_piece_to_the_bit() {
+    skip_without_device!();
     let split = HeadSplit { heads: HEADS, scale: 1.0 };
-    let qkv = qkv::<Flex>();
+    let qkv = qkv::<Plain>();
     for bits in widths() {
         let [_, keys, values_] = split.split(quantize_keys_and_values(qkv.clone(), HEADS, bits));
         for pieces in [vec![1; TOKENS], vec![3, 1, 3], vec![TOKENS]] {
-            let mut cache = KvCache::<Flex>::new(&config(), BATCH, TOKENS, &FlexDevice);
+            let mut cache = KvCache::<Plain>::new(&config(), BATCH, TOKENS, &device());
             let mut held = None;
             for piece in pieces {
                 let rows = qkv.clone().narrow(1, cache.len(), piece);
@@ -112,13 +116,13 @@ fn rows_that_enter_the_cache_in_pieces_are_those_of_one_piece_to_the_bit() {
 }
 
 /// Attention written out, to keys and values rounded by hand.
-fn attention_by_hand(model: &Gpt2<Flex>, x: &Tensor<Flex, 3>, bits: BitWidth) -> Vec<f32> {
+fn attention_by_hand(model: &Gpt2<Plain>, x: &Tensor<Plain, 3>, bits: BitWidth) -> Vec<f32> {
     let attn = &model.h[0].attn;
     let qkv = values(attn.c_attn.forward(x.clone(), &SitePrecision::FULL));
     let qkv = TensorData::new(rounded_by_hand(&qkv, bits), [BATCH, TOKENS, 3, HEADS, WIDTH]);
-    let qkv = Tensor::<Flex, 5>::from_data(qkv, &FlexDevice);
+    let qkv = Tensor::<Plain, 5>::from_data(qkv, &device());
     let part = |i: usize| qkv.clone().narrow(2, i, 1).reshape([BATCH, TOKENS, HEADS, WIDTH]).swap_dims(1, 2);
-    let future = Tensor::<Flex, 2, Bool>::tril_mask([TOKENS, TOKENS], 0, &FlexDevice).unsqueeze::<4>();
+    let future = Tensor::<Plain, 2, Bool>::tril_mask([TOKENS, TOKENS], 0, &device()).unsqueeze::<4>();
     let scores = part(0).matmul(part(1).transpose()) / (WIDTH as f32).sqrt();
     let scores = scores.mask_fill(future.expand([BATCH, HEADS, TOKENS, TOKENS]), f32::NEG_INFINITY);
     let context = softmax(scores, 3).matmul(part(2)).swap_dims(1, 2).reshape([BATCH, TOKENS, D]);
@@ -127,16 +131,17 @@ fn attention_by_hand(model: &Gpt2<Flex>, x: &Tensor<Flex, 3>, bits: BitWidth) ->
 
 #[test]
 fn every_kind_of_attention_reads_rounded_keys_and_values() {
+    skip_without_device!();
     let config = config();
-    let model = Gpt2::<Flex>::random(&config, &ModelOptions::default(), 5, &FlexDevice).expect("a model");
+    let model = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 5, &device()).expect("a model");
     let attn = &model.h[0].attn;
-    let x = Tensor::<Flex, 3>::random([BATCH, TOKENS, D], Distribution::Normal(0.0, 1.0), &FlexDevice);
-    let hidden = AttentionMask::causal_with_padding(&Tensor::from_data([[false; TOKENS]; BATCH], &FlexDevice));
+    let x = Tensor::<Plain, 3>::random([BATCH, TOKENS, D], Distribution::Normal(0.0, 1.0), &device());
+    let hidden = AttentionMask::causal_with_padding(&Tensor::from_data([[false; TOKENS]; BATCH], &device()));
     let sites = [&SitePrecision::FULL; 2];
     let unrounded = attention_by_hand(&model, &x, BitWidth::FULL);
     for bits in widths() {
         let want = attention_by_hand(&model, &x, bits);
-        let mut cache = KvCache::new(&config, BATCH, TOKENS, &FlexDevice);
+        let mut cache = KvCache::new(&config, BATCH, TOKENS, &device());
         let passes = [
             ("causal", attn.forward(x.clone(), sites, bits, &AttentionMask::Causal, None)),
             ("masked", attn.forward(x.clone(), sites, bits, &hidden, None)),
@@ -166,11 +171,12 @@ fn rows_start_at_whole_bytes_and_have_a_scale_below_full_precision() {
 
 #[test]
 fn bytes_are_those_of_the_buffers_and_packed_bytes_those_of_the_tokens_held() {
+    skip_without_device!();
     let config = config();
     let plan = SitePlan::uniform(&config, SitePrecision::FULL)
         .with_kv_cache(BitWidth::B8)
         .with_block_kv_cache(1, BitWidth::B3);
-    let mut cache = KvCache::<Flex>::new(&config, BATCH, TOKENS, &FlexDevice);
+    let mut cache = KvCache::<Plain>::new(&config, BATCH, TOKENS, &device());
     // 2 blocks, keys and values, 2 sequences of 7 tokens with 12 floats.
     assert_eq!(cache.bytes(), 2 * 2 * 2 * 7 * 12 * 4);
     assert_eq!(cache.packed_bytes(&plan), 0);

@@ -3,17 +3,16 @@
 mod compare;
 mod fixture;
 mod folder;
+#[path = "../../../quant-kernels/tests/support/test_device.rs"]
+mod test_device;
 
-use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::{Gpt2, ModelOptions, QuantBackend, SitePlan, SitePrecision};
 
 pub(crate) use compare::{assert_close, largest_difference, values};
 pub(crate) use fixture::{Fixture, golden};
 pub(crate) use folder::{Folder, StoredTensor};
-
-/// The backend that trains.
-pub(crate) type Train = Autodiff<Flex>;
+pub(crate) use test_device::{Plain, Training as Train, device, device_is_there, skip_without_device};
 
 /// A golden folder as a model, its options the default.
 pub(crate) fn load<B: QuantBackend>(case: &str) -> Gpt2<B> {
@@ -36,19 +35,25 @@ pub(crate) fn batch_of_one<B: QuantBackend>(ids: &[u32]) -> Tensor<B, 2, Int> {
     Tensor::from_data(TensorData::new(values, [1, ids.len()]), &B::Device::default())
 }
 
-/// Repeats generic tests as `#[test]` functions on every backend of the default build, and on the
-/// autodiff backend, whose forward pass takes another path through attention.
+/// Repeats generic tests as `#[test]` functions on the backend under test, on ndarray, and on the
+/// former with autodiff, whose forward pass takes another path through attention.
 macro_rules! on_every_backend {
     ($($test:ident),+ $(,)?) => {
-        mod flex {
-            $(#[test] fn $test() { super::$test::<burn::backend::Flex>(); })+
+        mod plain {
+            $(#[test] fn $test() { crate::support::run_on_device(super::$test::<crate::support::Plain>); })+
         }
         mod ndarray {
             $(#[test] fn $test() { super::$test::<burn::backend::NdArray>(); })+
         }
         mod autodiff {
-            $(#[test] fn $test() { super::$test::<$crate::support::Train>(); })+
+            $(#[test] fn $test() { crate::support::run_on_device(super::$test::<crate::support::Train>); })+
         }
     };
 }
 pub(crate) use on_every_backend;
+
+/// Runs a test, unless its device is not there.
+pub(crate) fn run_on_device(test: fn()) {
+    skip_without_device!();
+    test();
+}

@@ -9,10 +9,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind, unary},
         },
     },
-    tensor::{backend::AutodiffBackend, ops::FloatTensor},
+    tensor::{FloatDType, backend::AutodiffBackend, ops::FloatTensor},
 };
 
-use crate::{GradientRule, HeadSplit, PrimitiveParams, QuantBackend, Quantizer, StepQuantizer};
+use crate::{GradientRule, HeadSplit, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, StepQuantizer};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
@@ -74,6 +74,10 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     ) -> [FloatTensor<Self>; 2] {
         let [x, step, gradient] = [x, step, gradient].map(|tensor| tensor.primitive);
         B::learned_step_backward(x, step, gradient, quantizer).map(constant::<B, C>)
+    }
+
+    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        constant::<B, C>(B::widen_packed(weight, device, dtype))
     }
 
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -4,12 +4,15 @@
 //! f16 and bf16 are computed in f32 and rounded once at the end; f64 runs on plain tensor
 //! operations, and so do the ranges of the estimators that are not min-max.
 
-use burn::tensor::{DType, ops::FloatTensor};
+use burn::tensor::{
+    DType, FloatDType,
+    ops::{FloatTensor, FloatTensorOps},
+};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor};
 
 use crate::{
-    PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, block_shape::BlockShape, cube,
-    quant_backend::matrices_of, reference,
+    ActivationBits, LinearTerms, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
+    block_shape::BlockShape, cube, packed_linear, quant_backend::matrices_of, reference,
 };
 
 impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>
@@ -63,10 +66,36 @@ where
         }
         reference::pass_inside_primitive(x, params, gradient, quantizer)
     }
+
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        weight: PackedOperand<'_>,
+        activations: ActivationBits,
+        terms: LinearTerms<Self>,
+    ) -> FloatTensor<Self> {
+        let shape = [x.meta.shape()[0], weight.shape()[1]];
+        if shape.contains(&0) {
+            // burn's products of nothing divide by zero.
+            return Self::float_empty(shape.into(), &x.device, x.dtype.into());
+        }
+        packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+    }
+
+    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        let (stored, bits) = weight.stored();
+        if is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
+            return cube::widen_on_device(stored, bits, device, dtype.into());
+        }
+        packed_linear::widened_on_host::<Self>(weight, device, dtype)
+    }
 }
 
 fn has_kernel<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
-    matches!(x.dtype, DType::F32 | DType::F16 | DType::BF16) && x.meta.num_elements() > 0
+    is_kernel_type(x.dtype) && x.meta.num_elements() > 0
+}
+
+fn is_kernel_type(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
 fn has_kernel_for_range(quantizer: &Quantizer) -> bool {

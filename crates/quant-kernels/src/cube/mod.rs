@@ -18,8 +18,8 @@ mod block_view;
 mod choose_params;
 mod extent;
 mod fake_quantize;
+mod resident_weight;
 mod rounding;
-#[cfg_attr(not(test), expect(dead_code, reason = "packed weights are not connected to it"))]
 mod unpack;
 
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
@@ -27,6 +27,7 @@ use cubecl::prelude::AddressType;
 
 pub(crate) use choose_params::choose_params;
 pub(crate) use fake_quantize::{apply_params, fake_quantize, pass_gradient_inside};
+pub(crate) use resident_weight::widen_on_device;
 
 /// Scales and zero points.
 #[derive(Debug, Clone)]

@@ -1,8 +1,11 @@
 //! Packed weights, unpacked on the device.
 //!
 //! ```text
-//! w = (u − z) · s          u: the code of b bits, from 0 to 2^b − 1
+//! w = (u − z) · s                                        u: the code of b bits, from 0 to 2^b − 1
+//! w = (max(⌊u / 2^c⌉, 1) − 2^(b−c−1)) · s · 2^c          cut to b − c bits, symmetric
 //! ```
+//!
+//! A cut code is rounded half to even and saturates at `2^(b−c) − 1`, as nested weights are.
 //!
 //! Codes lie in tiles of 32 rows × 16 columns, all tiles of the first 16 columns before those of the
 //! next; rows are padded to whole tiles, and columns too. A tile is a plane for each power of two in
@@ -34,6 +37,8 @@ pub(crate) struct PackedShape {
     pub(crate) columns: usize,
     /// Bits of a code, 2 to 8.
     pub(crate) bits: usize,
+    /// Bits that are kept of a code, 2 to `bits`.
+    pub(crate) kept: usize,
     /// Rows that share a scale: all of them unless scales are per group.
     pub(crate) group: usize,
 }
@@ -45,30 +50,37 @@ impl PackedShape {
     }
 }
 
-/// The weight that packed codes stand for, in the type of the scales.
+/// The weight that packed codes stand for, computed in f32 and rounded once to `dtype`.
 ///
-/// Without zero points, 0 is the code `2^(bits − 1)`.
+/// Without zero points, 0 is the code `2^(kept − 1)`.
 ///
 /// # Shapes
 ///
 /// - `words`: `[shape.words()]`, 32-bit integers of either sign
 /// - `params`: `[⌈rows / group⌉, columns]`, or `[1, 1]`
 /// - output: `[rows, columns]`, not empty
-pub(crate) fn unpack<R: CubeRuntime>(words: CubeTensor<R>, params: Params<R>, shape: PackedShape) -> CubeTensor<R> {
-    let PackedShape { rows, columns, bits, group } = shape;
+pub(crate) fn unpack<R: CubeRuntime>(
+    words: CubeTensor<R>,
+    params: Params<R>,
+    shape: PackedShape,
+    dtype: DType,
+) -> CubeTensor<R> {
+    let PackedShape { rows, columns, bits, kept, group } = shape;
     assert!((2..=8).contains(&bits), "codes of {bits} bits are not packed; 2 to 8 are");
+    assert!((2..=bits).contains(&kept), "codes of {bits} bits are not cut to {kept}");
     assert!(matches!(words.dtype, DType::I32 | DType::U32), "packed codes are 32-bit integers, not {:?}", words.dtype);
     assert_eq!(words.meta.num_elements(), shape.words(), "the words are those of the shape");
     let words = into_contiguous(words);
     let Params { scale, zero_point } = params.into_contiguous();
+    assert!(kept == bits || zero_point.is_none(), "codes with zero points are not cut");
     let scales = scale.meta.num_elements();
     let groups = rows.div_ceil(group);
     assert!(scales == 1 || scales == groups * columns, "{scales} scales for {groups} groups of {columns} columns");
     let stride = if scales == 1 { [0, 0] } else { [columns, 1] };
-    let weight = empty_like(&scale, [rows, columns].into(), scale.dtype);
+    let weight = empty_like(&scale, [rows, columns].into(), dtype);
     let units = rows.div_ceil(QUAD) * columns;
     let cube_dim = CubeDim::new(&weight.client, units);
-    let dtype = scale.dtype.into();
+    let dtypes = [dtype.into(), scale.dtype.into()];
     // SAFETY: units past the last column and rows past the last are left out, and the words and
     // scales were counted above.
     #[expect(unsafe_code, reason = "bounds are checked once per unit instead of once per access")]
@@ -84,7 +96,8 @@ pub(crate) fn unpack<R: CubeRuntime>(words: CubeTensor<R>, params: Params<R>, sh
             weight.clone().into_array_arg(),
             PackedMatrixLaunch::new(rows, columns, group, stride[0], stride[1]),
             bits,
-            dtype,
+            kept,
+            dtypes,
         );
     }
     weight
@@ -103,14 +116,15 @@ struct PackedMatrix {
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn weight_of_words<F: Float>(
+fn weight_of_words<F: Float, S: Float>(
     words: &Array<u32>,
-    scale: &Array<F>,
-    zero_point: &ComptimeOption<Array<F>>,
+    scale: &Array<S>,
+    zero_point: &ComptimeOption<Array<S>>,
     weight: &mut Array<F>,
     matrix: PackedMatrix,
     #[comptime] bits: usize,
-    #[define(F)] _dtype: StorageType,
+    #[comptime] kept: usize,
+    #[define(F, S)] _dtypes: [StorageType; 2],
 ) {
     let column = ABSOLUTE_POS % matrix.columns;
     let first_row = ABSOLUTE_POS / matrix.columns * QUAD;
@@ -141,13 +155,29 @@ fn weight_of_words<F: Float>(
         let row = first_row + comptime!(index);
         if row < matrix.rows {
             let param = row / matrix.group * matrix.group_stride + column * matrix.column_stride;
-            let middle = f32::cast_from(comptime!(1u32 << (bits - 1)));
+            let middle = f32::cast_from(comptime!(1u32 << (kept - 1)));
             let given: ComptimeOption<f32> = zero_point.as_ref().map(|zero_point| f32::cast_from(zero_point[param]));
             let zero_point = given.unwrap_or(middle);
-            let code = (codes >> comptime!(8 * index as u32)) & 255u32;
-            let value = (f32::cast_from(code) - zero_point) * f32::cast_from(scale[param]);
+            let code = cut((codes >> comptime!(8 * index as u32)) & 255u32, bits, kept);
+            // A power of two: the product is exact.
+            let scale = f32::cast_from(scale[param]) * f32::cast_from(comptime!(1u32 << (bits - kept)));
+            let value = (f32::cast_from(code) - zero_point) * scale;
             weight[row * matrix.columns + column] = F::cast_from(value);
         }
+    }
+}
+
+/// The topmost bits of a code, rounded half to even, 1 to `2^kept − 1`.
+#[cube]
+fn cut(code: u32, #[comptime] bits: usize, #[comptime] kept: usize) -> u32 {
+    if comptime!(kept == bits) {
+        code
+    } else {
+        let below = comptime!((bits - kept) as u32);
+        let half = comptime!((1u32 << (bits - kept - 1)) - 1);
+        let highest = comptime!((1u32 << kept) - 1);
+        let rounded = (code + half + ((code >> below) & 1u32)) >> below;
+        clamp(rounded, 1u32, highest)
     }
 }
 

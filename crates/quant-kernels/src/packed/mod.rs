@@ -13,9 +13,12 @@
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
 //! | products | `product` |
+//! | copies on GPUs | `device_copies` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
 mod dequantize;
+#[cfg(feature = "cube")]
+mod device_copies;
 mod file;
 mod grid;
 mod layout;

@@ -89,7 +89,7 @@ impl NestedTensor {
         let factor = View::cut(source, bits).scale_factor;
         let scales: Vec<f32> = source.scales().iter().map(|scale| scale * factor).collect();
         let scales = Scales::store(spec.scale_format, &scales)?;
-        Ok(PackedTensor { spec, codes, scales, zero_points: Bytes::build(0, |_| ()) })
+        Ok(PackedTensor::of_parts(spec, codes, scales, Bytes::build(0, |_| ())))
     }
 
     /// The values of the weights at `bits`.

@@ -9,6 +9,8 @@
 
 use rayon::prelude::*;
 
+#[cfg(feature = "cube")]
+use super::device_copies::DeviceCopies;
 use super::{
     layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
     scales::{ScaleFormat, Scales},
@@ -132,9 +134,29 @@ pub struct PackedTensor {
     pub(super) scales: Scales,
     /// One for each scale; none where the mapping is symmetric.
     pub(super) zero_points: Bytes,
+    #[cfg(feature = "cube")]
+    device_copies: DeviceCopies,
 }
 
 impl PackedTensor {
+    /// Parts that fit each other.
+    pub(super) fn of_parts(spec: PackedSpec, codes: Bytes, scales: Scales, zero_points: Bytes) -> Self {
+        Self {
+            spec,
+            codes,
+            scales,
+            zero_points,
+            #[cfg(feature = "cube")]
+            device_copies: DeviceCopies::default(),
+        }
+    }
+
+    /// The copies on GPUs, which clones share.
+    #[cfg(feature = "cube")]
+    pub(crate) fn device_copies(&self) -> &DeviceCopies {
+        &self.device_copies
+    }
+
     /// Quantises and packs weights: `q = clamp(round(x / s) + z)` with the scales as they are
     /// stored.
     ///
@@ -169,7 +191,7 @@ impl PackedTensor {
             let level = (weights[row * d_out + column] / params[index]).round_ties_even();
             (level + f32::from(zero)).clamp(low, high) as u8
         });
-        Ok(Self { spec, codes, scales, zero_points })
+        Ok(Self::of_parts(spec, codes, scales, zero_points))
     }
 
     /// Packs codes.
@@ -196,7 +218,7 @@ impl PackedTensor {
             return Err(Error::PackedCode { row: at / d_out, column: at % d_out, got: codes[at], low, high });
         }
         let codes = pack(&spec, zero_points.as_slice(), |row, column| codes[row * d_out + column]);
-        Ok(Self { spec, codes, scales, zero_points })
+        Ok(Self::of_parts(spec, codes, scales, zero_points))
     }
 
     /// What the weights are, apart from their values.

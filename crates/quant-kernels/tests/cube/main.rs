@@ -17,6 +17,7 @@ mod devices;
 mod division;
 mod gradients;
 mod layouts;
+mod packed;
 mod params;
 mod precisions;
 mod round_trips;

@@ -7,7 +7,7 @@ use switchable_lora::{
     SwitchableLinear,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, tensor, values};
+use crate::support::{D_IN, D_OUT, Plain, Tracked, device, skip_without_device, tensor, values};
 
 fn bare(d_in: usize, d_out: usize) -> SwitchableLinear<Plain> {
     SwitchableLinear::new(tensor([d_in, d_out], 1), None, LinearSettings::default(), &QuantizedCache::default())
@@ -19,6 +19,7 @@ fn loftq(rank: usize) -> LoraConfig {
 
 #[test]
 fn zero_b_adds_exactly_nothing() {
+    skip_without_device!();
     let mut layer = bare(D_IN, D_OUT);
     layer.init_adapter(BitWidth::B4, &LoraConfig::new(3, 6.0).unwrap(), 9).unwrap();
     let x = tensor::<Plain, 2>([4, D_IN], 2);
@@ -29,9 +30,10 @@ fn zero_b_adds_exactly_nothing() {
 
 #[test]
 fn a_is_normal_with_the_variance_documented() {
+    skip_without_device!();
     let config = LoraConfig::new(16, 16.0).unwrap();
     let d_in = 400;
-    let pair = LoraAdapterPair::<Plain>::adding_nothing(&config, [d_in, 2], 3, &Default::default());
+    let pair = LoraAdapterPair::<Plain>::adding_nothing(&config, [d_in, 2], 3, &device());
     let a: Vec<f64> = values(&pair.a.val()).iter().map(|&a| f64::from(a) * (d_in as f64).sqrt()).collect();
     let moment = |power| a.iter().map(|a| a.powi(power)).sum::<f64>() / a.len() as f64;
     // 6,400 numbers: the standard errors are 0.0125, 0.018 and 0.12.
@@ -42,15 +44,16 @@ fn a_is_normal_with_the_variance_documented() {
 
 #[test]
 fn the_seed_decides_the_numbers() {
+    skip_without_device!();
     let config = LoraConfig::new(2, 2.0).unwrap();
-    let a =
-        |seed| values(&LoraAdapterPair::<Plain>::adding_nothing(&config, [5, 5], seed, &Default::default()).a.val());
+    let a = |seed| values(&LoraAdapterPair::<Plain>::adding_nothing(&config, [5, 5], seed, &device()).a.val());
     assert_eq!(a(1), a(1));
     assert_ne!(a(1), a(2));
 }
 
 #[test]
 fn loftq_removes_more_of_the_damage_the_higher_the_rank() {
+    skip_without_device!();
     let weight = tensor::<Plain, 2>([40, 30], 1);
     let mut last = f64::INFINITY;
     for rank in [1, 4, 16, 30] {
@@ -67,6 +70,7 @@ fn loftq_removes_more_of_the_damage_the_higher_the_rank() {
 
 #[test]
 fn loftq_shares_the_size_between_the_factors() {
+    skip_without_device!();
     let mut layer = bare(40, 30);
     layer.init_adapter(BitWidth::B3, &loftq(4), 0).unwrap();
     let pair = layer.bank().get(BitWidth::B3).unwrap();
@@ -77,6 +81,7 @@ fn loftq_shares_the_size_between_the_factors() {
 
 #[test]
 fn loftq_where_nothing_was_lost_can_still_learn() {
+    skip_without_device!();
     // Full precision loses nothing; two zero factors would never get a gradient.
     let cache = QuantizedCache::default();
     let weight = tensor::<Tracked, 2>([D_IN, D_OUT], 1);
@@ -92,6 +97,7 @@ fn loftq_where_nothing_was_lost_can_still_learn() {
 
 #[test]
 fn loftq_ranks_beyond_the_weight_are_filled_like_zero_b() {
+    skip_without_device!();
     let mut layer = bare(6, 4);
     layer.init_adapter(BitWidth::B2, &loftq(9), 0).unwrap();
     let pair = layer.bank().get(BitWidth::B2).unwrap();
@@ -103,10 +109,11 @@ fn loftq_ranks_beyond_the_weight_are_filled_like_zero_b() {
 
 #[test]
 fn widths_that_the_quantiser_lacks_and_shapes_that_differ_are_errors() {
+    skip_without_device!();
     let mut layer = bare(D_IN, D_OUT);
     assert!(matches!(layer.init_adapter(BitWidth::B1, &loftq(2), 0), Err(Error::Quantisation(_))));
     let config = LoraConfig::new(2, 2.0).unwrap();
-    let pair = LoraAdapterPair::adding_nothing(&config, [D_OUT, D_IN], 0, &Default::default());
+    let pair = LoraAdapterPair::adding_nothing(&config, [D_OUT, D_IN], 0, &device());
     let message = layer.insert_adapter(BitWidth::B4, pair).unwrap_err().to_string();
     assert_eq!(message, "adapter for a [7, 12] weight does not fit a [12, 7] weight");
     assert!(layer.bank().is_empty());

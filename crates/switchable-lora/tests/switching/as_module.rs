@@ -7,10 +7,13 @@ use burn::{
 };
 use switchable_lora::{BasePolicy, BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, WIDTHS, layer, merged, pair, precisions, tensor, values};
+use crate::support::{
+    D_IN, D_OUT, Plain, Tracked, WIDTHS, device, layer, merged, pair, precisions, skip_without_device, tensor, values,
+};
 
 #[test]
 fn the_validation_copy_gives_the_same_bits() {
+    skip_without_device!();
     for settings in [LinearSettings::default(), merged()] {
         for base in [BasePolicy::Frozen, BasePolicy::Trainable] {
             let tracked = layer::<Tracked>(LinearSettings { base, ..settings }, &QuantizedCache::default());
@@ -26,6 +29,7 @@ fn the_validation_copy_gives_the_same_bits() {
 
 #[test]
 fn a_layer_moved_to_autodiff_trains_what_its_policy_says() {
+    skip_without_device!();
     for (base, trained) in [(BasePolicy::Frozen, false), (BasePolicy::Trainable, true)] {
         let plain = layer::<Plain>(LinearSettings { base, ..LinearSettings::default() }, &QuantizedCache::default());
         let tracked = plain.train::<Tracked>();
@@ -57,6 +61,7 @@ impl<B: Backend> ModuleVisitor<B> for Paths {
 
 #[test]
 fn every_parameter_is_visited_under_its_path() {
+    skip_without_device!();
     let mut layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     for width in [BitWidth::B8, BitWidth::FULL] {
         layer.remove_adapter(width);
@@ -76,13 +81,14 @@ fn every_parameter_is_visited_under_its_path() {
 
 #[test]
 fn records_carry_weights_and_adapters() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     let recorder = BinBytesRecorder::<FullPrecisionSettings>::new();
     let bytes = recorder.record(layer.clone().into_record(), ()).unwrap();
-    let record = recorder.load(bytes, &Default::default()).unwrap();
+    let record = recorder.load(bytes, &device()).unwrap();
 
-    let zeros = Tensor::zeros([D_IN, D_OUT], &Default::default());
-    let bias = Some(Tensor::zeros([D_OUT], &Default::default()));
+    let zeros = Tensor::zeros([D_IN, D_OUT], &device());
+    let bias = Some(Tensor::zeros([D_OUT], &device()));
     let mut blank = SwitchableLinear::<Plain>::new(zeros, bias, LinearSettings::default(), &QuantizedCache::default());
     for width in WIDTHS {
         let zero = |factor: Tensor<Plain, 2>| factor * 0.0;
@@ -101,6 +107,7 @@ fn records_carry_weights_and_adapters() {
 
 #[test]
 fn a_loaded_record_keeps_the_policy() {
+    skip_without_device!();
     for (base, trained) in [(BasePolicy::Frozen, false), (BasePolicy::Trainable, true)] {
         let settings = LinearSettings { base, ..LinearSettings::default() };
         let layer = layer::<Tracked>(settings, &QuantizedCache::default());
@@ -113,11 +120,12 @@ fn a_loaded_record_keeps_the_policy() {
 
 #[test]
 fn moving_to_a_device_keeps_the_values() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
-    let device = Default::default();
+    let device = device();
     let x = tensor::<Plain, 2>([4, D_IN], 5);
     let expected = values(&layer.forward(x.clone(), &SitePrecision::uniform(BitWidth::B4)));
-    assert_eq!(layer.devices(), [device]);
+    assert_eq!(layer.devices(), [crate::support::device()]);
     for moved in [layer.clone().to_device(&device), layer.fork(&device)] {
         assert_eq!(values(&moved.forward(x.clone(), &SitePrecision::uniform(BitWidth::B4))), expected);
     }
@@ -125,6 +133,7 @@ fn moving_to_a_device_keeps_the_values() {
 
 #[test]
 fn the_printed_layer_names_its_parts() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     let text = layer.to_string();
     for part in ["SwitchableLinear", "BaseWeights", "Frozen", "[12, 7]", "Residual"] {

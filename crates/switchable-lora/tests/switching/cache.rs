@@ -9,7 +9,7 @@ use switchable_lora::{
     BasePolicy, BitWidth, LinearSettings, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, tensor, values};
+use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, skip_without_device, tensor, values};
 
 /// The bytes of one quantised weight.
 const WEIGHT: usize = D_IN * D_OUT * 4;
@@ -27,6 +27,7 @@ fn plain(cache: &QuantizedCache) -> SwitchableLinear<Plain> {
 
 #[test]
 fn kept_weights_give_the_same_values_as_fresh_ones() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let (kept, fresh) = (plain(&cache), plain(&QuantizedCache::disabled()));
     for _ in 0..2 {
@@ -40,6 +41,7 @@ fn kept_weights_give_the_same_values_as_fresh_ones() {
 
 #[test]
 fn a_cap_of_zero_keeps_nothing() {
+    skip_without_device!();
     let cache = QuantizedCache::disabled();
     let layer = plain(&cache);
     for precision in precisions() {
@@ -50,6 +52,7 @@ fn a_cap_of_zero_keeps_nothing() {
 
 #[test]
 fn the_cap_is_shared_by_all_layers_and_never_exceeded() {
+    skip_without_device!();
     let cache = QuantizedCache::new(4 * WEIGHT + WEIGHT / 2);
     let layers: Vec<_> = (0..3).map(|_| plain(&cache)).collect();
     for round in 0..3 {
@@ -65,6 +68,7 @@ fn the_cap_is_shared_by_all_layers_and_never_exceeded() {
 
 #[test]
 fn the_least_recently_used_goes_first() {
+    skip_without_device!();
     let cache = QuantizedCache::new(2 * WEIGHT);
     let layer = plain(&cache);
     // Full twice over; using the older one again makes the other one go.
@@ -77,6 +81,7 @@ fn the_least_recently_used_goes_first() {
 
 #[test]
 fn a_weight_beyond_the_cap_is_not_kept_and_drives_nothing_out() {
+    skip_without_device!();
     let cache = QuantizedCache::new(WEIGHT - 1);
     let small = SwitchableLinear::<Plain>::new(tensor([4, 4], 1), None, LinearSettings::default(), &cache);
     let four = AT_4.without_adapter();
@@ -87,6 +92,7 @@ fn a_weight_beyond_the_cap_is_not_kept_and_drives_nothing_out() {
 
 #[test]
 fn weights_leave_with_their_layer() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let (first, second) = (plain(&cache), plain(&cache));
     for layer in [&first, &second] {
@@ -103,6 +109,7 @@ fn weights_leave_with_their_layer() {
 
 #[test]
 fn clearing_drops_everything_and_changes_no_result() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain(&cache);
     let before = values(&layer.forward(x(), &AT_4));
@@ -123,6 +130,7 @@ impl<B: Backend> ModuleMapper<B> for Scale {
 
 #[test]
 fn a_weight_that_a_mapper_changes_is_quantised_anew() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain(&cache);
     let before = layer.quantized_weight(BitWidth::B4).unwrap();
@@ -134,6 +142,7 @@ fn a_weight_that_a_mapper_changes_is_quantised_anew() {
 
 #[test]
 fn a_mapper_that_changes_nothing_leaves_the_kept_weights() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain(&cache);
     let _ = layer.forward(x(), &AT_4);
@@ -143,6 +152,7 @@ fn a_mapper_that_changes_nothing_leaves_the_kept_weights() {
 
 #[test]
 fn loaded_and_replaced_weights_are_quantised_anew() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain(&cache);
     let before = values(&layer.quantized_weight(BitWidth::B4).unwrap());
@@ -159,6 +169,7 @@ fn loaded_and_replaced_weights_are_quantised_anew() {
 
 #[test]
 fn other_quantiser_settings_use_other_forms() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain(&cache);
     let before = values(&layer.quantized_weight(BitWidth::B2).unwrap());
@@ -172,6 +183,7 @@ fn other_quantiser_settings_use_other_forms() {
 
 #[test]
 fn adapter_training_keeps_a_frozen_base() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let mut layer = layer::<Tracked>(LinearSettings::default(), &cache);
     let mut optimizer = SgdConfig::new().init();
@@ -187,6 +199,7 @@ fn adapter_training_keeps_a_frozen_base() {
 
 #[test]
 fn a_trained_base_is_never_stale() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
     let mut layer = layer::<Tracked>(settings, &cache);
@@ -210,6 +223,7 @@ fn a_trained_base_is_never_stale() {
 
 #[test]
 fn one_cache_serves_threads() {
+    skip_without_device!();
     let cache = QuantizedCache::new(3 * WEIGHT);
     let expected: Vec<_> = precisions()
         .iter()

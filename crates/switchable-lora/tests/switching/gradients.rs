@@ -8,7 +8,9 @@ use switchable_lora::{
     BasePolicy, BitWidth, LinearSettings, LoraConfig, Placement, QuantizedCache, SitePrecision, SwitchableLinear,
 };
 
-use crate::support::{D_IN, D_OUT, Tracked, WIDTHS, assert_close, layer, merged, pair, precisions, tensor, values};
+use crate::support::{
+    D_IN, D_OUT, Tracked, WIDTHS, assert_close, layer, merged, pair, precisions, skip_without_device, tensor, values,
+};
 
 type Gradients = <Tracked as AutodiffBackend>::Gradients;
 
@@ -27,6 +29,7 @@ fn input() -> Tensor<Tracked, 2> {
 
 #[test]
 fn frozen_base_gets_no_gradient() {
+    skip_without_device!();
     for settings in [LinearSettings::default(), merged()] {
         let layer = layer::<Tracked>(settings, &QuantizedCache::default());
         for precision in precisions() {
@@ -42,6 +45,7 @@ fn frozen_base_gets_no_gradient() {
 
 #[test]
 fn trainable_base_gets_a_gradient_at_every_width() {
+    skip_without_device!();
     for settings in [LinearSettings::default(), merged()].map(trainable) {
         let layer = layer::<Tracked>(settings, &QuantizedCache::default());
         for precision in precisions() {
@@ -55,6 +59,7 @@ fn trainable_base_gets_a_gradient_at_every_width() {
 
 #[test]
 fn only_the_active_adapter_gets_a_gradient() {
+    skip_without_device!();
     for settings in [LinearSettings::default(), merged()] {
         let layer = layer::<Tracked>(settings, &QuantizedCache::default());
         for precision in precisions() {
@@ -70,6 +75,7 @@ fn only_the_active_adapter_gets_a_gradient() {
 
 #[test]
 fn gradients_equal_those_of_the_formulas() {
+    skip_without_device!();
     // With y = Qa(x)·Q + s·x·A·B + b and G = ∂L/∂y:
     //   ∂A = s·xᵀ·G·Bᵀ    ∂B = s·Aᵀ·xᵀ·G    ∂x = G·Qᵀ + s·G·Bᵀ·Aᵀ
     let layer = layer::<Tracked>(LinearSettings::default(), &QuantizedCache::default());
@@ -106,6 +112,7 @@ fn gradients_equal_those_of_the_formulas() {
 
 #[test]
 fn the_merged_gradient_passes_straight_through_the_quantiser() {
+    skip_without_device!();
     // ∂A = s·Wᵍ·Bᵀ and ∂B = s·Aᵀ·Wᵍ with Wᵍ = xᵀ·G, whatever the width.
     let layer = layer::<Tracked>(merged(), &QuantizedCache::default());
     for width in WIDTHS {
@@ -135,6 +142,7 @@ fn the_merged_gradient_passes_straight_through_the_quantiser() {
 
 #[test]
 fn the_trainable_gradient_passes_straight_through_the_quantiser() {
+    skip_without_device!();
     let layer = layer::<Tracked>(trainable(LinearSettings::default()), &QuantizedCache::default());
     for width in WIDTHS {
         let x = input();
@@ -153,6 +161,7 @@ fn the_trainable_gradient_passes_straight_through_the_quantiser() {
 
 #[test]
 fn freezing_and_unfreezing_decide_who_learns() {
+    skip_without_device!();
     let layer = layer::<Tracked>(LinearSettings::default(), &QuantizedCache::default()).unfreeze();
     assert_eq!(layer.settings().base, BasePolicy::Trainable);
     let precision = SitePrecision::uniform(BitWidth::B4);
@@ -164,6 +173,7 @@ fn freezing_and_unfreezing_decide_who_learns() {
 
 #[test]
 fn training_an_adapter_learns_at_its_width_and_touches_nothing_else() {
+    skip_without_device!();
     for placement in [Placement::Residual, Placement::Merged] {
         let settings = LinearSettings { placement, ..LinearSettings::default() };
         let mut layer = layer::<Tracked>(settings, &QuantizedCache::default());
@@ -194,6 +204,7 @@ fn training_an_adapter_learns_at_its_width_and_touches_nothing_else() {
 
 #[test]
 fn an_adapter_that_adds_nothing_still_learns() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let mut layer = SwitchableLinear::<Tracked>::new(tensor([D_IN, D_OUT], 1), None, LinearSettings::default(), &cache);
     layer.init_adapter(BitWidth::B4, &LoraConfig::new(2, 2.0).unwrap(), 5).unwrap();

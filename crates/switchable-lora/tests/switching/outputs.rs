@@ -8,7 +8,8 @@ use switchable_lora::{
 };
 
 use crate::support::{
-    D_IN, D_OUT, Plain, Tracked, WIDTHS, assert_close, layer, merged, pair, precisions, tensor, values,
+    D_IN, D_OUT, Plain, Tracked, WIDTHS, assert_close, layer, merged, pair, precisions, skip_without_device, tensor,
+    values,
 };
 
 /// The formulas at the top of the module, one product after another.
@@ -48,6 +49,7 @@ fn check_against_formula<B: QuantBackend>(settings: LinearSettings) {
 
 #[test]
 fn every_precision_and_placement_equals_its_formula() {
+    skip_without_device!();
     for base in [BasePolicy::Frozen, BasePolicy::Trainable] {
         for settings in [LinearSettings::default(), merged()] {
             for weight in ["per-tensor", "per-channel,asymmetric", "per-group:5"] {
@@ -61,6 +63,7 @@ fn every_precision_and_placement_equals_its_formula() {
 
 #[test]
 fn residual_equals_merged_at_full_precision() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let (residual, merged) = (layer::<Plain>(LinearSettings::default(), &cache), layer::<Plain>(merged(), &cache));
     let x = tensor::<Plain, 2>([5, D_IN], 4);
@@ -76,6 +79,7 @@ fn residual_equals_merged_at_full_precision() {
 
 #[test]
 fn the_placements_differ_where_the_weight_is_quantised() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let x = tensor::<Plain, 2>([5, D_IN], 5);
     let precision = SitePrecision::uniform(BitWidth::B2);
@@ -86,6 +90,7 @@ fn the_placements_differ_where_the_weight_is_quantised() {
 
 #[test]
 fn a_layer_merged_with_its_adapter_computes_what_merged_placement_does() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let x = tensor::<Plain, 2>([5, D_IN], 5);
     let layer = layer::<Plain>(merged(), &cache);
@@ -106,6 +111,7 @@ fn a_layer_merged_with_its_adapter_computes_what_merged_placement_does() {
 
 #[test]
 fn inputs_of_any_rank_give_the_rows_of_the_matrix() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     let precision = SitePrecision::uniform(BitWidth::B4).with_activations(BitWidth::B8);
     let flat = tensor::<Plain, 2>([6, D_IN], 6);
@@ -122,6 +128,7 @@ fn inputs_of_any_rank_give_the_rows_of_the_matrix() {
 
 #[test]
 fn the_order_of_switching_does_not_matter() {
+    skip_without_device!();
     let x = tensor::<Plain, 2>([5, D_IN], 7);
     let all = precisions();
     let fresh = |precision| {
@@ -140,6 +147,7 @@ fn the_order_of_switching_does_not_matter() {
 
 #[test]
 fn a_layer_without_bias_or_adapters_is_a_product() {
+    skip_without_device!();
     let weight = tensor::<Plain, 2>([D_IN, D_OUT], 8);
     let cache = QuantizedCache::default();
     let layer = SwitchableLinear::new(weight.clone(), None, LinearSettings::default(), &cache);
@@ -150,6 +158,7 @@ fn a_layer_without_bias_or_adapters_is_a_product() {
 
 #[test]
 fn check_says_beforehand_what_forward_would_refuse() {
+    skip_without_device!();
     let mut layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     for precision in precisions() {
         layer.check(&precision).unwrap();
@@ -168,6 +177,7 @@ fn check_says_beforehand_what_forward_would_refuse() {
 #[test]
 #[should_panic(expected = "no adapter for 3 bits, available: 2, 4, 8, 32")]
 fn a_missing_adapter_panics_with_what_there_is() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     let _ = layer.forward(tensor::<Plain, 2>([1, D_IN], 1), &SitePrecision::uniform(BitWidth::B3));
 }
@@ -175,6 +185,7 @@ fn a_missing_adapter_panics_with_what_there_is() {
 #[test]
 #[should_panic(expected = "an input of shape [4, 11] does not end in 12")]
 fn an_input_of_another_width_panics() {
+    skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
     let _ = layer.forward(tensor::<Plain, 2>([4, 11], 1), &SitePrecision::FULL);
 }
@@ -182,6 +193,7 @@ fn an_input_of_another_width_panics() {
 #[test]
 #[should_panic(expected = "a bias of 5 elements does not fit a weight of shape [12, 7]")]
 fn a_bias_of_another_width_panics() {
+    skip_without_device!();
     let (weight, bias) = (tensor::<Plain, 2>([D_IN, D_OUT], 1), tensor([5], 1));
     let _ = SwitchableLinear::new(weight, Some(bias), LinearSettings::default(), &QuantizedCache::default());
 }

@@ -7,7 +7,9 @@ use switchable_lora::{
     SitePrecision, SwitchableLinear, pack_weight,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, layer, pair, precisions, tensor, values};
+use crate::support::{
+    D_IN, D_OUT, Plain, Tracked, assert_close, device, layer, pair, precisions, skip_without_device, tensor, values,
+};
 
 fn settings(execution: Execution) -> LinearSettings {
     LinearSettings { execution, ..LinearSettings::default() }
@@ -23,14 +25,14 @@ fn packed_layer(nested: bool) -> SwitchableLinear<Plain> {
     };
     let cache = QuantizedCache::default();
     let bias = Some(tensor([D_OUT], 2));
-    let mut layer =
-        SwitchableLinear::from_packed(weights, bias, settings(Execution::Packed), &cache, &Default::default());
+    let mut layer = SwitchableLinear::from_packed(weights, bias, settings(Execution::Packed), &cache, &device());
     layer.insert_adapter(BitWidth::B4, pair(BitWidth::B4)).expect("it fits");
     layer
 }
 
 #[test]
 fn codes_give_what_fake_quantised_weights_give() {
+    skip_without_device!();
     let x = tensor::<Plain, 3>([2, 3, D_IN], 9);
     let fake = layer::<Plain>(settings(Execution::FakeQuantized), &QuantizedCache::default());
     let packed = layer::<Plain>(settings(Execution::Packed), &QuantizedCache::default());
@@ -46,6 +48,7 @@ fn codes_give_what_fake_quantised_weights_give() {
 
 #[test]
 fn codes_are_kept_in_place_of_floats() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let packed = layer::<Plain>(settings(Execution::Packed), &cache);
     let four = SitePrecision::uniform(BitWidth::B4);
@@ -62,6 +65,7 @@ fn codes_are_kept_in_place_of_floats() {
 
 #[test]
 fn recorded_gradients_and_other_backends_do_not_need_codes() {
+    skip_without_device!();
     let four = SitePrecision::uniform(BitWidth::B4);
     let x = |seed| tensor::<Tracked, 2>([2, D_IN], seed).require_grad();
     let fake = layer::<Tracked>(settings(Execution::FakeQuantized), &QuantizedCache::default());
@@ -74,6 +78,7 @@ fn recorded_gradients_and_other_backends_do_not_need_codes() {
 
 #[test]
 fn weights_that_are_only_there_packed_have_their_widths_and_no_parameters() {
+    skip_without_device!();
     let fixed = packed_layer(false);
     assert!(fixed.weight_param().is_none());
     assert_eq!((fixed.d_in(), fixed.d_out()), (D_IN, D_OUT));
@@ -95,11 +100,12 @@ fn weights_that_are_only_there_packed_have_their_widths_and_no_parameters() {
 
 #[test]
 fn a_packed_layer_survives_clones_moves_and_records() {
+    skip_without_device!();
     let x = || tensor::<Plain, 2>([3, D_IN], 9);
     let four = SitePrecision::uniform(BitWidth::B4);
     let layer = packed_layer(false);
     let expected = values(&layer.forward(x(), &four));
-    let moved = layer.clone().to_device(&Default::default());
+    let moved = layer.clone().to_device(&device());
     assert_eq!(values(&moved.forward(x(), &four)), expected);
     let restored = packed_layer(false).load_record(layer.clone().into_record());
     assert_eq!(values(&restored.forward(x(), &four)), expected);
@@ -108,9 +114,10 @@ fn a_packed_layer_survives_clones_moves_and_records() {
 
 #[test]
 fn a_broken_weight_is_not_packed_and_stays_broken() {
+    skip_without_device!();
     let mut numbers = values(&tensor::<Plain, 2>([D_IN, D_OUT], 1));
     numbers[3] = f32::NAN;
-    let weight = burn::tensor::Tensor::<Plain, 1>::from_floats(&numbers[..], &Default::default());
+    let weight = burn::tensor::Tensor::<Plain, 1>::from_floats(&numbers[..], &device());
     let weight = weight.reshape([D_IN, D_OUT]);
     assert!(pack_weight(&weight, BitWidth::B4, &QuantSpec::default(), ScaleFormat::F32).is_err());
     let layer = SwitchableLinear::new(weight, None, settings(Execution::Packed), &QuantizedCache::default());

@@ -1,15 +1,14 @@
 //! Layers and inputs to test with.
 
-use burn::{
-    backend::{Autodiff, Flex},
-    tensor::{Tensor, TensorData},
-};
+use burn::tensor::{Tensor, TensorData};
 use switchable_lora::{
     BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
 };
 
-pub(crate) type Plain = Flex;
-pub(crate) type Tracked = Autodiff<Flex>;
+#[path = "../../../quant-kernels/tests/support/test_device.rs"]
+mod test_device;
+
+pub(crate) use test_device::{Plain, Training as Tracked, device, device_is_there, skip_without_device};
 
 pub(crate) const D_IN: usize = 12;
 pub(crate) const D_OUT: usize = 7;

@@ -1,4 +1,4 @@
-use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
 use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
@@ -52,7 +52,7 @@ fn floats<R: CubeRuntime>(values: &[f32], shape: [usize; 2], device: &R::Device)
 }
 
 fn check_shape<R: CubeRuntime>(shape: PackedShape, scales: [usize; 2], asymmetric: bool, device: &R::Device) {
-    let PackedShape { rows, columns, bits, group } = shape;
+    let PackedShape { rows, columns, bits, group, .. } = shape;
     let codes: Vec<u32> = noise(rows * columns, bits as u32).iter().map(|code| code & ((1 << bits) - 1)).collect();
     let count = scales[0] * scales[1];
     let scale: Vec<f32> = noise(count, 7).iter().map(|&noise| 1e-3 + noise as f32 * 1e-9).collect();
@@ -65,7 +65,7 @@ fn check_shape<R: CubeRuntime>(shape: PackedShape, scales: [usize; 2], asymmetri
         scale: floats::<R>(&scale, scales, device),
         zero_point: asymmetric.then(|| floats::<R>(&zero_point, scales, device)),
     };
-    let weight = unpack(words, params, shape);
+    let weight = unpack(words, params, shape, DType::F32);
     let weight = Tensor::<Backend<R>, 2>::from_primitive(TensorPrimitive::Float(weight));
     assert_eq!(weight.dims(), [rows, columns]);
 
@@ -83,7 +83,7 @@ fn every_width_shape_and_granularity<R: CubeRuntime>(device: &R::Device) {
     for bits in 2..=8 {
         for [rows, columns] in [[1, 1], [32, 16], [33, 17], [5, 40], [96, 64], [70, 3]] {
             for asymmetric in [false, true] {
-                let shape = |group| PackedShape { rows, columns, bits, group };
+                let shape = |group| PackedShape { rows, columns, bits, kept: bits, group };
                 check_shape::<R>(shape(rows), [1, 1], asymmetric, device);
                 check_shape::<R>(shape(rows), [1, columns], asymmetric, device);
                 for group in [1, 3, 32, 64] {
@@ -115,7 +115,8 @@ fn packed_tensors_have_the_layout_that_is_unpacked() {
         };
         let bytes: Vec<u8> = codes.iter().map(|&code| code as u8).collect();
         let packed = PackedTensor::from_codes(spec, &bytes, &[1.0], &[0]).unwrap();
-        let shape = PackedShape { rows, columns, bits: usize::from(bits), group: rows };
+        let bits = usize::from(bits);
+        let shape = PackedShape { rows, columns, bits, kept: bits, group: rows };
         let words: Vec<u8> = pack(&codes, shape).into_iter().flat_map(u32::to_le_bytes).collect();
         assert_eq!(words, packed.codes(), "{bits} bits");
     }

@@ -209,7 +209,7 @@ impl Reader<'_> {
             }
         };
         check_zero_points(&spec, zero_points.as_slice()).map_err(invalid("zero points"))?;
-        Ok(PackedTensor { spec, codes, scales, zero_points })
+        Ok(PackedTensor::of_parts(spec, codes, scales, zero_points))
     }
 
     /// All tensors that are left.

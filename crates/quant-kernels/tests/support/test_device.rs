@@ -1,0 +1,92 @@
+//! The backend that the tests of the crates above this one run on, which include this file.
+//!
+//! It is flex, on the CPU. The cargo feature `test-cuda` puts burn's CUDA backend in its place,
+//! `test-wgpu` its wgpu backend; of both the former is taken.
+//!
+//! Each test starts with `skip_without_device!()`. A test without its device says so and passes,
+//! unless the environment variable `SWITCHABLE_QUANT_REQUIRE_CUDA` or `SWITCHABLE_QUANT_REQUIRE_WGPU`
+//! is `1`: then it fails.
+
+use burn::{backend::Autodiff, tensor::Device};
+
+/// The backend under test.
+#[cfg(feature = "test-cuda")]
+pub(crate) type Plain = burn::backend::Cuda;
+/// The backend under test.
+#[cfg(all(feature = "test-wgpu", not(feature = "test-cuda")))]
+pub(crate) type Plain = burn::backend::Wgpu;
+/// The backend under test.
+#[cfg(not(any(feature = "test-cuda", feature = "test-wgpu")))]
+pub(crate) type Plain = burn::backend::Flex;
+
+/// The same, with gradients.
+pub(crate) type Training = Autodiff<Plain>;
+
+/// The device under test.
+pub(crate) fn device() -> Device<Plain> {
+    Device::<Plain>::default()
+}
+
+/// Ends a test, as passed, where the device that the tests were built for is not there.
+macro_rules! skip_without_device {
+    () => {
+        if !crate::support::device_is_there() {
+            return;
+        }
+    };
+}
+pub(crate) use skip_without_device;
+
+/// Whether the device is there. The CPU is.
+///
+/// # Panics
+///
+/// If it is not, and the environment requires it.
+#[cfg(not(any(feature = "test-cuda", feature = "test-wgpu")))]
+pub(crate) fn device_is_there() -> bool {
+    true
+}
+
+/// Whether the device is there.
+///
+/// # Panics
+///
+/// If it is not, and the environment requires it.
+#[cfg(feature = "test-cuda")]
+pub(crate) fn device_is_there() -> bool {
+    // The driver's device files, on Linux and on WSL. Asked first: burn panics where there is none.
+    let found = ["/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"].iter().any(|path| std::path::Path::new(path).exists());
+    found_or_required(found, "CUDA device", "SWITCHABLE_QUANT_REQUIRE_CUDA")
+}
+
+/// Whether the device is there.
+///
+/// # Panics
+///
+/// If it is not, and the environment requires it.
+#[cfg(all(feature = "test-wgpu", not(feature = "test-cuda")))]
+pub(crate) fn device_is_there() -> bool {
+    use std::sync::OnceLock;
+
+    use burn::{
+        backend::wgpu::{
+            WgpuRuntime,
+            graphics::{AutoGraphicsApi, GraphicsApi},
+        },
+        cubecl::Runtime,
+    };
+
+    // Asked once, as it takes a while, and before the first tensor: burn panics where there is none.
+    static ADAPTERS: OnceLock<usize> = OnceLock::new();
+    let adapters = ADAPTERS.get_or_init(|| WgpuRuntime::enumerate_all_devices(&AutoGraphicsApi::backend()).len());
+    found_or_required(*adapters > 0, "wgpu adapter", "SWITCHABLE_QUANT_REQUIRE_WGPU")
+}
+
+#[cfg(any(feature = "test-cuda", feature = "test-wgpu"))]
+fn found_or_required(found: bool, what: &str, required_by: &str) -> bool {
+    if !found {
+        assert!(std::env::var_os(required_by).is_none_or(|value| value != "1"), "no {what}, and {required_by} is 1");
+        println!("not run: no {what}");
+    }
+    found
+}
