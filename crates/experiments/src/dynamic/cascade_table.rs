@@ -72,6 +72,21 @@ pub struct CascadeOutcome {
     pub reached: Vec<usize>,
 }
 
+impl CascadeOutcome {
+    /// The thresholds to two significant digits, `1, 0.15, 3.2e-5`; `none` for a single plan.
+    pub fn thresholds_text(&self) -> String {
+        let shown = |&threshold: &f64| match threshold {
+            0.0 | 1.0 => format!("{threshold}"),
+            _ if threshold < 1e-3 => format!("{threshold:.1e}"),
+            _ if threshold < 0.01 => format!("{threshold:.4}"),
+            _ if threshold < 0.1 => format!("{threshold:.3}"),
+            _ => format!("{threshold:.2}"),
+        };
+        let shown: Vec<String> = self.thresholds.iter().map(shown).collect();
+        if shown.is_empty() { "none".into() } else { shown.join(", ") }
+    }
+}
+
 impl CascadeTable {
     /// Reads the questions under every plan and fits each plan's temperature to them.
     ///
@@ -80,7 +95,7 @@ impl CascadeTable {
     ///
     /// # Errors
     ///
-    /// When there is no plan, no window shows an answer, an adapter is missing, or the work is stopped.
+    /// When there is no plan or no question, an adapter is missing, or the work is stopped.
     pub fn calibrate<B: QuantBackend>(
         model: &Gpt2ForQuestionAnswering<B>,
         task: &ReadingTask,
@@ -88,8 +103,8 @@ impl CascadeTable {
         options: &EvaluateOptions,
     ) -> Result<(Vec<CascadeStage>, Self)> {
         let mut stages = Vec::with_capacity(plans.len());
-        let table = Self::read(model, task, plans, options, |index, scores| {
-            let temperature = Temperature::fit(scores)?;
+        let table = Self::read(model, task, plans, options, |index, scores, right| {
+            let temperature = Temperature::fit(scores, right)?;
             stages.push(CascadeStage { plan: plans[index].clone(), temperature });
             Ok(temperature)
         })?;
@@ -108,7 +123,7 @@ impl CascadeTable {
         options: &EvaluateOptions,
     ) -> Result<Self> {
         let plans: Vec<SitePlan> = stages.iter().map(|stage| stage.plan.clone()).collect();
-        Self::read(model, task, &plans, options, |index, _| Ok(stages[index].temperature))
+        Self::read(model, task, &plans, options, |index, _, _| Ok(stages[index].temperature))
     }
 
     fn read<B: QuantBackend>(
@@ -116,7 +131,7 @@ impl CascadeTable {
         task: &ReadingTask,
         plans: &[SitePlan],
         options: &EvaluateOptions,
-        mut temperature: impl FnMut(usize, &[SpanScores]) -> Result<Temperature>,
+        mut temperature: impl FnMut(usize, &[SpanScores], &[f64]) -> Result<Temperature>,
     ) -> Result<Self> {
         if plans.is_empty() {
             return Err(Error::option("plans", "empty", "at least one plan"));
@@ -128,9 +143,9 @@ impl CascadeTable {
             table.tokens = questions.iter().map(|question| question.tokens).collect();
             let (decoded, scores): (Vec<Decoded>, Vec<SpanScores>) =
                 questions.into_iter().map(|QuestionReading { decoded, scores, .. }| (decoded, scores)).unzip();
-            let temperature = temperature(index, &scores)?;
             let accuracy = accuracy_of(task, &decoded)?;
             let right: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
+            let temperature = temperature(index, &scores, &right)?;
             let at = |temperature| scores.iter().map(|scores| scores.confidence(temperature)).collect::<Vec<f64>>();
             let confidences = at(temperature);
             table.plans.push(PlanAnswers {

@@ -3,7 +3,6 @@
 //! ```text
 //! p(w, i, j) = exp((start_w[i] + end_w[j]) / T) / Σ_v (Σᵢ exp(start_v[i] / T)) · (Σⱼ exp(end_v[j] / T))
 //! confidence = Σ p over the windows that show the answer
-//! gold loss  = −log Σ p over the windows that show the gold span
 //! ```
 //!
 //! Windows `v`, `w`; positions `i`, `j` of their contexts; temperature `T`. With one window and T = 1
@@ -15,13 +14,12 @@ use squad_data::{SpanFeatures, TokenSpan};
 
 use super::temperature::Temperature;
 
-/// Scores of the ends of spans in all windows of one question, its answer and its gold span.
+/// Scores of the ends of spans in all windows of one question, and its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpanScores {
     /// Start and end scores of the context's tokens.
     windows: Vec<[Vec<f32>; 2]>,
     answer: Vec<Place>,
-    gold: Vec<Place>,
 }
 
 /// A span in a window, counted from its first token of the context.
@@ -43,35 +41,24 @@ impl SpanScores {
     ) -> Self {
         let windows = features.windows_of(example);
         let chars = features.windows()[answer.0].chars(answer.1);
-        let (mut shown, mut gold) = (Vec::new(), Vec::new());
+        let mut shown = Vec::new();
         for (index, window) in windows.iter().enumerate() {
-            let place = |tokens: TokenSpan| Place {
-                window: index,
-                start: tokens.start - window.context_start,
-                end: tokens.end - window.context_start,
-            };
             let offsets = window.offsets();
             let start = offsets.iter().position(|token| chars.is_some_and(|chars| token.start == chars.start));
             let end = offsets.iter().rposition(|token| chars.is_some_and(|chars| token.end == chars.end));
             if let (Some(start), Some(end)) = (start, end) {
                 shown.push(Place { window: index, start, end });
             }
-            gold.extend(window.target.filter(|target| target.start >= window.context_start).map(place));
         }
         let context = |(window, row): (&squad_data::Window, &[Vec<f32>; 2])| {
             row.each_ref().map(|scores| scores[window.context_start..window.ids.len()].to_vec())
         };
-        Self { windows: windows.iter().zip(rows).map(context).collect(), answer: shown, gold }
+        Self { windows: windows.iter().zip(rows).map(context).collect(), answer: shown }
     }
 
     /// Probability of the answer, 0 to 1.
     pub fn confidence(&self, temperature: Temperature) -> f64 {
         self.log_probability(&self.answer, temperature).exp().min(1.0)
-    }
-
-    /// Negative log likelihood of the gold span in nats; `None` where no window shows one.
-    pub fn gold_loss(&self, temperature: Temperature) -> Option<f64> {
-        (!self.gold.is_empty()).then(|| -self.log_probability(&self.gold, temperature))
     }
 
     fn log_probability(&self, places: &[Place], temperature: Temperature) -> f64 {
@@ -85,11 +72,11 @@ impl SpanScores {
         log_sum_exp(shown) - log_sum_exp(total.collect::<Vec<f64>>().into_iter())
     }
 
-    /// One window; the answer and the gold span are single tokens.
+    /// One window; the answer is a single token.
     #[cfg(test)]
-    pub(super) fn of_one_window(start: &[f32], end: &[f32], answer: usize, gold: usize) -> Self {
-        let place = |token: usize| vec![Place { window: 0, start: token, end: token }];
-        Self { windows: vec![[start.to_vec(), end.to_vec()]], answer: place(answer), gold: place(gold) }
+    pub(super) fn of_one_window(start: &[f32], end: &[f32], answer: usize) -> Self {
+        let answer = vec![Place { window: 0, start: answer, end: answer }];
+        Self { windows: vec![[start.to_vec(), end.to_vec()]], answer }
     }
 }
 
@@ -116,9 +103,8 @@ mod tests {
     #[test]
     fn one_window_gives_the_product_of_two_softmaxes() {
         // Starts 3 : 1, ends 1 : 1.
-        let scores = SpanScores::of_one_window(&[3f32.ln(), 0.0], &[5.0, 5.0], 0, 1);
+        let scores = SpanScores::of_one_window(&[3f32.ln(), 0.0], &[5.0, 5.0], 0);
         close(scores.confidence(Temperature::ONE), 0.75 * 0.5);
-        close(scores.gold_loss(Temperature::ONE).unwrap(), -(0.25 * 0.5f64).ln());
         // At half the temperature 9 : 1.
         close(scores.confidence(at(0.5)), 0.9 * 0.5);
     }
@@ -127,24 +113,20 @@ mod tests {
     fn windows_share_one_distribution_and_a_place_in_two_counts_twice() {
         let window = |first: f32| [vec![first, 0.0], vec![0.0]];
         let places = [0, 1].map(|window| Place { window, start: 0, end: 0 });
-        let mut scores = SpanScores {
-            windows: vec![window(3f32.ln()), window(2f32.ln())],
-            answer: places[..1].to_vec(),
-            gold: Vec::new(),
-        };
+        let mut scores =
+            SpanScores { windows: vec![window(3f32.ln()), window(2f32.ln())], answer: places[..1].to_vec() };
         // Totals 4 and 3.
         close(scores.confidence(Temperature::ONE), 3.0 / 7.0);
         scores.answer = places.to_vec();
         close(scores.confidence(Temperature::ONE), 5.0 / 7.0);
-        assert_eq!(scores.gold_loss(Temperature::ONE), None);
     }
 
     #[test]
     fn probabilities_do_not_depend_on_the_level_of_the_scores() {
-        let low = SpanScores::of_one_window(&[1.0, 2.0], &[0.0, 3.0], 1, 0);
-        let high = SpanScores::of_one_window(&[4001.0, 4002.0], &[-4000.0, -3997.0], 1, 0);
+        let low = SpanScores::of_one_window(&[1.0, 2.0], &[0.0, 3.0], 1);
+        let high = SpanScores::of_one_window(&[4001.0, 4002.0], &[-4000.0, -3997.0], 1);
         close(low.confidence(at(0.7)), high.confidence(at(0.7)));
-        let masked = SpanScores::of_one_window(&[f32::NEG_INFINITY, 2.0], &[0.0, 0.0], 1, 1);
+        let masked = SpanScores::of_one_window(&[f32::NEG_INFINITY, 2.0], &[0.0, 0.0], 1);
         close(masked.confidence(at(3.0)), 0.5);
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! p_T = softmax(z / T)
-//! T   = argmin of the mean −log p_T(gold span) over held-out questions
+//! T   = argmin of the mean −y log c_T − (1 − y) log(1 − c_T) over held-out questions
 //! ECE = Σ_b |b|/n · |share of right answers in b − mean confidence in b|        15 bins of equal width
 //! ```
 //!
-//! Source: Guo et al., *On Calibration of Modern Neural Networks*, arXiv:1706.04599. T does not change
-//! which answer is best. The likelihood of one window's gold span is convex in 1/T; where several
-//! windows show it, it need not be. So log T is searched on a grid first and by golden sections from
-//! there.
+//! Logits `z`; confidence `c_T`, the probability `p_T` of the answer; `y` is 1 where the answer is right
+//! and 0 where it is wrong. T does not change which answer is best. The loss need not be convex in T, so
+//! log T is searched on a grid first and by golden sections from there.
+//!
+//! Source: Guo et al., *On Calibration of Modern Neural Networks*, arXiv:1706.04599, which takes the
+//! likelihood of the label. A question has several right spans and a score that forgives articles and
+//! punctuation, so the likelihood of one gold span would fit another event than the one that the
+//! confidence is about; the likelihood of being right is fitted instead.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,22 +53,33 @@ impl Temperature {
     /// The temperature of the greatest likelihood, between 1/32 and 32; an end of that range where the
     /// likelihood rises beyond it, as it does when every answer is right.
     ///
-    /// Gold spans at masked positions are left out: no temperature makes them possible.
+    /// `right` holds 1 for each right answer and 0 for each wrong one.
     ///
     /// # Errors
     ///
-    /// When no question has a gold span that its windows show.
-    pub fn fit(questions: &[SpanScores]) -> Result<Self> {
-        let possible = |scores: &&SpanScores| scores.gold_loss(Self::ONE).is_some_and(f64::is_finite);
-        let questions: Vec<&SpanScores> = questions.iter().filter(possible).collect();
-        if questions.is_empty() {
-            return Err(Error::NoQuestions {
-                what: "the calibration set, of those whose windows show an answer".into(),
-            });
+    /// When there is no answer.
+    ///
+    /// # Panics
+    ///
+    /// When the two are not of the same length.
+    pub fn fit(answers: &[SpanScores], right: &[f64]) -> Result<Self> {
+        assert_eq!(answers.len(), right.len(), "one score for each answer");
+        if answers.is_empty() {
+            return Err(Error::NoQuestions { what: "the calibration set".into() });
         }
-        let loss = |log: f64| -> f64 { questions.iter().filter_map(|scores| scores.gold_loss(Self(log.exp()))).sum() };
+        let loss = |log: f64| -> f64 {
+            let confidences = answers.iter().map(|scores| scores.confidence(Self(log.exp())));
+            confidences.zip(right).map(|(confidence, &right)| cross_entropy(confidence, right)).sum()
+        };
         Ok(Self(least(loss, LARGEST.ln()).exp()))
     }
+}
+
+/// Cross-entropy of a confidence in nats. A confidence of 0 or 1 that no temperature changes counts as
+/// one just inside, so that it leaves the others their say.
+fn cross_entropy(confidence: f64, right: f64) -> f64 {
+    let confidence = confidence.clamp(f64::EPSILON, 1.0 - f64::EPSILON);
+    -right * confidence.ln() - (1.0 - right) * (-confidence).ln_1p()
 }
 
 impl TryFrom<f64> for Temperature {
@@ -137,38 +152,55 @@ pub fn expected_calibration_error(confidences: &[f64], right: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    /// Starts `spread` : 0 and one token; the first is gold in 3 of 4 questions.
-    fn three_of_four(spread: f32) -> Vec<SpanScores> {
-        let question = |gold| SpanScores::of_one_window(&[spread, 0.0], &[0.0, 0.0], 0, gold);
-        [0, 0, 0, 1].map(question).into()
+    /// Starts `spread` : 0, one end; the answer is the first token.
+    fn answer(spread: f32) -> SpanScores {
+        SpanScores::of_one_window(&[spread, 0.0], &[0.0, f32::NEG_INFINITY], 0)
     }
 
     #[test]
     fn the_fitted_temperature_gives_the_share_of_right_answers() {
         // σ(spread / T) = 3/4 at T = spread / ln 3.
         for (spread, expected) in [(2.0 * 3f32.ln(), 2.0), (3f32.ln(), 1.0), (0.5 * 3f32.ln(), 0.5)] {
-            let questions = three_of_four(spread);
-            let fitted = Temperature::fit(&questions).unwrap();
+            let answers = vec![answer(spread); 4];
+            let fitted = Temperature::fit(&answers, &[1.0, 0.0, 1.0, 1.0]).unwrap();
             assert!((fitted.get() - expected).abs() < 1e-4, "{fitted:?}, expected {expected}");
-            // The ends are even.
-            let confidence = questions[0].confidence(fitted);
-            assert!((confidence - 0.75 * 0.5).abs() < 1e-4, "{confidence}");
+            assert!((answers[0].confidence(fitted) - 0.75).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn answers_that_are_too_sure_are_fitted_above_1_where_the_loss_is_least() {
+        let spreads = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let answers: Vec<SpanScores> = spreads.iter().map(|&spread| answer(spread)).collect();
+        let right = [0.0, 1.0, 0.0, 1.0, 1.0, 1.0];
+        let fitted = Temperature::fit(&answers, &right).unwrap();
+        assert!(fitted > Temperature::ONE);
+        let loss = |temperature| -> f64 {
+            answers.iter().zip(right).map(|(scores, right)| cross_entropy(scores.confidence(temperature), right)).sum()
+        };
+        for other in [0.5, 0.9, 1.1, 2.0] {
+            assert!(loss(fitted) < loss(Temperature(fitted.get() * other)), "{other}");
         }
     }
 
     #[test]
     fn answers_that_are_all_right_are_fitted_at_the_end_of_the_range() {
-        let all_right = vec![SpanScores::of_one_window(&[0.25, 0.0], &[0.0, f32::NEG_INFINITY], 0, 0)];
-        let fitted = Temperature::fit(&all_right).unwrap().get();
+        let fitted = Temperature::fit(&[answer(0.25)], &[1.0]).unwrap().get();
         assert!((1.0 / LARGEST..1.0001 / LARGEST).contains(&fitted), "{fitted}");
     }
 
     #[test]
+    fn an_answer_without_alternative_leaves_the_fit_to_the_others() {
+        let certain = SpanScores::of_one_window(&[1.0], &[1.0], 0);
+        let mut answers = vec![answer(2.0 * 3f32.ln()); 4];
+        answers.push(certain);
+        let fitted = Temperature::fit(&answers, &[1.0, 1.0, 1.0, 0.0, 0.0]).unwrap();
+        assert!((fitted.get() - 2.0).abs() < 1e-4, "{fitted:?}");
+    }
+
+    #[test]
     fn nothing_to_fit_is_refused() {
-        assert!(Temperature::fit(&[]).unwrap_err().to_string().contains("holds no question"));
-        // The gold span is masked.
-        let masked = SpanScores::of_one_window(&[1.0, f32::NEG_INFINITY], &[0.0, 0.0], 0, 1);
-        assert!(Temperature::fit(&[masked]).is_err());
+        assert!(Temperature::fit(&[], &[]).unwrap_err().to_string().contains("holds no question"));
     }
 
     #[test]

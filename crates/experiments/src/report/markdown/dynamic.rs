@@ -29,22 +29,20 @@ pub(super) fn dynamic_text(results: &DynamicResults) -> String {
         );
     }
     let outcome = &results.cascade.outcome;
-    let thresholds: Vec<String> = outcome.thresholds.iter().map(|threshold| format!("{threshold:.2}")).collect();
     let _ = writeln!(
         text,
         "| cascade, thresholds {} | {} | {:.3e} | |",
-        if thresholds.is_empty() { "none".to_string() } else { thresholds.join(", ") },
+        outcome.thresholds_text(),
         em(&outcome.accuracy),
         outcome.bit_ops_per_question
     );
     text += "\nThe cascade over its range of cost, against its last stage alone:\n\n\
              | thresholds | EM | BitOps per question | EM against the last stage |\n|---|---|---|---|\n";
     for point in &curve.cascade {
-        let thresholds: Vec<String> = point.outcome.thresholds.iter().map(|t| format!("{t:.2}")).collect();
         let _ = writeln!(
             text,
             "| {} | {} | {:.3e} | {} |",
-            thresholds.join(", "),
+            point.outcome.thresholds_text(),
             em(&point.outcome.accuracy),
             point.outcome.bit_ops_per_question,
             points(&point.comparison)
