@@ -63,7 +63,7 @@ pub use search::allocation::{
     Refinement, SiteDamage, Swap, Verified, measure_damage, measure_damage_remembering,
 };
 pub use search::greedy::{
-    Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search,
+    Flip, GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, TriedFlip, check_tolerance, greedy_search,
     greedy_search_remembering,
 };
 pub use search::harm_order::HarmOrder;

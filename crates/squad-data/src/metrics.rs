@@ -45,7 +45,7 @@ mod thresholds;
 mod v1;
 mod v2;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, Format};
 use crate::error::{Error, Result};
@@ -56,7 +56,7 @@ pub use v1::evaluate_v1;
 pub use v2::{evaluate_v2, evaluate_v2_with_null_probabilities};
 
 /// The scores of one question.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuestionScore {
     /// The question's id.
     pub id: String,

@@ -14,6 +14,7 @@
 use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
+use squad_data::QuestionScore;
 
 use crate::cost::plan_bytes;
 use crate::evaluation::accuracy::Accuracy;
@@ -118,6 +119,33 @@ pub struct Flip {
     pub accepted: bool,
 }
 
+/// A flip as it is known again: with the scores of its questions, which a saved [`Accuracy`] has not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TriedFlip {
+    /// The flip.
+    flip: Flip,
+    /// Scores of the questions with the flip; none where its accuracy is not known.
+    scores: Vec<QuestionScore>,
+    /// Work of the trial.
+    work: Work,
+}
+
+impl TriedFlip {
+    fn new(flip: Flip, work: Work) -> Self {
+        let scores = flip.accuracy.as_ref().map_or(Vec::new(), |accuracy| accuracy.scores.clone());
+        Self { flip, scores, work }
+    }
+
+    /// The flip whole, and its work.
+    fn whole(self) -> (Flip, Work) {
+        let Self { mut flip, scores, work } = self;
+        if let Some(accuracy) = &mut flip.accuracy {
+            accuracy.scores = scores;
+        }
+        (flip, work)
+    }
+}
+
 /// Result of the search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GreedyResult {
@@ -164,7 +192,7 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     sensitivity: &Sensitivity,
     kept: KeptStates<B>,
     options: &GreedyOptions,
-    remember: &Remember<'_, (Flip, Work)>,
+    remember: &Remember<'_, TriedFlip>,
 ) -> Result<(GreedyResult, SitePlan)> {
     let sites: Option<Vec<Site>> = sensitivity.by_harm(options.order).into_iter().map(Effect::site).collect();
     let sites = sites.ok_or_else(|| Error::option("sensitivity", "of blocks", "the sensitivity of single sites"))?;
@@ -183,7 +211,7 @@ pub fn greedy_search_remembering<B: QuantBackend>(
         // The first round from the reference is what the sensitivity measured.
         let is_measured = path.is_empty() && sensitivity.changed_to == options.low;
         let mut states_of_trial = None;
-        let (flip, work_of_flip) = remember(&format!("flip-{:03}", path.len() + 1), &mut || {
+        let tried = remember(&format!("flip-{:03}", path.len() + 1), &mut || {
             if kept_flips < flipped.len() {
                 // The flips since are known from before; their states are not.
                 kept = search.states_of(&kept, &plan)?;
@@ -192,8 +220,9 @@ pub fn greedy_search_remembering<B: QuantBackend>(
             let before = evaluator.work();
             let (flip, states) = search.flip(&kept, &plan, &left, (floor, is_measured))?;
             states_of_trial = states;
-            Ok((flip, evaluator.work() - before))
+            Ok(TriedFlip::new(flip, evaluator.work() - before))
         })?;
+        let (flip, work_of_flip) = tried.whole();
         let place = left.iter().position(|site| site.to_string() == flip.site);
         let place = place.ok_or_else(|| Error::option("site", &flip.site, "a site that is not flipped yet"))?;
         let site = left.remove(place);
