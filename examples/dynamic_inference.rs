@@ -106,13 +106,12 @@ impl WithBackend for Serve<'_> {
         // Width at which one plan would do the work that the cascade does.
         let per_bit = curve.plans[0].bit_ops_per_question / f64::from(bits[0].bits());
         for point in curve.cascade.iter().map(|point| &point.outcome).chain([&outcome]) {
-            let thresholds: Vec<String> = point.thresholds.iter().map(|t| format!("{t:.2}")).collect();
-            let label = format!("cascade {}", thresholds.join(" "));
+            let label = format!("cascade {}", point.thresholds_text());
             let row = plan_table_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
             println!("{row}  {:.3e} BitOps", point.bit_ops_per_question);
         }
         let out = run.out.as_deref().unwrap_or(Path::new("."));
-        cascade_curve(&curve).write(&out.join("dynamic_inference.png"))?;
+        cascade_curve(&curve, bits).write(&out.join("dynamic_inference.png"))?;
         let result = json!({
             "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer, "seed": run.seed,
             "resident": resident, "front": controller.front(), "curve": curve, "chosen": chosen, "outcome": outcome,

@@ -12,7 +12,7 @@ use crate::dynamic::CascadeCurve;
 use crate::evaluation::accuracy::Accuracy;
 use crate::figures::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
-    Series,
+    Series, Size,
 };
 use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
 use crate::search::sensitivity::Sensitivity;
@@ -57,7 +57,7 @@ pub fn write_figures(study: &Study, dir: &Path) -> Result<Vec<(String, String)>>
         figures.push((
             "dynamic.png",
             "Exact match for work: a confidence cascade and plans alone",
-            Box::new(cascade_curve(&dynamic.cascade.curve)),
+            Box::new(cascade_curve(&dynamic.cascade.curve, dynamic.resident.per_width.keys().copied())),
         ));
     }
     let mut written = Vec::new();
@@ -229,29 +229,31 @@ fn pareto(study: &Study) -> LineChart {
     }
 }
 
+/// One column for each regime, which may be many; one bar for each width, which are few.
 fn regimes(study: &Study) -> Result<Option<BarChart>> {
     let Some(regimes) = &study.regimes else { return Ok(None) };
     let Some(first) = regimes.runs.first() else { return Ok(None) };
-    let widths: Vec<BitWidth> = first.widths.iter().map(|width| width.bits).collect();
+    let labels = labels(&regimes.runs);
     let mut groups = Vec::new();
     let mut seeds = 0;
-    for label in labels(&regimes.runs) {
+    for bits in first.widths.iter().map(|width| width.bits) {
         let mut values = Vec::new();
-        for &bits in &widths {
+        for label in &labels {
             let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
             seeds = mean.seeds;
             values.push(Estimate::new(mean.mean, mean.interval));
         }
-        groups.push(BarGroup::new(label, values));
+        groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
     Ok(Some(BarChart {
         title: "Training regimes".into(),
         subtitle: format!(
-            "mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and questions",
+            "at each width of the weights; mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and \
+             questions",
             first.widths[0].accuracy.n
         ),
-        category_label: "width of weights, bits".into(),
-        categories: widths.iter().map(ToString::to_string).collect(),
+        category_label: "regime".into(),
+        categories: labels.into_iter().map(ToOwned::to_owned).collect(),
         value: Axis::new("exact match", "%"),
         groups,
         ..BarChart::default()
@@ -289,7 +291,7 @@ fn hardened_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.attacked_exact_match, cell.attacked_interval));
     let panel = |model: &HardenedModel| attack_panel(&model.matrix, model.hardening.name(), cell);
     Some(HeatMapChart {
-        title: format!("Exact match under `{}`", first.attack),
+        title: format!("Exact match under {}", first.attack),
         subtitle: format!("at least {items} questions a row, 95 % intervals"),
         value: Axis::new("exact match", "%").including([0.0, 100.0]),
         ..attack_map(first, results.hardened.iter().map(panel).collect())
@@ -307,8 +309,11 @@ fn attack_panel(matrix: &AttackMatrix, title: &str, value: impl Fn(&RobustAccura
     Panel { title: title.into(), cells: matrix.rows.iter().map(row).collect() }
 }
 
+/// Wide enough for an interval in each cell.
 fn attack_map(matrix: &AttackMatrix, panels: Vec<Panel>) -> HeatMapChart {
+    let columns = panels.len() * (matrix.inference.len() + 1);
     HeatMapChart {
+        size: Size { width: (420 + 105 * columns as u32).clamp(1200, 3200), height: 1000 },
         row_label: "attack made on, bits".into(),
         rows: matrix.rows.iter().map(|row| row.source.clone()).collect(),
         column_label: "tried on, bits".into(),
@@ -320,19 +325,23 @@ fn attack_map(matrix: &AttackMatrix, panels: Vec<Panel>) -> HeatMapChart {
     }
 }
 
-/// Accuracy for work of a cascade, beside every plan alone.
-pub fn cascade_curve(curve: &CascadeCurve) -> LineChart {
+/// Accuracy for work of a cascade, beside every plan alone; `widths` are those of the plans.
+pub fn cascade_curve(curve: &CascadeCurve, widths: impl IntoIterator<Item = BitWidth>) -> LineChart {
     let point = |x: f64, accuracy: &Accuracy| Point { x, y: exact_match(accuracy) };
-    let alone = curve.plans.iter().map(|plan| point(plan.bit_ops_per_question, &plan.answers.accuracy));
-    let cascade = curve.cascade.iter().map(|at| point(at.outcome.bit_ops_per_question, &at.outcome.accuracy));
-    let (alone, mut cascade): (Vec<Point>, Vec<Point>) = (alone.collect(), cascade.collect());
+    let mut cascade: Vec<Point> =
+        curve.cascade.iter().map(|at| point(at.outcome.bit_ops_per_question, &at.outcome.accuracy)).collect();
     cascade.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let mut series = vec![Series::new("cascade", cascade)];
+    series.extend(curve.plans.iter().zip(widths).map(|(plan, bits)| {
+        let alone = point(plan.bit_ops_per_question, &plan.answers.accuracy);
+        Series::new(format!("{bits} bits alone"), vec![alone]).with_style(LineStyle::Markers)
+    }));
     LineChart {
         title: "Accuracy for work: cascade and plans alone".into(),
         subtitle: format!("n = {}, thresholds chosen on {} other questions", curve.n, curve.calibration_n),
         x: Axis::new("work of a question", "BitOps"),
         y: Axis::new("exact match", "%"),
-        series: vec![Series::new("one plan", alone).with_style(LineStyle::Markers), Series::new("cascade", cascade)],
+        series,
         ..LineChart::default()
     }
 }

@@ -51,12 +51,14 @@ pub(super) fn hardening_text(results: &RobustnessResults, seed: u64) -> String {
         }
         text += "\n";
     }
-    text += "\nThe same minus that of the model as it is, item by item, percent points:\n\n";
+    text += "\nOne model minus another, item by item, percent points:\n\n";
     header(&mut text);
-    for model in &hardened[1..] {
-        let _ = write!(text, "| {} |", model.hardening);
+    let pairs =
+        hardened.iter().enumerate().flat_map(|(index, to)| hardened[..index].iter().map(move |from| (to, from)));
+    for (to, from) in pairs {
+        let _ = write!(text, "| {} − {} |", to.hardening, from.hardening);
         for threat in Threat::ALL {
-            let under = [&model.matrix, &first.matrix].map(|matrix| matrix.under(threat));
+            let under = [to, from].map(|model| model.matrix.under(threat));
             let _ = write!(text, " {} |", difference(&under, seed));
         }
         text += "\n";
