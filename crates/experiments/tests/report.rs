@@ -5,9 +5,9 @@ use experiments::report::{
     markdown, run_study, write_figures,
 };
 use experiments::robustness::{AdversarialTraining, AttackKind};
-use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig};
+use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig, train_base};
 use gpt2_model::BitWidth;
-use serde_json::json;
+use serde_json::{Value, json};
 use squad_data::Split;
 use switchable_lora::{BasePolicy, LoraConfig};
 
@@ -139,6 +139,7 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
 
 #[test]
 fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
+    skip_without_device!();
     let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
     let whole = tempfile::tempdir().unwrap();
     let expected = study(whole.path(), &small, &StopFlag::default()).unwrap();
@@ -161,6 +162,59 @@ fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
     assert_eq!(study(stopped.path(), &small, &StopFlag::default()).unwrap(), expected);
     assert_eq!(files(stopped.path()), files(whole.path()));
     assert!(!parts.exists());
+}
+
+#[test]
+fn an_allocation_goes_on_with_the_budgets_that_are_not_done() {
+    skip_without_device!();
+    let small = StudyConfig { budgets: vec![4.0, 6.0], regimes: None, robustness: None, dynamic: None, ..config() };
+    let dir = tempfile::tempdir().unwrap();
+    let whole = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation;
+
+    // As if stopped after the first budget, whose result is marked to be known again.
+    let (file, parts) = (dir.path().join("allocation.json"), dir.path().join("allocation"));
+    let allocation: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut marked = whole.reported[0].clone();
+    marked.average_bits += 1.0;
+    let budget = (task(4).1.site_parameters() as f64 * small.budgets[0] / 8.0) as usize;
+    std::fs::create_dir(&parts).unwrap();
+    let part = json!({ "version": 1, "made_from": allocation["made_from"], "result": [whole.refined[0], marked] });
+    std::fs::write(parts.join(format!("budget-{budget}.json")), part.to_string()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+
+    let resumed = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation;
+    assert_eq!(resumed.reported[0], marked);
+    assert_eq!((&resumed.reported[1..], &resumed.refined), (&whole.reported[1..], &whole.refined));
+    assert!(whole.reported.len() > 1 && !parts.exists());
+}
+
+#[test]
+fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
+    skip_without_device!();
+    let (tokenizer, shape, task) = task(4);
+    let start = model::<Training>(&shape, BasePolicy::Trainable);
+    let (model, _) = train_base(start, &task, &train_config(150), &quiet(2), &device()).unwrap();
+    // Of the questions that it learned it knows some: there is exact match to lose.
+    let data = StudyData { train: &task, search: &task, report: &task, tokenizer: &tokenizer, window: None };
+    let config = StudyConfig {
+        low: Some(BitWidth::B8),
+        tolerance: 0.5,
+        regimes: None,
+        robustness: None,
+        dynamic: None,
+        ..config()
+    };
+    let run = StudyRun { evaluate: EvaluateOptions::default(), train: quiet(2), show: ShowProgress::No };
+    let dir = tempfile::tempdir().unwrap();
+    let study =
+        run_study(&model, data, &config, &run, &Stages::new(dir.path(), json!({ "model": "tiny" })), &device()).unwrap();
+    let greedy = &study.greedy;
+    assert!(greedy.search.flipped.len() > 3, "{:?}", greedy.search.flipped);
+    let bytes: Vec<usize> = greedy.search.path.iter().filter(|flip| flip.accepted).map(|flip| flip.bytes).collect();
+    assert_eq!(greedy.equal_bytes.iter().map(|row| row.bytes).collect::<Vec<_>>(), bytes);
+    assert!(greedy.equal_bytes.iter().all(|row| row.allocation.bytes <= row.bytes));
+    let heading = Heading { command: "report".into(), facts: Vec::new() };
+    assert!(markdown(&study, &heading, &[]).unwrap().contains("Greedy and exact at equal bytes"));
 }
 
 #[test]

@@ -252,6 +252,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
     let allocation_options = json!({
         "choices": config.choices, "budgets": config.budgets, "swaps": config.swaps, "seed": seed,
     });
+    let budget_parts = stages.within("allocation");
     let allocation = stages.run("allocation", &allocation_options, || {
         let budgets = config.budgets.iter().map(|bits| (body.config().site_parameters() as f64 * bits / 8.0) as usize);
         let budgets: Vec<usize> = budgets.collect();
@@ -259,14 +260,20 @@ pub fn run_study<B: QuantAutodiffBackend>(
         let verified = damage.verify(&search, &full, &chosen)?;
         let (mut refined, mut reported) = (Vec::new(), Vec::new());
         for (row, &budget) in verified.iter().zip(&budgets) {
-            let how = RefineOptions { evaluations: config.swaps, show: run.show, ..RefineOptions::new(budget) };
-            let (refinement, plan) = damage.refine_by_swaps(&search, &full, &row.allocation, &how)?;
-            let average_bits = plan.average_weight_bits(body.config());
-            reported.push(ReportedPlan { bytes: refinement.bytes, average_bits, accuracy: report.evaluate(&plan)? });
+            let (refinement, plan) = budget_parts.run(&format!("budget-{budget}"), &allocation_options, || {
+                let how = RefineOptions { evaluations: config.swaps, show: run.show, ..RefineOptions::new(budget) };
+                let (refinement, plan) = damage.refine_by_swaps(&search, &full, &row.allocation, &how)?;
+                let average_bits = plan.average_weight_bits(body.config());
+                let accuracy = report.evaluate(&plan)?;
+                let plan = ReportedPlan { bytes: refinement.bytes, average_bits, accuracy };
+                Ok((refinement, plan))
+            })?;
             refined.push(refinement);
+            reported.push(plan);
         }
         Ok(AllocationStudy { front: damage.pareto_front(), verified, refined, reported })
     })?;
+    budget_parts.remove()?;
 
     let dynamic = match &config.dynamic {
         Some(dynamic) => {
