@@ -1,6 +1,5 @@
 //! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
 
-use burn::backend::flex::FlexDevice;
 use burn::module::AutodiffModule as _;
 use experiments::{
     BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
@@ -11,7 +10,7 @@ use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings,
 use serde_json::json;
 use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
 
-use crate::support::{Plain, Training, model, quiet, task, train_config, weights};
+use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
 
 const LOFTQ: LoraInit = LoraInit::LoftQ { iterations: 3 };
 
@@ -31,7 +30,7 @@ fn steps(model: &Gpt2ForQuestionAnswering<Training>, width: BitWidth) -> Vec<Vec
 
 fn loss(model: &Gpt2ForQuestionAnswering<Training>, task: &ReadingTask, width: BitWidth) -> f64 {
     let plain = model.valid();
-    let evaluator = Evaluator::new(&plain, task, EvaluateOptions::default(), &FlexDevice).expect("valid input");
+    let evaluator = Evaluator::new(&plain, task, EvaluateOptions::default(), &device()).expect("valid input");
     let plan = plain.transformer.uniform_plan(SitePrecision::uniform(width));
     evaluator.evaluate(&plan).expect("valid input").loss.expect("a span loss")
 }
@@ -42,12 +41,13 @@ fn start(config: &Gpt2Config) -> Gpt2ForQuestionAnswering<Training> {
 
 #[test]
 fn at_two_bits_a_bank_learns_more_with_learned_steps() {
+    skip_without_device!();
     let (_, config, task) = task(4);
     // A base that knows something, which 2 bits take from it.
-    let (base, _) = train_base(start(&config), &task, &train_config(150), &quiet(2), &FlexDevice).unwrap();
+    let (base, _) = train_base(start(&config), &task, &train_config(150), &quiet(2), &device()).unwrap();
     let trained = |learned_steps, init| {
         let bank = bank(&[BitWidth::B2], learned_steps).overridden(&BankOverrides { init, learned_steps: None });
-        train_bank(base.clone(), &task, &bank, &train_config(20), &quiet(2), &FlexDevice).expect("valid input").0
+        train_bank(base.clone(), &task, &bank, &train_config(20), &quiet(2), &device()).expect("valid input").0
     };
     let by_range = loss(&trained(false, None), &task, BitWidth::B2);
     let learned = trained(true, None);
@@ -66,6 +66,7 @@ fn at_two_bits_a_bank_learns_more_with_learned_steps() {
 
 #[test]
 fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stays() {
+    skip_without_device!();
     let (_, config, task) = task(4);
     let widths = [BitWidth::FULL, BitWidth::B16, BitWidth::B8, BitWidth::B2];
     let base = weights(&start(&config));
@@ -78,7 +79,7 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
         model
     };
     let (bank, run) = (bank(&widths, true), quiet(2));
-    let (after, _) = train_bank(start(&config), &task, &bank, &train_config(8), &run, &FlexDevice).unwrap();
+    let (after, _) = train_bank(start(&config), &task, &bank, &train_config(8), &run, &device()).unwrap();
     assert_eq!(weights(&after)[..base.len()], base);
     assert!(steps(&after, BitWidth::FULL).is_empty());
     for &width in &widths[1..] {
@@ -114,6 +115,7 @@ impl Regime for StopAt {
 
 #[test]
 fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_without() {
+    skip_without_device!();
     let (_, config, task) = task(6);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
     let bank = bank(&widths, true).overridden(&BankOverrides { init: Some(LOFTQ), learned_steps: None });
@@ -124,7 +126,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
         let build = |_: &_, ladder: &experiments::Ladder| -> experiments::Result<Box<dyn Regime>> {
             Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
         };
-        train_bank_with(start(&config), &task, bank, &build, &train_config, run, &FlexDevice)
+        train_bank_with(start(&config), &task, bank, &build, &train_config, run, &device())
     };
     let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
 
@@ -149,6 +151,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
 
 #[test]
 fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
+    skip_without_device!();
     let (_, config, task) = task(2);
     for (identity, learned_steps, expected) in [
         (json!({ "part": "bank" }), false, json!({ "part": "bank" })),
@@ -158,7 +161,7 @@ fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
         let dir = tempfile::tempdir().unwrap();
         let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(1) };
         let bank = bank(&[BitWidth::B4], learned_steps);
-        train_bank(start(&config), &task, &bank, &train_config(1), &run, &FlexDevice).unwrap();
+        train_bank(start(&config), &task, &bank, &train_config(1), &run, &device()).unwrap();
         let state: serde_json::Value = experiments::read_json(dir.path().join("step-000001/state.json")).unwrap();
         assert_eq!(state["run"]["run"], expected);
     }
@@ -166,16 +169,18 @@ fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
 
 #[test]
 fn quantisers_without_symmetry_cannot_have_learned_steps() {
+    skip_without_device!();
     let (_, config, task) = task(2);
     let settings = LinearSettings { weight: "per-tensor,asymmetric".parse().unwrap(), ..LinearSettings::default() };
     let start = start(&config).with_linear_settings(settings);
     let bank = bank(&[BitWidth::B4], true);
-    let error = train_bank(start, &task, &bank, &train_config(1), &quiet(1), &FlexDevice).unwrap_err().to_string();
+    let error = train_bank(start, &task, &bank, &train_config(1), &quiet(1), &device()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("symmetric"), "{error}");
 }
 
 #[test]
 fn contestants_change_the_bank_of_their_study() {
+    skip_without_device!();
     let (_, config, task) = task(3);
     let study = bank(&[BitWidth::FULL, BitWidth::B2], false);
     let contestant = |overrides| Contestant {
@@ -189,7 +194,7 @@ fn contestants_change_the_bank_of_their_study() {
         let train = (&task, &train_config, &run);
         let options = EvaluateOptions::default();
         let contestant = contestant(overrides);
-        run_contestant(start(&config), &contestant, 9, &study, train, (&task, &options), &FlexDevice).unwrap()
+        run_contestant(start(&config), &contestant, 9, &study, train, (&task, &options), &device()).unwrap()
     };
     let all = [None, Some(LOFTQ)]
         .into_iter()
@@ -206,6 +211,7 @@ fn contestants_change_the_bank_of_their_study() {
 
 #[test]
 fn overrides_are_only_written_where_there_are_any() {
+    skip_without_device!();
     let plain = serde_json::to_value(RegimeConfig::default()).unwrap();
     assert!(plain.get("bank").is_none(), "{plain}");
     assert_eq!(serde_json::from_value::<RegimeConfig>(plain).unwrap(), RegimeConfig::default());
@@ -227,6 +233,7 @@ fn overrides_are_only_written_where_there_are_any() {
 
 #[test]
 fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
+    skip_without_device!();
     let (_, config, _) = task(1);
     for spec in ["per-tensor", "per-channel", "per-group:8"] {
         let settings = LinearSettings { weight: spec.parse().unwrap(), ..LinearSettings::default() };
@@ -253,9 +260,10 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
 
 #[test]
 fn nested_codes_are_refused_to_a_bank_with_steps() {
+    skip_without_device!();
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
     model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
-    let error = nested_model(&model, &ModelOptions::default(), &FlexDevice).unwrap_err().to_string();
+    let error = nested_model(&model, &ModelOptions::default(), &device()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
 }

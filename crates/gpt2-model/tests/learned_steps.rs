@@ -1,7 +1,5 @@
 //! Learned steps of a whole model: folders of adapters, packed folders, and plans.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexDevice;
 use burn::tensor::{Tensor, f16};
 use gpt2_model::{BitWidth, Gpt2, ModelOptions, PackOptions, PackedForm, Site, SitePlan, SitePrecision};
 use switchable_lora::{
@@ -9,7 +7,7 @@ use switchable_lora::{
     ScaleFormat, width_folder,
 };
 
-use crate::support::{Fixture, Folder, largest_difference, load_with, values};
+use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8];
 const SPECS: [&str; 3] = ["per-tensor", "per-channel", "per-group:32"];
@@ -23,13 +21,13 @@ fn options(linear: LinearSettings) -> ModelOptions {
     ModelOptions { linear, ..Default::default() }
 }
 
-fn bare(linear: LinearSettings) -> Gpt2<Flex> {
-    load_with::<Flex>("tiny", &options(linear))
+fn bare(linear: LinearSettings) -> Gpt2<Plain> {
+    load_with::<Plain>("tiny", &options(linear))
 }
 
 /// The model with a LoftQ adapter and a learned step at every site for each of `WIDTHS`; the steps are a
 /// little off what any rule finds.
-fn with_steps(linear: LinearSettings) -> Gpt2<Flex> {
+fn with_steps(linear: LinearSettings) -> Gpt2<Plain> {
     let mut model = bare(linear);
     let lora = LoraConfig::new(2, 4.0).expect("a configuration").with_init(LoraInit::LoftQ { iterations: 2 });
     for width in WIDTHS {
@@ -46,22 +44,22 @@ fn with_steps(linear: LinearSettings) -> Gpt2<Flex> {
     model
 }
 
-fn uniform(model: &Gpt2<Flex>, width: BitWidth) -> SitePlan {
+fn uniform(model: &Gpt2<Plain>, width: BitWidth) -> SitePlan {
     model.uniform_plan(SitePrecision::uniform(width))
 }
 
-fn logits(model: &Gpt2<Flex>, plan: &SitePlan) -> Vec<f32> {
+fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
     values(model.lm_logits(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
 }
 
 /// The largest difference of two models' logits, as a share of the largest logit.
-fn difference(got: &Gpt2<Flex>, expected: &Gpt2<Flex>, plan: &SitePlan) -> f32 {
+fn difference(got: &Gpt2<Plain>, expected: &Gpt2<Plain>, plan: &SitePlan) -> f32 {
     let expected = logits(expected, plan);
     let largest = expected.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
     largest_difference(&logits(got, plan), &expected) / largest
 }
 
-fn saved(model: &Gpt2<Flex>) -> Folder {
+fn saved(model: &Gpt2<Plain>) -> Folder {
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
     folder
@@ -69,6 +67,7 @@ fn saved(model: &Gpt2<Flex>) -> Folder {
 
 #[test]
 fn a_bank_with_steps_is_saved_and_loaded() {
+    skip_without_device!();
     for spec in SPECS {
         let model = with_steps(settings(spec));
         let folder = saved(&model);
@@ -76,7 +75,7 @@ fn a_bank_with_steps_is_saved_and_loaded() {
         assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), WIDTHS);
         for site in Site::all(model.config()) {
             for width in WIDTHS {
-                let step = |model: &Gpt2<Flex>| {
+                let step = |model: &Gpt2<Plain>| {
                     let step = model.site(site).bank().get(width).and_then(|pair| pair.step()).expect("a step");
                     (step.bits(), step.granularity(), step.step.dims(), values(step.step.val()))
                 };
@@ -100,6 +99,7 @@ fn a_bank_with_steps_is_saved_and_loaded() {
 
 #[test]
 fn steps_from_bytes_are_those_of_their_folder() {
+    skip_without_device!();
     let model = with_steps(settings("per-channel"));
     let folder = saved(&model);
     let read = |file: &str| std::fs::read(width_folder(folder.path(), BitWidth::B3).join(file)).expect("a file");
@@ -121,6 +121,7 @@ fn steps_from_bytes_are_those_of_their_folder() {
 
 #[test]
 fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
+    skip_without_device!();
     let model = with_steps(settings("per-channel"));
     let folder = saved(&model);
     let refused = |settings: LinearSettings, words: &[&str]| {
@@ -147,6 +148,7 @@ fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
 
 #[test]
 fn sites_that_cannot_have_a_step_are_named() {
+    skip_without_device!();
     let lora = LoraConfig::new(2, 4.0).expect("a configuration");
     for (spec, width) in [("per-tensor,asymmetric", BitWidth::B4), ("per-token", BitWidth::B4), ("", BitWidth::FULL)] {
         let linear = if spec.is_empty() { LinearSettings::default() } else { settings(spec) };
@@ -163,6 +165,7 @@ fn sites_that_cannot_have_a_step_are_named() {
 
 #[test]
 fn packed_execution_uses_the_steps() {
+    skip_without_device!();
     for spec in ["per-tensor", "per-channel", "per-group:32", "per-group:8"] {
         let fake = with_steps(settings(spec));
         let packed = with_steps(LinearSettings { execution: Execution::Packed, ..settings(spec) });
@@ -177,6 +180,7 @@ fn packed_execution_uses_the_steps() {
 
 #[test]
 fn a_packed_folder_has_the_steps_as_its_scales() {
+    skip_without_device!();
     for spec in SPECS {
         let model = with_steps(settings(spec));
         let adapters = saved(&model);
@@ -188,7 +192,7 @@ fn a_packed_folder_has_the_steps_as_its_scales() {
             model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
             let options = options(settings(spec));
             let (mut packed, packed_plan) =
-                Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).expect("it loads");
+                Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads");
             assert_eq!(packed_plan, plan);
             // The adapter of the site that was packed without it has a step that its codes do not.
             let message = packed.load_adapters(adapters.path()).expect_err("other codes").to_string();
@@ -206,6 +210,7 @@ fn a_packed_folder_has_the_steps_as_its_scales() {
 
 #[test]
 fn scales_of_half_precision_are_the_nearest_to_the_steps() {
+    skip_without_device!();
     let model = with_steps(settings("per-channel"));
     let adapters = saved(&model);
     let pack = PackOptions { scale_format: ScaleFormat::F16, ..PackOptions::default() };
@@ -216,14 +221,14 @@ fn scales_of_half_precision_are_the_nearest_to_the_steps() {
             let pair = model.site(site).bank().get(width).expect("an adapter").clone();
             let step = pair.step().expect("a step");
             let steps = step.step.val().into_data().convert::<f16>().convert::<f32>();
-            let steps = Tensor::from_data(steps, &FlexDevice);
+            let steps = Tensor::from_data(steps, &device());
             let step = LearnedStep::from_steps(steps, width, step.granularity()).expect("a step");
             rounded.site_mut(site).insert_adapter(width, pair.with_step(step)).expect("it fits");
         }
         let (folder, plan) = (Folder::empty(), uniform(&model, width));
         model.save_packed(folder.path(), PackedForm::Plan(&plan), &pack).expect("it packs");
         let options = options(settings("per-channel"));
-        let (mut packed, _) = Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).expect("it loads");
+        let (mut packed, _) = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads");
         packed.load_adapters(adapters.path()).expect("the codes are those of the steps");
         let error = difference(&packed, &rounded, &plan);
         assert!(error < 1e-5, "{width}: {error}");
@@ -232,28 +237,30 @@ fn scales_of_half_precision_are_the_nearest_to_the_steps() {
 
 #[test]
 fn a_whole_plan_is_packed_saved_and_run_with_its_adapters() {
+    skip_without_device!();
     let model = with_steps(settings("per-channel"));
     let (adapters, folder) = (saved(&model), Folder::empty());
     let plan = uniform(&model, BitWidth::B3);
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
     let options = options(settings("per-channel"));
-    let (mut packed, _) = Gpt2::<Flex>::load_packed(folder.path(), &options, &FlexDevice).expect("it loads");
+    let (mut packed, _) = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads");
     packed.load_adapters(adapters.path()).expect("the codes are those of the steps");
     packed.check_plan(&plan).expect("everything is there");
     assert!(difference(&packed, &model, &plan) < 1e-5);
     // Saved again from its codes.
     let again = Folder::empty();
     packed.save_packed(again.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
-    let (mut again, _) = Gpt2::<Flex>::load_packed(again.path(), &options, &FlexDevice).expect("it loads");
+    let (mut again, _) = Gpt2::<Plain>::load_packed(again.path(), &options, &device()).expect("it loads");
     again.load_adapters(adapters.path()).expect("the codes are those of the steps");
     assert!(difference(&again, &model, &plan) < 1e-5);
 }
 
 #[test]
 fn what_would_lose_a_step_is_refused_and_names_the_site() {
+    skip_without_device!();
     let model = with_steps(settings("per-channel"));
     let folder = Folder::empty();
-    let refused = |model: &Gpt2<Flex>, form: PackedForm<'_>, word: &str| {
+    let refused = |model: &Gpt2<Plain>, form: PackedForm<'_>, word: &str| {
         let error = model.save_packed(folder.path(), form, &PackOptions::default()).expect_err("it loses the step");
         let message = error.to_string();
         assert!(message.contains("h.0.attn.c_attn") && message.contains(word), "{message}");

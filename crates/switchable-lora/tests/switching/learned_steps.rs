@@ -15,7 +15,7 @@ use switchable_lora::{
     SitePrecision, SwitchableLinear, learned_step_ids, pack_weight, pack_weight_by_step,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, pair, tensor, values};
+use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, pair, skip_without_device, tensor, values};
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8];
 const AT_2: SitePrecision = SitePrecision::uniform(BitWidth::B2);
@@ -79,6 +79,7 @@ fn x<B: QuantBackend>() -> Tensor<B, 2> {
 
 #[test]
 fn the_weight_is_quantised_by_the_step_bit_for_bit() {
+    skip_without_device!();
     for settings in every_setting() {
         let cache = QuantizedCache::default();
         let (tracked, plain) = (layer::<Tracked>(settings, &cache), layer::<Plain>(settings, &cache));
@@ -103,6 +104,7 @@ fn the_weight_is_quantised_by_the_step_bit_for_bit() {
 
 #[test]
 fn gradients_of_step_and_factors_are_those_of_the_formula_and_the_base_gets_none() {
+    skip_without_device!();
     for settings in every_setting() {
         let layer = layer::<Tracked>(settings, &QuantizedCache::default());
         for width in WIDTHS {
@@ -140,6 +142,7 @@ fn gradients_of_step_and_factors_are_those_of_the_formula_and_the_base_gets_none
 
 #[test]
 fn a_trainable_base_gets_the_gradient_of_lsq() {
+    skip_without_device!();
     let trainable = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
     let cache = QuantizedCache::default();
     let layer = layer::<Tracked>(trainable, &cache);
@@ -153,6 +156,7 @@ fn a_trainable_base_gets_the_gradient_of_lsq() {
 
 #[test]
 fn a_step_serves_its_own_width_and_adapter_alone() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain_layer(&cache);
     let mut without = layer.clone();
@@ -176,6 +180,7 @@ fn a_step_serves_its_own_width_and_adapter_alone() {
 
 #[test]
 fn the_start_is_the_better_of_mean_and_range() {
+    skip_without_device!();
     let [mut means, mut ranges] = [0; 2];
     for granularity in granularities() {
         let settings = settings(granularity, Placement::Residual);
@@ -200,6 +205,7 @@ fn the_start_is_the_better_of_mean_and_range() {
 
 #[test]
 fn loftq_repairs_what_the_step_leaves() {
+    skip_without_device!();
     let mut layer = SwitchableLinear::<Plain>::new(
         tensor([40, 30], 1),
         None,
@@ -219,6 +225,7 @@ fn loftq_repairs_what_the_step_leaves() {
 
 #[test]
 fn an_optimiser_step_drops_the_kept_weight_and_the_plain_one_stays() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let mut layer = layer::<Tracked>(LinearSettings::default(), &cache);
     let mut optimizer = SgdConfig::new().init();
@@ -254,6 +261,7 @@ impl<B: Backend> ModuleMapper<B> for Scale {
 
 #[test]
 fn whatever_changes_a_step_is_seen_and_clones_keep_theirs() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = plain_layer(&cache);
     let fresh = |layer: &SwitchableLinear<Plain>| values(&formula(layer, BitWidth::B2, &x()));
@@ -285,6 +293,7 @@ fn whatever_changes_a_step_is_seen_and_clones_keep_theirs() {
 
 #[test]
 fn a_step_that_is_not_trained_is_kept_under_autodiff_too() {
+    skip_without_device!();
     let cache = QuantizedCache::default();
     let layer = layer::<Tracked>(LinearSettings::default(), &cache).no_grad();
     let y = layer.forward(x(), &AT_2);
@@ -294,6 +303,7 @@ fn a_step_that_is_not_trained_is_kept_under_autodiff_too() {
 
 #[test]
 fn steps_that_do_not_fit_are_refused_with_their_reason() {
+    skip_without_device!();
     let config = LoraConfig::new(2, 2.0).unwrap();
     let bare = |weight: &str| {
         let settings = LinearSettings { weight: weight.parse().unwrap(), ..LinearSettings::default() };
@@ -343,6 +353,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
 #[test]
 #[should_panic(expected = "a learned step per-tensor does not fit a weight that is quantised per-channel")]
 fn a_forward_pass_with_a_step_of_other_settings_panics() {
+    skip_without_device!();
     let layer = plain_layer(&QuantizedCache::default());
     let settings = LinearSettings { weight: "per-channel".parse().unwrap(), ..layer.settings() };
     let _ = layer.with_settings(settings).forward(x(), &AT_2);
@@ -350,6 +361,7 @@ fn a_forward_pass_with_a_step_of_other_settings_panics() {
 
 #[test]
 fn codes_have_the_step_as_their_scale() {
+    skip_without_device!();
     for settings in every_setting() {
         let packed = LinearSettings { execution: Execution::Packed, ..settings };
         let cache = QuantizedCache::default();
@@ -376,6 +388,7 @@ fn codes_have_the_step_as_their_scale() {
 
 #[test]
 fn kept_codes_follow_the_step() {
+    skip_without_device!();
     let settings = LinearSettings { execution: Execution::Packed, ..LinearSettings::default() };
     let cache = QuantizedCache::default();
     let layer = layer::<Plain>(settings, &cache);
@@ -398,6 +411,7 @@ fn kept_codes_follow_the_step() {
 
 #[test]
 fn a_negative_step_packs_to_what_it_quantises_to() {
+    skip_without_device!();
     let weight = tensor::<Plain, 2>([D_IN, D_OUT], 1);
     for granularity in [Granularity::PerTensor, Granularity::PerChannel] {
         for width in WIDTHS {
@@ -414,6 +428,7 @@ fn a_negative_step_packs_to_what_it_quantises_to() {
 
 #[test]
 fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and_no_other() {
+    skip_without_device!();
     let weight = tensor::<Plain, 2>([D_IN, D_OUT], 1);
     let float = plain_layer(&QuantizedCache::default());
     let four = SitePrecision::uniform(BitWidth::B4);
@@ -472,6 +487,7 @@ impl<B: Backend> ModuleVisitor<B> for Paths {
 
 #[test]
 fn steps_are_parameters_with_a_path_that_are_told_apart() {
+    skip_without_device!();
     let mut layer = plain_layer(&QuantizedCache::default());
     layer.insert_adapter(BitWidth::B8, pair(BitWidth::B8)).unwrap();
     let mut paths = Paths::default();
@@ -485,6 +501,7 @@ fn steps_are_parameters_with_a_path_that_are_told_apart() {
 
 #[test]
 fn records_carry_steps_and_they_are_trained_afterwards() {
+    skip_without_device!();
     let layer = layer::<Tracked>(LinearSettings::default(), &QuantizedCache::default());
     let recorder = BinBytesRecorder::<FullPrecisionSettings>::new();
     let bytes = recorder.record(layer.clone().into_record(), ()).unwrap();
@@ -521,6 +538,7 @@ struct BankWithoutField<B: Backend> {
 
 #[test]
 fn records_without_the_field_load_as_adapters_without_steps() {
+    skip_without_device!();
     let old = pair::<Plain>(BitWidth::B4);
     let field = PairWithoutField { a: old.a.clone(), b: old.b.clone(), alpha: old.alpha() };
     let bank = BankWithoutField { pairs: vec![field], widths: vec![BitWidth::B4] };
