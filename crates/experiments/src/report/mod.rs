@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `stage` | [`Stages`]: parts of long work, each saved when it is done |
 //! | `study` | [`run_study`]: every analysis on one model |
+//! | `searches` | its sensitivities, damage, greedy search and exact allocation |
 //! | `regimes`, `robustness`, `dynamic` | its parts on training, attacks and choice at run time |
 //! | `pictures` | [`write_figures`]: the PNG files |
 //! | `markdown` | [`markdown`]: the text, with every figure's n and interval |
@@ -13,6 +14,7 @@ mod markdown;
 mod pictures;
 mod regimes;
 mod robustness;
+mod searches;
 mod stage;
 mod study;
 
@@ -21,5 +23,6 @@ pub use markdown::{Heading, markdown};
 pub use pictures::{cascade_curve, write_figures};
 pub use regimes::{CONTESTANTS, RegimeResults, RegimeStudy, contestant_name};
 pub use robustness::{RobustnessResults, RobustnessStudy};
+pub use searches::{AllocationStudy, GreedyStudy, ReportedPlan};
 pub use stage::Stages;
-pub use study::{AllocationStudy, GreedyStudy, ReportedPlan, Study, StudyConfig, StudyData, StudyRun, run_study};
+pub use study::{Study, StudyConfig, StudyData, StudyRun, run_study};

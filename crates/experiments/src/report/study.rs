@@ -3,7 +3,7 @@
 use burn::module::AutodiffModule as _;
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::QuantAutodiffBackend;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use squad_data::TextTokenizer;
 
@@ -11,18 +11,13 @@ use super::Stages;
 use super::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
 use super::regimes::{RegimeResults, RegimeStudy, run_regimes};
 use super::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
-use crate::cost::Cost;
-use crate::evaluation::accuracy::Accuracy;
+use super::searches::{AllocationStudy, GreedyStudy, Searches};
 use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use crate::evaluation::reading::ReadingTask;
 use crate::running::progress::ShowProgress;
-use crate::search::allocation::{
-    Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
-};
-use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
-use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
+use crate::search::allocation::DamageTable;
+use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
-use crate::statistics::PairedComparison;
 use crate::train::TrainRun;
 use crate::{Error, Result};
 
@@ -80,51 +75,6 @@ impl Default for StudyConfig {
             seed: 0,
         }
     }
-}
-
-/// A greedy search, checked on questions that it did not see.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GreedyStudy {
-    /// The width that sites are flipped to.
-    pub low: SitePrecision,
-    /// Each site alone.
-    pub sites: Sensitivity,
-    /// The search.
-    pub search: GreedyResult,
-    /// The exact allocation at the bytes of each flip.
-    pub equal_bytes: Vec<EqualBytes>,
-    /// What the plan found costs.
-    pub cost: Cost,
-    /// The plan with every site high, on the report questions.
-    pub high: Accuracy,
-    /// The plan found, on the report questions.
-    pub found: Accuracy,
-    /// Found against high.
-    pub comparison: PairedComparison,
-}
-
-/// Exact allocations: evaluated where they were chosen and on other questions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AllocationStudy {
-    /// The whole front: bytes, predicted damage, average bits and plan.
-    pub front: Vec<Allocation>,
-    /// The plans at the budgets, on the search questions.
-    pub verified: Vec<Verified>,
-    /// The same after swaps, on the search questions.
-    pub refined: Vec<Refinement>,
-    /// The refined plans on the report questions: bytes, average bits, accuracy.
-    pub reported: Vec<ReportedPlan>,
-}
-
-/// A plan on the report questions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReportedPlan {
-    /// Bytes of the sites, scales included.
-    pub bytes: usize,
-    /// Mean width in bits, weighted by parameters.
-    pub average_bits: f64,
-    /// Its accuracy.
-    pub accuracy: Accuracy,
 }
 
 /// All results.
@@ -202,7 +152,7 @@ pub fn run_study<B: QuantAutodiffBackend>(
         })?
     };
 
-    let full = body.uniform_plan(SitePrecision::FULL);
+    let full = &body.uniform_plan(SitePrecision::FULL);
     let low = match config.low {
         Some(low) => adapted(low),
         None => stages.run("low", &json!({ "seed": seed }), || {
@@ -213,67 +163,11 @@ pub fn run_study<B: QuantAutodiffBackend>(
             Ok(costly.map_or(candidates[2], |row| row.precision))
         })?,
     };
-    let how = |part| SensitivityOptions { part, change_to: low, seed, show: run.show };
-    let low_options = json!({ "low": low, "seed": seed });
-    let layers = stages.run("layers", &low_options, || Ok(sensitivity(&search, &full, &how(Part::Block))?.0))?;
-    let damage_options = json!({ "choices": config.choices, "seed": seed });
-    let damage_parts = stages.within("damage");
-    let damage: DamageTable = stages.run("damage", &damage_options, || {
-        let mut choices = config.choices.clone();
-        choices.sort_unstable();
-        let choices = choices.into_iter().map(|bits| if bits.is_full() { SitePrecision::FULL } else { adapted(bits) });
-        let options = DamageOptions { seed, show: run.show, ..DamageOptions::new(choices.collect()) };
-        measure_damage_remembering(&search, &full, &options, &|site, measure| {
-            damage_parts.run(site, &damage_options, measure)
-        })
-    })?;
-    damage_parts.remove()?;
-
-    let greedy_options = json!({ "low": low, "seed": seed, "tolerance": config.tolerance, "choices": config.choices });
-    let (site_parts, flip_parts) = (stages.within("sites"), stages.within("flips"));
-    let greedy = stages.run("greedy", &greedy_options, || {
-        let (sites, kept) = sensitivity_remembering(&search, &full, &how(Part::Site), &|site, measure| {
-            site_parts.run(site, &low_options, measure)
-        })?;
-        let options =
-            GreedyOptions { stop_at: StopAt::Tolerance(config.tolerance), show: run.show, ..GreedyOptions::new(low) };
-        let (result, plan) = greedy_search_remembering(&search, &full, &sites, kept, &options, &|flip, try_flip| {
-            flip_parts.run(flip, &greedy_options, try_flip)
-        })?;
-        let equal_bytes = damage.compare_at_equal_bytes(&search, &full, &result.path)?;
-        let (high, found) = (report.evaluate(&full)?, report.evaluate(&plan)?);
-        let comparison = high.compare(&found, seed);
-        let cost = Cost::of(body, &plan);
-        Ok(GreedyStudy { low, sites, search: result, equal_bytes, cost, high, found, comparison })
-    })?;
-    site_parts.remove()?;
-    flip_parts.remove()?;
-
-    let allocation_options = json!({
-        "choices": config.choices, "budgets": config.budgets, "swaps": config.swaps, "seed": seed,
-    });
-    let budget_parts = stages.within("allocation");
-    let allocation = stages.run("allocation", &allocation_options, || {
-        let budgets = config.budgets.iter().map(|bits| (body.config().site_parameters() as f64 * bits / 8.0) as usize);
-        let budgets: Vec<usize> = budgets.collect();
-        let chosen = budgets.iter().map(|budget| damage.best_under(*budget)).collect::<Result<Vec<_>>>()?;
-        let verified = damage.verify(&search, &full, &chosen)?;
-        let (mut refined, mut reported) = (Vec::new(), Vec::new());
-        for (row, &budget) in verified.iter().zip(&budgets) {
-            let (refinement, plan) = budget_parts.run(&format!("budget-{budget}"), &allocation_options, || {
-                let how = RefineOptions { evaluations: config.swaps, show: run.show, ..RefineOptions::new(budget) };
-                let (refinement, plan) = damage.refine_by_swaps(&search, &full, &row.allocation, &how)?;
-                let average_bits = plan.average_weight_bits(body.config());
-                let accuracy = report.evaluate(&plan)?;
-                let plan = ReportedPlan { bytes: refinement.bytes, average_bits, accuracy };
-                Ok((refinement, plan))
-            })?;
-            refined.push(refinement);
-            reported.push(plan);
-        }
-        Ok(AllocationStudy { front: damage.pareto_front(), verified, refined, reported })
-    })?;
-    budget_parts.remove()?;
+    let searches = Searches { search: &search, report: &report, full, low, config, show: run.show, stages };
+    let layers = searches.layers()?;
+    let damage = searches.damage(adapted)?;
+    let greedy = searches.greedy(&damage)?;
+    let allocation = searches.allocation(&damage)?;
 
     let dynamic = match &config.dynamic {
         Some(dynamic) => {
