@@ -21,8 +21,9 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::report::Stages;
 use switchable_quant::experiments::{
-    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, Part, Ranking, ReadingTask, SensitivityOptions, StopAt,
-    TrialLength, check_tolerance, greedy_search_remembering, sensitivity_remembering, uniform_sweep, write_json,
+    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, PairedComparison, Part, Ranking, ReadingTask, Sensitivity,
+    SensitivityOptions, StopAt, TrialLength, UniformRow, check_tolerance, greedy_search_remembering,
+    sensitivity_remembering, uniform_sweep, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
@@ -101,14 +102,7 @@ impl WithBackend for Search<'_> {
         let candidates = bits.map_or_else(|| vec![BitWidth::B4, BitWidth::B3, BitWidth::B2], |bits| vec![bits]);
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).map(precision).collect();
         let uniform = uniform_sweep(&evaluator, &precisions, run.seed)?;
-        println!("\nthe same width everywhere");
-        for row in &uniform {
-            let width = row.precision.weights;
-            let adapter = if row.precision.adapter.is_some() { "with adapter" } else { "without adapter" };
-            let verdict = if row.is_costly() { "  costs more than the noise" } else { "" };
-            let label = format!("{width:>2} bits {adapter}");
-            println!("{}{verdict}", plan_table_row(&label, &row.accuracy, f64::from(width.bits())));
-        }
+        print_uniform(&uniform);
         let costly = uniform[1..].iter().find(|row| row.is_costly());
         let bits = costly.unwrap_or(&uniform[1]).precision.weights;
         if costly.is_none() {
@@ -127,13 +121,7 @@ impl WithBackend for Search<'_> {
             Some(parts) => parts.run(site, &json!(null), measure),
             None => measure(),
         })?;
-        println!("\nexact match lost by each site alone at {bits} bits, percent points (n = {})", sites.reference.n);
-        if let Some(map) = HeatMap::new(&sites) {
-            print!("{map}");
-        }
-        if sites.effects.iter().all(|effect| effect.comparison.is_noise()) {
-            println!("No site alone costs more than the noise of {} questions.", sites.reference.n);
-        }
+        print_sensitivity(&sites);
 
         let stop_at = target_bits.map_or(StopAt::Tolerance(tolerance), StopAt::AverageBits);
         // Ranked once, a search has a single flip to undo: it is read to its end, to show what is lost.
@@ -177,13 +165,7 @@ impl WithBackend for Search<'_> {
             println!("on questions the search did not see");
             bits_row("all sites high", &before, f64::from(high.bits()));
             bits_row("plan found", &after, cost.average_bits);
-            let noise = if comparison.is_noise() { "inside the noise" } else { "outside the noise" };
-            let [low, up] = [comparison.interval.low * 100.0, comparison.interval.high * 100.0];
-            let difference = 100.0 * comparison.difference;
-            println!(
-                "difference {difference:+.1} [{low:+.1}, {up:+.1}] points, p = {:.2e}: {noise}",
-                comparison.p_value
-            );
+            print_difference(&comparison);
             held_out = json!({ "high": before, "plan": after, "comparison": comparison });
         }
 
@@ -208,6 +190,37 @@ impl WithBackend for Search<'_> {
         );
         Ok(())
     }
+}
+
+/// Every width, and whether it costs more than the noise.
+fn print_uniform(rows: &[UniformRow]) {
+    println!("\nthe same width everywhere");
+    for row in rows {
+        let width = row.precision.weights;
+        let adapter = if row.precision.adapter.is_some() { "with adapter" } else { "without adapter" };
+        let verdict = if row.is_costly() { "  costs more than the noise" } else { "" };
+        let label = format!("{width:>2} bits {adapter}");
+        println!("{}{verdict}", plan_table_row(&label, &row.accuracy, f64::from(width.bits())));
+    }
+}
+
+/// What each site costs alone.
+fn print_sensitivity(sites: &Sensitivity) {
+    let (bits, n) = (sites.changed_to.weights, sites.reference.n);
+    println!("\nexact match lost by each site alone at {bits} bits, percent points (n = {n})");
+    if let Some(map) = HeatMap::new(sites) {
+        print!("{map}");
+    }
+    if sites.effects.iter().all(|effect| effect.comparison.is_noise()) {
+        println!("No site alone costs more than the noise of {n} questions.");
+    }
+}
+
+fn print_difference(comparison: &PairedComparison) {
+    let noise = if comparison.is_noise() { "inside the noise" } else { "outside the noise" };
+    let [low, up] = [comparison.interval.low * 100.0, comparison.interval.high * 100.0];
+    let difference = 100.0 * comparison.difference;
+    println!("difference {difference:+.1} [{low:+.1}, {up:+.1}] points, p = {:.2e}: {noise}", comparison.p_value);
 }
 
 /// Every flip with what it did.

@@ -206,8 +206,8 @@ fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
     };
     let run = StudyRun { evaluate: EvaluateOptions::default(), train: quiet(2), show: ShowProgress::No };
     let dir = tempfile::tempdir().unwrap();
-    let study =
-        run_study(&model, data, &config, &run, &Stages::new(dir.path(), json!({ "model": "tiny" })), &device()).unwrap();
+    let study = run_study(&model, data, &config, &run, &Stages::new(dir.path(), json!({ "model": "tiny" })), &device())
+        .unwrap();
     let greedy = &study.greedy;
     assert!(greedy.search.flipped.len() > 3, "{:?}", greedy.search.flipped);
     let bytes: Vec<usize> = greedy.search.path.iter().filter(|flip| flip.accepted).map(|flip| flip.bytes).collect();

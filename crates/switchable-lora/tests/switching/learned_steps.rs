@@ -15,7 +15,7 @@ use switchable_lora::{
     SitePrecision, SwitchableLinear, learned_step_ids, pack_weight, pack_weight_by_step,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, pair, skip_without_device, tensor, values};
+use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, device, pair, skip_without_device, tensor, values};
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8];
 const AT_2: SitePrecision = SitePrecision::uniform(BitWidth::B2);
@@ -324,7 +324,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
 
     let mut layer = bare("per-channel");
     let of = |granularity, dims: [usize; 2]| {
-        let steps = Tensor::<Plain, 2>::full(dims, 0.1, &Default::default());
+        let steps = Tensor::<Plain, 2>::full(dims, 0.1, &device());
         pair(BitWidth::B4).with_step(LearnedStep::from_steps(steps, BitWidth::B4, granularity).unwrap())
     };
     let mut refused = |width, pair| layer.insert_adapter(width, pair).unwrap_err();
@@ -435,7 +435,7 @@ fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and
     let with_step = at(&float, BitWidth::B4).clone();
     let packed = |weights| {
         let (bias, cache) = (Some(tensor([D_OUT], 2)), QuantizedCache::default());
-        SwitchableLinear::<Plain>::from_packed(weights, bias, LinearSettings::default(), &cache, &Default::default())
+        SwitchableLinear::<Plain>::from_packed(weights, bias, LinearSettings::default(), &cache, &device())
     };
     for format in [ScaleFormat::F32, ScaleFormat::F16] {
         let codes = pack_weight_by_step(&weight, with_step.step().unwrap(), format).unwrap();
@@ -505,10 +505,10 @@ fn records_carry_steps_and_they_are_trained_afterwards() {
     let layer = layer::<Tracked>(LinearSettings::default(), &QuantizedCache::default());
     let recorder = BinBytesRecorder::<FullPrecisionSettings>::new();
     let bytes = recorder.record(layer.clone().into_record(), ()).unwrap();
-    let record = recorder.load(bytes, &Default::default()).unwrap();
+    let record = recorder.load(bytes, &device()).unwrap();
     let mut blank = layer.clone();
     for width in WIDTHS {
-        let one = LearnedStep::from_steps(Tensor::ones([1, 1], &Default::default()), width, Granularity::PerTensor);
+        let one = LearnedStep::from_steps(Tensor::ones([1, 1], &device()), width, Granularity::PerTensor);
         blank.insert_adapter(width, pair(width).with_step(one.unwrap())).unwrap();
     }
     assert_ne!(values(&blank.forward(x(), &AT_2)), values(&layer.forward(x(), &AT_2)));
@@ -546,10 +546,10 @@ fn records_without_the_field_load_as_adapters_without_steps() {
     let bytes = Recorder::<Plain>::record(&recorder, bank.into_record(), ()).unwrap();
     let mut fresh = LoraBank::<Plain>::new();
     let rank = old.rank();
-    let zeros = |dims: [usize; 2]| Tensor::<Plain, 2>::zeros(dims, &Default::default());
+    let zeros = |dims: [usize; 2]| Tensor::<Plain, 2>::zeros(dims, &device());
     let blank = LoraAdapterPair::from_factors(zeros([D_IN, rank]), zeros([rank, D_OUT]), old.alpha()).unwrap();
     fresh.insert(BitWidth::B4, blank);
-    let record = Recorder::<Plain>::load(&recorder, bytes, &Default::default()).unwrap();
+    let record = Recorder::<Plain>::load(&recorder, bytes, &device()).unwrap();
     let loaded = fresh.load_record(record);
     let got = loaded.get(BitWidth::B4).unwrap();
     assert_eq!((values(&got.a.val()), values(&got.b.val())), (values(&old.a.val()), values(&old.b.val())));
