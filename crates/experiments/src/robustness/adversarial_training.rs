@@ -54,7 +54,7 @@ pub struct AdversarialTraining {
     pub items_per_round: usize,
     /// At which width a round attacks and trains.
     pub precision: RoundPrecision,
-    /// Training of a round.
+    /// Training of a round; a batch is all windows of the round where it has fewer.
     pub train: TrainConfig,
 }
 
@@ -137,7 +137,7 @@ pub fn adversarial_training<B: QuantAutodiffBackend>(
         let renamed = attacked.iter().map(|item| Example { id: format!("{}-attacked", item.id), ..item.clone() });
         let both: Vec<Example> = part.into_iter().chain(renamed).collect();
         let task = ReadingTask::new(dataset_of(&both), tokenizer, model.config(), victim_options.window)?;
-        let config = TrainConfig { seed: crafting.seed, ..options.train.clone() };
+        let config = TrainConfig { seed: crafting.seed, ..at_most(&options.train, &task) };
         let quiet = TrainRun { dir: None, ..run.clone() };
         let spans = SpanTask::new(&task, &config)?;
         let (trained, outcome) = train(model, &spans, &Single(plan.clone()), &config, &quiet, device)?;
@@ -145,4 +145,13 @@ pub fn adversarial_training<B: QuantAutodiffBackend>(
         rounds.push(Round { bits: *bits, attacked: attacked.len(), loss: crate::statistics::mean(&outcome.losses) });
     }
     Ok((model, rounds))
+}
+
+/// The training with no larger batches than there are windows with an answer.
+fn at_most(train: &TrainConfig, task: &ReadingTask) -> TrainConfig {
+    let windows = task.features.windows().iter().filter(|window| window.target.is_some()).count().max(1);
+    if train.batch_size <= windows {
+        return train.clone();
+    }
+    TrainConfig { batch_size: windows, micro_batches: 1, ..train.clone() }
 }

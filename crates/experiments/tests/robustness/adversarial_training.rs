@@ -76,6 +76,20 @@ fn random_precision_rounds_attack_and_train_at_drawn_widths() {
 }
 
 #[test]
+fn a_round_with_less_than_a_batch_is_one_batch() {
+    skip_without_device!();
+    let learnt = &*LEARNT;
+    let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
+    let data = (&learnt.task.dataset, &learnt.tokenizer);
+    let run = (&VictimOptions::default(), &quiet(2));
+    let train = TrainConfig { steps: 1, batch_size: 32, micro_batches: 2, ..train_config(1) };
+    let small = AdversarialTraining { rounds: 1, items_per_round: 3, train, precision: RoundPrecision::Highest };
+    let rounds =
+        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &small, run, &device()).unwrap().1;
+    assert!(rounds[0].loss > 0.0 && rounds[0].loss.is_finite(), "{rounds:?}");
+}
+
+#[test]
 fn rounds_out_of_range_are_refused() {
     skip_without_device!();
     let learnt = &*LEARNT;
