@@ -246,6 +246,8 @@ fn regimes(study: &Study) -> Result<Option<BarChart>> {
         groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
     Ok(Some(BarChart {
+        // Wide enough for two words of a name below each column.
+        size: Size { width: (300 + 190 * labels.len() as u32).clamp(1600, 3000), height: 1000 },
         title: "Training regimes".into(),
         subtitle: format!(
             "at each width of the weights; mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and \
