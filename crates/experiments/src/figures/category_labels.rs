@@ -4,7 +4,7 @@ use super::canvas::{Anchor, Canvas, spot};
 use super::page::TEXT;
 use super::palette::INK;
 
-const UPWARDS_WIDTH: f64 = 260.0;
+const UPWARDS_WIDTH: f64 = 320.0;
 const MOST_LINES: usize = 2;
 const GAP: f64 = 10.0;
 

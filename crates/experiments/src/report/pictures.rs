@@ -246,8 +246,8 @@ fn regimes(study: &Study) -> Result<Option<BarChart>> {
         groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
     Ok(Some(BarChart {
-        // Wide enough for two words of a name below each column.
-        size: Size { width: (300 + 190 * labels.len() as u32).clamp(1600, 3000), height: 1000 },
+        // Names stand upwards where they are many.
+        size: Size { height: 1200, ..Size::default() },
         title: "Training regimes".into(),
         subtitle: format!(
             "at each width of the weights; mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and \
@@ -280,7 +280,7 @@ fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     panels.iter().flat_map(|panel| &panel.cells).flatten().flatten().next()?;
     Some(HeatMapChart {
         title: "Right answers made wrong".into(),
-        subtitle: format!("at least {items} questions a row, 95 % intervals"),
+        subtitle: attacked_text(items, &panels),
         value: Axis::new("right answers made wrong", "%").including([0.0, 100.0]),
         ..attack_map(maps[0], panels)
     })
@@ -292,12 +292,20 @@ fn hardened_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let items = first.rows.iter().map(|row| row.craft.attacked).min().filter(|items| *items > 0)?;
     let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.attacked_exact_match, cell.attacked_interval));
     let panel = |model: &HardenedModel| attack_panel(&model.matrix, model.hardening.name(), cell);
+    let panels: Vec<Panel> = results.hardened.iter().map(panel).collect();
     Some(HeatMapChart {
         title: format!("Exact match under {}", first.attack),
-        subtitle: format!("at least {items} questions a row, 95 % intervals"),
+        subtitle: attacked_text(items, &panels),
         value: Axis::new("exact match", "%").including([0.0, 100.0]),
-        ..attack_map(first, results.hardened.iter().map(panel).collect())
+        ..attack_map(first, panels)
     })
+}
+
+/// Number of questions, and the widest of the intervals, for which small cells have no room.
+fn attacked_text(items: usize, panels: &[Panel]) -> String {
+    let cells = panels.iter().flat_map(|panel| &panel.cells).flatten().flatten();
+    let half_width = cells.filter_map(|cell| cell.interval).map(|interval| (interval.high - interval.low) / 2.0);
+    format!("at least {items} questions a row, 95 % intervals at most ±{:.0} points", half_width.fold(0.0, f64::max))
 }
 
 /// Sources down, plans across, then inference at a drawn width.
@@ -311,11 +319,8 @@ fn attack_panel(matrix: &AttackMatrix, title: &str, value: impl Fn(&RobustAccura
     Panel { title: title.into(), cells: matrix.rows.iter().map(row).collect() }
 }
 
-/// Wide enough for an interval in each cell.
 fn attack_map(matrix: &AttackMatrix, panels: Vec<Panel>) -> HeatMapChart {
-    let columns = panels.len() * (matrix.inference.len() + 1);
     HeatMapChart {
-        size: Size { width: (420 + 105 * columns as u32).clamp(1200, 3200), height: 1000 },
         row_label: "attack made on, bits".into(),
         rows: matrix.rows.iter().map(|row| row.source.clone()).collect(),
         column_label: "tried on, bits".into(),
