@@ -119,7 +119,7 @@ pub struct Flip {
     pub accepted: bool,
 }
 
-/// A flip as it is known again: with the scores of its questions, which a saved [`Accuracy`] has not.
+/// A flip as it is known again: the scores of its questions, which a saved [`Accuracy`] has not, beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TriedFlip {
     /// The flip.
@@ -131,8 +131,8 @@ pub struct TriedFlip {
 }
 
 impl TriedFlip {
-    fn new(flip: Flip, work: Work) -> Self {
-        let scores = flip.accuracy.as_ref().map_or(Vec::new(), |accuracy| accuracy.scores.clone());
+    fn new(mut flip: Flip, work: Work) -> Self {
+        let scores = flip.accuracy.as_mut().map_or_else(Vec::new, |accuracy| std::mem::take(&mut accuracy.scores));
         Self { flip, scores, work }
     }
 
