@@ -301,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn thresholds_are_shown_to_two_digits() {
+        let plan: &[(f64, bool)] = &[(0.5, true)];
+        let text = |thresholds: &[f64]| {
+            let plans: Vec<(f64, &[(f64, bool)])> = (0..=thresholds.len()).map(|i| (1.0 + i as f64, plan)).collect();
+            CascadeTable::of_numbers(&[10], &plans).outcome(thresholds).unwrap().thresholds_text()
+        };
+        assert_eq!(text(&[]), "none");
+        assert_eq!(text(&[1.0, 0.0, 0.149, 0.0262]), "1, 0, 0.15, 0.026");
+        assert_eq!(text(&[0.00518, 3.24e-5]), "0.0052, 3.2e-5");
+    }
+
+    #[test]
     fn thresholds_and_stages_that_make_no_cascade_are_refused() {
         let message = |costs: &[f64], thresholds: &[f64]| {
             check_stages(costs.iter().copied(), thresholds).unwrap_err().to_string()
