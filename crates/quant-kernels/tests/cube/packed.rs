@@ -15,7 +15,11 @@ use quant_kernels::{
     PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, packed_linear,
 };
 
+#[path = "../support/numbers.rs"]
+mod numbers;
+
 use crate::{Gpu, devices::on_every_gpu};
+use numbers::numbers;
 
 /// Flex without its kernel for packed products, which autodiff does not hand on.
 type Plain = Autodiff<Flex>;
@@ -23,19 +27,7 @@ type Plain = Autodiff<Flex>;
 const TOLERANCE: f32 = 2e-5;
 const RANK: usize = 3;
 
-/// Numbers between −1 and 1, the same for the same seed.
-fn numbers(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 8) as f32 / (1_u32 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u32, device: &B::Device) -> Tensor<B, D> {
+fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u64, device: &B::Device) -> Tensor<B, D> {
     let data = TensorData::new(numbers(dims.iter().product(), seed), dims);
     Tensor::from_data(data, (device, DType::F32))
 }

@@ -5,26 +5,17 @@ use switchable_lora::{
     BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
 };
 
+#[path = "../../../quant-kernels/tests/support/numbers.rs"]
+mod numbers;
 #[path = "../../../quant-kernels/tests/support/test_device.rs"]
 mod test_device;
 
+use numbers::numbers;
 pub(crate) use test_device::{Plain, Training as Tracked, device, device_is_there, skip_without_device};
 
 pub(crate) const D_IN: usize = 12;
 pub(crate) const D_OUT: usize = 7;
 pub(crate) const WIDTHS: [BitWidth; 4] = [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::FULL];
-
-/// Numbers between −1 and 1, the same for the same seed.
-pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 pub(crate) fn tensor<B: QuantBackend, const D: usize>(dims: [usize; D], seed: u64) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(numbers(dims.iter().product(), seed), dims), &B::Device::default())
