@@ -310,7 +310,6 @@ fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
 
 #[test]
 fn an_accuracy_saved_without_divergence_is_read() {
-    skip_without_device!();
     let json = r#"{"exact_match": 50.0, "exact_match_interval": {"low": 9.0, "high": 91.0}, "f1": 50.0,
         "f1_interval": {"low": 0.0, "high": 100.0}, "loss": null, "n": 2}"#;
     let accuracy: Accuracy = serde_json::from_str(json).unwrap();

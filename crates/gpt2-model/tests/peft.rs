@@ -58,7 +58,6 @@ fn an_adapter_of_peft_gives_its_logits_on_flex() {
 
 #[test]
 fn an_adapter_of_peft_gives_its_logits_on_ndarray() {
-    skip_without_device!();
     check_logits::<NdArray>();
 }
 

@@ -1,9 +1,8 @@
-use experiments::TrainConfig;
 use experiments::robustness::{
-    AdversarialTraining, Attack, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, RoundPrecision,
+    AdversarialTraining, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, Round, RoundPrecision,
     VictimOptions, adversarial_training, craft,
 };
-use experiments::{Ladder, ShowProgress};
+use experiments::{Ladder, Result, ShowProgress, TrainConfig};
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
 use switchable_lora::{BasePolicy, LinearSettings};
 
@@ -29,6 +28,17 @@ fn ladder(learnt: &Learnt) -> Ladder {
         .expect("valid input")
 }
 
+/// Trains what was learnt on attacks.
+fn hardened(
+    attack: &HotFlip,
+    options: &AdversarialTraining,
+) -> Result<(Gpt2ForQuestionAnswering<Training>, Vec<Round>)> {
+    let learnt = &*LEARNT;
+    let data = (&learnt.task.dataset, &learnt.tokenizer);
+    let run = (&VictimOptions::default(), &quiet(2));
+    adversarial_training(trainable(learnt), data, attack, &ladder(learnt), options, run, &device())
+}
+
 /// Share of the attacked items that a model gets right.
 fn right_when_attacked(learnt: &Learnt, model: &Gpt2ForQuestionAnswering<Training>, attack: &HotFlip) -> f64 {
     let victim = learnt.victim_of(model);
@@ -46,11 +56,7 @@ fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
     let learnt = &*LEARNT;
     let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
     let before = right_when_attacked(learnt, &learnt.model, &attack);
-    let data = (&learnt.task.dataset, &learnt.tokenizer);
-    let run = (&VictimOptions::default(), &quiet(2));
-    let plain = options(RoundPrecision::Highest);
-    let (trained, rounds) =
-        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &plain, run, &device()).unwrap();
+    let (trained, rounds) = hardened(&attack, &options(RoundPrecision::Highest)).unwrap();
     assert_eq!(rounds.len(), 4);
     assert!(rounds.iter().all(|round| round.bits.is_full() && round.attacked > 0));
     let after = right_when_attacked(learnt, &trained, &attack);
@@ -60,15 +66,10 @@ fn a_model_trained_on_attacks_of_itself_withstands_more_of_them() {
 #[test]
 fn random_precision_rounds_attack_and_train_at_drawn_widths() {
     skip_without_device!();
-    let learnt = &*LEARNT;
     let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
-    let data = (&learnt.task.dataset, &learnt.tokenizer);
-    let run = (&VictimOptions::default(), &quiet(2));
     let random = AdversarialTraining { rounds: 8, items_per_round: 2, ..options(RoundPrecision::Random) };
     let random = AdversarialTraining { train: TrainConfig { steps: 1, batch_size: 2, ..random.train }, ..random };
-    let rounds = |options: &AdversarialTraining| {
-        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), options, run, &device()).unwrap().1
-    };
+    let rounds = |options: &AdversarialTraining| hardened(&attack, options).unwrap().1;
     let first = rounds(&random);
     let widths: std::collections::BTreeSet<_> = first.iter().map(|round| round.bits.bits()).collect();
     assert_eq!(widths.into_iter().collect::<Vec<_>>(), [4, 32]);
@@ -78,32 +79,24 @@ fn random_precision_rounds_attack_and_train_at_drawn_widths() {
 #[test]
 fn a_round_with_less_than_a_batch_is_one_batch() {
     skip_without_device!();
-    let learnt = &*LEARNT;
     let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
-    let data = (&learnt.task.dataset, &learnt.tokenizer);
-    let run = (&VictimOptions::default(), &quiet(2));
     let train = TrainConfig { steps: 1, batch_size: 32, micro_batches: 2, ..train_config(1) };
     let small = AdversarialTraining { rounds: 1, items_per_round: 3, train, precision: RoundPrecision::Highest };
-    let rounds =
-        adversarial_training(trainable(learnt), data, &attack, &ladder(learnt), &small, run, &device()).unwrap().1;
+    let rounds = hardened(&attack, &small).unwrap().1;
     assert!(rounds[0].loss > 0.0 && rounds[0].loss.is_finite(), "{rounds:?}");
 }
 
 #[test]
 fn rounds_out_of_range_are_refused() {
     skip_without_device!();
-    let learnt = &*LEARNT;
-    let attack: &dyn Attack<Training> = &HotFlip::new(HotFlipOptions::default()).unwrap();
-    let data = (&learnt.task.dataset, &learnt.tokenizer);
-    let run = (&VictimOptions::default(), &quiet(1));
+    let attack = HotFlip::new(HotFlipOptions::default()).unwrap();
     let good = options(RoundPrecision::Highest);
     for (field, wrong) in [
         ("rounds", AdversarialTraining { rounds: 0, ..good.clone() }),
         ("items_per_round", AdversarialTraining { items_per_round: 0, ..good.clone() }),
         ("steps", AdversarialTraining { train: TrainConfig { steps: 0, ..good.train.clone() }, ..good }),
     ] {
-        let refused = adversarial_training(trainable(learnt), data, attack, &ladder(learnt), &wrong, run, &device());
-        let message = refused.expect_err(field).to_string();
+        let message = hardened(&attack, &wrong).expect_err(field).to_string();
         assert!(message.contains(field), "{message}");
     }
 }
