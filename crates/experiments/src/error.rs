@@ -141,3 +141,9 @@ impl Error {
         Self::Option { field, got: got.to_string(), expected: expected.into() }
     }
 }
+
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::io(path, source)
+    }
+}

@@ -178,6 +178,12 @@ pub enum Error {
     Lora(#[from] switchable_lora::Error),
 }
 
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::io(path, source)
+    }
+}
+
 impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }

@@ -240,9 +240,8 @@ fn write<B: QuantBackend>(
     writer.metadata(NESTED, matches!(form, PackedForm::Nested).to_string());
     let config = model.config().to_json(architecture);
     writer.metadata(CONFIG, config.to_string());
-    std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
     writer.write(dir.join(FILE))?;
-    crate::weights::write_text(&dir.join("config.json"), &format!("{config:#}\n"))
+    Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
 }
 
 /// An open packed folder.

@@ -6,7 +6,6 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::running::artefact::write_whole;
 use crate::{Error, Result};
 
 /// Writes one f32 tensor named `logits`.
@@ -24,5 +23,5 @@ pub fn write_logits<B: QuantBackend>(path: impl AsRef<Path>, logits: &Tensor<B, 
     let shape = logits.dims().to_vec();
     let values = logits.to_data().convert::<f32>();
     let view = TensorView::new(Dtype::F32, shape, values.as_bytes()).map_err(fault)?;
-    write_whole(path, &safetensors::serialize([("logits", view)], None).map_err(fault)?)
+    Ok(whole_files::write(path, &safetensors::serialize([("logits", view)], None).map_err(fault)?)?)
 }

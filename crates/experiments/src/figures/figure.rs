@@ -5,7 +5,6 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::page::PAGE_WIDTH;
-use crate::running::artefact::write_whole;
 use crate::{Error, Result};
 
 /// Something that can be drawn.
@@ -23,7 +22,7 @@ pub trait Figure {
     ///
     /// When the data cannot be drawn, or the folder cannot be made or written.
     fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, &self.png()?)
+        Ok(whole_files::write(path, &self.png()?)?)
     }
 }
 

@@ -5,7 +5,7 @@ mod source;
 mod tensors;
 mod values;
 
-pub(crate) use export::{write_folder, write_text};
+pub(crate) use export::write_folder;
 pub use source::WeightSource;
 pub(crate) use tensors::WeightSet;
 pub(crate) use values::Values;
