@@ -123,6 +123,9 @@ pub enum Error {
     /// A quantiser or bit-width refused.
     #[error(transparent)]
     Kernels(#[from] quant_kernels::Error),
+    /// A figure cannot be drawn.
+    #[error(transparent)]
+    Charts(#[from] charts::Error),
     /// An adapter or plan refused.
     #[error(transparent)]
     Lora(#[from] switchable_lora::Error),

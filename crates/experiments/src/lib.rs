@@ -9,7 +9,6 @@
 //! | `dynamic/` | [`PrecisionController`], [`ConfidenceCascade`]: the plan chosen at run time (D9) |
 //! | [`robustness`] | attacks, and the attack × inference matrix (D8) |
 //! | [`report`] | the whole study, resumable: JSON parts, figures, Markdown (D10) |
-//! | [`figures`] | line charts, bar charts and heat maps as PNG files |
 //! | `cost` | [`Cost`]: memory in four figures, average bits, BitOps, bytes of the KV cache |
 //! | `statistics` | intervals and paired comparisons |
 //! | `running/` | JSON files, bars, results known from before, Ctrl-C, several batches at once |
@@ -24,7 +23,6 @@ mod cost;
 mod dynamic;
 mod error;
 mod evaluation;
-pub mod figures;
 pub mod report;
 pub mod robustness;
 mod running;

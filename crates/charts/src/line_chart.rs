@@ -2,18 +2,19 @@
 
 use serde::Serialize;
 
-use super::axis::{Axis, Padding, ResolvedAxis};
-use super::canvas::{Area, Canvas, Spot, spot};
-use super::estimate::{Estimate, check_number};
-use super::figure::{Figure, Size};
-use super::mark::Mark;
-use super::marker::{Look, MOST_SERIES, draw_whisker};
-use super::page::{IntervalShape, LegendEntry, Sample, draw_heading};
-use super::plot_frame::{
+use crate::axis::{Axis, Padding, ResolvedAxis};
+use crate::canvas::{Area, Canvas, Spot, spot};
+use crate::error::{Error, Result};
+use crate::estimate::{Estimate, Interval, check_number};
+use crate::figure::Figure;
+use crate::mark::Mark;
+use crate::marker::{Look, MOST_SERIES, draw_whisker};
+use crate::page::{IntervalShape, LegendEntry, Sample, draw_heading};
+use crate::plot_frame::{
     HorizontalMarks, VerticalMarks, check_room, draw_lower_axis, draw_value_axis, height_of, lower_axis_height,
     value_axis_width,
 };
-use crate::{Error, Result};
+use crate::size::Size;
 
 /// Longest series whose intervals are whiskers; those of longer lines are a band.
 const MOST_WHISKERS: usize = 12;
@@ -24,8 +25,7 @@ const WHISKER_SPREAD: f64 = 18.0;
 /// Series over a numeric axis.
 ///
 /// ```
-/// use experiments::Interval;
-/// use experiments::figures::{Axis, Estimate, Figure, LineChart, Mark, Point, Series};
+/// use charts::{Interval, Axis, Estimate, Figure, LineChart, Mark, Point, Series};
 ///
 /// let point = |bits, value, low, high| Point { x: bits, y: Estimate::new(value, Interval { low, high }) };
 /// let chart = LineChart {
@@ -42,7 +42,7 @@ const WHISKER_SPREAD: f64 = 18.0;
 ///     ..LineChart::default()
 /// };
 /// assert!(chart.png()?.starts_with(b"\x89PNG"));
-/// # Ok::<(), experiments::Error>(())
+/// # Ok::<(), charts::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct LineChart {
@@ -191,15 +191,11 @@ impl LineChart {
     fn check(&self) -> Result<()> {
         self.size.check()?;
         if !(1..=MOST_SERIES).contains(&self.series.len()) {
-            return Err(Error::option(
-                "series",
-                format!("{} series", self.series.len()),
-                format!("1 to {MOST_SERIES}"),
-            ));
+            return Err(Error::field("series", format!("{} series", self.series.len()), format!("1 to {MOST_SERIES}")));
         }
         for series in &self.series {
             if series.points.is_empty() {
-                return Err(Error::option("points", format!("empty (series `{}`)", series.name), "at least one point"));
+                return Err(Error::field("points", format!("empty (series `{}`)", series.name), "at least one point"));
             }
             for (index, point) in series.points.iter().enumerate() {
                 let place = || format!("series `{}`, point {}", series.name, index + 1);
@@ -258,7 +254,7 @@ impl Plot {
     fn draw_band(&self, canvas: &mut Canvas, series: &Series, look: Look) {
         // Points without an interval interrupt the band.
         for run in series.points.split(|p| p.y.interval.is_none()) {
-            let ends = |end: fn(crate::Interval) -> f64| -> Vec<(f64, f64)> {
+            let ends = |end: fn(Interval) -> f64| -> Vec<(f64, f64)> {
                 run.iter().filter_map(|p| Some((p.x, end(p.y.interval?)))).collect()
             };
             let mut corners = self.path(&ends(|i| i.high), series.style);

@@ -14,16 +14,16 @@ static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| {
 const MOST_CHARS: usize = 2000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(crate) enum Weight {
     Regular,
     Bold,
 }
 
 /// A weight at a size (the em, in the same unit as the widths it gives).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Font {
-    pub(super) weight: Weight,
-    pub(super) size: f64,
+pub(crate) struct Font {
+    pub(crate) weight: Weight,
+    pub(crate) size: f64,
 }
 
 /// A letter on its line.
@@ -36,36 +36,36 @@ struct Placed {
 }
 
 impl Font {
-    pub(super) const fn regular(size: f64) -> Self {
+    pub(crate) const fn regular(size: f64) -> Self {
         Self { weight: Weight::Regular, size }
     }
 
-    pub(super) const fn bold(size: f64) -> Self {
+    pub(crate) const fn bold(size: f64) -> Self {
         Self { weight: Weight::Bold, size }
     }
 
-    pub(super) fn scaled(self, factor: f64) -> Self {
+    pub(crate) fn scaled(self, factor: f64) -> Self {
         Self { size: self.size * factor, ..self }
     }
 
     /// From one line to the next.
-    pub(super) fn line_height(self) -> f64 {
+    pub(crate) fn line_height(self) -> f64 {
         self.size * 1.3
     }
 
     /// From the middle of capitals down to the baseline.
-    pub(super) fn middle_to_baseline(self) -> f64 {
+    pub(crate) fn middle_to_baseline(self) -> f64 {
         self.size * 0.365
     }
 
-    pub(super) fn width(self, text: &str) -> f64 {
+    pub(crate) fn width(self, text: &str) -> f64 {
         let mut end = 0.0;
         self.advance(text, |placed| end = placed.right);
         end
     }
 
     /// The text, shortened to fit with an ellipsis.
-    pub(super) fn elided(self, text: &str, width: f64) -> String {
+    pub(crate) fn elided(self, text: &str, width: f64) -> String {
         let text = one_line(text);
         if self.width(&text) <= width {
             return text;
@@ -82,7 +82,7 @@ impl Font {
     }
 
     /// The text in at most `most` lines, the last shortened where there is more.
-    pub(super) fn wrapped(self, text: &str, width: f64, most: usize) -> Vec<String> {
+    pub(crate) fn wrapped(self, text: &str, width: f64, most: usize) -> Vec<String> {
         let text = one_line(text);
         let mut lines: Vec<String> = Vec::new();
         let mut line = String::new();
@@ -101,7 +101,7 @@ impl Font {
     }
 
     /// Coverage of every pixel of the text, relative to the start of its baseline.
-    pub(super) fn rasterise(self, text: &str, mut pixel: impl FnMut(i32, i32, f32)) {
+    pub(crate) fn rasterise(self, text: &str, mut pixel: impl FnMut(i32, i32, f32)) {
         let font = self.font();
         self.advance(text, |placed| {
             let position = point(placed.left as f32, 0.0);

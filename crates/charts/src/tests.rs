@@ -1,7 +1,6 @@
 use std::path::Path;
 
 use super::*;
-use crate::Interval;
 
 fn pixels(png: &[u8]) -> (u32, u32, Vec<u8>) {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();

@@ -8,7 +8,7 @@ const MOST_DIGITS: usize = 12;
 const SUPERSCRIPTS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
 
 /// With so many decimals, a true minus sign, and no minus before zero.
-pub(super) fn fixed(value: f64, decimals: usize) -> String {
+pub(crate) fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
         Some(digits) if digits.bytes().all(|b| matches!(b, b'0' | b'.')) => digits.to_owned(),
@@ -18,7 +18,7 @@ pub(super) fn fixed(value: f64, decimals: usize) -> String {
 }
 
 /// Labels of an axis: all with as many decimals as the one that needs most.
-pub(super) fn labels(values: &[f64]) -> Vec<String> {
+pub(crate) fn labels(values: &[f64]) -> Vec<String> {
     let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
     let is_exact = |decimals: usize| {
         let unit = 10_f64.powi(decimals as i32);
@@ -40,7 +40,7 @@ pub(super) fn labels(values: &[f64]) -> Vec<String> {
 }
 
 /// Labels of powers of two, by their exponents.
-pub(super) fn powers_of_two(exponents: &[i32]) -> Vec<String> {
+pub(crate) fn powers_of_two(exponents: &[i32]) -> Vec<String> {
     if exponents.iter().all(|e| (-3..20).contains(e)) {
         exponents.iter().map(|&e| 2_f64.powi(e).to_string()).collect()
     } else {

@@ -5,50 +5,50 @@
 use plotters_backend::{DrawingBackend as _, DrawingErrorKind};
 use plotters_bitmap::BitMapBackend;
 
-use super::figure::Size;
-use super::lettering::Font;
-use super::palette::{Colour, PAPER};
+use crate::lettering::Font;
+use crate::palette::{Colour, PAPER};
+use crate::size::Size;
 
 /// Bitmap pixels per picture pixel, each way.
 const OVERSAMPLING: usize = 2;
 
 /// A place on the page: units from the left and from the top.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spot {
-    pub(super) x: f64,
-    pub(super) y: f64,
+pub(crate) struct Spot {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
 }
 
-pub(super) const fn spot(x: f64, y: f64) -> Spot {
+pub(crate) const fn spot(x: f64, y: f64) -> Spot {
     Spot { x, y }
 }
 
 /// A rectangle on the page.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Area {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) right: f64,
-    pub(super) bottom: f64,
+pub(crate) struct Area {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) right: f64,
+    pub(crate) bottom: f64,
 }
 
 impl Area {
-    pub(super) fn width(self) -> f64 {
+    pub(crate) fn width(self) -> f64 {
         self.right - self.left
     }
 
-    pub(super) fn height(self) -> f64 {
+    pub(crate) fn height(self) -> f64 {
         self.bottom - self.top
     }
 
-    pub(super) fn centre(self) -> Spot {
+    pub(crate) fn centre(self) -> Spot {
         spot(f64::midpoint(self.left, self.right), f64::midpoint(self.top, self.bottom))
     }
 }
 
 /// Which part of a text its place is; upright text is centred on the height of its capitals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Left,
     Centre,
     Right,
@@ -60,25 +60,25 @@ pub(super) enum Anchor {
 
 /// Width and colour of a line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Pen {
-    pub(super) width: f64,
-    pub(super) colour: Colour,
-    pub(super) dash: Dash,
+pub(crate) struct Pen {
+    pub(crate) width: f64,
+    pub(crate) colour: Colour,
+    pub(crate) dash: Dash,
 }
 
 /// Whether a line has gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dash {
+pub(crate) enum Dash {
     Solid,
     Dashed,
 }
 
 impl Pen {
-    pub(super) const fn solid(width: f64, colour: Colour) -> Self {
+    pub(crate) const fn solid(width: f64, colour: Colour) -> Self {
         Self { width, colour, dash: Dash::Solid }
     }
 
-    pub(super) const fn dashed(width: f64, colour: Colour) -> Self {
+    pub(crate) const fn dashed(width: f64, colour: Colour) -> Self {
         Self { width, colour, dash: Dash::Dashed }
     }
 }
@@ -87,7 +87,7 @@ impl Pen {
 const DASH: [f64; 2] = [14.0, 9.0];
 
 #[derive(Debug)]
-pub(super) struct Canvas {
+pub(crate) struct Canvas {
     size: Size,
     /// Bitmap pixels per unit of the page.
     scale: f64,
@@ -95,14 +95,14 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    pub(super) fn new(size: Size) -> Self {
+    pub(crate) fn new(size: Size) -> Self {
         let pixels = size.width as usize * size.height as usize * OVERSAMPLING * OVERSAMPLING;
         let bitmap = std::iter::repeat_n(PAPER.0, pixels).flatten().collect();
         Self { size, scale: size.pixels_per_unit() * OVERSAMPLING as f64, bitmap }
     }
 
     /// The whole page.
-    pub(super) fn page(&self) -> Area {
+    pub(crate) fn page(&self) -> Area {
         let unit = self.size.pixels_per_unit();
         Area {
             left: 0.0,
@@ -112,19 +112,19 @@ impl Canvas {
         }
     }
 
-    pub(super) fn rectangle(&mut self, area: Area, colour: Colour) {
+    pub(crate) fn rectangle(&mut self, area: Area, colour: Colour) {
         let (left, top) = self.place(spot(area.left, area.top));
         let (right, bottom) = self.place(spot(area.right, area.bottom));
         let (right, bottom) = (right.max(left + 1), bottom.max(top + 1));
         self.on_bitmap(|b| b.draw_rect((left, top), (right, bottom), &colour.with_alpha(1.0), true));
     }
 
-    pub(super) fn polygon(&mut self, corners: &[Spot], colour: Colour, alpha: f64) {
+    pub(crate) fn polygon(&mut self, corners: &[Spot], colour: Colour, alpha: f64) {
         let corners: Vec<_> = corners.iter().map(|&s| self.place(s)).collect();
         self.on_bitmap(|b| b.fill_polygon(corners, &colour.with_alpha(alpha)));
     }
 
-    pub(super) fn disc(&mut self, centre: Spot, radius: f64, colour: Colour) {
+    pub(crate) fn disc(&mut self, centre: Spot, radius: f64, colour: Colour) {
         const CORNERS: usize = 32;
         let corners: Vec<_> = (0..CORNERS)
             .map(|i| {
@@ -135,12 +135,12 @@ impl Canvas {
         self.polygon(&corners, colour, 1.0);
     }
 
-    pub(super) fn line(&mut self, from: Spot, to: Spot, pen: Pen) {
+    pub(crate) fn line(&mut self, from: Spot, to: Spot, pen: Pen) {
         self.polyline(&[from, to], pen);
     }
 
     /// Straight lines from spot to spot with rounded corners.
-    pub(super) fn polyline(&mut self, spots: &[Spot], pen: Pen) {
+    pub(crate) fn polyline(&mut self, spots: &[Spot], pen: Pen) {
         match pen.dash {
             Dash::Solid => self.solid(spots, pen),
             Dash::Dashed => {
@@ -186,7 +186,7 @@ impl Canvas {
         self.polygon(&corners, pen.colour, 1.0);
     }
 
-    pub(super) fn text(&mut self, text: &str, at: Spot, anchor: Anchor, font: Font, colour: Colour) {
+    pub(crate) fn text(&mut self, text: &str, at: Spot, anchor: Anchor, font: Font, colour: Colour) {
         let font = font.scaled(self.scale);
         let width = font.width(text);
         let back = match anchor {
@@ -214,7 +214,7 @@ impl Canvas {
     }
 
     /// The picture as a PNG file.
-    pub(super) fn png(&self) -> Vec<u8> {
+    pub(crate) fn png(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.size.width, self.size.height);
         encoder.set_color(png::ColorType::Rgb);

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::estimate::check_number;
-use crate::Result;
+use crate::error::Result;
+use crate::estimate::check_number;
 
 /// A dashed line across the plot, labelled at its edge.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,7 +20,7 @@ impl Mark {
         Self { at, label: label.into() }
     }
 
-    pub(super) fn check(&self, field: &'static str) -> Result<()> {
+    pub(crate) fn check(&self, field: &'static str) -> Result<()> {
         check_number(field, self.at, || format!("mark `{}`", self.label))
     }
 }

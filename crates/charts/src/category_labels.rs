@@ -1,8 +1,8 @@
 //! Names below columns: side by side where they fit, else upwards.
 
-use super::canvas::{Anchor, Canvas, spot};
-use super::page::TEXT;
-use super::palette::INK;
+use crate::canvas::{Anchor, Canvas, spot};
+use crate::page::TEXT;
+use crate::palette::INK;
 
 const UPWARDS_WIDTH: f64 = 320.0;
 const MOST_LINES: usize = 2;
@@ -10,7 +10,7 @@ const GAP: f64 = 10.0;
 
 /// Names of columns, laid out for columns of one width.
 #[derive(Debug)]
-pub(super) struct CategoryLabels {
+pub(crate) struct CategoryLabels {
     layout: Layout,
 }
 
@@ -21,7 +21,7 @@ enum Layout {
 }
 
 impl CategoryLabels {
-    pub(super) fn new(names: &[String], column: f64) -> Self {
+    pub(crate) fn new(names: &[String], column: f64) -> Self {
         let flat: Option<Vec<_>> = names.iter().map(|name| broken(name, column - 8.0)).collect();
         let layout = match flat {
             Some(lines) => Layout::Flat(lines),
@@ -31,7 +31,7 @@ impl CategoryLabels {
     }
 
     /// Height that the names take.
-    pub(super) fn height(&self) -> f64 {
+    pub(crate) fn height(&self) -> f64 {
         GAP + match &self.layout {
             Layout::Flat(names) => names.iter().map(Vec::len).max().unwrap_or(0) as f64 * TEXT.line_height(),
             Layout::Upwards(names) => names.iter().map(|name| TEXT.width(name)).fold(0.0, f64::max),
@@ -39,7 +39,7 @@ impl CategoryLabels {
     }
 
     /// Draws the names below `top`; where columns are narrower than text, only as many as fit.
-    pub(super) fn draw(&self, canvas: &mut Canvas, left: f64, top: f64, column: f64) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, left: f64, top: f64, column: f64) {
         let centre = |index: usize| left + (index as f64 + 0.5) * column;
         match &self.layout {
             Layout::Flat(names) => {
@@ -60,7 +60,7 @@ impl CategoryLabels {
 }
 
 /// Every how many rows or columns of a size a label has room.
-pub(super) fn label_step(size: f64) -> usize {
+pub(crate) fn label_step(size: f64) -> usize {
     ((TEXT.size * 1.1 / size).ceil() as usize).max(1)
 }
 

@@ -1,11 +1,11 @@
 //! The frame of a plot: axes with grid, ticks and captions, and reference lines.
 
-use super::axis::ResolvedAxis;
-use super::canvas::{Anchor, Area, Canvas, Pen, spot};
-use super::mark::Mark;
-use super::page::TEXT;
-use super::palette::{GREY, GRID, INK};
-use crate::{Error, Result};
+use crate::axis::ResolvedAxis;
+use crate::canvas::{Anchor, Area, Canvas, Pen, spot};
+use crate::error::{Error, Result};
+use crate::mark::Mark;
+use crate::page::TEXT;
+use crate::palette::{GREY, GRID, INK};
 
 /// From the plot to the labels of its ticks.
 const TICK_GAP: f64 = 14.0;
@@ -21,26 +21,26 @@ const FLAG_BASE: f64 = 14.0;
 const LEAST_SIDE: f64 = 150.0;
 
 /// Refuses a plot for which the text leaves no room.
-pub(super) fn check_room(area: Area) -> Result<()> {
+pub(crate) fn check_room(area: Area) -> Result<()> {
     if area.width() < LEAST_SIDE || area.height() < LEAST_SIDE {
-        return Err(Error::option("size", "too small for the text of this figure", "a larger size or less text"));
+        return Err(Error::field("size", "too small for the text of this figure", "a larger size or less text"));
     }
     Ok(())
 }
 
 /// Height of the place of a value.
-pub(super) fn height_of(area: Area, axis: &ResolvedAxis, value: f64) -> f64 {
+pub(crate) fn height_of(area: Area, axis: &ResolvedAxis, value: f64) -> f64 {
     area.bottom - axis.share(value) * area.height()
 }
 
 /// Width that labels and caption of a value axis take.
-pub(super) fn value_axis_width(axis: &ResolvedAxis) -> f64 {
+pub(crate) fn value_axis_width(axis: &ResolvedAxis) -> f64 {
     let widest = axis.ticks.iter().map(|(_, label)| TEXT.width(label)).fold(0.0, f64::max);
     TEXT.line_height() + TICK_GAP + widest + TICK_GAP
 }
 
 /// Draws the value axis at the left: grid, labels, caption.
-pub(super) fn draw_value_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAxis, caption: &str) {
+pub(crate) fn draw_value_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAxis, caption: &str) {
     let mut free = f64::INFINITY;
     for (value, label) in &axis.ticks {
         let y = height_of(area, axis, *value);
@@ -58,12 +58,12 @@ pub(super) fn draw_value_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAx
 }
 
 /// Height that labels and caption below a plot take.
-pub(super) fn lower_axis_height() -> f64 {
+pub(crate) fn lower_axis_height() -> f64 {
     TICK_GAP + 2.0 * TEXT.line_height() + 6.0
 }
 
 /// Draws the axis below: grid, labels, caption.
-pub(super) fn draw_lower_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAxis, caption: &str) {
+pub(crate) fn draw_lower_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAxis, caption: &str) {
     let y = area.bottom + TICK_GAP + TEXT.line_height() / 2.0;
     let mut taken: Vec<(f64, f64)> = Vec::new();
     for (value, label) in &axis.ticks {
@@ -79,46 +79,46 @@ pub(super) fn draw_lower_axis(canvas: &mut Canvas, area: Area, axis: &ResolvedAx
     draw_lower_caption(canvas, area, caption, y + TEXT.line_height() + 6.0);
 }
 
-pub(super) fn draw_lower_line(canvas: &mut Canvas, area: Area) {
+pub(crate) fn draw_lower_line(canvas: &mut Canvas, area: Area) {
     canvas.line(spot(area.left, area.bottom), spot(area.right, area.bottom), AXIS_PEN);
 }
 
-pub(super) fn draw_lower_caption(canvas: &mut Canvas, area: Area, caption: &str, y: f64) {
+pub(crate) fn draw_lower_caption(canvas: &mut Canvas, area: Area, caption: &str, y: f64) {
     let caption = TEXT.elided(caption, area.width());
     canvas.text(&caption, spot(area.centre().x, y), Anchor::Centre, TEXT, INK);
 }
 
 /// Reference lines across the plot, labelled to its right.
 #[derive(Debug)]
-pub(super) struct HorizontalMarks {
+pub(crate) struct HorizontalMarks {
     marks: Vec<(f64, Vec<String>)>,
 }
 
 impl HorizontalMarks {
-    pub(super) fn new(marks: &[Mark]) -> Self {
+    pub(crate) fn new(marks: &[Mark]) -> Self {
         let mut marks: Vec<_> = marks.iter().map(|m| (m.at, TEXT.wrapped(&m.label, MARK_WIDTH, 4))).collect();
         marks.sort_by(|a, b| b.0.total_cmp(&a.0));
         Self { marks }
     }
 
     /// Width that the labels take.
-    pub(super) fn width(&self) -> f64 {
+    pub(crate) fn width(&self) -> f64 {
         let lines = self.marks.iter().flat_map(|(_, lines)| lines);
         let widest = lines.map(|line| TEXT.width(line)).fold(0.0, f64::max);
         if widest > 0.0 { widest + TICK_GAP } else { 0.0 }
     }
 
     /// Refuses labels that fill more than the height beside a plot.
-    pub(super) fn check(&self, area: Area) -> Result<()> {
+    pub(crate) fn check(&self, area: Area) -> Result<()> {
         let lines: usize = self.marks.iter().map(|(_, lines)| lines.len()).sum();
         if lines as f64 * TEXT.line_height() > area.height() + lower_axis_height() {
             let got = format!("{} marks of {lines} lines", self.marks.len());
-            return Err(Error::option("horizontal_marks", got, "labels that fit beside the plot"));
+            return Err(Error::field("horizontal_marks", got, "labels that fit beside the plot"));
         }
         Ok(())
     }
 
-    pub(super) fn draw_lines(&self, canvas: &mut Canvas, area: Area, axis: &ResolvedAxis) {
+    pub(crate) fn draw_lines(&self, canvas: &mut Canvas, area: Area, axis: &ResolvedAxis) {
         for (at, _) in &self.marks {
             let y = height_of(area, axis, *at);
             canvas.line(spot(area.left, y), spot(area.right, y), MARK_PEN);
@@ -126,7 +126,7 @@ impl HorizontalMarks {
     }
 
     /// Labels at the height of their lines, moved apart where they would overlap.
-    pub(super) fn draw_labels(&self, canvas: &mut Canvas, area: Area, axis: &ResolvedAxis) {
+    pub(crate) fn draw_labels(&self, canvas: &mut Canvas, area: Area, axis: &ResolvedAxis) {
         let heights: Vec<f64> = self.marks.iter().map(|(_, lines)| lines.len() as f64 * TEXT.line_height()).collect();
         let mut below = area.top - TEXT.line_height();
         let mut tops = Vec::new();
@@ -151,7 +151,7 @@ impl HorizontalMarks {
 
 /// Upright reference lines, labelled above the plot.
 #[derive(Debug)]
-pub(super) struct VerticalMarks {
+pub(crate) struct VerticalMarks {
     marks: Vec<UprightMark>,
 }
 
@@ -186,7 +186,7 @@ impl UprightMark {
 
 impl VerticalMarks {
     /// Finds a row for each label; of the area only its sides are looked at.
-    pub(super) fn new(marks: &[Mark], area: Area, axis: &ResolvedAxis) -> Self {
+    pub(crate) fn new(marks: &[Mark], area: Area, axis: &ResolvedAxis) -> Self {
         let marks = marks.iter().map(|mark| UprightMark::new(mark, area, axis));
         let (mut right, mut left): (Vec<_>, Vec<_>) = marks.partition(UprightMark::is_right_of_line);
         // A label lies above the lines that it reaches over: those of its own side are placed first.
@@ -202,12 +202,12 @@ impl VerticalMarks {
     }
 
     /// Height that the labels take.
-    pub(super) fn height(&self) -> f64 {
+    pub(crate) fn height(&self) -> f64 {
         let rows = self.marks.iter().map(|m| m.row + 1).max().unwrap_or(0);
         if rows > 0 { rows as f64 * TEXT.line_height() + FLAG_BASE } else { 0.0 }
     }
 
-    pub(super) fn draw(&self, canvas: &mut Canvas, area: Area) {
+    pub(crate) fn draw(&self, canvas: &mut Canvas, area: Area) {
         for mark in &self.marks {
             let bottom = area.top - FLAG_BASE - mark.row as f64 * TEXT.line_height();
             let top = bottom - TEXT.line_height();

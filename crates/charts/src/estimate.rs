@@ -2,10 +2,19 @@
 
 use serde::Serialize;
 
-use crate::{Error, Interval, Result};
+use crate::error::{Error, Result};
 
 /// Largest magnitude that is drawn; differences of larger numbers may exceed what `f64` holds.
 const LARGEST: f64 = 1e30;
+
+/// A 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
 
 /// A value with its 95 % interval where one is known.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -22,21 +31,21 @@ impl Estimate {
         Self { value, interval: Some(interval) }
     }
 
-    pub(super) fn check(&self, field: &'static str, place: impl Fn() -> String) -> Result<()> {
+    pub(crate) fn check(&self, field: &'static str, place: impl Fn() -> String) -> Result<()> {
         check_number(field, self.value, &place)?;
         if let Some(Interval { low, high }) = self.interval {
             check_number(field, low, &place)?;
             check_number(field, high, &place)?;
             if low > high {
                 let got = format!("the interval {low} to {high} ({})", place());
-                return Err(Error::option(field, got, "an interval whose low end is not above its high end"));
+                return Err(Error::field(field, got, "an interval whose low end is not above its high end"));
             }
         }
         Ok(())
     }
 
     /// The value and the ends of its interval.
-    pub(super) fn extent(&self) -> impl Iterator<Item = f64> + use<> {
+    pub(crate) fn extent(&self) -> impl Iterator<Item = f64> + use<> {
         let ends = self.interval.map(|i| [i.low, i.high]);
         std::iter::once(self.value).chain(ends.into_iter().flatten())
     }
@@ -48,9 +57,9 @@ impl From<f64> for Estimate {
     }
 }
 
-pub(super) fn check_number(field: &'static str, value: f64, place: impl Fn() -> String) -> Result<()> {
+pub(crate) fn check_number(field: &'static str, value: f64, place: impl Fn() -> String) -> Result<()> {
     if value.abs() <= LARGEST {
         return Ok(());
     }
-    Err(Error::option(field, format!("{value} ({})", place()), format!("a number of magnitude up to {LARGEST:e}")))
+    Err(Error::field(field, format!("{value} ({})", place()), format!("a number of magnitude up to {LARGEST:e}")))
 }

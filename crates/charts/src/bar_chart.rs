@@ -2,19 +2,20 @@
 
 use serde::Serialize;
 
-use super::axis::{Axis, Padding};
-use super::canvas::{Area, Canvas};
-use super::category_labels::CategoryLabels;
-use super::estimate::Estimate;
-use super::figure::{Figure, Size};
-use super::mark::Mark;
-use super::marker::{Look, draw_whisker};
-use super::page::{IntervalShape, LegendEntry, Sample, TEXT, draw_heading};
-use super::palette::{INK, SERIES};
-use super::plot_frame::{
+use crate::axis::{Axis, Padding};
+use crate::canvas::{Area, Canvas};
+use crate::category_labels::CategoryLabels;
+use crate::error::{Error, Result};
+use crate::estimate::Estimate;
+use crate::figure::Figure;
+use crate::mark::Mark;
+use crate::marker::{Look, draw_whisker};
+use crate::page::{IntervalShape, LegendEntry, Sample, TEXT, draw_heading};
+use crate::palette::{INK, SERIES};
+use crate::plot_frame::{
     HorizontalMarks, check_room, draw_lower_caption, draw_lower_line, draw_value_axis, height_of, value_axis_width,
 };
-use crate::{Error, Result};
+use crate::size::Size;
 
 /// Share of a category's width that its bars take.
 const FILLED: f64 = 0.8;
@@ -22,8 +23,7 @@ const FILLED: f64 = 0.8;
 /// Bars that start at zero, with their intervals.
 ///
 /// ```
-/// use experiments::Interval;
-/// use experiments::figures::{Axis, BarChart, BarGroup, Estimate, Figure, Mark};
+/// use charts::{Interval, Axis, BarChart, BarGroup, Estimate, Figure, Mark};
 ///
 /// let chart = BarChart {
 ///     title: "Exact match with one block at 2 bits".into(),
@@ -39,7 +39,7 @@ const FILLED: f64 = 0.8;
 ///     ..BarChart::default()
 /// };
 /// assert!(chart.png()?.starts_with(b"\x89PNG"));
-/// # Ok::<(), experiments::Error>(())
+/// # Ok::<(), charts::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct BarChart {
@@ -138,20 +138,16 @@ impl BarChart {
         self.size.check()?;
         self.value.require_linear("value.scale")?;
         if self.categories.is_empty() {
-            return Err(Error::option("categories", "empty", "at least one category"));
+            return Err(Error::field("categories", "empty", "at least one category"));
         }
         if !(1..=SERIES.len()).contains(&self.groups.len()) {
             let expected = format!("1 to {}", SERIES.len());
-            return Err(Error::option("groups", format!("{} groups", self.groups.len()), expected));
+            return Err(Error::field("groups", format!("{} groups", self.groups.len()), expected));
         }
         for group in &self.groups {
             if group.bars.len() != self.categories.len() {
                 let got = format!("{} bars (group `{}`)", group.bars.len(), group.name);
-                return Err(Error::option(
-                    "bars",
-                    got,
-                    format!("one for each of {} categories", self.categories.len()),
-                ));
+                return Err(Error::field("bars", got, format!("one for each of {} categories", self.categories.len())));
             }
             for (bar, category) in group.bars.iter().zip(&self.categories) {
                 bar.check("bars", || format!("group `{}`, category `{category}`", group.name))?;

@@ -8,9 +8,9 @@
 
 use serde::Serialize;
 
-use super::estimate::check_number;
 use super::numbers;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::estimate::check_number;
 
 /// How values become positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -39,7 +39,7 @@ pub struct Axis {
 
 /// How far a range goes beyond the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Padding {
+pub(crate) enum Padding {
     /// A little, except where an end was asked for.
     AroundData,
     Exact,
@@ -72,26 +72,26 @@ impl Axis {
         Self { ticks: ticks.into(), ..self }
     }
 
-    pub(super) fn caption(&self) -> String {
+    pub(crate) fn caption(&self) -> String {
         if self.unit.is_empty() { self.label.clone() } else { format!("{} ({})", self.label, self.unit) }
     }
 
-    pub(super) fn require_linear(&self, field: &'static str) -> Result<()> {
+    pub(crate) fn require_linear(&self, field: &'static str) -> Result<()> {
         match self.scale {
             Scale::Linear => Ok(()),
-            Scale::Log2 => Err(Error::option(field, "log2", "a linear scale")),
+            Scale::Log2 => Err(Error::field(field, "log2", "a linear scale")),
         }
     }
 
     /// The range that holds the values, with about `room` labels at most.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &self,
         field: &'static str,
         values: impl Iterator<Item = f64>,
         (padding, room): (Padding, usize),
     ) -> Result<ResolvedAxis> {
         if self.ticks.len() > MOST_GIVEN_TICKS {
-            return Err(Error::option(field, format!("{} ticks", self.ticks.len()), "100 at most"));
+            return Err(Error::field(field, format!("{} ticks", self.ticks.len()), "100 at most"));
         }
         let asked = || self.includes.iter().chain(&self.ticks).copied();
         for value in asked() {
@@ -103,7 +103,7 @@ impl Axis {
             high = high.max(value);
         }
         if self.scale == Scale::Log2 && low < SMALLEST {
-            return Err(Error::option(field, low, format!("values of {SMALLEST:e} or more on a log2 axis")));
+            return Err(Error::field(field, low, format!("values of {SMALLEST:e} or more on a log2 axis")));
         }
         let is_asked = |end: f64| padding == Padding::Exact || self.includes.contains(&end);
         let (fixed_low, fixed_high) = (is_asked(low), is_asked(high));
@@ -120,16 +120,16 @@ impl Axis {
 
 /// A range that is not empty, and where its labels stand.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ResolvedAxis {
+pub(crate) struct ResolvedAxis {
     scale: Scale,
-    pub(super) low: f64,
-    pub(super) high: f64,
-    pub(super) ticks: Vec<(f64, String)>,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) ticks: Vec<(f64, String)>,
 }
 
 impl ResolvedAxis {
     /// Position of a value between the ends of the range, 0 to 1.
-    pub(super) fn share(&self, value: f64) -> f64 {
+    pub(crate) fn share(&self, value: f64) -> f64 {
         let at = |v: f64| match self.scale {
             Scale::Linear => v,
             Scale::Log2 => v.log2(),

@@ -1,15 +1,13 @@
 //! Title, subtitle and legend above a figure's content.
 
-use super::canvas::{Anchor, Area, Canvas, spot};
-use super::lettering::Font;
-use super::marker::{Look, draw_whisker};
-use super::palette::{GREY, INK};
+use crate::canvas::{Anchor, Area, Canvas, spot};
+use crate::lettering::Font;
+use crate::marker::{Look, draw_whisker};
+use crate::palette::{GREY, INK};
 
-/// Units from the left to the right edge of every figure.
-pub(super) const PAGE_WIDTH: f64 = 1600.0;
 /// Text but titles.
-pub(super) const TEXT: Font = Font::regular(28.0);
-pub(super) const STRONG_TEXT: Font = Font::bold(28.0);
+pub(crate) const TEXT: Font = Font::regular(28.0);
+pub(crate) const STRONG_TEXT: Font = Font::bold(28.0);
 const TITLE: Font = Font::bold(38.0);
 const MARGIN: f64 = 36.0;
 /// From a sample to its name.
@@ -20,14 +18,14 @@ const LEGEND_LINE: f64 = 42.0;
 
 /// A line of the legend.
 #[derive(Debug)]
-pub(super) struct LegendEntry {
-    pub(super) name: String,
-    pub(super) sample: Sample,
+pub(crate) struct LegendEntry {
+    pub(crate) name: String,
+    pub(crate) sample: Sample,
 }
 
 /// What stands before a name in the legend.
 #[derive(Debug)]
-pub(super) enum Sample {
+pub(crate) enum Sample {
     Line(Look),
     Marker(Look),
     LineAndMarker(Look),
@@ -37,7 +35,7 @@ pub(super) enum Sample {
 
 /// How a figure shows intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum IntervalShape {
+pub(crate) enum IntervalShape {
     Whisker,
     Band,
     Both,
@@ -54,13 +52,13 @@ impl Sample {
 }
 
 impl LegendEntry {
-    pub(super) fn interval(shape: IntervalShape) -> Self {
+    pub(crate) fn interval(shape: IntervalShape) -> Self {
         Self { name: "95 % interval".to_owned(), sample: Sample::Interval(shape) }
     }
 }
 
 /// Draws what stands above the content and gives the area that is left.
-pub(super) fn draw_heading(canvas: &mut Canvas, title: &str, subtitle: &str, legend: &[LegendEntry]) -> Area {
+pub(crate) fn draw_heading(canvas: &mut Canvas, title: &str, subtitle: &str, legend: &[LegendEntry]) -> Area {
     let page = canvas.page();
     let mut content =
         Area { left: MARGIN, top: MARGIN * 0.7, right: page.right - MARGIN, bottom: page.bottom - MARGIN * 0.7 };

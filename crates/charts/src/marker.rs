@@ -1,13 +1,13 @@
 //! Markers and pens of series, and whiskers of intervals.
 
-use super::canvas::{Canvas, Dash, Pen, Spot, spot};
-use super::palette::{Colour, PAPER, SERIES};
+use crate::canvas::{Canvas, Dash, Pen, Spot, spot};
+use crate::palette::{Colour, PAPER, SERIES};
 
 /// How a series is told from the others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
-    pub(super) colour: Colour,
-    pub(super) dash: Dash,
+pub(crate) struct Look {
+    pub(crate) colour: Colour,
+    pub(crate) dash: Dash,
     shape: Shape,
 }
 
@@ -23,10 +23,10 @@ enum Shape {
 const SHAPES: [Shape; 5] = [Shape::Disc, Shape::Square, Shape::Triangle, Shape::Diamond, Shape::Inverted];
 
 /// Number of series that differ in colour or dash.
-pub(super) const MOST_SERIES: usize = 2 * SERIES.len();
+pub(crate) const MOST_SERIES: usize = 2 * SERIES.len();
 
 impl Look {
-    pub(super) fn of_series(index: usize) -> Self {
+    pub(crate) fn of_series(index: usize) -> Self {
         Self {
             colour: SERIES[index % SERIES.len()],
             dash: if index < SERIES.len() { Dash::Solid } else { Dash::Dashed },
@@ -34,12 +34,12 @@ impl Look {
         }
     }
 
-    pub(super) fn pen(self) -> Pen {
+    pub(crate) fn pen(self) -> Pen {
         Pen { width: 4.0, colour: self.colour, dash: self.dash }
     }
 
     /// Draws a marker with a pale edge that sets it off from lines.
-    pub(super) fn draw_marker(self, canvas: &mut Canvas, at: Spot, radius: f64) {
+    pub(crate) fn draw_marker(self, canvas: &mut Canvas, at: Spot, radius: f64) {
         for (radius, colour) in [(radius * 1.25, PAPER), (radius, self.colour)] {
             let corners: &[(f64, f64)] = match self.shape {
                 Shape::Disc => {
@@ -58,7 +58,7 @@ impl Look {
 }
 
 /// Draws an upright interval with caps and a pale edge that sets it off from bars and lines.
-pub(super) fn draw_whisker(canvas: &mut Canvas, x: f64, (from, to): (f64, f64), colour: Colour, cap: f64) {
+pub(crate) fn draw_whisker(canvas: &mut Canvas, x: f64, (from, to): (f64, f64), colour: Colour, cap: f64) {
     let mut draw = |extra: f64, colour| {
         let pen = Pen::solid(3.0 + 2.0 * extra, colour);
         canvas.line(spot(x, from), spot(x, to), pen);

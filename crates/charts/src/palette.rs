@@ -4,19 +4,19 @@ use plotters_backend::BackendColor;
 
 /// An opaque sRGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Colour(pub(super) [u8; 3]);
+pub(crate) struct Colour(pub(crate) [u8; 3]);
 
-pub(super) const PAPER: Colour = Colour([255, 255, 255]);
+pub(crate) const PAPER: Colour = Colour([255, 255, 255]);
 /// Text and whiskers.
-pub(super) const INK: Colour = Colour([26, 26, 26]);
+pub(crate) const INK: Colour = Colour([26, 26, 26]);
 /// Subtitles, axis lines, reference lines.
-pub(super) const GREY: Colour = Colour([85, 85, 85]);
-pub(super) const GRID: Colour = Colour([225, 225, 225]);
+pub(crate) const GREY: Colour = Colour([85, 85, 85]);
+pub(crate) const GRID: Colour = Colour([225, 225, 225]);
 /// A cell without a value.
-pub(super) const EMPTY: Colour = Colour([214, 214, 214]);
+pub(crate) const EMPTY: Colour = Colour([214, 214, 214]);
 
 /// Okabe and Ito's colours without yellow, which is too pale on white.
-pub(super) const SERIES: [Colour; 7] = [
+pub(crate) const SERIES: [Colour; 7] = [
     Colour([0, 114, 178]),
     Colour([213, 94, 0]),
     Colour([0, 158, 115]),
@@ -48,12 +48,12 @@ const DIVERGING: [Colour; 5] = [
 ];
 
 /// Viridis at a share of 0 to 1.
-pub(super) fn sequential(share: f64) -> Colour {
+pub(crate) fn sequential(share: f64) -> Colour {
     between(&VIRIDIS, share)
 }
 
 /// The diverging scale; a share of ½ is its neutral middle.
-pub(super) fn diverging(share: f64) -> Colour {
+pub(crate) fn diverging(share: f64) -> Colour {
     between(&DIVERGING, share)
 }
 
@@ -73,7 +73,7 @@ impl Colour {
     }
 
     /// Relative luminance of WCAG 2, 0 to 1.
-    pub(super) fn luminance(self) -> f64 {
+    pub(crate) fn luminance(self) -> f64 {
         let linear = |byte: u8| {
             let c = f64::from(byte) / 255.0;
             if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
@@ -83,18 +83,18 @@ impl Colour {
     }
 
     /// Contrast ratio of WCAG 2, 1 to 21.
-    pub(super) fn contrast(self, other: Self) -> f64 {
+    pub(crate) fn contrast(self, other: Self) -> f64 {
         let (a, b) = (self.luminance(), other.luminance());
         (a.max(b) + 0.05) / (a.min(b) + 0.05)
     }
 
     /// Black or white, whichever stands out more from this colour.
-    pub(super) fn readable_ink(self) -> Self {
+    pub(crate) fn readable_ink(self) -> Self {
         let black = Self([0, 0, 0]);
         if self.contrast(PAPER) > self.contrast(black) { PAPER } else { black }
     }
 
-    pub(super) fn with_alpha(self, alpha: f64) -> BackendColor {
+    pub(crate) fn with_alpha(self, alpha: f64) -> BackendColor {
         let [r, g, b] = self.0;
         BackendColor { rgb: (r, g, b), alpha }
     }

@@ -7,17 +7,18 @@
 
 use serde::Serialize;
 
-use super::axis::{Axis, Padding, ResolvedAxis};
-use super::canvas::{Anchor, Area, Canvas, Pen, spot};
-use super::category_labels::{CategoryLabels, label_step};
-use super::estimate::Estimate;
-use super::figure::{Figure, Size};
-use super::lettering::Font;
-use super::numbers::fixed;
-use super::page::{STRONG_TEXT, TEXT, draw_heading};
-use super::palette::{Colour, EMPTY, GREY, INK, diverging, sequential};
-use super::plot_frame::check_room;
-use crate::{Error, Result};
+use crate::axis::{Axis, Padding, ResolvedAxis};
+use crate::canvas::{Anchor, Area, Canvas, Pen, spot};
+use crate::category_labels::{CategoryLabels, label_step};
+use crate::error::{Error, Result};
+use crate::estimate::Estimate;
+use crate::figure::Figure;
+use crate::lettering::Font;
+use crate::numbers::fixed;
+use crate::page::{STRONG_TEXT, TEXT, draw_heading};
+use crate::palette::{Colour, EMPTY, GREY, INK, diverging, sequential};
+use crate::plot_frame::check_room;
+use crate::size::Size;
 
 const PANEL_GAP: f64 = 48.0;
 const BAR_GAP: f64 = 44.0;
@@ -34,7 +35,7 @@ const BAR_STEPS: usize = 256;
 /// is room for that as well.
 ///
 /// ```
-/// use experiments::figures::{Axis, ColourScale, Figure, HeatMapChart, Panel};
+/// use charts::{Axis, ColourScale, Figure, HeatMapChart, Panel};
 ///
 /// let chart = HeatMapChart {
 ///     title: "Exact match lost with one sub-module at 2 bits".into(),
@@ -49,7 +50,7 @@ const BAR_STEPS: usize = 256;
 ///     ..HeatMapChart::default()
 /// };
 /// assert!(chart.png()?.starts_with(b"\x89PNG"));
-/// # Ok::<(), experiments::Error>(())
+/// # Ok::<(), charts::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HeatMapChart {
@@ -191,7 +192,7 @@ impl HeatMapChart {
         self.size.check()?;
         self.value.require_linear("value.scale")?;
         if self.decimals > 6 {
-            return Err(Error::option("decimals", self.decimals, "6 at most"));
+            return Err(Error::field("decimals", self.decimals, "6 at most"));
         }
         for (field, is_empty) in [
             ("rows", self.rows.is_empty()),
@@ -199,19 +200,19 @@ impl HeatMapChart {
             ("panels", self.panels.iter().all(|panel| panel.estimates().next().is_none())),
         ] {
             if is_empty {
-                return Err(Error::option(field, "empty", "at least one"));
+                return Err(Error::field(field, "empty", "at least one"));
             }
         }
         for panel in &self.panels {
             let expected = || format!("{} rows of {} cells", self.rows.len(), self.columns.len());
             if panel.cells.len() != self.rows.len() {
                 let got = format!("{} rows (panel `{}`)", panel.cells.len(), panel.title);
-                return Err(Error::option("cells", got, expected()));
+                return Err(Error::field("cells", got, expected()));
             }
             for (cells, row) in panel.cells.iter().zip(&self.rows) {
                 if cells.len() != self.columns.len() {
                     let got = format!("{} cells (panel `{}`, row `{row}`)", cells.len(), panel.title);
-                    return Err(Error::option("cells", got, expected()));
+                    return Err(Error::field("cells", got, expected()));
                 }
                 for (cell, column) in cells.iter().zip(&self.columns) {
                     let place = || format!("panel `{}`, row `{row}`, column `{column}`", panel.title);
