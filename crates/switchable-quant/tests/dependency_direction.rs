@@ -14,16 +14,30 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 9] = [
+const DIRECTION: [(&str, &[&str]); 11] = [
     ("whole-files", &[]),
     ("quant-kernels", &["whole-files"]),
     ("switchable-lora", &["whole-files", "quant-kernels"]),
     ("gpt2-model", &["whole-files", "quant-kernels", "switchable-lora"]),
     ("squad-data", &["whole-files"]),
-    ("experiments", &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data"]),
+    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data"]),
+    ("charts", &["whole-files"]),
+    (
+        "experiments",
+        &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data", "span-reader", "charts"],
+    ),
     (
         "switchable-quant",
-        &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data", "experiments"],
+        &[
+            "whole-files",
+            "quant-kernels",
+            "switchable-lora",
+            "gpt2-model",
+            "squad-data",
+            "span-reader",
+            "charts",
+            "experiments",
+        ],
     ),
     ("switchable-quant-examples", &["switchable-quant"]),
     ("switchable-quant-benches", &["switchable-quant"]),

@@ -11,12 +11,12 @@ use gpt2_model::{BitWidth, SubModule};
 use super::regimes::labels;
 use super::{RobustnessResults, Study};
 use crate::banks::regime_comparison::mean_exact_match;
-use crate::dynamic::CascadeCurve;
-use crate::evaluation::accuracy::Accuracy;
 use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
 use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::{crossing, normalised_curves};
 use crate::{Interval, Result};
+use span_reader::choice::cascade_curve::CascadeCurve;
+use span_reader::evaluation::accuracy::Accuracy;
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
 ///

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use whole_files::PartialFolder;
 
-use crate::running::artefact::{read_json, write_json};
 use crate::{Error, Result};
+use span_reader::running::json_file::{read_json, write_json};
 
 const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";

@@ -15,10 +15,10 @@ use switchable_lora::PrecisionPlan;
 use super::fingerprint::ModelFingerprint;
 use super::latency::{LatencyConditions, LatencyOptions, median_milliseconds};
 use crate::cost::{Cost, plan_bytes};
+use crate::error::{Error, Result};
 use crate::evaluation::evaluate::Evaluator;
-use crate::running::artefact::{read_json, write_json};
+use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
-use crate::{Error, Result};
 
 /// The version of the file.
 const VERSION: u32 = 1;
@@ -50,7 +50,7 @@ pub struct FrontPoint {
 /// Plans measured on one model and one set of questions.
 ///
 /// It is plain JSON, see [`save`](Self::save). What is read is checked, and
-/// [`PrecisionController`](super::PrecisionController) checks it against its model.
+/// [`PrecisionController`](super::controller::PrecisionController) checks it against its model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredFront {

@@ -12,7 +12,7 @@ use quant_kernels::{QuantBackend, ScaleFormat};
 use serde::{Deserialize, Serialize};
 use switchable_lora::pack_weight;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A copy of a model that runs from nested 8-bit codes, with the model's adapters.
 ///

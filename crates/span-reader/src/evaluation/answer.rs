@@ -7,8 +7,8 @@ use squad_data::{
     TextTokenizer,
 };
 
+use crate::error::{Error, Result};
 use crate::evaluation::reading::{BatchTensors, scores};
-use crate::{Error, Result};
 
 /// Answers a question about a text, which may be longer than the model's window.
 ///

@@ -18,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::span_scores::SpanScores;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const BINS: usize = 15;
 /// Largest temperature that is fitted; the least is its inverse.
@@ -130,7 +130,7 @@ fn least(function: impl Fn(f64) -> f64, end: f64) -> f64 {
 /// When the two are not of the same length.
 ///
 /// ```
-/// use experiments::expected_calibration_error;
+/// use span_reader::expected_calibration_error;
 ///
 /// // Four answers at 0.9, of which three are right; one at 0.1, wrong.
 /// let error = expected_calibration_error(&[0.9, 0.9, 0.9, 0.9, 0.1], &[1.0, 1.0, 1.0, 0.0, 0.0]);

@@ -10,11 +10,11 @@
 //! | `answer` | one question about one text |
 //! | `logits_file` | logits on disk, to compare with another implementation |
 
-pub(crate) mod accuracy;
-pub(crate) mod answer;
-pub(crate) mod answer_distribution;
-pub(crate) mod evaluate;
-pub(crate) mod floor;
-pub(crate) mod logits_file;
-pub(crate) mod reading;
-pub(crate) mod work;
+pub mod accuracy;
+pub mod answer;
+pub mod answer_distribution;
+pub mod evaluate;
+pub mod floor;
+pub mod logits_file;
+pub mod reading;
+pub mod work;

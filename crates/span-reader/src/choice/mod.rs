@@ -16,29 +16,16 @@
 //! | `measured_cascade` | [`CalibratedCascade`]: all of it on some plans, to [`MeasuredCascade`] |
 //! | `cascade_curve` | [`CascadeCurve`]: accuracy for BitOps against every plan alone |
 
-mod cascade;
-mod cascade_curve;
-mod cascade_table;
-mod controller;
-mod fingerprint;
-mod front;
-mod latency;
-mod measured_cascade;
-mod reader;
-mod resident;
-mod span_scores;
-mod temperature;
-mod thresholds;
-
-pub use cascade::{CascadeAnswer, CascadeRun, ConfidenceCascade, StageWork};
-pub use cascade_curve::{CascadeCurve, CascadePoint, StaticPoint};
-pub use cascade_table::{CascadeOutcome, CascadeStage, CascadeTable, PlanAnswers};
-pub use controller::{Pick, PlanRequest, PrecisionController};
-pub use fingerprint::ModelFingerprint;
-pub use front::{FrontPoint, MeasuredFront};
-pub use latency::{LatencyConditions, LatencyOptions};
-pub use measured_cascade::{CalibratedCascade, MeasuredCascade};
-pub use resident::{ResidentBytes, nested_model};
-pub use span_scores::SpanScores;
-pub use temperature::{Temperature, expected_calibration_error};
-pub use thresholds::{CascadeTarget, ThresholdChoice};
+pub mod cascade;
+pub mod cascade_curve;
+pub mod cascade_table;
+pub mod controller;
+pub mod fingerprint;
+pub mod front;
+pub mod latency;
+pub mod measured_cascade;
+pub mod reader;
+pub mod resident;
+pub mod span_scores;
+pub mod temperature;
+pub mod thresholds;

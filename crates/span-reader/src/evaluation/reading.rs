@@ -5,7 +5,7 @@ use gpt2_model::Gpt2Config;
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Questions, their windows and the tokenizer's special tokens.
 #[derive(Debug, Clone)]
@@ -133,6 +133,14 @@ impl<B: QuantBackend> BatchTensors<B> {
 }
 
 /// Scores of a batch on the host, row by row.
-pub(crate) fn scores<B: QuantBackend>(logits: Tensor<B, 2>) -> Vec<f32> {
+///
+/// # Shapes
+///
+/// `logits`: `[batch, tokens]`; `batch · tokens` values.
+///
+/// # Panics
+///
+/// When the device cannot give its values back.
+pub fn scores<B: QuantBackend>(logits: Tensor<B, 2>) -> Vec<f32> {
     logits.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 
-use crate::Result;
+use crate::error::Result;
 use crate::evaluation::reading::ReadingTask;
 
 /// Bounds of an exact match in percent; equal when every question was read.
@@ -26,14 +26,15 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn exactly(value: f64) -> Self {
+    /// Of an exact match that is known.
+    pub fn exactly(value: f64) -> Self {
         Self { low: value, high: value }
     }
 }
 
 /// An exact match in percent that a plan has to reach.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Floor {
+pub enum Floor {
     /// It has to be higher.
     Above(f64),
     /// It has to be as high.
@@ -41,7 +42,8 @@ pub(crate) enum Floor {
 }
 
 impl Floor {
-    pub(crate) fn admits(self, exact_match: f64) -> bool {
+    /// Whether an exact match reaches the floor.
+    pub fn admits(self, exact_match: f64) -> bool {
         match self {
             Self::Above(floor) => exact_match > floor,
             Self::AtLeast(floor) => exact_match >= floor,
@@ -51,7 +53,7 @@ impl Floor {
 
 /// An evaluation that may end early.
 #[derive(Debug)]
-pub(crate) enum Trial<T> {
+pub enum Trial<T> {
     /// Every question was read.
     Whole(T),
     /// The floor is out of reach.

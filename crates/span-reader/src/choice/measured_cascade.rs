@@ -9,9 +9,9 @@ use super::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable};
 use super::front::MeasuredFront;
 use super::latency::LatencyOptions;
 use super::thresholds::{CascadeTarget, ThresholdChoice};
+use crate::error::{Error, Result};
 use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use crate::evaluation::reading::ReadingTask;
-use crate::{Error, Result};
 
 /// Plans measured, and a cascade of the best of them made ready, all on the same questions.
 #[derive(Debug, Clone, PartialEq)]

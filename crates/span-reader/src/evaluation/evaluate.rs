@@ -7,13 +7,14 @@ use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 
+use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
 use crate::evaluation::floor::{Floor, Tally, Trial};
 use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
 use crate::evaluation::work::{Work, WorkMeter};
+use crate::running::stop::StopFlag;
 use crate::running::workers::Workers;
-use crate::{Error, Result, StopFlag};
 
 /// Options of an evaluation.
 #[derive(Debug, Clone)]
@@ -182,12 +183,11 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     }
 
     /// [`Evaluator::evaluate_from`], given up once the exact match cannot reach a floor any more.
-    pub(crate) fn try_from(
-        &self,
-        kept: &KeptStates<B>,
-        plan: &SitePlan,
-        floor: Option<Floor>,
-    ) -> Result<Trial<Accuracy>> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn try_from(&self, kept: &KeptStates<B>, plan: &SitePlan, floor: Option<Floor>) -> Result<Trial<Accuracy>> {
         Ok(match self.run(&Request { plan, kept: Some(kept), keep: Keep::Nothing, floor })? {
             Trial::Whole(run) => Trial::Whole(run.accuracy),
             Trial::Short(bounds) => Trial::Short(bounds),
@@ -195,7 +195,11 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     }
 
     /// [`Evaluator::evaluate_keeping`], given up once the exact match cannot reach a floor any more.
-    pub(crate) fn try_keeping(
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn try_keeping(
         &self,
         kept: &KeptStates<B>,
         plan: &SitePlan,

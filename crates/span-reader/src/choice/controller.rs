@@ -15,7 +15,7 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::front::{FrontPoint, MeasuredFront};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What is asked of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub struct Pick<'a> {
 
 impl PrecisionController {
     /// A controller for a model on the device of a name, see
-    /// [`LatencyOptions::device`](super::LatencyOptions::device).
+    /// [`LatencyOptions::device`](super::latency::LatencyOptions::device).
     ///
     /// # Errors
     ///

@@ -31,7 +31,8 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    pub(crate) fn new(exact_match: f64, f1: f64, scores: Vec<QuestionScore>, loss: Option<f64>) -> Self {
+    /// From EM and F1 in percent, and the scores of single questions.
+    pub fn new(exact_match: f64, f1: f64, scores: Vec<QuestionScore>, loss: Option<f64>) -> Self {
         let exact = scores.iter().filter(|score| score.exact > 0.5).count();
         let overlaps: Vec<f64> = scores.iter().map(|score| score.f1).collect();
         Self {

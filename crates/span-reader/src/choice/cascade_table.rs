@@ -18,10 +18,10 @@ use super::reader::{QuestionReading, Reader};
 use super::span_scores::SpanScores;
 use super::temperature::{Temperature, expected_calibration_error};
 use crate::cost::Cost;
+use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::evaluate::EvaluateOptions;
 use crate::evaluation::reading::ReadingTask;
-use crate::{Error, Result};
 
 /// A plan with the temperature of its confidences.
 #[derive(Debug, Clone, PartialEq)]

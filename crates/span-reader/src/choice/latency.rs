@@ -13,9 +13,9 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::reader::Reader;
+use crate::error::{Error, Result};
 use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use crate::running::workers::Workers;
-use crate::{Error, Result};
 
 /// How times are measured.
 #[derive(Debug, Clone, PartialEq, Eq)]

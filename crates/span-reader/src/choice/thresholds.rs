@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::cascade_table::{CascadeTable, check_stages};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Combinations of thresholds that are tried.
 const MOST_COMBINATIONS: usize = 1 << 16;

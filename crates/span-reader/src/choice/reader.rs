@@ -6,9 +6,9 @@ use quant_kernels::QuantBackend;
 use squad_data::{BatchConfig, Batches, Decoded, NullRule, SpanDecoder, SpanFeatures};
 
 use super::span_scores::SpanScores;
+use crate::error::{Error, Result};
 use crate::evaluation::evaluate::EvaluateOptions;
 use crate::evaluation::reading::{BatchTensors, scores};
-use crate::{Error, Result};
 
 /// Reads questions with a model.
 #[derive(Debug)]

@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::cascade_table::{CascadeOutcome, CascadeTable, PlanAnswers};
+use crate::error::{Error, Result};
 use crate::statistics::PairedComparison;
-use crate::{Error, Result};
 
 /// Thresholds chosen on some questions and measured on others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl CascadeCurve {
         }
         let cascade = evaluation.select(stages);
         let alone = &evaluation.plans()[last].accuracy;
-        let point = |choice: &super::ThresholdChoice| {
+        let point = |choice: &super::thresholds::ThresholdChoice| {
             let outcome = cascade.outcome(&choice.thresholds)?;
             let comparison = alone.compare(&outcome.accuracy, seed);
             Ok(CascadePoint { calibration_exact_match: choice.exact_match, outcome, comparison })

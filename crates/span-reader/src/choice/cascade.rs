@@ -20,11 +20,11 @@ use squad_data::{Decoded, SpanFeatures, TextTokenizer};
 use super::cascade_table::{CascadeStage, accuracy_of, check_stages};
 use super::reader::Reader;
 use crate::cost::Cost;
+use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer::request_features;
 use crate::evaluation::evaluate::EvaluateOptions;
 use crate::evaluation::reading::ReadingTask;
-use crate::{Error, Result};
 
 /// Plans of one model, cheapest first, and when to go on to the next.
 #[derive(Debug)]
