@@ -27,8 +27,8 @@
 //! | [`model`] | `gpt2-model` | GPT-2 from and to Hugging Face folders |
 //! | [`data`] | `squad-data` | SQuAD, tokenizers, windows, metrics, generated corpora |
 //! | [`reader`] | `span-reader` | accuracy and cost of a plan, plans chosen at run time |
-//! | [`experiments`] | `experiments` | training, sensitivity, search, attacks, report |
-//! | [`charts`] | `charts` | figures with intervals |
+//! | `experiments` | `experiments` | training, sensitivity, search, attacks, report |
+//! | `charts` | `charts` | figures with intervals |
 //! | [`device`], [`backend`] | this one | the device by a `--device` text; the backends by name |
 //! | [`default_model`] | this one | the model that is part of the crate |
 //! | `hub` | this one | `--model` and `--data` by name, with the feature `hub` |
@@ -40,6 +40,7 @@
 //! | feature | what | default |
 //! |---|---|---|
 //! | `flex` | CPU backend of burn, with the widest vector instructions of the machine | yes |
+//! | `experiments` | training, search, attacks, reports and figures | yes |
 //! | `ndarray` | another CPU backend of burn | |
 //! | `cuda` | NVIDIA GPUs; needs the driver and toolkit when run, nothing to build | |
 //! | `wgpu` | GPUs by Vulkan, Metal or DirectX 12 | |
@@ -63,8 +64,10 @@ pub mod hub;
 pub mod prelude;
 
 pub use burn;
+#[cfg(feature = "experiments")]
 pub use charts;
 pub use error::{Error, Result};
+#[cfg(feature = "experiments")]
 pub use experiments;
 pub use gpt2_model as model;
 pub use quant_kernels as kernels;
