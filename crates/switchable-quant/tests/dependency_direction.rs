@@ -125,7 +125,7 @@ fn experiments_and_the_facade_join_every_crate_below_them() {
         let has: BTreeSet<&str> = package(&metadata, name)
             .dependencies
             .iter()
-            .filter(|dependency| dependency.kind == DependencyKind::Normal && !dependency.optional)
+            .filter(|dependency| dependency.kind == DependencyKind::Normal)
             .map(|dependency| dependency.name.as_str())
             .collect();
         // What only writes files is there where files are written.
