@@ -77,7 +77,7 @@ impl WithBackend for Compare {
             None => default_model::load(&options, &device)?.model.transformer,
         };
         let (config, model) = (model.config().clone(), model.valid());
-        let sites: Vec<Site> = Site::all(&config).collect();
+        let sites: Vec<Site> = config.sites().iter().collect();
         let pack = |site, bits| pack_weight(&model.site(site).weight(), bits, &quant.quantizer, ScaleFormat::F32);
         let eight = sites.iter().map(|&site| Ok(NestedTensor::new(pack(site, BitWidth::B8)?)?));
         let eight = eight.collect::<anyhow::Result<Vec<_>>>()?;

@@ -11,7 +11,7 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan, SitePrecision};
+use gpt2_model::{Gpt2, Gpt2Config, ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::{Mapping, QuantBackend};
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +82,9 @@ impl Cost {
             whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
             whole_vs_fp16: Bytes::new(half_bytes(config, plan) + rest * 2, all * 2),
             stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
-            average_bits: plan.average_weight_bits(config),
+            average_bits: plan.average_weight_bits(),
             bit_ops_per_token: bit_ops,
-            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(config),
+            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
         }
     }
 }

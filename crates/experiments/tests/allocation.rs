@@ -39,7 +39,7 @@ fn a_table_holds_what_each_site_alone_measures() {
         let reference = evaluator.evaluate(full).unwrap();
         assert_eq!(table.n, reference.n);
         assert_eq!(table.sites.len(), model.config().sites());
-        for (row, site) in table.sites.iter().zip(Site::all(model.config())) {
+        for (row, site) in table.sites.iter().zip(model.config().sites().iter()) {
             assert_eq!(row.site, site);
             for (choice, precision) in row.choices.iter().zip(choices()) {
                 assert_eq!(choice.precision, precision);
@@ -70,7 +70,7 @@ fn allocations_are_plans_of_the_model_with_the_bytes_they_say() {
             for allocation in &front {
                 let plan = model.transformer.resolve(&allocation.plan).unwrap();
                 assert_eq!(plan_bytes(&model.transformer, &plan), allocation.bytes);
-                assert!((plan.average_weight_bits(model.config()) - allocation.average_bits).abs() < 1e-9);
+                assert!((plan.average_weight_bits() - allocation.average_bits).abs() < 1e-9);
             }
             let smallest = &front[0];
             assert_eq!(

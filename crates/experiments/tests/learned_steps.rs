@@ -25,7 +25,7 @@ fn steps(model: &Gpt2ForQuestionAnswering<Training>, width: BitWidth) -> Vec<Vec
         let step = model.transformer.site(site).bank().get(width)?.step()?;
         Some(step.step.val().into_data().convert::<f32>().into_vec().expect("converted to f32"))
     };
-    Site::all(model.config()).filter_map(of_site).collect()
+    model.config().sites().iter().filter_map(of_site).collect()
 }
 
 fn loss(model: &Gpt2ForQuestionAnswering<Training>, task: &ReadingTask, width: BitWidth) -> f64 {
@@ -84,7 +84,7 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
     assert!(steps(&after, BitWidth::FULL).is_empty());
     for &width in &widths[1..] {
         let (before, after) = (steps(&before, width), steps(&after, width));
-        assert_eq!(before.len(), Site::all(&config).count());
+        assert_eq!(before.len(), config).count().sites().iter();
         for (before, after) in before.iter().flatten().zip(after.iter().flatten()) {
             // Two updates of a width, each about the learning rate, at most 5e-3, times the size.
             let change = (after / before - 1.0).abs();
@@ -248,7 +248,7 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
         assert_eq!(bytes(&model), by_range, "{spec}");
         assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
         // As many values as the scales that are counted.
-        let steps: usize = Site::all(&config)
+        let steps: usize = config.sites().iter()
             .filter_map(|site| Some(model.transformer.site(site).bank().get(BitWidth::B4)?.step()?.step.dims()))
             .map(|[rows, columns]| rows * columns)
             .sum();

@@ -43,7 +43,7 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
         let options = EvaluateOptions { batch_size: 4, kept_state_bytes, ..EvaluateOptions::default() };
         let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
         let (_, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
-        for site in Site::all(&config) {
+        for site in config.sites().iter() {
             let plan = full.clone().with(site, low());
             let whole = figures(&evaluator.evaluate(&plan).unwrap());
             assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site}");
@@ -90,7 +90,7 @@ fn plain_search(
         alone.into_iter().map(|(site, _)| site).collect()
     };
     let mut plan = reference.clone();
-    let mut left = rank(&plan, Site::all(evaluator.model().config()).collect());
+    let mut left = rank(&plan, evaluator.model().config().sites().iter().collect());
     let (mut flipped, mut tried) = (Vec::new(), 0);
     let mut accuracy = evaluator.evaluate(&plan).expect("evaluates");
     while !left.is_empty() && may_go_on(&plan, &accuracy) {
@@ -225,7 +225,7 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
         for stop_at in [StopAt::SiteBytes(half), StopAt::AverageBits(5.0), StopAt::AverageBits(8.0)] {
             let is_large = |plan: &SitePlan| match stop_at {
                 StopAt::SiteBytes(most) => bytes(plan) > most,
-                StopAt::AverageBits(most) => plan.average_weight_bits(&config) > most,
+                StopAt::AverageBits(most) => plan.average_weight_bits() > most,
                 StopAt::Tolerance(_) => unreachable!(),
             };
             let options = GreedyOptions { stop_at, ranking, show: ShowProgress::No, ..GreedyOptions::new(low()) };

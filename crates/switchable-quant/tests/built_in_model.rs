@@ -21,7 +21,7 @@ fn it_has_the_grid_of_gpt2_small_and_an_adapter_at_every_width() {
     let mut widths = BANK_WIDTHS.to_vec();
     widths.sort_unstable();
     assert_eq!(model.transformer.adapter_widths(), widths);
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for width in BANK_WIDTHS {
             assert!(model.transformer.site(site).bank().get(width).is_some(), "{site} at {width} bits");
         }

@@ -1,6 +1,6 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -246,7 +246,7 @@ mod tests {
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
-        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(config, SitePrecision::uniform(bits))))).unwrap()
+        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits))))).unwrap()
     }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {

@@ -12,7 +12,7 @@
 //! Information Theory 1970 (thresholds on the probability of the answer).
 
 use burn::tensor::backend::Backend;
-use gpt2_model::Gpt2ForQuestionAnswering;
+use gpt2_model::{Gpt2ForQuestionAnswering, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, SpanFeatures, TextTokenizer};

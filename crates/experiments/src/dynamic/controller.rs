@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@
 use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::{Gpt2ForQuestionAnswering, Site};
+use gpt2_model::{Gpt2ForQuestionAnswering, ModelConfig, Site, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -35,7 +35,7 @@ impl ModelFingerprint {
         for (name, parameter) in model.named_parameters() {
             hasher.floats(&name, &parameter.values());
         }
-        for site in Site::all(model.config()) {
+        for site in model.config().sites().iter() {
             let layer = model.transformer.site(site);
             let settings = layer.settings();
             let what = (settings.weight, settings.activation, settings.placement, settings.execution);

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use switchable_lora::PrecisionPlan;

@@ -1,7 +1,7 @@
 //! Questions read under one plan: answers, and the scores that confidences are made of.
 
 use burn::tensor::backend::Backend;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use squad_data::{BatchConfig, Batches, Decoded, NullRule, SpanDecoder, SpanFeatures};
 

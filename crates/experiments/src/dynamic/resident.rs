@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, PackOptions, PackedForm, Site};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, PackModel, PackOptions, PackedForm, Site, SwitchableModel};
 use quant_kernels::{QuantBackend, ScaleFormat};
 use serde::{Deserialize, Serialize};
 use switchable_lora::pack_weight;
@@ -30,7 +30,7 @@ pub fn nested_model<B: QuantBackend>(
     let dir = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
     model.save_packed(dir.path(), PackedForm::Nested, &PackOptions::default())?;
     let (mut nested, _) = Gpt2ForQuestionAnswering::load_packed(dir.path(), options, device)?;
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for (width, pair) in model.transformer.site(site).bank().iter() {
             let given = nested.transformer.site_mut(site).insert_adapter(width, pair.clone());
             given
@@ -71,7 +71,7 @@ impl ResidentBytes {
             if bits > BitWidth::B8 {
                 return Ok((bits, sites_f32));
             }
-            let bytes = Site::all(body.config()).map(|site| {
+            let bytes = body.config().sites().iter().map(|site| {
                 let layer = body.site(site);
                 Ok(pack_weight(&layer.weight(), bits, &layer.settings().weight, ScaleFormat::F32)?.bytes())
             });
@@ -79,11 +79,11 @@ impl ResidentBytes {
         };
         let all: usize =
             model.named_parameters().iter().map(|(_, parameter)| parameter.shape().iter().product::<usize>()).sum();
-        let unpacked: usize = Site::all(body.config())
+        let unpacked: usize = body.config().sites().iter()
             .filter(|&site| body.site(site).packed_weights().is_none())
             .map(|site| site.parameters(body.config()))
             .sum();
-        let adapters = Site::all(body.config()).flat_map(|site| {
+        let adapters = body.config().sites().iter().flat_map(|site| {
             let layer = body.site(site);
             layer.bank().iter().map(|(_, pair)| pair.rank() * (layer.d_in() + layer.d_out()) * size_of::<f32>())
         });

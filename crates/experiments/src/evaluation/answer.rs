@@ -1,6 +1,6 @@
 //! One question about one text.
 
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use squad_data::{
     BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,

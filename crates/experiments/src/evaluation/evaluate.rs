@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
 

@@ -1,6 +1,6 @@
 //! The part of a study that chooses plans at run time.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use gpt2_model::{BitWidth, SubModule};
+use gpt2_model::names::SUB_MODULES;
+use gpt2_model::{BitWidth};
 
 use super::regimes::labels;
 use super::{RobustnessResults, Study};
@@ -170,7 +171,7 @@ fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
         row_label: "block".into(),
         rows: (0..lost(maps[0].1).len()).map(|block| block.to_string()).collect(),
         column_label: "sub-module".into(),
-        columns: SubModule::ALL.iter().map(ToString::to_string).collect(),
+        columns: SUB_MODULES.iter().map(ToString::to_string).collect(),
         panels: panels.collect(),
         value: Axis::new("exact match lost", "percentage points"),
         scale: ColourScale::Diverging,

@@ -1,7 +1,7 @@
 //! The part of a study that trains and compares regimes.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::{Mapping, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;

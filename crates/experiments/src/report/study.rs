@@ -1,7 +1,7 @@
 //! The study on one model: all analyses, one after another, each saved as it is done.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{AdapterFolders, BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;

@@ -285,7 +285,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
             site: site.to_string(),
             accuracy,
             exact_match,
-            average_bits: trial.average_weight_bits(model.config()),
+            average_bits: trial.average_weight_bits(),
             bytes: plan_bytes(&model.transformer, &trial),
             accepted: floor.is_none_or(|floor| floor.admits(exact_match.low)),
         };
@@ -330,7 +330,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         let model = self.evaluator.model();
         match self.options.stop_at {
             StopAt::Tolerance(_) => false,
-            StopAt::AverageBits(most) => plan.average_weight_bits(model.config()) <= most,
+            StopAt::AverageBits(most) => plan.average_weight_bits() <= most,
             StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
         }
     }
@@ -345,7 +345,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         match self.options.stop_at {
             StopAt::Tolerance(_) => Ok(()),
             StopAt::AverageBits(most) => {
-                let bits = smallest.average_weight_bits(model.config());
+                let bits = smallest.average_weight_bits();
                 Err(Error::option("average_bits", most, least(bits.to_string())))
             }
             StopAt::SiteBytes(most) => {

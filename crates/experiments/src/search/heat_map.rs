@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gpt2_model::SubModule;
+use gpt2_model::names::SUB_MODULES;
 
 use crate::search::sensitivity::Sensitivity;
 
@@ -71,7 +71,7 @@ impl fmt::Display for HeatMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let worst = self.rows.iter().flatten().copied().fold(0.0, f64::max);
         write!(f, "block")?;
-        for module in SubModule::ALL {
+        for module in SUB_MODULES {
             write!(f, " {module:>12}")?;
         }
         writeln!(f)?;

@@ -119,7 +119,7 @@ pub fn sensitivity_remembering<B: QuantBackend>(
     let config = evaluator.model().config();
     let parts: Vec<(usize, Option<SubModule>)> = match options.part {
         Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
-        Part::Site => Site::all(config).map(|site| (site.block, Some(site.module))).collect(),
+        Part::Site => config.sites().iter().map(|site| (site.block, Some(site.module))).collect(),
     };
     let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;

@@ -12,7 +12,7 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use gpt2_model::{BitWidth, SitePrecision};
+use gpt2_model::{BitWidth, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

@@ -156,7 +156,7 @@ fn sites_text(study: &Study) -> String {
     };
     table("Least diverging:", &by_divergence[..shown]);
     table("Most diverging:", &by_divergence.iter().rev().copied().take(shown).collect::<Vec<_>>());
-    let by_module = gpt2_model::SubModule::ALL.map(|module| {
+    let by_module = SUB_MODULES.map(|module| {
         let of: Vec<f64> = (sites.effects.iter())
             .filter(|effect| effect.module == Some(module))
             .map(|effect| effect.accuracy.divergence.unwrap_or(0.0))

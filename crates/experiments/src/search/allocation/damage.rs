@@ -139,7 +139,7 @@ pub fn measure_damage_remembering<B: QuantBackend>(
     if options.measure == DamageMeasure::Loss && unchanged.loss.is_none() {
         return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
     }
-    let sites: Vec<Site> = Site::all(model.config()).collect();
+    let sites: Vec<Site> = model.config().sites().iter().collect();
     let mut progress = Progress::start("damage", 0, sites.len() * options.choices.len(), options.show);
     let mut work = evaluator.work() - before;
     let mut rows = Vec::with_capacity(sites.len());

@@ -1,6 +1,6 @@
 //! A greedy path against the exact allocation of the same bytes.
 
-use gpt2_model::SitePlan;
+use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

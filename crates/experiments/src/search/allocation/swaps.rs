@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use gpt2_model::{SitePlan, SitePrecision};
+use gpt2_model::{SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Real evaluation of plans that the additive model chose.
 
-use gpt2_model::SitePlan;
+use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

@@ -74,3 +74,6 @@ pub fn quantize_keys_and_values<B: QuantBackend>(qkv: Tensor<B, 3>, heads: usize
     let rows = quantize_heads(qkv.clone().narrow(2, d, 2 * d), 2 * heads, bits);
     Tensor::cat(vec![qkv.narrow(2, 0, d), rows], 2)
 }
+
+#[cfg(test)]
+mod tests;

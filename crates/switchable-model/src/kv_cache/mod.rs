@@ -148,3 +148,6 @@ impl<B: Backend> BlockCache<'_, B> {
         [write(&mut self.layer.keys, keys), write(&mut self.layer.values, values)]
     }
 }
+
+#[cfg(test)]
+mod tests;

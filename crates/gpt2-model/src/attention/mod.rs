@@ -61,3 +61,6 @@ impl<B: QuantBackend> CausalSelfAttention<B> {
         pass.linear(ATTN_C_PROJ, &self.c_proj, context)
     }
 }
+
+#[cfg(test)]
+mod tests;
