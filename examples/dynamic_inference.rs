@@ -16,10 +16,10 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithBackend};
-use switchable_quant::experiments::figures::Figure as _;
 use switchable_quant::experiments::report::cascade_curve;
 use switchable_quant::experiments::{
     CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,

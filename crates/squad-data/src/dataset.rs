@@ -41,7 +41,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
 
 /// Which of the two formats, and so which of the two official scores.
@@ -176,7 +175,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Write`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomically(path.as_ref(), &self.to_json())
+        Ok(whole_files::write(path, self.to_json().as_bytes())?)
     }
 
     /// The questions, in order.

@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::atomic_file::write_atomically;
 use crate::decoding::Decoded;
 use crate::error::{Error, Result};
 
@@ -85,7 +84,7 @@ impl Predictions {
     #[expect(clippy::missing_panics_doc, reason = "a map of strings is always JSON")]
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let json = serde_json::to_string(&self.answers).expect("a map of strings is always JSON");
-        write_atomically(path.as_ref(), &json)
+        Ok(whole_files::write(path, json.as_bytes())?)
     }
 }
 

@@ -36,7 +36,6 @@ use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
-use crate::atomic_file::write_atomically;
 use crate::error::{Error, Result};
 pub use bpe::{BpeConfig, LeadingSpace};
 use offsets::CharIndex;
@@ -286,7 +285,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Write`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomically(path.as_ref(), &self.json)
+        Ok(whole_files::write(path, self.json.as_bytes())?)
     }
 }
 

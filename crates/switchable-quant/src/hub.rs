@@ -316,7 +316,7 @@ impl Receipt {
         let path = folder.join(RECEIPT);
         let text =
             serde_json::to_vec_pretty(self).map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
-        download::write_whole(&path, |file| std::io::Write::write_all(file, &text))
+        Ok(whole_files::write(&path, &text)?)
     }
 }
 

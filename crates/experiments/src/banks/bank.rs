@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
 
 use crate::Result;
-use crate::evaluation::reading::ReadingTask;
 use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
+use span_reader::evaluation::reading::ReadingTask;
 
 /// Widths and adapters of a bank.
 ///

@@ -20,12 +20,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use crate::evaluation::reading::ReadingTask;
-use crate::statistics::Interval;
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::statistics::Interval;
 
 /// A regime in a comparison. What it changes of the study's bank is [`RegimeConfig::bank`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
     let build = |_: &_, ladder: &Ladder| regime.build(ladder, contestant.steps);
     let (model, outcome) = train_bank_with(base, train_task, &bank, &build, &config, train_run, device)?;
     let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
-    let final_loss = crate::statistics::mean(tail);
+    let final_loss = span_reader::statistics::mean(tail);
 
     let plain = model.valid();
     let (task, options) = evaluation;

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Stages;
-use crate::dynamic::{CalibratedCascade, MeasuredCascade, ResidentBytes, nested_model};
-use crate::evaluation::evaluate::EvaluateOptions;
-use crate::evaluation::reading::ReadingTask;
 use crate::{Error, Result};
+use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
+use span_reader::choice::resident::{ResidentBytes, nested_model};
+use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]

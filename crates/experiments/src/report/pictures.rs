@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use gpt2_model::names::SUB_MODULES;
-use gpt2_model::{BitWidth};
-
-use super::regimes::labels;
-use super::{RobustnessResults, Study};
-use crate::Result;
-use crate::banks::regime_comparison::mean_exact_match;
-use crate::dynamic::CascadeCurve;
-use crate::evaluation::accuracy::Accuracy;
-use crate::figures::{
+use charts::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
     Series, Size,
 };
+use gpt2_model::BitWidth;
+use gpt2_model::names::SUB_MODULES;
+
+use super::regimes::labels;
+use super::{RobustnessResults, Study};
+use crate::banks::regime_comparison::mean_exact_match;
 use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
 use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::{crossing, normalised_curves};
+use crate::{Interval, Result};
+use span_reader::choice::cascade_curve::CascadeCurve;
+use span_reader::evaluation::accuracy::Accuracy;
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
 ///
@@ -69,8 +69,12 @@ pub fn write_figures(study: &Study, dir: &Path) -> Result<Vec<(String, String)>>
     Ok(written)
 }
 
+fn estimate(value: f64, Interval { low, high }: Interval) -> Estimate {
+    Estimate::new(value, charts::Interval { low, high })
+}
+
 fn exact_match(accuracy: &Accuracy) -> Estimate {
-    Estimate::new(accuracy.exact_match, accuracy.exact_match_interval)
+    estimate(accuracy.exact_match, accuracy.exact_match_interval)
 }
 
 fn questions(accuracy: &Accuracy) -> String {
@@ -87,11 +91,11 @@ fn uniform(study: &Study) -> LineChart {
     let full = &rows[0].accuracy;
     let weights_only = || rows.iter().filter(|row| row.precision.activations.is_full());
     let share = |value: f64, whole: f64| if whole > 0.0 { 100.0 * value / whole } else { 0.0 };
-    let points = |of: &dyn Fn(&Accuracy) -> (f64, crate::Interval), whole: f64| -> Vec<Point> {
+    let points = |of: &dyn Fn(&Accuracy) -> (f64, Interval), whole: f64| -> Vec<Point> {
         let point = |row: &crate::UniformRow| {
             let (value, interval) = of(&row.accuracy);
-            let interval = crate::Interval { low: share(interval.low, whole), high: share(interval.high, whole) };
-            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(share(value, whole), interval) }
+            let interval = Interval { low: share(interval.low, whole), high: share(interval.high, whole) };
+            Point { x: f64::from(row.precision.weights.bits()), y: estimate(share(value, whole), interval) }
         };
         weights_only().map(point).collect()
     };
@@ -107,12 +111,10 @@ fn uniform(study: &Study) -> LineChart {
     if study.uniform.len() > 1 {
         let adapted = study.uniform[1..].iter().map(|row| {
             let interval = row.accuracy.exact_match_interval;
-            let interval = crate::Interval {
-                low: share(interval.low, full.exact_match),
-                high: share(interval.high, full.exact_match),
-            };
+            let interval =
+                Interval { low: share(interval.low, full.exact_match), high: share(interval.high, full.exact_match) };
             let value = share(row.accuracy.exact_match, full.exact_match);
-            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(value, interval) }
+            Point { x: f64::from(row.precision.weights.bits()), y: estimate(value, interval) }
         });
         series.push(Series::new("exact match, with adapters", adapted.collect::<Vec<_>>()));
     }
@@ -242,7 +244,7 @@ fn regimes(study: &Study) -> Result<Option<BarChart>> {
         for label in &labels {
             let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
             seeds = mean.seeds;
-            values.push(Estimate::new(mean.mean, mean.interval));
+            values.push(estimate(mean.mean, mean.interval));
         }
         groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
@@ -275,7 +277,7 @@ fn regime_sites(study: &Study) -> Option<HeatMapChart> {
 fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let on_widths = results.matrices.iter().filter(|matrix| matrix.rows.iter().any(|row| row.source != NO_SOURCE));
     let maps: Vec<&AttackMatrix> = on_widths.collect();
-    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.success_rate?, cell.success_interval));
+    let cell = |cell: &RobustAccuracy| Some(estimate(cell.success_rate?, cell.success_interval));
     let items = maps.iter().flat_map(|matrix| &matrix.rows).map(|row| row.craft.attacked).min()?;
     let panels: Vec<Panel> = maps.iter().map(|matrix| attack_panel(matrix, &matrix.attack, cell)).collect();
     panels.iter().flat_map(|panel| &panel.cells).flatten().flatten().next()?;
@@ -291,7 +293,7 @@ fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
 fn hardened_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let first = &results.hardened.first()?.matrix;
     let items = first.rows.iter().map(|row| row.craft.attacked).min().filter(|items| *items > 0)?;
-    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.attacked_exact_match, cell.attacked_interval));
+    let cell = |cell: &RobustAccuracy| Some(estimate(cell.attacked_exact_match, cell.attacked_interval));
     let panel = |model: &HardenedModel| attack_panel(&model.matrix, model.hardening.name(), cell);
     let panels: Vec<Panel> = results.hardened.iter().map(panel).collect();
     Some(HeatMapChart {

@@ -10,16 +10,16 @@ use serde_json::json;
 
 use super::{Stages, StudyConfig};
 use crate::Result;
-use crate::cost::Cost;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::{
     Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
 };
 use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
-use crate::statistics::PairedComparison;
+use span_reader::cost::Cost;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::statistics::PairedComparison;
 
 /// A greedy search, checked on questions that it did not see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

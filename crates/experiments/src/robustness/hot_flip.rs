@@ -23,8 +23,8 @@ use super::attack::{Access, Attack, Outcome, Unattackable};
 use super::oracle::{EmbeddingGradient, GoldWindow, Oracle};
 use super::protected_example::{Edit, EditScope, Names, Place, ProtectedExample};
 use super::victim::TokenText;
-use crate::evaluation::reading::scores;
 use crate::{Error, Result};
+use span_reader::evaluation::reading::scores;
 
 /// What is swapped for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

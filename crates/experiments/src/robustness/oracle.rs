@@ -22,7 +22,7 @@ use squad_data::{
 use super::protected_example::{Place, ProtectedExample};
 use super::victim::Victim;
 use crate::Result;
-use crate::evaluation::reading::{BatchTensors, scores};
+use span_reader::evaluation::reading::{BatchTensors, scores};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;

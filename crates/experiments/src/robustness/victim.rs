@@ -12,9 +12,9 @@ use squad_data::{
 };
 use switchable_lora::{BasePolicy, LinearSettings};
 
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use crate::evaluation::reading::ReadingTask;
 use crate::{Result, StopFlag, Workers};
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::reading::ReadingTask;
 
 /// How a victim reads.
 #[derive(Debug, Clone)]

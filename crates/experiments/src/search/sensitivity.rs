@@ -12,13 +12,13 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::{Evaluator, KeptStates};
-use crate::evaluation::work::Work;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::running::remember::Remember;
 use crate::search::harm_order::HarmOrder;
-use crate::statistics::PairedComparison;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
+use span_reader::evaluation::work::Work;
+use span_reader::statistics::PairedComparison;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

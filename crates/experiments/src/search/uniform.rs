@@ -17,10 +17,10 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::cost::Cost;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::statistics::PairedComparison;
+use span_reader::cost::Cost;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::statistics::PairedComparison;
 
 /// What a whole model runs at.
 ///
@@ -188,7 +188,7 @@ pub fn crossing(curves: &[CurvePoint]) -> Option<Crossing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::Bytes;
+    use span_reader::cost::Bytes;
     use squad_data::QuestionScore;
 
     fn point(bits: BitWidth, accuracy: f64) -> CurvePoint {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use squad_data::{Batch, BatchConfig, Batches, Select};
 
 use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::evaluation::reading::{BatchTensors, ReadingTask};
 use crate::{Error, Result};
+use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;

@@ -161,7 +161,7 @@ fn sites_text(study: &Study) -> String {
             .filter(|effect| effect.module == Some(module))
             .map(|effect| effect.accuracy.divergence.unwrap_or(0.0))
             .collect();
-        format!("`{module}` {:.4}", crate::statistics::mean(&of))
+        format!("`{module}` {:.4}", span_reader::statistics::mean(&of))
     });
     text + &format!("Mean divergence by sub-module, nats: {}.\n", by_module.join(", "))
 }

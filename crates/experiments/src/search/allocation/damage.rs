@@ -9,14 +9,14 @@ use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::cost::site_bytes;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::evaluation::work::Work;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::running::remember::Remember;
-use crate::statistics::PairedComparison;
 use crate::{Error, Result};
+use span_reader::cost::site_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::work::Work;
+use span_reader::statistics::PairedComparison;
 
 /// The figure that damage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::damage::DamageTable;
 use super::pareto::Allocation;
 use crate::Result;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::statistics::PairedComparison;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::statistics::PairedComparison;
 
 /// An allocation with what it measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

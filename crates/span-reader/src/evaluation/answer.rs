@@ -1,0 +1,68 @@
+//! One question about one text.
+
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
+use quant_kernels::QuantBackend;
+use squad_data::{
+    BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
+    TextTokenizer,
+};
+
+use crate::error::{Error, Result};
+use crate::evaluation::reading::{BatchTensors, scores};
+
+/// Answers a question about a text, which may be longer than the model's window.
+///
+/// # Errors
+///
+/// When the question or the text is empty, the question does not fit the window, or the plan asks
+/// for an adapter that is missing.
+///
+/// # Panics
+///
+/// When the backend gives scores that cannot be read as f32.
+pub fn answer<B: QuantBackend>(
+    model: &Gpt2ForQuestionAnswering<B>,
+    tokenizer: &TextTokenizer,
+    question: &str,
+    context: &str,
+    plan: &SitePlan,
+) -> Result<Decoded> {
+    model.transformer.check_plan(plan)?;
+    let (features, pad) = request_features(tokenizer, question, context, model.config())?;
+    let mut decoder = SpanDecoder::new(&features, DecodeConfig::default())?;
+    let device = model.transformer.wte.device();
+    for batch in Batches::new(&features, BatchConfig::evaluation(8, pad))?.epoch(0) {
+        let tensors = BatchTensors::new(&batch, &device);
+        let logits = model.forward(tensors.ids, None, plan);
+        decoder.add_batch(&batch, &scores(logits.start), &scores(logits.end))?;
+    }
+    decoder.finish()?.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })
+}
+
+/// The windows of one question about one text, and the id that pads them.
+///
+/// # Errors
+///
+/// When the question or the text is empty, or the question does not fit the window.
+pub(crate) fn request_features(
+    tokenizer: &TextTokenizer,
+    question: &str,
+    context: &str,
+    config: &Gpt2Config,
+) -> Result<(SpanFeatures, u32)> {
+    for (field, text) in [("question", question), ("context", context)] {
+        if text.trim().is_empty() {
+            return Err(Error::option(field, "empty", "some text"));
+        }
+    }
+    let example = Example {
+        id: "question".into(),
+        context: context.into(),
+        question: question.into(),
+        answers: Vec::new(),
+        is_impossible: false,
+    };
+    let special = SpecialTokens::of(tokenizer)?;
+    let span = SpanConfig::new(config.n_positions.min(384), special.separator);
+    Ok((SpanFeatures::new(tokenizer, &[example], &span)?, special.pad))
+}
