@@ -91,11 +91,9 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
         if storage != Storage::Floats {
-            let folder = tempfile::tempdir().expect("a folder");
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
             let pack = PackOptions { lm_head: (head < 32).then(|| width(head)), ..Default::default() };
-            model.save_packed(folder.path(), form, &pack).expect("it packs");
-            model = Gpt2::load_packed(folder.path(), &options(), &device).expect("it loads").0;
+            model = model.pack(form, &pack).expect("it packs");
         }
         let mut cache = KvCache::new(&model.shape(), 1, CONTEXT + 1, &device);
         let [prompt, next] = [0..CONTEXT, CONTEXT..CONTEXT + 1].map(|tokens| ids.clone().slice([0..1, tokens]));

@@ -3,10 +3,10 @@
 use burn::module::AutodiffModule as _;
 use experiments::{
     BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, nested_model, plan_bytes, run_contestant, train_bank,
+    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank,
     train_bank_with, train_base,
 };
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
+use gpt2_model::{PackOptions, PackedForm, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
 use serde_json::json;
 use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
 
@@ -263,6 +263,6 @@ fn nested_codes_are_refused_to_a_bank_with_steps() {
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
     model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
-    let error = nested_model(&model, &ModelOptions::default(), &device()).unwrap_err().to_string();
+    let error = model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
 }

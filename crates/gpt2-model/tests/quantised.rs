@@ -44,13 +44,13 @@ fn each_site_alone_runs_at_its_own_weight_width() {
             for bits in [2, 3, 4, 8].map(width) {
                 let plan = full(&model).with(site, SitePrecision::FULL.with_weights(bits));
                 let got = logits(&model, &plan);
-                assert!(largest_difference(&got, &unchanged) > 1e-3, "{site} does not run at {bits} bits");
+                assert!(largest_difference(&got, &unchanged) > 1e-3, "{site:?} does not run at {bits} bits");
 
                 let mut replaced = load_with::<Plain>("tiny", &options);
                 replace_weight(&mut replaced, site, bits);
                 let want = logits(&replaced, &full(&replaced));
                 let difference = largest_difference(&got, &want);
-                assert!(difference <= SAME, "{site} at {bits} bits: {difference:e} from its quantised weight");
+                assert!(difference <= SAME, "{site:?} at {bits} bits: {difference:e} from its quantised weight");
             }
         }
     }
@@ -110,7 +110,7 @@ fn each_site_alone_quantises_its_activations() {
     for site in sites(&model) {
         let got = logits(&model, &full(&model).with(site, SitePrecision::FULL.with_activations(width(3))));
         for other in &seen {
-            assert!(largest_difference(&got, other) > 1e-3, "{site} does the same as another");
+            assert!(largest_difference(&got, other) > 1e-3, "{site:?} does the same as another");
         }
         seen.push(got);
     }
@@ -170,7 +170,7 @@ fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
         assert_eq!(block, site.block);
         let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None), None, &base);
         let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other));
-        assert_eq!(values(resumed), logits(&model, &other), "{site}");
+        assert_eq!(values(resumed), logits(&model, &other), "{site:?}");
     }
 }
 
@@ -190,7 +190,7 @@ fn a_plan_can_name_blocks_and_sub_modules() {
     let [two, four] = [2, 4].map(|bits| SitePrecision::FULL.with_weights(width(bits)));
     let mut named = PrecisionPlan::uniform(SitePrecision::FULL);
     for block in 0..model.config().n_layer {
-        named.set(Site { block, module: MLP_C_PROJ }.to_string(), four);
+        named.set(model.sites().name(Site { block, module: MLP_C_PROJ }), four);
     }
     named.set("h.1.attn.c_proj", two);
     let plan = model.resolve(&named).expect("known sites");

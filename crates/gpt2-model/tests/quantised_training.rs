@@ -71,7 +71,8 @@ fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
     skip_without_device!();
     let [four, eight] = [4, 8].map(width);
     let model = with_adapters(LinearSettings::default(), &[four, eight]);
-    let width_of = |site: Site| if (site.block + site.module as usize).is_multiple_of(2) { four } else { eight };
+    let index = |site: Site| model.sites().module_index(site.module).expect("a sub-module");
+    let width_of = |site: Site| if (site.block + index(site)).is_multiple_of(2) { four } else { eight };
     let plan = model.config().sites().iter().fold(model.uniform_plan(SitePrecision::FULL), |plan, site| {
         plan.with(site, SitePrecision::uniform(width_of(site)))
     });
@@ -79,7 +80,7 @@ fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
     for site in model.config().sites().iter() {
         for width in [four, eight] {
             let [_, b] = adapter_gradients(&model, site, width, &gradients);
-            assert_eq!(b.is_some(), width == width_of(site), "{site} at {width} bits");
+            assert_eq!(b.is_some(), width == width_of(site), "{site:?} at {width} bits");
         }
     }
 }

@@ -68,7 +68,7 @@ impl Cost {
         let mut bit_ops = 0.0;
         for (site, precision) in plan.iter() {
             let linear = model.site(site);
-            let parameters = site.parameters(config);
+            let parameters = plan.sites().parameters(site);
             let weight_bits = usize::from(precision.weights.bits());
             sites += packed_bytes(parameters, weight_bits);
             bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
@@ -80,19 +80,19 @@ impl Cost {
         Self {
             sites: Bytes::new(sites, config.site_parameters() * F32_BYTES),
             whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
-            whole_vs_fp16: Bytes::new(half_bytes(config, plan) + rest * 2, all * 2),
+            whole_vs_fp16: Bytes::new(half_bytes(plan) + rest * 2, all * 2),
             stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
             average_bits: plan.average_weight_bits(),
             bit_ops_per_token: bit_ops,
-            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
+            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape().shape()),
         }
     }
 }
 
 /// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
-fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
+fn half_bytes(plan: &SitePlan) -> usize {
     plan.iter()
-        .map(|(site, precision)| packed_bytes(site.parameters(config), usize::from(precision.weights.bits()).min(16)))
+        .map(|(site, precision)| packed_bytes(plan.sites().parameters(site), usize::from(precision.weights.bits()).min(16)))
         .sum()
 }
 
@@ -106,7 +106,7 @@ fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
 /// When the model has no such block.
 pub fn site_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
     let bits = usize::from(precision.weights.bits());
-    packed_bytes(site.parameters(model.config()), bits) + table_bytes(model, site, precision)
+    packed_bytes(model.sites().parameters(site), bits) + table_bytes(model, site, precision)
 }
 
 /// Sum of [`site_bytes`] over a plan: [`Cost::stored`] without the adapters and the rest of the model.
@@ -129,7 +129,7 @@ fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrec
         return 0;
     }
     let spec = model.site(site).settings().weight;
-    let shape = spec.granularity.param_shape(site.module.weight_shape(model.config()));
+    let shape = spec.granularity.param_shape(model.sites().shape(site));
     let scales = shape.map_or(1, |shape| shape.iter().product());
     let zero_point = match spec.mapping {
         Mapping::Symmetric => 0,

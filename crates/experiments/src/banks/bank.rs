@@ -206,6 +206,6 @@ fn with_base<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     base: BasePolicy,
 ) -> Gpt2ForQuestionAnswering<B> {
-    let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+    let settings = model.transformer.settings();
     model.with_linear_settings(LinearSettings { base, ..settings })
 }

@@ -83,7 +83,7 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
         // Checks that everything fits.
         ReadingTask::new(corpus.limited(1), tokenizer, model.config(), options.window)?;
         let device = model.transformer.wte.device();
-        let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+        let settings = model.transformer.settings();
         let frozen = LinearSettings { base: BasePolicy::Frozen, ..settings };
         let model = model.valid().with_linear_settings(frozen).no_grad();
         let differentiable = Gpt2ForQuestionAnswering::from_inner(model.clone()).with_linear_settings(frozen).no_grad();

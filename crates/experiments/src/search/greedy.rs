@@ -199,7 +199,7 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     let full = &sensitivity.reference;
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
-    let search = Search { evaluator, options };
+    let (search, names) = (Search { evaluator, options }, reference.sites());
     search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
@@ -223,10 +223,10 @@ pub fn greedy_search_remembering<B: QuantBackend>(
             Ok(TriedFlip::new(flip, evaluator.work() - before))
         })?;
         let (flip, work_of_flip) = tried.whole();
-        let place = left.iter().position(|site| site.to_string() == flip.site);
+        let place = left.iter().position(|&site| names.name(site) == flip.site);
         let place = place.ok_or_else(|| Error::option("site", &flip.site, "a site that is not flipped yet"))?;
         let site = left.remove(place);
-        progress.step(format!("{site} EM {:.1} at {:.1} bits", flip.exact_match.high, flip.average_bits));
+        progress.step(format!("{} EM {:.1} at {:.1} bits", flip.site, flip.exact_match.high, flip.average_bits));
         work += work_of_flip;
         path.push(flip.clone());
         let Flip { accuracy: Some(tried), accepted: true, .. } = flip else { break };
@@ -282,7 +282,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         };
         let model = self.evaluator.model();
         let flip = Flip {
-            site: site.to_string(),
+            site: model.transformer.sites().name(site),
             accuracy,
             exact_match,
             average_bits: trial.average_weight_bits(),

@@ -39,7 +39,7 @@ impl ModelFingerprint {
             let layer = model.transformer.site(site);
             let settings = layer.settings();
             let what = (settings.weight, settings.activation, settings.placement, settings.execution);
-            hasher.part(&site.to_string(), format!("{what:?}").as_bytes());
+            hasher.part(&model.transformer.sites().name(site), format!("{what:?}").as_bytes());
             if let Some(packed) = layer.packed_weights() {
                 hasher.part("widths", format!("{:?}", packed.widths()).as_bytes());
                 hasher.part("packed", format!("{:?}", packed.stored().spec()).as_bytes());

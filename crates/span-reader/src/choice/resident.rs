@@ -14,32 +14,6 @@ use switchable_lora::pack_weight;
 
 use crate::error::{Error, Result};
 
-/// A copy of a model that runs from nested 8-bit codes, with the model's adapters.
-///
-/// Its sites run at 2 to 8 bits, and keep no float copy of their weights.
-///
-/// # Errors
-///
-/// When a site cannot be packed, or an adapter has a learned step, which names the site, or no temporary
-/// folder can be written.
-pub fn nested_model<B: QuantBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
-    options: &ModelOptions,
-    device: &B::Device,
-) -> Result<Gpt2ForQuestionAnswering<B>> {
-    let dir = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
-    model.save_packed(dir.path(), PackedForm::Nested, &PackOptions::default())?;
-    let (mut nested, _) = Gpt2ForQuestionAnswering::load_packed(dir.path(), options, device)?;
-    for site in model.config().sites().iter() {
-        for (width, pair) in model.transformer.site(site).bank().iter() {
-            let given = nested.transformer.site_mut(site).insert_adapter(width, pair.clone());
-            given
-                .map_err(|source| switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) })?;
-        }
-    }
-    Ok(nested)
-}
-
 /// Resident bytes, counted from the tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResidentBytes {
@@ -81,7 +55,7 @@ impl ResidentBytes {
             model.named_parameters().iter().map(|(_, parameter)| parameter.shape().iter().product::<usize>()).sum();
         let unpacked: usize = body.config().sites().iter()
             .filter(|&site| body.site(site).packed_weights().is_none())
-            .map(|site| site.parameters(body.config()))
+            .map(|site| body.sites().parameters(site))
             .sum();
         let adapters = body.config().sites().iter().flat_map(|site| {
             let layer = body.site(site);

@@ -162,7 +162,7 @@ impl DamageTable {
         let pick = |row: &super::SiteDamage| {
             let precision = plan.get(row.site);
             let found = row.choices.iter().position(|choice| choice.precision == precision);
-            let got = || format!("{} at {} bits", row.site, precision.weights);
+            let got = || format!("{} at {} bits", self.name(row.site), precision.weights);
             found.ok_or_else(|| Error::option("plan", got(), "precisions that the damage table has"))
         };
         self.sites.iter().map(pick).collect()
@@ -174,7 +174,7 @@ impl DamageTable {
 
     fn change(&self, site: usize, from: usize, to: usize) -> PrecisionChange {
         let row = &self.sites[site];
-        PrecisionChange { site: row.site.to_string(), from: row.choices[from].precision, to: row.choices[to].precision }
+        PrecisionChange { site: self.name(row.site), from: row.choices[from].precision, to: row.choices[to].precision }
     }
 
     /// Swaps within the budget, the least damage by the model first.
