@@ -26,7 +26,7 @@ use switchable_quant::experiments::{
     ResidentBytes, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{PackOptions, PackedForm};
+use switchable_quant::model::{Gpt2, PackOptions, PackedForm};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -123,7 +123,7 @@ impl WithBackend for Serve<'_> {
 
 /// Reads a context and a question at a time until the input ends; an empty context is the one before.
 fn prompt<B: QuantBackend>(
-    cascade: &ConfidenceCascade<'_, B>,
+    cascade: &ConfidenceCascade<'_, B, Gpt2<B>>,
     controller: &PrecisionController,
     tokenizer: &TextTokenizer,
 ) -> anyhow::Result<()> {

@@ -38,16 +38,16 @@ fn a_table_holds_what_each_site_alone_measures() {
         let table = measured(evaluator, full, DamageMeasure::Loss);
         let reference = evaluator.evaluate(full).unwrap();
         assert_eq!(table.n, reference.n);
-        assert_eq!(table.sites.len(), model.config().sites());
+        assert_eq!(table.sites.len(), model.config().sites().len());
         for (row, site) in table.sites.iter().zip(model.config().sites().iter()) {
             assert_eq!(row.site, site);
             for (choice, precision) in row.choices.iter().zip(choices()) {
                 assert_eq!(choice.precision, precision);
                 let changed = evaluator.evaluate(&full.clone().with(site, precision)).unwrap();
                 let loss = changed.loss.unwrap() - reference.loss.unwrap();
-                assert_eq!(choice.loss.map(f64::to_bits), Some(loss.to_bits()), "{site}");
-                assert_eq!(choice.divergence > 0.0, precision != SitePrecision::FULL, "{site}");
-                assert_eq!(choice.comparison, reference.compare(&changed, 1), "{site}");
+                assert_eq!(choice.loss.map(f64::to_bits), Some(loss.to_bits()), "{site:?}");
+                assert_eq!(choice.divergence > 0.0, precision != SitePrecision::FULL, "{site:?}");
+                assert_eq!(choice.comparison, reference.compare(&changed, 1), "{site:?}");
             }
         }
         let json = serde_json::to_string(&table).unwrap();

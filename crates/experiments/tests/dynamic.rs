@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use experiments::{
     CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
-    MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature, read_json, write_json,
+    MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
+    read_json, write_json,
 };
-use gpt2_model::{PackOptions, PackedForm, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, SitePlan, SitePrecision};
+use gpt2_model::{
+    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, PackOptions, PackedForm, SitePlan, SitePrecision,
+};
 use serde_json::{Value, json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
 use switchable_lora::{BasePolicy, LoraConfig};
@@ -174,7 +177,7 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
     }
     assert!(std::ptr::eq(first, controller.pick(request).unwrap().plan));
     assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
-    for site in gpt2_model::Site::all(&setting.config) {
+    for site in setting.config.sites().iter() {
         let layer = setting.model.transformer.site(site);
         assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site:?} keeps a copy of its own");
     }

@@ -3,10 +3,12 @@
 use burn::module::AutodiffModule as _;
 use experiments::{
     BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank,
-    train_bank_with, train_base,
+    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank, train_bank_with, train_base,
 };
-use gpt2_model::{PackOptions, PackedForm, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
+use gpt2_model::{
+    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, PackOptions, PackedForm, Site,
+    SitePrecision,
+};
 use serde_json::json;
 use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
 
@@ -248,7 +250,9 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
         assert_eq!(bytes(&model), by_range, "{spec}");
         assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
         // As many values as the scales that are counted.
-        let steps: usize = config.sites().iter()
+        let steps: usize = config
+            .sites()
+            .iter()
             .filter_map(|site| Some(model.transformer.site(site).bank().get(BitWidth::B4)?.step()?.step.dims()))
             .map(|[rows, columns]| rows * columns)
             .sum();

@@ -46,12 +46,12 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
         for site in config.sites().iter() {
             let plan = full.clone().with(site, low());
             let whole = figures(&evaluator.evaluate(&plan).unwrap());
-            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site}");
+            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site:?}");
             let (accuracy, kept_there) = evaluator.evaluate_keeping(Some(&kept), &plan).unwrap();
-            assert_eq!(figures(&accuracy), whole, "{site}");
+            assert_eq!(figures(&accuracy), whole, "{site:?}");
             // And back from there.
             let back = evaluator.evaluate_from(&kept_there, &full).unwrap();
-            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site}");
+            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site:?}");
         }
         let same = evaluator.evaluate_from(&kept, &full).unwrap();
         assert_eq!(figures(&same), figures(&evaluator.evaluate(&full).unwrap()));
@@ -104,7 +104,7 @@ fn plain_search(
             break;
         }
         plan = plan.with(site, low());
-        flipped.push(site.to_string());
+        flipped.push(plan.sites().name(site));
     }
     (flipped, plan, tried)
 }

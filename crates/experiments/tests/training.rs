@@ -132,7 +132,7 @@ fn a_bank_is_trained_and_the_base_stays() {
         for (width, pair) in trained.transformer.site(site).bank().iter() {
             let b = pair.b.val().into_data().convert::<f32>().into_vec::<f32>().unwrap();
             let moved = b.iter().any(|v| *v != 0.0);
-            assert_eq!(moved, width != BitWidth::B2, "{site} at {width} bits");
+            assert_eq!(moved, width != BitWidth::B2, "{site:?} at {width} bits");
         }
     }
 }

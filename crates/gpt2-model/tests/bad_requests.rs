@@ -1,7 +1,10 @@
 //! Prompts, plans and adapters that do not fit the model: an error that names what, no panic.
 
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
-use gpt2_model::{AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, SwitchableModel};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights,
+    PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, SwitchableModel,
+};
 use switchable_lora::{LoraConfig, width_folder};
 
 use crate::support::{Folder, Plain, device, full, golden, load, skip_without_device};

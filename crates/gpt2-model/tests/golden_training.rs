@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
-use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, SwitchableModel, next_token_loss, span_loss};
+use gpt2_model::{
+    Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, SwitchableModel,
+    next_token_loss, span_loss,
+};
 use switchable_lora::BasePolicy;
 
 use crate::support::{Fixture, Train, assert_close, device, full, golden, load_with, skip_without_device, values};

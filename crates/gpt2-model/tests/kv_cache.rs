@@ -2,7 +2,10 @@
 
 use burn::tensor::{Int, Tensor};
 use gpt2_model::names::ATTN_C_ATTN;
-use gpt2_model::{BitWidth, Generate, GenerateOptions, Gpt2, KvCache, LinearSettings, ModelOptions, PrecisionPlan, QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss};
+use gpt2_model::{
+    BitWidth, Generate, GenerateOptions, Gpt2, KvCache, LinearSettings, ModelOptions, PrecisionPlan, QuantBackend,
+    Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss,
+};
 use switchable_lora::BasePolicy;
 
 use crate::support::{

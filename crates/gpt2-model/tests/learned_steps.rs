@@ -1,7 +1,10 @@
 //! Learned steps of a whole model: folders of adapters, packed folders, and plans.
 
 use burn::tensor::{Tensor, f16};
-use gpt2_model::{AdapterFolders, BitWidth, Gpt2, ModelOptions, PackModel, PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, Site, SitePlan,
+    SitePrecision, SwitchableModel,
+};
 use switchable_lora::{
     Execution, LEARNED_STEPS_FILE, LearnedStep, LinearSettings, LoraConfig, LoraInit, Placement, QuantSpec,
     ScaleFormat, width_folder,
@@ -79,7 +82,7 @@ fn a_bank_with_steps_is_saved_and_loaded() {
                     let step = model.site(site).bank().get(width).and_then(|pair| pair.step()).expect("a step");
                     (step.bits(), step.granularity(), step.step.dims(), values(step.step.val()))
                 };
-                assert_eq!(step(&loaded), step(&model), "{spec} {site} {width}");
+                assert_eq!(step(&loaded), step(&model), "{spec} {site:?} {width}");
             }
         }
         for width in WIDTHS {
@@ -128,7 +131,10 @@ fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
         let mut loaded = bare(settings);
         let message = loaded.load_adapters(folder.path()).expect_err("does not fit").to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not in: {message}");
-        assert!(loaded.config().sites().iter().all(|site| loaded.site(site).bank().is_empty()), "half of it was loaded");
+        assert!(
+            loaded.config().sites().iter().all(|site| loaded.site(site).bank().is_empty()),
+            "half of it was loaded"
+        );
     };
     for (spec, reason) in [("per-tensor", "a learned step per-channel"), ("per-channel,asymmetric", "symmetric")] {
         refused(settings(spec), &[LEARNED_STEPS_FILE, "bits-2", "h.0.attn.c_attn", reason]);

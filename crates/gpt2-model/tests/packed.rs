@@ -1,7 +1,11 @@
 //! Packed folders: what they compute, and what happens to those that lie.
 
 use gpt2_model::names::MLP_C_FC;
-use gpt2_model::{AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings,
+    MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan,
+    SitePrecision, SwitchableModel,
+};
 use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};

@@ -4,7 +4,10 @@ use std::process::Command;
 
 use burn::backend::NdArray;
 use burn::tensor::{Tensor, TensorData};
-use gpt2_model::{AdapterFolders, BitWidth, Gpt2, QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel,
+    next_token_loss,
+};
 use safetensors::Dtype;
 use switchable_lora::LoraConfig;
 
@@ -34,7 +37,11 @@ fn with_golden_adapter<B: QuantBackend>() -> Gpt2<B> {
 fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, plan: &SitePlan) -> Vec<f32> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
     let vocab = model.config().vocab_size;
-    fixture.real_rows("attention_mask", &values(model.next_token_scores(model.forward(ids, Some(&padding), plan))), vocab)
+    fixture.real_rows(
+        "attention_mask",
+        &values(model.next_token_scores(model.forward(ids, Some(&padding), plan))),
+        vocab,
+    )
 }
 
 fn check_logits<B: QuantBackend>() {
@@ -75,7 +82,7 @@ fn loss_and_every_adapter_gradient_equal_those_of_peft() {
     for site in model.config().sites().iter() {
         let pair = model.site(site).bank().get(eight()).expect("an adapter at every site");
         for (part, parameter) in [("lora_A", &pair.a), ("lora_B", &pair.b)] {
-            let name = format!("grad.base_model.model.transformer.{site}.{part}.weight");
+            let name = format!("grad.base_model.model.transformer.{}.{part}.weight", model.sites().name(site));
             let gradient = parameter.val().grad(&gradients).unwrap_or_else(|| panic!("{name}: none"));
             // PEFT holds nn.Linear matrices, [out, in].
             assert_close(&name, &values(gradient.transpose()), &fixture.floats(&name), GRADIENT_TOLERANCE);
@@ -118,7 +125,7 @@ fn saved_adapters_load_back_equal() {
                 let pair = model.site(site).bank().get(width).expect("an adapter").clone();
                 (pair.rank(), pair.alpha(), values(pair.a.val()), values(pair.b.val()))
             };
-            assert_eq!(pair(&loaded), pair(&model), "{site} at {width}");
+            assert_eq!(pair(&loaded), pair(&model), "{site:?} at {width}");
         }
     }
     let fixture = Fixture::open("peft");
@@ -143,7 +150,7 @@ fn adapters_of_a_few_sites_are_saved_too() {
     let mut loaded = load::<Plain>("tiny");
     assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), [eight()]);
     for other in model.config().sites().iter() {
-        assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other}");
+        assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other:?}");
     }
 }
 
@@ -166,7 +173,7 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
     let message = loaded.load_adapters(folder.path()).expect_err("does not fit").to_string();
     assert!(message.contains("h.2.mlp.c_proj"), "{message}");
     for site in loaded.config().sites().iter() {
-        assert!(loaded.site(site).bank().is_empty(), "{site} holds an adapter of a bank that did not load");
+        assert!(loaded.site(site).bank().is_empty(), "{site:?} holds an adapter of a bank that did not load");
     }
 }
 
@@ -183,7 +190,7 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
             let pair = model.site(site).bank().get(eight()).expect("an adapter").clone();
             (pair.alpha(), values(pair.a.val()), values(pair.b.val()))
         };
-        assert_eq!(pair(&model), pair(&from_folder), "{site}");
+        assert_eq!(pair(&model), pair(&from_folder), "{site:?}");
     }
 
     let mut bare = load::<Plain>("tiny");

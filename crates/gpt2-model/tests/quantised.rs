@@ -1,7 +1,10 @@
 //! Every sub-module runs at the precision that the plan gives it, and at no other.
 
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_PROJ};
-use gpt2_model::{BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelOptions, ModelWeights, PrecisionPlan, QuantizedCache, Site, SitePlan, SitePrecision, SwitchableModel};
+use gpt2_model::{
+    BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, QuantizedCache,
+    Site, SitePlan, SitePrecision, SwitchableModel,
+};
 use switchable_lora::{Granularity, LoraConfig, QuantSpec};
 
 use crate::support::{Fixture, Plain, device, full, largest_difference, load, load_with, skip_without_device, values};
@@ -200,7 +203,7 @@ fn a_plan_can_name_blocks_and_sub_modules() {
             (1, ATTN_C_PROJ) => two,
             _ => SitePrecision::FULL,
         };
-        assert_eq!(precision, expected, "{site}");
+        assert_eq!(precision, expected, "{site:?}");
     }
 }
 

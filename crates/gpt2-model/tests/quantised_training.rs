@@ -2,7 +2,10 @@
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_model::{BitWidth, Gpt2, LinearSettings, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss};
+use gpt2_model::{
+    BitWidth, Gpt2, LinearSettings, ModelConfig, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel,
+    next_token_loss,
+};
 use switchable_lora::{BasePolicy, LoraConfig, Placement};
 
 use crate::support::{Fixture, Train, load_with, skip_without_device, values};
@@ -48,17 +51,17 @@ fn a_frozen_base_gets_no_gradient_and_only_the_active_width_does() {
             let gradients = loss(&model, &model.uniform_plan(SitePrecision::uniform(active))).backward();
             for site in model.config().sites().iter() {
                 let linear = model.site(site);
-                assert!(linear.weight().grad(&gradients).is_none(), "{site}: the frozen weight has a gradient");
+                assert!(linear.weight().grad(&gradients).is_none(), "{site:?}: the frozen weight has a gradient");
                 let bias = linear.bias().expect("a bias");
-                assert!(bias.grad(&gradients).is_none(), "{site}: the frozen bias has a gradient");
+                assert!(bias.grad(&gradients).is_none(), "{site:?}: the frozen bias has a gradient");
                 for width in widths {
                     let [a, b] = adapter_gradients(&model, site, width, &gradients);
                     if width == active {
                         // B is zero, so nothing reaches A yet.
-                        assert_eq!(a, Some(0.0), "{site}: A at {width} bits");
-                        assert!(b.is_some_and(|b| b > 1e-6), "{site}: B at {width} bits: {b:?}");
+                        assert_eq!(a, Some(0.0), "{site:?}: A at {width} bits");
+                        assert!(b.is_some_and(|b| b > 1e-6), "{site:?}: B at {width} bits: {b:?}");
                     } else {
-                        assert_eq!([a, b], [None, None], "{site}: {width} bits learn from {active}");
+                        assert_eq!([a, b], [None, None], "{site:?}: {width} bits learn from {active}");
                     }
                 }
             }
@@ -120,10 +123,10 @@ fn training_a_width_repairs_it_and_touches_neither_base_nor_other_widths() {
     let (trained, losses) = train(model.clone(), &plan, 12, 1e-2);
     assert!(losses[11] < losses[0] - 0.1, "{losses:?}");
     for site in model.config().sites().iter() {
-        assert_eq!(values(trained.site(site).weight()), values(model.site(site).weight()), "{site}: the base moved");
+        assert_eq!(values(trained.site(site).weight()), values(model.site(site).weight()), "{site:?}: the base moved");
         let b = |model: &Gpt2<Train>, width| values(model.site(site).bank().get(width).expect("an adapter").b.val());
-        assert_eq!(b(&trained, eight), b(&model, eight), "{site}: 8 bits moved");
-        assert_ne!(b(&trained, three), b(&model, three), "{site}: 3 bits did not move");
+        assert_eq!(b(&trained, eight), b(&model, eight), "{site:?}: 8 bits moved");
+        assert_ne!(b(&trained, three), b(&model, three), "{site:?}: 3 bits did not move");
     }
 }
 
@@ -141,7 +144,7 @@ fn a_trainable_base_is_quantised_afresh_after_every_step() {
         let quantized = |linear: &switchable_lora::SwitchableLinear<Train>| {
             values(linear.quantized_weight(width(4)).expect("it quantises"))
         };
-        assert_eq!(quantized(linear), quantized(&fresh), "{site}: an old quantised weight is kept");
+        assert_eq!(quantized(linear), quantized(&fresh), "{site:?}: an old quantised weight is kept");
     }
 }
 

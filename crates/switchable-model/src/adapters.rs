@@ -37,8 +37,7 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     ///
     /// When a folder cannot be written.
     fn save_adapters(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
-        let options =
-            PeftOptions { prefix: Self::Config::BODY.into(), base_model: base_model.into(), task_type: None };
+        let options = PeftOptions { prefix: Self::Config::BODY.into(), base_model: base_model.into(), task_type: None };
         let sites: Vec<(String, Site)> = self.sites().iter().map(|site| (self.sites().name(site), site)).collect();
         for width in held_widths(self) {
             let pairs = sites
@@ -91,13 +90,7 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     /// # Errors
     ///
     /// As [`load_adapter`](Self::load_adapter).
-    fn parse_adapter(
-        &mut self,
-        name: impl AsRef<Path>,
-        config: &[u8],
-        weights: &[u8],
-        width: BitWidth,
-    ) -> Result<()> {
+    fn parse_adapter(&mut self, name: impl AsRef<Path>, config: &[u8], weights: &[u8], width: BitWidth) -> Result<()> {
         let name = name.as_ref();
         let mut loaded = self.clone();
         let pairs = parse_peft(config, weights, Self::Config::BODY, &self.device()).map_err(|e| in_file(name, e))?;

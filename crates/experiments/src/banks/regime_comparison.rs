@@ -19,11 +19,12 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::banks::bank::{BankConfig, train_bank_with};
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::evaluate::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::Interval;
 
@@ -246,7 +247,8 @@ mod tests {
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
-        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits))))).unwrap()
+        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))))
+            .unwrap()
     }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {

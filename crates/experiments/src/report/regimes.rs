@@ -9,13 +9,13 @@ use switchable_lora::LoraInit;
 
 use super::Stages;
 use super::study::{StudyData, StudyRun};
+use crate::Evaluator;
 use crate::banks::bank::{BankConfig, BankOverrides};
 use crate::banks::precision_range::{PrecisionRange, precision_range_test};
 use crate::banks::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
 use crate::train::{RegimeConfig, RegimeKind, Specialisation, TrainConfig, TrainRun};
 use crate::{Error, Result};
-use span_reader::evaluation::evaluate::Evaluator;
 
 /// Which regimes are compared, and how they are trained.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Stages, StudyConfig};
+use crate::Evaluator;
 use crate::Result;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::{
@@ -18,7 +19,6 @@ use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_r
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 
 /// A greedy search, checked on questions that it did not see.

@@ -126,7 +126,7 @@ impl HotFlip {
             let n = positions.len();
             Tensor::<B::InnerBackend, 1, Int>::from_data(TensorData::new(positions, [n]), &victim.device)
         };
-        let embeddings = victim.model.transformer.wte.val();
+        let embeddings = victim.model.transformer.token_embedding();
         let present = places.iter().map(|(position, ..)| i64::from(gold.window.ids[*position])).collect();
         let present = embeddings.clone().select(0, rows(present));
         let wanted = embeddings.select(0, rows(tokens.iter().map(|token| i64::from(token.id)).collect()));

@@ -12,8 +12,9 @@ use squad_data::{
 };
 use switchable_lora::{BasePolicy, LinearSettings};
 
+use crate::Evaluator;
 use crate::{Result, StopFlag, Workers};
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::evaluate::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 
 /// How a victim reads.
@@ -82,7 +83,7 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
     ) -> Result<Self> {
         // Checks that everything fits.
         ReadingTask::new(corpus.limited(1), tokenizer, model.config(), options.window)?;
-        let device = model.transformer.wte.device();
+        let device = model.transformer.device();
         let settings = model.transformer.settings();
         let frozen = LinearSettings { base: BasePolicy::Frozen, ..settings };
         let model = model.valid().with_linear_settings(frozen).no_grad();

@@ -16,6 +16,7 @@ use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::QuestionScore;
 
+use crate::Evaluator;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::running::remember::Remember;
 use crate::search::harm_order::HarmOrder;
@@ -23,7 +24,7 @@ use crate::search::sensitivity::{Effect, Sensitivity};
 use crate::{Error, Result};
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
+use span_reader::evaluation::evaluate::KeptStates;
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
 use span_reader::evaluation::work::Work;
 

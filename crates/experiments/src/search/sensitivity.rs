@@ -11,12 +11,13 @@ use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::Result;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::running::remember::Remember;
 use crate::search::harm_order::HarmOrder;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
+use span_reader::evaluation::evaluate::KeptStates;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
 

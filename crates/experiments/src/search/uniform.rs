@@ -16,10 +16,10 @@ use gpt2_model::{BitWidth, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::Result;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 
 /// What a whole model runs at.

@@ -7,10 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, PackModel, PackOptions, PackedForm, Site, SwitchableModel};
+use quant_kernels::BitWidth;
 use quant_kernels::{QuantBackend, ScaleFormat};
 use serde::{Deserialize, Serialize};
 use switchable_lora::pack_weight;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 
@@ -35,7 +39,10 @@ impl ResidentBytes {
     /// # Errors
     ///
     /// When there is no width, or a site cannot be packed at one.
-    pub fn measure<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>, widths: &[BitWidth]) -> Result<Self> {
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        widths: &[BitWidth],
+    ) -> Result<Self> {
         if widths.is_empty() {
             return Err(Error::option("widths", "empty", "at least one width"));
         }
@@ -45,7 +52,7 @@ impl ResidentBytes {
             if bits > BitWidth::B8 {
                 return Ok((bits, sites_f32));
             }
-            let bytes = body.config().sites().iter().map(|site| {
+            let bytes = body.sites().iter().map(|site| {
                 let layer = body.site(site);
                 Ok(pack_weight(&layer.weight(), bits, &layer.settings().weight, ScaleFormat::F32)?.bytes())
             });
@@ -53,11 +60,13 @@ impl ResidentBytes {
         };
         let all: usize =
             model.named_parameters().iter().map(|(_, parameter)| parameter.shape().iter().product::<usize>()).sum();
-        let unpacked: usize = body.config().sites().iter()
+        let unpacked: usize = body
+            .sites()
+            .iter()
             .filter(|&site| body.site(site).packed_weights().is_none())
             .map(|site| body.sites().parameters(site))
             .sum();
-        let adapters = body.config().sites().iter().flat_map(|site| {
+        let adapters = body.sites().iter().flat_map(|site| {
             let layer = body.site(site);
             layer.bank().iter().map(|(_, pair)| pair.rank() * (layer.d_in() + layer.d_out()) * size_of::<f32>())
         });

@@ -71,9 +71,8 @@ fn rows_that_enter_the_cache_in_pieces_are_those_of_one_piece_to_the_bit() {
 fn bytes_are_those_of_the_buffers_and_packed_bytes_those_of_the_tokens_held() {
     skip_without_device!();
     let sites = Sites::new("h", SHAPE.blocks, [(SubModule::new("attn"), [D, D])]);
-    let plan = SitePlan::uniform(&sites, SitePrecision::FULL)
-        .with_kv_cache(BitWidth::B8)
-        .with_block_kv_cache(1, BitWidth::B3);
+    let plan =
+        SitePlan::uniform(&sites, SitePrecision::FULL).with_kv_cache(BitWidth::B8).with_block_kv_cache(1, BitWidth::B3);
     let mut cache = KvCache::<Plain>::new(&SHAPE, BATCH, TOKENS, &device());
     // 2 blocks, keys and values, 2 sequences of 7 tokens with 12 floats.
     assert_eq!(cache.bytes(), 2 * 2 * 2 * 7 * 12 * 4);

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, best_of};
+use crate::Evaluator;
 use crate::search::greedy::Flip;
 use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 
 /// A greedy plan and an exact allocation that needs no more bytes.

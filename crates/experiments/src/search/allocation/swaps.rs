@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, budget_too_small};
+use crate::Evaluator;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::search::harm_order::HarmOrder;
 use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 
 /// Options of the refinement.

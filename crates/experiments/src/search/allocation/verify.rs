@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::Allocation;
+use crate::Evaluator;
 use crate::Result;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 
 /// An allocation with what it measures.
