@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use gpt2_model::Gpt2ForQuestionAnswering;
+use gpt2_model::{Gpt2ForQuestionAnswering, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Dataset, Example, TextTokenizer};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use burn::module::{AutodiffModule as _, Module as _};
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use squad_data::{
     Article, Dataset, DecodeConfig, Example, Format, Paragraph, Question, QuestionScore, SpanConfig, SpecialTokens,

@@ -11,7 +11,7 @@
 //! that was accepted. Blocks that a flip leaves as they are, are not computed again. A trial is given
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
+use gpt2_model::{Site, SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::QuestionScore;

@@ -5,7 +5,7 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
+use gpt2_model::{ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 

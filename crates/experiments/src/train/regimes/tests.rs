@@ -1,5 +1,5 @@
 use gpt2_model::names::MLP_C_PROJ;
-use gpt2_model::{BitWidth, Gpt2Config, Site, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2Config, ModelConfig, Site, SitePlan, SitePrecision};
 
 use super::*;
 use crate::train::{Distance, Ladder, Protection};
