@@ -226,7 +226,7 @@ impl VerticalMarks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::axis::{Axis, Padding};
+    use crate::axis::{Axis, Padding};
 
     #[test]
     fn labels_of_upright_marks_do_not_overlap_and_lines_from_the_right_do_not_cross_them() {
