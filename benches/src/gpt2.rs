@@ -9,6 +9,7 @@ use switchable_quant::model::{
     Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelOptions, PackOptions, PackedForm, SitePlan,
     SitePrecision, span_loss,
 };
+use switchable_quant::model::{ModelConfig, ModelWeights, PackModel, SwitchableModel};
 
 use crate::answer::{assert_close, finish, relative_error, token_ids, width};
 use crate::{Case, Unit};

@@ -1,6 +1,7 @@
 //! Plans in turn on one nested memory.
 
 use std::hint::black_box;
+use switchable_quant::model::SwitchableModel;
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::{

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
+use switchable_quant::model::ModelConfig;
 
 use anyhow::Context as _;
 use clap::Args;

@@ -4,7 +4,7 @@ use experiments::{
     Allocation, DamageMeasure, DamageOptions, DamageTable, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part,
     RefineOptions, SensitivityOptions, ShowProgress, StopAt, greedy_search, measure_damage, plan_bytes, sensitivity,
 };
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, Site, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan, SitePrecision, SwitchableModel};
 use switchable_lora::BasePolicy;
 
 use crate::support::{Plain, device, model, skip_without_device, task};

@@ -2,7 +2,9 @@
 
 use experiments::{Cost, macs_per_token, plan_bytes, site_bytes};
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
-use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision};
+use gpt2_model::{
+    BitWidth, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights, Site, SitePrecision, SwitchableModel,
+};
 use switchable_lora::LoraConfig;
 
 use crate::support::{Plain, device, skip_without_device};

@@ -8,7 +8,8 @@ use experiments::{
     read_json, write_json,
 };
 use gpt2_model::{
-    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, PackOptions, PackedForm, SitePlan, SitePrecision,
+    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, PackModel, PackOptions, PackedForm, SitePlan,
+    SitePrecision, SwitchableModel,
 };
 use serde_json::{Value, json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};

@@ -6,7 +6,7 @@ use experiments::{
     Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
     StopAt, TrialLength, TriedFlip, Workers, greedy_search, greedy_search_remembering, plan_bytes, sensitivity,
 };
-use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
 use switchable_lora::BasePolicy;
 
 use crate::support::{Plain, device, model, skip_without_device, task, train_config};
@@ -265,7 +265,7 @@ fn layers_and_sites_are_all_changed_once() {
     let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites())] {
+    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites().len())] {
         let how = SensitivityOptions { part, change_to: low(), seed: 1, show: ShowProgress::No };
         let (effects, _) = sensitivity(&evaluator, &full, &how).unwrap();
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();

@@ -6,7 +6,7 @@ use experiments::{
     SpanTask, Static, StopFlag, TextTask, TrainConfig, TrainRun, text_loss, train, train_bank, train_bank_with,
     train_base,
 };
-use gpt2_model::{BitWidth, SitePrecision};
+use gpt2_model::{BitWidth, ModelConfig, SitePrecision, SwitchableModel};
 use switchable_lora::{BasePolicy, LoraConfig};
 
 use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};

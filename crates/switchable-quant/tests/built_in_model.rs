@@ -2,6 +2,7 @@
 
 #![cfg(feature = "flex")]
 
+use gpt2_model::{AdapterFolders, ModelConfig, SwitchableModel};
 use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, BANK_WIDTHS, DefaultModel, QuestionSet};

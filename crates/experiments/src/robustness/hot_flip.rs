@@ -10,6 +10,7 @@
 //! beam keeps the texts with the highest true loss. Source: Ebrahimi et al., *HotFlip: White-Box
 //! Adversarial Examples for Text Classification*, arXiv:1712.06751.
 
+use gpt2_model::SwitchableModel;
 use std::collections::HashSet;
 
 use burn::tensor::{Int, Tensor, TensorData};

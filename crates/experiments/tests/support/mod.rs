@@ -1,7 +1,9 @@
 //! A tiny model and task.
 
 use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, QuantBackend};
+use gpt2_model::{
+    Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, ModelOptions, QuantBackend, SwitchableModel,
+};
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
 use switchable_lora::BasePolicy;
 
