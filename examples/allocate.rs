@@ -10,6 +10,7 @@
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
 use std::path::Path;
+use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
@@ -21,7 +22,6 @@ use switchable_quant::experiments::{
     sensitivity, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::model::SitePrecision;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -75,7 +75,7 @@ impl WithAutodiff for Allocate<'_> {
         let table = measure_damage(&evaluator, &full, &how)?;
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", self.device, front.len());
-        println!("{}", plan_table_row("reference", &table.reference, full.average_weight_bits(model.config())));
+        println!("{}", plan_table_row("reference", &table.reference, full.average_weight_bits()));
 
         let budget = |bits: &f64| (model.config().site_parameters() as f64 * bits / 8.0) as usize;
         let budgets: Vec<usize> = average_bits.iter().map(budget).collect();
@@ -85,7 +85,7 @@ impl WithAutodiff for Allocate<'_> {
         for (row, &budget) in verified.iter().zip(&budgets) {
             let how = RefineOptions { evaluations: swaps, show: run.show(), ..RefineOptions::new(budget) };
             let (refinement, plan) = table.refine_by_swaps(&evaluator, &full, &row.allocation, &how)?;
-            let average = plan.average_weight_bits(model.config());
+            let average = plan.average_weight_bits();
             println!(
                 "{}",
                 plan_table_row(&format!("exact, {budget} bytes"), &row.accuracy, row.allocation.average_bits)

@@ -9,6 +9,9 @@
 //! `--text` continues a text.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::{
+    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -18,7 +21,6 @@ use switchable_quant::data::TextTokenizer;
 use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::experiments::write_logits;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{GenerateOptions, Gpt2, Sampling, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]
@@ -86,7 +88,7 @@ impl WithAutodiff for Import {
         let ids: Vec<i64> = arguments.ids.iter().map(|&id| i64::from(id)).collect();
         let n = ids.len();
         let ids = Tensor::<B::InnerBackend, 2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
-        let logits = model.lm_logits(model.forward(ids, None, &plan));
+        let logits = model.next_token_scores(model.forward(ids, None, &plan));
         match &arguments.out {
             Some(out) => write_logits(out, &logits)?,
             None => println!("{logits}"),

@@ -13,6 +13,9 @@
 //! the built-in model.
 
 use std::path::PathBuf;
+use switchable_quant::model::{
+    Gpt2, ModelConfig, ModelWeights, PackModel, PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel,
+};
 
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
@@ -21,7 +24,6 @@ use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::PrecisionPlan;
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SitePlan, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]
@@ -103,5 +105,5 @@ fn logits<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan, device: &B::Device)
     let (vocabulary, tokens) = (model.config().vocab_size, model.config().n_positions.min(64));
     let ids: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocabulary) as i64).collect();
     let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [1, tokens]), device);
-    model.lm_logits(model.forward(ids, None, plan))
+    model.next_token_scores(model.forward(ids, None, plan))
 }

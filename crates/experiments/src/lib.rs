@@ -54,14 +54,14 @@ pub use span_reader::choice::fingerprint::ModelFingerprint;
 pub use span_reader::choice::front::{FrontPoint, MeasuredFront};
 pub use span_reader::choice::latency::{LatencyConditions, LatencyOptions};
 pub use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
-pub use span_reader::choice::resident::{ResidentBytes, nested_model};
+pub use span_reader::choice::resident::ResidentBytes;
 pub use span_reader::choice::span_scores::SpanScores;
 pub use span_reader::choice::temperature::{Temperature, expected_calibration_error};
 pub use span_reader::choice::thresholds::{CascadeTarget, ThresholdChoice};
 pub use span_reader::cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use span_reader::evaluation::accuracy::Accuracy;
 pub use span_reader::evaluation::answer::answer;
-pub use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator, KeptStates};
+pub use span_reader::evaluation::evaluate::{EvaluateOptions, KeptStates};
 pub use span_reader::evaluation::floor::Bounds;
 pub use span_reader::evaluation::logits_file::write_logits;
 pub use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
@@ -75,3 +75,6 @@ pub use train::{
     RegimeConfig, RegimeKind, Schedule, Single, SpanTask, Specialisation, Specialised, Static, TextTask, TrainConfig,
     TrainOutcome, TrainRun, TrainTask, text_loss, train,
 };
+
+/// Evaluates plans on a GPT-2.
+pub type Evaluator<'a, B> = span_reader::evaluation::evaluate::Evaluator<'a, B, gpt2_model::Gpt2<B>>;

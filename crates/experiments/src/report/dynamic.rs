@@ -1,6 +1,6 @@
 //! The part of a study that chooses plans at run time.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, PackOptions, PackedForm, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Stages;
 use crate::{Error, Result};
 use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
-use span_reader::choice::resident::{ResidentBytes, nested_model};
+use span_reader::choice::resident::ResidentBytes;
 use span_reader::evaluation::evaluate::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 
@@ -71,8 +71,7 @@ pub(super) fn run_dynamic<B: QuantBackend>(
     device: &B::Device,
 ) -> Result<DynamicResults> {
     stages.run("dynamic", &json!({ "dynamic": study, "seed": seed }), || {
-        let linear = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
-        let nested = nested_model(model, &ModelOptions { linear, ..ModelOptions::default() }, device)?;
+        let nested = model.clone().pack(PackedForm::Nested, &PackOptions::default())?;
         let mut widths = study.widths.clone();
         widths.sort_unstable();
         widths.dedup();

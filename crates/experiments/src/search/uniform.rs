@@ -12,14 +12,14 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use gpt2_model::{BitWidth, SitePrecision};
+use gpt2_model::{BitWidth, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::Result;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 
 /// What a whole model runs at.

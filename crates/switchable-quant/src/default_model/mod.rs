@@ -14,7 +14,9 @@ use std::fmt;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, WeightSource};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, WeightSource,
+};
 use quant_kernels::QuantBackend;
 use squad_data::{Dataset, GeneratorConfig, Split, TextTokenizer, generate};
 
