@@ -22,3 +22,4 @@ pub use quant_kernels as kernels;
 pub use span_reader as reader;
 pub use squad_data as data;
 pub use switchable_lora as lora;
+pub use switchable_model as transformer;

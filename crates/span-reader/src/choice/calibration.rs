@@ -23,29 +23,30 @@ const BINS: usize = 15;
 /// Largest temperature that is fitted; the least is its inverse.
 const LARGEST: f64 = 32.0;
 
-/// The temperature of the greatest likelihood, between 1/32 and 32; an end of that range where the
-/// likelihood rises beyond it, as it does when every answer is right.
-///
-/// `right` holds 1 for each right answer and 0 for each wrong one.
-///
-/// # Errors
-///
-/// When there is no answer.
-///
-/// # Panics
-///
-/// When the two are not of the same length.
-pub fn fit_temperature(answers: &[SpanScores], right: &[f64]) -> Result<Temperature> {
-    assert_eq!(answers.len(), right.len(), "one score for each answer");
-    if answers.is_empty() {
-        return Err(Error::NoQuestions { what: "the calibration set".into() });
+impl Temperature {
+    /// The temperature of the greatest likelihood, between 1/32 and 32; an end of that range where the
+    /// likelihood rises beyond it, as it does when every answer is right.
+    ///
+    /// `right` holds 1 for each right answer and 0 for each wrong one.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    ///
+    /// # Panics
+    ///
+    /// When the two are not of the same length.
+    pub fn fit(answers: &[SpanScores], right: &[f64]) -> Result<Self> {
+        assert_eq!(answers.len(), right.len(), "one score for each answer");
+        if answers.is_empty() {
+            return Err(Error::NoQuestions { what: "the calibration set".into() });
+        }
+        let loss = |log: f64| -> f64 {
+            let confidences = answers.iter().map(|scores| scores.confidence(Self(log.exp())));
+            confidences.zip(right).map(|(confidence, &right)| cross_entropy(confidence, right)).sum()
+        };
+        Ok(Self(least(loss, LARGEST.ln()).exp()))
     }
-    let at = |log: f64| Temperature::new(log.exp()).unwrap_or(Temperature::ONE);
-    let loss = |log: f64| -> f64 {
-        let confidences = answers.iter().map(|scores| scores.confidence(at(log)));
-        confidences.zip(right).map(|(confidence, &right)| cross_entropy(confidence, right)).sum()
-    };
-    Temperature::new(least(loss, LARGEST.ln()).exp())
 }
 
 /// Cross-entropy of a confidence in nats. A confidence of 0 or 1 that no temperature changes counts as
@@ -121,7 +122,7 @@ mod tests {
         // σ(spread / T) = 3/4 at T = spread / ln 3.
         for (spread, expected) in [(2.0 * 3f32.ln(), 2.0), (3f32.ln(), 1.0), (0.5 * 3f32.ln(), 0.5)] {
             let answers = vec![answer(spread); 4];
-            let fitted = fit_temperature(&answers, &[1.0, 0.0, 1.0, 1.0]).unwrap();
+            let fitted = Temperature::fit(&answers, &[1.0, 0.0, 1.0, 1.0]).unwrap();
             assert!((fitted.get() - expected).abs() < 1e-4, "{fitted:?}, expected {expected}");
             assert!((answers[0].confidence(fitted) - 0.75).abs() < 1e-4);
         }
@@ -132,19 +133,19 @@ mod tests {
         let spreads = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         let answers: Vec<SpanScores> = spreads.iter().map(|&spread| answer(spread)).collect();
         let right = [0.0, 1.0, 0.0, 1.0, 1.0, 1.0];
-        let fitted = fit_temperature(&answers, &right).unwrap();
+        let fitted = Temperature::fit(&answers, &right).unwrap();
         assert!(fitted > Temperature::ONE);
         let loss = |temperature| -> f64 {
             answers.iter().zip(right).map(|(scores, right)| cross_entropy(scores.confidence(temperature), right)).sum()
         };
         for other in [0.5, 0.9, 1.1, 2.0] {
-            assert!(loss(fitted) < loss(Temperature::new(fitted.get() * other).unwrap()), "{other}");
+            assert!(loss(fitted) < loss(Temperature(fitted.get() * other)), "{other}");
         }
     }
 
     #[test]
     fn answers_that_are_all_right_are_fitted_at_the_end_of_the_range() {
-        let fitted = fit_temperature(&[answer(0.25)], &[1.0]).unwrap().get();
+        let fitted = Temperature::fit(&[answer(0.25)], &[1.0]).unwrap().get();
         assert!((1.0 / LARGEST..1.0001 / LARGEST).contains(&fitted), "{fitted}");
     }
 
@@ -153,13 +154,13 @@ mod tests {
         let certain = SpanScores::of_one_window(&[1.0], &[1.0], 0);
         let mut answers = vec![answer(2.0 * 3f32.ln()); 4];
         answers.push(certain);
-        let fitted = fit_temperature(&answers, &[1.0, 1.0, 1.0, 0.0, 0.0]).unwrap();
+        let fitted = Temperature::fit(&answers, &[1.0, 1.0, 1.0, 0.0, 0.0]).unwrap();
         assert!((fitted.get() - 2.0).abs() < 1e-4, "{fitted:?}");
     }
 
     #[test]
     fn nothing_to_fit_is_refused() {
-        assert!(fit_temperature(&[], &[]).unwrap_err().to_string().contains("holds no question"));
+        assert!(Temperature::fit(&[], &[]).unwrap_err().to_string().contains("holds no question"));
     }
 
     #[test]

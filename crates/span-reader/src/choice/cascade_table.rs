@@ -16,7 +16,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
-use super::calibration::{expected_calibration_error, fit_temperature};
+use super::calibration::expected_calibration_error;
 use super::span_scores::{SpanScores, refuse_no_answer};
 use super::temperature::Temperature;
 use crate::cost::Cost;
@@ -107,7 +107,7 @@ impl CascadeTable {
     ) -> Result<(Vec<CascadeStage>, Self)> {
         let mut stages = Vec::with_capacity(plans.len());
         let table = Self::read(model, task, plans, options, |index, scores, right| {
-            let temperature = fit_temperature(scores, right)?;
+            let temperature = Temperature::fit(scores, right)?;
             stages.push(CascadeStage { plan: plans[index].clone(), temperature });
             Ok(temperature)
         })?;

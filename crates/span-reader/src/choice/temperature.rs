@@ -1,10 +1,8 @@
-//! What scores are divided by before they become probabilities.
+//! A temperature: the number that logits are divided by before they become probabilities.
 //!
 //! ```text
 //! p_T = softmax(z / T)
 //! ```
-//!
-//! Logits `z`; T does not change which answer is best. [`calibration`](super::calibration) fits it.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +11,7 @@ use crate::error::{Error, Result};
 /// A temperature: finite and above 0.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
-pub struct Temperature(f64);
+pub struct Temperature(pub(super) f64);
 
 impl Temperature {
     /// The temperature that changes nothing.
