@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{BitWidth, Granularity, Mapping};
+use crate::spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping};
 
 /// An option of quantisation that does not exist, or does not fit the others or the tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -61,54 +61,61 @@
 //! # Ok::<(), quant_kernels::Error>(())
 //! ```
 
-mod attention;
-mod backends;
-mod bit_width;
-#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
-mod block_shape;
-mod blocks;
-mod cpu;
+pub mod backends;
+pub mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
-mod distortion;
-mod error;
-mod fake_quantize;
-mod gelu;
-mod granularity;
-mod learned_step;
-mod mapping;
-mod packed;
-mod packed_linear;
-mod params;
-mod quant_backend;
-mod quantize;
-mod quantizer;
-mod range;
-pub mod reference;
-mod spec;
-mod text_form;
+pub mod error;
+pub mod packed;
+pub mod spec;
+pub mod tensor;
 
-pub use attention::{HeadSplit, cached_attention, causal_attention};
-pub use bit_width::BitWidth;
-pub use cpu::InstructionSet;
-pub use distortion::Distortion;
-pub use error::{Error, Result};
-pub use fake_quantize::{GradientRule, fake_quantize};
-pub use gelu::gelu_tanh;
-pub use granularity::{Granularity, GroupSize};
-pub use learned_step::{LearnedStep, LearnedStepRecord, StepQuantizer};
-pub use mapping::{LevelRange, Mapping};
-pub use packed::{
-    ActivationBits, Epilogue, LowRankTerm, NestedTensor, NestedView, OutputFunction, PackedFile, PackedFileWriter,
-    PackedSpec, PackedTensor, PlainData, PlainFormat, PlainTensor, Product, ScaleFormat,
+pub use backends::{
+    head_split::HeadSplit,
+    linear_terms::LinearTerms,
+    primitive_params::PrimitiveParams,
+    quant_backend::{QuantAutodiffBackend, QuantBackend},
 };
-pub use packed_linear::{LinearTerms, PackedOperand, packed_linear};
-pub use params::{QuantParams, choose_params};
-pub use quant_backend::{PrimitiveParams, QuantAutodiffBackend, QuantBackend};
-pub use quantize::{dequantize, quantize};
-pub use quantizer::Quantizer;
-pub use range::{Percentile, RangeEstimator};
-pub use spec::QuantSpec;
+pub use cpu::instruction_set::InstructionSet;
+pub use error::{Error, Result};
+pub use packed::{
+    file::{
+        plain::{PlainData, PlainFormat, PlainTensor},
+        reader::PackedFile,
+        writer::PackedFileWriter,
+    },
+    nested::{NestedTensor, NestedView},
+    operand::PackedOperand,
+    packed_tensor::{PackedSpec, PackedTensor},
+    product::{
+        Product,
+        activations::ActivationBits,
+        epilogue::{Epilogue, LowRankTerm, OutputFunction},
+    },
+    scales::ScaleFormat,
+};
+pub use spec::{
+    bit_width::BitWidth,
+    gradient_rule::GradientRule,
+    granularity::{Granularity, GroupSize},
+    mapping::{LevelRange, Mapping},
+    quant_spec::QuantSpec,
+    quantizer::Quantizer,
+    range_estimator::{Percentile, RangeEstimator},
+    step_quantizer::StepQuantizer,
+};
+pub use tensor::learned_step::LearnedStepRecord;
+pub use tensor::{
+    attention::{cached_attention, causal_attention},
+    distortion::Distortion,
+    fake_quantize::fake_quantize,
+    gelu::gelu_tanh,
+    learned_step::LearnedStep,
+    packed_linear::packed_linear,
+    params::{QuantParams, choose_params},
+    quantize::{dequantize, quantize},
+    reference,
+};
 
 #[cfg(all(test, feature = "cube"))]
 #[path = "../tests/cube/devices.rs"]

@@ -12,7 +12,11 @@ use burn::{
     tensor::{FloatDType, backend::AutodiffBackend, ops::FloatTensor},
 };
 
-use crate::{GradientRule, HeadSplit, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, StepQuantizer};
+use crate::{
+    backends::{head_split::HeadSplit, primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    packed::operand::PackedOperand,
+    spec::{gradient_rule::GradientRule, quantizer::Quantizer, step_quantizer::StepQuantizer},
+};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {

@@ -11,8 +11,15 @@ use burn::tensor::{
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor};
 
 use crate::{
-    ActivationBits, LinearTerms, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
-    block_shape::BlockShape, cube, packed_linear, quant_backend::matrices_of, reference,
+    backends::{
+        linear_terms::LinearTerms,
+        plain::{self, matrices::matrices_of},
+        primitive_params::PrimitiveParams,
+        quant_backend::{QuantBackend, packed_linear_of_dequantized},
+    },
+    cube,
+    packed::{operand::PackedOperand, product::activations::ActivationBits},
+    spec::{block_shape::BlockShape, quantizer::Quantizer, range_estimator::RangeEstimator},
 };
 
 impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>
@@ -25,7 +32,7 @@ where
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
         if has_kernel(&x) && has_kernel_for_range(quantizer) {
             let block = block_shape(&x, quantizer);
-            return cube::fake_quantize(x, block, quantizer.levels(), quantizer.spec().mapping);
+            return cube::fake_quantize::fake_quantize(x, block, quantizer.levels(), quantizer.spec().mapping);
         }
         let params = Self::choose_params(x.clone(), quantizer);
         Self::fake_quantize_by(x, &params, quantizer)
@@ -35,10 +42,10 @@ where
         if has_kernel(&x) && has_kernel_for_range(quantizer) {
             let block = block_shape(&x, quantizer);
             let cube::Params { scale, zero_point } =
-                cube::choose_params(x, block, quantizer.levels(), quantizer.spec().mapping);
+                cube::choose_params::choose_params(x, block, quantizer.levels(), quantizer.spec().mapping);
             return PrimitiveParams { scale, zero_point };
         }
-        reference::choose_params_of_primitive(x, quantizer)
+        plain::quantisation::choose_params(x, quantizer)
     }
 
     fn fake_quantize_by(
@@ -48,9 +55,9 @@ where
     ) -> FloatTensor<Self> {
         if has_kernel(&x) && has_kernel(&params.scale) {
             let block = block_shape(&x, quantizer);
-            return cube::apply_params(x, checked(params, block), block, quantizer.levels());
+            return cube::fake_quantize::apply_params(x, checked(params, block), block, quantizer.levels());
         }
-        reference::fake_quantize_primitive(x, params, quantizer)
+        plain::quantisation::fake_quantize(x, params, quantizer)
     }
 
     fn pass_inside(
@@ -62,9 +69,15 @@ where
         if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) {
             let block = block_shape(&x, quantizer);
             assert_eq!(x.meta.shape(), gradient.meta.shape(), "there is one gradient for each value");
-            return cube::pass_gradient_inside(x, checked(params, block), gradient, block, quantizer.levels());
+            return cube::fake_quantize::pass_gradient_inside(
+                x,
+                checked(params, block),
+                gradient,
+                block,
+                quantizer.levels(),
+            );
         }
-        reference::pass_inside_primitive(x, params, gradient, quantizer)
+        plain::quantisation::pass_inside(x, params, gradient, quantizer)
     }
 
     fn packed_linear(
@@ -78,15 +91,15 @@ where
             // burn's products of nothing divide by zero.
             return Self::float_empty(shape.into(), &x.device, x.dtype.into());
         }
-        packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+        packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
     }
 
     fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         let (stored, bits) = weight.stored();
         if is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
-            return cube::widen_on_device(stored, bits, device, dtype.into());
+            return cube::resident_weight::widen_on_device(stored, bits, device, dtype.into());
         }
-        packed_linear::widened_on_host::<Self>(weight, device, dtype)
+        plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }
 }
 

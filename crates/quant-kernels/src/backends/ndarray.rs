@@ -6,10 +6,19 @@ use burn::{
 };
 
 use crate::{
-    Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, StepQuantizer,
-    cpu::{BlockParams, SliceQuantizer, StepKernel},
-    quant_backend::{as_matrices, matrices_of, with_shape_of},
-    reference,
+    backends::{
+        plain::{
+            self,
+            matrices::{as_matrices, matrices_of, with_shape_of},
+        },
+        primitive_params::PrimitiveParams,
+        quant_backend::QuantBackend,
+    },
+    cpu::{
+        blocks::{BlockParams, SliceQuantizer},
+        learned_step::StepKernel,
+    },
+    spec::{mapping::Mapping, quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
 type Primitive = FloatTensor<NdArray>;
@@ -27,7 +36,7 @@ impl QuantBackend for NdArray {
 
     fn choose_params(x: Primitive, quantizer: &Quantizer) -> PrimitiveParams<Self> {
         if quantizer.spec().range != RangeEstimator::MinMax || x.dtype() != DType::F32 {
-            return reference::choose_params_of_primitive(x, quantizer);
+            return plain::quantisation::choose_params(x, quantizer);
         }
         let kernel = kernel(&x, quantizer);
         let BlockParams { scales, zero_points } = kernel.params(&values(x));
@@ -37,7 +46,7 @@ impl QuantBackend for NdArray {
 
     fn fake_quantize_by(x: Primitive, params: &PrimitiveParams<Self>, quantizer: &Quantizer) -> Primitive {
         if x.dtype() != DType::F32 {
-            return reference::fake_quantize_primitive(x, params, quantizer);
+            return plain::quantisation::fake_quantize(x, params, quantizer);
         }
         let (kernel, params, shape) = (kernel(&x, quantizer), host(params, quantizer), x.shape());
         tensor(kernel.round_trip_by(&values(x), &params), shape.as_slice())
@@ -50,7 +59,7 @@ impl QuantBackend for NdArray {
         quantizer: &Quantizer,
     ) -> Primitive {
         if x.dtype() != DType::F32 {
-            return reference::pass_inside_primitive(x, params, gradient, quantizer);
+            return plain::quantisation::pass_inside(x, params, gradient, quantizer);
         }
         let (kernel, params, shape) = (kernel(&x, quantizer), host(params, quantizer), x.shape());
         tensor(kernel.pass_inside(&values(x), &params, &values(gradient)), shape.as_slice())
@@ -58,7 +67,7 @@ impl QuantBackend for NdArray {
 
     fn learned_step(x: Primitive, step: Primitive, quantizer: &StepQuantizer) -> Primitive {
         if [&x, &step].iter().any(|tensor| tensor.dtype() != DType::F32) {
-            return reference::learned_step_primitive::<Self>(x, step, quantizer);
+            return plain::learned_step::learned_step::<Self>(x, step, quantizer);
         }
         let shape = x.shape();
         let y = StepKernel::new(shape.dims(), quantizer).forward(&values(x), &values(step));
@@ -72,7 +81,7 @@ impl QuantBackend for NdArray {
         quantizer: &StepQuantizer,
     ) -> [Primitive; 2] {
         if [&x, &step, &gradient].iter().any(|tensor| tensor.dtype() != DType::F32) {
-            return reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer);
+            return plain::learned_step::learned_step_backward::<Self>(x, step, gradient, quantizer);
         }
         let (shape, step_shape) = (x.shape(), step.shape());
         let kernel = StepKernel::new(shape.dims(), quantizer);

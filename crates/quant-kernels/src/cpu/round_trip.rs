@@ -14,8 +14,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::multiversion::multiversion;
-use crate::{LevelRange, Mapping};
+use crate::cpu::multiversion::multiversion;
+use crate::spec::mapping::{LevelRange, Mapping};
 
 /// What the range of a block follows from, gathered value by value.
 #[derive(Debug, Clone, Copy)]

@@ -14,13 +14,16 @@ use burn_cubecl::{
 };
 use cubecl::prelude::*;
 
-use super::{
+use crate::cube::{
     Params, address_type,
     block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
     extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
     rounding::{Levels, LevelsLaunch},
 };
-use crate::{LevelRange, Mapping, block_shape::BlockShape};
+use crate::spec::{
+    block_shape::BlockShape,
+    mapping::{LevelRange, Mapping},
+};
 
 /// Scales and zero points of `x`, in its own type.
 ///

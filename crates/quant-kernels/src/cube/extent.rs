@@ -15,7 +15,7 @@
 
 use cubecl::prelude::*;
 
-use super::{
+use crate::cube::{
     block_view::Lanes,
     rounding::{Levels, clamp_level, round_half_even},
 };

@@ -9,14 +9,17 @@ use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
-use super::{
+use crate::cube::{
     Params, address_type,
     block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
     choose_params::{empty_like, params_of},
     extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
     rounding::{Levels, LevelsLaunch, level_of, round_trip},
 };
-use crate::{LevelRange, Mapping, block_shape::BlockShape};
+use crate::spec::{
+    block_shape::BlockShape,
+    mapping::{LevelRange, Mapping},
+};
 
 /// The values of `x` after quantisation by the range of each block.
 ///

@@ -12,26 +12,21 @@
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
-//! | products | `product` |
+//! | products | `product`, and their operand `operand` |
 //! | copies on GPUs | `device_copies` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
-mod dequantize;
+pub(crate) mod dequantize;
 #[cfg(feature = "cube")]
-mod device_copies;
-mod file;
-mod grid;
-mod layout;
-mod nested;
-mod packed_tensor;
-mod product;
-mod scales;
-mod storage;
-mod view;
-mod widen;
-
-pub use file::{PackedFile, PackedFileWriter, PlainData, PlainFormat, PlainTensor};
-pub use nested::{NestedTensor, NestedView};
-pub use packed_tensor::{PackedSpec, PackedTensor};
-pub use product::{ActivationBits, Epilogue, LowRankTerm, OutputFunction, Product};
-pub use scales::ScaleFormat;
+pub(crate) mod device_copies;
+pub mod file;
+pub(crate) mod grid;
+pub(crate) mod layout;
+pub mod nested;
+pub mod operand;
+pub mod packed_tensor;
+pub mod product;
+pub mod scales;
+pub(crate) mod storage;
+pub(crate) mod view;
+pub(crate) mod widen;

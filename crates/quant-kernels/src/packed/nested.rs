@@ -16,7 +16,7 @@
 //! Source: Nair et al., *Matryoshka Quantization*, arXiv:2502.06786, which trains for such slices
 //! and rounds half up; here trained or untrained weights are rounded half to even.
 
-use super::{
+use crate::packed::{
     packed_tensor::{PackedSpec, PackedTensor, pack},
     product::{self, Product},
     scales::Scales,
@@ -24,7 +24,11 @@ use super::{
     view::View,
     widen::cut_code,
 };
-use crate::{BitWidth, Error, InstructionSet, Mapping, Result};
+use crate::{
+    cpu::instruction_set::InstructionSet,
+    error::{Error, Result},
+    spec::{bit_width::BitWidth, mapping::Mapping},
+};
 
 /// Symmetric 8-bit weights that serve every width from 2 to 8.
 ///

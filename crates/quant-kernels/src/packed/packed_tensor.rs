@@ -10,13 +10,20 @@
 use rayon::prelude::*;
 
 #[cfg(feature = "cube")]
-use super::device_copies::DeviceCopies;
-use super::{
+use crate::packed::device_copies::DeviceCopies;
+use crate::packed::{
     layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
     scales::{ScaleFormat, Scales},
     storage::Bytes,
 };
-use crate::{BitWidth, Error, Granularity, LevelRange, Mapping, Result};
+use crate::{
+    error::{Error, Result},
+    spec::{
+        bit_width::BitWidth,
+        granularity::Granularity,
+        mapping::{LevelRange, Mapping},
+    },
+};
 
 /// What packed weights are, apart from their values.
 ///

@@ -1,11 +1,11 @@
 //! Packed weights as kernels see them.
 
-use super::{
+use crate::packed::{
     layout::{TILE_COLUMNS, Tiling},
     packed_tensor::{PackedSpec, PackedTensor},
     widen::{NESTED, source_bits, tile_bytes},
 };
-use crate::BitWidth;
+use crate::spec::{bit_width::BitWidth, granularity::Granularity};
 
 /// The codes of packed weights, at their own width or cut to a lower one.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +90,7 @@ impl<'a> View<'a> {
         let first = column * TILE_COLUMNS;
         let present = (spec.shape[1] - first).min(TILE_COLUMNS);
         match spec.granularity {
-            crate::Granularity::PerTensor => (0, 1, 0),
+            Granularity::PerTensor => (0, 1, 0),
             _ => (row * spec.shape[1] + first, present, 1),
         }
     }

@@ -3,7 +3,7 @@
 #![expect(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
 
 use super::*;
-use crate::{BitWidth, Granularity};
+use crate::spec::{bit_width::BitWidth, granularity::Granularity};
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

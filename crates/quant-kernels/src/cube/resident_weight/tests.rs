@@ -1,9 +1,18 @@
 use burn_cubecl::{CubeRuntime, ops::into_data_sync};
 
-use super::{ResidentWeight, widen_on_device};
+use crate::cube::resident_weight::{ResidentWeight, widen_on_device};
 use crate::{
-    BitWidth, Granularity, GroupSize, Mapping, NestedTensor, PackedSpec, PackedTensor, ScaleFormat,
-    devices::on_every_gpu,
+    devices,
+    packed::{
+        nested::NestedTensor,
+        packed_tensor::{PackedSpec, PackedTensor},
+        scales::ScaleFormat,
+    },
+    spec::{
+        bit_width::BitWidth,
+        granularity::{Granularity, GroupSize},
+        mapping::Mapping,
+    },
 };
 use burn::tensor::DType;
 

@@ -1,9 +1,15 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
-use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
+use crate::cube::unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
 use crate::{
-    BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat, cube::Params, devices::on_every_gpu,
+    cube::Params,
+    devices,
+    packed::{
+        packed_tensor::{PackedSpec, PackedTensor},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
 };
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;

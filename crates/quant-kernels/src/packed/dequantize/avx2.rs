@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Params, Quads, Strip, TILE_ROWS};
+use crate::packed::dequantize::{Params, Quads, Strip, TILE_ROWS};
 
 pub(super) fn tile_to_values(quads: &Quads, params: &Params, values: &mut [Strip; TILE_ROWS]) {
     #[target_feature(enable = "avx2")]

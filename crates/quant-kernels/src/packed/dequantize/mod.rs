@@ -15,14 +15,14 @@ use std::{mem::MaybeUninit, slice};
 
 use rayon::prelude::*;
 
-use super::{
+use crate::cpu::instruction_set::InstructionSet;
+use crate::packed::{
     grid::Grid,
     layout::{TILE_COLUMNS, TILE_ROWS},
     packed_tensor::PackedTensor,
     view::View,
     widen::{Quads, widen},
 };
-use crate::InstructionSet;
 
 /// Values of consecutive rows of 16 columns.
 #[derive(Debug, Clone, Copy)]

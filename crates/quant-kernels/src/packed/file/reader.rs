@@ -13,18 +13,20 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{
-    CODES, Description, Descriptions, FORMAT, PlainFormat, PlainTensor, SCALES, USER, VERSION, ZERO_POINTS,
+use crate::packed::file::{
+    CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS,
+    plain::{PlainFormat, PlainTensor},
     writer::io_error,
 };
 use crate::{
-    Error, Mapping, Result,
+    error::{Error, Result},
     packed::{
         layout::Tiling,
         packed_tensor::{PackedSpec, PackedTensor, check_zero_points},
         scales::{ScaleFormat, Scales},
         storage::Bytes,
     },
+    spec::mapping::Mapping,
 };
 
 /// A file of packed and plain tensors.

@@ -9,13 +9,16 @@ use std::{
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Serialize;
 
-use super::{CODES, Description, Descriptions, FORMAT, PlainData, SCALES, USER, VERSION, ZERO_POINTS};
+use crate::packed::file::{
+    CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS, plain::PlainData,
+};
 use crate::{
-    Error, Mapping, Result,
+    error::{Error, Result},
     packed::{
         packed_tensor::{PackedSpec, PackedTensor},
         scales::ScaleFormat,
     },
+    spec::mapping::Mapping,
 };
 
 /// Collects tensors and writes them to a file.

@@ -11,9 +11,14 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::segments::Segment;
 use crate::cpu::{elementary::ROUNDER, multiversion::compiled_for};
-use crate::{BitWidth, Error, InstructionSet, Result, packed::layout::TILE_ROWS};
+use crate::packed::product::segments::Segment;
+use crate::{
+    cpu::instruction_set::InstructionSet,
+    error::{Error, Result},
+    packed::layout::TILE_ROWS,
+    spec::bit_width::BitWidth,
+};
 
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
 ///

@@ -7,10 +7,9 @@
 //! `t = x·A [rows, rank]` is the first half of an adapter, which is computed outside. The second
 //! half costs `rank / d_in` of the product and saves writing and reading its output `[rows, d_out]`.
 
-use super::tile::{PANEL_COLUMNS, Place, Tile};
+use crate::packed::product::tile::{PANEL_COLUMNS, Place, Tile};
 use crate::{
-    InstructionSet,
-    cpu::{elementary::gelu, multiversion::compiled_for},
+    cpu::{elementary::gelu, instruction_set::InstructionSet, multiversion::compiled_for},
     packed::grid::Grid,
 };
 

@@ -9,26 +9,24 @@
 //! | 2 to 8 bits | integers, exactly | `integer` |
 //! | full precision | floats and widened codes | `weight_only` |
 
-mod activations;
-mod epilogue;
+pub mod activations;
+pub mod epilogue;
 mod integer;
-mod schedule;
-mod scratch;
-mod segments;
-mod tile;
+pub(crate) mod schedule;
+pub(crate) mod scratch;
+pub(crate) mod segments;
+pub(crate) mod tile;
 mod weight_only;
 
 use std::mem::MaybeUninit;
 
-pub use activations::ActivationBits;
-pub use epilogue::{Epilogue, LowRankTerm, OutputFunction};
-
-use super::{
+use crate::cpu::instruction_set::InstructionSet;
+use crate::packed::{
     grid::{Grid, as_uninit, collect},
     packed_tensor::{PackedTensor, assert_len},
+    product::{activations::ActivationBits, epilogue::Epilogue},
     view::View,
 };
-use crate::InstructionSet;
 
 /// How a product is computed.
 ///

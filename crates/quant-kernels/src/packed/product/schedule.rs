@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::tile::PANEL_COLUMNS;
+use crate::packed::product::tile::PANEL_COLUMNS;
 
 /// Products of less than this many multiplications stay on the calling thread.
 const WORTH_A_THREAD: usize = 1 << 17;

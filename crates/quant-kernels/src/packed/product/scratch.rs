@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 
-use super::tile::PANEL_COLUMNS;
+use crate::packed::product::tile::PANEL_COLUMNS;
 use crate::packed::{
     dequantize::Strip,
     layout::{TILE_COLUMNS, TILE_ROWS},
     view::View,
     widen::{Quads, widen},
 };
-use crate::{InstructionSet, cpu::multiversion::compiled_for, packed::dequantize::widen_strip};
+use crate::{
+    cpu::{instruction_set::InstructionSet, multiversion::compiled_for},
+    packed::dequantize::widen_strip,
+};
 
-use super::segments::Segment;
+use crate::packed::product::segments::Segment;
 
 /// Scales and codes of 0 of the columns of a panel, for each segment.
 #[derive(Debug, Clone, Copy)]

@@ -42,7 +42,10 @@ pub(super) fn segments(spec: &PackedSpec) -> Vec<Segment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BitWidth, Granularity, Mapping, ScaleFormat};
+    use crate::{
+        packed::scales::ScaleFormat,
+        spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
+    };
 
     fn of(d_in: usize, granularity: Granularity) -> Vec<(Range<usize>, usize)> {
         let (bits, mapping, scale_format) = (BitWidth::B8, Mapping::Symmetric, ScaleFormat::F32);

@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Quads, is_nested, source_bits, tile_bytes, with_source};
 use crate::packed::layout::VECTOR;
+use crate::packed::widen::{Quads, is_nested, source_bits, tile_bytes, with_source};
 
 /// [`widen`](super::widen) for AVX-512.
 pub(super) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {

@@ -11,8 +11,8 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 
-use super::layout::{PLANE_WIDTHS, QUADS, TILE_CODES, VECTOR};
-use crate::{InstructionSet, cpu::multiversion::compiled_for};
+use crate::cpu::{instruction_set::InstructionSet, multiversion::compiled_for};
+use crate::packed::layout::{PLANE_WIDTHS, QUADS, TILE_CODES, VECTOR};
 
 /// Added to the width of a source that is cut from 8 bits.
 pub(crate) const NESTED: u8 = 16;

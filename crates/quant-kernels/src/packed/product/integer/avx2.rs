@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Columns, Rows, Segment, Tile};
+use crate::packed::product::integer::{Columns, Rows, Segment, Tile};
 use crate::packed::{layout::QUADS, widen::Quads};
 
 /// Adds the products of up to 4 rows and a strip of 16 columns to a tile.

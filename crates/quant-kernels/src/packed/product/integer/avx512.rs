@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Columns, Rows, Segment, Tile};
+use crate::packed::product::integer::{Columns, Rows, Segment, Tile};
 use crate::packed::{
     layout::{QUADS, TILE_COLUMNS},
     widen::{Quads, avx512::quad, tile_bytes, with_source},

@@ -18,7 +18,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use super::{
+use crate::packed::product::{
     Product,
     activations::{QuantizedRows, Rows},
     schedule::{Schedule, pieces},
@@ -27,13 +27,14 @@ use super::{
     tile::{PANEL_COLUMNS, Place, Tile},
 };
 use crate::{
-    BitWidth, InstructionSet,
+    cpu::instruction_set::InstructionSet,
     packed::{
         grid::Grid,
         layout::TILE_COLUMNS,
         view::View,
         widen::{Quads, source_bits},
     },
+    spec::bit_width::BitWidth,
 };
 
 /// What a kernel turns its sums into floats with.

@@ -1,6 +1,6 @@
 //! Integer products in plain Rust.
 
-use super::{Columns, Rows, Segment, TILE_COLUMNS, Tile};
+use crate::packed::product::integer::{Columns, Rows, Segment, TILE_COLUMNS, Tile};
 use crate::packed::{layout::QUADS, widen::Quads};
 
 /// Adds the products of `rows` rows and a strip of 16 columns to a tile.

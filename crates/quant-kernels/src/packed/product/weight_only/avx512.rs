@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Params, Segment, Strip, Tile};
+use crate::packed::product::weight_only::{Params, Segment, Strip, Tile};
 use crate::packed::{
     layout::{TILE_ROWS, VECTOR},
     widen::{avx512::quad, tile_bytes, with_source},

@@ -13,7 +13,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use super::{
+use crate::packed::product::{
     Product,
     schedule::{Schedule, pieces},
     scratch::{Params, Scratch},
@@ -21,7 +21,7 @@ use super::{
     tile::{Place, Tile},
 };
 use crate::{
-    InstructionSet,
+    cpu::instruction_set::InstructionSet,
     packed::{
         dequantize::Strip,
         grid::Grid,

@@ -1,6 +1,6 @@
 //! Float products in plain Rust.
 
-use super::{Strip, Tile};
+use crate::packed::product::weight_only::{Strip, Tile};
 
 /// Adds the products of `rows` rows and a dequantised strip of 16 columns to a tile.
 pub(super) fn block(panel: &[Strip], [rows, d_in]: [usize; 2], values: &[f32], tile: &mut Tile) {

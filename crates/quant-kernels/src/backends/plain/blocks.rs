@@ -10,7 +10,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::Granularity;
+use crate::spec::granularity::Granularity;
 
 /// Reduces each block of `x` to `N` values and lays them out as [`Granularity::param_shape`] says.
 ///

@@ -12,28 +12,19 @@
 //! are constants in it.
 
 use burn::tensor::{Tensor, TensorPrimitive};
-use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, QuantBackend, QuantSpec, Quantizer, Result};
-
-/// What [`fake_quantize`] does to the gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GradientRule {
-    /// The gradient passes unchanged.
-    #[default]
-    Identity,
-    /// The gradient passes where the level was not clamped, and is 0 where it was. Min-max ranges
-    /// clamp nothing, so this differs from `Identity` only for the other range estimators.
-    Clipped,
-}
+use crate::{
+    backends::quant_backend::QuantBackend,
+    error::Result,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer},
+};
 
 /// The values that `x` has after quantisation to `bits`, with the straight-through gradient.
 ///
 /// The result equals `dequantize(quantize(x))` bit for bit, whether or not the backend records
 /// gradients. At [`BitWidth::FULL`] and for an empty tensor it is `x` itself.
 ///
-/// A block of values that holds a NaN or an infinity becomes NaN (see [`choose_params`](crate::choose_params)).
+/// A block of values that holds a NaN or an infinity becomes NaN (see [`choose_params`](crate::tensor::params::choose_params)).
 ///
 /// # Shapes
 ///

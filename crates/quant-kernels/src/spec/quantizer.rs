@@ -1,6 +1,9 @@
 //! A quantiser with its bits: what kernels are given.
 
-use crate::{BitWidth, GradientRule, LevelRange, QuantSpec, Result};
+use crate::{
+    error::Result,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, mapping::LevelRange, quant_spec::QuantSpec},
+};
 
 /// Options of a quantiser together with its bits, checked to fit each other.
 ///
@@ -25,7 +28,7 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::FullPrecision`](crate::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::Error::TooFewBits) for 1 symmetric bit.
+    /// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit.
     pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
         let levels = spec.mapping.levels(bits)?;
         Ok(Self { bits, spec, gradient, levels })

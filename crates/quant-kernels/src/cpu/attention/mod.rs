@@ -13,7 +13,7 @@
 
 use rayon::prelude::*;
 
-use super::{InstructionSet, elementary::exp, multiversion::multiversion};
+use crate::cpu::{elementary::exp, instruction_set::InstructionSet, multiversion::multiversion};
 
 /// Queries that go through together.
 const BLOCK: usize = 64;

@@ -10,11 +10,14 @@
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 
-use super::{
+use crate::cube::{
     Params,
     unpack::{PackedShape, unpack},
 };
-use crate::{BitWidth, Granularity, PackedTensor};
+use crate::{
+    packed::packed_tensor::PackedTensor,
+    spec::{bit_width::BitWidth, granularity::Granularity},
+};
 
 /// The codes and scales of packed weights on a device.
 #[derive(Debug, Clone)]

@@ -7,7 +7,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{BitWidth, Error, Result, text_form::serde_as_text};
+use crate::{
+    error::{Error, Result},
+    spec::{bit_width::BitWidth, text_form::serde_as_text},
+};
 
 /// How real values are laid on integer levels.
 ///

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Error, Granularity, Mapping, RangeEstimator, Result};
+use crate::{
+    error::{Error, Result},
+    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping, range_estimator::RangeEstimator},
+};
 
 /// How a tensor is quantised, whatever the number of bits, which is chosen at run time.
 ///

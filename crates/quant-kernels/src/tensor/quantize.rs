@@ -10,7 +10,10 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{LevelRange, QuantParams};
+use crate::{
+    backends::plain::levels::{clamp_to, restore, to_levels},
+    tensor::params::QuantParams,
+};
 
 /// The levels of `x`: integers held in a float tensor, as plain tensor operations need them.
 ///
@@ -51,34 +54,4 @@ pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParam
 pub fn dequantize<B: Backend, const D: usize>(levels: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
     let (scale, zero_point) = params.for_shape(levels.dims());
     restore(levels, scale, zero_point)
-}
-
-/// `round(x / s) + z`, before clamping.
-pub(crate) fn to_levels<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-    scale: Tensor<B, D>,
-    zero_point: Option<Tensor<B, D>>,
-) -> Tensor<B, D> {
-    let levels = (x / scale).round();
-    match zero_point {
-        Some(zero_point) => levels + zero_point,
-        None => levels,
-    }
-}
-
-/// Clamps levels to their range.
-pub(crate) fn clamp_to<B: Backend, const D: usize>(levels: Tensor<B, D>, range: LevelRange) -> Tensor<B, D> {
-    levels.clamp(range.low as f32, range.high as f32)
-}
-
-/// `(q − z) · s`.
-pub(crate) fn restore<B: Backend, const D: usize>(
-    levels: Tensor<B, D>,
-    scale: Tensor<B, D>,
-    zero_point: Option<Tensor<B, D>>,
-) -> Tensor<B, D> {
-    match zero_point {
-        Some(zero_point) => (levels - zero_point) * scale,
-        None => levels * scale,
-    }
 }

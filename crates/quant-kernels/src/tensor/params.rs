@@ -6,13 +6,21 @@
 //! ```
 //!
 //! `min` and `max` are over the values that share a scale ([`Granularity`]) and come from the range
-//! estimator ([`RangeEstimator`](crate::RangeEstimator)); `b` is the number of bits.
+//! estimator ([`RangeEstimator`](crate::spec::range_estimator::RangeEstimator)); `b` is the number of bits.
 
 use burn::tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{
-    BitWidth, GradientRule, Granularity, LevelRange, Mapping, PrimitiveParams, QuantBackend, QuantSpec, Quantizer,
-    Result, blocks::broadcastable,
+    backends::{plain::blocks::broadcastable, primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    error::Result,
+    spec::{
+        bit_width::BitWidth,
+        gradient_rule::GradientRule,
+        granularity::Granularity,
+        mapping::{LevelRange, Mapping},
+        quant_spec::QuantSpec,
+        quantizer::Quantizer,
+    },
 };
 
 /// The scales and zero points of a tensor, with the options they were chosen by.
@@ -107,9 +115,9 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
 ///
 /// # Errors
 ///
-/// [`Error::FullPrecision`](crate::Error::FullPrecision) at [`BitWidth::FULL`],
-/// [`Error::TooFewBits`](crate::Error::TooFewBits) for 1 symmetric bit and
-/// [`Error::Rank`](crate::Error::Rank) for channels or groups of a vector.
+/// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`],
+/// [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit and
+/// [`Error::Rank`](crate::error::Error::Rank) for channels or groups of a vector.
 ///
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};

@@ -10,7 +10,7 @@
 
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use crate::QuantBackend;
+use crate::backends::quant_backend::QuantBackend;
 
 /// GELU in its tanh form, GPT-2's `gelu_new`, of each element. NaN stays NaN.
 ///

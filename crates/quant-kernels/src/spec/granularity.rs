@@ -2,7 +2,10 @@
 
 use std::{fmt, num::NonZeroUsize, str::FromStr};
 
-use crate::{Error, Result, text_form::serde_as_text};
+use crate::{
+    error::{Error, Result},
+    spec::text_form::serde_as_text,
+};
 
 /// The number of consecutive rows that share a scale in each column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

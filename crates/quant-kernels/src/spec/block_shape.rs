@@ -6,7 +6,7 @@
 //! scale [outer, ⌈rows / group_rows⌉, ⌈columns / group_columns⌉], or [1, 1, 1]
 //! ```
 
-use crate::Granularity;
+use crate::spec::granularity::Granularity;
 
 /// How a tensor of three dimensions is cut into the blocks of values that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,13 +6,18 @@
 //! ```
 
 use burn::tensor::{
-    FloatDType, Tensor, TensorMetadata, TensorPrimitive,
+    FloatDType, Tensor, TensorPrimitive,
     backend::{AutodiffBackend, Backend},
     ops::FloatTensor,
 };
 
 use crate::{
-    ActivationBits, HeadSplit, LinearTerms, PackedOperand, Quantizer, StepQuantizer, packed_linear, reference,
+    backends::{head_split::HeadSplit, linear_terms::LinearTerms, plain, primitive_params::PrimitiveParams},
+    packed::{
+        operand::PackedOperand,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+    },
+    spec::{gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer, step_quantizer::StepQuantizer},
 };
 
 /// A backend of burn with the operations of this crate.
@@ -49,7 +54,7 @@ pub trait QuantBackend: Backend {
     /// - `x`: any, not empty
     /// - output: see [`PrimitiveParams`]
     fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
-        reference::choose_params_of_primitive(x, quantizer)
+        plain::quantisation::choose_params(x, quantizer)
     }
 
     /// The values that `x` has after quantisation by given scales, without a gradient.
@@ -62,10 +67,10 @@ pub trait QuantBackend: Backend {
         params: &PrimitiveParams<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        reference::fake_quantize_primitive(x, params, quantizer)
+        plain::quantisation::fake_quantize(x, params, quantizer)
     }
 
-    /// The gradient of [`GradientRule::Clipped`](crate::GradientRule::Clipped): `gradient` where the level of `x` was not clamped,
+    /// The gradient of [`GradientRule::Clipped`](crate::spec::gradient_rule::GradientRule::Clipped): `gradient` where the level of `x` was not clamped,
     /// 0 elsewhere.
     ///
     /// # Shapes
@@ -77,7 +82,7 @@ pub trait QuantBackend: Backend {
         gradient: FloatTensor<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        reference::pass_inside_primitive(x, params, gradient, quantizer)
+        plain::quantisation::pass_inside(x, params, gradient, quantizer)
     }
 
     /// The values that `x` has after quantisation by learned steps, with the gradients of
@@ -88,7 +93,7 @@ pub trait QuantBackend: Backend {
     /// - `x` and output `[rows, columns]`, not empty
     /// - `step` `[1, 1]` per tensor, `[1, columns]` per channel, `[⌈rows / n⌉, columns]` per group
     fn learned_step(x: FloatTensor<Self>, step: FloatTensor<Self>, quantizer: &StepQuantizer) -> FloatTensor<Self> {
-        reference::learned_step_primitive::<Self>(x, step, quantizer)
+        plain::learned_step::learned_step::<Self>(x, step, quantizer)
     }
 
     /// The gradients of values and of steps, the latter multiplied by the quantiser's gradient scale.
@@ -103,10 +108,10 @@ pub trait QuantBackend: Backend {
         gradient: FloatTensor<Self>,
         quantizer: &StepQuantizer,
     ) -> [FloatTensor<Self>; 2] {
-        reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer)
+        plain::learned_step::learned_step_backward::<Self>(x, step, gradient, quantizer)
     }
 
-    /// [`packed_linear`](crate::packed_linear).
+    /// [`packed_linear`](crate::tensor::packed_linear::packed_linear).
     ///
     /// # Shapes
     ///
@@ -117,7 +122,7 @@ pub trait QuantBackend: Backend {
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
-        packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+        packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
     }
 
     /// The values of packed weights, without a gradient. Backends with a device of their own copy
@@ -127,16 +132,16 @@ pub trait QuantBackend: Backend {
     ///
     /// - output `[d_in, d_out]`
     fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
-        packed_linear::widened_on_host::<Self>(weight, device, dtype)
+        plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }
 
-    /// [`gelu_tanh`](crate::gelu_tanh).
+    /// [`gelu_tanh`](crate::tensor::gelu::gelu_tanh).
     ///
     /// # Shapes
     ///
     /// - `x` and output: any
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        reference::gelu_tanh_primitive::<Self>(x)
+        plain::gelu::gelu_tanh::<Self>(x)
     }
 
     /// The gradient of GELU's input from that of its output.
@@ -145,16 +150,16 @@ pub trait QuantBackend: Backend {
     ///
     /// - `x`, `gradient` and output: the same
     fn gelu_tanh_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        reference::gelu_tanh_backward_primitive::<Self>(x, gradient)
+        plain::gelu::gelu_tanh_backward::<Self>(x, gradient)
     }
 
-    /// [`causal_attention`](crate::causal_attention).
+    /// [`causal_attention`](crate::tensor::attention::causal_attention).
     ///
     /// # Shapes
     ///
     /// - `qkv` `[batch, tokens, 3 · d]`, output `[batch, tokens, d]`
     fn causal_attention(qkv: FloatTensor<Self>, split: HeadSplit) -> FloatTensor<Self> {
-        reference::causal_attention_primitive::<Self>(qkv, split)
+        plain::attention::causal_attention::<Self>(qkv, split)
     }
 
     /// The gradient of attention's input from that of its output.
@@ -167,10 +172,10 @@ pub trait QuantBackend: Backend {
         gradient: FloatTensor<Self>,
         split: HeadSplit,
     ) -> FloatTensor<Self> {
-        reference::causal_attention_backward_primitive::<Self>(qkv, gradient, split)
+        plain::attention::causal_attention_backward::<Self>(qkv, gradient, split)
     }
 
-    /// [`cached_attention`](crate::cached_attention).
+    /// [`cached_attention`](crate::tensor::attention::cached_attention).
     ///
     /// # Shapes
     ///
@@ -182,7 +187,7 @@ pub trait QuantBackend: Backend {
         v: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        reference::cached_attention_primitive::<Self>(q, k, v, scale)
+        plain::attention::cached_attention::<Self>(q, k, v, scale)
     }
 }
 
@@ -193,38 +198,35 @@ pub trait QuantAutodiffBackend: QuantBackend + AutodiffBackend<InnerBackend: Qua
 
 impl<B: QuantBackend + AutodiffBackend<InnerBackend: QuantBackend>> QuantAutodiffBackend for B {}
 
-/// Scales and zero points as a backend holds them.
-///
-/// For a tensor `[.., rows, columns]`, with the dimensions before the last two taken together as
-/// `outer`, both have the shape `[outer, 1, columns]` per channel, `[outer, ⌈rows / n⌉, columns]`
-/// per group, `[outer, rows, 1]` per token and `[1, 1, 1]` per tensor.
-#[derive(Debug, Clone)]
-pub struct PrimitiveParams<B: Backend> {
-    /// The scales.
-    pub scale: FloatTensor<B>,
-    /// The zero points, integers held as floats, for the asymmetric mapping.
-    pub zero_point: Option<FloatTensor<B>>,
-}
-
-/// The shape `[outer, rows, columns]` of a primitive.
-pub(crate) fn matrices_of(x: &impl TensorMetadata) -> [usize; 3] {
-    let shape = x.shape();
-    match *shape.as_slice() {
-        [] => [1, 1, 1],
-        [columns] => [1, 1, columns],
-        [ref outer @ .., rows, columns] => [outer.iter().product(), rows, columns],
+/// [`QuantBackend::packed_linear`] in the backend's own operations, on weights that are dequantised for
+/// the call.
+pub(crate) fn packed_linear_of_dequantized<B: QuantBackend>(
+    x: FloatTensor<B>,
+    weight: PackedOperand<'_>,
+    activations: ActivationBits,
+    terms: LinearTerms<B>,
+) -> FloatTensor<B> {
+    let tensor = |primitive| TensorPrimitive::Float(primitive);
+    let x = Tensor::<B, 2>::from_primitive(tensor(x));
+    let weight = B::widen_packed(weight, &x.device(), x.dtype().into());
+    let weight = Tensor::<B, 2>::from_primitive(tensor(weight));
+    let quantized = match Quantizer::new(activations.width(), QuantSpec::PER_TOKEN, GradientRule::Identity) {
+        Ok(quantizer) if x.shape().num_elements() > 0 => {
+            let x = x.clone().into_primitive().tensor();
+            Tensor::from_primitive(tensor(B::fake_quantize(x, &quantizer)))
+        }
+        _ => x.clone(),
+    };
+    let mut y = quantized.matmul(weight);
+    if let Some((a, b, scaling)) = terms.adapter {
+        let [a, b] = [a, b].map(|factor| Tensor::<B, 2>::from_primitive(tensor(factor)));
+        y = y + x.matmul(a).mul_scalar(scaling).matmul(b);
     }
-}
-
-/// A primitive as a tensor of three dimensions.
-pub(crate) fn as_matrices<B: Backend>(x: FloatTensor<B>) -> Tensor<B, 3> {
-    let shape = matrices_of(&x);
-    let x = if x.shape().as_slice() == shape { x } else { B::float_reshape(x, shape.into()) };
-    Tensor::from_primitive(TensorPrimitive::Float(x))
-}
-
-/// A tensor of three dimensions as a primitive of another shape.
-pub(crate) fn with_shape_of<B: Backend>(x: Tensor<B, 3>, shape: burn::tensor::Shape) -> FloatTensor<B> {
-    let x = x.into_primitive().tensor();
-    if x.shape() == shape { x } else { B::float_reshape(x, shape) }
+    if let Some(bias) = terms.bias {
+        y = y + Tensor::<B, 1>::from_primitive(tensor(bias)).unsqueeze();
+    }
+    match terms.function {
+        OutputFunction::Identity => y.into_primitive().tensor(),
+        OutputFunction::GeluTanh => B::gelu_tanh(y.into_primitive().tensor()),
+    }
 }

@@ -19,8 +19,12 @@ use burn::{
 };
 
 use crate::{
-    BitWidth, Error, Granularity, LevelRange, Mapping, QuantBackend, Result,
-    blocks::{reduce_blocks, sum_of},
+    backends::{
+        plain::blocks::{reduce_blocks, sum_of},
+        quant_backend::QuantBackend,
+    },
+    error::{Error, Result},
+    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping, step_quantizer::StepQuantizer},
 };
 
 /// A quantiser whose step (scale) is a parameter that an optimizer trains.
@@ -157,13 +161,7 @@ impl<B: Backend> LearnedStep<B> {
 
     /// What kernels are told for a tensor of shape `dims`.
     pub(crate) fn quantizer<const D: usize>(&self, dims: [usize; D]) -> StepQuantizer {
-        let highest = (1 << (self.bits.bits() - 1)) - 1;
-        let sharing = self.values_per_step(dims) as f64;
-        StepQuantizer {
-            granularity: self.granularity,
-            levels: LevelRange { low: -highest, high: highest },
-            gradient_scale: (sharing * f64::from(highest)).sqrt().recip(),
-        }
+        StepQuantizer::new(self.bits, self.granularity, self.values_per_step(dims))
     }
 
     /// The number of values of a tensor of shape `dims` that share a step. The last, shorter group
@@ -190,30 +188,5 @@ impl<B: Backend> LearnedStep<B> {
             }
         };
         assert!(fits, "{} steps of shape {shape:?} do not fit a tensor of shape {dims:?}", self.granularity);
-    }
-}
-
-/// How values are quantised by learned steps, as backends are told.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepQuantizer {
-    granularity: Granularity,
-    levels: LevelRange,
-    gradient_scale: f64,
-}
-
-impl StepQuantizer {
-    /// Which values share a step; not per token.
-    pub fn granularity(&self) -> Granularity {
-        self.granularity
-    }
-
-    /// The levels, −Q to Q.
-    pub fn levels(&self) -> LevelRange {
-        self.levels
-    }
-
-    /// What the gradient of a step is multiplied by, `1/√(N·Q)`.
-    pub fn gradient_scale(&self) -> f64 {
-        self.gradient_scale
     }
 }
