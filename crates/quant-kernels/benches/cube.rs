@@ -14,6 +14,7 @@ use burn::{
     tensor::{Distribution, Tensor},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
 use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize, reference};
 
 /// A weight of GPT-2 small, and the activations of a batch.

@@ -86,11 +86,12 @@ pub use packed::{
     },
     nested::{NestedTensor, NestedView},
     operand::PackedOperand,
-    packed_tensor::{PackedSpec, PackedTensor},
+    packed_spec::PackedSpec,
+    packed_tensor::PackedTensor,
     product::{
-        Product,
         activations::ActivationBits,
         epilogue::{Epilogue, LowRankTerm, OutputFunction},
+        options::Product,
     },
     scales::ScaleFormat,
 };

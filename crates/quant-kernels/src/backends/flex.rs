@@ -31,9 +31,9 @@ use crate::{
     packed::{
         operand::PackedOperand,
         product::{
-            Product,
             activations::ActivationBits,
             epilogue::{Epilogue, LowRankTerm},
+            options::Product,
         },
     },
     spec::{mapping::Mapping, quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},

@@ -17,10 +17,12 @@ use std::{
     ops::Range,
 };
 
-use rayon::prelude::*;
+use crate::{
+    cpu::{instruction_set::InstructionSet, multiversion::multiversion},
+    spec::{granularity::Granularity, step_quantizer::StepQuantizer},
+};
 
-use crate::cpu::{instruction_set::InstructionSet, multiversion::multiversion};
-use crate::spec::{granularity::Granularity, step_quantizer::StepQuantizer};
+use rayon::prelude::*;
 
 /// Values that one thread works on at a time, or one row if that is more.
 const RUN: usize = 1 << 15;

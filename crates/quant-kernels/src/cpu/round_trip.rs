@@ -14,8 +14,10 @@
 
 use std::mem::MaybeUninit;
 
-use crate::cpu::multiversion::multiversion;
-use crate::spec::mapping::{LevelRange, Mapping};
+use crate::{
+    cpu::multiversion::multiversion,
+    spec::mapping::{LevelRange, Mapping},
+};
 
 /// What the range of a block follows from, gathered value by value.
 #[derive(Debug, Clone, Copy)]

@@ -12,18 +12,21 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     CubeRuntime, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
-use cubecl::prelude::*;
 
-use crate::cube::{
-    Params, address_type,
-    block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
-    extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
-    rounding::{Levels, LevelsLaunch},
+use crate::{
+    cube::{
+        Params, address_type,
+        block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
+        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        rounding::{Levels, LevelsLaunch},
+    },
+    spec::{
+        block_shape::BlockShape,
+        mapping::{LevelRange, Mapping},
+    },
 };
-use crate::spec::{
-    block_shape::BlockShape,
-    mapping::{LevelRange, Mapping},
-};
+
+use cubecl::prelude::*;
 
 /// Scales and zero points of `x`, in its own type.
 ///

@@ -7,19 +7,22 @@
 
 use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
-use crate::cube::{
-    Params, address_type,
-    block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
-    choose_params::{empty_like, params_of},
-    extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
-    rounding::{Levels, LevelsLaunch, level_of, round_trip},
+use crate::{
+    cube::{
+        Params, address_type,
+        block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
+        choose_params::{empty_like, params_of},
+        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        rounding::{Levels, LevelsLaunch, level_of, round_trip},
+    },
+    spec::{
+        block_shape::BlockShape,
+        mapping::{LevelRange, Mapping},
+    },
 };
-use crate::spec::{
-    block_shape::BlockShape,
-    mapping::{LevelRange, Mapping},
-};
+
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 /// The values of `x` after quantisation by the range of each block.
 ///

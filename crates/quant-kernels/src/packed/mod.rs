@@ -7,8 +7,9 @@
 //!
 //! | concept | file |
 //! |---|---|
-//! | the weights and what they are | `packed_tensor` |
-//! | where each bit stands | `layout` |
+//! | the weights and what they are | `packed_tensor`, `packed_spec` |
+//! | where each bit stands, and the shapes that kernels share | `tiles` |
+//! | kernels, for each set of instructions | `target` |
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
@@ -21,12 +22,13 @@ pub(crate) mod dequantize;
 pub(crate) mod device_copies;
 pub mod file;
 pub(crate) mod grid;
-pub(crate) mod layout;
 pub mod nested;
 pub mod operand;
+pub mod packed_spec;
 pub mod packed_tensor;
 pub mod product;
 pub mod scales;
 pub(crate) mod storage;
+pub(crate) mod target;
+pub(crate) mod tiles;
 pub(crate) mod view;
-pub(crate) mod widen;

@@ -16,17 +16,22 @@
 //! Source: Nair et al., *Matryoshka Quantization*, arXiv:2502.06786, which trains for such slices
 //! and rounds half up; here trained or untrained weights are rounded half to even.
 
-use crate::packed::{
-    packed_tensor::{PackedSpec, PackedTensor, pack},
-    product::{self, Product},
-    scales::Scales,
-    storage::Bytes,
-    view::View,
-    widen::cut_code,
-};
 use crate::{
-    cpu::instruction_set::InstructionSet,
     error::{Error, Result},
+    packed::{
+        dequantize::dequantize,
+        grid::{as_uninit, collect},
+        packed_spec::PackedSpec,
+        packed_tensor::{PackedTensor, pack},
+        product::{
+            multiply::{matmul, multiply},
+            options::Product,
+        },
+        scales::Scales,
+        storage::Bytes,
+        tiles::source::cut_code,
+        view::View,
+    },
     spec::{bit_width::BitWidth, mapping::Mapping},
 };
 
@@ -108,7 +113,7 @@ impl NestedTensor {
     pub fn dequantize(&self, bits: BitWidth) -> Result<Vec<f32>> {
         let view = self.view(bits)?;
         let len = self.tensor.spec.shape.iter().product();
-        Ok(super::grid::collect(len, |values| super::dequantize::dequantize(view, InstructionSet::best(), values)))
+        Ok(collect(len, |values| dequantize(view, values)))
     }
 
     /// The product of activations and the weights at `bits`, bit for bit that of
@@ -127,7 +132,7 @@ impl NestedTensor {
     ///
     /// As [`PackedTensor::matmul`].
     pub fn matmul(&self, x: &[f32], rows: usize, bits: BitWidth, product: &Product) -> Result<Vec<f32>> {
-        Ok(product::matmul(self.view(bits)?, x, rows, product))
+        Ok(matmul(self.view(bits)?, x, rows, product))
     }
 
     /// A view of the weights at `bits`, whose products can be written into slices.
@@ -161,6 +166,6 @@ impl NestedView<'_> {
     ///
     /// As [`PackedTensor::matmul`].
     pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
-        product::multiply(self.0, x, rows, product, super::grid::as_uninit(output));
+        multiply(self.0, x, rows, product, as_uninit(output));
     }
 }

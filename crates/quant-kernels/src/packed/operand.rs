@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    packed::{nested::NestedTensor, packed_tensor::PackedTensor, product::Product},
+    packed::{nested::NestedTensor, packed_tensor::PackedTensor, product::options::Product},
     spec::bit_width::BitWidth,
 };
 

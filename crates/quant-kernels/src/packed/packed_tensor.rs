@@ -11,102 +11,16 @@ use rayon::prelude::*;
 
 #[cfg(feature = "cube")]
 use crate::packed::device_copies::DeviceCopies;
-use crate::packed::{
-    layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
-    scales::{ScaleFormat, Scales},
-    storage::Bytes,
-};
 use crate::{
     error::{Error, Result},
-    spec::{
-        bit_width::BitWidth,
-        granularity::Granularity,
-        mapping::{LevelRange, Mapping},
+    packed::{
+        packed_spec::PackedSpec,
+        scales::{ScaleFormat, Scales},
+        storage::Bytes,
+        tiles::layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
     },
+    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
 };
-
-/// What packed weights are, apart from their values.
-///
-/// | field | may be |
-/// |---|---|
-/// | `shape` | `[d_in, d_out]`, any, also empty |
-/// | `bits` | 2 to 8 |
-/// | `mapping` | any |
-/// | `granularity` | per tensor, per channel, per group of a multiple of 32 rows |
-/// | `scale_format` | any |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PackedSpec {
-    /// Rows and columns: `[d_in, d_out]`.
-    pub shape: [usize; 2],
-    /// The bits of a code.
-    pub bits: BitWidth,
-    /// How values are laid on levels.
-    pub mapping: Mapping,
-    /// Which values share a scale.
-    pub granularity: Granularity,
-    /// The number format of the scales.
-    pub scale_format: ScaleFormat,
-}
-
-impl PackedSpec {
-    /// The shape of the scales, and of the zero points where there are any.
-    ///
-    /// # Errors
-    ///
-    /// As [`check`](Self::check).
-    pub fn scale_shape(&self) -> Result<[usize; 2]> {
-        self.check()?;
-        self.granularity.param_shape(self.shape)
-    }
-
-    /// Checks that weights can be packed like this.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::PackedBits`] and [`Error::PackedGranularity`].
-    pub fn check(&self) -> Result<()> {
-        if !(2..=8).contains(&self.bits.bits()) {
-            return Err(Error::PackedBits { bits: self.bits });
-        }
-        match self.granularity {
-            Granularity::PerTensor | Granularity::PerChannel => Ok(()),
-            Granularity::PerGroup(rows) if rows.get() % TILE_ROWS == 0 => Ok(()),
-            granularity => Err(Error::PackedGranularity { granularity }),
-        }
-    }
-
-    /// The code of the value 0 where zero points are not stored, which is also that of padding.
-    pub(crate) fn middle(&self) -> u8 {
-        1 << (self.bits.bits() - 1)
-    }
-
-    /// The lowest and the highest code.
-    pub(crate) fn codes(&self) -> Result<[u8; 2]> {
-        let LevelRange { low, high } = self.mapping.levels(self.bits)?;
-        let offset = match self.mapping {
-            Mapping::Symmetric => i32::from(self.middle()),
-            Mapping::Asymmetric => 0,
-        };
-        Ok([(low + offset) as u8, (high + offset) as u8])
-    }
-
-    /// The rows that share a scale.
-    pub(crate) fn rows_per_scale(&self) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => rows.get(),
-            _ => self.shape[0].max(1),
-        }
-    }
-
-    /// The position of the scale of a value.
-    pub(crate) fn scale_index(&self, row: usize, column: usize) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => row / rows.get() * self.shape[1] + column,
-            Granularity::PerChannel => column,
-            _ => 0,
-        }
-    }
-}
 
 /// A weight matrix `[d_in, d_out]` of `y = x·W`, packed at 2 to 8 bits.
 ///
@@ -136,18 +50,18 @@ impl PackedSpec {
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedTensor {
-    pub(super) spec: PackedSpec,
-    pub(super) codes: Bytes,
-    pub(super) scales: Scales,
+    pub(crate) spec: PackedSpec,
+    pub(crate) codes: Bytes,
+    pub(crate) scales: Scales,
     /// One for each scale; none where the mapping is symmetric.
-    pub(super) zero_points: Bytes,
+    pub(crate) zero_points: Bytes,
     #[cfg(feature = "cube")]
     device_copies: DeviceCopies,
 }
 
 impl PackedTensor {
     /// Parts that fit each other.
-    pub(super) fn of_parts(spec: PackedSpec, codes: Bytes, scales: Scales, zero_points: Bytes) -> Self {
+    pub(crate) fn of_parts(spec: PackedSpec, codes: Bytes, scales: Scales, zero_points: Bytes) -> Self {
         Self {
             spec,
             codes,
@@ -291,7 +205,7 @@ impl PackedTensor {
         }
     }
 
-    pub(super) fn code(&self, row: usize, column: usize) -> u8 {
+    pub(crate) fn code(&self, row: usize, column: usize) -> u8 {
         let [d_in, d_out] = self.spec.shape;
         assert!(row < d_in && column < d_out, "there is no [{row}, {column}] in weights [{d_in}, {d_out}]");
         let bits = self.spec.bits.bits();
@@ -301,7 +215,7 @@ impl PackedTensor {
     }
 }
 
-pub(super) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
+pub(crate) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
     assert!(rows.checked_mul(columns) == Some(got), "{got} {what} do not fill a matrix of shape [{rows}, {columns}]");
 }
 
@@ -317,7 +231,7 @@ fn store_params(spec: &PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result
     Ok((Scales::store(spec.scale_format, scales)?, stored))
 }
 
-pub(super) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result<()> {
+pub(crate) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result<()> {
     let [_, high] = spec.codes()?;
     match zero_points.iter().position(|&zero| zero > high) {
         Some(index) => Err(Error::PackedZeroPoint { index, got: zero_points[index], high }),
@@ -326,7 +240,7 @@ pub(super) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result
 }
 
 /// Packs the codes that `code` gives for a row and a column; padding gets the code of 0.
-pub(super) fn pack(spec: &PackedSpec, zeros: &[u8], code: impl Fn(usize, usize) -> u8 + Sync) -> Bytes {
+pub(crate) fn pack(spec: &PackedSpec, zeros: &[u8], code: impl Fn(usize, usize) -> u8 + Sync) -> Bytes {
     let [d_in, d_out] = spec.shape;
     let bits = spec.bits.bits();
     let tiling = Tiling::of(spec.shape);

@@ -9,9 +9,9 @@ use std::{fmt, str::FromStr};
 
 use half::f16;
 
-use crate::packed::storage::Bytes;
 use crate::{
     error::{Error, Result},
+    packed::storage::Bytes,
     spec::text_form::serde_as_text,
 };
 

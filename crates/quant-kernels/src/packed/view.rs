@@ -1,47 +1,52 @@
 //! Packed weights as kernels see them.
 
-use crate::packed::{
-    layout::{TILE_COLUMNS, Tiling},
-    packed_tensor::{PackedSpec, PackedTensor},
-    widen::{NESTED, source_bits, tile_bytes},
+use crate::{
+    packed::{
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        tiles::{
+            layout::{TILE_COLUMNS, Tiling},
+            source::{NESTED, source_bits, tile_bytes},
+        },
+    },
+    spec::{bit_width::BitWidth, granularity::Granularity},
 };
-use crate::spec::{bit_width::BitWidth, granularity::Granularity};
 
 /// The codes of packed weights, at their own width or cut to a lower one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a> {
+pub(crate) struct View<'a> {
     /// The weights that hold the codes.
-    pub(super) tensor: &'a PackedTensor,
-    /// What comes out of the tiles: see [`widen`](super::widen).
-    pub(super) source: u8,
+    pub(crate) tensor: &'a PackedTensor,
+    /// What comes out of the tiles: see [`source`](crate::packed::tiles::source).
+    pub(crate) source: u8,
     /// A power of two that all scales are multiplied by.
-    pub(super) scale_factor: f32,
+    pub(crate) scale_factor: f32,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn whole(tensor: &'a PackedTensor) -> Self {
+    pub(crate) fn whole(tensor: &'a PackedTensor) -> Self {
         Self { tensor, source: tensor.spec.bits.bits(), scale_factor: 1.0 }
     }
 
     /// 8-bit symmetric codes, rounded to `bits`.
-    pub(super) fn cut(tensor: &'a PackedTensor, bits: BitWidth) -> Self {
+    pub(crate) fn cut(tensor: &'a PackedTensor, bits: BitWidth) -> Self {
         match bits.bits() {
             8 => Self::whole(tensor),
             bits => Self { tensor, source: NESTED + bits, scale_factor: f32::from(1u16 << (8 - bits)) },
         }
     }
 
-    pub(super) fn spec(&self) -> &'a PackedSpec {
+    pub(crate) fn spec(&self) -> &'a PackedSpec {
         &self.tensor.spec
     }
 
-    pub(super) fn tiling(&self) -> Tiling {
+    pub(crate) fn tiling(&self) -> Tiling {
         Tiling::of(self.tensor.spec.shape)
     }
 
     /// The tiles `first..first + count` of a column of tiles.
     #[inline(always)]
-    pub(super) fn tiles(&self, column: usize, first: usize, count: usize) -> &'a [u8] {
+    pub(crate) fn tiles(&self, column: usize, first: usize, count: usize) -> &'a [u8] {
         let size = tile_bytes(self.source);
         let start = (column * self.tiling().rows + first) * size;
         &self.tensor.codes.as_slice()[start..][..count * size]
@@ -49,7 +54,7 @@ impl<'a> View<'a> {
 
     /// The scales of 16 columns in the `row`-th row of scales; 0 past the last column.
     #[inline(always)]
-    pub(super) fn scales(&self, column: usize, row: usize, scales: &mut [f32; TILE_COLUMNS]) {
+    pub(crate) fn scales(&self, column: usize, row: usize, scales: &mut [f32; TILE_COLUMNS]) {
         let (index, present, stride) = self.param_range(column, row);
         if stride == 0 {
             scales.fill(self.tensor.scales.get(0));
@@ -66,7 +71,7 @@ impl<'a> View<'a> {
 
     /// The codes of 0 of 16 columns in the `row`-th row of scales.
     #[inline(always)]
-    pub(super) fn zeros(&self, column: usize, row: usize, zeros: &mut [i32; TILE_COLUMNS]) {
+    pub(crate) fn zeros(&self, column: usize, row: usize, zeros: &mut [i32; TILE_COLUMNS]) {
         zeros.fill(1 << (source_bits(self.source) - 1));
         let stored = self.tensor.zero_points.as_slice();
         if stored.is_empty() {

@@ -1,6 +1,7 @@
 //! What the kernels are tried on.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+
 use quant_kernels::{BitWidth, Granularity, GroupSize, Mapping, QuantSpec};
 
 /// Shapes around the sizes at which kernels change their ways: a column more or less than a strip,

@@ -5,6 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{
     GradientRule, Percentile, PrimitiveParams, QuantBackend, QuantSpec, Quantizer, RangeEstimator, fake_quantize,
 };

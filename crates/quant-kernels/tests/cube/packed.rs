@@ -6,20 +6,24 @@
 
 use burn::{
     backend::{Autodiff, Flex, flex::FlexDevice},
-    tensor::{DType, FloatDType, Tensor, TensorData, TensorPrimitive, backend::Backend, backend::DTypeUsage},
+    tensor::{
+        DType, FloatDType, Tensor, TensorData, TensorPrimitive,
+        backend::{Backend, DTypeUsage},
+    },
 };
 use burn_cubecl::CubeRuntime;
 use half::{bf16, f16};
+use numbers::numbers;
+
 use quant_kernels::{
     ActivationBits, BitWidth, Granularity, GroupSize, LinearTerms, Mapping, NestedTensor, OutputFunction,
     PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, packed_linear,
 };
 
+use crate::{Gpu, devices::on_every_gpu};
+
 #[path = "../support/numbers.rs"]
 mod numbers;
-
-use crate::{Gpu, devices::on_every_gpu};
-use numbers::numbers;
 
 /// Flex without its kernel for packed products, which autodiff does not hand on.
 type Plain = Autodiff<Flex>;

@@ -5,6 +5,7 @@ use burn::{
     tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{
     BitWidth, GradientRule, PrimitiveParams, QuantBackend, QuantSpec, Quantizer, choose_params, reference,
 };

@@ -5,6 +5,7 @@ use burn::{
     tensor::{DType, FloatDType, Tensor, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{GradientRule, fake_quantize, reference};
 
 use crate::{

@@ -5,6 +5,7 @@ use burn::{
     tensor::Tensor,
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{BitWidth, GradientRule, Percentile, QuantSpec, RangeEstimator, fake_quantize, reference};
 
 use crate::{

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{BitWidth, GradientRule, PrimitiveParams, QuantBackend, QuantSpec, Quantizer};
 
 use crate::{

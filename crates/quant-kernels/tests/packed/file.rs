@@ -7,11 +7,12 @@ use std::{
 };
 
 use half::{bf16, f16};
+use safetensors::{Dtype, tensor::TensorView};
+
 use quant_kernels::{
     BitWidth, Error, Granularity, Mapping, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData,
     PlainFormat, Product, ScaleFormat,
 };
-use safetensors::{Dtype, tensor::TensorView};
 
 use super::cases::{Case, Numbers, bits, specs};
 

@@ -1,6 +1,7 @@
 //! What the straight-through estimator lets through.
 
 use burn::tensor::{Tensor, backend::AutodiffBackend};
+
 use quant_kernels::{
     BitWidth, GradientRule, Granularity, Mapping, QuantSpec, choose_params, dequantize, fake_quantize, quantize,
 };

@@ -1,6 +1,7 @@
 //! Kernels against the plain tensor operations, in every layout that a tensor may have.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
+
 use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, choose_params, fake_quantize, reference};
 
 use crate::support::{

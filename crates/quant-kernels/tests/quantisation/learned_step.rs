@@ -5,6 +5,7 @@ use burn::{
     optim::{GradientsParams, Optimizer, SgdConfig},
     tensor::Tensor,
 };
+
 use quant_kernels::{BitWidth, Error, Granularity, LearnedStep};
 
 use crate::{

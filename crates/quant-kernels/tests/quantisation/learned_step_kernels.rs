@@ -4,6 +4,7 @@ use burn::{
     module::Param,
     tensor::{DType, Tensor, backend::Backend},
 };
+
 use quant_kernels::{BitWidth, Granularity, LearnedStep, QuantAutodiffBackend, QuantBackend, reference};
 
 use crate::{

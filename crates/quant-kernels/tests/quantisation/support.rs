@@ -4,6 +4,7 @@ use burn::{
     backend::{Autodiff, Flex, NdArray},
     tensor::{Tensor, TensorData, backend::Backend},
 };
+
 use quant_kernels::{BitWidth, Granularity, Mapping, QuantSpec};
 
 pub(crate) type Plain = Flex;

@@ -1,6 +1,7 @@
 //! The operations around quantised products: kernels against plain tensor operations.
 
 use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
+
 use quant_kernels::{
     ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction,
     PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, cached_attention, causal_attention, gelu_tanh,

@@ -10,20 +10,22 @@
 
 use std::{mem::MaybeUninit, ops::Range};
 
-use rayon::prelude::*;
-
-use crate::cpu::{
-    instruction_set::InstructionSet,
-    round_trip::{
-        Extent, Rounding, column_params, extent, magnitude, pass_columns, pass_run, raise_magnitudes,
-        round_trip_columns, round_trip_run, widen_bounds,
+use crate::{
+    cpu::{
+        instruction_set::InstructionSet,
+        round_trip::{
+            Extent, Rounding, column_params, extent, magnitude, pass_columns, pass_run, raise_magnitudes,
+            round_trip_columns, round_trip_run, widen_bounds,
+        },
+    },
+    spec::{
+        block_shape::{BlockShape, Cut},
+        mapping::{LevelRange, Mapping},
+        quantizer::Quantizer,
     },
 };
-use crate::spec::{
-    block_shape::{BlockShape, Cut},
-    mapping::{LevelRange, Mapping},
-    quantizer::Quantizer,
-};
+
+use rayon::prelude::*;
 
 /// Values below which threads cost more than they save.
 const PARALLEL_FROM: usize = 1 << 15;

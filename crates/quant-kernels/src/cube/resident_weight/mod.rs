@@ -10,11 +10,11 @@
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 
-use crate::cube::{
-    Params,
-    unpack::{PackedShape, unpack},
-};
 use crate::{
+    cube::{
+        Params,
+        unpack::{PackedShape, unpack},
+    },
     packed::packed_tensor::PackedTensor,
     spec::{bit_width::BitWidth, granularity::Granularity},
 };

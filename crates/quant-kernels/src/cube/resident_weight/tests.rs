@@ -1,20 +1,16 @@
+use burn::tensor::DType;
 use burn_cubecl::{CubeRuntime, ops::into_data_sync};
 
-use crate::cube::resident_weight::{ResidentWeight, widen_on_device};
 use crate::{
+    cube::resident_weight::{ResidentWeight, widen_on_device},
     devices,
-    packed::{
-        nested::NestedTensor,
-        packed_tensor::{PackedSpec, PackedTensor},
-        scales::ScaleFormat,
-    },
+    packed::{nested::NestedTensor, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{
         bit_width::BitWidth,
         granularity::{Granularity, GroupSize},
         mapping::Mapping,
     },
 };
-use burn::tensor::DType;
 
 const GRANULARITIES: [Option<usize>; 4] = [None, Some(0), Some(32), Some(64)];
 const SHAPES: [[usize; 2]; 5] = [[1, 1], [33, 17], [96, 48], [130, 5], [31, 65]];

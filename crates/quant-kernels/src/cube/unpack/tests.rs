@@ -1,14 +1,13 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
-use crate::cube::unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
 use crate::{
-    cube::Params,
-    devices,
-    packed::{
-        packed_tensor::{PackedSpec, PackedTensor},
-        scales::ScaleFormat,
+    cube::{
+        Params,
+        unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack},
     },
+    devices,
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
 };
 

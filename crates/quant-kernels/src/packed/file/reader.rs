@@ -13,18 +13,19 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use crate::packed::file::{
-    CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS,
-    plain::{PlainFormat, PlainTensor},
-    writer::io_error,
-};
 use crate::{
     error::{Error, Result},
     packed::{
-        layout::Tiling,
-        packed_tensor::{PackedSpec, PackedTensor, check_zero_points},
+        file::{
+            CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS,
+            plain::{PlainFormat, PlainTensor},
+            writer::io_error,
+        },
+        packed_spec::PackedSpec,
+        packed_tensor::{PackedTensor, check_zero_points},
         scales::{ScaleFormat, Scales},
         storage::Bytes,
+        tiles::layout::Tiling,
     },
     spec::mapping::Mapping,
 };

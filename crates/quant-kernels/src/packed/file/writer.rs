@@ -9,13 +9,12 @@ use std::{
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Serialize;
 
-use crate::packed::file::{
-    CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS, plain::PlainData,
-};
 use crate::{
     error::{Error, Result},
     packed::{
-        packed_tensor::{PackedSpec, PackedTensor},
+        file::{CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS, plain::PlainData},
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
         scales::ScaleFormat,
     },
     spec::mapping::Mapping,

@@ -6,44 +6,52 @@
 
 use std::arch::x86_64::*;
 
-use crate::packed::product::integer::{Columns, Rows, Segment, Tile};
 use crate::packed::{
-    layout::{QUADS, TILE_COLUMNS},
-    widen::{Quads, avx512::quad, tile_bytes, with_source},
+    target::avx512::widen::quad,
+    tiles::{
+        columns::{PackedStrip, Panel, SegmentParams},
+        layout::{QUADS, TILE_COLUMNS},
+        params::Params,
+        quads::Quads,
+        rows::IntegerRows,
+        source::{tile_bytes, with_source},
+        sums::{PANEL_COLUMNS, Sums},
+    },
 };
 
-/// The rows that fill the registers: 12 · 2 sums, 2 vectors of codes and one of activations.
-pub(super) const ROWS: usize = 12;
-/// The most rows for which the packed bytes are widened in registers.
-pub(super) const STREAM_ROWS: usize = 4;
-
-/// Adds the products of `rows` rows and one or two strips of 16 columns to a tile.
-pub(super) fn block(quads: &[Quads], strips: usize, activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
+/// Adds the products of rows and one or two widened strips of 16 columns to sums.
+///
+/// 12 rows fill the registers: 12 · 2 sums, 2 vectors of codes and one of activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn block(panel: Panel<'_, Quads>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
     macro_rules! by_rows {
         ($($rows:literal)*) => {
-            match (rows, strips) {
+            match (rows.count, panel.strips) {
                 $(
-                    ($rows, 1) => block_of::<$rows, 1>(quads, activations, columns, tile),
-                    ($rows, 2) => block_of::<$rows, 2>(quads, activations, columns, tile),
+                    ($rows, 1) => block_of::<$rows, 1>(panel.parts, rows, params, sums),
+                    ($rows, 2) => block_of::<$rows, 2>(panel.parts, rows, params, sums),
                 )*
-                _ => unreachable!("the kernel takes 1 to 12 rows and 1 or 2 strips, got {rows} and {strips}"),
+                (count, strips) => {
+                    unreachable!("the kernel takes 1 to 12 rows and 1 or 2 strips, got {count} and {strips}")
+                }
             }
         };
     }
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe { by_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn block_of<const ROWS: usize, const STRIPS: usize>(
     quads: &[Quads],
-    activations: Rows,
-    columns: Columns,
-    tile: &mut Tile,
+    rows: IntegerRows<'_>,
+    params: SegmentParams<'_>,
+    sums: &mut Sums,
 ) {
     let tiles_per_strip = quads.len() / STRIPS;
-    let Rows { quads: values, stride, sums } = activations;
-    for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
+    let IntegerRows { quads: values, stride, sums: activation_sums, .. } = rows;
+    let segments = params.segments.len();
+    for (at, (segment, params)) in params.iter().enumerate() {
+        let tiles = segment.tiles.clone();
         assert!(tiles.end <= tiles_per_strip && (ROWS - 1) * stride + tiles.end * QUADS <= values.len());
         let mut dots = [[_mm512_setzero_si512(); STRIPS]; ROWS];
         // SAFETY: by the assertion, all tiles of the segment lie in each strip, and their values
@@ -63,23 +71,23 @@ fn block_of<const ROWS: usize, const STRIPS: usize>(
             }
         }
         for row in 0..ROWS {
-            let sum = sums[row * columns.segments.len() + at];
+            let sum = activation_sums[row * segments + at];
             for strip in 0..STRIPS {
-                add_segment(dots[row][strip], sum, params, strip, &mut tile.0[row]);
+                add_segment(dots[row][strip], sum, &params[strip], strip, &mut sums.0[row]);
             }
         }
     }
 }
 
-/// Turns the sums of a segment into floats and adds them to a row of a tile.
+/// Turns the sums of a segment into floats and adds them to a row of sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add_segment(dots: __m512i, sum: i32, params: &super::Params, strip: usize, row: &mut [f32; super::PANEL_COLUMNS]) {
+fn add_segment(dots: __m512i, sum: i32, params: &Params, strip: usize, row: &mut [f32; PANEL_COLUMNS]) {
     debug_assert!(strip < 2);
-    // SAFETY: the arrays hold 32 numbers and the strip is 0 or 1.
+    // SAFETY: the parameters are 16 numbers each, the row is 32, and the strip is 0 or 1.
     unsafe {
-        let zeros = _mm512_loadu_si512(params.zeros.as_ptr().add(strip * TILE_COLUMNS).cast());
-        let scales = _mm512_loadu_ps(params.scales.as_ptr().add(strip * TILE_COLUMNS));
+        let zeros = _mm512_loadu_si512(params.zeros.as_ptr().cast());
+        let scales = _mm512_loadu_ps(params.scales.as_ptr());
         let centred = _mm512_sub_epi32(dots, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(sum)));
         let term = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(centred));
         let place = row.as_mut_ptr().add(strip * TILE_COLUMNS);
@@ -87,17 +95,16 @@ fn add_segment(dots: __m512i, sum: i32, params: &super::Params, strip: usize, ro
     }
 }
 
-/// Adds the products of up to [`STREAM_ROWS`] rows and a strip of packed tiles to a tile.
-pub(super) fn stream(source: u8, tiles: &[u8], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe {
-        match rows {
-            1 => with_source!(source, stream_of::<1, 8>(tiles, activations, columns, tile)),
-            2 => with_source!(source, stream_of::<2, 4>(tiles, activations, columns, tile)),
-            3 => with_source!(source, stream_of::<3, 2>(tiles, activations, columns, tile)),
-            4 => with_source!(source, stream_of::<4, 2>(tiles, activations, columns, tile)),
-            _ => unreachable!("the kernel takes 1 to {STREAM_ROWS} rows, got {rows}"),
-        }
+/// Adds the products of up to 4 rows and a strip of packed tiles to sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(crate) fn stream(strip: PackedStrip<'_>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+    let PackedStrip { source, tiles } = strip;
+    match rows.count {
+        1 => with_source!(source, stream_of::<1, 8>(tiles, rows, params, sums)),
+        2 => with_source!(source, stream_of::<2, 4>(tiles, rows, params, sums)),
+        3 => with_source!(source, stream_of::<3, 2>(tiles, rows, params, sums)),
+        4 => with_source!(source, stream_of::<4, 2>(tiles, rows, params, sums)),
+        count => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
 }
 
@@ -105,12 +112,14 @@ pub(super) fn stream(source: u8, tiles: &[u8], activations: Rows, rows: usize, c
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     bytes: &[u8],
-    activations: Rows,
-    columns: Columns,
-    tile: &mut Tile,
+    rows: IntegerRows<'_>,
+    params: SegmentParams<'_>,
+    sums: &mut Sums,
 ) {
-    let Rows { quads: values, stride, sums } = activations;
-    for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
+    let IntegerRows { quads: values, stride, sums: activation_sums, .. } = rows;
+    let segments = params.segments.len();
+    for (at, (segment, params)) in params.iter().enumerate() {
+        let tiles = segment.tiles.clone();
         assert!(
             tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * QUADS <= values.len()
         );
@@ -135,7 +144,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
         }
         for row in 0..ROWS {
             let dots = dots[row].into_iter().fold(_mm512_setzero_si512(), |sum, dot| _mm512_add_epi32(sum, dot));
-            add_segment(dots, sums[row * columns.segments.len() + at], params, 0, &mut tile.0[row]);
+            add_segment(dots, activation_sums[row * segments + at], &params[0], 0, &mut sums.0[row]);
         }
     }
 }

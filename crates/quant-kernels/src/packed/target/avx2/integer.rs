@@ -10,42 +10,51 @@
 
 use std::arch::x86_64::*;
 
-use crate::packed::product::integer::{Columns, Rows, Segment, Tile};
-use crate::packed::{layout::QUADS, widen::Quads};
+use crate::packed::tiles::{
+    columns::{Panel, SegmentParams},
+    layout::QUADS,
+    quads::Quads,
+    rows::IntegerRows,
+    sums::Sums,
+};
 
-/// Adds the products of up to 4 rows and a strip of 16 columns to a tile.
-pub(super) fn block(bits: u8, quads: &[Quads], activations: Rows, rows: usize, columns: Columns, tile: &mut Tile) {
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe {
-        match (rows, bits) {
-            (1, 8) => block_of::<1, true>(quads, activations, columns, tile),
-            (2, 8) => block_of::<2, true>(quads, activations, columns, tile),
-            (3, 8) => block_of::<3, true>(quads, activations, columns, tile),
-            (4, 8) => block_of::<4, true>(quads, activations, columns, tile),
-            (1, _) => block_of::<1, false>(quads, activations, columns, tile),
-            (2, _) => block_of::<2, false>(quads, activations, columns, tile),
-            (3, _) => block_of::<3, false>(quads, activations, columns, tile),
-            (4, _) => block_of::<4, false>(quads, activations, columns, tile),
-            _ => unreachable!("the kernel takes 1 to 4 rows, got {rows}"),
-        }
+/// Adds the products of up to 4 rows and a widened strip of codes of `bits` bits to sums.
+#[target_feature(enable = "avx2")]
+pub(crate) fn block(
+    bits: u8,
+    panel: Panel<'_, Quads>,
+    rows: IntegerRows<'_>,
+    params: SegmentParams<'_>,
+    sums: &mut Sums,
+) {
+    debug_assert_eq!(panel.strips, 1, "the kernel takes one strip");
+    match (rows.count, bits) {
+        (1, 8) => block_of::<1, true>(panel.parts, rows, params, sums),
+        (2, 8) => block_of::<2, true>(panel.parts, rows, params, sums),
+        (3, 8) => block_of::<3, true>(panel.parts, rows, params, sums),
+        (4, 8) => block_of::<4, true>(panel.parts, rows, params, sums),
+        (1, _) => block_of::<1, false>(panel.parts, rows, params, sums),
+        (2, _) => block_of::<2, false>(panel.parts, rows, params, sums),
+        (3, _) => block_of::<3, false>(panel.parts, rows, params, sums),
+        (4, _) => block_of::<4, false>(panel.parts, rows, params, sums),
+        (count, _) => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
 }
 
 #[target_feature(enable = "avx2")]
 fn block_of<const ROWS: usize, const WIDE: bool>(
     quads: &[Quads],
-    activations: Rows,
-    columns: Columns,
-    tile: &mut Tile,
+    rows: IntegerRows<'_>,
+    params: SegmentParams<'_>,
+    sums: &mut Sums,
 ) {
-    let segments = columns.segments.len();
-    for (at, (Segment { tiles, .. }, params)) in columns.segments.iter().zip(columns.params).enumerate() {
+    let segments = params.segments.len();
+    for (at, (segment, [params, _])) in params.iter().enumerate() {
         let mut dots = [[_mm256_setzero_si256(); 2]; ROWS];
-        for index in tiles.clone() {
+        for index in segment.tiles.clone() {
             let (codes, _) = quads[index].0.as_chunks::<32>();
-            let values: [&[u32; QUADS]; ROWS] = std::array::from_fn(|row| {
-                &activations.quads[row * activations.stride + index * QUADS..].as_chunks().0[0]
-            });
+            let values: [&[u32; QUADS]; ROWS] =
+                std::array::from_fn(|row| &rows.quads[row * rows.stride + index * QUADS..].as_chunks().0[0]);
             for quad in 0..QUADS {
                 for half in 0..2 {
                     // SAFETY: the pointer is that of 32 bytes.
@@ -70,15 +79,15 @@ fn block_of<const ROWS: usize, const WIDE: bool>(
             }
         }
         for row in 0..ROWS {
-            let sum = _mm256_set1_epi32(activations.sums[row * segments + at]);
+            let sum = _mm256_set1_epi32(rows.sums[row * segments + at]);
             for half in 0..2 {
-                // SAFETY: the pointers are those of 8 numbers of arrays of 32, half is 0 or 1.
+                // SAFETY: the pointers are those of 8 numbers of arrays of 16 or more, half is 0 or 1.
                 unsafe {
                     let zeros = _mm256_loadu_si256(params.zeros.as_ptr().add(8 * half).cast());
                     let scales = _mm256_loadu_ps(params.scales.as_ptr().add(8 * half));
                     let centred = _mm256_sub_epi32(dots[row][half], _mm256_mullo_epi32(zeros, sum));
                     let term = _mm256_mul_ps(scales, _mm256_cvtepi32_ps(centred));
-                    let place = tile.0[row].as_mut_ptr().add(8 * half);
+                    let place = sums.0[row].as_mut_ptr().add(8 * half);
                     _mm256_storeu_ps(place, _mm256_add_ps(_mm256_loadu_ps(place), term));
                 }
             }

@@ -10,22 +10,22 @@
 use std::ops::Range;
 
 use crate::packed::{
-    layout::{TILE_ROWS, Tiling},
-    packed_tensor::PackedSpec,
+    packed_spec::PackedSpec,
+    tiles::layout::{TILE_ROWS, Tiling},
 };
 
 /// The most rows of a segment.
-pub(super) const SEGMENT_ROWS_MAX: usize = 1 << 16;
+pub(crate) const SEGMENT_ROWS_MAX: usize = 1 << 16;
 
 /// Tiles under one another that share scales, and the row of their scales.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) tiles: Range<usize>,
-    pub(super) scale_row: usize,
+pub(crate) struct Segment {
+    pub(crate) tiles: Range<usize>,
+    pub(crate) scale_row: usize,
 }
 
 /// The segments of a matrix, from the top.
-pub(super) fn segments(spec: &PackedSpec) -> Vec<Segment> {
+pub(crate) fn segments(spec: &PackedSpec) -> Vec<Segment> {
     let tiles = Tiling::of(spec.shape).rows;
     let group = spec.rows_per_scale().div_ceil(TILE_ROWS);
     let longest = SEGMENT_ROWS_MAX / TILE_ROWS;

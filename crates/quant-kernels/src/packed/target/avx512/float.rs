@@ -5,31 +5,40 @@
 
 use std::arch::x86_64::*;
 
-use crate::packed::product::weight_only::{Params, Segment, Strip, Tile};
 use crate::packed::{
-    layout::{TILE_ROWS, VECTOR},
-    widen::{avx512::quad, tile_bytes, with_source},
+    target::avx512::widen::quad,
+    tiles::{
+        columns::{PackedStrip, Panel, SegmentParams},
+        layout::{TILE_ROWS, VECTOR},
+        rows::FloatRows,
+        source::{tile_bytes, with_source},
+        strip::Strip,
+        sums::Sums,
+    },
 };
 
-/// Adds the products of up to 12 rows and one or two dequantised strips to a tile.
-pub(super) fn block(panel: &[Strip], strips: usize, [rows, d_in]: [usize; 2], values: &[f32], tile: &mut Tile) {
+/// Adds the products of up to 12 rows and one or two decoded strips to sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn block(panel: Panel<'_, Strip>, rows: FloatRows<'_>, sums: &mut Sums) {
+    let FloatRows { count, values, stride } = rows;
     macro_rules! by_rows {
         ($($rows:literal)*) => {
-            match (rows, strips) {
+            match (count, panel.strips) {
                 $(
-                    ($rows, 1) => block_of::<$rows, 1>(panel, d_in, values, tile),
-                    ($rows, 2) => block_of::<$rows, 2>(panel, d_in, values, tile),
+                    ($rows, 1) => block_of::<$rows, 1>(panel.parts, stride, values, sums),
+                    ($rows, 2) => block_of::<$rows, 2>(panel.parts, stride, values, sums),
                 )*
-                _ => unreachable!("the kernel takes 1 to 12 rows and 1 or 2 strips, got {rows} and {strips}"),
+                (_, strips) => {
+                    unreachable!("the kernel takes 1 to 12 rows and 1 or 2 strips, got {count} and {strips}")
+                }
             }
         };
     }
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe { by_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn block_of<const ROWS: usize, const STRIPS: usize>(panel: &[Strip], d_in: usize, values: &[f32], tile: &mut Tile) {
+fn block_of<const ROWS: usize, const STRIPS: usize>(panel: &[Strip], d_in: usize, values: &[f32], total: &mut Sums) {
     let rows_per_strip = panel.len() / STRIPS;
     assert!(d_in <= rows_per_strip && ROWS * d_in <= values.len());
     let mut sums = [[_mm512_setzero_ps(); STRIPS]; ROWS];
@@ -48,31 +57,23 @@ fn block_of<const ROWS: usize, const STRIPS: usize>(panel: &[Strip], d_in: usize
         }
         for row in 0..ROWS {
             for strip in 0..STRIPS {
-                _mm512_storeu_ps(tile.0[row].as_mut_ptr().add(16 * strip), sums[row][strip]);
+                _mm512_storeu_ps(total.0[row].as_mut_ptr().add(16 * strip), sums[row][strip]);
             }
         }
     }
 }
 
-/// Adds the products of up to 4 rows and a strip of packed tiles to a tile. The values are those of
-/// the activations times [`row_factors`].
-pub(super) fn stream(
-    source: u8,
-    tiles: &[u8],
-    [rows, stride]: [usize; 2],
-    values: &[f32],
-    columns: (&[Segment], &[Params]),
-    tile: &mut Tile,
-) {
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe {
-        match rows {
-            1 => with_source!(source, stream_of::<1, 8>(tiles, stride, values, columns, tile)),
-            2 => with_source!(source, stream_of::<2, 4>(tiles, stride, values, columns, tile)),
-            3 => with_source!(source, stream_of::<3, 2>(tiles, stride, values, columns, tile)),
-            4 => with_source!(source, stream_of::<4, 2>(tiles, stride, values, columns, tile)),
-            _ => unreachable!("the kernel takes 1 to 4 rows, got {rows}"),
-        }
+/// Adds the products of up to 4 rows and a strip of packed tiles to sums. The values are those of the
+/// activations times [`row_factors`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn stream(strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+    let PackedStrip { source, tiles } = strip;
+    match rows.count {
+        1 => with_source!(source, stream_of::<1, 8>(tiles, rows, params, sums)),
+        2 => with_source!(source, stream_of::<2, 4>(tiles, rows, params, sums)),
+        3 => with_source!(source, stream_of::<3, 2>(tiles, rows, params, sums)),
+        4 => with_source!(source, stream_of::<4, 2>(tiles, rows, params, sums)),
+        count => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
 }
 
@@ -93,7 +94,7 @@ const fn field_shift(source: u8, quad: usize, j: usize) -> usize {
 
 /// What the values of the rows of a tile are multiplied by before they come to [`stream`], which
 /// multiplies them by levels times 2^shift.
-pub(super) fn row_factors(source: u8) -> [f32; TILE_ROWS] {
+pub(crate) fn row_factors(source: u8) -> [f32; TILE_ROWS] {
     std::array::from_fn(|row| 1.0 / f32::from(1_u16 << field_shift(source, row / 4, row % 4)))
 }
 
@@ -104,25 +105,26 @@ pub(super) fn row_factors(source: u8) -> [f32; TILE_ROWS] {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
     bytes: &[u8],
-    stride: usize,
-    values: &[f32],
-    (segments, params): (&[Segment], &[Params]),
-    tile: &mut Tile,
+    rows: FloatRows<'_>,
+    params: SegmentParams<'_>,
+    total: &mut Sums,
 ) {
     const MAGIC: f32 = 8_388_608.0;
+    let FloatRows { values, stride, .. } = rows;
     let magic = _mm512_castps_si512(_mm512_set1_ps(MAGIC));
-    for (Segment { tiles, .. }, params) in segments.iter().zip(params) {
+    for (segment, [params, _]) in params.iter() {
+        let tiles = segment.tiles.clone();
         assert!(
             tiles.end * tile_bytes(SOURCE) <= bytes.len()
                 && (ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len()
         );
-        // SAFETY: the array holds 32 numbers.
+        // SAFETY: the array holds 16 numbers.
         let zeros = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(params.zeros.as_ptr().cast()) });
         let zeros: [__m512; 16] = std::array::from_fn(|shift| {
             _mm512_fmadd_ps(zeros, _mm512_set1_ps(f32::from(1_u16 << shift)), _mm512_set1_ps(MAGIC))
         });
         let mut sums = [[_mm512_setzero_ps(); CHAINS]; ROWS];
-        for index in tiles.clone() {
+        for index in tiles {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
             unsafe {
                 let tile = bytes.as_ptr().add(index * tile_bytes(SOURCE));
@@ -163,9 +165,9 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                     chains[chain] = _mm512_add_ps(chains[chain], chains[chain + width]);
                 }
             }
-            // SAFETY: the arrays hold 32 numbers.
+            // SAFETY: the arrays hold 16 numbers or more.
             unsafe {
-                let place = tile.0[row].as_mut_ptr();
+                let place = total.0[row].as_mut_ptr();
                 let scales = _mm512_loadu_ps(params.scales.as_ptr());
                 _mm512_storeu_ps(place, _mm512_fmadd_ps(scales, chains[0], _mm512_loadu_ps(place)));
             }

@@ -5,30 +5,37 @@
 
 use std::arch::x86_64::*;
 
-use crate::packed::product::weight_only::{Params, Segment, Strip, Tile};
 use crate::packed::{
-    layout::{QUADS, TILE_ROWS},
-    widen::{Quads, tile_bytes, widen_here},
+    target::portable::widen::widen,
+    tiles::{
+        columns::{PackedStrip, Panel, SegmentParams},
+        layout::{QUADS, TILE_ROWS},
+        quads::Quads,
+        rows::FloatRows,
+        source::tile_bytes,
+        strip::Strip,
+        sums::Sums,
+    },
 };
 
-/// Adds the products of up to 6 rows and a dequantised strip to a tile.
-pub(super) fn block(panel: &[Strip], [rows, d_in]: [usize; 2], values: &[f32], tile: &mut Tile) {
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe {
-        match rows {
-            1 => block_of::<1>(panel, d_in, values, tile),
-            2 => block_of::<2>(panel, d_in, values, tile),
-            3 => block_of::<3>(panel, d_in, values, tile),
-            4 => block_of::<4>(panel, d_in, values, tile),
-            5 => block_of::<5>(panel, d_in, values, tile),
-            6 => block_of::<6>(panel, d_in, values, tile),
-            _ => unreachable!("the kernel takes 1 to 6 rows, got {rows}"),
-        }
+/// Adds the products of up to 6 rows and a decoded strip to sums.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn block(panel: Panel<'_, Strip>, rows: FloatRows<'_>, sums: &mut Sums) {
+    debug_assert_eq!(panel.strips, 1, "the kernel takes one strip");
+    let FloatRows { count, values, stride } = rows;
+    match count {
+        1 => block_of::<1>(panel.parts, stride, values, sums),
+        2 => block_of::<2>(panel.parts, stride, values, sums),
+        3 => block_of::<3>(panel.parts, stride, values, sums),
+        4 => block_of::<4>(panel.parts, stride, values, sums),
+        5 => block_of::<5>(panel.parts, stride, values, sums),
+        6 => block_of::<6>(panel.parts, stride, values, sums),
+        _ => unreachable!("the kernel takes 1 to 6 rows, got {count}"),
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn block_of<const ROWS: usize>(panel: &[Strip], d_in: usize, values: &[f32], tile: &mut Tile) {
+fn block_of<const ROWS: usize>(panel: &[Strip], d_in: usize, values: &[f32], total: &mut Sums) {
     assert!(d_in <= panel.len() && ROWS * d_in <= values.len());
     let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
     // SAFETY: by the assertion, the strip holds `d_in` rows of 16 and each row `d_in` values.
@@ -44,30 +51,21 @@ fn block_of<const ROWS: usize>(panel: &[Strip], d_in: usize, values: &[f32], til
         }
         for row in 0..ROWS {
             for half in 0..2 {
-                _mm256_storeu_ps(tile.0[row].as_mut_ptr().add(8 * half), sums[row][half]);
+                _mm256_storeu_ps(total.0[row].as_mut_ptr().add(8 * half), sums[row][half]);
             }
         }
     }
 }
 
-/// Adds the products of up to 4 rows and a strip of packed tiles to a tile.
-pub(super) fn stream(
-    source: u8,
-    tiles: &[u8],
-    [rows, stride]: [usize; 2],
-    values: &[f32],
-    columns: (&[Segment], &[Params]),
-    tile: &mut Tile,
-) {
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe {
-        match rows {
-            1 => stream_of::<1, 4>(source, tiles, stride, values, columns, tile),
-            2 => stream_of::<2, 2>(source, tiles, stride, values, columns, tile),
-            3 => stream_of::<3, 1>(source, tiles, stride, values, columns, tile),
-            4 => stream_of::<4, 1>(source, tiles, stride, values, columns, tile),
-            _ => unreachable!("the kernel takes 1 to 4 rows, got {rows}"),
-        }
+/// Adds the products of up to 4 rows and a strip of packed tiles to sums.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn stream(strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+    match rows.count {
+        1 => stream_of::<1, 4>(strip, rows, params, sums),
+        2 => stream_of::<2, 2>(strip, rows, params, sums),
+        3 => stream_of::<3, 1>(strip, rows, params, sums),
+        4 => stream_of::<4, 1>(strip, rows, params, sums),
+        count => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
 }
 
@@ -76,25 +74,26 @@ pub(super) fn stream(
 /// before.
 #[target_feature(enable = "avx2,fma")]
 fn stream_of<const ROWS: usize, const CHAINS: usize>(
-    source: u8,
-    bytes: &[u8],
-    stride: usize,
-    values: &[f32],
-    (segments, params): (&[Segment], &[Params]),
-    tile: &mut Tile,
+    strip: PackedStrip<'_>,
+    rows: FloatRows<'_>,
+    params: SegmentParams<'_>,
+    total: &mut Sums,
 ) {
     // 2^23 + u has the code u in its low bits.
     const MAGIC: f32 = 8_388_608.0;
+    let PackedStrip { source, tiles: bytes } = strip;
+    let FloatRows { values, stride, .. } = rows;
     let size = tile_bytes(source);
     let mut quads = Quads::ZERO;
-    for (Segment { tiles, .. }, params) in segments.iter().zip(params) {
+    for (segment, [params, _]) in params.iter() {
+        let tiles = segment.tiles.clone();
         assert!((ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len());
         let mut sums = [[[_mm256_setzero_ps(); 2]; CHAINS]; ROWS];
-        // SAFETY: the array holds 32 numbers.
+        // SAFETY: the array holds 16 numbers.
         let zeros = [0, 8].map(|at| unsafe { _mm256_loadu_si256(params.zeros.as_ptr().add(at).cast()) });
         let zeros = zeros.map(|zeros| _mm256_add_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(MAGIC)));
-        for index in tiles.clone() {
-            widen_here(source, &bytes[index * size..][..size], std::slice::from_mut(&mut quads));
+        for index in tiles {
+            widen(source, &bytes[index * size..][..size], std::slice::from_mut(&mut quads));
             // SAFETY: by the assertion, the values of the tile lie in each row; quads hold 512 bytes.
             unsafe {
                 let values = values.as_ptr().add(index * TILE_ROWS);
@@ -120,9 +119,9 @@ fn stream_of<const ROWS: usize, const CHAINS: usize>(
         for row in 0..ROWS {
             for half in 0..2 {
                 let sum = sums[row].iter().fold(_mm256_setzero_ps(), |sum, chain| _mm256_add_ps(sum, chain[half]));
-                // SAFETY: the arrays hold 32 numbers.
+                // SAFETY: the arrays hold 16 numbers or more.
                 unsafe {
-                    let place = tile.0[row].as_mut_ptr().add(8 * half);
+                    let place = total.0[row].as_mut_ptr().add(8 * half);
                     let scales = _mm256_loadu_ps(params.scales.as_ptr().add(8 * half));
                     _mm256_storeu_ps(place, _mm256_fmadd_ps(scales, sum, _mm256_loadu_ps(place)));
                 }

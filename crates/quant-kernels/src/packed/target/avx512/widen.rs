@@ -4,28 +4,32 @@
 
 use std::arch::x86_64::*;
 
-use crate::packed::layout::VECTOR;
-use crate::packed::widen::{Quads, is_nested, source_bits, tile_bytes, with_source};
+use crate::packed::tiles::{
+    layout::VECTOR,
+    quads::Quads,
+    source::{is_nested, source_bits, tile_bytes, with_source},
+};
 
-/// [`widen`](super::widen) for AVX-512.
-pub(super) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn compiled<const SOURCE: u8>(tiles: &[u8], quads: &mut [Quads]) {
-        for (tile, quads) in tiles.chunks_exact(tile_bytes(SOURCE)).zip(quads) {
-            let place = quads.0.as_mut_ptr();
-            macro_rules! store_quads {
-                ($($i:literal)*) => {$(
-                    _mm512_store_si512(place.add($i * VECTOR).cast(), quad::<SOURCE, $i>(tile.as_ptr()));
-                )*};
-            }
-            // SAFETY: the slice is a tile, and quads are 8 vectors on a boundary of 64 bytes.
-            unsafe {
-                store_quads!(0 1 2 3 4 5 6 7);
-            }
+/// Widens consecutive tiles to consecutive quads.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {
+    with_source!(source, widen_from(tiles, quads));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn widen_from<const SOURCE: u8>(tiles: &[u8], quads: &mut [Quads]) {
+    for (tile, quads) in tiles.chunks_exact(tile_bytes(SOURCE)).zip(quads) {
+        let place = quads.0.as_mut_ptr();
+        macro_rules! store_quads {
+            ($($i:literal)*) => {$(
+                _mm512_store_si512(place.add($i * VECTOR).cast(), quad::<SOURCE, $i>(tile.as_ptr()));
+            )*};
+        }
+        // SAFETY: the slice is a tile, and quads are 8 vectors on a boundary of 64 bytes.
+        unsafe {
+            store_quads!(0 1 2 3 4 5 6 7);
         }
     }
-    // SAFETY: the instruction set was chosen because the processor has it.
-    unsafe { with_source!(source, compiled(tiles, quads)) }
 }
 
 /// The `I`-th quad of a tile.
@@ -35,7 +39,7 @@ pub(super) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {
 /// `tile` must be valid for reads of [`tile_bytes`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(in crate::packed) unsafe fn quad<const SOURCE: u8, const I: usize>(tile: *const u8) -> __m512i {
+pub(crate) unsafe fn quad<const SOURCE: u8, const I: usize>(tile: *const u8) -> __m512i {
     const { assert!(I < 8) };
     let load = |vector: usize| {
         debug_assert!((vector + 1) * VECTOR <= tile_bytes(SOURCE));
@@ -68,7 +72,7 @@ pub(in crate::packed) unsafe fn quad<const SOURCE: u8, const I: usize>(tile: *co
     codes
 }
 
-/// [`cut_code`](super::cut_code) of 64 codes.
+/// [`cut_code`](crate::packed::tiles::source::cut_code) of 64 codes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn cut<const SOURCE: u8>(codes: __m512i) -> __m512i {

@@ -1,0 +1,97 @@
+//! From packed weights back to numbers.
+//!
+//! ```text
+//! w = (u − z) · s
+//! ```
+//!
+//! The difference is an exact small integer, so that every target gives the same bits.
+
+use std::{mem::MaybeUninit, slice};
+
+use crate::{
+    cpu::instruction_set::InstructionSet,
+    packed::{
+        grid::{Grid, as_uninit, collect},
+        packed_tensor::{PackedTensor, assert_len},
+        target::{Target, dispatch::dispatch},
+        tiles::{
+            layout::{TILE_COLUMNS, TILE_ROWS},
+            params::Params,
+            quads::Quads,
+            strip::Strip,
+        },
+        view::View,
+    },
+};
+
+use rayon::prelude::*;
+
+impl PackedTensor {
+    /// The values of the weights.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[d_in, d_out]`, row-major
+    pub fn dequantize(&self) -> Vec<f32> {
+        let len = self.spec.shape.iter().product();
+        collect(len, |values| dequantize(View::whole(self), values))
+    }
+
+    /// The values of the weights, written to a slice.
+    ///
+    /// # Shapes
+    ///
+    /// - `values`: `[d_in, d_out]`, row-major
+    ///
+    /// # Panics
+    ///
+    /// If `values` has another length than `[d_in, d_out]`.
+    pub fn dequantize_into(&self, values: &mut [f32]) {
+        dequantize(View::whole(self), as_uninit(values));
+    }
+}
+
+/// Writes all values of the weights.
+pub(crate) fn dequantize(view: View, values: &mut [MaybeUninit<f32>]) {
+    dispatch!(InstructionSet::best(), target => dequantize_by(target, view, values));
+}
+
+fn dequantize_by<T: Target>(target: T, view: View, values: &mut [MaybeUninit<f32>]) {
+    let [d_in, d_out] = view.spec().shape;
+    assert_len("values", values.len(), [d_in, d_out]);
+    let grid = Grid::new(values, d_out);
+    let tiling = view.tiling();
+    (0..tiling.rows * tiling.columns).into_par_iter().with_min_len(32).for_each(|at| {
+        let (column, tile) = (at / tiling.rows, at % tiling.rows);
+        let mut strip = [Strip::ZERO; TILE_ROWS];
+        decode_strip(target, view, column, tile, slice::from_mut(&mut strip));
+        let columns = (d_out - column * TILE_COLUMNS).min(TILE_COLUMNS);
+        for (row, values) in (tile * TILE_ROWS..d_in).zip(&strip) {
+            grid.write(row, column * TILE_COLUMNS, &values.0[..columns]);
+        }
+    });
+}
+
+/// Decodes consecutive tiles of a column of tiles, from the `first` on.
+pub(crate) fn decode_strip<T: Target>(
+    target: T,
+    view: View,
+    column: usize,
+    first: usize,
+    strip: &mut [[Strip; TILE_ROWS]],
+) {
+    let rows_per_scale = view.spec().rows_per_scale();
+    let mut params = Params::ZERO;
+    let mut loaded = usize::MAX;
+    for (tile, values) in (first..).zip(strip) {
+        let row = tile * TILE_ROWS / rows_per_scale;
+        if row != loaded {
+            view.scales(column, row, &mut params.scales);
+            view.zeros(column, row, &mut params.zeros);
+            loaded = row;
+        }
+        let mut quads = Quads::ZERO;
+        target.widen(view.source, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
+        target.decode(&quads, &params, values);
+    }
+}
