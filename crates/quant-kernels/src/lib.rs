@@ -22,7 +22,7 @@
 //! | a scale that is trained (LSQ) | [`LearnedStep`] |
 //! | what stands between quantised products | [`gelu_tanh`], [`causal_attention`], [`cached_attention`] |
 //! | what quantisation cost | [`Distortion`] |
-//! | kernels of a backend, and what they must equal | [`QuantBackend`], [`mod@reference`] |
+//! | kernels of a backend, and what they must equal | [`QuantBackend`], [`TransformerBackend`], [`mod@reference`] |
 //! | weights that stay packed at 2 to 8 bits | [`PackedTensor`]; at every width from one copy: [`NestedTensor`] |
 //! | products with packed weights | [`PackedTensor::matmul`] on slices, [`packed_linear`] on tensors |
 //! | files of packed weights | [`PackedFileWriter`], [`PackedFile`] |
@@ -75,6 +75,7 @@ pub use backends::{
     linear_terms::LinearTerms,
     primitive_params::PrimitiveParams,
     quant_backend::{QuantAutodiffBackend, QuantBackend},
+    transformer_backend::TransformerBackend,
 };
 pub use cpu::instruction_set::InstructionSet;
 pub use error::{Error, Result};
@@ -105,13 +106,12 @@ pub use spec::{
     range_estimator::{Percentile, RangeEstimator},
     step_quantizer::StepQuantizer,
 };
-pub use tensor::learned_step::LearnedStepRecord;
 pub use tensor::{
     attention::{cached_attention, causal_attention},
     distortion::Distortion,
     fake_quantize::fake_quantize,
     gelu::gelu_tanh,
-    learned_step::LearnedStep,
+    learned_step::{LearnedStep, LearnedStepRecord},
     packed_linear::packed_linear,
     params::{QuantParams, choose_params},
     quantize::{dequantize, quantize},

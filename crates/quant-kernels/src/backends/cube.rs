@@ -16,6 +16,7 @@ use crate::{
         plain::{self, matrices::matrices_of},
         primitive_params::PrimitiveParams,
         quant_backend::{QuantBackend, packed_linear_of_dequantized},
+        transformer_backend::TransformerBackend,
     },
     cube,
     packed::{operand::PackedOperand, product::activations::ActivationBits},
@@ -101,6 +102,15 @@ where
         }
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }
+}
+
+impl<R, F, I, BT> TransformerBackend for CubeBackend<R, F, I, BT>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
 }
 
 fn has_kernel<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {

@@ -19,6 +19,7 @@ use crate::{
         plain::{self, matrices::matrices_of},
         primitive_params::PrimitiveParams,
         quant_backend::{QuantBackend, packed_linear_of_dequantized},
+        transformer_backend::TransformerBackend,
     },
     cpu::{
         attention::{AttentionShape, HeadStrides, Heads},
@@ -151,7 +152,9 @@ impl QuantBackend for Flex {
         let product = Product { activations, epilogue, ..Default::default() };
         tensor_of(weight.matmul(f32s(&x), rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
     }
+}
 
+impl TransformerBackend for Flex {
     fn gelu_tanh(x: FlexTensor) -> FlexTensor {
         let contiguous = x.to_contiguous();
         match contiguous.as_slice::<f32>() {

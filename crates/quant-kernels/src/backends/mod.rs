@@ -14,3 +14,4 @@ pub mod linear_terms;
 pub(crate) mod plain;
 pub mod primitive_params;
 pub mod quant_backend;
+pub mod transformer_backend;

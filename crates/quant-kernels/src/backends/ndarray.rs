@@ -13,6 +13,7 @@ use crate::{
         },
         primitive_params::PrimitiveParams,
         quant_backend::QuantBackend,
+        transformer_backend::TransformerBackend,
     },
     cpu::{
         blocks::{BlockParams, SliceQuantizer},
@@ -89,6 +90,8 @@ impl QuantBackend for NdArray {
         [tensor(of_x, shape.as_slice()), tensor(of_step, step_shape.as_slice())]
     }
 }
+
+impl TransformerBackend for NdArray {}
 
 fn kernel(x: &Primitive, quantizer: &Quantizer) -> SliceQuantizer {
     SliceQuantizer::new(matrices_of(x), quantizer)

@@ -5,14 +5,12 @@
 //! kernel:      x ─────────────────────────────────────────────→ y      one for scales, one for y
 //! ```
 
-use burn::tensor::{
-    FloatDType, Tensor, TensorPrimitive,
-    backend::{AutodiffBackend, Backend},
-    ops::FloatTensor,
-};
+use burn::tensor::{FloatDType, Tensor, TensorPrimitive, backend::AutodiffBackend, ops::FloatTensor};
 
 use crate::{
-    backends::{head_split::HeadSplit, linear_terms::LinearTerms, plain, primitive_params::PrimitiveParams},
+    backends::{
+        linear_terms::LinearTerms, plain, primitive_params::PrimitiveParams, transformer_backend::TransformerBackend,
+    },
     packed::{
         operand::PackedOperand,
         product::{activations::ActivationBits, epilogue::OutputFunction},
@@ -23,7 +21,7 @@ use crate::{
 /// A backend of burn with the operations of this crate.
 ///
 /// Every method has a default that is made of the backend's plain tensor operations, so any backend
-/// can be used with an empty `impl`. The backends of burn that have kernels here override them;
+/// can be used with an empty `impl` of this trait and of [`TransformerBackend`]. The backends of burn that have kernels here override them;
 /// what they compute is the same, bit for bit in f32.
 ///
 /// | backend | cargo feature | kernels |
@@ -36,7 +34,7 @@ use crate::{
 ///
 /// Primitives have any rank. The last two dimensions are the rows and columns that a granularity
 /// speaks of; a vector is one row.
-pub trait QuantBackend: Backend {
+pub trait QuantBackend: TransformerBackend {
     /// The values that `x` has after quantisation, with the gradient of the quantiser's rule.
     ///
     /// # Shapes
@@ -133,61 +131,6 @@ pub trait QuantBackend: Backend {
     /// - output `[d_in, d_out]`
     fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
-    }
-
-    /// [`gelu_tanh`](crate::tensor::gelu::gelu_tanh).
-    ///
-    /// # Shapes
-    ///
-    /// - `x` and output: any
-    fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::gelu::gelu_tanh::<Self>(x)
-    }
-
-    /// The gradient of GELU's input from that of its output.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`, `gradient` and output: the same
-    fn gelu_tanh_backward(x: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
-        plain::gelu::gelu_tanh_backward::<Self>(x, gradient)
-    }
-
-    /// [`causal_attention`](crate::tensor::attention::causal_attention).
-    ///
-    /// # Shapes
-    ///
-    /// - `qkv` `[batch, tokens, 3 · d]`, output `[batch, tokens, d]`
-    fn causal_attention(qkv: FloatTensor<Self>, split: HeadSplit) -> FloatTensor<Self> {
-        plain::attention::causal_attention::<Self>(qkv, split)
-    }
-
-    /// The gradient of attention's input from that of its output.
-    ///
-    /// # Shapes
-    ///
-    /// - `qkv` and output `[batch, tokens, 3 · d]`, `gradient` `[batch, tokens, d]`
-    fn causal_attention_backward(
-        qkv: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        split: HeadSplit,
-    ) -> FloatTensor<Self> {
-        plain::attention::causal_attention_backward::<Self>(qkv, gradient, split)
-    }
-
-    /// [`cached_attention`](crate::tensor::attention::cached_attention).
-    ///
-    /// # Shapes
-    ///
-    /// - `q` `[batch, heads, new, width]`, `k` and `v` `[batch, heads, old + new, width]`
-    /// - output `[batch, new, heads · width]`
-    fn cached_attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        plain::attention::cached_attention::<Self>(q, k, v, scale)
     }
 }
 

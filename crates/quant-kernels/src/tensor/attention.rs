@@ -9,7 +9,7 @@
 
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use crate::backends::{head_split::HeadSplit, quant_backend::QuantBackend};
+use crate::backends::{head_split::HeadSplit, transformer_backend::TransformerBackend};
 
 /// Attention of every token to itself and those before it.
 ///
@@ -31,7 +31,7 @@ use crate::backends::{head_split::HeadSplit, quant_backend::QuantBackend};
 /// let y = causal_attention(qkv, HeadSplit { heads: 1, scale: 1.0 }).into_data().to_vec::<f32>().unwrap();
 /// assert!((y[0] - 5.0).abs() < 1e-5 && (y[1] - 7.0).abs() < 1e-3);
 /// ```
-pub fn causal_attention<B: QuantBackend>(qkv: Tensor<B, 3>, split: HeadSplit) -> Tensor<B, 3> {
+pub fn causal_attention<B: TransformerBackend>(qkv: Tensor<B, 3>, split: HeadSplit) -> Tensor<B, 3> {
     let [_, _, packed] = qkv.dims();
     assert_eq!(packed % (3 * split.heads), 0, "{packed} numbers are not queries, keys and values of {split:?}");
     Tensor::from_primitive(TensorPrimitive::Float(B::causal_attention(qkv.into_primitive().tensor(), split)))
@@ -45,7 +45,7 @@ pub fn causal_attention<B: QuantBackend>(qkv: Tensor<B, 3>, split: HeadSplit) ->
 /// - `q` `[batch, heads, new, width]`
 /// - `k`, `v` `[batch, heads, old + new, width]`, parts of larger tensors without being copied
 /// - output `[batch, new, heads · width]`
-pub fn cached_attention<B: QuantBackend>(
+pub fn cached_attention<B: TransformerBackend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
     v: Tensor<B, 4>,

@@ -10,7 +10,7 @@
 
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use crate::backends::quant_backend::QuantBackend;
+use crate::backends::transformer_backend::TransformerBackend;
 
 /// GELU in its tanh form, GPT-2's `gelu_new`, of each element. NaN stays NaN.
 ///
@@ -25,6 +25,6 @@ use crate::backends::quant_backend::QuantBackend;
 /// let y = quant_kernels::gelu_tanh(x).into_data().to_vec::<f32>().unwrap();
 /// assert!(y[0] == 0.0 && (y[1] - 10.0).abs() < 1e-6 && y[2].abs() < 1e-6);
 /// ```
-pub fn gelu_tanh<B: QuantBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+pub fn gelu_tanh<B: TransformerBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(B::gelu_tanh(x.into_primitive().tensor())))
 }

@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
 
 use quant_kernels::{
     ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction,
-    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, cached_attention, causal_attention, gelu_tanh,
-    packed_linear,
+    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, TransformerBackend, cached_attention,
+    causal_attention, gelu_tanh, packed_linear,
 };
 
 use crate::support::{Other, Plain, Tracked, numbers, tensor, values};
