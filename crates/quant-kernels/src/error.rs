@@ -56,6 +56,16 @@ pub enum Error {
         /// The granularity asked for.
         granularity: Granularity,
     },
+    /// A learned step for a weight of another size.
+    #[error("a learned step of shape {got:?} does not fit a {weight:?} weight, {granularity}")]
+    StepShape {
+        /// The shape of the step.
+        got: [usize; 2],
+        /// The `[d_in, d_out]` of the weight.
+        weight: [usize; 2],
+        /// Which values share a step.
+        granularity: Granularity,
+    },
     /// A width that weights cannot be packed to.
     #[error("weights cannot be packed to {bits} bits, expected 2 to 8")]
     PackedBits {

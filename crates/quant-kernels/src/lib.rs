@@ -20,6 +20,7 @@
 //! | integer levels, and back | [`quantize`], [`dequantize`] |
 //! | values as the quantised tensor would have them, with a gradient | [`fake_quantize`], [`GradientRule`] |
 //! | a scale that is trained (LSQ) | [`LearnedStep`] |
+//! | how a weight becomes codes, and the codes | [`Rounding`], [`Coded`] |
 //! | what stands between quantised products | [`gelu_tanh`], [`causal_attention`], [`cached_attention`] |
 //! | what quantisation cost | [`Distortion`] |
 //! | kernels of a backend, and what they must equal | [`QuantBackend`], [`TransformerBackend`], [`mod@reference`] |
@@ -80,15 +81,16 @@ pub use backends::{
 pub use cpu::instruction_set::InstructionSet;
 pub use error::{Error, Result};
 pub use packed::{
+    coded::Coded,
     file::{
         plain::{PlainData, PlainFormat, PlainTensor},
         reader::PackedFile,
         writer::PackedFileWriter,
     },
-    nested::{NestedTensor, NestedView},
-    operand::PackedOperand,
+    nested::NestedTensor,
     packed_spec::PackedSpec,
     packed_tensor::PackedTensor,
+    packed_view::{PackedView, PackedView as PackedOperand},
     product::{
         activations::ActivationBits,
         epilogue::{Epilogue, LowRankTerm, OutputFunction},
@@ -116,6 +118,7 @@ pub use tensor::{
     params::{QuantParams, choose_params},
     quantize::{dequantize, quantize},
     reference,
+    rounding::Rounding,
 };
 
 #[cfg(all(test, feature = "cube"))]

@@ -10,9 +10,10 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
-use quant_kernels::LearnedStep;
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+use quant_kernels::LearnedStep;
 
 use crate::{
     Error, LoraConfig, Result,

@@ -22,6 +22,7 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
+
 use quant_kernels::{LearnedStep, Mapping, QuantBackend, QuantSpec, choose_params};
 
 use crate::{BitWidth, Error, Result};

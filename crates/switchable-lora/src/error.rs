@@ -139,16 +139,6 @@ pub enum Error {
         /// The width of the adapter.
         expected: BitWidth,
     },
-    /// A learned step for a weight of another size.
-    #[error("a learned step of shape {got:?} does not fit a {weight:?} weight, {granularity}")]
-    StepShape {
-        /// The shape of the step.
-        got: [usize; 2],
-        /// The `[d_in, d_out]` of the weight.
-        weight: [usize; 2],
-        /// Which values share a step.
-        granularity: Granularity,
-    },
     /// Packed weights that were not quantised by the learned step that comes with them.
     #[error("the learned step for {bits} bits is not the scale of the packed weight, expected {expected}")]
     PackedStep {

@@ -20,9 +20,9 @@
 //! | what every layer of a model computes with | [`PrecisionPlan`] |
 //! | adapters | [`LoraConfig`], [`LoraInit`], [`LoraAdapterPair`], [`LoraBank`] |
 //! | memory for quantised weights, under a cap | [`QuantizedCache`] |
-//! | weights that are only there packed | [`PackedWeights`], [`pack_weight`], [`Execution`] |
+//! | weights that are only there packed | [`PackedWeights`], [`Rounding`](quant_kernels::Rounding), [`Execution`] |
 //! | adapters on disk, in PEFT's layout | [`save_peft`], [`load_peft`] |
-//! | weights quantised by a step that is trained with the adapter (LSQ) | [`SwitchableLinear::init_adapter_with_step`], [`LoraAdapterPair::step`] |
+//! | weights quantised by a step that is trained with the adapter (LSQ) | [`WeightScales::Learned`], [`LoraAdapterPair::step`] |
 //!
 //! # Should I use this crate?
 //!
@@ -66,12 +66,14 @@ mod linear_settings;
 mod lora_bank;
 mod lora_config;
 mod low_rank;
+mod pack_weight;
 mod packed_weights;
 mod peft;
 mod precision_plan;
 mod quantized_cache;
 mod site_precision;
 mod switchable_linear;
+mod weight_rounding;
 
 pub use adapter_pair::{LoraAdapterPair, LoraAdapterPairRecord};
 pub use adapter_step::learned_step_ids;
@@ -79,8 +81,9 @@ pub use base_weights::BaseWeights;
 pub use error::{Error, Result};
 pub use linear_settings::{BasePolicy, Execution, LinearSettings, Placement};
 pub use lora_bank::{LoraBank, LoraBankRecord};
-pub use lora_config::{LoraConfig, LoraInit};
-pub use packed_weights::{PackedWeights, pack_weight, pack_weight_by_step};
+pub use lora_config::{LoraConfig, LoraInit, WeightScales};
+pub use pack_weight::{pack_weight, pack_weight_by_step};
+pub use packed_weights::PackedWeights;
 pub use peft::{
     LEARNED_STEPS_FILE, PeftOptions, list_widths, load_peft, parse_learned_steps, parse_peft, save_peft, width_folder,
 };

@@ -21,7 +21,7 @@ use crate::{
         head_split::HeadSplit, primitive_params::PrimitiveParams, quant_backend::QuantBackend,
         transformer_backend::TransformerBackend,
     },
-    packed::operand::PackedOperand,
+    packed::packed_view::PackedView,
     spec::{gradient_rule::GradientRule, quantizer::Quantizer, step_quantizer::StepQuantizer},
 };
 
@@ -87,8 +87,8 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         B::learned_step_backward(x, step, gradient, quantizer).map(constant::<B, C>)
     }
 
-    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
-        constant::<B, C>(B::widen_packed(weight, device, dtype))
+    fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        constant::<B, C>(B::dequantize_packed(weight, device, dtype))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         transformer_backend::TransformerBackend,
     },
     cube,
-    packed::{operand::PackedOperand, product::activations::ActivationBits},
+    packed::{packed_view::PackedView, product::activations::ActivationBits},
     spec::{block_shape::BlockShape, quantizer::Quantizer, range_estimator::RangeEstimator},
 };
 
@@ -83,7 +83,7 @@ where
 
     fn packed_linear(
         x: FloatTensor<Self>,
-        weight: PackedOperand<'_>,
+        weight: PackedView<'_>,
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
@@ -95,10 +95,10 @@ where
         packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
     }
 
-    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+    fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         let (stored, bits) = weight.stored();
         if is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
-            return cube::resident_weight::widen_on_device(stored, bits, device, dtype.into());
+            return cube::resident_weight::dequantize_on_device(stored, bits, device, dtype.into());
         }
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }

@@ -30,7 +30,7 @@ use crate::{
         parallel::in_parallel,
     },
     packed::{
-        operand::PackedOperand,
+        packed_view::PackedView,
         product::{
             activations::ActivationBits,
             epilogue::{Epilogue, LowRankTerm},
@@ -128,7 +128,7 @@ impl QuantBackend for Flex {
 
     fn packed_linear(
         x: FlexTensor,
-        weight: PackedOperand<'_>,
+        weight: PackedView<'_>,
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FlexTensor {

@@ -12,7 +12,7 @@ use crate::{
         linear_terms::LinearTerms, plain, primitive_params::PrimitiveParams, transformer_backend::TransformerBackend,
     },
     packed::{
-        operand::PackedOperand,
+        packed_view::PackedView,
         product::{activations::ActivationBits, epilogue::OutputFunction},
     },
     spec::{gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer, step_quantizer::StepQuantizer},
@@ -116,7 +116,7 @@ pub trait QuantBackend: TransformerBackend {
     /// - `x` `[rows, d_in]`, output `[rows, d_out]`
     fn packed_linear(
         x: FloatTensor<Self>,
-        weight: PackedOperand<'_>,
+        weight: PackedView<'_>,
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
@@ -124,12 +124,12 @@ pub trait QuantBackend: TransformerBackend {
     }
 
     /// The values of packed weights, without a gradient. Backends with a device of their own copy
-    /// the codes to it once, and widen them there.
+    /// the codes to it once, and dequantise them there.
     ///
     /// # Shapes
     ///
     /// - output `[d_in, d_out]`
-    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+    fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }
 }
@@ -145,13 +145,13 @@ impl<B: QuantBackend + AutodiffBackend<InnerBackend: QuantBackend>> QuantAutodif
 /// the call.
 pub(crate) fn packed_linear_of_dequantized<B: QuantBackend>(
     x: FloatTensor<B>,
-    weight: PackedOperand<'_>,
+    weight: PackedView<'_>,
     activations: ActivationBits,
     terms: LinearTerms<B>,
 ) -> FloatTensor<B> {
     let tensor = |primitive| TensorPrimitive::Float(primitive);
     let x = Tensor::<B, 2>::from_primitive(tensor(x));
-    let weight = B::widen_packed(weight, &x.device(), x.dtype().into());
+    let weight = B::dequantize_packed(weight, &x.device(), x.dtype().into());
     let weight = Tensor::<B, 2>::from_primitive(tensor(weight));
     let quantized = match Quantizer::new(activations.width(), QuantSpec::PER_TOKEN, GradientRule::Identity) {
         Ok(quantizer) if x.shape().num_elements() > 0 => {

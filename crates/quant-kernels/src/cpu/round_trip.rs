@@ -157,7 +157,7 @@ multiversion! {
 
 multiversion! {
     /// Takes one row into the lowest and highest values of its columns.
-    pub(crate) fn widen_bounds(row: &[f32], min: &mut [f32], max: &mut [f32]) {
+    pub(crate) fn include_row(row: &[f32], min: &mut [f32], max: &mut [f32]) {
         for ((min, max), &value) in min.iter_mut().zip(max.iter_mut()).zip(row) {
             *min = if value < *min { value } else { *min };
             *max = if value > *max { value } else { *max };

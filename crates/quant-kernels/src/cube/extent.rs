@@ -38,7 +38,7 @@ impl Extent {
     }
 
     /// Takes in one more value.
-    pub(super) fn widen(&mut self, x: f32) {
+    pub(super) fn include(&mut self, x: f32) {
         let bits = u32::reinterpret(x);
         let magnitude = bits & MAGNITUDE;
         let negative = bits >= SIGN;

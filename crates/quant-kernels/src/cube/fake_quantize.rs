@@ -175,7 +175,7 @@ fn values_of_blocks<F: Float>(
     let mut extent = Extent::of_nothing();
     let mut value = share.first;
     while value < share.end {
-        extent.widen(f32::cast_from(x[share.origin + value * blocks.inner]));
+        extent.include(f32::cast_from(x[share.origin + value * blocks.inner]));
         value += comptime!(lanes.per_column);
     }
     let extent = of_column(extent, lanes);

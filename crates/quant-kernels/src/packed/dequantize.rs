@@ -13,6 +13,7 @@ use crate::{
     packed::{
         grid::{Grid, as_uninit, collect},
         packed_tensor::{PackedTensor, assert_len},
+        packed_view::PackedView,
         target::{Target, dispatch::dispatch},
         tiles::{
             layout::{TILE_COLUMNS, TILE_ROWS},
@@ -20,21 +21,20 @@ use crate::{
             quads::Quads,
             strip::Strip,
         },
-        view::View,
     },
 };
 
 use rayon::prelude::*;
 
-impl PackedTensor {
+impl PackedView<'_> {
     /// The values of the weights.
     ///
     /// # Shapes
     ///
     /// - output: `[d_in, d_out]`, row-major
-    pub fn dequantize(&self) -> Vec<f32> {
-        let len = self.spec.shape.iter().product();
-        collect(len, |values| dequantize(View::whole(self), values))
+    pub fn dequantize(self) -> Vec<f32> {
+        let len = self.shape().iter().product();
+        collect(len, |values| dequantize(self, values))
     }
 
     /// The values of the weights, written to a slice.
@@ -46,17 +46,32 @@ impl PackedTensor {
     /// # Panics
     ///
     /// If `values` has another length than `[d_in, d_out]`.
-    pub fn dequantize_into(&self, values: &mut [f32]) {
-        dequantize(View::whole(self), as_uninit(values));
+    pub fn dequantize_into(self, values: &mut [f32]) {
+        dequantize(self, as_uninit(values));
     }
 }
 
-/// Writes all values of the weights.
-pub(crate) fn dequantize(view: View, values: &mut [MaybeUninit<f32>]) {
+impl PackedTensor {
+    /// [`PackedView::dequantize`] of the whole.
+    pub fn dequantize(&self) -> Vec<f32> {
+        self.view().dequantize()
+    }
+
+    /// [`PackedView::dequantize_into`] of the whole.
+    ///
+    /// # Panics
+    ///
+    /// The same.
+    pub fn dequantize_into(&self, values: &mut [f32]) {
+        self.view().dequantize_into(values);
+    }
+}
+
+fn dequantize(view: PackedView, values: &mut [MaybeUninit<f32>]) {
     dispatch!(InstructionSet::best(), target => dequantize_by(target, view, values));
 }
 
-fn dequantize_by<T: Target>(target: T, view: View, values: &mut [MaybeUninit<f32>]) {
+fn dequantize_by<T: Target>(target: T, view: PackedView, values: &mut [MaybeUninit<f32>]) {
     let [d_in, d_out] = view.spec().shape;
     assert_len("values", values.len(), [d_in, d_out]);
     let grid = Grid::new(values, d_out);
@@ -75,7 +90,7 @@ fn dequantize_by<T: Target>(target: T, view: View, values: &mut [MaybeUninit<f32
 /// Decodes consecutive tiles of a column of tiles, from the `first` on.
 pub(crate) fn decode_strip<T: Target>(
     target: T,
-    view: View,
+    view: PackedView,
     column: usize,
     first: usize,
     strip: &mut [[Strip; TILE_ROWS]],

@@ -8,27 +8,29 @@
 //! | concept | file |
 //! |---|---|
 //! | the weights and what they are | `packed_tensor`, `packed_spec` |
+//! | what a rounding makes of a weight | `coded` |
 //! | where each bit stands, and the shapes that kernels share | `tiles` |
 //! | kernels, for each set of instructions | `target` |
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
-//! | products | `product`, and their operand `operand` |
+//! | weights as products see them: whole, or cut | `packed_view` |
+//! | products | `product` |
 //! | copies on GPUs | `device_copies` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
+pub mod coded;
 pub(crate) mod dequantize;
 #[cfg(feature = "cube")]
 pub(crate) mod device_copies;
 pub mod file;
 pub(crate) mod grid;
 pub mod nested;
-pub mod operand;
 pub mod packed_spec;
 pub mod packed_tensor;
+pub mod packed_view;
 pub mod product;
 pub mod scales;
 pub(crate) mod storage;
 pub(crate) mod target;
 pub(crate) mod tiles;
-pub(crate) mod view;

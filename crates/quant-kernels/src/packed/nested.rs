@@ -19,18 +19,13 @@
 use crate::{
     error::{Error, Result},
     packed::{
-        dequantize::dequantize,
-        grid::{as_uninit, collect},
         packed_spec::PackedSpec,
         packed_tensor::{PackedTensor, pack},
-        product::{
-            multiply::{matmul, multiply},
-            options::Product,
-        },
+        packed_view::PackedView,
+        product::options::Product,
         scales::Scales,
         storage::Bytes,
         tiles::source::cut_code,
-        view::View,
     },
     spec::{bit_width::BitWidth, mapping::Mapping},
 };
@@ -95,7 +90,7 @@ impl NestedTensor {
             return Ok(source.clone());
         }
         let codes = pack(&spec, &[], |row, column| cut_code(bits.bits(), source.code(row, column)));
-        let factor = View::cut(source, bits).scale_factor;
+        let factor = PackedView::cut(source, bits).scale_factor;
         let scales: Vec<f32> = source.scales().iter().map(|scale| scale * factor).collect();
         let scales = Scales::store(spec.scale_format, &scales)?;
         Ok(PackedTensor::of_parts(spec, codes, scales, Bytes::build(0, |_| ())))
@@ -111,13 +106,11 @@ impl NestedTensor {
     ///
     /// [`Error::PackedBits`] unless `bits` is 2 to 8.
     pub fn dequantize(&self, bits: BitWidth) -> Result<Vec<f32>> {
-        let view = self.view(bits)?;
-        let len = self.tensor.spec.shape.iter().product();
-        Ok(collect(len, |values| dequantize(view, values)))
+        Ok(self.at(bits)?.dequantize())
     }
 
     /// The product of activations and the weights at `bits`, bit for bit that of
-    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes. [`at`](Self::at) writes into a slice.
+    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes.
     ///
     /// # Shapes
     ///
@@ -130,42 +123,18 @@ impl NestedTensor {
     ///
     /// # Panics
     ///
-    /// As [`PackedTensor::matmul`].
+    /// As [`PackedView::matmul`].
     pub fn matmul(&self, x: &[f32], rows: usize, bits: BitWidth, product: &Product) -> Result<Vec<f32>> {
-        Ok(matmul(self.view(bits)?, x, rows, product))
+        Ok(self.at(bits)?.matmul(x, rows, product))
     }
 
-    /// A view of the weights at `bits`, whose products can be written into slices.
+    /// The weights at `bits`, cut in the course of products.
     ///
     /// # Errors
     ///
     /// [`Error::PackedBits`] unless `bits` is 2 to 8.
-    pub fn at(&self, bits: BitWidth) -> Result<NestedView<'_>> {
-        self.view(bits).map(NestedView)
-    }
-
-    fn view(&self, bits: BitWidth) -> Result<View<'_>> {
+    pub fn at(&self, bits: BitWidth) -> Result<PackedView<'_>> {
         PackedSpec { bits, ..self.tensor.spec }.check()?;
-        Ok(View::cut(&self.tensor, bits))
-    }
-}
-
-/// 8-bit weights, seen at a lower width.
-#[derive(Debug, Clone, Copy)]
-pub struct NestedView<'a>(View<'a>);
-
-impl NestedView<'_> {
-    /// [`PackedTensor::matmul_into`] at this width.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`: `[rows, d_in]`, row-major
-    /// - `output`: `[rows, d_out]`, row-major
-    ///
-    /// # Panics
-    ///
-    /// As [`PackedTensor::matmul`].
-    pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
-        multiply(self.0, x, rows, product, as_uninit(output));
+        Ok(PackedView::cut(&self.tensor, bits))
     }
 }

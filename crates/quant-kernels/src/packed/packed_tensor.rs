@@ -78,70 +78,6 @@ impl PackedTensor {
         &self.device_copies
     }
 
-    /// Quantises and packs weights: `q = clamp(round(x / s) + z)` with the scales as they are
-    /// stored.
-    ///
-    /// # Shapes
-    ///
-    /// - `weights`: `[d_in, d_out]`, row-major
-    /// - `scales`: [`PackedSpec::scale_shape`], row-major
-    /// - `zero_points`: that of `scales` where the mapping is asymmetric, else none
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PackedSpec::check`]; [`Error::PackedWeight`] for a NaN or an infinity;
-    /// [`Error::PackedScale`] for a scale that is not positive and finite or that the format cannot
-    /// hold; [`Error::PackedZeroPoint`] for one that is not a level.
-    ///
-    /// # Panics
-    ///
-    /// If a slice has another length than its shape.
-    pub fn from_weights(spec: PackedSpec, weights: &[f32], scales: &[f32], zero_points: &[u8]) -> Result<Self> {
-        let (scales, zero_points) = store_params(&spec, scales, zero_points)?;
-        assert_len("weights", weights.len(), spec.shape);
-        let [_, d_out] = spec.shape;
-        if let Some(at) = weights.par_iter().position_first(|weight| !weight.is_finite()) {
-            return Err(Error::PackedWeight { row: at / d_out, column: at % d_out, got: weights[at] });
-        }
-        let [low, high] = spec.codes()?.map(f32::from);
-        let params = scales.to_vec();
-        let zeros = zero_points.as_slice();
-        let codes = pack(&spec, zeros, |row, column| {
-            let index = spec.scale_index(row, column);
-            let zero = zeros.get(index).copied().unwrap_or(spec.middle());
-            let level = (weights[row * d_out + column] / params[index]).round_ties_even();
-            (level + f32::from(zero)).clamp(low, high) as u8
-        });
-        Ok(Self::of_parts(spec, codes, scales, zero_points))
-    }
-
-    /// Packs codes.
-    ///
-    /// # Shapes
-    ///
-    /// - `codes`: `[d_in, d_out]`, row-major, as [above](Self)
-    /// - `scales`, `zero_points`: as for [`from_weights`](Self::from_weights)
-    ///
-    /// # Errors
-    ///
-    /// As [`from_weights`](Self::from_weights), and [`Error::PackedCode`] for a code outside the
-    /// levels of the mapping.
-    ///
-    /// # Panics
-    ///
-    /// If a slice has another length than its shape.
-    pub fn from_codes(spec: PackedSpec, codes: &[u8], scales: &[f32], zero_points: &[u8]) -> Result<Self> {
-        let (scales, zero_points) = store_params(&spec, scales, zero_points)?;
-        assert_len("codes", codes.len(), spec.shape);
-        let [_, d_out] = spec.shape;
-        let [low, high] = spec.codes()?;
-        if let Some(at) = codes.iter().position(|code| !(low..=high).contains(code)) {
-            return Err(Error::PackedCode { row: at / d_out, column: at % d_out, got: codes[at], low, high });
-        }
-        let codes = pack(&spec, zero_points.as_slice(), |row, column| codes[row * d_out + column]);
-        Ok(Self::of_parts(spec, codes, scales, zero_points))
-    }
-
     /// What the weights are, apart from their values.
     pub fn spec(&self) -> PackedSpec {
         self.spec
@@ -217,18 +153,6 @@ impl PackedTensor {
 
 pub(crate) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
     assert!(rows.checked_mul(columns) == Some(got), "{got} {what} do not fill a matrix of shape [{rows}, {columns}]");
-}
-
-fn store_params(spec: &PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result<(Scales, Bytes)> {
-    let shape = spec.scale_shape()?;
-    assert_len("scales", scales.len(), shape);
-    match spec.mapping {
-        Mapping::Symmetric => assert!(zero_points.is_empty(), "symmetric weights have no zero points"),
-        Mapping::Asymmetric => assert_len("zero points", zero_points.len(), shape),
-    }
-    check_zero_points(spec, zero_points)?;
-    let stored = Bytes::build(zero_points.len(), |bytes| bytes.copy_from_slice(zero_points));
-    Ok((Scales::store(spec.scale_format, scales)?, stored))
 }
 
 pub(crate) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result<()> {

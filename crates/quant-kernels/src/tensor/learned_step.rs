@@ -119,6 +119,18 @@ impl<B: Backend> LearnedStep<B> {
         self.granularity.param_shape(dims) == Ok(self.step.dims())
     }
 
+    /// Checks that there is one step for each block of a weight `[d_in, d_out]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StepShape`].
+    pub fn check_fits(&self, weight: [usize; 2]) -> Result<()> {
+        if self.fits(weight) {
+            return Ok(());
+        }
+        Err(Error::StepShape { got: self.step.dims(), weight, granularity: self.granularity })
+    }
+
     /// The number of bits.
     pub fn bits(&self) -> BitWidth {
         self.bits

@@ -9,3 +9,4 @@ pub mod packed_linear;
 pub mod params;
 pub mod quantize;
 pub mod reference;
+pub mod rounding;

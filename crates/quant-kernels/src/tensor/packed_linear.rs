@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorPrimitive};
 
 use crate::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
-    packed::{operand::PackedOperand, product::activations::ActivationBits},
+    packed::{packed_view::PackedView, product::activations::ActivationBits},
 };
 
 /// `f(Qa(x)·W + s·(x·A)·B + bias)` without a copy of `W` in floats, where the backend can.
@@ -25,7 +25,7 @@ use crate::{
 /// If the shapes disagree.
 pub fn packed_linear<B: QuantBackend>(
     x: Tensor<B, 2>,
-    weight: PackedOperand<'_>,
+    weight: PackedView<'_>,
     activations: ActivationBits,
     terms: LinearTerms<B>,
 ) -> Tensor<B, 2> {

@@ -16,8 +16,8 @@ use half::{bf16, f16};
 use numbers::numbers;
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, GroupSize, LinearTerms, Mapping, NestedTensor, OutputFunction,
-    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, packed_linear,
+    ActivationBits, BitWidth, Granularity, GroupSize, LinearTerms, Mapping, NestedTensor, OutputFunction, PackedSpec,
+    PackedTensor, PackedView, QuantBackend, ScaleFormat, packed_linear,
 };
 
 use crate::{Gpu, devices::on_every_gpu};
@@ -73,7 +73,7 @@ impl Terms {
 
 fn outputs<B: QuantBackend>(
     rows: usize,
-    weight: PackedOperand<'_>,
+    weight: PackedView<'_>,
     activations: ActivationBits,
     terms: Terms,
     device: &B::Device,
@@ -87,7 +87,7 @@ fn outputs<B: QuantBackend>(
     y.into_data().into_vec().unwrap()
 }
 
-fn assert_equal<R: CubeRuntime>(weight: PackedOperand<'_>, device: &R::Device, case: &dyn std::fmt::Debug) {
+fn assert_equal<R: CubeRuntime>(weight: PackedView<'_>, device: &R::Device, case: &dyn std::fmt::Debug) {
     for rows in [1, 5] {
         for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
             for terms in [Terms::None, Terms::All] {
@@ -118,7 +118,7 @@ fn every_width<R: CubeRuntime>(device: &R::Device) {
         for granularity in granularities() {
             for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
                 let weight = packed([45, 33], bits, granularity, mapping);
-                assert_equal::<R>(PackedOperand::whole(&weight), device, &weight.spec());
+                assert_equal::<R>(weight.view(), device, &weight.spec());
             }
         }
     }
@@ -133,7 +133,7 @@ fn odd_sizes<R: CubeRuntime>(device: &R::Device) {
     for shape in [[1, 1], [3, 50], [130, 7]] {
         for granularity in granularities() {
             let weight = packed(shape, BitWidth::B3, granularity, Mapping::Symmetric);
-            assert_equal::<R>(PackedOperand::whole(&weight), device, &weight.spec());
+            assert_equal::<R>(weight.view(), device, &weight.spec());
         }
     }
 }
@@ -147,7 +147,7 @@ fn every_cut<R: CubeRuntime>(device: &R::Device) {
     for granularity in granularities() {
         let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Mapping::Symmetric)).unwrap();
         for bits in widths() {
-            assert_equal::<R>(PackedOperand::nested(&nested, bits).unwrap(), device, &(bits, granularity));
+            assert_equal::<R>(nested.at(bits).unwrap(), device, &(bits, granularity));
         }
     }
 }
@@ -160,7 +160,7 @@ fn layers_of_nested_weights_equal_plain_operations() {
 fn empty_sides<R: CubeRuntime>(device: &R::Device) {
     let none = |rows, shape| {
         let weight = packed(shape, BitWidth::B4, Granularity::PerTensor, Mapping::Symmetric);
-        outputs::<Gpu<R>>(rows, PackedOperand::whole(&weight), ActivationBits::FULL, Terms::None, device)
+        outputs::<Gpu<R>>(rows, weight.view(), ActivationBits::FULL, Terms::None, device)
     };
     assert!(none(0, [4, 3]).is_empty());
     assert!(none(2, [4, 0]).is_empty());
@@ -172,7 +172,7 @@ fn layers_without_rows_or_outputs_give_nothing() {
 }
 
 fn values<B: QuantBackend>(weight: &PackedTensor, device: &B::Device, dtype: FloatDType) -> TensorData {
-    let values = B::widen_packed(PackedOperand::whole(weight), device, dtype);
+    let values = B::dequantize_packed(weight.view(), device, dtype);
     let values = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(values));
     assert_eq!(values.dtype(), DType::from(dtype));
     values.into_data()
@@ -205,7 +205,7 @@ fn under_autodiff<R: CubeRuntime>(device: &R::Device) {
     assert_eq!(got.into_vec::<f32>().unwrap(), weight.dequantize());
     let x = tensor::<Autodiff<Gpu<R>>, 2>([2, 45], 7, device).require_grad();
     let terms = Terms::None.of(weight.shape(), device);
-    let y = packed_linear(x.clone(), PackedOperand::whole(&weight), ActivationBits::FULL, terms);
+    let y = packed_linear(x.clone(), weight.view(), ActivationBits::FULL, terms);
     let gradient = x.grad(&y.sum().backward()).unwrap().into_data().into_vec::<f32>().unwrap();
     // That of Σ x·W is the sum of each row of W.
     let sums: Vec<f32> = weight.dequantize().chunks(33).map(|row| row.iter().sum()).collect();

@@ -3,9 +3,9 @@
 use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction,
-    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, TransformerBackend, cached_attention,
-    causal_attention, gelu_tanh, packed_linear,
+    ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction, PackedSpec,
+    PackedTensor, QuantBackend, ScaleFormat, TransformerBackend, cached_attention, causal_attention, gelu_tanh,
+    packed_linear,
 };
 
 use crate::support::{Other, Plain, Tracked, numbers, tensor, values};
@@ -128,7 +128,7 @@ fn packed_linear_layers_equal_dequantised_ones() {
     let eight =
         PackedTensor::from_weights(spec(BitWidth::B8, Granularity::PerChannel), &weights, &scales, &[]).unwrap();
     let nested = NestedTensor::new(eight.clone()).unwrap();
-    let operands = [PackedOperand::whole(&eight), PackedOperand::nested(&nested, BitWidth::B3).unwrap()];
+    let operands = [eight.view(), nested.at(BitWidth::B3).unwrap()];
     for operand in operands {
         for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
             for function in [OutputFunction::Identity, OutputFunction::GeluTanh] {
@@ -148,5 +148,5 @@ fn packed_linear_layers_equal_dequantised_ones() {
             }
         }
     }
-    assert!(PackedOperand::nested(&nested, BitWidth::B16).is_err());
+    assert!(nested.at(BitWidth::B16).is_err());
 }

@@ -7,8 +7,9 @@ use burn::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
-use super::*;
 use crate::{Granularity, LearnedStep, LoraAdapterPair, LoraConfig};
+
+use super::*;
 
 type Pairs = BTreeMap<String, LoraAdapterPair<Flex>>;
 

@@ -1,6 +1,7 @@
 //! How adapters start.
 
 use burn::tensor::Tensor;
+
 use quant_kernels::Distortion;
 use switchable_lora::{
     BitWidth, Error, LinearSettings, LoraAdapterPair, LoraConfig, LoraInit, QuantizedCache, SitePrecision,

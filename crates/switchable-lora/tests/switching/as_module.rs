@@ -5,6 +5,7 @@ use burn::{
     record::{BinBytesRecorder, FullPrecisionSettings, Recorder},
     tensor::{Tensor, backend::Backend},
 };
+
 use switchable_lora::{BasePolicy, BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
 
 use crate::support::{

@@ -4,6 +4,7 @@ use burn::{
     optim::{AdamWConfig, GradientsParams, Optimizer},
     tensor::{Tensor, backend::AutodiffBackend},
 };
+
 use switchable_lora::{
     BasePolicy, BitWidth, LinearSettings, LoraConfig, Placement, QuantizedCache, SitePrecision, SwitchableLinear,
 };

@@ -1,10 +1,11 @@
 //! What the layer computes.
 
 use burn::tensor::Tensor;
+
 use quant_kernels::fake_quantize;
 use switchable_lora::{
     BasePolicy, BitWidth, Error, LinearSettings, Placement, QuantBackend, QuantSpec, QuantizedCache, SitePrecision,
-    SwitchableLinear,
+    SwitchableLinear, WeightScales,
 };
 
 use crate::support::{
@@ -104,7 +105,7 @@ fn a_layer_merged_with_its_adapter_computes_what_merged_placement_does() {
             1e-5,
             &format!("{width} bits"),
         );
-        assert_eq!(alone.keeps_quantized(width), !width.is_full());
+        assert_eq!(alone.keeps_quantized(width, WeightScales::Found), !width.is_full());
     }
     assert!(layer.merged_with(BitWidth::B3).is_err());
 }

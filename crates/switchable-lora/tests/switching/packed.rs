@@ -1,10 +1,11 @@
 //! Layers that compute from codes.
 
 use burn::{backend::NdArray as Other, module::Module as _};
+
 use quant_kernels::NestedTensor;
 use switchable_lora::{
     BitWidth, Error, Execution, LinearSettings, OutputFunction, PackedWeights, QuantSpec, QuantizedCache, ScaleFormat,
-    SitePrecision, SwitchableLinear, pack_weight,
+    SitePrecision, SwitchableLinear, WeightScales, pack_weight,
 };
 
 use crate::support::{
@@ -53,7 +54,7 @@ fn codes_are_kept_in_place_of_floats() {
     let packed = layer::<Plain>(settings(Execution::Packed), &cache);
     let four = SitePrecision::uniform(BitWidth::B4);
     packed.forward(tensor::<Plain, 2>([2, D_IN], 9), &four);
-    assert!(packed.keeps_quantized(BitWidth::B4));
+    assert!(packed.keeps_quantized(BitWidth::B4, WeightScales::Found));
     let float = D_IN * D_OUT * size_of::<f32>();
     // Codes are padded to tiles of 32 × 16.
     let padded = D_IN.div_ceil(32) * 32 * D_OUT.div_ceil(16) * 16 / 2;

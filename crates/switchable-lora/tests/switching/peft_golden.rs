@@ -10,6 +10,7 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData};
 use safetensors::SafeTensors;
+
 use switchable_lora::{
     BitWidth, LinearSettings, LoraAdapterPair, PeftOptions, QuantizedCache, SitePrecision, SwitchableLinear, load_peft,
     save_peft,

@@ -1,6 +1,8 @@
 //! Layers and inputs to test with.
 
 use burn::tensor::{Tensor, TensorData};
+use numbers::numbers;
+
 use switchable_lora::{
     BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
 };
@@ -10,7 +12,6 @@ mod numbers;
 #[path = "../../../quant-kernels/tests/support/test_device.rs"]
 mod test_device;
 
-use numbers::numbers;
 pub(crate) use test_device::{Plain, Training as Tracked, device, device_is_there, skip_without_device};
 
 pub(crate) const D_IN: usize = 12;

@@ -2,11 +2,11 @@
 
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend, ops::FloatTensor};
 
-use crate::packed::operand::PackedOperand;
+use crate::packed::packed_view::PackedView;
 
 /// The values of packed weights, dequantised on the host.
 pub(crate) fn dequantize_on_host<B: Backend>(
-    weight: PackedOperand<'_>,
+    weight: PackedView<'_>,
     device: &B::Device,
     dtype: FloatDType,
 ) -> FloatTensor<B> {

@@ -14,8 +14,8 @@ use crate::{
     cpu::{
         instruction_set::InstructionSet,
         round_trip::{
-            Extent, Rounding, column_params, extent, magnitude, pass_columns, pass_run, raise_magnitudes,
-            round_trip_columns, round_trip_run, widen_bounds,
+            Extent, Rounding, column_params, extent, include_row, magnitude, pass_columns, pass_run, raise_magnitudes,
+            round_trip_columns, round_trip_run,
         },
     },
     spec::{
@@ -199,7 +199,7 @@ impl SliceQuantizer {
             let rows = self.rows_of_group(group);
             let stripe = stripe * STRIPE..columns.min((stripe + 1) * STRIPE);
             let mut bounds = ColumnBounds::new(stripe.len());
-            self.widen(&mut bounds, x, rows.clone(), stripe.clone());
+            self.include_rows(&mut bounds, x, rows.clone(), stripe.clone());
             let (mut scales, mut zero_points) = ([0.0; STRIPE], [0.0; STRIPE]);
             let (scales, zero_points) = (&mut scales[..stripe.len()], &mut zero_points[..stripe.len()]);
             self.params_of(&bounds, scales, zero_points);
@@ -286,19 +286,19 @@ impl SliceQuantizer {
             .map(|part| {
                 let mut bounds = ColumnBounds::new(columns);
                 let first = rows.start + part * step;
-                self.widen(&mut bounds, x, first..rows.end.min(first + step), 0..columns);
+                self.include_rows(&mut bounds, x, first..rows.end.min(first + step), 0..columns);
                 bounds
             })
             .reduce(|| ColumnBounds::new(columns), ColumnBounds::join)
     }
 
     /// Takes some columns of some rows into their bounds.
-    fn widen(&self, bounds: &mut ColumnBounds, x: &[f32], rows: Range<usize>, columns: Range<usize>) {
+    fn include_rows(&self, bounds: &mut ColumnBounds, x: &[f32], rows: Range<usize>, columns: Range<usize>) {
         for row in rows {
             let row = &x[row * self.shape.columns..][columns.clone()];
             raise_magnitudes(self.set, row, &mut bounds.magnitudes);
             if self.mapping == Mapping::Asymmetric {
-                widen_bounds(self.set, row, &mut bounds.min, &mut bounds.max);
+                include_row(self.set, row, &mut bounds.min, &mut bounds.max);
             }
         }
     }

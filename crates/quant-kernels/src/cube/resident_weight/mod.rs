@@ -16,7 +16,7 @@ use crate::{
         unpack::{PackedShape, unpack},
     },
     packed::packed_tensor::PackedTensor,
-    spec::{bit_width::BitWidth, granularity::Granularity},
+    spec::granularity::Granularity,
 };
 
 /// The codes and scales of packed weights on a device.
@@ -27,14 +27,14 @@ struct ResidentWeight<R: CubeRuntime> {
     params: Params<R>,
 }
 
-/// The values of packed weights at `bits`, which are fewer than the weights' own for nested ones.
+/// The values of packed weights at `kept` bits, which are fewer than the weights' own for nested ones.
 ///
 /// # Shapes
 ///
 /// - output: `[d_in, d_out]`, not empty
-pub(crate) fn widen_on_device<R: CubeRuntime>(
+pub(crate) fn dequantize_on_device<R: CubeRuntime>(
     weight: &PackedTensor,
-    bits: BitWidth,
+    kept: u8,
     device: &R::Device,
     dtype: DType,
 ) -> CubeTensor<R> {
@@ -43,9 +43,9 @@ pub(crate) fn widen_on_device<R: CubeRuntime>(
         Granularity::PerGroup(group) => group.get(),
         _ => rows,
     };
-    let [stored, kept] = [weight.bits(), bits].map(|bits| usize::from(bits.bits()));
+    let [bits, kept] = [weight.bits().bits(), kept].map(usize::from);
     let ResidentWeight { words, params, .. } = ResidentWeight::of(weight, device);
-    unpack(words, params, PackedShape { rows, columns, bits: stored, kept, group }, dtype)
+    unpack(words, params, PackedShape { rows, columns, bits, kept, group }, dtype)
 }
 
 impl<R: CubeRuntime> ResidentWeight<R> {

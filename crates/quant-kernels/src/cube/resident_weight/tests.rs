@@ -2,7 +2,7 @@ use burn::tensor::DType;
 use burn_cubecl::{CubeRuntime, ops::into_data_sync};
 
 use crate::{
-    cube::resident_weight::{ResidentWeight, widen_on_device},
+    cube::resident_weight::{ResidentWeight, dequantize_on_device},
     devices,
     packed::{nested::NestedTensor, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{
@@ -40,7 +40,7 @@ fn packed(bits: u8, shape: [usize; 2], granularity: Granularity, mapping: Mappin
 }
 
 fn widened<R: CubeRuntime>(weight: &PackedTensor, bits: BitWidth, device: &R::Device) -> Vec<f32> {
-    let values = widen_on_device::<R>(weight, bits, device, DType::F32);
+    let values = dequantize_on_device::<R>(weight, bits.bits(), device, DType::F32);
     assert_eq!(values.meta.shape().as_slice(), weight.shape());
     into_data_sync::<R>(values).into_vec().unwrap()
 }

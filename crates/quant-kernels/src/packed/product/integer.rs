@@ -15,6 +15,7 @@
 use crate::{
     packed::{
         grid::Grid,
+        packed_view::PackedView,
         product::{
             activations::QuantizedRows,
             options::Product,
@@ -29,7 +30,6 @@ use crate::{
             source::source_bits,
             sums::{Region, Sums},
         },
-        view::View,
     },
     spec::bit_width::BitWidth,
 };
@@ -37,7 +37,7 @@ use crate::{
 /// Multiplies `values [rows, d_in]`, quantised to `bits` per row, by the weights.
 pub(crate) fn multiply<T: Target>(
     target: T,
-    view: View,
+    view: PackedView,
     values: &[f32],
     rows: usize,
     bits: BitWidth,

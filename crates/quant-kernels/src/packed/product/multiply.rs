@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use crate::packed::{
     grid::{Grid, as_uninit, collect},
     packed_tensor::{PackedTensor, assert_len},
+    packed_view::PackedView,
     product::{integer, options::Product, weight_only},
     target::dispatch::dispatch,
-    view::View,
 };
 
-impl PackedTensor {
+impl PackedView<'_> {
     /// The product `x·W` of activations and these weights.
     ///
     /// # Shapes
@@ -33,11 +33,13 @@ impl PackedTensor {
     ///     scale_format: ScaleFormat::F32,
     /// };
     /// let packed = PackedTensor::from_weights(spec, &[1.0, 2.0, 3.0, 4.0], &[0.5], &[])?;
-    /// assert_eq!(packed.matmul(&[1.0, 10.0], 1, &Product::default()), [31.0, 42.0]);
+    /// assert_eq!(packed.view().matmul(&[1.0, 10.0], 1, &Product::default()), [31.0, 42.0]);
     /// # Ok::<(), quant_kernels::Error>(())
     /// ```
-    pub fn matmul(&self, x: &[f32], rows: usize, product: &Product) -> Vec<f32> {
-        matmul(View::whole(self), x, rows, product)
+    pub fn matmul(self, x: &[f32], rows: usize, product: &Product) -> Vec<f32> {
+        let len = rows.checked_mul(self.shape()[1]);
+        let len = len.unwrap_or_else(|| panic!("a product of {rows} rows does not fit the address space"));
+        collect(len, |output| multiply(self, x, rows, product, output))
     }
 
     /// [`matmul`](Self::matmul) into a slice.
@@ -50,20 +52,33 @@ impl PackedTensor {
     /// # Panics
     ///
     /// As [`matmul`](Self::matmul).
-    pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
-        multiply(View::whole(self), x, rows, product, as_uninit(output));
+    pub fn matmul_into(self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
+        multiply(self, x, rows, product, as_uninit(output));
     }
 }
 
-/// The product of activations and weights as a vector.
-pub(crate) fn matmul(view: View, x: &[f32], rows: usize, product: &Product) -> Vec<f32> {
-    let len = rows.checked_mul(view.spec().shape[1]);
-    let len = len.unwrap_or_else(|| panic!("a product of {rows} rows does not fit the address space"));
-    collect(len, |output| multiply(view, x, rows, product, output))
+impl PackedTensor {
+    /// [`PackedView::matmul`] with the whole.
+    ///
+    /// # Panics
+    ///
+    /// The same.
+    pub fn matmul(&self, x: &[f32], rows: usize, product: &Product) -> Vec<f32> {
+        self.view().matmul(x, rows, product)
+    }
+
+    /// [`PackedView::matmul_into`] with the whole.
+    ///
+    /// # Panics
+    ///
+    /// The same.
+    pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
+        self.view().matmul_into(x, rows, product, output);
+    }
 }
 
 /// Writes all of `output`.
-pub(crate) fn multiply(view: View, x: &[f32], rows: usize, product: &Product, output: &mut [MaybeUninit<f32>]) {
+fn multiply(view: PackedView, x: &[f32], rows: usize, product: &Product, output: &mut [MaybeUninit<f32>]) {
     let [d_in, d_out] = view.spec().shape;
     assert_len("activations", x.len(), [rows, d_in]);
     assert_len("outputs", output.len(), [rows, d_out]);

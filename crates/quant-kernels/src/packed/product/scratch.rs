@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use crate::packed::{
     dequantize::decode_strip,
+    packed_view::PackedView,
     target::Target,
     tiles::{layout::TILE_ROWS, params::Params, quads::Quads, segments::Segment, strip::Strip, sums::PANEL_STRIPS},
-    view::View,
 };
 
 /// The memory of a thread.
@@ -34,7 +34,7 @@ impl Scratch {
     pub(crate) fn load_params<T: Target>(
         &mut self,
         target: T,
-        view: View,
+        view: PackedView,
         segments: &[Segment],
         column: usize,
         strips: usize,
@@ -50,7 +50,7 @@ impl Scratch {
     }
 
     /// Widens the codes of `strips` tiles of columns from `column` on.
-    pub(crate) fn widen<T: Target>(&mut self, target: T, view: View, column: usize, strips: usize) {
+    pub(crate) fn widen<T: Target>(&mut self, target: T, view: PackedView, column: usize, strips: usize) {
         let rows = view.tiling().rows;
         if self.quads.len() < rows * strips {
             self.quads.resize(rows * strips, Quads::ZERO);
@@ -61,7 +61,7 @@ impl Scratch {
     }
 
     /// Decodes `strips` tiles of columns from `column` on.
-    pub(crate) fn decode<T: Target>(&mut self, target: T, view: View, column: usize, strips: usize) {
+    pub(crate) fn decode<T: Target>(&mut self, target: T, view: PackedView, column: usize, strips: usize) {
         let rows = view.tiling().rows;
         if self.values.len() < rows * strips {
             self.values.resize(rows * strips, [Strip::ZERO; TILE_ROWS]);
@@ -75,7 +75,13 @@ impl Scratch {
 }
 
 #[inline(always)]
-fn load_params(view: View, segments: &[Segment], column: usize, strips: usize, params: &mut [[Params; PANEL_STRIPS]]) {
+fn load_params(
+    view: PackedView,
+    segments: &[Segment],
+    column: usize,
+    strips: usize,
+    params: &mut [[Params; PANEL_STRIPS]],
+) {
     for strip in 0..strips {
         for (segment, params) in segments.iter().zip(&mut *params) {
             let params = &mut params[strip];

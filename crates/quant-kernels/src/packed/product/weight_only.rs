@@ -9,6 +9,7 @@
 
 use crate::packed::{
     grid::Grid,
+    packed_view::PackedView,
     product::{
         options::Product,
         schedule::{Schedule, pieces},
@@ -22,13 +23,12 @@ use crate::packed::{
         segments::segments,
         sums::{Region, Sums},
     },
-    view::View,
 };
 
 /// Multiplies `values [rows, d_in]` by the weights.
 pub(crate) fn multiply<T: Target>(
     target: T,
-    view: View,
+    view: PackedView,
     values: &[f32],
     rows: usize,
     product: &Product,
@@ -63,7 +63,7 @@ pub(crate) fn multiply<T: Target>(
 }
 
 /// Multiplies few rows: the packed bytes are read once or twice and never widened to memory.
-fn multiply_few<T: Target>(target: T, view: View, values: &[f32], rows: usize, product: &Product, output: &Grid) {
+fn multiply_few<T: Target>(target: T, view: PackedView, values: &[f32], rows: usize, product: &Product, output: &Grid) {
     let [d_in, d_out] = view.spec().shape;
     let segments = segments(view.spec());
     // Rows are padded to whole tiles, so that the kernel need not look where they end.

@@ -1,4 +1,4 @@
-//! Packed weights as kernels see them.
+//! Packed weights as products see them: whole, or cut to fewer bits.
 
 use crate::{
     packed::{
@@ -12,9 +12,26 @@ use crate::{
     spec::{bit_width::BitWidth, granularity::Granularity},
 };
 
-/// The codes of packed weights, at their own width or cut to a lower one.
+/// Packed weights at their own width, or 8-bit ones at a lower width, to which products cut them.
+///
+/// ```
+/// use quant_kernels::{BitWidth, Granularity, Mapping, NestedTensor, PackedSpec, PackedTensor, ScaleFormat};
+///
+/// let spec = PackedSpec {
+///     shape: [3, 1],
+///     bits: BitWidth::B8,
+///     mapping: Mapping::Symmetric,
+///     granularity: Granularity::PerChannel,
+///     scale_format: ScaleFormat::F16,
+/// };
+/// let packed = PackedTensor::from_weights(spec, &[127.0, -24.0, 9.0], &[1.0], &[])?;
+/// assert_eq!(packed.view().dequantize(), [127.0, -24.0, 9.0]);
+/// let nested = NestedTensor::new(packed)?;
+/// assert_eq!(nested.at(BitWidth::B4)?.dequantize(), [112.0, -32.0, 16.0]);
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'a> {
+pub struct PackedView<'a> {
     /// The weights that hold the codes.
     pub(crate) tensor: &'a PackedTensor,
     /// What comes out of the tiles: see [`source`](crate::packed::tiles::source).
@@ -23,9 +40,28 @@ pub(crate) struct View<'a> {
     pub(crate) scale_factor: f32,
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn whole(tensor: &'a PackedTensor) -> Self {
+impl PackedTensor {
+    /// The weights at their own width.
+    pub fn view(&self) -> PackedView<'_> {
+        PackedView::whole(self)
+    }
+}
+
+impl<'a> PackedView<'a> {
+    /// Weights at their own width.
+    pub fn whole(tensor: &'a PackedTensor) -> Self {
         Self { tensor, source: tensor.spec.bits.bits(), scale_factor: 1.0 }
+    }
+
+    /// `[d_in, d_out]`.
+    pub fn shape(self) -> [usize; 2] {
+        self.tensor.shape()
+    }
+
+    /// The weights that hold the codes, and the bits that are taken of them.
+    #[cfg(feature = "cube")]
+    pub(crate) fn stored(self) -> (&'a PackedTensor, u8) {
+        (self.tensor, source_bits(self.source))
     }
 
     /// 8-bit symmetric codes, rounded to `bits`.
