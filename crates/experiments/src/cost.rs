@@ -12,7 +12,7 @@
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
 use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan, SitePrecision};
-use quant_kernels::{Mapping, QuantBackend};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 const F32_BYTES: usize = 4;
@@ -131,10 +131,7 @@ fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrec
     let spec = model.site(site).settings().weight;
     let shape = spec.granularity.param_shape(site.module.weight_shape(model.config()));
     let scales = shape.map_or(1, |shape| shape.iter().product());
-    let zero_point = match spec.mapping {
-        Mapping::Symmetric => 0,
-        Mapping::Asymmetric => 1,
-    };
+    let zero_point = usize::from(spec.format.has_zero_points());
     scales * (F32_BYTES + zero_point)
 }
 

@@ -37,7 +37,7 @@ fn fake_quant<B: QuantBackend>(criterion: &mut Criterion, name: &str, device: &B
 
             let id = |how| {
                 let params = format!("q{bits}/{rows}x{columns}/{name}/{how}");
-                BenchmarkId::new(format!("{}/{}", spec.granularity, spec.mapping), params)
+                BenchmarkId::new(format!("{}/{}", spec.granularity, spec.format), params)
             };
             group.bench_function(id("kernel"), |bencher| bencher.iter(|| finished(kernel(), device)));
             group.bench_function(id("plain"), |bencher| bencher.iter(|| finished(plain(), device)));

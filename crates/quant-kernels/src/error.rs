@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping};
+use crate::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 /// An option of quantisation that does not exist, or does not fit the others or the tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -131,10 +131,10 @@ pub enum Error {
         bits: BitWidth,
     },
     /// Packed weights that cannot be cut to fewer bits.
-    #[error("{mapping} weights of {bits} bits cannot be cut to fewer bits, expected symmetric weights of 8 bits")]
+    #[error("{format} weights of {bits} bits cannot be cut to fewer bits, expected symmetric weights of 8 bits")]
     NestedSource {
         /// The mapping of the weights.
-        mapping: Mapping,
+        format: Format,
         /// The number of bits of the weights.
         bits: BitWidth,
     },

@@ -15,7 +15,7 @@
 //! | want | use |
 //! |---|---|
 //! | a checked number of bits | [`BitWidth`] |
-//! | how values are grouped, mapped and clipped | [`QuantSpec`]: [`Granularity`], [`Mapping`], [`RangeEstimator`] |
+//! | how values are grouped, mapped and clipped | [`QuantSpec`]: [`Granularity`], [`Format`], [`RangeEstimator`] |
 //! | scales and zero points of a tensor | [`choose_params`] → [`QuantParams`] |
 //! | integer levels, and back | [`quantize`], [`dequantize`] |
 //! | values as the quantised tensor would have them, with a gradient | [`fake_quantize`], [`GradientRule`] |
@@ -100,9 +100,12 @@ pub use packed::{
 };
 pub use spec::{
     bit_width::BitWidth,
+    formats::{
+        code_book::{CodeBook, LevelRange},
+        format::{Format, Format as Mapping},
+    },
     gradient_rule::GradientRule,
     granularity::{Granularity, GroupSize},
-    mapping::{LevelRange, Mapping},
     quant_spec::QuantSpec,
     quantizer::Quantizer,
     range_estimator::{Percentile, RangeEstimator},

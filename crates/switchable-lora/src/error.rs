@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use crate::{BitWidth, Granularity, Mapping};
+use crate::{BitWidth, Format, Granularity};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -118,10 +118,10 @@ pub enum Error {
         expected: [usize; 2],
     },
     /// A learned step for a weight whose quantiser has zero points.
-    #[error("a learned step needs a symmetric weight quantiser, got {mapping}")]
-    StepMapping {
+    #[error("a learned step needs a symmetric weight quantiser, got {format}")]
+    StepFormat {
         /// The mapping of the weight's quantiser.
-        mapping: Mapping,
+        format: Format,
     },
     /// A learned step whose values are shared otherwise than the weight's quantiser says.
     #[error("a learned step {got} does not fit a weight that is quantised {expected}")]

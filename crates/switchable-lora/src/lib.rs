@@ -89,7 +89,7 @@ pub use peft::{
 };
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::{
-    BitWidth, GradientRule, Granularity, LearnedStep, Mapping, OutputFunction, PackedTensor, Percentile, QuantBackend,
+    BitWidth, Format, GradientRule, Granularity, LearnedStep, OutputFunction, PackedTensor, Percentile, QuantBackend,
     QuantSpec, RangeEstimator, ScaleFormat,
 };
 pub use quantized_cache::QuantizedCache;

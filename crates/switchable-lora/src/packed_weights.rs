@@ -7,7 +7,7 @@
 
 use burn::tensor::{Tensor, backend::Backend, f16};
 
-use quant_kernels::{LearnedStep, Mapping, NestedTensor, PackedTensor, PackedView, ScaleFormat};
+use quant_kernels::{Format, LearnedStep, NestedTensor, PackedTensor, PackedView, ScaleFormat};
 
 use crate::{BitWidth, Error, Result};
 
@@ -66,7 +66,7 @@ impl PackedWeights {
             ScaleFormat::F16 => f16::from_f32(step.abs()).to_f32(),
         };
         let same = spec.bits == bits
-            && spec.mapping == Mapping::Symmetric
+            && spec.format == Format::Symmetric
             && spec.granularity == step.granularity()
             && floats(step.step.val()).into_iter().map(rounded).eq(stored.scales());
         if same { Ok(()) } else { Err(Error::PackedStep { bits, expected: "codes that were packed by that step" }) }

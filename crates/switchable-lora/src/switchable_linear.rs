@@ -405,7 +405,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// [`Error::AdapterShape`] if it is for a weight of another shape; where it has a learned step,
-    /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepMapping`] and [`Error::StepGranularity`]
+    /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
     /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
     /// only there packed, by other scales.
     pub fn insert_adapter(&mut self, width: BitWidth, pair: LoraAdapterPair<B>) -> Result<()> {
@@ -431,7 +431,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// [`Error::Quantisation`] if the adapter starts from the quantisation residual and the width
-    /// does not fit the quantiser. With learned scales [`Error::StepMapping`] if the weight's quantiser is
+    /// does not fit the quantiser. With learned scales [`Error::StepFormat`] if the weight's quantiser is
     /// asymmetric, [`Error::Quantisation`] if it is per token or the width is full precision or 1 bit,
     /// [`Error::PackedStep`] if the weight is only there packed.
     pub fn init_adapter(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {

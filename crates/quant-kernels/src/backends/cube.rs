@@ -20,7 +20,9 @@ use crate::{
     },
     cube,
     packed::{packed_view::PackedView, product::activations::ActivationBits},
-    spec::{block_shape::BlockShape, quantizer::Quantizer, range_estimator::RangeEstimator},
+    spec::{
+        block_shape::BlockShape, formats::code_book::CodeBook, quantizer::Quantizer, range_estimator::RangeEstimator,
+    },
 };
 
 impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>
@@ -31,19 +33,19 @@ where
     BT: BoolElement,
 {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
-            return cube::fake_quantize::fake_quantize(x, block, quantizer.levels(), quantizer.spec().mapping);
+            return cube::fake_quantize::fake_quantize(x, block, quantizer.levels(), quantizer.spec().format);
         }
         let params = Self::choose_params(x.clone(), quantizer);
         Self::fake_quantize_by(x, &params, quantizer)
     }
 
     fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
-        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
             let cube::Params { scale, zero_point } =
-                cube::choose_params::choose_params(x, block, quantizer.levels(), quantizer.spec().mapping);
+                cube::choose_params::choose_params(x, block, quantizer.levels(), quantizer.spec().format);
             return PrimitiveParams { scale, zero_point };
         }
         plain::quantisation::choose_params(x, quantizer)
@@ -54,7 +56,7 @@ where
         params: &PrimitiveParams<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel(&params.scale) {
+        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
             return cube::fake_quantize::apply_params(x, checked(params, block), block, quantizer.levels());
         }
@@ -67,7 +69,7 @@ where
         gradient: FloatTensor<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) {
+        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
             assert_eq!(x.meta.shape(), gradient.meta.shape(), "there is one gradient for each value");
             return cube::fake_quantize::pass_gradient_inside(
@@ -97,7 +99,8 @@ where
 
     fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         let (stored, bits) = weight.stored();
-        if is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
+        let uniform = matches!(weight.code_book(), CodeBook::Uniform(_));
+        if uniform && is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
             return cube::resident_weight::dequantize_on_device(stored, bits, device, dtype.into());
         }
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
@@ -123,6 +126,11 @@ fn is_kernel_type(dtype: DType) -> bool {
 
 fn has_kernel_for_range(quantizer: &Quantizer) -> bool {
     quantizer.spec().range == RangeEstimator::MinMax
+}
+
+/// Tables have none: they run on plain tensor operations.
+fn has_kernel_for_format(quantizer: &Quantizer) -> bool {
+    matches!(quantizer.code_book(), CodeBook::Uniform(_))
 }
 
 fn block_shape<R: CubeRuntime>(x: &CubeTensor<R>, quantizer: &Quantizer) -> BlockShape {

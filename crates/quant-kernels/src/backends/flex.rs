@@ -37,7 +37,7 @@ use crate::{
             options::Product,
         },
     },
-    spec::{mapping::Mapping, quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
+    spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
 impl QuantBackend for Flex {
@@ -134,7 +134,8 @@ impl QuantBackend for Flex {
     ) -> FlexTensor {
         let [rows, d_out] = [x.shape()[0], weight.shape()[1]];
         let factors = terms.adapter.iter().flat_map(|(a, b, _)| [a, b]);
-        if [&x].into_iter().chain(&terms.bias).chain(factors).any(|tensor| tensor.dtype() != DType::F32) {
+        let is_f32 = [&x].into_iter().chain(&terms.bias).chain(factors).all(|tensor| tensor.dtype() == DType::F32);
+        if !is_f32 || !weight.takes(activations) {
             return packed_linear_of_dequantized::<Self>(x, weight, activations, terms);
         }
         let adapter = terms.adapter.map(|(a, b, scaling)| {
@@ -287,8 +288,8 @@ fn given(x: &FlexTensor, params: &PrimitiveParams<Flex>, quantizer: &Quantizer) 
     let values = |param: &FlexTensor| param.to_contiguous().as_slice::<f32>().map(<[f32]>::to_vec);
     let expected = matrices.kernel.shape.param_shape();
     assert_eq!(params.scale.shape().as_slice(), expected, "scales do not fit a tensor of shape {:?}", x.shape());
-    let zero_points = match (&params.zero_point, quantizer.spec().mapping) {
-        (Some(zero_point), Mapping::Asymmetric) => Some(values(zero_point)?),
+    let zero_points = match (&params.zero_point, quantizer.spec().format.has_zero_points()) {
+        (Some(zero_point), true) => Some(values(zero_point)?),
         _ => None,
     };
     Some((matrices, BlockParams { scales: values(&params.scale)?, zero_points }))

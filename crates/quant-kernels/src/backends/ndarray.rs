@@ -19,7 +19,7 @@ use crate::{
         blocks::{BlockParams, SliceQuantizer},
         learned_step::StepKernel,
     },
-    spec::{mapping::Mapping, quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
+    spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
 type Primitive = FloatTensor<NdArray>;
@@ -98,7 +98,7 @@ fn kernel(x: &Primitive, quantizer: &Quantizer) -> SliceQuantizer {
 }
 
 fn host(params: &PrimitiveParams<NdArray>, quantizer: &Quantizer) -> BlockParams {
-    let zero_point = params.zero_point.as_ref().filter(|_| quantizer.spec().mapping == Mapping::Asymmetric);
+    let zero_point = params.zero_point.as_ref().filter(|_| quantizer.spec().format.has_zero_points());
     BlockParams {
         scales: values(params.scale.clone()),
         zero_points: zero_point.map(|zero_point| values(zero_point.clone())),

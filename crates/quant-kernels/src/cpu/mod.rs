@@ -14,3 +14,5 @@ pub(crate) mod multiversion;
 pub(crate) mod parallel;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) mod round_trip;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) mod table_round_trip;

@@ -22,7 +22,7 @@ use crate::{
     },
     spec::{
         block_shape::BlockShape,
-        mapping::{LevelRange, Mapping},
+        formats::{code_book::LevelRange, format::Format},
     },
 };
 
@@ -38,10 +38,10 @@ pub(crate) fn choose_params<R: CubeRuntime>(
     x: CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
-    mapping: Mapping,
+    format: Format,
 ) -> Params<R> {
     let dtype = x.dtype;
-    params_of(&into_contiguous(x), block, levels, mapping, dtype)
+    params_of(&into_contiguous(x), block, levels, format, dtype)
 }
 
 /// The same for a contiguous tensor, with results of type `dtype`.
@@ -49,7 +49,7 @@ pub(super) fn params_of<R: CubeRuntime>(
     x: &CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
-    mapping: Mapping,
+    format: Format,
     dtype: DType,
 ) -> Params<R> {
     let view = BlockView::new(block);
@@ -59,7 +59,7 @@ pub(super) fn params_of<R: CubeRuntime>(
     let spread = chunks.whole_blocks(&x.client);
     let param = || empty_like(x, block.param_shape().into(), dtype);
     let scale = param();
-    let zero_point = (mapping == Mapping::Asymmetric).then(param);
+    let zero_point = format.has_zero_points().then(param);
     let [above, below] = extents;
     let address_type = address_type([&above, &below, &scale]);
     // SAFETY: units past the last column or value are stopped by `share_of_unit`, and the tensors

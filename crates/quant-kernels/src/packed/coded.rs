@@ -1,7 +1,7 @@
 //! A weight as integers: what a rounding makes of it, before it is packed.
 //!
 //! ```text
-//! u = clamp(round(w / s) + z)          value = (u − z) · s
+//! u = nearest(w / s)          value(u) · s
 //! ```
 //!
 //! Scales are rounded to their stored format first and codes are found under those, so that nothing is
@@ -17,18 +17,17 @@ use crate::{
         scales::Scales,
         storage::Bytes,
     },
-    spec::mapping::Mapping,
 };
 
 /// A weight `[d_in, d_out]` as integers: codes, scales and zero points.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, Coded, Granularity, Mapping, PackedSpec, ScaleFormat};
+/// use quant_kernels::{BitWidth, Coded, Granularity, Format, PackedSpec, ScaleFormat};
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
 ///     bits: BitWidth::B4,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -53,7 +52,7 @@ impl Coded {
     ///
     /// - `weights`: `[d_in, d_out]`, row-major
     /// - `scales`: [`PackedSpec::scale_shape`], row-major
-    /// - `zero_points`: that of `scales` where the mapping is asymmetric, else none
+    /// - `zero_points`: that of `scales` where the format has them, else none
     ///
     /// # Errors
     ///
@@ -71,7 +70,7 @@ impl Coded {
         if let Some(at) = weights.par_iter().position_first(|weight| !weight.is_finite()) {
             return Err(Error::PackedWeight { row: at / d_out, column: at % d_out, got: weights[at] });
         }
-        let [low, high] = spec.codes()?.map(f32::from);
+        let (book, offset) = (spec.code_book()?, f32::from(spec.code_offset()));
         let params = scales.to_vec();
         let zeros = zero_points.as_slice();
         let mut codes = vec![0; weights.len()];
@@ -79,9 +78,8 @@ impl Coded {
         rows.enumerate().for_each(|(row, (codes, weights))| {
             for (column, (code, weight)) in codes.iter_mut().zip(weights).enumerate() {
                 let index = spec.scale_index(row, column);
-                let zero = zeros.get(index).copied().unwrap_or(spec.middle());
-                let level = (weight / params[index]).round_ties_even();
-                *code = (level + f32::from(zero)).clamp(low, high) as u8;
+                let zero = zeros.get(index).copied().map_or(0.0, f32::from);
+                *code = (book.nearest(weight / params[index], zero) + offset) as u8;
             }
         });
         Ok(Self { spec, codes, scales, zero_points })
@@ -97,7 +95,7 @@ impl Coded {
     /// # Errors
     ///
     /// As [`nearest`](Self::nearest), and [`Error::PackedCode`] for a code outside the levels of the
-    /// mapping.
+    /// format.
     ///
     /// # Panics
     ///
@@ -128,7 +126,7 @@ impl Coded {
         self.scales.to_vec()
     }
 
-    /// The zero points, one for each scale; none where the mapping is symmetric.
+    /// The zero points, one for each scale; none where the format has none.
     pub fn zero_points(&self) -> &[u8] {
         self.zero_points.as_slice()
     }
@@ -137,10 +135,12 @@ impl Coded {
     pub fn to_floats(&self) -> Vec<f32> {
         let [_, d_out] = self.spec.shape;
         let (scales, zeros) = (self.scales.to_vec(), self.zero_points.as_slice());
+        let Ok(book) = self.spec.code_book() else { unreachable!("the format was checked when codes were made") };
+        let offset = f32::from(self.spec.code_offset());
         let value = |(at, code): (usize, &u8)| {
             let index = self.spec.scale_index(at / d_out, at % d_out);
-            let zero = zeros.get(index).copied().unwrap_or(self.spec.middle());
-            f32::from(i16::from(*code) - i16::from(zero)) * scales[index]
+            let zero = zeros.get(index).copied().map_or(0.0, f32::from);
+            book.value(f32::from(*code) - offset, zero) * scales[index]
         };
         self.codes.iter().enumerate().map(value).collect()
     }
@@ -162,7 +162,7 @@ impl PackedTensor {
     ///
     /// - `weights`: `[d_in, d_out]`, row-major
     /// - `scales`: [`PackedSpec::scale_shape`], row-major
-    /// - `zero_points`: that of `scales` where the mapping is asymmetric, else none
+    /// - `zero_points`: that of `scales` where the format has them, else none
     ///
     /// # Errors
     ///
@@ -200,9 +200,10 @@ impl PackedTensor {
 fn store_params(spec: &PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result<(Scales, Bytes)> {
     let shape = spec.scale_shape()?;
     assert_len("scales", scales.len(), shape);
-    match spec.mapping {
-        Mapping::Symmetric => assert!(zero_points.is_empty(), "symmetric weights have no zero points"),
-        Mapping::Asymmetric => assert_len("zero points", zero_points.len(), shape),
+    if spec.format.has_zero_points() {
+        assert_len("zero points", zero_points.len(), shape);
+    } else {
+        assert!(zero_points.is_empty(), "symmetric weights have no zero points");
     }
     check_zero_points(spec, zero_points)?;
     let stored = Bytes::build(zero_points.len(), |bytes| bytes.copy_from_slice(zero_points));

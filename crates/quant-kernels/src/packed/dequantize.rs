@@ -1,7 +1,8 @@
 //! From packed weights back to numbers.
 //!
 //! ```text
-//! w = (u − z) · s
+//! w = (u − z) · s          evenly spaced
+//! w = entry(u) · s         by a table
 //! ```
 //!
 //! The difference is an exact small integer, so that every target gives the same bits.
@@ -22,6 +23,7 @@ use crate::{
             strip::Strip,
         },
     },
+    spec::formats::code_book::CodeBook,
 };
 
 use rayon::prelude::*;
@@ -95,7 +97,7 @@ pub(crate) fn decode_strip<T: Target>(
     first: usize,
     strip: &mut [[Strip; TILE_ROWS]],
 ) {
-    let rows_per_scale = view.spec().rows_per_scale();
+    let (book, rows_per_scale) = (view.code_book(), view.spec().rows_per_scale());
     let mut params = Params::ZERO;
     let mut loaded = usize::MAX;
     for (tile, values) in (first..).zip(strip) {
@@ -107,6 +109,9 @@ pub(crate) fn decode_strip<T: Target>(
         }
         let mut quads = Quads::ZERO;
         target.widen(view.source, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
-        target.decode(&quads, &params, values);
+        match book {
+            CodeBook::Uniform(_) => target.decode(&quads, &params, values),
+            CodeBook::Table(table) => target.decode_table(table, &quads, &params, values),
+        }
     }
 }

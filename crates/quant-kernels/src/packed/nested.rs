@@ -27,20 +27,20 @@ use crate::{
         storage::Bytes,
         tiles::source::cut_code,
     },
-    spec::{bit_width::BitWidth, mapping::Mapping},
+    spec::{bit_width::BitWidth, formats::format::Format},
 };
 
 /// Symmetric 8-bit weights that serve every width from 2 to 8.
 ///
 /// ```
 /// use quant_kernels::{
-///     BitWidth, Granularity, Mapping, NestedTensor, PackedSpec, PackedTensor, Product, ScaleFormat,
+///     BitWidth, Granularity, Format, NestedTensor, PackedSpec, PackedTensor, Product, ScaleFormat,
 /// };
 ///
 /// let spec = PackedSpec {
 ///     shape: [3, 1],
 ///     bits: BitWidth::B8,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -63,9 +63,9 @@ impl NestedTensor {
     /// [`Error::NestedSource`] unless the weights are symmetric and of 8 bits, and
     /// [`Error::PackedScale`] if a scale times 64, that of 2 bits, is not one of its format.
     pub fn new(tensor: PackedTensor) -> Result<Self> {
-        let PackedSpec { bits, mapping, scale_format, .. } = tensor.spec;
-        if bits != BitWidth::B8 || mapping != Mapping::Symmetric {
-            return Err(Error::NestedSource { mapping, bits });
+        let PackedSpec { bits, format, scale_format, .. } = tensor.spec;
+        if bits != BitWidth::B8 || format != Format::Symmetric {
+            return Err(Error::NestedSource { format, bits });
         }
         let widest: Vec<f32> = tensor.scales().iter().map(|scale| scale * 64.0).collect();
         Scales::store(scale_format, &widest)?;

@@ -5,8 +5,11 @@ use crate::{
     packed::{scales::ScaleFormat, tiles::layout::TILE_ROWS},
     spec::{
         bit_width::BitWidth,
+        formats::{
+            code_book::{CodeBook, LevelRange},
+            format::Format,
+        },
         granularity::Granularity,
-        mapping::{LevelRange, Mapping},
     },
 };
 
@@ -16,7 +19,7 @@ use crate::{
 /// |---|---|
 /// | `shape` | `[d_in, d_out]`, any, also empty |
 /// | `bits` | 2 to 8 |
-/// | `mapping` | any |
+/// | `format` | any |
 /// | `granularity` | per tensor, per channel, per group of a multiple of 32 rows |
 /// | `scale_format` | any |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,8 +28,8 @@ pub struct PackedSpec {
     pub shape: [usize; 2],
     /// The bits of a code.
     pub bits: BitWidth,
-    /// How values are laid on levels.
-    pub mapping: Mapping,
+    /// Which numbers codes stand for.
+    pub format: Format,
     /// Which values share a scale.
     pub granularity: Granularity,
     /// The number format of the scales.
@@ -48,11 +51,12 @@ impl PackedSpec {
     ///
     /// # Errors
     ///
-    /// [`Error::PackedBits`] and [`Error::PackedGranularity`].
+    /// [`Error::PackedBits`] and [`Error::PackedGranularity`], and those of [`Format::code_book`].
     pub fn check(&self) -> Result<()> {
         if !(2..=8).contains(&self.bits.bits()) {
             return Err(Error::PackedBits { bits: self.bits });
         }
+        self.code_book()?;
         match self.granularity {
             Granularity::PerTensor | Granularity::PerChannel => Ok(()),
             Granularity::PerGroup(rows) if rows.get() % TILE_ROWS == 0 => Ok(()),
@@ -60,18 +64,32 @@ impl PackedSpec {
         }
     }
 
+    /// What codes stand for.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn code_book(&self) -> Result<CodeBook> {
+        self.format.code_book(self.bits)
+    }
+
     /// The code of the value 0 where zero points are not stored, which is also that of padding.
     pub(crate) fn middle(&self) -> u8 {
-        1 << (self.bits.bits() - 1)
+        match self.code_book() {
+            Ok(CodeBook::Table(table)) => table.zero,
+            _ => 1 << (self.bits.bits() - 1),
+        }
+    }
+
+    /// What codes are above their levels.
+    pub(crate) fn code_offset(&self) -> u8 {
+        if self.format == Format::Symmetric { self.middle() } else { 0 }
     }
 
     /// The lowest and the highest code.
     pub(crate) fn codes(&self) -> Result<[u8; 2]> {
-        let LevelRange { low, high } = self.mapping.levels(self.bits)?;
-        let offset = match self.mapping {
-            Mapping::Symmetric => i32::from(self.middle()),
-            Mapping::Asymmetric => 0,
-        };
+        let LevelRange { low, high } = self.code_book()?.levels();
+        let offset = i32::from(self.code_offset());
         Ok([(low + offset) as u8, (high + offset) as u8])
     }
 

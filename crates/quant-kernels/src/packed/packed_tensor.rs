@@ -19,7 +19,7 @@ use crate::{
         storage::Bytes,
         tiles::layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
     },
-    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 /// A weight matrix `[d_in, d_out]` of `y = x·W`, packed at 2 to 8 bits.
@@ -34,12 +34,12 @@ use crate::{
 /// A clone shares the bytes, which lie as `docs/FORMAT.md` describes.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+/// use quant_kernels::{BitWidth, Granularity, Format, PackedSpec, PackedTensor, ScaleFormat};
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
 ///     bits: BitWidth::B4,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -93,9 +93,9 @@ impl PackedTensor {
         self.spec.bits
     }
 
-    /// How values are laid on levels.
-    pub fn mapping(&self) -> Mapping {
-        self.spec.mapping
+    /// Which numbers codes stand for.
+    pub fn format(&self) -> Format {
+        self.spec.format
     }
 
     /// Which values share a scale.
@@ -134,11 +134,7 @@ impl PackedTensor {
     ///
     /// If there is no such row or column.
     pub fn level(&self, row: usize, column: usize) -> i32 {
-        let code = i32::from(self.code(row, column));
-        match self.spec.mapping {
-            Mapping::Symmetric => code - i32::from(self.spec.middle()),
-            Mapping::Asymmetric => code,
-        }
+        i32::from(self.code(row, column)) - i32::from(self.spec.code_offset())
     }
 
     pub(crate) fn code(&self, row: usize, column: usize) -> u8 {

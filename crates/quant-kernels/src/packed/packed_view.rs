@@ -4,23 +4,24 @@ use crate::{
     packed::{
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
+        product::activations::ActivationBits,
         tiles::{
             layout::{TILE_COLUMNS, Tiling},
             source::{NESTED, source_bits, tile_bytes},
         },
     },
-    spec::{bit_width::BitWidth, granularity::Granularity},
+    spec::{bit_width::BitWidth, formats::code_book::CodeBook, granularity::Granularity},
 };
 
 /// Packed weights at their own width, or 8-bit ones at a lower width, to which products cut them.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, Granularity, Mapping, NestedTensor, PackedSpec, PackedTensor, ScaleFormat};
+/// use quant_kernels::{BitWidth, Granularity, Format, NestedTensor, PackedSpec, PackedTensor, ScaleFormat};
 ///
 /// let spec = PackedSpec {
 ///     shape: [3, 1],
 ///     bits: BitWidth::B8,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -51,6 +52,20 @@ impl<'a> PackedView<'a> {
     /// Weights at their own width.
     pub fn whole(tensor: &'a PackedTensor) -> Self {
         Self { tensor, source: tensor.spec.bits.bits(), scale_factor: 1.0 }
+    }
+
+    /// What codes stand for.
+    pub fn code_book(self) -> CodeBook {
+        match self.spec().code_book() {
+            Ok(book) => book,
+            Err(error) => unreachable!("the format was checked when the weights were packed: {error}"),
+        }
+    }
+
+    /// Whether products can be computed at these bits of activations: those of integers need codes that
+    /// are evenly spaced.
+    pub fn takes(self, activations: ActivationBits) -> bool {
+        activations == ActivationBits::FULL || matches!(self.code_book(), CodeBook::Uniform(_))
     }
 
     /// `[d_in, d_out]`.

@@ -3,9 +3,9 @@
 pub mod bit_width;
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 pub(crate) mod block_shape;
+pub mod formats;
 pub mod gradient_rule;
 pub mod granularity;
-pub mod mapping;
 pub mod quant_spec;
 pub mod quantizer;
 pub mod range_estimator;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping, range_estimator::RangeEstimator},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity, range_estimator::RangeEstimator},
 };
 
 /// How a tensor is quantised, whatever the number of bits, which is chosen at run time.
@@ -14,19 +14,19 @@ use crate::{
 /// | option | default | others |
 /// |---|---|---|
 /// | `granularity` | `per-tensor` | `per-channel`, `per-group:<rows>`, `per-token` |
-/// | `mapping` | `symmetric` | `asymmetric` |
+/// | `format` | `symmetric` | `asymmetric` |
 /// | `range` | `min-max` | `percentile:<percent>`, `mse` |
 ///
 /// The text form lists the three in this order, separated by commas; options that are left out
 /// keep their default.
 ///
 /// ```
-/// use quant_kernels::{Granularity, Mapping, QuantSpec};
+/// use quant_kernels::{Granularity, Format, QuantSpec};
 ///
 /// let spec: QuantSpec = "per-channel,asymmetric".parse()?;
 /// let built = QuantSpec::default()
 ///     .with_granularity(Granularity::PerChannel)
-///     .with_mapping(Mapping::Asymmetric);
+///     .with_format(Format::Asymmetric);
 /// assert_eq!(spec, built);
 /// assert_eq!(spec.to_string(), "per-channel,asymmetric,min-max");
 /// # Ok::<(), quant_kernels::Error>(())
@@ -36,8 +36,9 @@ use crate::{
 pub struct QuantSpec {
     /// Which values share a scale.
     pub granularity: Granularity,
-    /// How values are laid on levels.
-    pub mapping: Mapping,
+    /// Which numbers codes stand for.
+    #[serde(rename = "mapping")]
+    pub format: Format,
     /// How the range of the values is found.
     pub range: RangeEstimator,
 }
@@ -45,7 +46,7 @@ pub struct QuantSpec {
 impl QuantSpec {
     /// Symmetric, min-max, one scale per token: the usual choice for activations.
     pub const PER_TOKEN: Self =
-        Self { granularity: Granularity::PerToken, mapping: Mapping::Symmetric, range: RangeEstimator::MinMax };
+        Self { granularity: Granularity::PerToken, format: Format::Symmetric, range: RangeEstimator::MinMax };
 
     /// The same options with another granularity.
     pub const fn with_granularity(self, granularity: Granularity) -> Self {
@@ -53,8 +54,8 @@ impl QuantSpec {
     }
 
     /// The same options with another mapping.
-    pub const fn with_mapping(self, mapping: Mapping) -> Self {
-        Self { mapping, ..self }
+    pub const fn with_format(self, format: Format) -> Self {
+        Self { format, ..self }
     }
 
     /// The same options with another range estimator.
@@ -73,7 +74,7 @@ impl QuantSpec {
         if bits.is_full() {
             return Ok(());
         }
-        self.mapping.levels(bits)?;
+        self.format.levels(bits)?;
         match self.granularity {
             Granularity::PerChannel | Granularity::PerGroup(_) if rank < 2 => {
                 Err(Error::Rank { granularity: self.granularity, rank })
@@ -85,7 +86,7 @@ impl QuantSpec {
 
 impl fmt::Display for QuantSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{},{}", self.granularity, self.mapping, self.range)
+        write!(f, "{},{},{}", self.granularity, self.format, self.range)
     }
 }
 
@@ -99,7 +100,7 @@ impl FromStr for QuantSpec {
             spec.granularity = option.parse()?;
         }
         if let Some(option) = options.next() {
-            spec.mapping = option.parse()?;
+            spec.format = option.parse()?;
         }
         if let Some(option) = options.next() {
             spec.range = option.parse()?;
@@ -149,7 +150,7 @@ mod tests {
         let spec = QuantSpec::default();
         assert!(spec.check(BitWidth::FULL, 1).is_ok());
         assert!(spec.check(BitWidth::B1, 2).is_err());
-        assert!(spec.with_mapping(Mapping::Asymmetric).check(BitWidth::B1, 2).is_ok());
+        assert!(spec.with_format(Format::Asymmetric).check(BitWidth::B1, 2).is_ok());
         let channels = spec.with_granularity(Granularity::PerChannel);
         assert!(channels.check(BitWidth::B4, 1).is_err());
         assert!(channels.check(BitWidth::B4, 2).is_ok());

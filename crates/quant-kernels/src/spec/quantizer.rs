@@ -2,7 +2,12 @@
 
 use crate::{
     error::Result,
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, mapping::LevelRange, quant_spec::QuantSpec},
+    spec::{
+        bit_width::BitWidth,
+        formats::code_book::{CodeBook, LevelRange},
+        gradient_rule::GradientRule,
+        quant_spec::QuantSpec,
+    },
 };
 
 /// Options of a quantiser together with its bits, checked to fit each other.
@@ -30,7 +35,7 @@ impl Quantizer {
     ///
     /// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit.
     pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
-        let levels = spec.mapping.levels(bits)?;
+        let levels = spec.format.levels(bits)?;
         Ok(Self { bits, spec, gradient, levels })
     }
 
@@ -47,6 +52,14 @@ impl Quantizer {
     /// What happens to the gradient.
     pub fn gradient(self) -> GradientRule {
         self.gradient
+    }
+
+    /// What the levels stand for.
+    pub fn code_book(self) -> CodeBook {
+        match self.spec.format.code_book(self.bits) {
+            Ok(book) => book,
+            Err(error) => unreachable!("the width was checked when the quantiser was made: {error}"),
+        }
     }
 
     /// The lowest and the highest level.

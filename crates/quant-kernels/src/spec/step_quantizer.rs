@@ -1,6 +1,6 @@
 //! How values are quantised by learned steps.
 
-use crate::spec::{bit_width::BitWidth, granularity::Granularity, mapping::LevelRange};
+use crate::spec::{bit_width::BitWidth, formats::code_book::LevelRange, granularity::Granularity};
 
 /// How values are quantised by learned steps, as backends are told.
 #[derive(Debug, Clone, Copy, PartialEq)]

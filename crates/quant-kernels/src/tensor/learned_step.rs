@@ -11,7 +11,7 @@
 //!
 //! `N` is the number of values that share a step. Forward and backward are one operation each of a
 //! [`QuantBackend`]. The paper's signed range includes −2^(b−1); this
-//! one is restricted, as [`Mapping::Symmetric`] is.
+//! one is restricted, as [`Format::Symmetric`] is.
 
 use burn::{
     module::{Module, Param},
@@ -24,7 +24,7 @@ use crate::{
         quant_backend::QuantBackend,
     },
     error::{Error, Result},
-    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping, step_quantizer::StepQuantizer},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity, step_quantizer::StepQuantizer},
 };
 
 /// A quantiser whose step (scale) is a parameter that an optimizer trains.
@@ -60,10 +60,10 @@ impl<B: Backend> LearnedStep<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::FullPrecision`] and [`Error::TooFewBits`] as [`Mapping::levels`] gives them, and
+    /// [`Error::FullPrecision`] and [`Error::TooFewBits`] as [`Format::levels`] gives them, and
     /// [`Error::LearnedStep`] per token, whose rows change from call to call.
     pub fn new(x: &Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
-        let levels = Mapping::Symmetric.levels(bits)?;
+        let levels = Format::Symmetric.levels(bits)?;
         if granularity == Granularity::PerToken {
             return Err(Error::LearnedStep { granularity });
         }
@@ -107,7 +107,7 @@ impl<B: Backend> LearnedStep<B> {
     /// # Ok::<(), quant_kernels::Error>(())
     /// ```
     pub fn from_steps(step: Tensor<B, 2>, bits: BitWidth, granularity: Granularity) -> Result<Self> {
-        Mapping::Symmetric.levels(bits)?;
+        Format::Symmetric.levels(bits)?;
         if granularity == Granularity::PerToken {
             return Err(Error::LearnedStep { granularity });
         }

@@ -11,13 +11,17 @@
 use burn::tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{
-    backends::{plain::blocks::broadcastable, primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    backends::{
+        plain::{blocks::broadcastable, levels::Broadcast},
+        primitive_params::PrimitiveParams,
+        quant_backend::QuantBackend,
+    },
     error::Result,
     spec::{
         bit_width::BitWidth,
+        formats::{code_book::LevelRange, format::Format},
         gradient_rule::GradientRule,
         granularity::Granularity,
-        mapping::{LevelRange, Mapping},
         quant_spec::QuantSpec,
         quantizer::Quantizer,
     },
@@ -45,7 +49,7 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
         let shape = spec.granularity.param_shape(x.dims())?;
         if x.shape().num_elements() == 0 {
             let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
-            let zero_point = (spec.mapping == Mapping::Asymmetric).then(|| scale.zeros_like());
+            let zero_point = spec.format.has_zero_points().then(|| scale.zeros_like());
             return Ok(Self { scale, zero_point, quantizer });
         }
         let PrimitiveParams { scale, zero_point } = choose(x.clone().into_primitive().tensor(), &quantizer);
@@ -58,8 +62,8 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
         self.scale.clone()
     }
 
-    /// The zero points, integers held as floats, in the shape of the scales; `None` for the
-    /// symmetric mapping.
+    /// The zero points, integers held as floats, in the shape of the scales; `None` for formats
+    /// without them.
     pub fn zero_point(&self) -> Option<Tensor<B, D>> {
         self.zero_point.clone()
     }
@@ -74,9 +78,9 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
         self.quantizer.spec().granularity
     }
 
-    /// How values are laid on levels.
-    pub fn mapping(&self) -> Mapping {
-        self.quantizer.spec().mapping
+    /// Which numbers codes stand for.
+    pub fn format(&self) -> Format {
+        self.quantizer.spec().format
     }
 
     /// The lowest and the highest level.
@@ -89,7 +93,7 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
     /// # Panics
     ///
     /// If a tensor of that shape has scales of another shape.
-    pub(crate) fn for_shape(&self, dims: [usize; D]) -> (Tensor<B, D>, Option<Tensor<B, D>>) {
+    pub(crate) fn for_shape(&self, dims: [usize; D]) -> Broadcast<B, D> {
         let expected = self.granularity().param_shape(dims);
         let got = self.scale.dims();
         assert!(
@@ -98,7 +102,8 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
             self.granularity(),
         );
         let fit = |param: &Tensor<B, D>| broadcastable(param.clone(), self.granularity(), dims);
-        (fit(&self.scale), self.zero_point.as_ref().map(fit))
+        let (scale, zero_point) = (fit(&self.scale), self.zero_point.as_ref().map(fit));
+        Broadcast { scale, zero_point, book: self.quantizer.code_book() }
     }
 }
 

@@ -10,10 +10,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{
-    backends::plain::levels::{clamp_to, restore, to_levels},
-    tensor::params::QuantParams,
-};
+use crate::tensor::params::QuantParams;
 
 /// The levels of `x`: integers held in a float tensor, as plain tensor operations need them.
 ///
@@ -38,8 +35,7 @@ use crate::{
 /// # Ok::<(), quant_kernels::Error>(())
 /// ```
 pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
-    let (scale, zero_point) = params.for_shape(x.dims());
-    clamp_to(to_levels(x, scale, zero_point), params.levels())
+    params.for_shape(x.dims()).nearest(x)
 }
 
 /// The values that levels stand for.
@@ -52,6 +48,5 @@ pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParam
 ///
 /// If the scales do not fit the shape of `levels`.
 pub fn dequantize<B: Backend, const D: usize>(levels: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
-    let (scale, zero_point) = params.for_shape(levels.dims());
-    restore(levels, scale, zero_point)
+    params.for_shape(levels.dims()).values(levels)
 }

@@ -24,9 +24,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{
     backends::plain::{
-        blocks::broadcastable,
-        levels::{clamp_to, restore, to_levels},
-        quantisation::choose_params as choose_params_of_primitive,
+        blocks::broadcastable, levels::clamp_to, quantisation::choose_params as choose_params_of_primitive,
     },
     error::Result,
     spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
@@ -62,20 +60,18 @@ pub fn fake_quantize<B: Backend, const D: usize>(
         return Ok(x);
     }
     let params = choose_params(&x, bits, spec)?;
-    let (scale, zero_point) = params.for_shape(x.dims());
+    let params = params.for_shape(x.dims());
     let constant = x.clone().set_require_grad(false);
-    let unclamped = to_levels(constant.clone(), scale.clone(), zero_point.clone());
-    let levels = clamp_to(unclamped.clone(), params.levels());
-    let restored = restore(levels.clone(), scale, zero_point);
+    let restored = params.values(params.nearest(constant.clone()));
     if !B::ad_enabled(&x.device()) {
         return Ok(restored);
     }
     // Zero with gradient −1. Subtracting +0 leaves every value as it is, the sign of −0 included,
     // which adding it would lose.
-    let through = constant - x;
+    let through = constant.clone() - x;
     let through = match gradient {
         GradientRule::Identity => through,
-        GradientRule::Clipped => through.mask_fill(levels.not_equal(unclamped), 0.0),
+        GradientRule::Clipped => through.mask_fill(params.outside(constant), 0.0),
     };
     Ok(restored - through)
 }

@@ -14,7 +14,7 @@ use crate::{
     backends::quant_backend::QuantBackend,
     error::Result,
     packed::{coded::Coded, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, mapping::Mapping, quant_spec::QuantSpec},
+    spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec},
     tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep, params::choose_params},
 };
 
@@ -97,8 +97,8 @@ impl<B: QuantBackend> Rounding<'_, B> {
         let shape = weight.dims();
         let (spec, scales, zero_points) = match self {
             Self::Nearest { bits, spec } => {
-                let QuantSpec { granularity, mapping, .. } = spec;
-                let packed = PackedSpec { shape, bits, mapping, granularity, scale_format };
+                let QuantSpec { granularity, format, .. } = spec;
+                let packed = PackedSpec { shape, bits, format, granularity, scale_format };
                 packed.check()?;
                 let params = choose_params(weight, bits, &spec)?;
                 (packed, params.scale(), params.zero_point())
@@ -107,7 +107,7 @@ impl<B: QuantBackend> Rounding<'_, B> {
                 step.check_fits(shape)?;
                 let (bits, granularity) = (step.bits(), step.granularity());
                 // A step quantises as its absolute value does.
-                let spec = PackedSpec { shape, bits, mapping: Mapping::Symmetric, granularity, scale_format };
+                let spec = PackedSpec { shape, bits, format: Format::Symmetric, granularity, scale_format };
                 (spec, step.step.val().abs(), None)
             }
         };

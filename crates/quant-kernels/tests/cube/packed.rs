@@ -16,7 +16,7 @@ use half::{bf16, f16};
 use numbers::numbers;
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, GroupSize, LinearTerms, Mapping, NestedTensor, OutputFunction, PackedSpec,
+    ActivationBits, BitWidth, Format, Granularity, GroupSize, LinearTerms, NestedTensor, OutputFunction, PackedSpec,
     PackedTensor, PackedView, QuantBackend, ScaleFormat, packed_linear,
 };
 
@@ -36,14 +36,14 @@ fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u64, device: &B::D
     Tensor::from_data(data, (device, DType::F32))
 }
 
-fn packed(shape: [usize; 2], bits: BitWidth, granularity: Granularity, mapping: Mapping) -> PackedTensor {
-    let spec = PackedSpec { shape, bits, mapping, granularity, scale_format: ScaleFormat::F32 };
+fn packed(shape: [usize; 2], bits: BitWidth, granularity: Granularity, format: Format) -> PackedTensor {
+    let spec = PackedSpec { shape, bits, format, granularity, scale_format: ScaleFormat::F32 };
     let params: usize = spec.scale_shape().unwrap().iter().product();
     let levels = f32::from(1_u16 << bits.bits()) - 2.0;
     let scales: Vec<f32> = numbers(params, 3).iter().map(|noise| (2.0 + noise * 0.5) / levels).collect();
-    let zero_points = match mapping {
-        Mapping::Symmetric => Vec::new(),
-        Mapping::Asymmetric => vec![1 << (bits.bits() - 1); params],
+    let zero_points = match format {
+        Format::Symmetric => Vec::new(),
+        Format::Asymmetric => vec![1 << (bits.bits() - 1); params],
     };
     PackedTensor::from_weights(spec, &numbers(shape[0] * shape[1], 5), &scales, &zero_points).unwrap()
 }
@@ -116,8 +116,8 @@ fn granularities() -> [Granularity; 3] {
 fn every_width<R: CubeRuntime>(device: &R::Device) {
     for bits in widths() {
         for granularity in granularities() {
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-                let weight = packed([45, 33], bits, granularity, mapping);
+            for format in [Format::Symmetric, Format::Asymmetric] {
+                let weight = packed([45, 33], bits, granularity, format);
                 assert_equal::<R>(weight.view(), device, &weight.spec());
             }
         }
@@ -132,7 +132,7 @@ fn layers_of_every_width_equal_plain_operations() {
 fn odd_sizes<R: CubeRuntime>(device: &R::Device) {
     for shape in [[1, 1], [3, 50], [130, 7]] {
         for granularity in granularities() {
-            let weight = packed(shape, BitWidth::B3, granularity, Mapping::Symmetric);
+            let weight = packed(shape, BitWidth::B3, granularity, Format::Symmetric);
             assert_equal::<R>(weight.view(), device, &weight.spec());
         }
     }
@@ -145,7 +145,7 @@ fn layers_of_odd_sizes_equal_plain_operations() {
 
 fn every_cut<R: CubeRuntime>(device: &R::Device) {
     for granularity in granularities() {
-        let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Mapping::Symmetric)).unwrap();
+        let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Format::Symmetric)).unwrap();
         for bits in widths() {
             assert_equal::<R>(nested.at(bits).unwrap(), device, &(bits, granularity));
         }
@@ -159,7 +159,7 @@ fn layers_of_nested_weights_equal_plain_operations() {
 
 fn empty_sides<R: CubeRuntime>(device: &R::Device) {
     let none = |rows, shape| {
-        let weight = packed(shape, BitWidth::B4, Granularity::PerTensor, Mapping::Symmetric);
+        let weight = packed(shape, BitWidth::B4, Granularity::PerTensor, Format::Symmetric);
         outputs::<Gpu<R>>(rows, weight.view(), ActivationBits::FULL, Terms::None, device)
     };
     assert!(none(0, [4, 3]).is_empty());
@@ -179,7 +179,7 @@ fn values<B: QuantBackend>(weight: &PackedTensor, device: &B::Device, dtype: Flo
 }
 
 fn sixteen_bits<R: CubeRuntime>(device: &R::Device) {
-    let weight = packed([70, 33], BitWidth::B5, Granularity::PerChannel, Mapping::Symmetric);
+    let weight = packed([70, 33], BitWidth::B5, Granularity::PerChannel, Format::Symmetric);
     for dtype in [FloatDType::F16, FloatDType::BF16] {
         if !Gpu::<R>::dtype_usage(device, dtype.into()).contains(DTypeUsage::Storage) {
             println!("not run: the device has no {dtype:?}");
@@ -200,7 +200,7 @@ fn weights_of_16_bits_are_computed_in_f32_and_rounded_once() {
 }
 
 fn under_autodiff<R: CubeRuntime>(device: &R::Device) {
-    let weight = packed([45, 33], BitWidth::B4, Granularity::PerChannel, Mapping::Symmetric);
+    let weight = packed([45, 33], BitWidth::B4, Granularity::PerChannel, Format::Symmetric);
     let got = values::<Autodiff<Gpu<R>>>(&weight, device, FloatDType::F32);
     assert_eq!(got.into_vec::<f32>().unwrap(), weight.dequantize());
     let x = tensor::<Autodiff<Gpu<R>>, 2>([2, 45], 7, device).require_grad();

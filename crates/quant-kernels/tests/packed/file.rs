@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 
 use quant_kernels::{
-    BitWidth, Error, Granularity, Mapping, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData,
+    BitWidth, Error, Format, Granularity, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData,
     PlainFormat, Product, ScaleFormat,
 };
 
@@ -60,7 +60,7 @@ fn small() -> PackedTensor {
     let spec = PackedSpec {
         shape: [40, 3],
         bits: BitWidth::B4,
-        mapping: Mapping::Asymmetric,
+        format: Format::Asymmetric,
         granularity: Granularity::per_group(32).unwrap(),
         scale_format: ScaleFormat::F16,
     };
@@ -128,7 +128,7 @@ fn the_worked_example_of_the_documentation_is_what_is_written() {
     let spec = PackedSpec {
         shape: [32, 16],
         bits: BitWidth::new(3).unwrap(),
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity: Granularity::PerTensor,
         scale_format: ScaleFormat::F16,
     };

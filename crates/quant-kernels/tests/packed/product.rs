@@ -1,7 +1,7 @@
 //! Products against sums of integers and of f64.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Epilogue, Granularity, InstructionSet, LowRankTerm, Mapping, OutputFunction, PackedSpec,
+    ActivationBits, BitWidth, Epilogue, Format, Granularity, InstructionSet, LowRankTerm, OutputFunction, PackedSpec,
     PackedTensor, Product, ScaleFormat,
 };
 
@@ -116,7 +116,7 @@ fn small(shape: [usize; 2]) -> Case {
     let spec = PackedSpec {
         shape,
         bits: BitWidth::B4,
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity: Granularity::PerChannel,
         scale_format: ScaleFormat::F32,
     };
@@ -207,7 +207,7 @@ fn the_longest_sums_do_not_overflow() {
     let spec = PackedSpec {
         shape: [d_in, 1],
         bits: BitWidth::B8,
-        mapping: Mapping::Asymmetric,
+        format: Format::Asymmetric,
         granularity: Granularity::PerChannel,
         scale_format: ScaleFormat::F32,
     };

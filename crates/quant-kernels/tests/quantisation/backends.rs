@@ -14,8 +14,8 @@ fn two_backends_give_the_same_bits() {
     let ranges = ["min-max", "percentile:97.3"].map(|text| text.parse::<RangeEstimator>().unwrap());
     for range in ranges {
         for granularity in granularities() {
-            for (bits, mapping) in widths_and_mappings() {
-                let spec = spec(granularity, mapping).with_range(range);
+            for (bits, format) in widths_and_mappings() {
+                let spec = spec(granularity, format).with_range(range);
                 let rule = GradientRule::Identity;
                 let flex = fake_quantize(tensor::<Plain, 2>(&x, DIMS), bits, &spec, rule).unwrap();
                 let ndarray = fake_quantize(tensor::<Other, 2>(&x, DIMS), bits, &spec, rule).unwrap();

@@ -38,8 +38,8 @@ fn agree<B: QuantBackend>(range: &str, widths: &[u8]) {
     let x = numbers(DIMS.iter().product(), 41);
     let range = range.parse().expect("a range estimator");
     for granularity in granularities() {
-        for (bits, mapping) in widths_and_mappings().filter(|(bits, _)| widths.contains(&bits.bits())) {
-            let spec = spec(granularity, mapping).with_range(range);
+        for (bits, format) in widths_and_mappings().filter(|(bits, _)| widths.contains(&bits.bits())) {
+            let spec = spec(granularity, format).with_range(range);
             for (layout, x) in layouts::<B>(&x) {
                 let what = format!("{layout}, {spec}, {bits} bits");
                 let rule = GradientRule::Identity;

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction, PackedSpec,
+    ActivationBits, BitWidth, Format, Granularity, HeadSplit, LinearTerms, NestedTensor, OutputFunction, PackedSpec,
     PackedTensor, QuantBackend, ScaleFormat, TransformerBackend, cached_attention, causal_attention, gelu_tanh,
     packed_linear,
 };
@@ -120,7 +120,7 @@ fn packed_linear_layers_equal_dequantised_ones() {
     let spec = |bits, granularity: Granularity| PackedSpec {
         shape: [d_in, d_out],
         bits,
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity,
         scale_format: ScaleFormat::F32,
     };

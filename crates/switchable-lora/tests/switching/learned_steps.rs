@@ -355,7 +355,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
         let settings = LinearSettings { weight: weight.parse().unwrap(), ..layer.settings() };
         let other = layer.clone().with_settings(settings);
         let error = other.check(&four).unwrap_err();
-        assert!(matches!(error, Error::StepGranularity { .. } | Error::StepMapping { .. }), "{error}");
+        assert!(matches!(error, Error::StepGranularity { .. } | Error::StepFormat { .. }), "{error}");
         assert!(other.check(&four.without_adapter()).is_ok());
     }
 }

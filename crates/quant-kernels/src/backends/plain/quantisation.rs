@@ -6,34 +6,31 @@ use crate::{
     backends::{
         plain::{
             blocks::{broadcastable, reduce_blocks},
-            levels::{clamp_to, restore, to_levels},
+            levels::Broadcast,
             matrices::{as_matrices, with_shape_of},
             ranges::BlockQuantizer,
         },
         primitive_params::PrimitiveParams,
     },
-    spec::{mapping::Mapping, quant_spec::QuantSpec, quantizer::Quantizer},
+    spec::{quant_spec::QuantSpec, quantizer::Quantizer},
 };
 
 /// Scales and zero points.
 pub(crate) fn choose_params<B: Backend>(x: FloatTensor<B>, quantizer: &Quantizer) -> PrimitiveParams<B> {
     let x = as_matrices::<B>(x).set_require_grad(false);
-    let QuantSpec { granularity, mapping, range } = quantizer.spec();
+    let QuantSpec { granularity, format, range } = quantizer.spec();
     let Ok(shape) = granularity.param_shape(x.dims()) else {
         unreachable!("three dimensions are enough for every granularity")
     };
-    let of_block = BlockQuantizer { levels: quantizer.levels(), range };
+    let of_block = BlockQuantizer { book: quantizer.code_book(), range };
     let primitive = |param: Tensor<B, 3>| param.into_primitive().tensor();
-    match mapping {
-        Mapping::Symmetric => {
-            let [scale] = reduce_blocks(x, granularity, shape, |block| [of_block.scale(&block)]);
-            PrimitiveParams { scale: primitive(scale), zero_point: None }
-        }
-        Mapping::Asymmetric => {
-            let params = reduce_blocks(x, granularity, shape, |block| of_block.scale_and_zero_point(&block));
-            let [scale, zero_point] = params.map(primitive);
-            PrimitiveParams { scale, zero_point: Some(zero_point) }
-        }
+    if format.has_zero_points() {
+        let params = reduce_blocks(x, granularity, shape, |block| of_block.scale_and_zero_point(&block));
+        let [scale, zero_point] = params.map(primitive);
+        PrimitiveParams { scale, zero_point: Some(zero_point) }
+    } else {
+        let [scale] = reduce_blocks(x, granularity, shape, |block| [of_block.scale(&block)]);
+        PrimitiveParams { scale: primitive(scale), zero_point: None }
     }
 }
 
@@ -45,9 +42,8 @@ pub(crate) fn fake_quantize<B: Backend>(
 ) -> FloatTensor<B> {
     let shape = x.shape();
     let x = as_matrices::<B>(x);
-    let (scale, zero_point) = fit(params, quantizer, x.dims());
-    let levels = clamp_to(to_levels(x, scale.clone(), zero_point.clone()), quantizer.levels());
-    with_shape_of(restore(levels, scale, zero_point), shape)
+    let params = fit(params, quantizer, x.dims());
+    with_shape_of(params.values(params.nearest(x)), shape)
 }
 
 /// The gradient where the level was not clamped, 0 elsewhere.
@@ -59,18 +55,13 @@ pub(crate) fn pass_inside<B: Backend>(
 ) -> FloatTensor<B> {
     let shape: Shape = x.shape();
     let x = as_matrices::<B>(x);
-    let (scale, zero_point) = fit(params, quantizer, x.dims());
-    let unclamped = to_levels(x, scale, zero_point);
-    let clamped = clamp_to(unclamped.clone(), quantizer.levels()).not_equal(unclamped);
-    with_shape_of(as_matrices::<B>(gradient).mask_fill(clamped, 0.0), shape)
+    let outside = fit(params, quantizer, x.dims()).outside(x);
+    with_shape_of(as_matrices::<B>(gradient).mask_fill(outside, 0.0), shape)
 }
 
-fn fit<B: Backend>(
-    params: &PrimitiveParams<B>,
-    quantizer: &Quantizer,
-    dims: [usize; 3],
-) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
+fn fit<B: Backend>(params: &PrimitiveParams<B>, quantizer: &Quantizer, dims: [usize; 3]) -> Broadcast<B, 3> {
     let fit =
         |param: &FloatTensor<B>| broadcastable(as_matrices::<B>(param.clone()), quantizer.spec().granularity, dims);
-    (fit(&params.scale), params.zero_point.as_ref().map(fit))
+    let (scale, zero_point) = (fit(&params.scale), params.zero_point.as_ref().map(fit));
+    Broadcast { scale, zero_point, book: quantizer.code_book() }
 }

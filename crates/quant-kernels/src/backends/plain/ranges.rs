@@ -12,10 +12,10 @@ use burn::tensor::{Tensor, backend::Backend};
 use crate::{
     backends::plain::{
         blocks::{max_of, sum_of},
-        levels::{clamp_to, restore, to_levels},
+        levels::{Broadcast, clamp_to},
     },
     spec::{
-        mapping::LevelRange,
+        formats::code_book::CodeBook,
         range_estimator::{Percentile, RangeEstimator},
     },
 };
@@ -26,12 +26,12 @@ const MSE_STEPS_PER_HALVING: f32 = 10.0;
 
 /// Scale and zero point of each block of a tensor, `[outer, values, inner]` to `[outer, 1, inner]`.
 pub(crate) struct BlockQuantizer {
-    pub(crate) levels: LevelRange,
+    pub(crate) book: CodeBook,
     pub(crate) range: RangeEstimator,
 }
 
 impl BlockQuantizer {
-    /// The scale of the symmetric mapping.
+    /// The scale of a format without zero points.
     pub(crate) fn scale<B: Backend>(&self, block: &Tensor<B, 3>) -> Tensor<B, 3> {
         let magnitude = match self.range {
             RangeEstimator::Percentile(percentile) => high_of_sorted(percentile, &block.clone().abs().sort(1)),
@@ -46,7 +46,7 @@ impl BlockQuantizer {
         self.symmetric_scale(magnitude) + mark_of_non_finite(block)
     }
 
-    /// The scale and the zero point of the asymmetric mapping.
+    /// The scale and the zero point of a format that has them.
     pub(crate) fn scale_and_zero_point<B: Backend>(&self, block: &Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
         let [low, high] = match self.range {
             RangeEstimator::Percentile(percentile) => {
@@ -68,14 +68,14 @@ impl BlockQuantizer {
     }
 
     fn symmetric_scale<B: Backend>(&self, magnitude: Tensor<B, 3>) -> Tensor<B, 3> {
-        one_where_zero(magnitude / self.levels.high as f32)
+        one_where_zero(magnitude / self.book.highest())
     }
 
     fn asymmetric_params<B: Backend>(&self, [low, high]: [Tensor<B, 3>; 2]) -> [Tensor<B, 3>; 2] {
-        let levels = self.levels.high as f32;
+        let levels = self.book.highest();
         // Divided before subtracted: `high − low` may overflow where the scale does not.
         let scale = one_where_zero(high / levels - low.clone() / levels);
-        let zero_point = clamp_to((low.neg() / scale.clone()).round(), self.levels);
+        let zero_point = clamp_to((low.neg() / scale.clone()).round(), self.book.levels());
         [scale, zero_point]
     }
 
@@ -89,8 +89,8 @@ impl BlockQuantizer {
     ) -> Tensor<B, 3> {
         let error_at = |factor| {
             let (scale, zero_point) = params_at(factor);
-            let levels = to_levels(block.clone(), scale.clone(), zero_point.clone());
-            let restored = restore(clamp_to(levels, self.levels), scale, zero_point);
+            let params = Broadcast { scale, zero_point, book: self.book };
+            let restored = params.values(params.nearest(block.clone()));
             sum_of((restored - block.clone()).square())
         };
         let mut least_error = error_at(1.0);

@@ -14,13 +14,14 @@ use crate::{
     cpu::{
         instruction_set::InstructionSet,
         round_trip::{
-            Extent, Rounding, column_params, extent, include_row, magnitude, pass_columns, pass_run, raise_magnitudes,
+            Bounds, Extent, column_params, extent, include_row, magnitude, pass_columns, pass_run, raise_magnitudes,
             round_trip_columns, round_trip_run,
         },
+        table_round_trip::{table_columns, table_pass_columns, table_pass_run, table_run},
     },
     spec::{
         block_shape::{BlockShape, Cut},
-        mapping::{LevelRange, Mapping},
+        formats::{code_book::CodeBook, format::Format},
         quantizer::Quantizer,
     },
 };
@@ -41,8 +42,8 @@ const TALL: usize = 384;
 pub(crate) struct SliceQuantizer {
     pub(crate) set: InstructionSet,
     pub(crate) shape: BlockShape,
-    pub(crate) mapping: Mapping,
-    pub(crate) levels: LevelRange,
+    pub(crate) format: Format,
+    pub(crate) book: CodeBook,
 }
 
 /// Scales and zero points in the order of [`BlockShape::param_shape`].
@@ -68,8 +69,8 @@ impl SliceQuantizer {
         Self {
             set: InstructionSet::best(),
             shape: BlockShape::new(dims, quantizer.spec().granularity),
-            mapping: quantizer.spec().mapping,
-            levels: quantizer.levels(),
+            format: quantizer.spec().format,
+            book: quantizer.code_book(),
         }
     }
 
@@ -107,7 +108,7 @@ impl SliceQuantizer {
                 });
             }
         }
-        BlockParams { scales, zero_points: (self.mapping == Mapping::Asymmetric).then_some(zero_points) }
+        BlockParams { scales, zero_points: self.format.has_zero_points().then_some(zero_points) }
     }
 
     /// All values quantised and restored, scales found on the way.
@@ -203,7 +204,7 @@ impl SliceQuantizer {
             let (mut scales, mut zero_points) = ([0.0; STRIPE], [0.0; STRIPE]);
             let (scales, zero_points) = (&mut scales[..stripe.len()], &mut zero_points[..stripe.len()]);
             self.params_of(&bounds, scales, zero_points);
-            let zero_points = (self.mapping == Mapping::Asymmetric).then_some(&*zero_points);
+            let zero_points = self.format.has_zero_points().then_some(&*zero_points);
             for row in rows {
                 let start = row * columns + stripe.start;
                 // SAFETY: tasks are disjoint in rows or in columns, and so are the ranges of each.
@@ -231,11 +232,18 @@ impl SliceQuantizer {
         out: &mut [MaybeUninit<f32>],
     ) {
         let range = start..start + out.len();
-        let rounding = Rounding::new(self.levels);
-        match work {
-            Work::RoundTrip => round_trip_columns(self.set, &x[range], scales, zero_points, rounding, out),
-            Work::PassInside { gradient } => {
-                pass_columns(self.set, &x[range.clone()], &gradient[range], scales, zero_points, rounding, out);
+        let set = self.set;
+        match (self.book, work) {
+            (CodeBook::Uniform(levels), Work::RoundTrip) => {
+                round_trip_columns(set, &x[range], scales, zero_points, Bounds::new(levels), out);
+            }
+            (CodeBook::Uniform(levels), Work::PassInside { gradient }) => {
+                let (x, gradient) = (&x[range.clone()], &gradient[range]);
+                pass_columns(set, x, gradient, scales, zero_points, Bounds::new(levels), out);
+            }
+            (CodeBook::Table(table), Work::RoundTrip) => table_columns(set, &x[range], scales, table, out),
+            (CodeBook::Table(table), Work::PassInside { gradient }) => {
+                table_pass_columns(set, &x[range.clone()], &gradient[range], scales, table, out);
             }
         }
     }
@@ -249,12 +257,18 @@ impl SliceQuantizer {
         work: Work<'_>,
         out: &mut [MaybeUninit<f32>],
     ) {
-        let zero_point = (self.mapping == Mapping::Asymmetric).then_some(zero_point);
-        let rounding = Rounding::new(self.levels);
-        match work {
-            Work::RoundTrip => round_trip_run(self.set, &x[range], scale, zero_point, rounding, out),
-            Work::PassInside { gradient } => {
-                pass_run(self.set, &x[range.clone()], &gradient[range], scale, zero_point, rounding, out);
+        let zero_point = self.format.has_zero_points().then_some(zero_point);
+        let set = self.set;
+        match (self.book, work) {
+            (CodeBook::Uniform(levels), Work::RoundTrip) => {
+                round_trip_run(set, &x[range], scale, zero_point, Bounds::new(levels), out);
+            }
+            (CodeBook::Uniform(levels), Work::PassInside { gradient }) => {
+                pass_run(set, &x[range.clone()], &gradient[range], scale, zero_point, Bounds::new(levels), out);
+            }
+            (CodeBook::Table(table), Work::RoundTrip) => table_run(set, &x[range], scale, table, out),
+            (CodeBook::Table(table), Work::PassInside { gradient }) => {
+                table_pass_run(set, &x[range.clone()], &gradient[range], scale, table, out);
             }
         }
     }
@@ -262,18 +276,15 @@ impl SliceQuantizer {
     /// Scale and zero point of all values together.
     fn whole(&self, x: &[f32]) -> (f32, f32) {
         let extent = x.par_chunks(RUN).map(|run| self.extent(run)).reduce(|| Extent::EMPTY, Extent::join);
-        extent.params(self.mapping, self.levels)
+        extent.params(self.format, self.book.highest())
     }
 
     fn of_run(&self, x: &[f32]) -> (f32, f32) {
-        self.extent(x).params(self.mapping, self.levels)
+        self.extent(x).params(self.format, self.book.highest())
     }
 
     fn extent(&self, x: &[f32]) -> Extent {
-        match self.mapping {
-            Mapping::Symmetric => magnitude(self.set, x),
-            Mapping::Asymmetric => extent(self.set, x),
-        }
+        if self.format.has_zero_points() { extent(self.set, x) } else { magnitude(self.set, x) }
     }
 
     /// The bounds of all columns over the rows of one group.
@@ -297,7 +308,7 @@ impl SliceQuantizer {
         for row in rows {
             let row = &x[row * self.shape.columns..][columns.clone()];
             raise_magnitudes(self.set, row, &mut bounds.magnitudes);
-            if self.mapping == Mapping::Asymmetric {
+            if self.format.has_zero_points() {
                 include_row(self.set, row, &mut bounds.min, &mut bounds.max);
             }
         }
@@ -305,7 +316,7 @@ impl SliceQuantizer {
 
     fn params_of(&self, bounds: &ColumnBounds, scales: &mut [f32], zero_points: &mut [f32]) {
         let ColumnBounds { magnitudes, min, max } = bounds;
-        column_params(self.set, magnitudes, min, max, self.mapping, self.levels, scales, zero_points);
+        column_params(self.set, magnitudes, min, max, self.format, self.book.highest(), scales, zero_points);
     }
 
     /// The group that a row, counted through all matrices, is in.

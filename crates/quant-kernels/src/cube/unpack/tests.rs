@@ -8,7 +8,7 @@ use crate::{
     },
     devices,
     packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;
@@ -114,7 +114,7 @@ fn packed_tensors_have_the_layout_that_is_unpacked() {
         let spec = PackedSpec {
             shape: [rows, columns],
             bits: BitWidth::new(bits).unwrap(),
-            mapping: Mapping::Asymmetric,
+            format: Format::Asymmetric,
             granularity: Granularity::PerTensor,
             scale_format: ScaleFormat::F32,
         };

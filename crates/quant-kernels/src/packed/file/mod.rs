@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping};
+use crate::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 const FORMAT: &str = "switchable-quant.packed";
 const VERSION: &str = "1";
@@ -39,7 +39,8 @@ const ZERO_POINTS: &str = ".zero_points";
 struct Description {
     shape: [usize; 2],
     bits: BitWidth,
-    mapping: Mapping,
+    #[serde(rename = "mapping")]
+    format: Format,
     granularity: Granularity,
 }
 

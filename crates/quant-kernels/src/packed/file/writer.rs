@@ -17,20 +17,19 @@ use crate::{
         packed_tensor::PackedTensor,
         scales::ScaleFormat,
     },
-    spec::mapping::Mapping,
 };
 
 /// Collects tensors and writes them to a file.
 ///
 /// ```
 /// use quant_kernels::{
-///     BitWidth, Granularity, Mapping, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData, ScaleFormat,
+///     BitWidth, Granularity, Format, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData, ScaleFormat,
 /// };
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
 ///     bits: BitWidth::B4,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -148,7 +147,7 @@ impl<'a> PackedFileWriter<'a> {
             let (name, shape) = (|ending| format!("{name}{ending}"), vec![rows, columns]);
             let bytes = tensor.scales.as_bytes().to_vec();
             entries.push(Entry { name: name(SCALES), dtype, shape: shape.clone(), bytes });
-            if tensor.spec.mapping == Mapping::Asymmetric {
+            if tensor.spec.format.has_zero_points() {
                 let bytes = tensor.zero_points().to_vec();
                 entries.push(Entry { name: name(ZERO_POINTS), dtype: Dtype::U8, shape, bytes });
             }
@@ -183,8 +182,8 @@ impl<'a> PackedFileWriter<'a> {
         for (name, tensor) in &self.packed {
             let bytes = tensor.codes().len();
             place(format!("{name}{CODES}"), Dtype::U8, vec![bytes], bytes)?;
-            let PackedSpec { shape, bits, mapping, granularity, .. } = tensor.spec;
-            descriptions.insert(name.clone(), Description { shape, bits, mapping, granularity });
+            let PackedSpec { shape, bits, format, granularity, .. } = tensor.spec;
+            descriptions.insert(name.clone(), Description { shape, bits, format, granularity });
         }
         for Entry { name, dtype, shape, bytes } in self.small_entries() {
             place(name, dtype, shape, bytes.len())?;

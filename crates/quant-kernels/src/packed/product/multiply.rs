@@ -20,15 +20,16 @@ impl PackedView<'_> {
     ///
     /// # Panics
     ///
-    /// If a slice has another length than its shape, or the processor lacks the instructions.
+    /// If a slice has another length than its shape, the processor lacks the instructions, or the weights do
+    /// not [take](PackedView::takes) such activations.
     ///
     /// ```
-    /// use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, Product, ScaleFormat};
+    /// use quant_kernels::{BitWidth, Granularity, Format, PackedSpec, PackedTensor, Product, ScaleFormat};
     ///
     /// let spec = PackedSpec {
     ///     shape: [2, 2],
     ///     bits: BitWidth::B8,
-    ///     mapping: Mapping::Symmetric,
+    ///     format: Format::Symmetric,
     ///     granularity: Granularity::PerTensor,
     ///     scale_format: ScaleFormat::F32,
     /// };
@@ -82,6 +83,7 @@ fn multiply(view: PackedView, x: &[f32], rows: usize, product: &Product, output:
     let [d_in, d_out] = view.spec().shape;
     assert_len("activations", x.len(), [rows, d_in]);
     assert_len("outputs", output.len(), [rows, d_out]);
+    assert!(view.takes(product.activations), "{} weights are not multiplied by integers", view.spec().format);
     product.epilogue.check(rows, d_out);
     let output = Grid::new(output, d_out);
     let bits = product.activations.width();

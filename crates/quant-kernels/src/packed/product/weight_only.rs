@@ -7,22 +7,25 @@
 //!
 //! The sums are of floats, so that targets and numbers of rows agree up to rounding.
 
-use crate::packed::{
-    grid::Grid,
-    packed_view::PackedView,
-    product::{
-        options::Product,
-        schedule::{Schedule, pieces},
-        scratch::Scratch,
+use crate::{
+    packed::{
+        grid::Grid,
+        packed_view::PackedView,
+        product::{
+            options::Product,
+            schedule::{Schedule, pieces},
+            scratch::Scratch,
+        },
+        target::Target,
+        tiles::{
+            columns::{PackedStrip, Panel, SegmentParams},
+            layout::{TILE_COLUMNS, TILE_ROWS},
+            rows::FloatRows,
+            segments::segments,
+            sums::{Region, Sums},
+        },
     },
-    target::Target,
-    tiles::{
-        columns::{PackedStrip, Panel, SegmentParams},
-        layout::{TILE_COLUMNS, TILE_ROWS},
-        rows::FloatRows,
-        segments::segments,
-        sums::{Region, Sums},
-    },
+    spec::formats::code_book::CodeBook,
 };
 
 /// Multiplies `values [rows, d_in]` by the weights.
@@ -35,7 +38,9 @@ pub(crate) fn multiply<T: Target>(
     output: &Grid,
 ) {
     let [d_in, d_out] = view.spec().shape;
-    if d_in > 0 && rows <= T::FLOATS.streamed {
+    // Kernels that stream widen codes in registers, and look nothing up.
+    let uniform = matches!(view.code_book(), CodeBook::Uniform(_));
+    if uniform && d_in > 0 && rows <= T::FLOATS.streamed {
         multiply_few(target, view, values, rows, product, output);
         return;
     }

@@ -20,14 +20,17 @@ pub(crate) mod avx512;
 pub(crate) mod dispatch;
 pub(crate) mod portable;
 
-use crate::packed::tiles::{
-    columns::{PackedStrip, Panel, SegmentParams},
-    layout::TILE_ROWS,
-    params::Params,
-    quads::Quads,
-    rows::{FloatRows, IntegerRows},
-    strip::Strip,
-    sums::Sums,
+use crate::{
+    packed::tiles::{
+        columns::{PackedStrip, Panel, SegmentParams},
+        layout::TILE_ROWS,
+        params::Params,
+        quads::Quads,
+        rows::{FloatRows, IntegerRows},
+        strip::Strip,
+        sums::Sums,
+    },
+    spec::formats::code_book::Table,
 };
 
 /// The sizes of the kernels of a product.
@@ -74,6 +77,15 @@ pub(crate) trait Target: Copy + Send + Sync {
         self.compiled(
             #[inline(always)]
             || portable::decode::decode(quads, params, values),
+        );
+    }
+
+    /// The values of a tile whose codes are positions in a table.
+    #[inline]
+    fn decode_table(self, table: &Table, quads: &Quads, params: &Params, values: &mut [Strip; TILE_ROWS]) {
+        self.compiled(
+            #[inline(always)]
+            || portable::decode::decode_table(table, quads, params, values),
         );
     }
 

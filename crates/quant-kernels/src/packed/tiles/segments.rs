@@ -44,12 +44,12 @@ mod tests {
     use super::*;
     use crate::{
         packed::scales::ScaleFormat,
-        spec::{bit_width::BitWidth, granularity::Granularity, mapping::Mapping},
+        spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
     };
 
     fn of(d_in: usize, granularity: Granularity) -> Vec<(Range<usize>, usize)> {
-        let (bits, mapping, scale_format) = (BitWidth::B8, Mapping::Symmetric, ScaleFormat::F32);
-        let spec = PackedSpec { shape: [d_in, 1], bits, mapping, granularity, scale_format };
+        let (bits, format, scale_format) = (BitWidth::B8, Format::Symmetric, ScaleFormat::F32);
+        let spec = PackedSpec { shape: [d_in, 1], bits, format, granularity, scale_format };
         segments(&spec).into_iter().map(|segment| (segment.tiles, segment.scale_row)).collect()
     }
 

@@ -1,4 +1,4 @@
-//! How real values are laid on integer levels.
+//! The number formats.
 //!
 //! ```text
 //! symmetric    levels −(2^(b−1)−1) ..= 2^(b−1)−1     z = 0                 s = max|x| / (2^(b−1)−1)
@@ -9,7 +9,11 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     error::{Error, Result},
-    spec::{bit_width::BitWidth, text_form::serde_as_text},
+    spec::{
+        bit_width::BitWidth,
+        formats::code_book::{CodeBook, LevelRange},
+        text_form::serde_as_text,
+    },
 };
 
 /// How real values are laid on integer levels.
@@ -19,16 +23,16 @@ use crate::{
 /// that −x is always quantised to the negative of x.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, Mapping};
+/// use quant_kernels::{BitWidth, Format};
 ///
-/// let levels = Mapping::Symmetric.levels(BitWidth::B4)?;
+/// let levels = Format::Symmetric.levels(BitWidth::B4)?;
 /// assert_eq!((levels.low, levels.high), (-7, 7));
-/// let levels = Mapping::Asymmetric.levels(BitWidth::B4)?;
+/// let levels = Format::Asymmetric.levels(BitWidth::B4)?;
 /// assert_eq!((levels.low, levels.high), (0, 15));
 /// # Ok::<(), quant_kernels::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Mapping {
+pub enum Format {
     /// Levels on both sides of 0 and no zero point. Text form `symmetric`.
     #[default]
     Symmetric,
@@ -36,14 +40,14 @@ pub enum Mapping {
     Asymmetric,
 }
 
-impl Mapping {
-    /// The integer levels at a bit-width.
+impl Format {
+    /// What the codes of a bit-width stand for.
     ///
     /// # Errors
     ///
     /// [`Error::FullPrecision`] at [`BitWidth::FULL`], and [`Error::TooFewBits`] for the symmetric
     /// mapping at 1 bit, whose only level would be 0.
-    pub const fn levels(self, bits: BitWidth) -> Result<LevelRange> {
+    pub const fn code_book(self, bits: BitWidth) -> Result<CodeBook> {
         if bits.is_full() {
             return Err(Error::FullPrecision);
         }
@@ -51,14 +55,28 @@ impl Mapping {
             Self::Symmetric if bits.bits() < 2 => Err(Error::TooFewBits { bits }),
             Self::Symmetric => {
                 let high = (1 << (bits.bits() - 1)) - 1;
-                Ok(LevelRange { low: -high, high })
+                Ok(CodeBook::Uniform(LevelRange { low: -high, high }))
             }
-            Self::Asymmetric => Ok(LevelRange { low: 0, high: (1 << bits.bits()) - 1 }),
+            Self::Asymmetric => Ok(CodeBook::Uniform(LevelRange { low: 0, high: (1 << bits.bits()) - 1 })),
         }
+    }
+
+    /// The integer levels at a bit-width.
+    ///
+    /// # Errors
+    ///
+    /// As [`code_book`](Self::code_book).
+    pub fn levels(self, bits: BitWidth) -> Result<LevelRange> {
+        self.code_book(bits).map(CodeBook::levels)
+    }
+
+    /// Whether each scale has a zero point beside it.
+    pub const fn has_zero_points(self) -> bool {
+        matches!(self, Self::Asymmetric)
     }
 }
 
-impl fmt::Display for Mapping {
+impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Symmetric => "symmetric",
@@ -67,7 +85,7 @@ impl fmt::Display for Mapping {
     }
 }
 
-impl FromStr for Mapping {
+impl FromStr for Format {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -79,23 +97,7 @@ impl FromStr for Mapping {
     }
 }
 
-serde_as_text!(Mapping);
-
-/// The lowest and the highest integer level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LevelRange {
-    /// The lowest level.
-    pub low: i32,
-    /// The highest level.
-    pub high: i32,
-}
-
-impl LevelRange {
-    /// The number of levels.
-    pub const fn count(self) -> usize {
-        (self.high - self.low + 1) as usize
-    }
-}
+serde_as_text!(Format);
 
 #[cfg(test)]
 mod tests {
@@ -105,10 +107,10 @@ mod tests {
     fn every_width_has_its_number_of_levels() {
         for bits in BitWidth::quantised() {
             let all = 1usize << bits.bits();
-            let asymmetric = Mapping::Asymmetric.levels(bits).unwrap();
+            let asymmetric = Format::Asymmetric.levels(bits).unwrap();
             assert_eq!((asymmetric.low, asymmetric.count()), (0, all));
             if bits.bits() > 1 {
-                let symmetric = Mapping::Symmetric.levels(bits).unwrap();
+                let symmetric = Format::Symmetric.levels(bits).unwrap();
                 assert_eq!(symmetric.low, -symmetric.high);
                 assert_eq!(symmetric.count(), all - 1);
             }
@@ -118,17 +120,17 @@ mod tests {
     #[test]
     fn one_symmetric_bit_and_full_precision_are_errors() {
         let bits = BitWidth::B1;
-        assert_eq!(Mapping::Symmetric.levels(bits), Err(Error::TooFewBits { bits }));
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-            assert_eq!(mapping.levels(BitWidth::FULL), Err(Error::FullPrecision));
+        assert_eq!(Format::Symmetric.levels(bits), Err(Error::TooFewBits { bits }));
+        for format in [Format::Symmetric, Format::Asymmetric] {
+            assert_eq!(format.levels(BitWidth::FULL), Err(Error::FullPrecision));
         }
     }
 
     #[test]
     fn text_forms_round_trip() {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-            assert_eq!(mapping.to_string().parse::<Mapping>(), Ok(mapping));
+        for format in [Format::Symmetric, Format::Asymmetric] {
+            assert_eq!(format.to_string().parse::<Format>(), Ok(format));
         }
-        assert!("affine".parse::<Mapping>().is_err());
+        assert!("affine".parse::<Format>().is_err());
     }
 }
