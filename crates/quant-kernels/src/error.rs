@@ -39,6 +39,16 @@ pub enum Error {
         /// The number of bits asked for.
         bits: BitWidth,
     },
+    /// A format that has no codes of a width.
+    #[error("the format {format} has no codes of {bits} bits, expected {expected}")]
+    FormatBits {
+        /// The format asked for.
+        format: Format,
+        /// The number of bits asked for.
+        bits: BitWidth,
+        /// The number of bits that it has.
+        expected: u8,
+    },
     /// Parameters were asked for at full precision, where nothing is quantised.
     #[error("{} bits are full precision, which has no quantisation parameters", BitWidth::FULL)]
     FullPrecision,

@@ -14,7 +14,7 @@ use crate::{
 /// | option | default | others |
 /// |---|---|---|
 /// | `granularity` | `per-tensor` | `per-channel`, `per-group:<rows>`, `per-token` |
-/// | `format` | `symmetric` | `asymmetric` |
+/// | `format` | `symmetric` | `asymmetric`, `nf4` |
 /// | `range` | `min-max` | `percentile:<percent>`, `mse` |
 ///
 /// The text form lists the three in this order, separated by commas; options that are left out

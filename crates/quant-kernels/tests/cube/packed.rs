@@ -42,7 +42,7 @@ fn packed(shape: [usize; 2], bits: BitWidth, granularity: Granularity, format: F
     let levels = f32::from(1_u16 << bits.bits()) - 2.0;
     let scales: Vec<f32> = numbers(params, 3).iter().map(|noise| (2.0 + noise * 0.5) / levels).collect();
     let zero_points = match format {
-        Format::Symmetric => Vec::new(),
+        Format::Symmetric | Format::Nf4 => Vec::new(),
         Format::Asymmetric => vec![1 << (bits.bits() - 1); params],
     };
     PackedTensor::from_weights(spec, &numbers(shape[0] * shape[1], 5), &scales, &zero_points).unwrap()

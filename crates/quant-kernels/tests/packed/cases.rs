@@ -65,7 +65,7 @@ impl Case {
         let levels = spec.format.levels(spec.bits).unwrap();
         let scales: Vec<f32> = (0..rows * columns).map(|_| 0.01 + numbers.float().abs() / 7.0).collect();
         let zero_points = match spec.format {
-            Format::Symmetric => Vec::new(),
+            Format::Symmetric | Format::Nf4 => Vec::new(),
             Format::Asymmetric => scales.iter().map(|_| numbers.below(levels.high as u32 + 1) as u8).collect(),
         };
         let [d_in, d_out] = spec.shape;

@@ -34,7 +34,7 @@ fn levels_are_those_of_the_formula_and_pack_to_the_same_bytes() {
         let case = Case::new(spec, &mut numbers);
         let offset = match spec.format {
             Format::Symmetric => 1 << (spec.bits.bits() - 1),
-            Format::Asymmetric => 0,
+            Format::Asymmetric | Format::Nf4 => 0,
         };
         let mut codes = Vec::new();
         for row in 0..33 {

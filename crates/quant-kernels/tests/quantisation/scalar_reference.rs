@@ -43,6 +43,7 @@ pub(crate) fn min_max(values: &[f32], format: Format, levels: LevelRange) -> (f3
             let scale = one_if_zero(high / count - low / count);
             (scale, Some((-low / scale).round_ties_even().clamp(0.0, count)))
         }
+        Format::Nf4 => unreachable!("tables have tests of their own"),
     }
 }
 

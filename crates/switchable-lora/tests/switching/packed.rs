@@ -48,6 +48,24 @@ fn codes_give_what_fake_quantised_weights_give() {
 }
 
 #[test]
+fn codes_of_a_table_give_what_fake_quantised_weights_give() {
+    skip_without_device!();
+    let nf4 = |execution| LinearSettings { weight: "per-channel,nf4".parse().unwrap(), ..settings(execution) };
+    let x = tensor::<Plain, 3>([2, 3, D_IN], 9);
+    let [fake, packed] = [Execution::FakeQuantized, Execution::Packed]
+        .map(|execution| layer::<Plain>(nf4(execution), &QuantizedCache::default()));
+    // Activations of 8 bits have no integer product with a table: they are multiplied as floats.
+    for activations in [BitWidth::FULL, BitWidth::B8] {
+        let precision = SitePrecision::uniform(BitWidth::B4).with_activations(activations);
+        let (got, expected) = (packed.forward(x.clone(), &precision), fake.forward(x.clone(), &precision));
+        assert_close(&values(&got), &values(&expected), 2e-5, &format!("{activations}"));
+    }
+    assert!(packed.check(&SitePrecision::uniform(BitWidth::B4)).is_ok());
+    let error = packed.check(&SitePrecision::FULL.with_weights(BitWidth::B2)).unwrap_err().to_string();
+    assert_eq!(error, "the format nf4 has no codes of 2 bits, expected 4");
+}
+
+#[test]
 fn codes_are_kept_in_place_of_floats() {
     skip_without_device!();
     let cache = QuantizedCache::default();

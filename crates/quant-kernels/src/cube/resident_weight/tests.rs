@@ -32,9 +32,10 @@ fn packed(bits: u8, shape: [usize; 2], granularity: Granularity, format: Format)
     let params: usize = spec.scale_shape().unwrap().iter().product();
     let high = f32::from((1_u16 << (bits.bits() - 1)) - 1);
     let scales: Vec<f32> = (0..params).map(|i| (1.0 + (i % 5) as f32 / 7.0) / high).collect();
-    let zero_points: Vec<u8> = match format {
-        Format::Symmetric => Vec::new(),
-        Format::Asymmetric => (0..params).map(|i| (i % (1 << bits.bits())) as u8).collect(),
+    let zero_points: Vec<u8> = if format.has_zero_points() {
+        (0..params).map(|i| (i % (1 << bits.bits())) as u8).collect()
+    } else {
+        Vec::new()
     };
     PackedTensor::from_weights(spec, &weights, &scales, &zero_points).unwrap()
 }

@@ -84,7 +84,6 @@ impl Table {
     pub(crate) const ENTRIES: usize = 16;
 
     /// A table of entries in rising order, one of which is 0.
-    #[expect(dead_code, reason = "no format has a table")]
     pub(crate) const fn new(entries: [f32; Self::ENTRIES]) -> Self {
         let mut middles = [0.0; Self::ENTRIES - 1];
         let (mut index, mut zero) = (0, 0);

@@ -3,6 +3,7 @@
 //! ```text
 //! symmetric    levels −(2^(b−1)−1) ..= 2^(b−1)−1     z = 0                 s = max|x| / (2^(b−1)−1)
 //! asymmetric   levels 0 ..= 2^b−1                    z = round(−min / s)   s = (max − min) / (2^b−1)
+//! nf4          16 entries of a table                                       s = max|x|
 //! ```
 
 use std::{fmt, str::FromStr};
@@ -11,15 +12,18 @@ use crate::{
     error::{Error, Result},
     spec::{
         bit_width::BitWidth,
-        formats::code_book::{CodeBook, LevelRange},
+        formats::{
+            code_book::{CodeBook, LevelRange},
+            normal_float::NF4,
+        },
         text_form::serde_as_text,
     },
 };
 
-/// How real values are laid on integer levels.
+/// Which numbers codes stand for.
 ///
-/// Both mappings represent 0 exactly: the symmetric one has no zero point, and the asymmetric one
-/// widens its range to contain 0. The symmetric range is *restricted*: it leaves out −2^(b−1), so
+/// Every format represents 0 exactly: the symmetric one has no zero point, the asymmetric one
+/// widens its range to contain 0, and NF4 has it in its table. The symmetric range is *restricted*: it leaves out −2^(b−1), so
 /// that −x is always quantised to the negative of x.
 ///
 /// ```
@@ -38,6 +42,9 @@ pub enum Format {
     Symmetric,
     /// Levels from 0 up and a zero point. Text form `asymmetric`.
     Asymmetric,
+    /// `NormalFloat`: 16 numbers that follow the normal distribution, at 4 bits only, whose largest magnitude
+    /// is the scale (QLoRA, arXiv:2305.14314). Text form `nf4`.
+    Nf4,
 }
 
 impl Format {
@@ -46,7 +53,7 @@ impl Format {
     /// # Errors
     ///
     /// [`Error::FullPrecision`] at [`BitWidth::FULL`], and [`Error::TooFewBits`] for the symmetric
-    /// mapping at 1 bit, whose only level would be 0.
+    /// mapping at 1 bit, whose only level would be 0, and [`Error::FormatBits`] for NF4 at other than 4 bits.
     pub const fn code_book(self, bits: BitWidth) -> Result<CodeBook> {
         if bits.is_full() {
             return Err(Error::FullPrecision);
@@ -58,6 +65,8 @@ impl Format {
                 Ok(CodeBook::Uniform(LevelRange { low: -high, high }))
             }
             Self::Asymmetric => Ok(CodeBook::Uniform(LevelRange { low: 0, high: (1 << bits.bits()) - 1 })),
+            Self::Nf4 if bits.bits() == 4 => Ok(CodeBook::Table(&NF4)),
+            Self::Nf4 => Err(Error::FormatBits { format: self, bits, expected: 4 }),
         }
     }
 
@@ -81,6 +90,7 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Symmetric => "symmetric",
             Self::Asymmetric => "asymmetric",
+            Self::Nf4 => "nf4",
         })
     }
 }
@@ -92,7 +102,12 @@ impl FromStr for Format {
         match text {
             "symmetric" => Ok(Self::Symmetric),
             "asymmetric" => Ok(Self::Asymmetric),
-            _ => Err(Error::Text { what: "mapping", got: text.to_owned(), expected: "`symmetric` or `asymmetric`" }),
+            "nf4" => Ok(Self::Nf4),
+            _ => Err(Error::Text {
+                what: "mapping",
+                got: text.to_owned(),
+                expected: "`symmetric`, `asymmetric` or `nf4`",
+            }),
         }
     }
 }
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn text_forms_round_trip() {
-        for format in [Format::Symmetric, Format::Asymmetric] {
+        for format in [Format::Symmetric, Format::Asymmetric, Format::Nf4] {
             assert_eq!(format.to_string().parse::<Format>(), Ok(format));
         }
         assert!("affine".parse::<Format>().is_err());
