@@ -15,7 +15,11 @@ use burn::{
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize, reference};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, reference},
+};
 
 /// A weight of GPT-2 small, and the activations of a batch.
 const SHAPES: [[usize; 2]; 2] = [[3072, 768], [3072, 3072]];

@@ -13,11 +13,12 @@ use burn::{
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use quant_kernels::LearnedStep;
+use quant_kernels::tensor::learned_step::LearnedStep;
 
 use crate::{
-    Error, LoraConfig, Result,
     adapter_step::AdapterStep,
+    error::{Error, Result},
+    lora_config::LoraConfig,
     low_rank::{Component, Matrix, largest_components},
 };
 

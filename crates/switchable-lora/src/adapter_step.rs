@@ -23,9 +23,13 @@ use burn::{
     },
 };
 
-use quant_kernels::{Format, LearnedStep, QuantBackend, QuantSpec, choose_params};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec},
+    tensor::{learned_step::LearnedStep, params::choose_params},
+};
 
-use crate::{BitWidth, Error, Result};
+use crate::error::{Error, Result};
 
 /// The state of a step: two steps of the same version have the same values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Writes a file beside its place and then renames it into it.
 pub(crate) fn write_file(path: &Path, contents: &[u8]) -> Result<()> {

@@ -11,10 +11,18 @@ use burn::{
     },
 };
 
-use quant_kernels::{BitWidth, GradientRule, PackedTensor, QuantBackend, QuantSpec, ScaleFormat};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+};
 
 use crate::{
-    BasePolicy, PackedWeights, QuantizedCache, Result, quantized_cache::CacheSlot, weight_rounding::WeightRounding,
+    error::Result,
+    linear_settings::BasePolicy,
+    packed_weights::PackedWeights,
+    quantized_cache::{CacheSlot, QuantizedCache},
+    weight_rounding::WeightRounding,
 };
 
 /// The weight and bias that all widths of a layer share, and the weight's quantised forms.

@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use crate::{BitWidth, Format, Granularity};
+use quant_kernels::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]

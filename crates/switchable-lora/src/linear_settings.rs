@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::{GradientRule, QuantSpec};
+use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec};
 
 /// Where the adapter is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

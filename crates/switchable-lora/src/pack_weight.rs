@@ -2,9 +2,14 @@
 
 use burn::tensor::Tensor;
 
-use quant_kernels::{BitWidth, LearnedStep, PackedTensor, QuantBackend, QuantSpec, Rounding, ScaleFormat};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::{learned_step::LearnedStep, rounding::Rounding},
+};
 
-use crate::Result;
+use crate::error::Result;
 
 /// [`Rounding::Nearest`], packed.
 ///

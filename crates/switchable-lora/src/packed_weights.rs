@@ -7,9 +7,13 @@
 
 use burn::tensor::{Tensor, backend::Backend, f16};
 
-use quant_kernels::{Format, LearnedStep, NestedTensor, PackedTensor, PackedView, ScaleFormat};
+use quant_kernels::{
+    packed::{nested::NestedTensor, packed_tensor::PackedTensor, packed_view::PackedView, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format},
+    tensor::learned_step::LearnedStep,
+};
 
-use crate::{BitWidth, Error, Result};
+use crate::error::{Error, Result};
 
 /// Weights of a layer that are only there packed: no float copy is resident.
 #[derive(Debug, Clone)]

@@ -8,7 +8,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Error, QuantSpec, Result, SitePrecision, atomic_write::write_file};
+use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
+
+use crate::{
+    atomic_write::write_file,
+    error::{Error, Result},
+    site_precision::SitePrecision,
+};
 
 const VERSION: u64 = 1;
 

@@ -12,7 +12,10 @@ use std::{
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use quant_kernels::{BitWidth, PackedTensor, QuantSpec};
+use quant_kernels::{
+    packed::packed_tensor::PackedTensor,
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+};
 
 use crate::{adapter_step::StepVersion, weight_rounding::RoundingKey};
 

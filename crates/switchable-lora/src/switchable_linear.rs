@@ -19,14 +19,23 @@ use burn::{
 };
 
 use quant_kernels::{
-    ActivationBits, GradientRule, LearnedStep, LinearTerms, OutputFunction, QuantBackend, QuantSpec, fake_quantize,
-    gelu_tanh, packed_linear,
+    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    packed::product::{activations::ActivationBits, epilogue::OutputFunction},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, learned_step::LearnedStep, packed_linear::packed_linear},
 };
 
 use crate::{
-    BasePolicy, BaseWeights, BitWidth, Error, Execution, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig,
-    LoraInit, PackedWeights, Placement, QuantizedCache, Result, SitePrecision, WeightScales,
+    adapter_pair::LoraAdapterPair,
     adapter_step::{AdapterStep, check_spec, starting_step},
+    base_weights::BaseWeights,
+    error::{Error, Result},
+    linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
+    lora_bank::LoraBank,
+    lora_config::{LoraConfig, LoraInit, WeightScales},
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
     weight_rounding::WeightRounding,
 };
 

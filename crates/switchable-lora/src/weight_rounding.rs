@@ -2,7 +2,10 @@
 
 use burn::tensor::backend::Backend;
 
-use quant_kernels::{BitWidth, QuantSpec, Rounding};
+use quant_kernels::{
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::rounding::Rounding,
+};
 
 use crate::adapter_step::{AdapterStep, StepVersion};
 

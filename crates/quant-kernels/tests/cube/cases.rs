@@ -2,7 +2,12 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use quant_kernels::{BitWidth, Format, Granularity, GroupSize, QuantSpec};
+use quant_kernels::spec::{
+    bit_width::BitWidth,
+    formats::format::Format,
+    granularity::{Granularity, GroupSize},
+    quant_spec::QuantSpec,
+};
 
 /// Shapes around the sizes at which kernels change their ways: a column more or less than a strip,
 /// a row more or less than the units of a cube, more values than one cube takes.

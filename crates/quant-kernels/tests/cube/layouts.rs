@@ -6,7 +6,11 @@ use burn::{
 };
 use burn_cubecl::CubeRuntime;
 
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::fake_quantize::fake_quantize,
+};
 
 use crate::{
     Gpu,

@@ -16,8 +16,21 @@ use half::{bf16, f16};
 use numbers::numbers;
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Format, Granularity, GroupSize, LinearTerms, NestedTensor, OutputFunction, PackedSpec,
-    PackedTensor, PackedView, QuantBackend, ScaleFormat, packed_linear,
+    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        packed_view::PackedView,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+        scales::ScaleFormat,
+    },
+    spec::{
+        bit_width::BitWidth,
+        formats::format::Format,
+        granularity::{Granularity, GroupSize},
+    },
+    tensor::packed_linear::packed_linear,
 };
 
 use crate::{Gpu, devices::on_every_gpu};

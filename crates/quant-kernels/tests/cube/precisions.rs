@@ -6,7 +6,10 @@ use burn::{
 };
 use burn_cubecl::CubeRuntime;
 
-use quant_kernels::{GradientRule, fake_quantize, reference};
+use quant_kernels::{
+    spec::gradient_rule::GradientRule,
+    tensor::{fake_quantize::fake_quantize, reference},
+};
 
 use crate::{
     Gpu,

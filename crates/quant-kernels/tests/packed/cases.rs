@@ -1,6 +1,9 @@
 //! Weights of every kind, and what they are worth by the formulas alone.
 
-use quant_kernels::{BitWidth, Format, Granularity, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 pub(crate) const SHAPES: [[usize; 2]; 9] =
     [[1, 1], [1, 17], [31, 1], [32, 16], [33, 17], [100, 50], [768, 48], [0, 5], [5, 0]];

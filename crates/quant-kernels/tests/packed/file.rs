@@ -10,8 +10,19 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 
 use quant_kernels::{
-    BitWidth, Error, Format, Granularity, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData,
-    PlainFormat, Product, ScaleFormat,
+    error::Error,
+    packed::{
+        file::{
+            plain::{PlainData, PlainFormat},
+            reader::PackedFile,
+            writer::PackedFileWriter,
+        },
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::options::Product,
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use super::cases::{Case, Numbers, bits, specs};

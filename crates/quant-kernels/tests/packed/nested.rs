@@ -1,8 +1,16 @@
 //! 8-bit weights that serve lower widths.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Error, Format, Granularity, InstructionSet, NestedTensor, PackedSpec, PackedTensor,
-    Product, ScaleFormat,
+    cpu::instruction_set::InstructionSet,
+    error::Error,
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{activations::ActivationBits, options::Product},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use super::cases::{Case, Numbers, bits, granularities, widths};

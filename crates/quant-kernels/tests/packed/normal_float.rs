@@ -1,8 +1,17 @@
 //! Packed NF4: codes, products on every instruction set, and files.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Epilogue, Error, Format, Granularity, InstructionSet, NestedTensor, PackedFile,
-    PackedFileWriter, PackedSpec, PackedTensor, Product, ScaleFormat,
+    cpu::instruction_set::InstructionSet,
+    error::Error,
+    packed::{
+        file::{reader::PackedFile, writer::PackedFileWriter},
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{activations::ActivationBits, epilogue::Epilogue, options::Product},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use crate::cases::{Numbers, SHAPES, granularities};

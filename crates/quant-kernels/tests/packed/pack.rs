@@ -1,6 +1,10 @@
 //! Codes and values of packed weights.
 
-use quant_kernels::{BitWidth, Error, Format, Granularity, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    error::Error,
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 use super::cases::{Case, Numbers, SHAPES, bits, specs};
 

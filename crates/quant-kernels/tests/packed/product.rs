@@ -1,8 +1,18 @@
 //! Products against sums of integers and of f64.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Epilogue, Format, Granularity, InstructionSet, LowRankTerm, OutputFunction, PackedSpec,
-    PackedTensor, Product, ScaleFormat,
+    cpu::instruction_set::InstructionSet,
+    packed::{
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{
+            activations::ActivationBits,
+            epilogue::{Epilogue, LowRankTerm, OutputFunction},
+            options::Product,
+        },
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use super::cases::{Case, Numbers, SHAPES, bits, specs};

@@ -1,7 +1,10 @@
 //! Whatever the codes and the shape, they come back.
 
 use proptest::prelude::*;
-use quant_kernels::{BitWidth, Format, Granularity, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 fn codes() -> impl Strategy<Value = (PackedSpec, Vec<u8>)> {
     (0_usize..70, 0_usize..40, 2_u8..=8).prop_flat_map(|(d_in, d_out, bits)| {

@@ -1,6 +1,11 @@
 //! Flex and ndarray agree to the last bit.
 
-use quant_kernels::{BitWidth, GradientRule, Granularity, LearnedStep, RangeEstimator, fake_quantize};
+use quant_kernels::{
+    spec::{
+        bit_width::BitWidth, gradient_rule::GradientRule, granularity::Granularity, range_estimator::RangeEstimator,
+    },
+    tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep},
+};
 
 use crate::support::{
     Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,

@@ -1,7 +1,16 @@
 //! Every width, granularity and mapping against the scalar reference.
 
 use quant_kernels::{
-    BitWidth, Error, Format, GradientRule, Granularity, QuantSpec, choose_params, dequantize, fake_quantize, quantize,
+    error::Error,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
 };
 
 use crate::{

@@ -3,7 +3,15 @@
 use burn::tensor::{Tensor, backend::AutodiffBackend};
 
 use quant_kernels::{
-    BitWidth, Format, GradientRule, Granularity, QuantSpec, choose_params, dequantize, fake_quantize, quantize,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
 };
 
 use crate::{

@@ -2,7 +2,11 @@
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, choose_params, fake_quantize, reference};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, params::choose_params, reference},
+};
 
 use crate::support::{
     Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,

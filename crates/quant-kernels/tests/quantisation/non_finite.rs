@@ -1,6 +1,10 @@
 //! NaN and infinities spread over the values that share their scale, and no further.
 
-use quant_kernels::{BitWidth, GradientRule, LearnedStep, QuantBackend, RangeEstimator, fake_quantize};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, range_estimator::RangeEstimator},
+    tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep},
+};
 
 use crate::{
     scalar_reference::scale_index,

@@ -3,8 +3,19 @@
 use burn::{backend::flex::FlexDevice, tensor::Tensor};
 
 use quant_kernels::{
-    BitWidth, Distortion, Error, Format, GradientRule, Granularity, QuantBackend, QuantSpec, choose_params, dequantize,
-    fake_quantize, quantize, reference,
+    backends::quant_backend::QuantBackend,
+    error::Error,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{
+        distortion::Distortion,
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+        reference,
+    },
 };
 
 use crate::support::{Other, Plain, Tracked, assert_same_bits, granularities, numbers, spec, tensor, values};

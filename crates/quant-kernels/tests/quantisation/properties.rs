@@ -1,7 +1,14 @@
 //! Properties that hold for random tensors.
 
 use proptest::prelude::*;
-use quant_kernels::{BitWidth, Format, GradientRule, Granularity, choose_params, dequantize, fake_quantize, quantize};
+use quant_kernels::{
+    spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity},
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
+};
 
 use crate::{
     scalar_reference::scale_index,

@@ -1,7 +1,11 @@
 //! Percentile and MSE ranges against their definitions.
 
 use quant_kernels::{
-    BitWidth, Distortion, Format, GradientRule, QuantSpec, RangeEstimator, choose_params, fake_quantize,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec,
+        range_estimator::RangeEstimator,
+    },
+    tensor::{distortion::Distortion, fake_quantize::fake_quantize, params::choose_params},
 };
 
 use crate::{

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quant_kernels::{Format, Granularity, LevelRange};
+use quant_kernels::spec::{
+    formats::{code_book::LevelRange, format::Format},
+    granularity::Granularity,
+};
 
 /// Which scale an element of a `[matrices, rows, columns]` tensor uses.
 pub(crate) fn scale_index(granularity: Granularity, dims: [usize; 3], index: usize) -> usize {

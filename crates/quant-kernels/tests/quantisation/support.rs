@@ -5,7 +5,9 @@ use burn::{
     tensor::{Tensor, TensorData, backend::Backend},
 };
 
-use quant_kernels::{BitWidth, Format, Granularity, QuantSpec};
+use quant_kernels::spec::{
+    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+};
 
 pub(crate) type Plain = Flex;
 pub(crate) type Other = NdArray;

@@ -3,9 +3,23 @@
 use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Format, Granularity, HeadSplit, LinearTerms, NestedTensor, OutputFunction, PackedSpec,
-    PackedTensor, QuantBackend, ScaleFormat, TransformerBackend, cached_attention, causal_attention, gelu_tanh,
-    packed_linear,
+    backends::{
+        head_split::HeadSplit, linear_terms::LinearTerms, quant_backend::QuantBackend,
+        transformer_backend::TransformerBackend,
+    },
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+    tensor::{
+        attention::{cached_attention, causal_attention},
+        gelu::gelu_tanh,
+        packed_linear::packed_linear,
+    },
 };
 
 use crate::support::{Other, Plain, Tracked, numbers, tensor, values};

@@ -10,11 +10,15 @@ use burn::tensor::{Tensor, backend::Backend};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
-    CONFIG_FILE, LEARNED_STEPS_FILE, MODEL_FILE, PeftOptions, WRAPPER,
+    CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
-    learned_steps,
+    learned_steps::{self, LEARNED_STEPS_FILE},
 };
-use crate::{Error, LoraAdapterPair, Result, atomic_write::write_files};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    atomic_write::write_files,
+    error::{Error, Result},
+};
 
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///

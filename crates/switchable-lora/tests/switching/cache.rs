@@ -6,8 +6,13 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    BasePolicy, BitWidth, LinearSettings, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear, WeightScales,
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::WeightScales,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, skip_without_device, tensor, values};

@@ -9,11 +9,24 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use quant_kernels::{Distortion, NestedTensor};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{nested::NestedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+    tensor::{distortion::Distortion, learned_step::LearnedStep},
+};
 use switchable_lora::{
-    BasePolicy, BitWidth, Error, Execution, Granularity, LearnedStep, LinearSettings, LoraAdapterPair, LoraBank,
-    LoraConfig, LoraInit, PackedWeights, Placement, QuantBackend, QuantSpec, QuantizedCache, ScaleFormat,
-    SitePrecision, SwitchableLinear, WeightScales, learned_step_ids, pack_weight, pack_weight_by_step,
+    adapter_pair::LoraAdapterPair,
+    adapter_step::learned_step_ids,
+    error::Error,
+    linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
+    lora_bank::LoraBank,
+    lora_config::{LoraConfig, LoraInit, WeightScales},
+    pack_weight::{pack_weight, pack_weight_by_step},
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, device, pair, skip_without_device, tensor, values};

@@ -2,10 +2,18 @@
 
 use burn::tensor::Tensor;
 
-use quant_kernels::fake_quantize;
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::fake_quantize::fake_quantize,
+};
 use switchable_lora::{
-    BasePolicy, BitWidth, Error, LinearSettings, Placement, QuantBackend, QuantSpec, QuantizedCache, SitePrecision,
-    SwitchableLinear, WeightScales,
+    error::Error,
+    linear_settings::{BasePolicy, LinearSettings, Placement},
+    lora_config::WeightScales,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{

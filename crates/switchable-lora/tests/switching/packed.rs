@@ -2,10 +2,19 @@
 
 use burn::{backend::NdArray as Other, module::Module as _};
 
-use quant_kernels::NestedTensor;
+use quant_kernels::{
+    packed::{nested::NestedTensor, product::epilogue::OutputFunction, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+};
 use switchable_lora::{
-    BitWidth, Error, Execution, LinearSettings, OutputFunction, PackedWeights, QuantSpec, QuantizedCache, ScaleFormat,
-    SitePrecision, SwitchableLinear, WeightScales, pack_weight,
+    error::Error,
+    linear_settings::{Execution, LinearSettings},
+    lora_config::WeightScales,
+    pack_weight::pack_weight,
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{

@@ -3,8 +3,13 @@
 use burn::tensor::{Tensor, TensorData};
 use numbers::numbers;
 
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
+    adapter_pair::LoraAdapterPair,
+    linear_settings::{LinearSettings, Placement},
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 #[path = "../../../quant-kernels/tests/support/numbers.rs"]
