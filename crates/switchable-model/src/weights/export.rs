@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A named f32 tensor: name, shape, values in row-major order.
 pub(crate) type NamedValues = (String, Vec<usize>, Vec<f32>);

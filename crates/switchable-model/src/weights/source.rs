@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The bytes of one safetensors file: mapped from disk or embedded in the program.
 #[derive(Debug)]
