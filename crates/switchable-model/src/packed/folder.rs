@@ -178,6 +178,10 @@ impl<C: ModelConfig> PackedFolder<C> {
 }
 
 impl<C: ModelConfig> Values for PackedFolder<C> {
+    fn contains(&self, name: &str) -> bool {
+        self.file.packed_names().chain(self.file.plain_names()).any(|there| there == name)
+    }
+
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         // An output matrix of its own that is only there packed: what its codes stand for.
         if name == HEAD && self.file.packed_names().any(|packed| packed == HEAD) {
