@@ -82,7 +82,8 @@ pub use lora_bank::{LoraBank, LoraBankRecord};
 pub use lora_config::{LoraConfig, LoraInit};
 pub use packed_weights::{PackedWeights, pack_weight, pack_weight_by_step};
 pub use peft::{
-    BaseLayer, LEARNED_STEPS_FILE, PeftOptions, list_widths, load_peft, parse_learned_steps, parse_peft, save_peft, width_folder,
+    BaseLayer, LEARNED_STEPS_FILE, PeftOptions, list_widths, load_peft, parse_learned_steps, parse_peft, save_peft,
+    width_folder,
 };
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::{

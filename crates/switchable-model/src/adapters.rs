@@ -99,13 +99,7 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     /// # Errors
     ///
     /// As [`load_adapter`](Self::load_adapter).
-    fn parse_adapter(
-        &mut self,
-        name: impl AsRef<Path>,
-        config: &[u8],
-        weights: &[u8],
-        width: BitWidth,
-    ) -> Result<()> {
+    fn parse_adapter(&mut self, name: impl AsRef<Path>, config: &[u8], weights: &[u8], width: BitWidth) -> Result<()> {
         let name = name.as_ref();
         let mut loaded = self.clone();
         let pairs = parse_peft(config, weights, Self::Config::BODY, &self.device()).map_err(|e| in_file(name, e))?;
