@@ -40,3 +40,25 @@ impl<B: QuantBackend> Block<B> {
         x + inner
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use burn::module::Param;
+    use burn::nn::RmsNormConfig;
+
+    use super::*;
+
+    #[test]
+    fn normalisation_divides_by_the_root_of_the_mean_square_and_multiplies_by_the_gain() {
+        let mut norm = RmsNormConfig::new(3).with_epsilon(0.25).init::<Flex>(&FlexDevice);
+        norm.gamma = Param::from_tensor(Tensor::from_floats([1.0, -2.0, 0.5], &FlexDevice));
+        let x = Tensor::<Flex, 2>::from_floats([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]], &FlexDevice);
+        let got: Vec<f32> = norm.forward(x).into_data().to_vec().expect("floats");
+        // The mean of 9, 0 and 16 is 25/3; nothing is subtracted.
+        let root = (25.0_f32 / 3.0 + 0.25).sqrt();
+        let expected = [3.0 / root, 0.0, -2.0 / root, 0.0, 0.0, 0.0];
+        assert!(got.iter().zip(expected).all(|(got, want)| (got - want).abs() < 1e-6), "{got:?}");
+    }
+}

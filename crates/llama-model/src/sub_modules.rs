@@ -38,7 +38,8 @@ pub(crate) const MLP: [SubModule; 3] = [GATE_PROJ, UP_PROJ, DOWN_PROJ];
 /// let sites = sub_modules::sites(&config);
 /// let names: Vec<String> = sites.iter().map(|site| sites.name(site)).collect();
 /// assert_eq!((names.len(), names[7].as_str()), (21, "layers.1.self_attn.q_proj"));
-/// assert_eq!(sites.all_parameters(), config.site_parameters());
+/// // Per block 2·24·24 for queries and output, 2·24·12 for keys and values, 3·24·96 in the MLP.
+/// assert_eq!(sites.all_parameters(), 3 * (1152 + 576 + 6912));
 /// ```
 pub fn sites(config: &LlamaConfig) -> Sites {
     let [d, inner] = [config.hidden_size, config.intermediate_size];

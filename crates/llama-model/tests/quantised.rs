@@ -1,6 +1,7 @@
 //! Every sub-module runs at the precision that the plan gives it, and at no other.
 
 use burn::backend::NdArray;
+use burn::backend::ndarray::NdArrayDevice;
 use llama_model::sub_modules::{DOWN_PROJ, O_PROJ};
 use llama_model::{Llama, LlamaConfig};
 use quant_kernels::{BitWidth, Granularity, QuantSpec};
@@ -179,7 +180,7 @@ fn a_model_from_a_seed_is_the_same_on_every_backend() {
     let config = LlamaConfig { num_key_value_heads: 1, attention_bias: true, ..LlamaConfig::new(31, 12, 2, 3) };
     let options = ModelOptions::default();
     let plain = Llama::<Plain>::random(&config, &options, 9, &device()).expect("a model");
-    let ndarray = Llama::<NdArray>::random(&config, &options, 9, &Default::default()).expect("a model");
+    let ndarray = Llama::<NdArray>::random(&config, &options, 9, &NdArrayDevice::Cpu).expect("a model");
     for ((name, a), (_, b)) in plain.named_parameters().iter().zip(&ndarray.named_parameters()) {
         assert_eq!(a.values(), b.values(), "{name}");
     }

@@ -62,6 +62,7 @@ pub(crate) fn turn<B: Backend>(x: Tensor<B, 3>, heads: usize, rotation: &[Tensor
 mod tests {
     use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;
+    use burn::tensor::Distribution;
 
     use super::*;
 
@@ -81,10 +82,8 @@ mod tests {
     }
 
     fn random(tokens: usize, heads: usize) -> Tensor<Flex, 3> {
-        Tensor::from_data(
-            TensorData::new(numbers(2 * tokens * heads * WIDTH, 3), [2, tokens, heads * WIDTH]),
-            &FlexDevice,
-        )
+        Flex::seed(&FlexDevice, 3);
+        Tensor::random([2, tokens, heads * WIDTH], Distribution::Normal(0.0, 1.0), &FlexDevice)
     }
 
     fn values(x: Tensor<Flex, 3>) -> Vec<f32> {
