@@ -1,6 +1,7 @@
 //! Model, adapters and questions behind the flags.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::AdapterFolders;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};

@@ -83,14 +83,6 @@ pub enum Error {
         /// Value asked for.
         expected: String,
     },
-    /// A measured front belongs to another model.
-    #[error("the front was measured for model {front}, this is model {model}; measure it anew")]
-    OtherModel {
-        /// Fingerprint of the model that was measured.
-        front: String,
-        /// Fingerprint of the model at hand.
-        model: String,
-    },
     /// A checkpoint cannot be read or written.
     #[error("{path}: {reason}")]
     Checkpoint {
@@ -123,6 +115,12 @@ pub enum Error {
     /// A quantiser or bit-width refused.
     #[error(transparent)]
     Kernels(#[from] quant_kernels::Error),
+    /// A plan could not be read with.
+    #[error(transparent)]
+    Reader(span_reader::Error),
+    /// A figure cannot be drawn.
+    #[error(transparent)]
+    Charts(#[from] charts::Error),
     /// An adapter or plan refused.
     #[error(transparent)]
     Lora(#[from] switchable_lora::Error),
@@ -139,5 +137,20 @@ impl Error {
 
     pub(crate) fn option(field: &'static str, got: impl std::fmt::Display, expected: impl Into<String>) -> Self {
         Self::Option { field, got: got.to_string(), expected: expected.into() }
+    }
+}
+
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::io(path, source)
+    }
+}
+
+impl From<span_reader::Error> for Error {
+    fn from(error: span_reader::Error) -> Self {
+        match error {
+            span_reader::Error::Stopped => Self::Stopped,
+            error => Self::Reader(error),
+        }
     }
 }

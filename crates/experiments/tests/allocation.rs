@@ -4,7 +4,7 @@ use experiments::{
     Allocation, DamageMeasure, DamageOptions, DamageTable, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part,
     RefineOptions, SensitivityOptions, ShowProgress, StopAt, greedy_search, measure_damage, plan_bytes, sensitivity,
 };
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, Site, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan, SitePrecision, SwitchableModel};
 use switchable_lora::BasePolicy;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
@@ -38,16 +38,16 @@ fn a_table_holds_what_each_site_alone_measures() {
         let table = measured(evaluator, full, DamageMeasure::Loss);
         let reference = evaluator.evaluate(full).unwrap();
         assert_eq!(table.n, reference.n);
-        assert_eq!(table.sites.len(), model.config().sites());
-        for (row, site) in table.sites.iter().zip(Site::all(model.config())) {
+        assert_eq!(table.sites.len(), model.config().sites().len());
+        for (row, site) in table.sites.iter().zip(model.config().sites().iter()) {
             assert_eq!(row.site, site);
             for (choice, precision) in row.choices.iter().zip(choices()) {
                 assert_eq!(choice.precision, precision);
                 let changed = evaluator.evaluate(&full.clone().with(site, precision)).unwrap();
                 let loss = changed.loss.unwrap() - reference.loss.unwrap();
-                assert_eq!(choice.loss.map(f64::to_bits), Some(loss.to_bits()), "{site}");
-                assert_eq!(choice.divergence > 0.0, precision != SitePrecision::FULL, "{site}");
-                assert_eq!(choice.comparison, reference.compare(&changed, 1), "{site}");
+                assert_eq!(choice.loss.map(f64::to_bits), Some(loss.to_bits()), "{site:?}");
+                assert_eq!(choice.divergence > 0.0, precision != SitePrecision::FULL, "{site:?}");
+                assert_eq!(choice.comparison, reference.compare(&changed, 1), "{site:?}");
             }
         }
         let json = serde_json::to_string(&table).unwrap();
@@ -70,7 +70,7 @@ fn allocations_are_plans_of_the_model_with_the_bytes_they_say() {
             for allocation in &front {
                 let plan = model.transformer.resolve(&allocation.plan).unwrap();
                 assert_eq!(plan_bytes(&model.transformer, &plan), allocation.bytes);
-                assert!((plan.average_weight_bits(model.config()) - allocation.average_bits).abs() < 1e-9);
+                assert!((plan.average_weight_bits() - allocation.average_bits).abs() < 1e-9);
             }
             let smallest = &front[0];
             assert_eq!(

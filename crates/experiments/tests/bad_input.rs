@@ -4,7 +4,7 @@ use experiments::{
     Error, EvaluateOptions, Evaluator, GreedyOptions, Part, ReadingTask, SensitivityOptions, ShowProgress, StopAt,
     TrainConfig, TrainRun, answer, greedy_search, plan_bytes, sensitivity, train_base,
 };
-use gpt2_model::{BitWidth, Gpt2Config, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2Config, SitePrecision, SwitchableModel};
 use squad_data::{Dataset, Split};
 use switchable_lora::BasePolicy;
 

@@ -5,9 +5,12 @@ use std::time::Duration;
 use experiments::{
     CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
     MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
-    nested_model, read_json, write_json,
+    read_json, write_json,
 };
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, SitePlan, SitePrecision};
+use gpt2_model::{
+    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, PackModel, PackOptions, PackedForm, SitePlan,
+    SitePrecision, SwitchableModel,
+};
 use serde_json::{Value, json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
 use switchable_lora::{BasePolicy, LoraConfig};
@@ -32,7 +35,7 @@ impl Setting {
             .transformer
             .init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).expect("valid input"), 1)
             .expect("valid input");
-        let model = nested_model(&floats, &ModelOptions::default(), &device()).expect("valid input");
+        let model = floats.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("valid input");
         Self { tokenizer, config, task, model }
     }
 
@@ -175,9 +178,9 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
     }
     assert!(std::ptr::eq(first, controller.pick(request).unwrap().plan));
     assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
-    for site in gpt2_model::Site::all(&setting.config) {
+    for site in setting.config.sites().iter() {
         let layer = setting.model.transformer.site(site);
-        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site} keeps a copy of its own");
+        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site:?} keeps a copy of its own");
     }
 }
 

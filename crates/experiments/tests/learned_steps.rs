@@ -3,10 +3,12 @@
 use burn::module::AutodiffModule as _;
 use experiments::{
     BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, nested_model, plan_bytes, run_contestant, train_bank,
-    train_bank_with, train_base,
+    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank, train_bank_with, train_base,
 };
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
+use gpt2_model::{
+    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, PackOptions, PackedForm,
+    SitePrecision, SwitchableModel,
+};
 use serde_json::json;
 use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
 
@@ -25,7 +27,7 @@ fn steps(model: &Gpt2ForQuestionAnswering<Training>, width: BitWidth) -> Vec<Vec
         let step = model.transformer.site(site).bank().get(width)?.step()?;
         Some(step.step.val().into_data().convert::<f32>().into_vec().expect("converted to f32"))
     };
-    Site::all(model.config()).filter_map(of_site).collect()
+    model.config().sites().iter().filter_map(of_site).collect()
 }
 
 fn loss(model: &Gpt2ForQuestionAnswering<Training>, task: &ReadingTask, width: BitWidth) -> f64 {
@@ -84,7 +86,7 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
     assert!(steps(&after, BitWidth::FULL).is_empty());
     for &width in &widths[1..] {
         let (before, after) = (steps(&before, width), steps(&after, width));
-        assert_eq!(before.len(), Site::all(&config).count());
+        assert_eq!(before.len(), config.sites().len());
         for (before, after) in before.iter().flatten().zip(after.iter().flatten()) {
             // Two updates of a width, each about the learning rate, at most 5e-3, times the size.
             let change = (after / before - 1.0).abs();
@@ -248,7 +250,9 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
         assert_eq!(bytes(&model), by_range, "{spec}");
         assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
         // As many values as the scales that are counted.
-        let steps: usize = Site::all(&config)
+        let steps: usize = config
+            .sites()
+            .iter()
             .filter_map(|site| Some(model.transformer.site(site).bank().get(BitWidth::B4)?.step()?.step.dims()))
             .map(|[rows, columns]| rows * columns)
             .sum();
@@ -263,6 +267,6 @@ fn nested_codes_are_refused_to_a_bank_with_steps() {
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
     model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
-    let error = nested_model(&model, &ModelOptions::default(), &device()).unwrap_err().to_string();
+    let error = model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
 }

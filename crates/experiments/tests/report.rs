@@ -6,7 +6,7 @@ use experiments::report::{
 };
 use experiments::robustness::{AdversarialTraining, AttackKind};
 use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig, train_base};
-use gpt2_model::BitWidth;
+use gpt2_model::{BitWidth, ModelConfig};
 use serde_json::{Value, json};
 use squad_data::Split;
 use switchable_lora::{BasePolicy, LoraConfig};

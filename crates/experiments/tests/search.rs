@@ -6,7 +6,7 @@ use experiments::{
     Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
     StopAt, TrialLength, TriedFlip, Workers, greedy_search, greedy_search_remembering, plan_bytes, sensitivity,
 };
-use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
 use switchable_lora::BasePolicy;
 
 use crate::support::{Plain, device, model, skip_without_device, task, train_config};
@@ -43,15 +43,15 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
         let options = EvaluateOptions { batch_size: 4, kept_state_bytes, ..EvaluateOptions::default() };
         let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
         let (_, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
-        for site in Site::all(&config) {
+        for site in config.sites().iter() {
             let plan = full.clone().with(site, low());
             let whole = figures(&evaluator.evaluate(&plan).unwrap());
-            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site}");
+            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site:?}");
             let (accuracy, kept_there) = evaluator.evaluate_keeping(Some(&kept), &plan).unwrap();
-            assert_eq!(figures(&accuracy), whole, "{site}");
+            assert_eq!(figures(&accuracy), whole, "{site:?}");
             // And back from there.
             let back = evaluator.evaluate_from(&kept_there, &full).unwrap();
-            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site}");
+            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site:?}");
         }
         let same = evaluator.evaluate_from(&kept, &full).unwrap();
         assert_eq!(figures(&same), figures(&evaluator.evaluate(&full).unwrap()));
@@ -90,7 +90,7 @@ fn plain_search(
         alone.into_iter().map(|(site, _)| site).collect()
     };
     let mut plan = reference.clone();
-    let mut left = rank(&plan, Site::all(evaluator.model().config()).collect());
+    let mut left = rank(&plan, evaluator.model().config().sites().iter().collect());
     let (mut flipped, mut tried) = (Vec::new(), 0);
     let mut accuracy = evaluator.evaluate(&plan).expect("evaluates");
     while !left.is_empty() && may_go_on(&plan, &accuracy) {
@@ -104,7 +104,7 @@ fn plain_search(
             break;
         }
         plan = plan.with(site, low());
-        flipped.push(site.to_string());
+        flipped.push(plan.sites().name(site));
     }
     (flipped, plan, tried)
 }
@@ -225,7 +225,7 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
         for stop_at in [StopAt::SiteBytes(half), StopAt::AverageBits(5.0), StopAt::AverageBits(8.0)] {
             let is_large = |plan: &SitePlan| match stop_at {
                 StopAt::SiteBytes(most) => bytes(plan) > most,
-                StopAt::AverageBits(most) => plan.average_weight_bits(&config) > most,
+                StopAt::AverageBits(most) => plan.average_weight_bits() > most,
                 StopAt::Tolerance(_) => unreachable!(),
             };
             let options = GreedyOptions { stop_at, ranking, show: ShowProgress::No, ..GreedyOptions::new(low()) };
@@ -265,7 +265,7 @@ fn layers_and_sites_are_all_changed_once() {
     let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites())] {
+    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites().len())] {
         let how = SensitivityOptions { part, change_to: low(), seed: 1, show: ShowProgress::No };
         let (effects, _) = sensitivity(&evaluator, &full, &how).unwrap();
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();

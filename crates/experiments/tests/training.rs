@@ -6,7 +6,7 @@ use experiments::{
     SpanTask, Static, StopFlag, TextTask, TrainConfig, TrainRun, text_loss, train, train_bank, train_bank_with,
     train_base,
 };
-use gpt2_model::{BitWidth, SitePrecision};
+use gpt2_model::{BitWidth, ModelConfig, SitePrecision, SwitchableModel};
 use switchable_lora::{BasePolicy, LoraConfig};
 
 use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
@@ -128,11 +128,11 @@ fn a_bank_is_trained_and_the_base_stays() {
     // Two steps: the adapter of the third width is not reached.
     let (trained, _) = train_bank(start, &task, &bank, &train_config(2), &quiet(2), &device).unwrap();
     assert_eq!(weights(&trained)[..base.len()], base);
-    for site in gpt2_model::Site::all(&config) {
+    for site in config.sites().iter() {
         for (width, pair) in trained.transformer.site(site).bank().iter() {
             let b = pair.b.val().into_data().convert::<f32>().into_vec::<f32>().unwrap();
             let moved = b.iter().any(|v| *v != 0.0);
-            assert_eq!(moved, width != BitWidth::B2, "{site} at {width} bits");
+            assert_eq!(moved, width != BitWidth::B2, "{site:?} at {width} bits");
         }
     }
 }
@@ -193,7 +193,7 @@ fn a_teacher_gets_no_gradient_from_its_pupils() {
         let config = TrainConfig { clip_norm: 1e9, ..train_config(4) };
         let (trained, _) = train_bank_with(start, &task, &bank, &build, &config, &quiet(1), &device).unwrap();
         let of_width = |width| -> Vec<f32> {
-            let sites = gpt2_model::Site::all(trained.config());
+            let sites = trained.config().sites().iter();
             let values = sites.flat_map(|site| {
                 let pair = trained.transformer.site(site).bank().get(width).expect("the bank has the width");
                 pair.b.val().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")

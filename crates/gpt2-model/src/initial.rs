@@ -62,9 +62,8 @@ mod tests {
     fn matching_weights_have_equal_queries_and_keys_of_the_stated_score() {
         let config = Gpt2Config::new(50, 32, 64, 2, 4);
         let (d, name) = (config.n_embd, "transformer.h.0.attn.c_attn.weight");
-        let draw = |kind: InitialWeights| {
-            initial_values(&config, kind, &mut ChaCha8Rng::seed_from_u64(2), name, &[d, 3 * d])
-        };
+        let draw =
+            |kind: InitialWeights| initial_values(&config, kind, &mut ChaCha8Rng::seed_from_u64(2), name, &[d, 3 * d]);
         let part = |row: &[f32], i: usize| row[i * d..(i + 1) * d].to_vec();
         for row in draw(InitialWeights::Matching).chunks(3 * d) {
             assert_eq!(part(row, 0), part(row, 1));

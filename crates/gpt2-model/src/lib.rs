@@ -1,21 +1,4 @@
-//! GPT-2 on [burn](https://burn.dev), every linear sub-module at a precision chosen per call.
-//!
-//! The model loads any GPT-2 folder in Hugging Face form, runs its four matrices per block at the
-//! bit-widths that a [`SitePlan`] gives them, each with the adapter of its width, and exports
-//! back to the same form. In 32 bits it gives the logits of `transformers`.
-//!
-//! | file | what |
-//! |---|---|
-//! | `config`, `names`, `initial` | [`Gpt2Config`]: the shape, from and to `config.json`; names; random weights |
-//! | `model`, `block`, `attention`, `mlp`, `activation` | the forward pass, top to bottom |
-//!
-//! What is the same for every transformer (plans, folders, adapters, packed weights, generation, the
-//! span head) is in `switchable-model`; [`prelude`] has its names too.
-//!
-//! # Should I use this crate?
-//!
-//! Use it to run or train a GPT-2 at mixed precision. For searching plans and training adapter
-//! banks use `experiments`; for linear layers of another model use `switchable-lora`.
+#![doc = include_str!("../README.md")]
 
 mod activation;
 mod attention;
@@ -59,8 +42,3 @@ pub use switchable_model::site_plan::SitePlan;
 pub use switchable_model::sites::{Site, Sites, sub_module::SubModule};
 pub use switchable_model::span_head::{ForQuestionAnswering, MissingHead, SpanLogits};
 pub use switchable_model::weights::source::WeightSource;
-
-/// The example of the README, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

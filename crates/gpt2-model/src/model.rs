@@ -148,7 +148,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
         self.ln_f.forward(hidden)
     }
 
-    fn output_matrix(&self) -> Tensor<B, 2> {
+    fn token_embedding(&self) -> Tensor<B, 2> {
         self.wte.val()
     }
 

@@ -174,5 +174,11 @@ pub enum Error {
     },
 }
 
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::Io { path, kind: source.kind(), message: source.to_string() }
+    }
+}
+
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = core::result::Result<T, E>;

@@ -254,6 +254,12 @@ impl Error {
     }
 }
 
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::Io { path, source }
+    }
+}
+
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 

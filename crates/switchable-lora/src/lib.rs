@@ -59,7 +59,6 @@
 
 mod adapter_pair;
 mod adapter_step;
-mod atomic_write;
 mod base_weights;
 mod error;
 mod linear_settings;

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Error, QuantSpec, Result, SitePrecision, atomic_write::write_file};
+use crate::{BitWidth, Error, QuantSpec, Result, SitePrecision};
 
 const VERSION: u64 = 1;
 
@@ -273,7 +273,7 @@ impl PrecisionPlan {
     ///
     /// [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_file(path.as_ref(), self.to_json().as_bytes())
+        Ok(whole_files::write(path, self.to_json().as_bytes())?)
     }
 }
 

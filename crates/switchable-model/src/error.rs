@@ -186,6 +186,12 @@ pub enum Error {
     Lora(#[from] switchable_lora::Error),
 }
 
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::io(path, source)
+    }
+}
+
 impl Error {
     /// An error of the system, with the file or folder.
     pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {

@@ -35,7 +35,7 @@ use crate::weights::builder::ModelBuilder;
 /// every model has: [`ModelWeights`](crate::model_weights::ModelWeights),
 /// [`AdapterFolders`](crate::adapters::AdapterFolders), [`PackModel`](crate::packed::PackModel) and
 /// [`Generate`](crate::generate::Generate).
-pub trait SwitchableModel<B: QuantBackend>: Module<B> {
+pub trait SwitchableModel<B: QuantBackend>: Module<B> + Sync {
     /// Its configuration.
     type Config: ModelConfig;
 
@@ -105,12 +105,21 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> {
     /// `hidden`: `[batch, tokens, width]`, the same out.
     fn normalise(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
 
-    /// The matrix `O` of the language-model head: the token embedding where the two are tied.
+    /// The token embedding.
     ///
     /// # Shapes
     ///
     /// `[vocabulary, width]`.
-    fn output_matrix(&self) -> Tensor<B, 2>;
+    fn token_embedding(&self) -> Tensor<B, 2>;
+
+    /// The matrix `O` of the language-model head: by default the token embedding, to which it is tied.
+    ///
+    /// # Shapes
+    ///
+    /// `[vocabulary, width]`.
+    fn output_matrix(&self) -> Tensor<B, 2> {
+        self.token_embedding()
+    }
 
     /// A packed copy of `Oᵀ` that scores of the next token are computed from.
     fn packed_head(&self) -> Option<&PackedTensor>;
@@ -134,7 +143,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> {
 
     /// Where the model is.
     fn device(&self) -> B::Device {
-        self.output_matrix().device()
+        self.token_embedding().device()
     }
 
     /// The settings of the sites, which share them; the default ones in a model without a site.
@@ -325,9 +334,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> {
             self.site(site).check(&precision).map_err(|error| at_site(sites.name(site), error))?;
         }
         for block in 0..sites.blocks() {
-            check_bits(plan.kv_cache(block)).map_err(|source| {
-                switchable_lora::Error::KvCache { block: sites.block_name(block), source }
-            })?;
+            check_bits(plan.kv_cache(block))
+                .map_err(|source| switchable_lora::Error::KvCache { block: sites.block_name(block), source })?;
         }
         Ok(())
     }
@@ -370,10 +378,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> {
 /// It is implemented for every such model.
 pub trait TrainableModel<B: QuantAutodiffBackend>:
     SwitchableModel<B>
-    + AutodiffModule<
-        B,
-        InnerModule: SwitchableModel<B::InnerBackend, Config = <Self as SwitchableModel<B>>::Config>,
-    >
+    + AutodiffModule<B, InnerModule: SwitchableModel<B::InnerBackend, Config = <Self as SwitchableModel<B>>::Config>>
 {
 }
 
@@ -381,10 +386,7 @@ impl<B, M> TrainableModel<B> for M
 where
     B: QuantAutodiffBackend,
     M: SwitchableModel<B>
-        + AutodiffModule<
-            B,
-            InnerModule: SwitchableModel<B::InnerBackend, Config = <M as SwitchableModel<B>>::Config>,
-        >,
+        + AutodiffModule<B, InnerModule: SwitchableModel<B::InnerBackend, Config = <M as SwitchableModel<B>>::Config>>,
 {
 }
 

@@ -203,4 +203,5 @@ impl SitePlan {
         widths.sort_unstable();
         widths.dedup();
         widths
-    }}
+    }
+}

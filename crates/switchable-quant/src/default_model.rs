@@ -17,7 +17,8 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use experiments::{BankConfig, Objective, Schedule, TrainConfig};
 use gpt2_model::{
-    Activation, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, InitialWeights, ModelOptions, WeightSource,
+    Activation, AdapterFolders, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, InitialWeights, ModelConfig,
+    ModelOptions, WeightSource,
 };
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, generate};
 use switchable_lora::LoraConfig;

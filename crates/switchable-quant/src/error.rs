@@ -179,6 +179,13 @@ pub enum Error {
     Experiments(#[from] experiments::Error),
 }
 
+#[cfg(feature = "hub")]
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::Io { path, source }
+    }
+}
+
 /// A length in bytes that may be unknown.
 fn length(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "more".to_owned(), |bytes| bytes.to_string())

@@ -26,7 +26,9 @@
 //! | [`lora`] | `switchable-lora` | linear layers with a width per call, adapter banks, plans |
 //! | [`model`] | `gpt2-model` | GPT-2 from and to Hugging Face folders |
 //! | [`data`] | `squad-data` | SQuAD, tokenizers, windows, metrics, generated corpora |
-//! | [`experiments`] | `experiments` | training, evaluation, sensitivity, search |
+//! | [`reader`] | `span-reader` | accuracy and cost of a plan, plans chosen at run time |
+//! | [`experiments`] | `experiments` | training, sensitivity, search, attacks, report |
+//! | [`charts`] | `charts` | figures with intervals |
 //! | [`device`], [`backend`] | this one | the device by a `--device` text; the backends by name |
 //! | [`default_model`] | this one | the model that is part of the crate |
 //! | `hub` | this one | `--model` and `--data` by name, with the feature `hub` |
@@ -61,9 +63,11 @@ pub mod hub;
 pub mod prelude;
 
 pub use burn;
+pub use charts;
 pub use error::{Error, Result};
 pub use experiments;
 pub use gpt2_model as model;
 pub use quant_kernels as kernels;
+pub use span_reader as reader;
 pub use squad_data as data;
 pub use switchable_lora as lora;

@@ -1,14 +1,14 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
 
 use crate::Result;
-use crate::evaluation::reading::ReadingTask;
 use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
+use span_reader::evaluation::reading::ReadingTask;
 
 /// Widths and adapters of a bank.
 ///
@@ -206,6 +206,6 @@ fn with_base<B: QuantAutodiffBackend>(
     model: Gpt2ForQuestionAnswering<B>,
     base: BasePolicy,
 ) -> Gpt2ForQuestionAnswering<B> {
-    let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+    let settings = model.transformer.settings();
     model.with_linear_settings(LinearSettings { base, ..settings })
 }

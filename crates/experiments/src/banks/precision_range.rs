@@ -16,10 +16,10 @@ use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::evaluation::reading::ReadingTask;
-use crate::statistics::mean;
 use crate::train::{Ladder, RegimeConfig, TrainConfig, TrainRun};
 use crate::{Error, Result};
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::statistics::mean;
 
 /// Training at one width.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

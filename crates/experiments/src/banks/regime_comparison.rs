@@ -13,19 +13,20 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use crate::evaluation::reading::ReadingTask;
-use crate::statistics::Interval;
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::statistics::Interval;
 
 /// A regime in a comparison. What it changes of the study's bank is [`RegimeConfig::bank`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,11 +87,11 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
     let config = TrainConfig { seed, steps: contestant.steps, ..train_config.clone() };
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
     let ladder = bank.ladder(&base)?;
-    let bit_ops = training_bit_ops(base.config(), &*regime.build(&ladder, contestant.steps)?, contestant.steps);
+    let bit_ops = training_bit_ops(&*regime.build(&ladder, contestant.steps)?, contestant.steps);
     let build = |_: &_, ladder: &Ladder| regime.build(ladder, contestant.steps);
     let (model, outcome) = train_bank_with(base, train_task, &bank, &build, &config, train_run, device)?;
     let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
-    let final_loss = crate::statistics::mean(tail);
+    let final_loss = span_reader::statistics::mean(tail);
 
     let plain = model.valid();
     let (task, options) = evaluation;
@@ -105,17 +106,17 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
 }
 
 /// BitOps of the sites per token of a plan.
-fn plan_bit_ops(config: &Gpt2Config, plan: &SitePlan) -> f64 {
+fn plan_bit_ops(plan: &SitePlan) -> f64 {
     let site = |(site, precision): (gpt2_model::Site, gpt2_model::SitePrecision)| {
         let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
-        site.parameters(config) as f64 * bits
+        plan.sites().parameters(site) as f64 * bits
     };
     plan.iter().map(site).sum()
 }
 
 /// BitOps of the sites per token over a run of so many steps, forward passes only.
-pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) -> f64 {
-    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(config, &branch.plan)).sum::<f64>();
+pub fn training_bit_ops(regime: &dyn Regime, steps: usize) -> f64 {
+    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(&branch.plan)).sum::<f64>();
     (0..steps).map(step).sum()
 }
 
@@ -124,9 +125,9 @@ pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) 
 /// # Errors
 ///
 /// When not even one step fits, or one cycle of a cyclic regime, or the regime refuses its ladder.
-pub fn steps_within(config: &Gpt2Config, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
+pub fn steps_within(regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
     const PROBE: usize = 64;
-    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(config, &*regime.build(ladder, steps)?, steps));
+    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(&*regime.build(ladder, steps)?, steps));
     let least = if regime.kind == RegimeKind::Cyclic { 2 * regime.cycles.max(1) } else { 1 };
     let first = cost(least)?;
     if first > budget {
@@ -246,7 +247,8 @@ mod tests {
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
-        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(config, SitePrecision::uniform(bits))))).unwrap()
+        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))))
+            .unwrap()
     }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
@@ -266,7 +268,7 @@ mod tests {
         let parameters = config.site_parameters() as f64;
         let of = |kind, steps| {
             let regime = RegimeConfig::of(kind).build(&ladder(&config), steps).unwrap();
-            training_bit_ops(&config, &*regime, steps) / (parameters * 32.0)
+            training_bit_ops(&*regime, steps) / (parameters * 32.0)
         };
         // Widths of static: 4 + 8 + 16 + 32; of joint the same in every step; triangular 4, 8, 16, 32, 16, 8.
         assert!((of(RegimeKind::Static, 8) - 120.0).abs() < 1e-9);
@@ -278,14 +280,14 @@ mod tests {
     fn steps_within_a_budget_are_the_most_that_fit() {
         let config = Gpt2Config::new(97, 64, 32, 3, 4);
         let ladder = ladder(&config);
-        let budget = training_bit_ops(&config, &*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
+        let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
         for kind in RegimeKind::ALL {
             let regime = RegimeConfig::of(kind);
-            let steps = steps_within(&config, &regime, &ladder, budget).unwrap();
-            let cost = |steps| training_bit_ops(&config, &*regime.build(&ladder, steps).unwrap(), steps);
+            let steps = steps_within(&regime, &ladder, budget).unwrap();
+            let cost = |steps| training_bit_ops(&*regime.build(&ladder, steps).unwrap(), steps);
             assert!(cost(steps) <= budget && cost(steps + 1) > budget, "{kind}: {steps}");
         }
-        assert!(steps_within(&config, &RegimeConfig::default(), &ladder, 1.0).is_err());
+        assert!(steps_within(&RegimeConfig::default(), &ladder, 1.0).is_err());
     }
 
     #[test]

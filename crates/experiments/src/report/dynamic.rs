@@ -1,15 +1,16 @@
 //! The part of a study that chooses plans at run time.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, PackOptions, PackedForm, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Stages;
-use crate::dynamic::{CalibratedCascade, MeasuredCascade, ResidentBytes, nested_model};
-use crate::evaluation::evaluate::EvaluateOptions;
-use crate::evaluation::reading::ReadingTask;
 use crate::{Error, Result};
+use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
+use span_reader::choice::resident::ResidentBytes;
+use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -70,8 +71,7 @@ pub(super) fn run_dynamic<B: QuantBackend>(
     device: &B::Device,
 ) -> Result<DynamicResults> {
     stages.run("dynamic", &json!({ "dynamic": study, "seed": seed }), || {
-        let linear = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
-        let nested = nested_model(model, &ModelOptions { linear, ..ModelOptions::default() }, device)?;
+        let nested = model.clone().pack(PackedForm::Nested, &PackOptions::default())?;
         let mut widths = study.widths.clone();
         widths.sort_unstable();
         widths.dedup();

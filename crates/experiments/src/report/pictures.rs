@@ -2,21 +2,21 @@
 
 use std::path::Path;
 
-use gpt2_model::{BitWidth, SubModule};
-
-use super::regimes::labels;
-use super::{RobustnessResults, Study};
-use crate::Result;
-use crate::banks::regime_comparison::mean_exact_match;
-use crate::dynamic::CascadeCurve;
-use crate::evaluation::accuracy::Accuracy;
-use crate::figures::{
+use charts::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
     Series, Size,
 };
+use gpt2_model::BitWidth;
+
+use super::regimes::labels;
+use super::{RobustnessResults, Study};
+use crate::banks::regime_comparison::mean_exact_match;
 use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
-use crate::search::sensitivity::Sensitivity;
+use crate::search::sensitivity::{Sensitivity, SiteLosses};
 use crate::search::uniform::{crossing, normalised_curves};
+use crate::{Interval, Result};
+use span_reader::choice::cascade_curve::CascadeCurve;
+use span_reader::evaluation::accuracy::Accuracy;
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
 ///
@@ -68,8 +68,12 @@ pub fn write_figures(study: &Study, dir: &Path) -> Result<Vec<(String, String)>>
     Ok(written)
 }
 
+fn estimate(value: f64, Interval { low, high }: Interval) -> Estimate {
+    Estimate::new(value, charts::Interval { low, high })
+}
+
 fn exact_match(accuracy: &Accuracy) -> Estimate {
-    Estimate::new(accuracy.exact_match, accuracy.exact_match_interval)
+    estimate(accuracy.exact_match, accuracy.exact_match_interval)
 }
 
 fn questions(accuracy: &Accuracy) -> String {
@@ -86,11 +90,11 @@ fn uniform(study: &Study) -> LineChart {
     let full = &rows[0].accuracy;
     let weights_only = || rows.iter().filter(|row| row.precision.activations.is_full());
     let share = |value: f64, whole: f64| if whole > 0.0 { 100.0 * value / whole } else { 0.0 };
-    let points = |of: &dyn Fn(&Accuracy) -> (f64, crate::Interval), whole: f64| -> Vec<Point> {
+    let points = |of: &dyn Fn(&Accuracy) -> (f64, Interval), whole: f64| -> Vec<Point> {
         let point = |row: &crate::UniformRow| {
             let (value, interval) = of(&row.accuracy);
-            let interval = crate::Interval { low: share(interval.low, whole), high: share(interval.high, whole) };
-            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(share(value, whole), interval) }
+            let interval = Interval { low: share(interval.low, whole), high: share(interval.high, whole) };
+            Point { x: f64::from(row.precision.weights.bits()), y: estimate(share(value, whole), interval) }
         };
         weights_only().map(point).collect()
     };
@@ -106,12 +110,10 @@ fn uniform(study: &Study) -> LineChart {
     if study.uniform.len() > 1 {
         let adapted = study.uniform[1..].iter().map(|row| {
             let interval = row.accuracy.exact_match_interval;
-            let interval = crate::Interval {
-                low: share(interval.low, full.exact_match),
-                high: share(interval.high, full.exact_match),
-            };
+            let interval =
+                Interval { low: share(interval.low, full.exact_match), high: share(interval.high, full.exact_match) };
             let value = share(row.accuracy.exact_match, full.exact_match);
-            Point { x: f64::from(row.precision.weights.bits()), y: Estimate::new(value, interval) }
+            Point { x: f64::from(row.precision.weights.bits()), y: estimate(value, interval) }
         });
         series.push(Series::new("exact match, with adapters", adapted.collect::<Vec<_>>()));
     }
@@ -141,19 +143,6 @@ fn layers(study: &Study) -> BarChart {
     }
 }
 
-/// Exact match that each site costs alone: blocks × sub-modules.
-fn lost(sensitivity: &Sensitivity) -> Vec<[f64; 4]> {
-    let mut rows: Vec<[f64; 4]> = Vec::new();
-    for effect in &sensitivity.effects {
-        let Some(module) = effect.module else { continue };
-        if rows.len() <= effect.block {
-            rows.resize(effect.block + 1, [0.0; 4]);
-        }
-        rows[effect.block][module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
-    }
-    rows
-}
-
 /// Heat maps of several sensitivities on one scale.
 fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
     let reference = &maps[0].1.reference;
@@ -163,15 +152,20 @@ fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
         50.0 * (interval.high - interval.low)
     });
     let half_width = half_width.fold(0.0, f64::max);
-    let panels = maps.iter().map(|(label, map)| Panel::new(*label, lost(map)));
+    let losses: Vec<_> = maps.iter().filter_map(|(label, map)| Some((*label, map.site_losses()?))).collect();
+    let (blocks, modules) = losses.first().map_or((0, &[][..]), |(_, map)| (map.rows.len(), &map.modules));
+    let panel = |(label, map): &(&str, SiteLosses)| {
+        let cells = map.rows.iter().map(|row| row.iter().map(|&value| Some(value.into())).collect());
+        Panel { title: (*label).into(), cells: cells.collect() }
+    };
     HeatMapChart {
         title,
         subtitle: format!("n = {} questions, 95 % intervals at most ±{half_width:.1} points", reference.n),
         row_label: "block".into(),
-        rows: (0..lost(maps[0].1).len()).map(|block| block.to_string()).collect(),
+        rows: (0..blocks).map(|block| block.to_string()).collect(),
         column_label: "sub-module".into(),
-        columns: SubModule::ALL.iter().map(ToString::to_string).collect(),
-        panels: panels.collect(),
+        columns: modules.iter().map(ToString::to_string).collect(),
+        panels: losses.iter().map(panel).collect(),
         value: Axis::new("exact match lost", "percentage points"),
         scale: ColourScale::Diverging,
         decimals: 1,
@@ -241,7 +235,7 @@ fn regimes(study: &Study) -> Result<Option<BarChart>> {
         for label in &labels {
             let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
             seeds = mean.seeds;
-            values.push(Estimate::new(mean.mean, mean.interval));
+            values.push(estimate(mean.mean, mean.interval));
         }
         groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
@@ -274,7 +268,7 @@ fn regime_sites(study: &Study) -> Option<HeatMapChart> {
 fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let on_widths = results.matrices.iter().filter(|matrix| matrix.rows.iter().any(|row| row.source != NO_SOURCE));
     let maps: Vec<&AttackMatrix> = on_widths.collect();
-    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.success_rate?, cell.success_interval));
+    let cell = |cell: &RobustAccuracy| Some(estimate(cell.success_rate?, cell.success_interval));
     let items = maps.iter().flat_map(|matrix| &matrix.rows).map(|row| row.craft.attacked).min()?;
     let panels: Vec<Panel> = maps.iter().map(|matrix| attack_panel(matrix, &matrix.attack, cell)).collect();
     panels.iter().flat_map(|panel| &panel.cells).flatten().flatten().next()?;
@@ -290,7 +284,7 @@ fn success_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
 fn hardened_maps(results: &RobustnessResults) -> Option<HeatMapChart> {
     let first = &results.hardened.first()?.matrix;
     let items = first.rows.iter().map(|row| row.craft.attacked).min().filter(|items| *items > 0)?;
-    let cell = |cell: &RobustAccuracy| Some(Estimate::new(cell.attacked_exact_match, cell.attacked_interval));
+    let cell = |cell: &RobustAccuracy| Some(estimate(cell.attacked_exact_match, cell.attacked_interval));
     let panel = |model: &HardenedModel| attack_panel(&model.matrix, model.hardening.name(), cell);
     let panels: Vec<Panel> = results.hardened.iter().map(panel).collect();
     Some(HeatMapChart {

@@ -1,7 +1,7 @@
 //! The part of a study that trains and compares regimes.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::{Mapping, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
@@ -9,10 +9,10 @@ use switchable_lora::LoraInit;
 
 use super::Stages;
 use super::study::{StudyData, StudyRun};
+use crate::Evaluator;
 use crate::banks::bank::{BankConfig, BankOverrides};
 use crate::banks::precision_range::{PrecisionRange, precision_range_test};
 use crate::banks::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
-use crate::evaluation::evaluate::Evaluator;
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
 use crate::train::{RegimeConfig, RegimeKind, Specialisation, TrainConfig, TrainRun};
 use crate::{Error, Result};
@@ -178,9 +178,9 @@ fn contestants<B: QuantAutodiffBackend>(
     // Cycles of at least four steps, eight of them where they fit.
     let cycles = (steps / 4).clamp(1, 8);
     let of = |kind| RegimeConfig { cycles, ..RegimeConfig::of(kind) };
-    let budget = training_bit_ops(model.config(), &*of(RegimeKind::Static).build(&ladder, steps)?, steps);
+    let budget = training_bit_ops(&*of(RegimeKind::Static).build(&ladder, steps)?, steps);
     let equal_bit_ops = |label: &str, regime: RegimeConfig| {
-        let steps = steps_within(model.config(), &regime, &ladder, budget)?;
+        let steps = steps_within(&regime, &ladder, budget)?;
         Ok::<_, Error>(Contestant { label: label.into(), regime, steps })
     };
     let most_harmful: Vec<_> =
@@ -195,7 +195,7 @@ fn contestants<B: QuantAutodiffBackend>(
     let starting =
         |init, learned_steps| RegimeConfig { bank: BankOverrides { init, learned_steps }, ..of(RegimeKind::Static) };
     let loftq = Some(LoraInit::LoftQ { iterations: 5 });
-    let weight = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default().weight;
+    let weight = model.transformer.settings().weight;
     let mut contestants = vec![
         Contestant { label: STATIC.into(), regime: of(RegimeKind::Static), steps },
         Contestant { label: CYCLIC.into(), regime: of(RegimeKind::Cyclic), steps },

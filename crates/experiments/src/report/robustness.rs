@@ -1,6 +1,6 @@
 //! The part of a study that attacks the model.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;

@@ -3,23 +3,23 @@
 //! Each analysis is a part of the study; what is done of one survives while it is not, site by site,
 //! flip by flip, budget by budget.
 
-use gpt2_model::{BitWidth, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, ModelConfig, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Stages, StudyConfig};
+use crate::Evaluator;
 use crate::Result;
-use crate::cost::Cost;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::{
     Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
 };
 use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
-use crate::statistics::PairedComparison;
+use span_reader::cost::Cost;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::PairedComparison;
 
 /// A greedy search, checked on questions that it did not see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,7 +157,7 @@ impl<B: QuantBackend> Searches<'_, '_, B> {
                 let (refinement, plan) = parts.run(&format!("budget-{budget}"), &made_from, || {
                     let how = RefineOptions { evaluations: *swaps, show: self.show, ..RefineOptions::new(budget) };
                     let (refinement, plan) = damage.refine_by_swaps(self.search, self.full, &row.allocation, &how)?;
-                    let average_bits = plan.average_weight_bits(shape);
+                    let average_bits = plan.average_weight_bits();
                     let accuracy = self.report.evaluate(&plan)?;
                     let plan = ReportedPlan { bytes: refinement.bytes, average_bits, accuracy };
                     Ok((refinement, plan))

@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::running::artefact::{read_json, write_json};
 use crate::train::first_difference;
 use crate::{Error, Result};
+use span_reader::running::json_file::{read_json, write_json};
 
 const VERSION: u32 = 1;
 

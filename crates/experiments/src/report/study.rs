@@ -1,7 +1,7 @@
 //! The study on one model: all analyses, one after another, each saved as it is done.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
+use gpt2_model::{AdapterFolders, BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;
@@ -12,14 +12,15 @@ use super::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
 use super::regimes::{RegimeResults, RegimeStudy, run_regimes};
 use super::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
 use super::searches::{AllocationStudy, GreedyStudy, Searches};
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use crate::evaluation::reading::ReadingTask;
+use crate::Evaluator;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::DamageTable;
 use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
 use crate::train::TrainRun;
 use crate::{Error, Result};
+use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 
 /// The questions of a study.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use gpt2_model::Gpt2ForQuestionAnswering;
+use gpt2_model::{Gpt2ForQuestionAnswering, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Dataset, Example, TextTokenizer};
@@ -126,7 +126,7 @@ pub fn harden_and_attack<B: QuantAutodiffBackend>(
     let (hardened, rounds) = match precision {
         None => (model.clone(), Vec::new()),
         Some(precision) => {
-            let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+            let settings = model.transformer.settings();
             let settings = LinearSettings { base: BasePolicy::Trainable, ..settings };
             let trainable = model.clone().with_linear_settings(settings);
             let options = AdversarialTraining { precision, ..training.clone() };

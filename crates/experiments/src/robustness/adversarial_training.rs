@@ -22,9 +22,9 @@ use squad_data::{Dataset, Example, TextTokenizer};
 use super::attack::Attack;
 use super::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
 use super::victim::{Victim, VictimOptions, dataset_of};
-use crate::evaluation::reading::ReadingTask;
 use crate::train::{Ladder, Random, Rung, Single, SpanTask, TrainConfig, TrainRun, train};
 use crate::{Error, Result};
+use span_reader::evaluation::reading::ReadingTask;
 
 /// At which width the rounds attack and train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -142,7 +142,11 @@ pub fn adversarial_training<B: QuantAutodiffBackend>(
         let spans = SpanTask::new(&task, &config)?;
         let (trained, outcome) = train(model, &spans, &Single(plan.clone()), &config, &quiet, device)?;
         model = trained;
-        rounds.push(Round { bits: *bits, attacked: attacked.len(), loss: crate::statistics::mean(&outcome.losses) });
+        rounds.push(Round {
+            bits: *bits,
+            attacked: attacked.len(),
+            loss: span_reader::statistics::mean(&outcome.losses),
+        });
     }
     Ok((model, rounds))
 }

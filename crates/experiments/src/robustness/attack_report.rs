@@ -8,7 +8,7 @@ use super::craft::{CraftSummary, ItemChoice};
 use super::matrix::{AttackMatrix, MatrixRow};
 use super::robust_accuracy::RobustAccuracy;
 use crate::search::heat_map::{Colour, write_cell};
-use crate::statistics::Interval;
+use span_reader::statistics::Interval;
 
 /// What a run of the protocol found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

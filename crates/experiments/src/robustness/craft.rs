@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use gpt2_model::SitePlan;
+use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -17,10 +17,10 @@ use super::edit_size::EditSize;
 use super::oracle::Oracle;
 use super::protected_example::ProtectedExample;
 use super::victim::Victim;
-use crate::running::artefact::{read_json, write_json};
 use crate::running::progress::{Progress, ShowProgress};
-use crate::statistics::mean;
 use crate::{Error, Result};
+use span_reader::running::json_file::{read_json, write_json};
+use span_reader::statistics::mean;
 
 /// What an attack is made on: one plan, or several at once for the adaptive attack.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! beam keeps the texts with the highest true loss. Source: Ebrahimi et al., *HotFlip: White-Box
 //! Adversarial Examples for Text Classification*, arXiv:1712.06751.
 
+use gpt2_model::SwitchableModel;
 use std::collections::HashSet;
 
 use burn::tensor::{Int, Tensor, TensorData};
@@ -23,8 +24,8 @@ use super::attack::{Access, Attack, Outcome, Unattackable};
 use super::oracle::{EmbeddingGradient, GoldWindow, Oracle};
 use super::protected_example::{Edit, EditScope, Names, Place, ProtectedExample};
 use super::victim::TokenText;
-use crate::evaluation::reading::scores;
 use crate::{Error, Result};
+use span_reader::evaluation::reading::scores;
 
 /// What is swapped for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ impl HotFlip {
             let n = positions.len();
             Tensor::<B::InnerBackend, 1, Int>::from_data(TensorData::new(positions, [n]), &victim.device)
         };
-        let embeddings = victim.model.transformer.wte.val();
+        let embeddings = victim.model.transformer.token_embedding();
         let present = places.iter().map(|(position, ..)| i64::from(gold.window.ids[*position])).collect();
         let present = embeddings.clone().select(0, rows(present));
         let wanted = embeddings.select(0, rows(tokens.iter().map(|token| i64::from(token.id)).collect()));

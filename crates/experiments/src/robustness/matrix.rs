@@ -26,8 +26,8 @@ use super::attack_report::AttackReport;
 use super::craft::{AttackSource, CraftSummary, Crafted, RobustnessOptions, craft, item_rng};
 use super::robust_accuracy::RobustAccuracy;
 use super::victim::Victim;
-use crate::statistics::mean;
 use crate::{Error, Result};
+use span_reader::statistics::mean;
 
 /// Label of the one row of an attack that asks nothing of the model.
 pub const NO_SOURCE: &str = "none";

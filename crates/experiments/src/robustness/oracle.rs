@@ -13,7 +13,7 @@
 use std::cell::Cell;
 
 use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
-use gpt2_model::{SitePlan, SpanLogits};
+use gpt2_model::{SitePlan, SpanLogits, SwitchableModel};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
 use squad_data::{
     Batch, BatchConfig, Batches, CharSpan, Example, SpanDecoder, SpanFeatures, TokenSpan, Window, exact_match,
@@ -22,7 +22,7 @@ use squad_data::{
 use super::protected_example::{Place, ProtectedExample};
 use super::victim::Victim;
 use crate::Result;
-use crate::evaluation::reading::{BatchTensors, scores};
+use span_reader::evaluation::reading::{BatchTensors, scores};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;
@@ -202,7 +202,7 @@ impl<'v, B: QuantAutodiffBackend> Oracle<'v, B> {
             let body = &self.victim.model.transformer;
             let d = body.config().n_embd;
             let hidden = body.forward(ids.clone(), None, plan).slice([0..1, position - 1..position, 0..d]);
-            let logits = body.lm_logits(hidden);
+            let logits = body.next_token_scores(hidden);
             let probabilities = scores(activation::softmax(logits, 2).squeeze_dim::<2>(0));
             for (mean, &token) in mean.iter_mut().zip(tokens) {
                 *mean += f64::from(probabilities[token as usize]) / self.plans.len() as f64;

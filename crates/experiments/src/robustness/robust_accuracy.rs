@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use squad_data::QuestionScore;
 
-use crate::statistics::{Interval, PairedComparison, bootstrap_mean, mean};
+use span_reader::statistics::{Interval, PairedComparison, bootstrap_mean, mean};
 
 /// How one item was answered, clean and attacked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matrix::{AttackMatrix, MatrixRow};
 use super::robust_accuracy::ItemScores;
-use crate::statistics::{Interval, bootstrap_mean, mean};
+use span_reader::statistics::{Interval, bootstrap_mean, mean};
 
 /// What the attacker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use burn::module::{AutodiffModule as _, Module as _};
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel};
 use quant_kernels::QuantAutodiffBackend;
 use squad_data::{
     Article, Dataset, DecodeConfig, Example, Format, Paragraph, Question, QuestionScore, SpanConfig, SpecialTokens,
@@ -12,9 +12,10 @@ use squad_data::{
 };
 use switchable_lora::{BasePolicy, LinearSettings};
 
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use crate::evaluation::reading::ReadingTask;
+use crate::Evaluator;
 use crate::{Result, StopFlag, Workers};
+use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 
 /// How a victim reads.
 #[derive(Debug, Clone)]
@@ -82,8 +83,8 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
     ) -> Result<Self> {
         // Checks that everything fits.
         ReadingTask::new(corpus.limited(1), tokenizer, model.config(), options.window)?;
-        let device = model.transformer.wte.device();
-        let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+        let device = model.transformer.device();
+        let settings = model.transformer.settings();
         let frozen = LinearSettings { base: BasePolicy::Frozen, ..settings };
         let model = model.valid().with_linear_settings(frozen).no_grad();
         let differentiable = Gpt2ForQuestionAnswering::from_inner(model.clone()).with_linear_settings(frozen).no_grad();

@@ -11,21 +11,22 @@
 //! that was accepted. Blocks that a flip leaves as they are, are not computed again. A trial is given
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
+use gpt2_model::{Site, SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::QuestionScore;
 
-use crate::cost::plan_bytes;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::{Evaluator, KeptStates};
-use crate::evaluation::floor::{Bounds, Floor, Trial};
-use crate::evaluation::work::Work;
+use crate::Evaluator;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::running::remember::Remember;
 use crate::search::harm_order::HarmOrder;
 use crate::search::sensitivity::{Effect, Sensitivity};
 use crate::{Error, Result};
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::KeptStates;
+use span_reader::evaluation::floor::{Bounds, Floor, Trial};
+use span_reader::evaluation::work::Work;
 
 /// When the harm of the sites is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -199,7 +200,7 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     let full = &sensitivity.reference;
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
-    let search = Search { evaluator, options };
+    let (search, names) = (Search { evaluator, options }, reference.sites());
     search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
@@ -223,10 +224,10 @@ pub fn greedy_search_remembering<B: QuantBackend>(
             Ok(TriedFlip::new(flip, evaluator.work() - before))
         })?;
         let (flip, work_of_flip) = tried.whole();
-        let place = left.iter().position(|site| site.to_string() == flip.site);
+        let place = left.iter().position(|&site| names.name(site) == flip.site);
         let place = place.ok_or_else(|| Error::option("site", &flip.site, "a site that is not flipped yet"))?;
         let site = left.remove(place);
-        progress.step(format!("{site} EM {:.1} at {:.1} bits", flip.exact_match.high, flip.average_bits));
+        progress.step(format!("{} EM {:.1} at {:.1} bits", flip.site, flip.exact_match.high, flip.average_bits));
         work += work_of_flip;
         path.push(flip.clone());
         let Flip { accuracy: Some(tried), accepted: true, .. } = flip else { break };
@@ -282,10 +283,10 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         };
         let model = self.evaluator.model();
         let flip = Flip {
-            site: site.to_string(),
+            site: model.transformer.sites().name(site),
             accuracy,
             exact_match,
-            average_bits: trial.average_weight_bits(model.config()),
+            average_bits: trial.average_weight_bits(),
             bytes: plan_bytes(&model.transformer, &trial),
             accepted: floor.is_none_or(|floor| floor.admits(exact_match.low)),
         };
@@ -330,7 +331,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         let model = self.evaluator.model();
         match self.options.stop_at {
             StopAt::Tolerance(_) => false,
-            StopAt::AverageBits(most) => plan.average_weight_bits(model.config()) <= most,
+            StopAt::AverageBits(most) => plan.average_weight_bits() <= most,
             StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
         }
     }
@@ -345,7 +346,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         match self.options.stop_at {
             StopAt::Tolerance(_) => Ok(()),
             StopAt::AverageBits(most) => {
-                let bits = smallest.average_weight_bits(model.config());
+                let bits = smallest.average_weight_bits();
                 Err(Error::option("average_bits", most, least(bits.to_string())))
             }
             StopAt::SiteBytes(most) => {

@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::accuracy::Accuracy;
 
 /// The figure that plans are ordered by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

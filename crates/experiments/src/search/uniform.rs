@@ -12,15 +12,15 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use gpt2_model::{BitWidth, SitePrecision};
+use gpt2_model::{BitWidth, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::Evaluator;
 use crate::Result;
-use crate::cost::Cost;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::statistics::PairedComparison;
+use span_reader::cost::Cost;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::PairedComparison;
 
 /// What a whole model runs at.
 ///
@@ -188,7 +188,7 @@ pub fn crossing(curves: &[CurvePoint]) -> Option<Crossing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::Bytes;
+    use span_reader::cost::Bytes;
     use squad_data::QuestionScore;
 
     fn point(bits: BitWidth, accuracy: f64) -> CurvePoint {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use whole_files::PartialFolder;
 
-use crate::running::artefact::{read_json, write_json, write_whole};
 use crate::{Error, Result};
+use span_reader::running::json_file::{read_json, write_json};
 
 const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";
@@ -42,16 +43,12 @@ pub(crate) fn save<B: QuantBackend>(
     model: impl Record<B>,
     optimizer: impl Record<B>,
 ) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
-    write_whole(&partial.path().join(MODEL), &encode(&partial.path().join(MODEL), model)?)?;
-    write_whole(&partial.path().join(OPTIMIZER), &encode(&partial.path().join(OPTIMIZER), optimizer)?)?;
-    write_json(partial.path().join(STATE), state)?;
-    let target = dir.join(format!("step-{:06}", state.step));
-    if target.exists() {
-        std::fs::remove_dir_all(&target).map_err(|e| Error::io(&target, e))?;
-    }
-    std::fs::rename(partial.keep(), &target).map_err(|e| Error::io(&target, e))?;
+    let folder = PartialFolder::create(dir.join(format!("step-{:06}", state.step)))?;
+    let file = |name| folder.path().join(name);
+    whole_files::write(file(MODEL), &encode(&file(MODEL), model)?)?;
+    whole_files::write(file(OPTIMIZER), &encode(&file(OPTIMIZER), optimizer)?)?;
+    write_json(file(STATE), state)?;
+    folder.persist()?;
     for (step, old) in folders(dir)? {
         if step < state.step {
             std::fs::remove_dir_all(&old).map_err(|e| Error::io(&old, e))?;

@@ -8,14 +8,14 @@
 //! learns the kind of value that is asked for, but not whose.
 
 use burn::tensor::Tensor;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, next_token_loss, span_loss};
+use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel, next_token_loss, span_loss};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Batch, BatchConfig, Batches, Select};
 
 use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::evaluation::reading::{BatchTensors, ReadingTask};
 use crate::{Error, Result};
+use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;
@@ -93,7 +93,7 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
         let (start, end) = (masked(logits.start), masked(logits.end));
         let span = span_loss(start.clone(), end.clone(), batch.starts, batch.ends);
         let loss = if self.objective.next_token > 0.0 {
-            let logits = model.transformer.lm_logits(hidden);
+            let logits = model.transformer.next_token_scores(hidden);
             span.clone() + next_token_loss(logits, batch.ids, Some(batch.padding)) * self.objective.next_token
         } else {
             span.clone()

@@ -8,7 +8,7 @@
 //! windows in another order, which follows from the seed.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gpt2_model::{Gpt2, SitePlan, next_token_loss};
+use gpt2_model::{Gpt2, SitePlan, SwitchableModel, next_token_loss};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -109,7 +109,7 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for TextTask {
 
     fn forward(&self, model: &Gpt2<B>, batch: &TextBatch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
         let ids = batch.tensor::<B>(device);
-        let logits = model.lm_logits(model.forward(ids.clone(), None, plan));
+        let logits = model.next_token_scores(model.forward(ids.clone(), None, plan));
         let [windows, tokens, vocabulary] = logits.dims();
         let scores = logits.clone().slice([0..windows, 0..tokens - 1]);
         let loss = next_token_loss(logits, ids, None);
@@ -166,7 +166,7 @@ pub fn text_loss<B: QuantBackend>(
     for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
         let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
         let ids = batch.tensor::<B>(device);
-        let loss = next_token_loss(model.lm_logits(model.forward(ids.clone(), None, plan)), ids, None);
+        let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan)), ids, None);
         sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
             * batch.windows as f64;
         windows += batch.windows;

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::step_sizes::StepSizes;
 use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
 use crate::running::progress::{Progress, ShowProgress};
-use crate::running::workers::Workers;
 use crate::{Error, Result, StopFlag};
+use span_reader::running::workers::Workers;
 
 /// Where a run works and what may interrupt it.
 #[derive(Debug, Clone, Default)]

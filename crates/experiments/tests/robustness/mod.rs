@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use experiments::robustness::{ProtectedExample, Victim, VictimOptions};
 use experiments::{ReadingTask, Workers};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision, SwitchableModel};
 use squad_data::{Answer, Dataset, Example, TextTokenizer};
 use switchable_lora::BasePolicy;
 

@@ -1,7 +1,9 @@
 //! A tiny model and task.
 
 use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, QuantBackend};
+use gpt2_model::{
+    Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, ModelOptions, QuantBackend, SwitchableModel,
+};
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
 use switchable_lora::BasePolicy;
 
@@ -49,7 +51,7 @@ pub(crate) fn quiet(workers: usize) -> TrainRun {
 /// All parameters of the base and all adapters of a model, one after another.
 pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f32> {
     let mut all: Vec<f32> = model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect();
-    for site in gpt2_model::Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for (_, pair) in model.transformer.site(site).bank().iter() {
             for factor in [&pair.a, &pair.b] {
                 all.extend(factor.val().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use memmap2::Mmap;
+use whole_files::MappedFile;
 
 /// Bytes that are cheap to clone.
 #[derive(Clone)]
@@ -11,7 +11,7 @@ pub(crate) enum Bytes {
     /// boundary and their vectors never straddle cache lines.
     Owned(Arc<Vec<u8>>, Range<usize>),
     /// A part of a file.
-    Mapped(Arc<Mmap>, Range<usize>),
+    Mapped(Arc<MappedFile>, Range<usize>),
 }
 
 impl Bytes {

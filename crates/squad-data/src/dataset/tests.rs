@@ -209,8 +209,12 @@ fn a_written_file_replaces_the_old_one_and_leaves_nothing_else() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
     let missing = folder.path().join("missing/data.json");
-    let error = dataset.write(&missing).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot write {}: ", missing.display())), "{error}");
+    dataset.write(&missing).unwrap();
+    assert_eq!(Dataset::read(&missing).unwrap(), dataset);
+
+    let below_a_file = path.join("data.json");
+    let error = dataset.write(&below_a_file).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot write {}: ", below_a_file.display())), "{error}");
 }
 
 #[test]

@@ -2,19 +2,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::Path,
 };
 
 use burn::tensor::{Tensor, backend::Backend};
 use safetensors::{Dtype, tensor::TensorView};
+use whole_files::{PartialFile, persist_all};
 
 use super::{
     BaseLayer, CONFIG_FILE, LEARNED_STEPS_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
     learned_steps,
 };
-use crate::{Error, LoraAdapterPair, Result, atomic_write::write_files};
+use crate::{Error, LoraAdapterPair, Result};
 
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///
@@ -64,7 +66,13 @@ pub fn save_peft<'a, B: Backend>(
     if let Some(steps) = &steps {
         files.push((steps_path.clone(), steps.as_slice()));
     }
-    write_files(&files)?;
+    let mut complete = Vec::with_capacity(files.len());
+    for (path, contents) in files {
+        let mut file = PartialFile::create(path)?;
+        file.fill(|file| file.write_all(contents))?;
+        complete.push(file);
+    }
+    persist_all(complete)?;
     if steps.is_some() {
         return Ok(());
     }

@@ -112,12 +112,7 @@ pub fn read_model_type(path: impl AsRef<Path>) -> Result<String> {
 /// The error of a `model_type` of no known family, which lists the families.
 pub fn unknown_family(path: &Path, got: &str, families: &[&str]) -> Error {
     let families: Vec<String> = families.iter().map(|family| format!("{family:?}")).collect();
-    Error::Config {
-        path: path.into(),
-        field: "model_type",
-        got: format!("{got:?}"),
-        expected: families.join(" or "),
-    }
+    Error::Config { path: path.into(), field: "model_type", got: format!("{got:?}"), expected: families.join(" or ") }
 }
 
 fn read_json(path: &Path) -> Result<Value> {

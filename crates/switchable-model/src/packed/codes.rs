@@ -2,9 +2,7 @@
 
 use burn::tensor::Tensor;
 use quant_kernels::{BitWidth, Granularity, NestedTensor, PackedTensor, QuantBackend, QuantSpec, ScaleFormat};
-use switchable_lora::{
-    PackedWeights, Placement, SitePrecision, SwitchableLinear, pack_weight, pack_weight_by_step,
-};
+use switchable_lora::{PackedWeights, Placement, SitePrecision, SwitchableLinear, pack_weight, pack_weight_by_step};
 
 use super::form::{PackOptions, PackedForm};
 use crate::error::{Result, at_site};

@@ -27,7 +27,6 @@ use crate::parameters::{ParameterRef, transposed};
 use crate::site_plan::SitePlan;
 use crate::sites::Site;
 use crate::weights::builder::ModelBuilder;
-use crate::weights::export::write_text;
 use crate::weights::values::Values;
 
 /// The file of a packed folder.
@@ -86,9 +85,8 @@ impl<C: ModelConfig> PackedWriter<C> {
         writer.metadata(NESTED, self.nested.to_string());
         let config = self.config.to_json(architecture);
         writer.metadata(CONFIG, config.to_string());
-        std::fs::create_dir_all(dir).map_err(|error| Error::io(dir, error))?;
         writer.write(dir.join(FILE))?;
-        write_text(&dir.join("config.json"), &format!("{config:#}\n"))
+        Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
     }
 }
 

@@ -22,6 +22,13 @@ pub struct Site {
     pub module: SubModule,
 }
 
+impl Site {
+    /// Its name in a model whose word for a block is `block_word`, such as `h`.
+    pub fn name(self, block_word: &str) -> String {
+        format!("{block_word}.{}.{}", self.block, self.module)
+    }
+}
+
 /// All sites of a model: the same sub-modules in every block. Cheap to clone.
 ///
 /// ```
@@ -63,6 +70,11 @@ impl Sites {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The word for a block in names, such as `h`.
+    pub fn block_word(&self) -> &'static str {
+        self.0.block_word
     }
 
     /// Number of blocks.
@@ -129,7 +141,7 @@ impl Sites {
 
     /// The name of a site, such as `h.3.attn.c_attn`.
     pub fn name(&self, site: Site) -> String {
-        format!("{}.{}.{}", self.0.block_word, site.block, site.module)
+        site.name(self.0.block_word)
     }
 
     /// The name of a block, such as `h.3`.
@@ -172,7 +184,7 @@ mod tests {
             assert_eq!(sites.find(&sites.name(site)), Some(site));
         }
         assert_eq!(sites.find("layers.3.mlp.down_proj"), None);
-        assert_eq!(sites.all_parameters(), sites.iter().map(|site| sites.parameters(site)).sum());
+        assert_eq!(sites.all_parameters(), sites.iter().map(|site| sites.parameters(site)).sum::<usize>());
     }
 
     #[test]

@@ -123,6 +123,9 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
 
 impl<B: Backend> fmt::Debug for ModelBuilder<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelBuilder").field("options", self.options).field("device", self.device).finish_non_exhaustive()
+        f.debug_struct("ModelBuilder")
+            .field("options", self.options)
+            .field("device", self.device)
+            .finish_non_exhaustive()
     }
 }

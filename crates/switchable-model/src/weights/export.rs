@@ -1,13 +1,13 @@
 //! Writing a Hugging Face folder: its files whole, and both or neither.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
-use tempfile::NamedTempFile;
+use whole_files::{PartialFile, persist_all};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A named f32 tensor: name, shape, values in row-major order.
 pub(crate) type NamedValues = (String, Vec<usize>, Vec<f32>);
@@ -17,40 +17,12 @@ pub(crate) type NamedValues = (String, Vec<usize>, Vec<f32>);
 /// Both are written to temporary files first and then renamed, so that a full disk or a kill
 /// leaves what was there before.
 pub(crate) fn write_folder(dir: &Path, tensors: &[NamedValues], config: &Value) -> Result<()> {
-    let paths = ["model.safetensors", "config.json"].map(|name| dir.join(name));
-    // The second rename would fail after the first.
-    if let Some(path) = paths.iter().find(|path| path.is_dir()) {
-        return Err(Error::io(path, io::ErrorKind::IsADirectory.into()));
-    }
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let weights = stage(dir, &paths[0], |path| write_tensors(path, tensors))?;
-    let config = stage(dir, &paths[1], |path| std::fs::write(path, format!("{config:#}\n")))?;
-    for (file, path) in [weights, config].into_iter().zip(paths) {
-        file.persist(&path).map_err(|e| Error::io(path, e.error))?;
-    }
-    Ok(())
-}
-
-/// Writes a text file, whole or not at all.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
-    let file = stage(dir, path, |staged| std::fs::write(staged, text))?;
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
-}
-
-/// Fills a temporary file in `dir`; errors name `target`, the file it will become.
-fn stage(dir: &Path, target: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // As any other file, less the umask: temporary files are the owner's alone by default.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(dir).map_err(|e| Error::io(dir, e))?;
-    fill(file.path()).and_then(|()| file.as_file().sync_all()).map_err(|e| Error::io(target, e))?;
-    Ok(file)
+    let mut weights = PartialFile::create(dir.join("model.safetensors"))?;
+    let mut config_file = PartialFile::create(dir.join("config.json"))?;
+    let path = weights.temporary_path().to_owned();
+    weights.fill(|_| write_tensors(&path, tensors))?;
+    config_file.fill(|file| writeln!(file, "{config:#}"))?;
+    Ok(persist_all([weights, config_file])?)
 }
 
 fn write_tensors(path: &Path, tensors: &[NamedValues]) -> io::Result<()> {

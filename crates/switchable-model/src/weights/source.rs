@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use whole_files::MappedFile;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The bytes of one safetensors file: mapped from disk or embedded in the program.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct WeightSource {
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(MappedFile),
     Embedded(&'static [u8]),
 }
 
@@ -27,13 +27,7 @@ impl WeightSource {
     /// When the file cannot be opened or mapped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        #[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]
-        // SAFETY: the map is read-only and private to this value, and it is parsed and copied out
-        // while a model loads. Another process that truncates the file meanwhile breaks this, as it
-        // breaks every program that maps files.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        Ok(Self { name: path.into(), bytes: Bytes::Mapped(map) })
+        Ok(Self { name: path.into(), bytes: Bytes::Mapped(MappedFile::open(path)?) })
     }
 
     /// Takes bytes that are part of the program; `name` stands in errors.

@@ -1,18 +1,18 @@
 //! One file over HTTP, onto the disk under its name only when it is whole.
 
-use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use tempfile::NamedTempFile;
 use ureq::http::header::{CONTENT_LENGTH, ETAG, LOCATION};
 use ureq::http::{HeaderMap, HeaderName, Response};
 use ureq::{Agent, Body};
+use whole_files::PartialFile;
 
-use super::DownloadEvent;
-use super::checksum::Checksum;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::hub::checksum::Checksum;
+use crate::hub::download_event::DownloadEvent;
+use crate::hub::plain_name::is_plain_name;
 
 const MOST_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ impl Client {
             if !status.is_success() {
                 return Err(Error::Status { url: url.to_owned(), status: status.as_u16() });
             }
-            let commit = commit.filter(|commit| super::is_plain_name(commit));
+            let commit = commit.filter(|commit| is_plain_name(commit));
             let bytes = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
             return Ok(Reply {
                 url: url.to_owned(),
@@ -103,8 +103,7 @@ impl Reply {
         report: &mut dyn FnMut(&DownloadEvent<'_>),
     ) -> Result<()> {
         let Self { url, bytes, body, .. } = self;
-        let io = |source| Error::Io { path: path.to_owned(), source };
-        let mut part = part_of(path)?;
+        let mut part = PartialFile::create(path)?;
 
         report(&DownloadEvent::Started { url: &url, bytes });
         let mut reader = body.into_reader();
@@ -124,7 +123,7 @@ impl Reply {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(cut(received, error)),
             };
-            part.write_all(&buffer[..read]).map_err(io)?;
+            part.fill(|file| file.write_all(&buffer[..read]))?;
             received += read as u64;
             report(&DownloadEvent::Received { url: &url, received, bytes });
         }
@@ -132,8 +131,8 @@ impl Reply {
             return Err(cut(received, io::ErrorKind::UnexpectedEof.into()));
         }
 
-        part.as_file().sync_all().map_err(io)?;
-        let got = expected.of_same_kind(part.path())?;
+        part.sync()?;
+        let got = expected.of_same_kind(part.temporary_path())?;
         if got != *expected {
             return Err(Error::Checksum {
                 url,
@@ -142,35 +141,10 @@ impl Reply {
                 expected: expected.to_string(),
             });
         }
-        part.persist(path).map_err(|error| io(error.error))?;
+        part.persist()?;
         report(&DownloadEvent::Verified { path, checksum: &got.to_string() });
         Ok(())
     }
-}
-
-/// Writes a file under a temporary name and renames it when all is on the disk.
-pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let mut part = part_of(path)?;
-    write(part.as_file_mut()).and_then(|()| part.as_file().sync_all()).map_err(io)?;
-    part.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
-}
-
-/// A temporary file beside `path`, removed unless it gets that name.
-fn part_of(path: &Path) -> Result<NamedTempFile> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(io)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".download-").suffix(".part");
-    #[cfg(unix)]
-    {
-        // The default of temporary files is that nobody else may read them.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o644));
-    }
-    builder.tempfile_in(folder).map_err(io)
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

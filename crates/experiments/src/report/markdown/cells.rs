@@ -1,7 +1,7 @@
 //! How values are written.
 
-use crate::evaluation::accuracy::Accuracy;
-use crate::statistics::PairedComparison;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::PairedComparison;
 
 /// Exact match with its interval.
 pub(super) fn em(accuracy: &Accuracy) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::report::RobustnessResults;
 use crate::robustness::{AttackMatrix, Hardening, RobustAccuracy, Threat, ThreatAccuracy};
-use crate::statistics::Interval;
+use span_reader::statistics::Interval;
 
 pub(super) fn robustness_text(results: &RobustnessResults) -> String {
     let mut text =

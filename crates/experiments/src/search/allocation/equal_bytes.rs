@@ -1,16 +1,16 @@
 //! A greedy path against the exact allocation of the same bytes.
 
-use gpt2_model::SitePlan;
+use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, best_of};
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
+use crate::Evaluator;
 use crate::search::greedy::Flip;
-use crate::statistics::PairedComparison;
 use crate::{Error, Result};
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::PairedComparison;
 
 /// A greedy plan and an exact allocation that needs no more bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

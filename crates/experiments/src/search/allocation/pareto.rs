@@ -86,7 +86,7 @@ impl DamageTable {
             let precision = site.choices[pick].precision;
             bits += site.parameters as f64 * f64::from(precision.weights.bits());
             parameters += site.parameters as f64;
-            plan.set(site.site.to_string(), precision);
+            plan.set(self.name(site.site), precision);
         }
         Allocation { bytes, damage, average_bits: bits / parameters, plan }
     }

@@ -8,18 +8,18 @@
 
 use std::collections::HashSet;
 
-use gpt2_model::{SitePlan, SitePrecision};
+use gpt2_model::{SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::{Allocation, budget_too_small};
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::evaluation::work::Work;
+use crate::Evaluator;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::search::harm_order::HarmOrder;
 use crate::{Error, Result};
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::work::Work;
 
 /// Options of the refinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl DamageTable {
         let pick = |row: &super::SiteDamage| {
             let precision = plan.get(row.site);
             let found = row.choices.iter().position(|choice| choice.precision == precision);
-            let got = || format!("{} at {} bits", row.site, precision.weights);
+            let got = || format!("{} at {} bits", self.name(row.site), precision.weights);
             found.ok_or_else(|| Error::option("plan", got(), "precisions that the damage table has"))
         };
         self.sites.iter().map(pick).collect()
@@ -174,7 +174,7 @@ impl DamageTable {
 
     fn change(&self, site: usize, from: usize, to: usize) -> PrecisionChange {
         let row = &self.sites[site];
-        PrecisionChange { site: row.site.to_string(), from: row.choices[from].precision, to: row.choices[to].precision }
+        PrecisionChange { site: self.name(row.site), from: row.choices[from].precision, to: row.choices[to].precision }
     }
 
     /// Swaps within the budget, the least damage by the model first.

@@ -1,15 +1,15 @@
 //! Real evaluation of plans that the additive model chose.
 
-use gpt2_model::SitePlan;
+use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 use super::damage::DamageTable;
 use super::pareto::Allocation;
+use crate::Evaluator;
 use crate::Result;
-use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::Evaluator;
-use crate::statistics::PairedComparison;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::PairedComparison;
 
 /// An allocation with what it measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,21 +2,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use memmap2::Mmap;
 use safetensors::{
     Dtype, SafeTensorError, SafeTensors,
     tensor::{Metadata, TensorInfo},
 };
+use whole_files::MappedFile;
 
-use super::{
-    CODES, Description, Descriptions, FORMAT, PlainFormat, PlainTensor, SCALES, USER, VERSION, ZERO_POINTS,
-    writer::io_error,
-};
+use super::{CODES, Description, Descriptions, FORMAT, PlainFormat, PlainTensor, SCALES, USER, VERSION, ZERO_POINTS};
 use crate::{
     Error, Mapping, Result,
     packed::{
@@ -51,8 +47,7 @@ impl PackedFile {
     /// this format and version, [`Error::FileTensor`] if a tensor is not what its description says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|error| io_error(path, &error))?;
-        let map = Arc::new(map(&file).map_err(|error| io_error(path, &error))?);
+        let map = Arc::new(MappedFile::open(path)?);
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|error| match error {
             SafeTensorError::InvalidOffset(tensor) => {
                 FilePath(path).tensor(&tensor, "data_offsets", "a gap or an overlap", "tensors one after the other")
@@ -118,13 +113,6 @@ impl PackedFile {
     }
 }
 
-#[expect(unsafe_code, reason = "a memory map")]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is read-only. That nobody writes the file meanwhile is asked of the callers
-    // of `PackedFile::open` in its documentation: no program can rule it out.
-    unsafe { Mmap::map(file) }
-}
-
 /// What `__metadata__` says.
 fn read_texts(path: FilePath, metadata: &Metadata) -> Result<(Descriptions, BTreeMap<String, String>)> {
     let texts = metadata.metadata().clone().unwrap_or_default();
@@ -165,7 +153,7 @@ fn read_texts(path: FilePath, metadata: &Metadata) -> Result<(Descriptions, BTre
 struct Reader<'a> {
     path: FilePath<'a>,
     tensors: HashMap<String, &'a TensorInfo>,
-    map: &'a Arc<Mmap>,
+    map: &'a Arc<MappedFile>,
     /// Where the tensors start.
     data: usize,
 }

@@ -1,13 +1,10 @@
 //! Writing a file of packed tensors.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, io::Write, path::Path};
 
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Serialize;
+use whole_files::PartialFile;
 
 use super::{CODES, Description, Descriptions, FORMAT, PlainData, SCALES, USER, VERSION, ZERO_POINTS};
 use crate::{
@@ -105,8 +102,7 @@ impl<'a> PackedFileWriter<'a> {
         self
     }
 
-    /// Writes the file: to a temporary one beside it, which then takes its name, so that readers
-    /// see the old file or the whole new one. The same tensors give the same bytes.
+    /// Writes the file whole and makes its folder, so that readers see the old file or the whole new one. The same tensors give the same bytes.
     ///
     /// # Errors
     ///
@@ -114,27 +110,13 @@ impl<'a> PackedFileWriter<'a> {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let header = self.header(path)?;
-        let failed = |error: io::Error| io_error(path, &error);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::{fs::Permissions, os::unix::fs::PermissionsExt};
-            // Those of any new file, less what the process masks; temporary files are private.
-            builder.permissions(Permissions::from_mode(0o666));
-        }
-        let mut file = builder.prefix(".packed-").tempfile_in(folder).map_err(failed)?;
-        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(failed);
-        put(&header)?;
-        for (_, tensor) in &self.packed {
-            put(tensor.codes())?;
-        }
-        for entry in self.small_entries() {
-            put(&entry.bytes)?;
-        }
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let mut file = PartialFile::create(path)?;
+        file.fill(|file| {
+            file.write_all(&header)?;
+            self.packed.iter().try_for_each(|(_, tensor)| file.write_all(tensor.codes()))?;
+            self.small_entries().iter().try_for_each(|entry| file.write_all(&entry.bytes))
+        })?;
+        Ok(file.persist()?)
     }
 
     /// All tensors that are not codes, those of wider numbers first, so that each is aligned.
@@ -187,7 +169,7 @@ impl<'a> PackedFileWriter<'a> {
         for Entry { name, dtype, shape, bytes } in self.small_entries() {
             place(name, dtype, shape, bytes.len())?;
         }
-        let failed = |error: serde_json::Error| io_error(path, &error.into());
+        let failed = |error: serde_json::Error| whole_files::Error { path: path.to_owned(), source: error.into() };
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("version".to_owned(), VERSION.to_owned()),
@@ -212,8 +194,4 @@ pub(super) fn scale_dtype(format: ScaleFormat) -> Dtype {
 /// The shape of the scales of weights that exist, whose granularity has one.
 fn scale_shape(spec: &PackedSpec) -> [usize; 2] {
     spec.granularity.param_shape(spec.shape).unwrap_or([0, 0])
-}
-
-pub(super) fn io_error(path: &Path, error: &io::Error) -> Error {
-    Error::Io { path: path.to_owned(), kind: error.kind(), message: error.to_string() }
 }

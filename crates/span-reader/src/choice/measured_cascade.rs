@@ -1,0 +1,100 @@
+//! A cascade of the plans that none betters, from calibration to the curve.
+
+use quant_kernels::QuantBackend;
+use serde::{Deserialize, Serialize};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use super::cascade_curve::CascadeCurve;
+use super::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable};
+use super::front::MeasuredFront;
+use super::latency::LatencyOptions;
+use super::thresholds::{CascadeTarget, ThresholdChoice};
+use crate::error::{Error, Result};
+use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::reading::ReadingTask;
+
+/// Plans measured, and a cascade of the best of them made ready, all on the same questions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibratedCascade {
+    /// What the plans give and cost.
+    pub front: MeasuredFront,
+    /// Every plan with the temperature of its confidences.
+    pub plans: Vec<CascadeStage>,
+    /// Which of them are stages: those that none dominates, rising in cost.
+    pub stages: Vec<usize>,
+    /// Thresholds for the target accuracy.
+    pub chosen: ThresholdChoice,
+    table: CascadeTable,
+}
+
+/// What a cascade gives on questions that it was not calibrated on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredCascade {
+    /// Thresholds over the whole range of cost, beside every plan alone.
+    pub curve: CascadeCurve,
+    /// The thresholds for the target accuracy, chosen on the questions of the calibration.
+    pub chosen: ThresholdChoice,
+    /// What those give.
+    pub outcome: CascadeOutcome,
+}
+
+impl CalibratedCascade {
+    /// Measures plans, fits their temperatures, and chooses thresholds that reach a share of the best
+    /// exact match. Without `latency` the plans are not timed, and cost is bytes and BitOps alone.
+    ///
+    /// # Errors
+    ///
+    /// When the share is outside [0, 1], there is no plan, an adapter is missing, no window shows an
+    /// answer, or the work is stopped.
+    pub fn new<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        calibration: &ReadingTask,
+        plans: &[SitePlan],
+        share: f64,
+        (options, latency): (&EvaluateOptions, Option<&LatencyOptions>),
+        device: &B::Device,
+    ) -> Result<Self> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::option("share", share, "a share from 0 to 1"));
+        }
+        let evaluator = Evaluator::new(model, calibration, options.clone(), device)?;
+        let mut front = MeasuredFront::measure(&evaluator, plans)?;
+        if let Some(latency) = latency {
+            front = front.with_latencies(&evaluator, latency)?;
+        }
+        let front = front.without_dominated();
+        let is_stage = |plan: &SitePlan| front.points().iter().any(|point| point.plan == plan.to_precision_plan());
+        let mut stages: Vec<usize> = (0..plans.len()).filter(|&index| is_stage(&plans[index])).collect();
+        let (plans, table) = CascadeTable::calibrate(model, calibration, plans, options)?;
+        stages.sort_by(|&a, &b| table.bit_ops_per_question(a).total_cmp(&table.bit_ops_per_question(b)));
+        let cascade = table.select(&stages);
+        let best = cascade.threshold_front()?.last().map_or(0.0, |choice| choice.exact_match);
+        let chosen = cascade.choose(CascadeTarget::Accuracy(share * best))?;
+        Ok(Self { front, plans, stages, chosen, table })
+    }
+
+    /// The stages of the cascade.
+    pub fn stages(&self) -> Vec<CascadeStage> {
+        self.stages.iter().map(|&index| self.plans[index].clone()).collect()
+    }
+
+    /// What it gives on other questions, at most `points` points of the curve.
+    ///
+    /// # Errors
+    ///
+    /// When fewer than two points are asked for, or the work is stopped.
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+        evaluation: &ReadingTask,
+        (points, seed): (usize, u64),
+        options: &EvaluateOptions,
+    ) -> Result<MeasuredCascade> {
+        let measured = CascadeTable::measure(model, evaluation, &self.plans, options)?;
+        let curve = CascadeCurve::new(&self.table, &measured, &self.stages, points, seed)?;
+        let outcome = measured.select(&self.stages).outcome(&self.chosen.thresholds)?;
+        Ok(MeasuredCascade { curve, chosen: self.chosen.clone(), outcome })
+    }
+}

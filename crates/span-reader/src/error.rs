@@ -1,0 +1,105 @@
+//! What can go wrong in reading and choosing.
+
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors of reading questions under plans.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is not what it should be.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// A file of tensors could not be put together.
+    #[error("{path}: {reason}")]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An option is out of its range.
+    #[error("`{field}` is {got}, expected {expected}")]
+    Option {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// There is nothing to read.
+    #[error("{what} holds no question")]
+    NoQuestions {
+        /// The data set.
+        what: String,
+    },
+    /// The tokenizer's ids exceed the model's vocabulary, or the window its positions.
+    #[error("{what} is {got}, the model has room for {room}")]
+    DoesNotFit {
+        /// What does not fit.
+        what: &'static str,
+        /// Its size.
+        got: usize,
+        /// The model's.
+        room: usize,
+    },
+    /// A measured front belongs to another model.
+    #[error("the front was measured for model {front}, this is model {model}; measure it anew")]
+    OtherModel {
+        /// Fingerprint of the model that was measured.
+        front: String,
+        /// Fingerprint of the model at hand.
+        model: String,
+    },
+    /// The work was stopped on request.
+    #[error("stopped on request")]
+    Stopped,
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] switchable_model::error::Error),
+    /// The data refused.
+    #[error(transparent)]
+    Data(#[from] squad_data::Error),
+    /// A quantiser or bit-width refused.
+    #[error(transparent)]
+    Kernels(#[from] quant_kernels::Error),
+    /// An adapter or plan refused.
+    #[error(transparent)]
+    Lora(#[from] switchable_lora::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
+        Self::Json { path: path.into(), source }
+    }
+
+    pub(crate) fn option(field: &'static str, got: impl std::fmt::Display, expected: impl Into<String>) -> Self {
+        Self::Option { field, got: got.to_string(), expected: expected.into() }
+    }
+}
+
+impl From<whole_files::Error> for Error {
+    fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
+        Self::io(path, source)
+    }
+}

@@ -1,0 +1,334 @@
+//! Evaluation of a plan, from the first block or from where it departs from one evaluated before.
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, backend::Backend};
+use quant_kernels::QuantBackend;
+use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use crate::error::{Error, Result};
+use crate::evaluation::accuracy::Accuracy;
+use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
+use crate::evaluation::floor::{Floor, Tally, Trial};
+use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
+use crate::evaluation::work::{Work, WorkMeter};
+use crate::running::stop::StopFlag;
+use crate::running::workers::Workers;
+
+/// Options of an evaluation.
+#[derive(Debug, Clone)]
+pub struct EvaluateOptions {
+    /// Windows per batch.
+    pub batch_size: usize,
+    /// Batches computed at once.
+    pub workers: Workers,
+    /// How spans become answers.
+    pub decode: DecodeConfig,
+    /// Bytes that [`KeptStates`] may hold.
+    pub kept_state_bytes: usize,
+    /// Asked between batches.
+    pub stop: StopFlag,
+}
+
+impl Default for EvaluateOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            workers: Workers::new(1),
+            decode: DecodeConfig::default(),
+            kept_state_bytes: 2 << 30,
+            stop: StopFlag::default(),
+        }
+    }
+}
+
+/// Evaluates plans of one model on one set of questions.
+#[derive(Debug)]
+pub struct Evaluator<'a, B: Backend, M> {
+    model: &'a ForQuestionAnswering<B, M>,
+    task: &'a ReadingTask,
+    options: EvaluateOptions,
+    batches: Vec<(Batch, BatchTensors<B>)>,
+    meter: WorkMeter,
+}
+
+/// Hidden states that entered some of the blocks under one plan, for every batch.
+///
+/// Another plan that differs from block `i` on starts at the last kept block up to `i`. The result
+/// is bit for bit that of the whole forward pass: the same operations on the same numbers.
+///
+/// The scores of the first plan in a row of kept states stay with them: they are the reference that
+/// [`Accuracy::divergence`] is measured from.
+#[derive(Debug, Clone)]
+pub struct KeptStates<B: Backend> {
+    plan: SitePlan,
+    /// States are kept at blocks `0, stride, 2·stride, …`.
+    stride: usize,
+    /// Batch → state at each kept block.
+    states: Vec<Vec<Tensor<B, 3>>>,
+    /// Batch → scores of the reference.
+    reference: Arc<[EndScores]>,
+}
+
+/// A plan to evaluate, and how.
+struct Request<'r, B: Backend> {
+    plan: &'r SitePlan,
+    kept: Option<&'r KeptStates<B>>,
+    keep: Keep,
+    floor: Option<Floor>,
+}
+
+/// Which states a run keeps.
+#[derive(Clone, Copy)]
+enum Keep {
+    Nothing,
+    Every(usize),
+}
+
+/// What a batch gives: scores of the span's ends and, where asked for, the states on the way.
+struct BatchOutput<B: Backend> {
+    scores: EndScores,
+    states: Vec<Tensor<B, 3>>,
+}
+
+/// What all batches give.
+struct Evaluated<B: Backend> {
+    accuracy: Accuracy,
+    predictions: Predictions,
+    outputs: Vec<BatchOutput<B>>,
+}
+
+impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
+    /// Prepares the batches of a task.
+    ///
+    /// # Errors
+    ///
+    /// When the batch size is zero.
+    pub fn new(
+        model: &'a ForQuestionAnswering<B, M>,
+        task: &'a ReadingTask,
+        options: EvaluateOptions,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let batches = task.evaluation_batches(options.batch_size)?;
+        let batches = batches.into_iter().map(|batch| {
+            let tensors = BatchTensors::new(&batch, device);
+            (batch, tensors)
+        });
+        Ok(Self { model, task, batches: batches.collect(), options, meter: WorkMeter::default() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'a ForQuestionAnswering<B, M> {
+        self.model
+    }
+
+    /// The questions.
+    pub fn task(&self) -> &'a ReadingTask {
+        self.task
+    }
+
+    /// The options.
+    pub fn options(&self) -> &EvaluateOptions {
+        &self.options
+    }
+
+    /// The work of all evaluations so far.
+    pub fn work(&self) -> Work {
+        self.meter.read()
+    }
+
+    /// Accuracy of a plan.
+    ///
+    /// # Errors
+    ///
+    /// When an adapter of the plan is missing, or the work is stopped.
+    pub fn evaluate(&self, plan: &SitePlan) -> Result<Accuracy> {
+        Ok(self.predict(plan)?.0)
+    }
+
+    /// Accuracy of a plan and the answers it gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn predict(&self, plan: &SitePlan) -> Result<(Accuracy, Predictions)> {
+        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None })?;
+        Ok((run.accuracy, run.predictions))
+    }
+
+    /// Accuracy of a plan, computed from where it departs from the kept one, and its divergence from
+    /// the reference.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn evaluate_from(&self, kept: &KeptStates<B>, plan: &SitePlan) -> Result<Accuracy> {
+        Ok(self.run_whole(&Request { plan, kept: Some(kept), keep: Keep::Nothing, floor: None })?.accuracy)
+    }
+
+    /// Accuracy of a plan, its states kept for plans that depart from it.
+    ///
+    /// With the states of an earlier plan only what follows the difference is computed, and their
+    /// reference is kept on. Without, this plan is the reference of all that follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn evaluate_keeping(&self, kept: Option<&KeptStates<B>>, plan: &SitePlan) -> Result<(Accuracy, KeptStates<B>)> {
+        let keep = Keep::Every(kept.map_or_else(|| self.stride(), |kept| kept.stride));
+        let request = Request { plan, kept, keep, floor: None };
+        Ok(self.keep(&request, self.run_whole(&request)?))
+    }
+
+    /// [`Evaluator::evaluate_from`], given up once the exact match cannot reach a floor any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn try_from(&self, kept: &KeptStates<B>, plan: &SitePlan, floor: Option<Floor>) -> Result<Trial<Accuracy>> {
+        Ok(match self.run(&Request { plan, kept: Some(kept), keep: Keep::Nothing, floor })? {
+            Trial::Whole(run) => Trial::Whole(run.accuracy),
+            Trial::Short(bounds) => Trial::Short(bounds),
+        })
+    }
+
+    /// [`Evaluator::evaluate_keeping`], given up once the exact match cannot reach a floor any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn try_keeping(
+        &self,
+        kept: &KeptStates<B>,
+        plan: &SitePlan,
+        floor: Option<Floor>,
+    ) -> Result<Trial<(Accuracy, KeptStates<B>)>> {
+        let request = Request { plan, kept: Some(kept), keep: Keep::Every(kept.stride), floor };
+        Ok(match self.run(&request)? {
+            Trial::Whole(run) => Trial::Whole(self.keep(&request, run)),
+            Trial::Short(bounds) => Trial::Short(bounds),
+        })
+    }
+
+    fn keep(&self, request: &Request<'_, B>, run: Evaluated<B>) -> (Accuracy, KeptStates<B>) {
+        let stride = match request.keep {
+            Keep::Nothing => self.model.transformer.sites().blocks(),
+            Keep::Every(stride) => stride,
+        };
+        let (scores, states): (Vec<_>, _) =
+            run.outputs.into_iter().map(|output| (output.scores, output.states)).unzip();
+        let reference = request.kept.map_or_else(|| scores.into(), |kept| kept.reference.clone());
+        (run.accuracy, KeptStates { plan: request.plan.clone(), stride, states, reference })
+    }
+
+    /// Distance between kept blocks at which all states fit their bytes.
+    fn stride(&self) -> usize {
+        let shape = self.model.transformer.shape();
+        let one: usize = self.batches.iter().map(|(batch, _)| batch.batch * batch.len * shape.width * 4).sum();
+        let room = (self.options.kept_state_bytes / one.max(1)).max(1);
+        shape.blocks.div_ceil(room).max(1)
+    }
+
+    fn run_whole(&self, request: &Request<'_, B>) -> Result<Evaluated<B>> {
+        match self.run(&Request { floor: None, ..*request })? {
+            Trial::Whole(run) => Ok(run),
+            Trial::Short(_) => unreachable!("without a floor every question is read"),
+        }
+    }
+
+    fn run(&self, request: &Request<'_, B>) -> Result<Trial<Evaluated<B>>> {
+        self.model.transformer.check_plan(request.plan)?;
+        let blocks = request.plan.blocks();
+        let to_compute = blocks - request.kept.map_or(0, |kept| kept.entry(request.plan) * kept.stride);
+        self.meter.add_plain(blocks * self.task.features.len());
+        let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode)?;
+        let (mut loss, mut divergence) = (MeanLoss::default(), MeanDivergence::default());
+        let mut outputs: Vec<BatchOutput<B>> = Vec::with_capacity(self.batches.len());
+        let mut watch = request.floor.map(|floor| (floor, Tally::new(self.task)));
+        while outputs.len() < self.batches.len() {
+            let first = outputs.len();
+            let most = if watch.is_some() { self.options.workers.len() } else { self.batches.len() };
+            let chunk = &self.batches[first..self.chunk_end(first, most)];
+            let computed = self.options.workers.map(chunk, |i, (_, tensors)| {
+                self.options.stop.check()?;
+                Ok::<_, Error>(self.run_batch(request, first + i, tensors))
+            });
+            for ((batch, _), output) in chunk.iter().zip(computed) {
+                let output = output?;
+                self.meter.add_computed(to_compute * batch.batch);
+                decoder.add_batch(batch, &output.scores.start, &output.scores.end)?;
+                loss.add(batch, &output.scores);
+                if let Some(kept) = request.kept {
+                    divergence.add(batch, &kept.reference[outputs.len()], &output.scores);
+                }
+                if let Some((_, tally)) = &mut watch {
+                    tally.add(batch, &decoder)?;
+                }
+                outputs.push(output);
+            }
+            if let Some((floor, tally)) = &watch {
+                let bounds = tally.bounds();
+                if !floor.admits(bounds.high) && outputs.len() < self.batches.len() {
+                    return Ok(Trial::Short(bounds));
+                }
+                if floor.admits(bounds.low) {
+                    watch = None;
+                }
+            }
+        }
+        let predictions = Predictions::from(decoder.finish()?.as_slice());
+        let evaluation = evaluate(&self.task.dataset, &predictions)?;
+        let mut accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
+        accuracy.divergence = request.kept.map(|_| divergence.mean());
+        Ok(Trial::Whole(Evaluated { accuracy, predictions, outputs }))
+    }
+
+    /// End of the batches that are computed before the floor is looked at again.
+    fn chunk_end(&self, first: usize, most: usize) -> usize {
+        let all = self.batches.len();
+        let end = all.min(first + most);
+        // A single batch runs on the caller's thread, where products may use several cores and differ
+        // in the last bit from those of a worker: none is left over.
+        if all - end == 1 { all } else { end }
+    }
+
+    fn run_batch(&self, request: &Request<'_, B>, index: usize, tensors: &BatchTensors<B>) -> BatchOutput<B> {
+        let body = &self.model.transformer;
+        let plan = request.plan;
+        let blocks = plan.blocks();
+        let (mut block, mut states) = match request.kept {
+            Some(kept) => {
+                let entry = kept.entry(plan);
+                (entry * kept.stride, kept.states[index][..=entry].to_vec())
+            }
+            None => (0, vec![body.embed(tensors.ids.clone(), None)]),
+        };
+        let mut hidden = states.last().cloned().expect("the first state is always kept");
+        let stride = match request.keep {
+            Keep::Nothing => blocks - block,
+            Keep::Every(stride) => stride,
+        };
+        while block < blocks {
+            let next = (block + stride).min(blocks);
+            hidden = body.forward_blocks(block..next, hidden, None, plan);
+            block = next;
+            if block < blocks {
+                states.push(hidden.clone());
+            }
+        }
+        let logits = self.model.span_logits(body.normalise(hidden));
+        BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
+    }
+}
+
+impl<B: Backend> KeptStates<B> {
+    /// Position among the kept states of the last one that a plan shares; that of the last block when
+    /// the plans are equal.
+    fn entry(&self, plan: &SitePlan) -> usize {
+        plan.first_difference(&self.plan).unwrap_or(plan.blocks() - 1) / self.stride
+    }
+}

@@ -1,0 +1,173 @@
+//! When part of the questions already decides whether a plan reaches an exact match.
+//!
+//! ```text
+//! 100 · hits / n  ≤  EM  ≤  100 · (hits + unread) / n
+//! ```
+//!
+//! A plan is given up once the upper bound misses the floor, and no more watched once the lower bound
+//! reaches it. Both bounds are computed as the exact match itself is, and division is monotone under
+//! rounding: what they decide is what all questions would decide.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
+
+use crate::error::Result;
+use crate::evaluation::reading::ReadingTask;
+
+/// Bounds of an exact match in percent; equal when every question was read.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// If every unread question is wrong.
+    pub low: f64,
+    /// If every unread question is right.
+    pub high: f64,
+}
+
+impl Bounds {
+    /// Of an exact match that is known.
+    pub fn exactly(value: f64) -> Self {
+        Self { low: value, high: value }
+    }
+}
+
+/// An exact match in percent that a plan has to reach.
+#[derive(Debug, Clone, Copy)]
+pub enum Floor {
+    /// It has to be higher.
+    Above(f64),
+    /// It has to be as high.
+    AtLeast(f64),
+}
+
+impl Floor {
+    /// Whether an exact match reaches the floor.
+    pub fn admits(self, exact_match: f64) -> bool {
+        match self {
+            Self::Above(floor) => exact_match > floor,
+            Self::AtLeast(floor) => exact_match >= floor,
+        }
+    }
+}
+
+/// An evaluation that may end early.
+#[derive(Debug)]
+pub enum Trial<T> {
+    /// Every question was read.
+    Whole(T),
+    /// The floor is out of reach.
+    Short(Bounds),
+}
+
+/// Counts the questions whose windows have all been read.
+#[derive(Debug)]
+pub(crate) struct Tally<'a> {
+    task: &'a ReadingTask,
+    unread: HashMap<&'a str, Unread>,
+    hits: usize,
+    read: usize,
+    n: usize,
+}
+
+/// A question id some of whose windows are missing.
+#[derive(Debug, Default)]
+struct Unread {
+    windows: usize,
+    /// The last example of this id, whose answer counts.
+    example: usize,
+}
+
+impl<'a> Tally<'a> {
+    pub(crate) fn new(task: &'a ReadingTask) -> Self {
+        let mut unread: HashMap<&str, Unread> = HashMap::new();
+        for window in task.features.windows() {
+            let question = unread.entry(&window.id).or_default();
+            question.windows += 1;
+            question.example = question.example.max(window.example);
+        }
+        Self { task, unread, hits: 0, read: 0, n: 0 }
+    }
+
+    /// Counts the questions that a batch completes; the decoder has its logits.
+    pub(crate) fn add(&mut self, batch: &Batch, decoder: &SpanDecoder<'_>) -> Result<()> {
+        let mut answers = Predictions::new();
+        for &window in &batch.windows {
+            let id = self.task.features.windows()[window].id.as_str();
+            let Some(question) = self.unread.get_mut(id) else { continue };
+            question.windows -= 1;
+            if question.windows == 0
+                && let Some(decoded) = decoder.decide(question.example)
+            {
+                answers.insert(id, decoded.text);
+                self.unread.remove(id);
+            }
+        }
+        if !answers.is_empty() {
+            let evaluation = evaluate(&self.task.dataset, &answers)?;
+            self.hits += evaluation.scores.iter().filter(|score| score.exact > 0.5).count();
+            self.read += evaluation.n - evaluation.missing;
+            self.n = evaluation.n;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        if self.n == 0 {
+            return Bounds { low: 0.0, high: 100.0 };
+        }
+        let percent = |hits: usize| 100.0 * hits as f64 / self.n as f64;
+        Bounds { low: percent(self.hits), high: percent(self.hits + self.n - self.read) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2_model::Gpt2Config;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+    use squad_data::{BpeConfig, DecodeConfig, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
+
+    use super::*;
+
+    #[test]
+    fn bounds_close_in_on_the_exact_match_of_questions_with_several_windows() {
+        let dataset = generate(&GeneratorConfig::new(Split::Dev, 6, 1)).unwrap();
+        let bpe = BpeConfig { vocab_size: 400, ..BpeConfig::default() };
+        let tokenizer = TextTokenizer::train_bpe(corpus_texts(&dataset), &bpe).unwrap();
+        let config = Gpt2Config::new(tokenizer.vocab_size(), 128, 8, 1, 1);
+        let task = ReadingTask::new(dataset, &tokenizer, &config, Some(80)).unwrap();
+        assert!(task.features.len() > 2 * task.dataset.len(), "most questions must have several windows");
+
+        // Some windows point at the gold span, the others nowhere.
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut decoder = SpanDecoder::new(&task.features, DecodeConfig::default()).unwrap();
+        let mut tally = Tally::new(&task);
+        let mut all = vec![tally.bounds()];
+        for batch in task.evaluation_batches(4).unwrap() {
+            let mut start = vec![0.0; batch.batch * batch.len];
+            let mut end = start.clone();
+            for row in (0..batch.batch).filter(|row| batch.starts[*row] >= 0) {
+                if rng.random_bool(0.6) {
+                    start[row * batch.len + batch.starts[row] as usize] = 9.0;
+                    end[row * batch.len + batch.ends[row] as usize] = 9.0;
+                }
+            }
+            decoder.add_batch(&batch, &start, &end).unwrap();
+            tally.add(&batch, &decoder).unwrap();
+            all.push(tally.bounds());
+        }
+        let predictions = Predictions::from(decoder.finish().unwrap().as_slice());
+        let exact_match = evaluate(&task.dataset, &predictions).unwrap().exact_match;
+        assert!(exact_match > 10.0 && exact_match < 90.0, "{exact_match}");
+        assert_eq!(all.last(), Some(&Bounds::exactly(exact_match)));
+        assert!(all.windows(2).all(|pair| pair[0].low <= pair[1].low && pair[0].high >= pair[1].high));
+        assert!(all.iter().any(|bounds| bounds.low > 0.0 && bounds.high < 100.0 && bounds.low < bounds.high));
+    }
+
+    #[test]
+    fn a_floor_is_reached_at_it_or_above_it() {
+        assert!(Floor::AtLeast(50.0).admits(50.0) && !Floor::Above(50.0).admits(50.0));
+        assert!(Floor::Above(50.0).admits(50.5) && !Floor::AtLeast(50.0).admits(49.5));
+    }
+}

@@ -1,0 +1,40 @@
+//! Results as JSON files, each whole or not at all.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Writes indented JSON to a temporary file in the same folder, then renames it.
+///
+/// # Errors
+///
+/// When the folder cannot be made or written.
+pub fn write_json(path: impl AsRef<Path>, value: &impl Serialize) -> Result<()> {
+    let path = path.as_ref();
+    let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::json(path, e))?;
+    text.push('\n');
+    Ok(whole_files::write(path, text.as_bytes())?)
+}
+
+/// Writes text to a temporary file in the same folder, then renames it.
+///
+/// # Errors
+///
+/// When the folder cannot be made or written.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    Ok(whole_files::write(path, text.as_bytes())?)
+}
+
+/// Reads JSON.
+///
+/// # Errors
+///
+/// When the file cannot be read or does not hold what is asked for.
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+}

@@ -1,0 +1,245 @@
+//! SQuAD data: articles of paragraphs of questions, and the flat list the rest works on.
+//!
+//! ```text
+//! {"version": "1.1", "data": [{"title", "paragraphs": [{"context",
+//!     "qas": [{"id", "question", "answers": [{"text", "answer_start"}]}]}]}]}
+//! ```
+//!
+//! Version 2.0 adds `is_impossible` and `plausible_answers` to a question. `answer_start` counts
+//! Unicode scalar values, as the official files do, and reading checks that each answer stands
+//! where it says.
+//!
+//! ```
+//! use squad_data::Dataset;
+//!
+//! let json = r#"{"version": "1.1", "data": [{"title": "Tea", "paragraphs": [{
+//!     "context": "Zoë drinks 🍵 tea.",
+//!     "qas": [{"id": "q1", "question": "What does Zoë drink?",
+//!              "answers": [{"text": "tea", "answer_start": 13}]}]}]}]}"#;
+//! let dataset = Dataset::from_json(json, "tea.json")?;
+//! assert_eq!(dataset.examples()[0].answers[0].text, "tea");
+//!
+//! let moved = json.replace("13", "11");
+//! let error = Dataset::from_json(&moved, "tea.json").unwrap_err().to_string();
+//! assert_eq!(
+//!     error,
+//!     "tea.json: question `q1`: answers[0].answer_start: \
+//!      expected `tea` at character 11, got `🍵 t`"
+//! );
+//! # Ok::<(), squad_data::Error>(())
+//! ```
+//!
+//! Source: Rajpurkar et al., arXiv 1606.05250 (v1.1) and 1806.03822 (v2.0).
+
+mod reading;
+#[cfg(test)]
+mod tests;
+mod writing;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Which of the two formats, and so which of the two official scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Format {
+    /// Version 1.1: every question has an answer.
+    V1,
+    /// Version 2.0: some questions have none.
+    V2,
+}
+
+/// A SQuAD file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// The format.
+    pub format: Format,
+    /// The articles.
+    pub articles: Vec<Article>,
+}
+
+/// A titled list of paragraphs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Article {
+    /// The title.
+    pub title: String,
+    /// The paragraphs.
+    pub paragraphs: Vec<Paragraph>,
+}
+
+/// A context and what is asked of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paragraph {
+    /// The text that holds the answers.
+    pub context: String,
+    /// The questions.
+    pub questions: Vec<Question>,
+}
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The identifier that predictions refer to.
+    pub id: String,
+    /// The question's text.
+    pub question: String,
+    /// The gold answers; none for an impossible question.
+    pub answers: Vec<Answer>,
+    /// What an impossible question may wrongly be answered with.
+    pub plausible_answers: Vec<Answer>,
+    /// Whether the context holds no answer.
+    pub is_impossible: bool,
+}
+
+/// A piece of the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The answer's text.
+    pub text: String,
+    /// Where it begins in the context, in characters.
+    pub start: usize,
+}
+
+/// A question with its context: the unit that windows, prompts and attacks work on.
+///
+/// Questions of one paragraph share their context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The identifier that predictions refer to.
+    pub id: String,
+    /// The text that holds the answers.
+    pub context: Arc<str>,
+    /// The question's text.
+    pub question: String,
+    /// The gold answers; none for an impossible question.
+    pub answers: Vec<Answer>,
+    /// Whether the context holds no answer.
+    pub is_impossible: bool,
+}
+
+/// What to do with a JSON field that no SQuAD file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UnknownFields {
+    /// It is an error: it may be a misspelt one.
+    #[default]
+    Reject,
+    /// It is passed over.
+    Ignore,
+}
+
+/// How [`Dataset::read_with`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ReadOptions {
+    /// What to do with a JSON field that no SQuAD file has.
+    pub unknown_fields: UnknownFields,
+}
+
+impl Dataset {
+    /// Reads a SQuAD file and checks all of it.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`], [`Error::Field`], [`Error::AnswerOffset`] or
+    /// [`Error::Question`]; all of them name the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read_with(path, ReadOptions::default())
+    }
+
+    /// Reads a SQuAD file with other than the default options.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`].
+    pub fn read_with(path: impl AsRef<Path>, options: ReadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let json = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
+        reading::parse(&json, path, options)
+    }
+
+    /// Reads SQuAD from memory; errors call it `name`.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`], but for [`Error::Read`].
+    pub fn from_json(json: &str, name: impl AsRef<Path>) -> Result<Self> {
+        reading::parse(json, name.as_ref(), ReadOptions::default())
+    }
+
+    /// The dataset as a SQuAD file's text, which [`Dataset::from_json`] reads back.
+    pub fn to_json(&self) -> String {
+        writing::to_json(self)
+    }
+
+    /// Writes a SQuAD file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(whole_files::write(path, self.to_json().as_bytes())?)
+    }
+
+    /// The questions, in order.
+    pub fn questions(&self) -> impl Iterator<Item = &Question> {
+        let paragraphs = self.articles.iter().flat_map(|a| &a.paragraphs);
+        paragraphs.flat_map(|p| &p.questions)
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.questions().count()
+    }
+
+    /// Whether there is no question.
+    pub fn is_empty(&self) -> bool {
+        self.questions().next().is_none()
+    }
+
+    /// The questions with their contexts, in order.
+    pub fn examples(&self) -> Vec<Example> {
+        let paragraphs = self.articles.iter().flat_map(|a| &a.paragraphs);
+        paragraphs
+            .flat_map(|paragraph| {
+                let context: Arc<str> = paragraph.context.as_str().into();
+                paragraph.questions.iter().map(move |question| Example {
+                    id: question.id.clone(),
+                    context: Arc::clone(&context),
+                    question: question.question.clone(),
+                    answers: question.answers.clone(),
+                    is_impossible: question.is_impossible,
+                })
+            })
+            .collect()
+    }
+
+    /// The first `questions` questions, with the paragraphs and articles they need.
+    ///
+    /// ```
+    /// use squad_data::{GeneratorConfig, Split, generate};
+    ///
+    /// let corpus = generate(&GeneratorConfig::new(Split::Dev, 10, 7))?;
+    /// assert_eq!(corpus.limited(4).len(), 4);
+    /// assert_eq!(corpus.limited(4).examples(), corpus.examples()[..4]);
+    /// # Ok::<(), squad_data::Error>(())
+    /// ```
+    pub fn limited(&self, questions: usize) -> Self {
+        let mut left = questions;
+        let mut articles = Vec::new();
+        for article in &self.articles {
+            let mut paragraphs = Vec::new();
+            for paragraph in &article.paragraphs {
+                let taken = paragraph.questions.len().min(left);
+                if taken > 0 {
+                    paragraphs.push(Paragraph {
+                        context: paragraph.context.clone(),
+                        questions: paragraph.questions[..taken].to_vec(),
+                    });
+                    left -= taken;
+                }
+            }
+            if !paragraphs.is_empty() {
+                articles.push(Article { title: article.title.clone(), paragraphs });
+            }
+        }
+        Self { format: self.format, articles }
+    }
+}

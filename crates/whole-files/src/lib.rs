@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod mapped_file;
+mod partial_file;
+mod partial_folder;
+
+pub use error::{Error, Result};
+pub use mapped_file::MappedFile;
+pub use partial_file::{PartialFile, persist_all, write};
+pub use partial_folder::PartialFolder;
