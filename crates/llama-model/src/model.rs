@@ -9,7 +9,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{RmsNorm, RmsNormConfig};
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use quant_kernels::{PackedTensor, QuantBackend};
 use switchable_lora::{BasePolicy, SwitchableLinear};
 use switchable_model::config::ModelConfig as _;
@@ -65,7 +65,7 @@ pub struct Llama<B: Backend> {
     pub layers: Vec<Block<B>>,
     /// Normalisation behind the last block.
     pub norm: RmsNorm<B>,
-    /// The output matrix, `[vocab_size, hidden]`, where it is not the embedding.
+    /// The output matrix, `[vocab_size, hidden]`, where it is neither the embedding nor only there packed.
     pub lm_head: Option<Param<Tensor<B, 2>>>,
     /// A packed copy of the output matrix that scores of the next token are computed from.
     #[module(skip)]
@@ -138,7 +138,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
 
     fn embed_at(&self, ids: Tensor<B, 2, Int>, _positions: &Positions<B>) -> Tensor<B, 3> {
         let [batch, tokens] = ids.dims();
-        let rows = self.embed_tokens.val().select(0, ids.reshape([batch * tokens]));
+        let rows = self.token_embedding().select(0, ids.reshape([batch * tokens]));
         rows.reshape([batch, tokens, self.config.hidden_size])
     }
 
@@ -163,15 +163,36 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         self.norm.forward(hidden)
     }
 
+    fn token_embedding(&self) -> Tensor<B, 2> {
+        self.embed_tokens.val()
+    }
+
     fn output_matrix(&self) -> Tensor<B, 2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val()
+        match (&self.lm_head, self.packed_only_head()) {
+            (Some(head), _) => head.val(),
+            (None, Some(packed)) => self.unpacked(packed),
+            (None, None) => self.token_embedding(),
+        }
     }
 
     fn packed_head(&self) -> Option<&PackedTensor> {
         self.packed_head.as_ref()
     }
 
+    fn packed_only_head(&self) -> Option<&PackedTensor> {
+        let only = !self.config.tie_word_embeddings && self.lm_head.is_none();
+        self.packed_head.as_ref().filter(|_| only)
+    }
+
     fn set_packed_head(&mut self, head: Option<PackedTensor>) {
+        match head {
+            Some(_) => self.lm_head = None,
+            None if self.packed_only_head().is_some() => {
+                let train = self.embed_tokens.is_require_grad();
+                self.lm_head = Some(Param::from_tensor(self.output_matrix()).set_require_grad(train));
+            }
+            None => {}
+        }
         self.packed_head = head;
     }
 
@@ -208,6 +229,12 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
 }
 
 impl<B: QuantBackend> Llama<B> {
+    /// What the codes of a packed head stand for, `[vocab_size, hidden]`.
+    fn unpacked(&self, head: &PackedTensor) -> Tensor<B, 2> {
+        let values = TensorData::new(head.dequantize(), head.shape());
+        Tensor::<B, 2>::from_data(values, &self.embed_tokens.device()).transpose()
+    }
+
     /// Weights and biases of some linear layers of a block, as far as they are there in floats.
     fn linear_parameters(&self, block: usize, modules: &[SubModule]) -> Vec<(String, ParameterRef<'_, B>)> {
         let parameters = |&module: &SubModule| {
