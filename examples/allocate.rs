@@ -10,6 +10,7 @@
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
 use std::path::Path;
+use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
@@ -21,7 +22,6 @@ use switchable_quant::experiments::{
     sensitivity, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::model::SitePrecision;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]

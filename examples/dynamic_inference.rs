@@ -12,6 +12,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
+use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
@@ -26,7 +27,6 @@ use switchable_quant::experiments::{
     ResidentBytes, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]

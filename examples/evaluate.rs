@@ -10,6 +10,7 @@
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::SwitchableModel;
 
 use anyhow::Context as _;
 use clap::Parser;

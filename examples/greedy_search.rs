@@ -13,6 +13,7 @@
 
 use std::path::Path;
 use std::time::Instant;
+use switchable_quant::model::SwitchableModel;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;

@@ -9,6 +9,9 @@
 //! `--text` continues a text.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::{
+    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -18,7 +21,6 @@ use switchable_quant::data::TextTokenizer;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::experiments::write_logits;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{GenerateOptions, Gpt2, Sampling, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]

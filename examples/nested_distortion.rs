@@ -17,7 +17,7 @@ use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::kernels::{BitWidth, Distortion, NestedTensor, QuantAutodiffBackend, ScaleFormat};
 use switchable_quant::lora::pack_weight;
-use switchable_quant::model::{Gpt2, Gpt2Config, Site};
+use switchable_quant::model::{Gpt2, Gpt2Config, ModelConfig, ModelWeights, Site, SwitchableModel};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]

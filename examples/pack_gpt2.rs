@@ -13,6 +13,9 @@
 //! the built-in model.
 
 use std::path::PathBuf;
+use switchable_quant::model::{
+    Gpt2, ModelConfig, ModelWeights, PackModel, PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel,
+};
 
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
@@ -21,7 +24,6 @@ use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::PrecisionPlan;
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SitePlan, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]

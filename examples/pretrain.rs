@@ -12,6 +12,10 @@
 //! from there.
 
 use std::path::PathBuf;
+use switchable_quant::model::{
+    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelConfig, ModelOptions, ModelWeights,
+    SitePrecision, SwitchableModel,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -22,9 +26,6 @@ use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{Schedule, Single, TextTask, TrainConfig, TrainRun, text_loss, train, write_json};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::BasePolicy;
-use switchable_quant::model::{
-    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelOptions, SitePrecision,
-};
 use switchable_quant_examples::{RunArgs, resolve_model, stop_on_ctrl_c};
 
 #[global_allocator]

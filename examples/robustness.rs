@@ -13,6 +13,7 @@
 //! attacks is part of the `report` example.
 
 use std::path::Path;
+use switchable_quant::model::SwitchableModel;
 
 use clap::Parser;
 use serde_json::json;

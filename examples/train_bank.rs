@@ -14,6 +14,7 @@
 //! saves these beside the adapters of each width.
 
 use std::path::PathBuf;
+use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, SwitchableModel};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -26,7 +27,6 @@ use switchable_quant::experiments::{
 };
 use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
-use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::{
     PerWidth, QuantArgs, RegimeArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data,
     resolve_model, stop_on_ctrl_c,

@@ -10,6 +10,9 @@
 
 use std::path::{Path, PathBuf};
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{
+    AdapterFolders, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, SitePrecision, SwitchableModel,
+};
 
 use clap::Parser;
 use serde_json::json;
@@ -20,7 +23,6 @@ use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::{
     EvaluateOptions, Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json,
 };
-use switchable_quant::model::{Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
 use switchable_quant_examples::{RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]

@@ -1,8 +1,8 @@
 //! Which crate may depend on what, held against the manifests.
 //!
 //! ```text
-//! quant-kernels ← switchable-lora ← gpt2-model ←┐
-//!                       squad-data ←──── experiments ← switchable-quant ← examples, benches
+//! quant-kernels ← switchable-lora ← switchable-model ← gpt2-model ←──┐
+//!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← examples, benches
 //! ```
 //!
 //! Nothing here needs a network: the manifests are read as they are, and the one resolution is
@@ -14,17 +14,27 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 11] = [
+const DIRECTION: [(&str, &[&str]); 12] = [
     ("whole-files", &[]),
     ("quant-kernels", &["whole-files"]),
     ("switchable-lora", &["whole-files", "quant-kernels"]),
-    ("gpt2-model", &["whole-files", "quant-kernels", "switchable-lora"]),
+    ("switchable-model", &["whole-files", "quant-kernels", "switchable-lora"]),
+    ("gpt2-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
     ("squad-data", &["whole-files"]),
-    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data"]),
+    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "squad-data"]),
     ("charts", &["whole-files"]),
     (
         "experiments",
-        &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data", "span-reader", "charts"],
+        &[
+            "whole-files",
+            "quant-kernels",
+            "switchable-lora",
+            "switchable-model",
+            "gpt2-model",
+            "squad-data",
+            "span-reader",
+            "charts",
+        ],
     ),
     (
         "switchable-quant",
@@ -32,6 +42,7 @@ const DIRECTION: [(&str, &[&str]); 11] = [
             "whole-files",
             "quant-kernels",
             "switchable-lora",
+            "switchable-model",
             "gpt2-model",
             "squad-data",
             "span-reader",

@@ -13,7 +13,7 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
