@@ -20,7 +20,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::report::cascade_curve;
 use switchable_quant::experiments::{
     CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,
@@ -58,7 +58,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Serve { arguments, device: &device })
+    device.dispatch_autodiff(Serve { arguments, device: &device })
 }
 
 struct Serve<'a> {
@@ -66,7 +66,7 @@ struct Serve<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Serve<'_> {
+impl WithAutodiff for Serve<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, TensorData};
 use switchable_quant::default_model;
-use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::PrecisionPlan;
 use switchable_quant_examples::{QuantArgs, resolve_model};
@@ -60,12 +60,12 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch(Pack(arguments))?
+    arguments.device.dispatch_autodiff(Pack(arguments))?
 }
 
 struct Pack(Arguments);
 
-impl WithBackend for Pack {
+impl WithAutodiff for Pack {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

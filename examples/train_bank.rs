@@ -21,7 +21,7 @@ use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{
     BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
 };
@@ -106,7 +106,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Train { arguments, device: &device })
+    device.dispatch_autodiff(Train { arguments, device: &device })
 }
 
 struct Train<'a> {
@@ -114,7 +114,7 @@ struct Train<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Train<'_> {
+impl WithAutodiff for Train<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

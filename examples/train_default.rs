@@ -19,7 +19,7 @@ use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, QuestionSet, Recipe};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{
     EvaluateOptions, Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json,
 };
@@ -44,7 +44,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Make { arguments, device: &device })
+    device.dispatch_autodiff(Make { arguments, device: &device })
 }
 
 struct Make<'a> {
@@ -52,7 +52,7 @@ struct Make<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Make<'_> {
+impl WithAutodiff for Make<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -39,11 +39,12 @@ build() {
     # The same packages and features both times, so that burn is built once. Apart, because a library
     # and a test program are both called `experiments`.
     local tests=(--release --no-run --message-format=json-render-diagnostics
-        -p quant-kernels -p switchable-lora -p gpt2-model -p llama-model -p experiments
+        -p quant-kernels -p switchable-lora -p switchable-model -p gpt2-model -p llama-model -p experiments
         --features quant-kernels/autodiff,quant-kernels/cuda,quant-kernels/flex,quant-kernels/ndarray
-        --features switchable-lora/test-cuda,gpt2-model/test-cuda,llama-model/test-cuda,experiments/test-cuda)
+        --features switchable-lora/test-cuda,switchable-model/test-cuda,gpt2-model/test-cuda,llama-model/test-cuda,experiments/test-cuda)
     cargo test "${tests[@]}" --lib >"$messages"
     cp "$(executable_of quant_kernels "$messages")" "$folder/kernel-units"
+    cp "$(executable_of switchable_model "$messages")" "$folder/model-units"
     cargo test "${tests[@]}" --test cube --test switching --test model --test llama --test experiments >"$messages"
     cp "$(executable_of cube "$messages")" "$folder/kernels"
     for program in switching model llama experiments; do
@@ -123,6 +124,8 @@ run() {
     check layers 90 env CARGO_MANIFEST_DIR="$PWD/crates/switchable-lora" ./switching --nocapture \
         --skip what_peft_wrote_is_written_again_under_the_same_names
     expect layers 'test result: ok\. [1-9]'
+    check model-units 60 ./model-units --nocapture
+    expect model-units 'test result: ok\. [1-9]'
     check model 180 env CARGO_MANIFEST_DIR="$PWD/crates/gpt2-model" ./model --nocapture
     expect model 'test result: ok\. [1-9]'
     check llama 120 env CARGO_MANIFEST_DIR="$PWD/crates/llama-model" ./llama --nocapture

@@ -7,9 +7,11 @@
 //! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
 //! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
 
-use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
+use switchable_lora::SitePrecision;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::{Site, sub_module::SubModule};
 
 use crate::Evaluator;
 use crate::Result;
