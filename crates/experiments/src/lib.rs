@@ -46,6 +46,7 @@ pub use search::sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sen
 pub use search::uniform::{
     Crossing, CurvePoint, UniformPoint, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep,
 };
+pub use span_reader::choice::calibration::expected_calibration_error;
 pub use span_reader::choice::cascade::{CascadeAnswer, CascadeRun, ConfidenceCascade, StageWork};
 pub use span_reader::choice::cascade_curve::{CascadeCurve, CascadePoint, StaticPoint};
 pub use span_reader::choice::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable, PlanAnswers};
@@ -56,7 +57,7 @@ pub use span_reader::choice::latency::{LatencyConditions, LatencyOptions};
 pub use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
 pub use span_reader::choice::resident::ResidentBytes;
 pub use span_reader::choice::span_scores::SpanScores;
-pub use span_reader::choice::temperature::{Temperature, expected_calibration_error};
+pub use span_reader::choice::temperature::Temperature;
 pub use span_reader::choice::thresholds::{CascadeTarget, ThresholdChoice};
 pub use span_reader::cost::{Bytes, Cost, macs_per_token, plan_bytes, site_bytes};
 pub use span_reader::evaluation::accuracy::Accuracy;

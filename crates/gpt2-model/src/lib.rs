@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod block;
 mod config;
+mod config_json;
 mod initial;
 mod mlp;
 mod model;

@@ -13,7 +13,7 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan};
+use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -243,7 +243,7 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpt2_model::{Gpt2Config, SitePrecision};
+    use gpt2_model::{Gpt2Config, ModelConfig, SitePrecision};
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];

@@ -16,9 +16,10 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
+use super::calibration::expected_calibration_error;
 use super::reader::{QuestionReading, Reader};
 use super::span_scores::SpanScores;
-use super::temperature::{Temperature, expected_calibration_error};
+use super::temperature::Temperature;
 use crate::cost::Cost;
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
