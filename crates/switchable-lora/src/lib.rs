@@ -27,7 +27,7 @@ pub use lora_config::{LoraConfig, LoraInit, WeightScales};
 pub use pack_weight::{pack_weight, pack_weight_by_step};
 pub use packed_weights::PackedWeights;
 pub use peft::{
-    PeftOptions,
+    BaseLayer, PeftOptions,
     learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
     list_widths,
     load::{load_peft, parse_peft},

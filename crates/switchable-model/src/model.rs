@@ -124,7 +124,13 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + Sync {
     /// A packed copy of `Oᵀ` that scores of the next token are computed from.
     fn packed_head(&self) -> Option<&PackedTensor>;
 
-    /// Sets or drops the packed copy of `Oᵀ`.
+    /// The packed `Oᵀ` of a model that holds `O` in no other form.
+    fn packed_only_head(&self) -> Option<&PackedTensor> {
+        None
+    }
+
+    /// Sets or drops the packed copy of `Oᵀ`. An `O` that is not the token embedding is then held in
+    /// codes alone, or again in floats.
     fn set_packed_head(&mut self, head: Option<PackedTensor>);
 
     /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use gpt2_model::Gpt2;
+use llama_model::model::Llama;
 #[cfg(feature = "experiments")]
 use quant_kernels::QuantAutodiffBackend;
 use quant_kernels::QuantBackend;
@@ -76,6 +77,7 @@ macro_rules! families {
 
 families! {
     "gpt2" => Gpt2,
+    "llama" => Llama,
 }
 
 #[cfg(all(test, feature = "flex"))]

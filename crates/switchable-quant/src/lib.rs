@@ -19,6 +19,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "experiments")]
 pub use experiments;
 pub use gpt2_model as model;
+pub use llama_model as llama;
 pub use quant_kernels as kernels;
 pub use span_reader as reader;
 pub use squad_data as data;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! One folder holds the adapters of all sites for one width. The factors are transposed on disk:
-//! PEFT keeps them as the weights of `torch.nn.Linear`, whatever the layer that they adapt, here
-//! `Conv1D` with `fan_in_fan_out`. `r` and `lora_alpha` are those of most sites; sites with others
+//! PEFT keeps them as the weights of `torch.nn.Linear`, whatever the layer that they adapt, which
+//! `fan_in_fan_out` tells. `r` and `lora_alpha` are those of most sites; sites with others
 //! are listed in `rank_pattern` and `alpha_pattern`.
 
 mod config;
@@ -32,6 +32,16 @@ const MODEL_FILE: &str = "adapter_model.safetensors";
 const WRAPPER: &str = "base_model.model.";
 const FOLDER_PREFIX: &str = "bits-";
 
+/// The class of the layers that PEFT finds at a model's sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BaseLayer {
+    /// GPT-2's `Conv1D`, whose weight is `[d_in, d_out]`: `fan_in_fan_out`.
+    #[default]
+    Conv1d,
+    /// `torch.nn.Linear`, whose weight is `[d_out, d_in]`.
+    Linear,
+}
+
 /// What an adapter's files say about the model that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeftOptions {
@@ -41,6 +51,8 @@ pub struct PeftOptions {
     pub base_model: String,
     /// PEFT's task type, such as `CAUSAL_LM` or `QUESTION_ANS`.
     pub task_type: Option<String>,
+    /// What the sites are in the model that PEFT adapts.
+    pub base_layer: BaseLayer,
 }
 
 /// The folder for the adapters of one width: `bits-4` in `dir`.

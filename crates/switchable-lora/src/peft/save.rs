@@ -12,7 +12,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use whole_files::{PartialFile, persist_all};
 
 use super::{
-    CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
+    BaseLayer, CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
     learned_steps::{self, LEARNED_STEPS_FILE},
 };
@@ -113,7 +113,7 @@ fn config_of<'o, B: Backend>(adapters: &Adapters<'_, B>, options: &'o PeftOption
         target_modules: adapters.keys().cloned().collect(),
         rank_pattern,
         alpha_pattern,
-        fan_in_fan_out: true,
+        fan_in_fan_out: options.base_layer == BaseLayer::Conv1d,
         bias: "none",
         use_rslora: false,
         use_dora: false,

@@ -42,8 +42,12 @@ fn loaded() -> BTreeMap<String, LoraAdapterPair<Plain>> {
 }
 
 fn save(pairs: &BTreeMap<String, LoraAdapterPair<Plain>>, folder: &Path) {
-    let options =
-        PeftOptions { prefix: "transformer.".into(), base_model: "gpt2".into(), task_type: Some("CAUSAL_LM".into()) };
+    let options = PeftOptions {
+        prefix: "transformer.".into(),
+        base_model: "gpt2".into(),
+        task_type: Some("CAUSAL_LM".into()),
+        ..Default::default()
+    };
     save_peft(folder, pairs.iter().map(|(site, pair)| (site.as_str(), pair)), &options)
         .expect("the folder is writable");
 }

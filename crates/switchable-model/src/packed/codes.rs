@@ -44,6 +44,23 @@ pub(crate) fn as_weights(tensor: PackedTensor, form: PackedForm<'_>) -> Result<P
     })
 }
 
+/// The output matrix by its name in files.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// The codes that a folder holds of the output matrix; `None` where it is to be in f32.
+pub(crate) fn head_to_save<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    options: PackOptions,
+) -> Result<Option<PackedTensor>> {
+    let held = model.packed_only_head();
+    match options.lm_head {
+        Some(bits) if held.is_none_or(|head| head.bits() != bits) => {
+            Ok(Some(pack_head(model.output_matrix(), bits, options.scale_format)?))
+        }
+        _ => Ok(held.cloned()),
+    }
+}
+
 /// Codes of the output matrix, transposed.
 pub(crate) fn pack_head<B: QuantBackend>(
     output: Tensor<B, 2>,

@@ -45,6 +45,11 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
         &self.sites
     }
 
+    /// Whether the source has a parameter of a name; a source of random values has any.
+    pub fn contains(&self, name: &str) -> bool {
+        self.values.contains(name)
+    }
+
     /// A parameter of one dimension, such as the gain of a normalisation, by its whole name.
     ///
     /// # Errors
