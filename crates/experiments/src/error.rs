@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use squad_data::CharSpan;
 
-use crate::robustness::Place;
+use crate::robustness::protected_example::Place;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

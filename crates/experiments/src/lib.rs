@@ -14,12 +14,12 @@
 //! Use it to train adapter banks and to search plans. To run a model under a given plan `gpt2-model`
 //! is enough.
 
-mod banks;
-mod error;
+pub mod banks;
+pub mod error;
 pub mod report;
 pub mod robustness;
-mod running;
-mod search;
+pub mod running;
+pub mod search;
 pub use span_reader::statistics;
 pub mod train;
 

@@ -4,11 +4,17 @@ use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
 
-use crate::Result;
-use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
-use span_reader::evaluation::reading::ReadingTask;
+use crate::error::Result;
+use crate::train::config::TrainConfig;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::single::Single;
+use crate::train::span_task::SpanTask;
+use crate::train::trainer::{TrainOutcome, TrainRun, train};
 
 /// Widths and adapters of a bank.
 ///

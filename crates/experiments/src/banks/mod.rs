@@ -6,6 +6,6 @@
 //! | `regime_comparison` | regimes against one another (D7) |
 //! | `precision_range` | the lowest width that still learns |
 
-pub(crate) mod bank;
-pub(crate) mod precision_range;
-pub(crate) mod regime_comparison;
+pub mod bank;
+pub mod precision_range;
+pub mod regime_comparison;

@@ -14,12 +14,15 @@
 use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
-
-use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::train::{Ladder, RegimeConfig, TrainConfig, TrainRun};
-use crate::{Error, Result};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::mean;
+
+use crate::banks::bank::{BankConfig, train_bank_with};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::config::RegimeConfig;
+use crate::train::trainer::TrainRun;
 
 /// Training at one width.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

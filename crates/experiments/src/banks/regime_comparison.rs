@@ -18,14 +18,18 @@ use quant_kernels::QuantAutodiffBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-
-use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::Interval;
+
+use crate::banks::bank::{BankConfig, train_bank_with};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::config::{RegimeConfig, RegimeKind};
+use crate::train::trainer::TrainRun;
 
 /// A regime in a comparison. What it changes of the study's bank is [`RegimeConfig::bank`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

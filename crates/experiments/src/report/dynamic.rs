@@ -4,13 +4,13 @@ use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-use super::Stages;
-use crate::{Error, Result};
 use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
 use span_reader::choice::resident::{ResidentBytes, nested_model};
 use span_reader::evaluation::evaluate::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
+
+use crate::error::{Error, Result};
+use crate::report::stage::Stages;
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.
 #[derive(Debug, Clone, PartialEq, Serialize)]

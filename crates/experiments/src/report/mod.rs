@@ -9,14 +9,14 @@
 //! | `pictures` | [`write_figures`]: the PNG files |
 //! | `markdown` | [`markdown`]: the text, with every figure's n and interval |
 
-mod dynamic;
-mod markdown;
-mod pictures;
-mod regimes;
-mod robustness;
-mod searches;
-mod stage;
-mod study;
+pub mod dynamic;
+pub mod markdown;
+pub mod pictures;
+pub mod regimes;
+pub mod robustness;
+pub mod searches;
+pub mod stage;
+pub mod study;
 
 pub use dynamic::{DynamicResults, DynamicStudy};
 pub use markdown::{Heading, markdown};

@@ -7,16 +7,20 @@ use charts::{
     Series, Size,
 };
 use gpt2_model::{BitWidth, SubModule};
-
-use super::regimes::labels;
-use super::{RobustnessResults, Study};
-use crate::banks::regime_comparison::mean_exact_match;
-use crate::robustness::{AttackMatrix, HardenedModel, MatrixRow, NO_SOURCE, RobustAccuracy};
-use crate::search::sensitivity::Sensitivity;
-use crate::search::uniform::{crossing, normalised_curves};
-use crate::{Interval, Result};
 use span_reader::choice::cascade_curve::CascadeCurve;
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::Interval;
+
+use crate::banks::regime_comparison::mean_exact_match;
+use crate::error::Result;
+use crate::report::regimes::labels;
+use crate::report::robustness::RobustnessResults;
+use crate::report::study::Study;
+use crate::robustness::hardening::adversarial_study::HardenedModel;
+use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow, NO_SOURCE};
+use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
+use crate::search::sensitivity::Sensitivity;
+use crate::search::uniform::{crossing, normalised_curves};
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
 ///

@@ -5,17 +5,19 @@ use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::{Mapping, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
+use span_reader::evaluation::evaluate::Evaluator;
 use switchable_lora::LoraInit;
 
-use super::Stages;
-use super::study::{StudyData, StudyRun};
 use crate::banks::bank::{BankConfig, BankOverrides};
 use crate::banks::precision_range::{PrecisionRange, precision_range_test};
 use crate::banks::regime_comparison::{Contestant, RegimeRun, run_contestant, steps_within, training_bit_ops};
+use crate::error::{Error, Result};
+use crate::report::stage::Stages;
+use crate::report::study::{StudyData, StudyRun};
 use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
-use crate::train::{RegimeConfig, RegimeKind, Specialisation, TrainConfig, TrainRun};
-use crate::{Error, Result};
-use span_reader::evaluation::evaluate::Evaluator;
+use crate::train::config::TrainConfig;
+use crate::train::regimes::config::{RegimeConfig, RegimeKind, Specialisation};
+use crate::train::trainer::TrainRun;
 
 /// Which regimes are compared, and how they are trained.
 #[derive(Debug, Clone, PartialEq)]

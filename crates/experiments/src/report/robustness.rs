@@ -6,14 +6,20 @@ use serde::Serialize;
 use serde_json::json;
 use squad_data::Example;
 
-use super::Stages;
-use super::study::{StudyData, StudyRun};
-use crate::robustness::{
-    AdversarialTraining, AttackKind, AttackMatrix, HardenedModel, Hardening, HardeningData, HardeningRun, ItemChoice,
-    RobustnessOptions, RobustnessProtocol, Victim, VictimOptions, harden_and_attack, plans_and_sources,
+use crate::error::{Error, Result};
+use crate::report::stage::Stages;
+use crate::report::study::{StudyData, StudyRun};
+use crate::robustness::attacks::attack_kind::AttackKind;
+use crate::robustness::hardening::adversarial_study::{
+    HardenedModel, Hardening, HardeningData, HardeningRun, harden_and_attack, plans_and_sources,
 };
-use crate::train::{Ladder, TrainConfig, TrainRun};
-use crate::{Error, Result};
+use crate::robustness::hardening::adversarial_training::AdversarialTraining;
+use crate::robustness::protocol::craft::{ItemChoice, RobustnessOptions};
+use crate::robustness::protocol::matrix::{AttackMatrix, RobustnessProtocol};
+use crate::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use crate::train::config::TrainConfig;
+use crate::train::ladder::Ladder;
+use crate::train::trainer::TrainRun;
 
 /// Attacks on the model and on models trained against them.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -7,19 +7,22 @@ use gpt2_model::{BitWidth, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-
-use super::{Stages, StudyConfig};
-use crate::Result;
-use crate::running::progress::ShowProgress;
-use crate::search::allocation::{
-    Allocation, DamageOptions, DamageTable, EqualBytes, RefineOptions, Refinement, Verified, measure_damage_remembering,
-};
-use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
-use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::Result;
+use crate::report::stage::Stages;
+use crate::report::study::StudyConfig;
+use crate::running::progress::ShowProgress;
+use crate::search::allocation::damage::{DamageOptions, DamageTable, measure_damage_remembering};
+use crate::search::allocation::equal_bytes::EqualBytes;
+use crate::search::allocation::pareto::Allocation;
+use crate::search::allocation::swaps::{RefineOptions, Refinement};
+use crate::search::allocation::verify::Verified;
+use crate::search::greedy::{GreedyOptions, GreedyResult, StopAt, greedy_search_remembering};
+use crate::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_remembering};
 
 /// A greedy search, checked on questions that it did not see.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

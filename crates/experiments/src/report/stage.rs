@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::train::first_difference;
-use crate::{Error, Result};
 use span_reader::running::json_file::{read_json, write_json};
+
+use crate::error::{Error, Result};
+use crate::train::checkpoint::first_difference;
 
 const VERSION: u32 = 1;
 

@@ -5,21 +5,21 @@ use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;
-use squad_data::TextTokenizer;
-
-use super::Stages;
-use super::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
-use super::regimes::{RegimeResults, RegimeStudy, run_regimes};
-use super::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
-use super::searches::{AllocationStudy, GreedyStudy, Searches};
-use crate::running::progress::ShowProgress;
-use crate::search::allocation::DamageTable;
-use crate::search::sensitivity::Sensitivity;
-use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
-use crate::train::TrainRun;
-use crate::{Error, Result};
 use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use span_reader::evaluation::reading::ReadingTask;
+use squad_data::TextTokenizer;
+
+use crate::error::{Error, Result};
+use crate::report::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
+use crate::report::regimes::{RegimeResults, RegimeStudy, run_regimes};
+use crate::report::robustness::{RobustnessResults, RobustnessStudy, run_robustness};
+use crate::report::searches::{AllocationStudy, GreedyStudy, Searches};
+use crate::report::stage::Stages;
+use crate::running::progress::ShowProgress;
+use crate::search::allocation::damage::DamageTable;
+use crate::search::sensitivity::Sensitivity;
+use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
+use crate::train::trainer::TrainRun;
 
 /// The questions of a study.
 #[derive(Debug, Clone, Copy)]

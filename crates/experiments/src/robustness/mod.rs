@@ -1,20 +1,12 @@
 //! Attacks and the protocol that measures robustness against them (D8 of the study).
 //!
-//! | file | what |
+//! | where | what |
 //! |---|---|
 //! | `protected_example` | [`ProtectedExample`]: edits that leave every gold answer where it can be found |
-//! | `attack`, `attack_kind` | [`Attack`]: what an attack gets and gives; [`AttackKind`]: each by name |
-//! | `typos`, `misspellings`, `distractor` | attacks that need no model |
-//! | `hot_flip` | [`HotFlip`]: swaps chosen by the gradient |
-//! | `word_substitution` | [`WordSubstitution`]: substitutes proposed by the model itself |
-//! | `victim`, `oracle` | the model under attack, and access to it with every query counted |
-//! | `craft` | [`craft()`]: an attack made on one plan or several, item by item |
-//! | `robust_accuracy`, `edit_size` | the same items clean and attacked; how much was changed |
-//! | `matrix` | [`RobustnessProtocol`]: attacks made on each plan, tried on each |
-//! | `adversarial_training` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
-//! | `adversarial_study` | [`harden_and_attack`]: the trained models attacked beside the untrained one |
-//! | `threat` | [`Threat`]: a matrix in a few figures, by what the attacker knows |
-//! | `attack_report` | tables and heat maps |
+//! | `victim/` | the model under attack, and access to it with every query counted |
+//! | `attacks/` | [`Attack`]: what an attack gets and gives; typos, misspellings, distractor, HotFlip, substitution |
+//! | `protocol/` | [`craft()`], [`RobustnessProtocol`]: attacks made on each plan, tried on each; tables |
+//! | `hardening/` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
 //!
 //! ```
 //! use experiments::robustness::{Outcome, ProtectedExample, TypoOptions, Typos};
@@ -33,42 +25,31 @@
 //! # Ok::<(), experiments::Error>(())
 //! ```
 
-mod adversarial_study;
-mod adversarial_training;
-mod attack;
-mod attack_kind;
-mod attack_report;
-mod craft;
-mod distractor;
-mod edit_size;
-mod hot_flip;
-mod matrix;
-mod misspellings;
-mod oracle;
-mod protected_example;
-mod robust_accuracy;
-mod threat;
-mod typos;
-mod victim;
-mod word_substitution;
+pub mod attacks;
+pub mod hardening;
+pub mod protected_example;
+pub mod protocol;
+pub mod victim;
 
-pub use adversarial_study::{
+pub use attacks::attack::{Access, Amount, Attack, Outcome};
+pub use attacks::attack_kind::AttackKind;
+pub use attacks::distractor::{Distractor, DistractorPlace};
+pub use attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions, TokenFlip};
+pub use attacks::misspellings::{MisspellingOptions, Misspellings};
+pub use attacks::typos::{TypoKind, TypoOptions, Typos};
+pub use attacks::word_substitution::{WordSubstitution, WordSubstitutionOptions};
+pub use hardening::adversarial_study::{
     ALL_PLANS, HardenedModel, Hardening, HardeningData, HardeningRun, harden_and_attack, plans_and_sources,
 };
-pub use adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
-pub use attack::{Access, Amount, Attack, Outcome, Unattackable};
-pub use attack_kind::AttackKind;
-pub use attack_report::{AttackReport, MatrixMap};
-pub use craft::{AttackSource, CraftOutcome, CraftRecord, CraftSummary, Crafted, ItemChoice, RobustnessOptions, craft};
-pub use distractor::{Distractor, DistractorPlace};
-pub use edit_size::EditSize;
-pub use hot_flip::{FlipUnit, HotFlip, HotFlipOptions, TokenFlip};
-pub use matrix::{AttackMatrix, InferencePlan, MatrixRow, NO_SOURCE, RandomPrecision, RobustnessProtocol};
-pub use misspellings::{MisspellingOptions, Misspellings};
-pub use oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};
-pub use protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Word};
-pub use robust_accuracy::{ItemScores, RobustAccuracy};
-pub use threat::{Threat, ThreatAccuracy};
-pub use typos::{TypoKind, TypoOptions, Typos};
-pub use victim::{TokenText, Victim, VictimOptions};
-pub use word_substitution::{WordSubstitution, WordSubstitutionOptions};
+pub use hardening::adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
+pub use protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Unattackable, Word};
+pub use protocol::attack_report::{AttackReport, MatrixMap};
+pub use protocol::craft::{
+    AttackSource, CraftOutcome, CraftRecord, CraftSummary, Crafted, ItemChoice, RobustnessOptions, craft,
+};
+pub use protocol::edit_size::EditSize;
+pub use protocol::matrix::{AttackMatrix, InferencePlan, MatrixRow, NO_SOURCE, RandomPrecision, RobustnessProtocol};
+pub use protocol::robust_accuracy::{ItemScores, RobustAccuracy};
+pub use protocol::threat::{Threat, ThreatAccuracy};
+pub use victim::model_under_attack::{TokenText, Victim, VictimOptions};
+pub use victim::oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};

@@ -1,4 +1,4 @@
 //! What long work needs: bars, results known from before.
 
-pub(crate) mod progress;
-pub(crate) mod remember;
+pub mod progress;
+pub mod remember;

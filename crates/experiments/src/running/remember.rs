@@ -1,6 +1,6 @@
 //! Results that are known from before.
 
-use crate::Result;
+use crate::error::Result;
 
 /// Gives the result of that name, known from before or computed now.
 ///

@@ -14,18 +14,18 @@
 use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-use squad_data::QuestionScore;
-
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::search::harm_order::HarmOrder;
-use crate::search::sensitivity::{Effect, Sensitivity};
-use crate::{Error, Result};
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
 use span_reader::evaluation::work::Work;
+use squad_data::QuestionScore;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
+use crate::search::harm_order::HarmOrder;
+use crate::search::sensitivity::{Effect, Sensitivity};
 
 /// When the harm of the sites is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -10,15 +10,15 @@
 use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use crate::Result;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::search::harm_order::HarmOrder;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::Result;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
+use crate::search::harm_order::HarmOrder;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

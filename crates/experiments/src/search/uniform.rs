@@ -15,12 +15,12 @@
 use gpt2_model::{BitWidth, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use crate::Result;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::Result;
 
 /// What a whole model runs at.
 ///

@@ -9,7 +9,8 @@
 //!
 //! Source of distillation among the widths of one model: InstantNet, arXiv:2104.10853.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, activation};
 use gpt2_model::SitePlan;
 use serde::{Deserialize, Serialize};
 

@@ -3,16 +3,16 @@
 //! A checkpoint is a folder `step-000200` that appears under its name only when it is whole; older
 //! ones are removed after that. The order of the data follows from the seed and the step.
 
-use quant_kernels::QuantBackend;
 use std::path::{Path, PathBuf};
 
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use span_reader::running::json_file::{read_json, write_json};
 use whole_files::PartialFolder;
 
-use crate::{Error, Result};
-use span_reader::running::json_file::{read_json, write_json};
+use crate::error::{Error, Result};
 
 const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";

@@ -3,7 +3,7 @@
 use gpt2_model::{BitWidth, SitePlan};
 use serde_json::{Value, json};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A plan and the width that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]

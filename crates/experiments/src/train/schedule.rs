@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Linear warm-up, then linear decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

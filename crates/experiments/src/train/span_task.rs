@@ -10,33 +10,16 @@
 use burn::tensor::Tensor;
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, next_token_loss, span_loss};
 use quant_kernels::QuantAutodiffBackend;
-use serde::{Deserialize, Serialize};
+use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
 use squad_data::{Batch, BatchConfig, Batches, Select};
 
-use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::{Error, Result};
-use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::objective::Objective;
+use crate::train::task::{TaskOutput, TrainTask};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;
-
-/// Weights of the losses.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Objective {
-    /// Weight λ of the next-token loss; at zero it is not computed.
-    pub next_token: f64,
-}
-
-impl Objective {
-    pub(crate) fn check(self) -> Result<()> {
-        if self.next_token >= 0.0 && self.next_token.is_finite() {
-            Ok(())
-        } else {
-            Err(Error::option("next_token", self.next_token, "a finite weight, at least 0"))
-        }
-    }
-}
 
 /// Windows that hold their answer, in a seeded order.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! What is trained on: batches in a fixed order, and the loss of a forward pass.
 
 use burn::module::AutodiffModule;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use gpt2_model::SitePlan;
 use quant_kernels::QuantAutodiffBackend;
 
-use crate::Result;
+use crate::error::Result;
 
 /// A model's task.
 ///

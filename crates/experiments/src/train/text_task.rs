@@ -7,14 +7,17 @@
 //! The text is one stream of tokens, cut into windows that do not overlap. Every epoch takes the
 //! windows in another order, which follows from the seed.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 use gpt2_model::{Gpt2, SitePlan, next_token_loss};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::task::{TaskOutput, TrainTask};
 
 /// Windows of running text.
 #[derive(Debug, Clone)]

@@ -1,6 +1,5 @@
 //! The training loop.
 
-use quant_kernels::QuantAutodiffBackend;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,14 +7,20 @@ use std::time::Instant;
 use burn::module::{AutodiffModule, Module as _};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{ElementConversion as _, Tensor};
+use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
-
-use super::step_sizes::StepSizes;
-use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
-use crate::running::progress::{Progress, ShowProgress};
-use crate::{Error, Result, StopFlag};
+use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::train::branch::{Branch, Protection};
+use crate::train::config::TrainConfig;
+use crate::train::regimes::Regime;
+use crate::train::step_sizes::StepSizes;
+use crate::train::task::TrainTask;
+use crate::train::{checkpoint, gradients};
 
 /// Where a run works and what may interrupt it.
 #[derive(Debug, Clone, Default)]

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::cells::{em, points};
-use crate::report::DynamicResults;
+use crate::report::dynamic::DynamicResults;
+use crate::report::markdown::cells::{em, points};
 
 pub(super) fn dynamic_text(results: &DynamicResults) -> String {
     let (resident, curve) = (&results.resident, &results.cascade.curve);

@@ -1,18 +1,18 @@
 //! The report as text.
 
-mod cells;
-mod dynamic;
-mod regimes;
-mod robustness;
+pub mod cells;
+pub mod dynamic;
+pub mod regimes;
+pub mod robustness;
 
 use std::fmt::Write as _;
 
-use self::cells::{em, f1, percent, points};
-use self::dynamic::dynamic_text;
-use self::regimes::regimes_text;
-use self::robustness::{hardening_text, robustness_text};
-use super::Study;
-use crate::Result;
+use crate::error::Result;
+use crate::report::markdown::cells::{em, f1, percent, points};
+use crate::report::markdown::dynamic::dynamic_text;
+use crate::report::markdown::regimes::regimes_text;
+use crate::report::markdown::robustness::{hardening_text, robustness_text};
+use crate::report::study::Study;
 use crate::search::uniform::{UniformRow, crossing, normalised_curves};
 
 /// What stands at the top of a report.

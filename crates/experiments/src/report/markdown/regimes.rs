@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use gpt2_model::BitWidth;
 
-use super::super::regimes::{CYCLIC, STATIC, labels};
-use crate::Result;
 use crate::banks::regime_comparison::{exact_match_difference, mean_exact_match};
-use crate::report::Study;
+use crate::error::Result;
+use crate::report::regimes::{CYCLIC, STATIC, labels};
+use crate::report::study::Study;
 
 pub(super) fn regimes_text(study: &Study) -> Result<String> {
     let Some(regimes) = &study.regimes else { return Ok(String::new()) };

@@ -2,9 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::report::RobustnessResults;
-use crate::robustness::{AttackMatrix, Hardening, RobustAccuracy, Threat, ThreatAccuracy};
 use span_reader::statistics::Interval;
+
+use crate::report::robustness::RobustnessResults;
+use crate::robustness::hardening::adversarial_study::Hardening;
+use crate::robustness::protocol::matrix::AttackMatrix;
+use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
+use crate::robustness::protocol::threat::{Threat, ThreatAccuracy};
 
 pub(super) fn robustness_text(results: &RobustnessResults) -> String {
     let mut text =

@@ -8,15 +8,15 @@
 use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::{Error, Result};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::running::remember::Remember;
 
 /// The figure that damage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

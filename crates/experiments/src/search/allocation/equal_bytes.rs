@@ -3,14 +3,14 @@
 use gpt2_model::SitePlan;
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::{Allocation, best_of};
-use crate::search::greedy::Flip;
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::{Error, Result};
+use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::pareto::{Allocation, best_of};
+use crate::search::greedy::Flip;
 
 /// A greedy plan and an exact allocation that needs no more bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use switchable_lora::PrecisionPlan;
 
-use super::damage::DamageTable;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::search::allocation::damage::DamageTable;
 
 /// A plan that no other of the table betters in bytes and damage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -184,10 +184,9 @@ fn undominated(mut states: Vec<State>) -> Vec<State> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
-
-    use super::*;
 
     /// Every combination of choices: bytes and damage, summed in the order of the sites.
     fn all_plans(sites: &[Vec<Item>]) -> Vec<(usize, f64)> {

@@ -11,15 +11,15 @@ use std::collections::HashSet;
 use gpt2_model::{SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::{Allocation, budget_too_small};
-use crate::running::progress::{Progress, ShowProgress};
-use crate::search::harm_order::HarmOrder;
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::pareto::{Allocation, budget_too_small};
+use crate::search::harm_order::HarmOrder;
 
 /// Options of the refinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use gpt2_model::SitePlan;
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::Allocation;
-use crate::Result;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+
+use crate::error::Result;
+use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::pareto::Allocation;
 
 /// An allocation with what it measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

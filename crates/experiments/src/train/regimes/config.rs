@@ -6,10 +6,18 @@ use std::str::FromStr;
 use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, Specialised, Static};
 use crate::banks::bank::BankOverrides;
-use crate::train::{Distance, Ladder, Protection};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::branch::{Distance, Protection};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::cascade::Cascade;
+use crate::train::regimes::cyclic::{Cycle, Cyclic};
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::joint::Joint;
+use crate::train::regimes::layer_dropout::LayerDropout;
+use crate::train::regimes::random::Random;
+use crate::train::regimes::specialised::Specialised;
 
 /// Which widths a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

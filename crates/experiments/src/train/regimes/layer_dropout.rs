@@ -9,12 +9,13 @@
 //! Joulin, arXiv:1909.11556; noise on a random part of the weights: Quant-Noise, arXiv:2004.07320.
 
 use gpt2_model::{Site, SitePlan};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::regimes::{Branch, Regime};
 
 /// Another regime, with a few random sites at the highest width.
 #[derive(Debug, Clone)]

@@ -14,15 +14,15 @@
 //! [`RegimeConfig`] is any of them as plain data. The last two wrap any other, so they combine: layer dropout inside a cascade is
 //! `LayerDropout { inner: cascade, .. }`.
 
-mod cascade;
-mod config;
-mod cyclic;
-mod in_turn;
-mod joint;
-mod layer_dropout;
-mod random;
-mod single;
-mod specialised;
+pub mod cascade;
+pub mod config;
+pub mod cyclic;
+pub mod in_turn;
+pub mod joint;
+pub mod layer_dropout;
+pub mod random;
+pub mod single;
+pub mod specialised;
 
 pub use cascade::Cascade;
 pub use config::{RegimeConfig, RegimeKind, Specialisation};
@@ -36,8 +36,8 @@ pub use specialised::Specialised;
 
 use serde_json::Value;
 
-use super::Branch;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::branch::Branch;
 
 /// Decides, step by step, which plans are run and how their losses combine.
 pub trait Regime: Sync {

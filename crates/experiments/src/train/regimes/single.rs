@@ -3,7 +3,7 @@
 use gpt2_model::SitePlan;
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
+use crate::train::regimes::{Branch, Regime};
 
 /// One plan in every step.
 #[derive(Debug, Clone)]

@@ -10,8 +10,8 @@
 use gpt2_model::{Site, SitePlan, SitePrecision};
 use serde_json::{Value, json};
 
-use super::{Branch, Regime, check_share};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::regimes::{Branch, Regime, check_share};
 
 /// Another regime, with a share of extra steps for the sites that need them most.
 #[derive(Debug, Clone)]

@@ -1,7 +1,8 @@
 use gpt2_model::{BitWidth, Gpt2Config, Site, SitePlan, SitePrecision, SubModule};
 
 use super::*;
-use crate::train::{Distance, Ladder, Protection};
+use crate::train::branch::{Distance, Protection};
+use crate::train::ladder::Ladder;
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
 

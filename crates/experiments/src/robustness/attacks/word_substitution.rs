@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use squad_data::CharSpan;
 
-use super::attack::{Access, Attack, Outcome, Unattackable};
-use super::oracle::Oracle;
-use super::protected_example::{Edit, EditScope, Names, ProtectedExample, Word};
-use super::victim::TokenText;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::protected_example::{Edit, EditScope, Names, ProtectedExample, Unattackable, Word};
+use crate::robustness::victim::model_under_attack::TokenText;
+use crate::robustness::victim::oracle::{Oracle, Reading};
 
 /// How words are substituted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for WordSubstitution {
             }
             has_read = true;
             let readings = oracle.read(&tried.iter().collect::<Vec<_>>())?;
-            if let Some(fooled) = readings.iter().position(super::Reading::is_fooled) {
+            if let Some(fooled) = readings.iter().position(Reading::is_fooled) {
                 return Ok(Outcome::Attacked(tried[fooled].clone()));
             }
             let losses = tried.iter().zip(&readings).filter_map(|(text, reading)| Some((text, reading.loss?)));

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use squad_data::{CharSpan, Example, normalize_answer};
 
-use super::attack::{Access, Attack, Outcome, Unattackable};
-use super::oracle::Oracle;
-use super::protected_example::{Edit, Place, ProtectedExample};
-use crate::Result;
+use crate::error::Result;
+use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::protected_example::{Edit, Place, ProtectedExample, Unattackable};
+use crate::robustness::victim::oracle::Oracle;
 
 /// Invented names, for people and places alike.
 const NAMES: [&str; 32] = [

@@ -14,10 +14,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-use super::matrix::{AttackMatrix, MatrixRow};
-use super::robust_accuracy::ItemScores;
 use span_reader::statistics::{Interval, bootstrap_mean, mean};
+
+use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow};
+use crate::robustness::protocol::robust_accuracy::ItemScores;
 
 /// What the attacker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl AttackMatrix {
     /// Exact match under a threat; `None` where the matrix has no such cell.
     ///
     /// Items that were not attacked are left out. With
-    /// [`ItemChoice::All`](super::ItemChoice::All) those are only the ones that cannot be attacked.
+    /// [`ItemChoice::All`](crate::robustness::protocol::craft::ItemChoice::All) those are only the ones that cannot be attacked.
     pub fn under(&self, threat: Threat) -> Option<ThreatAccuracy> {
         let place_of = |row: &MatrixRow| self.inference.iter().position(|label| *label == row.source);
         let mut flags: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -123,10 +123,10 @@ impl ThreatAccuracy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::craft::CraftSummary;
-    use super::super::matrix::RandomPrecision;
-    use super::super::robust_accuracy::RobustAccuracy;
     use super::*;
+    use crate::robustness::protocol::craft::CraftSummary;
+    use crate::robustness::protocol::matrix::RandomPrecision;
+    use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
     use squad_data::QuestionScore;
 
     /// A cell over two items: flags when clean and when attacked.

@@ -12,10 +12,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attack::{Access, Amount, Attack, Outcome, Unattackable};
-use super::oracle::Oracle;
-use super::protected_example::{EditScope, ProtectedExample};
-use crate::Result;
+use crate::error::Result;
+use crate::robustness::attacks::attack::{Access, Amount, Attack, Outcome};
+use crate::robustness::protected_example::{EditScope, ProtectedExample, Unattackable, Word};
+use crate::robustness::victim::oracle::Oracle;
 
 /// One pair a line: the word, a tab, its misspelling.
 const PAIRS: &str = include_str!("misspellings.tsv");
@@ -61,7 +61,7 @@ impl Misspellings {
     /// Never for words of an item: the edits are words outside all gold answers.
     pub fn perturb(&self, item: &ProtectedExample, rng: &mut ChaCha8Rng) -> Result<Outcome> {
         let words = item.words(self.0.scope);
-        let misspelt = |word: &super::Word| misspell(&word.text).map(|text| word.replaced_by(text));
+        let misspelt = |word: &Word| misspell(&word.text).map(|text| word.replaced_by(text));
         let mut edits: Vec<_> = words.iter().filter_map(misspelt).collect();
         edits.shuffle(rng);
         edits.truncate(self.0.amount.of(edits.len()));

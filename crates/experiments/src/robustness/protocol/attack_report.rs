@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
-
-use super::craft::{CraftSummary, ItemChoice};
-use super::matrix::{AttackMatrix, MatrixRow};
-use super::robust_accuracy::RobustAccuracy;
-use crate::search::heat_map::{Colour, write_cell};
 use span_reader::statistics::Interval;
+
+use crate::robustness::protocol::craft::{CraftSummary, ItemChoice};
+use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow, RobustnessProtocol};
+use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
+use crate::search::heat_map::{Colour, write_cell};
 
 /// What a run of the protocol found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,13 @@ pub struct AttackReport {
     pub seed: u64,
     /// One matrix per attack.
     pub matrices: Vec<AttackMatrix>,
+}
+
+impl<B: QuantAutodiffBackend> RobustnessProtocol<'_, B> {
+    /// Matrices with what they share.
+    pub fn report(&self, matrices: Vec<AttackMatrix>) -> AttackReport {
+        AttackReport { items: self.items.len(), item_choice: self.options.items, seed: self.options.seed, matrices }
+    }
 }
 
 /// The table: one line per attack and source.

@@ -17,14 +17,19 @@ use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Example, TextTokenizer};
 
-use super::attack::Attack;
-use super::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
-use super::victim::{Victim, VictimOptions, dataset_of};
-use crate::train::{Ladder, Random, Rung, Single, SpanTask, TrainConfig, TrainRun, train};
-use crate::{Error, Result};
-use span_reader::evaluation::reading::ReadingTask;
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::Attack;
+use crate::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
+use crate::robustness::victim::model_under_attack::{Victim, VictimOptions, dataset_of};
+use crate::train::config::TrainConfig;
+use crate::train::ladder::{Ladder, Rung};
+use crate::train::regimes::random::Random;
+use crate::train::regimes::single::Single;
+use crate::train::span_task::SpanTask;
+use crate::train::trainer::{TrainRun, train};
 
 /// At which width the rounds attack and train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

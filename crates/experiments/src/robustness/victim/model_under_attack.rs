@@ -6,15 +6,17 @@ use std::sync::OnceLock;
 use burn::module::{AutodiffModule as _, Module as _};
 use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::stop::StopFlag;
+use span_reader::running::workers::Workers;
 use squad_data::{
     Article, Dataset, DecodeConfig, Example, Format, Paragraph, Question, QuestionScore, SpanConfig, SpecialTokens,
     TextTokenizer, corpus_texts,
 };
 use switchable_lora::{BasePolicy, LinearSettings};
 
-use crate::{Result, StopFlag, Workers};
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
-use span_reader::evaluation::reading::ReadingTask;
+use crate::error::Result;
 
 /// How a victim reads.
 #[derive(Debug, Clone)]
@@ -56,13 +58,13 @@ pub struct TokenText {
 #[derive(Debug)]
 pub struct Victim<'a, B: QuantAutodiffBackend> {
     /// The copy that gradients go through, to its inputs alone.
-    pub(super) differentiable: Gpt2ForQuestionAnswering<B>,
-    pub(super) model: Gpt2ForQuestionAnswering<B::InnerBackend>,
-    pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) special: SpecialTokens,
-    pub(super) span: SpanConfig,
-    pub(super) options: VictimOptions,
-    pub(super) device: B::Device,
+    pub(crate) differentiable: Gpt2ForQuestionAnswering<B>,
+    pub(crate) model: Gpt2ForQuestionAnswering<B::InnerBackend>,
+    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) special: SpecialTokens,
+    pub(crate) span: SpanConfig,
+    pub(crate) options: VictimOptions,
+    pub(crate) device: B::Device,
     words: Vec<TokenText>,
     tokens: OnceLock<Vec<TokenText>>,
 }
@@ -139,7 +141,7 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
 }
 
 /// Examples as a data set, one paragraph each.
-pub(super) fn dataset_of(examples: &[Example]) -> Dataset {
+pub(crate) fn dataset_of(examples: &[Example]) -> Dataset {
     let paragraph = |example: &Example| Paragraph {
         context: example.context.to_string(),
         questions: vec![Question {

@@ -10,17 +10,17 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use squad_data::{Answer, Example};
-
-use super::attack::{Access, Attack, Outcome, Unattackable};
-use super::edit_size::EditSize;
-use super::oracle::Oracle;
-use super::protected_example::ProtectedExample;
-use super::victim::Victim;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::{Error, Result};
 use span_reader::running::json_file::{read_json, write_json};
 use span_reader::statistics::mean;
+use squad_data::{Answer, Example};
+
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::protected_example::{ProtectedExample, Unattackable};
+use crate::robustness::protocol::edit_size::EditSize;
+use crate::robustness::victim::model_under_attack::Victim;
+use crate::robustness::victim::oracle::Oracle;
+use crate::running::progress::{Progress, ShowProgress};
 
 /// What an attack is made on: one plan, or several at once for the adaptive attack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -352,7 +352,7 @@ impl Crafted {
 }
 
 /// The random source of an item: the same whatever stands before it and on every machine.
-pub(super) fn item_rng(seed: u64, id: &str) -> ChaCha8Rng {
+pub(crate) fn item_rng(seed: u64, id: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed ^ fnv1a([id]))
 }
 

@@ -19,15 +19,14 @@ use quant_kernels::QuantAutodiffBackend;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use span_reader::statistics::mean;
 use squad_data::{Example, QuestionScore};
 
-use super::attack::{Access, Attack};
-use super::attack_report::AttackReport;
-use super::craft::{AttackSource, CraftSummary, Crafted, RobustnessOptions, craft, item_rng};
-use super::robust_accuracy::RobustAccuracy;
-use super::victim::Victim;
-use crate::{Error, Result};
-use span_reader::statistics::mean;
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::{Access, Attack};
+use crate::robustness::protocol::craft::{AttackSource, CraftSummary, Crafted, RobustnessOptions, craft, item_rng};
+use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
+use crate::robustness::victim::model_under_attack::Victim;
 
 /// Label of the one row of an attack that asks nothing of the model.
 pub const NO_SOURCE: &str = "none";
@@ -91,9 +90,9 @@ pub struct RandomPrecision {
 #[derive(Debug)]
 pub struct RobustnessProtocol<'a, B: QuantAutodiffBackend> {
     victim: &'a Victim<'a, B>,
-    items: &'a [Example],
+    pub(super) items: &'a [Example],
     inference: Vec<InferencePlan>,
-    options: RobustnessOptions,
+    pub(super) options: RobustnessOptions,
     /// Plan → scores of the clean items.
     clean: Vec<Vec<QuestionScore>>,
 }
@@ -124,11 +123,11 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
         &self.clean
     }
 
-    /// Makes an attack on one source; see [`craft`](super::craft()).
+    /// Makes an attack on one source; see [`craft`](crate::robustness::protocol::craft::craft).
     ///
     /// # Errors
     ///
-    /// As [`craft`](super::craft()).
+    /// As [`craft`](crate::robustness::protocol::craft::craft).
     pub fn craft(&self, attack: &dyn Attack<B>, source: &AttackSource) -> Result<Crafted> {
         craft(self.victim, attack, source, self.items, &self.options)
     }
@@ -173,7 +172,7 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
     ///
     /// # Errors
     ///
-    /// As [`craft`](super::craft()), and when two sources have one label.
+    /// As [`craft`](crate::robustness::protocol::craft::craft), and when two sources have one label.
     pub fn matrix(&self, attack: &dyn Attack<B>, sources: &[AttackSource]) -> Result<AttackMatrix> {
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
         let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
@@ -185,11 +184,6 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
             inference: self.inference.iter().map(|plan| plan.label.clone()).collect(),
             rows: sources.iter().map(row).collect::<Result<_>>()?,
         })
-    }
-
-    /// Matrices with what they share.
-    pub fn report(&self, matrices: Vec<AttackMatrix>) -> AttackReport {
-        AttackReport { items: self.items.len(), item_choice: self.options.items, seed: self.options.seed, matrices }
     }
 }
 

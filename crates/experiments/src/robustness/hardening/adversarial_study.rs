@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 use squad_data::{Dataset, Example, TextTokenizer};
 use switchable_lora::{BasePolicy, LinearSettings};
 
-use super::adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
-use super::attack::Attack;
-use super::craft::{AttackSource, ItemChoice, RobustnessOptions};
-use super::matrix::{AttackMatrix, InferencePlan, RobustnessProtocol};
-use super::victim::{Victim, VictimOptions, dataset_of};
-use crate::Result;
-use crate::train::{Ladder, TrainRun};
+use crate::error::Result;
+use crate::robustness::attacks::attack::Attack;
+use crate::robustness::hardening::adversarial_training::{
+    AdversarialTraining, Round, RoundPrecision, adversarial_training,
+};
+use crate::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions};
+use crate::robustness::protocol::matrix::{AttackMatrix, InferencePlan, RobustnessProtocol};
+use crate::robustness::victim::model_under_attack::{Victim, VictimOptions, dataset_of};
+use crate::train::ladder::Ladder;
+use crate::train::trainer::TrainRun;
 
 /// Label of the source that attacks all plans at once.
 pub const ALL_PLANS: &str = "all";

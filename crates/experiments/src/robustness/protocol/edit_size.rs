@@ -55,7 +55,7 @@ fn distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::distance;
+    use crate::robustness::protocol::edit_size::distance;
 
     #[test]
     fn distances_are_those_of_the_textbook() {

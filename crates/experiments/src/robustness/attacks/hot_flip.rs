@@ -17,14 +17,14 @@ use quant_kernels::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use span_reader::evaluation::reading::scores;
 use squad_data::CharSpan;
 
-use super::attack::{Access, Attack, Outcome, Unattackable};
-use super::oracle::{EmbeddingGradient, GoldWindow, Oracle};
-use super::protected_example::{Edit, EditScope, Names, Place, ProtectedExample};
-use super::victim::TokenText;
-use crate::{Error, Result};
-use span_reader::evaluation::reading::scores;
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Unattackable, Word};
+use crate::robustness::victim::model_under_attack::TokenText;
+use crate::robustness::victim::oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};
 
 /// What is swapped for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -188,7 +188,7 @@ impl HotFlip {
     fn word_places(&self, item: &ProtectedExample, gold: &GoldWindow) -> Vec<(usize, Place, CharSpan)> {
         let words = item.words(self.0.scope).into_iter();
         let words = words.filter(|word| self.0.names.allow(&word.text));
-        let place = |word: super::Word| {
+        let place = |word: Word| {
             let positions = gold.positions(word.place, word.chars);
             let is_whole = positions.len() == 1 && gold.chars(positions.start) == Some((word.place, word.chars));
             is_whole.then_some((positions.start, word.place, word.chars))
@@ -265,7 +265,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for HotFlip {
             }
             let readings = oracle.read(&edited.iter().collect::<Vec<_>>())?;
             let mut ranked: Vec<_> = edited.into_iter().zip(readings).collect();
-            let loss = |reading: &super::Reading| reading.loss.unwrap_or(f64::NEG_INFINITY);
+            let loss = |reading: &Reading| reading.loss.unwrap_or(f64::NEG_INFINITY);
             ranked.sort_by(|(_, a), (_, b)| loss(b).total_cmp(&loss(a)));
             if let Some(fooled) = ranked.iter().position(|(_, reading)| reading.is_fooled()) {
                 return Ok(Outcome::Attacked(ranked.swap_remove(fooled).0));

@@ -15,14 +15,14 @@ use std::cell::Cell;
 use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
 use gpt2_model::{SitePlan, SpanLogits};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
+use span_reader::evaluation::reading::{BatchTensors, scores};
 use squad_data::{
     Batch, BatchConfig, Batches, CharSpan, Example, SpanDecoder, SpanFeatures, TokenSpan, Window, exact_match,
 };
 
-use super::protected_example::{Place, ProtectedExample};
-use super::victim::Victim;
-use crate::Result;
-use span_reader::evaluation::reading::{BatchTensors, scores};
+use crate::error::Result;
+use crate::robustness::protected_example::{Place, ProtectedExample};
+use crate::robustness::victim::model_under_attack::Victim;
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;
@@ -213,7 +213,7 @@ impl<'v, B: QuantAutodiffBackend> Oracle<'v, B> {
     }
 
     /// The first window that holds the whole gold answer, and a batch of it alone.
-    pub(super) fn gold_window(&self, item: &ProtectedExample) -> Result<Option<(GoldWindow, Batch)>> {
+    pub fn gold_window(&self, item: &ProtectedExample) -> Result<Option<(GoldWindow, Batch)>> {
         let victim = self.victim;
         let features = SpanFeatures::new(victim.tokenizer, &[item.example().clone()], &victim.span)?;
         let config = BatchConfig::evaluation(1, victim.special.pad);

@@ -6,13 +6,13 @@ use std::str::FromStr;
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use super::attack::Attack;
-use super::distractor::Distractor;
-use super::hot_flip::{FlipUnit, HotFlip, HotFlipOptions};
-use super::misspellings::{MisspellingOptions, Misspellings};
-use super::typos::{TypoOptions, Typos};
-use super::word_substitution::{WordSubstitution, WordSubstitutionOptions};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::Attack;
+use crate::robustness::attacks::distractor::Distractor;
+use crate::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions};
+use crate::robustness::attacks::misspellings::{MisspellingOptions, Misspellings};
+use crate::robustness::attacks::typos::{TypoOptions, Typos};
+use crate::robustness::attacks::word_substitution::{WordSubstitution, WordSubstitutionOptions};
 
 /// An attack by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,9 +6,8 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
-use squad_data::QuestionScore;
-
 use span_reader::statistics::{Interval, PairedComparison, bootstrap_mean, mean};
+use squad_data::QuestionScore;
 
 /// How one item was answered, clean and attacked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

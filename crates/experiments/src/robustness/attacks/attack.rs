@@ -12,9 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::oracle::Oracle;
-use super::protected_example::ProtectedExample;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::robustness::protected_example::{ProtectedExample, Unattackable};
+use crate::robustness::victim::oracle::Oracle;
 
 /// What an attack asks of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,40 +26,6 @@ pub enum Access {
     Scores,
     /// Gradients as well.
     Gradients,
-}
-
-/// An item that cannot be attacked, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Unattackable {
-    /// The question has no gold answer that could stay extractable.
-    #[error("the question has no gold answer")]
-    NoAnswer,
-    /// A gold answer does not stand at its offset.
-    #[error("a gold answer does not stand at its offset")]
-    AnswerNotAtOffset,
-    /// There is no word outside the gold answers that the attack could change.
-    #[error("no word outside the gold answers can be changed")]
-    NoEditableWord,
-    /// No word is one whose misspellings are known.
-    #[error("no word has a known misspelling")]
-    NoKnownWord,
-    /// The question names nothing whose change would make it another question.
-    #[error("the question names no entity or number to change")]
-    NoEntity,
-    /// Every distractor that was tried holds a gold answer.
-    #[error("the distractor would hold a gold answer")]
-    AnswerInDistractor,
-    /// No replacement that was tried is possible at its place.
-    #[error("no replacement fits anywhere")]
-    NoCandidate,
-    /// No window of the model holds the whole answer.
-    #[error("the answer fits no window")]
-    AnswerOutsideWindow,
-    /// The edited question leaves no room for its context.
-    #[error("the edited question is longer than the window")]
-    QuestionTooLong,
 }
 
 /// What came of an attack on one item.
@@ -87,7 +53,7 @@ pub trait Attack<B: QuantAutodiffBackend>: fmt::Debug + Sync {
     /// # Errors
     ///
     /// When the model or the tokenizer refuses. A question that outgrows the window is one of these
-    /// errors; [`craft`](super::craft()) reports such an item as unattackable.
+    /// errors; [`craft`](crate::robustness::protocol::craft::craft) reports such an item as unattackable.
     fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B>, rng: &mut ChaCha8Rng) -> Result<Outcome>;
 }
 
@@ -110,7 +76,7 @@ impl Amount {
         }
     }
 
-    pub(super) fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Rate(rate) if !(rate > 0.0 && rate <= 1.0) => {
                 Err(Error::option("rate", rate, "a number above 0, at most 1"))

@@ -18,10 +18,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attack::{Access, Amount, Attack, Outcome, Unattackable};
-use super::oracle::Oracle;
-use super::protected_example::{EditScope, ProtectedExample};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::robustness::attacks::attack::{Access, Amount, Attack, Outcome};
+use crate::robustness::protected_example::{EditScope, ProtectedExample, Unattackable};
+use crate::robustness::victim::oracle::Oracle;
 
 /// A slip of the finger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -192,9 +192,8 @@ fn neighbours(letter: char) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng as _;
-
     use super::*;
+    use rand::SeedableRng as _;
 
     #[test]
     fn neighbour_keys_are_neighbours_of_each_other() {
