@@ -75,7 +75,7 @@ impl WithBackend for Allocate<'_> {
         let table = measure_damage(&evaluator, &full, &how)?;
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", self.device, front.len());
-        println!("{}", plan_table_row("reference", &table.reference, full.average_weight_bits(model.config())));
+        println!("{}", plan_table_row("reference", &table.reference, full.average_weight_bits()));
 
         let budget = |bits: &f64| (model.config().site_parameters() as f64 * bits / 8.0) as usize;
         let budgets: Vec<usize> = average_bits.iter().map(budget).collect();
@@ -85,7 +85,7 @@ impl WithBackend for Allocate<'_> {
         for (row, &budget) in verified.iter().zip(&budgets) {
             let how = RefineOptions { evaluations: swaps, show: run.show(), ..RefineOptions::new(budget) };
             let (refinement, plan) = table.refine_by_swaps(&evaluator, &full, &row.allocation, &how)?;
-            let average = plan.average_weight_bits(model.config());
+            let average = plan.average_weight_bits();
             println!(
                 "{}",
                 plan_table_row(&format!("exact, {budget} bytes"), &row.accuracy, row.allocation.average_bits)

@@ -23,9 +23,10 @@ use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::experiments::report::cascade_curve;
 use switchable_quant::experiments::{
     CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,
-    ResidentBytes, nested_model, write_json,
+    ResidentBytes, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{Gpt2, PackOptions, PackedForm};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -71,7 +72,7 @@ impl WithBackend for Serve<'_> {
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, input: args, quant, mut bits, share, bytes, points } = self.arguments;
         let input = Input::<B>::load(&args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
-        let model = nested_model(&input.model.valid(), &quant.model_options(), &device)?;
+        let model = input.model.valid().pack(PackedForm::Nested, &PackOptions::default())?;
         let options = run.evaluate_options(self.device, args.batch, &stop_on_ctrl_c()?);
         let [calibration, evaluation] = input.task.halves()?;
         bits.sort_unstable();
@@ -122,7 +123,7 @@ impl WithBackend for Serve<'_> {
 
 /// Reads a context and a question at a time until the input ends; an empty context is the one before.
 fn prompt<B: QuantBackend>(
-    cascade: &ConfidenceCascade<'_, B>,
+    cascade: &ConfidenceCascade<'_, B, Gpt2<B>>,
     controller: &PrecisionController,
     tokenizer: &TextTokenizer,
 ) -> anyhow::Result<()> {

@@ -86,7 +86,7 @@ impl WithBackend for Import {
         let ids: Vec<i64> = arguments.ids.iter().map(|&id| i64::from(id)).collect();
         let n = ids.len();
         let ids = Tensor::<B::InnerBackend, 2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
-        let logits = model.lm_logits(model.forward(ids, None, &plan));
+        let logits = model.next_token_scores(model.forward(ids, None, &plan));
         match &arguments.out {
             Some(out) => write_logits(out, &logits)?,
             None => println!("{logits}"),

@@ -77,11 +77,11 @@ impl WithBackend for Compare {
             None => default_model::load(&options, &device)?.model.transformer,
         };
         let (config, model) = (model.config().clone(), model.valid());
-        let sites: Vec<Site> = Site::all(&config).collect();
+        let sites: Vec<Site> = config.sites().iter().collect();
         let pack = |site, bits| pack_weight(&model.site(site).weight(), bits, &quant.quantizer, ScaleFormat::F32);
         let eight = sites.iter().map(|&site| Ok(NestedTensor::new(pack(site, BitWidth::B8)?)?));
         let eight = eight.collect::<anyhow::Result<Vec<_>>>()?;
-        let parameters: usize = sites.iter().map(|site| site.parameters(&config)).sum();
+        let parameters: usize = sites.iter().map(|&site| config.sites().parameters(site)).sum();
         let of_f32 = |bytes: usize| bytes as f64 / (parameters * size_of::<f32>()) as f64;
 
         println!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
@@ -94,7 +94,7 @@ impl WithBackend for Compare {
                 let weight = model.site(site).weight();
                 let db = |values: Vec<f32>| {
                     let values = Tensor::from_data(TensorData::new(values, weight.dims()), &device);
-                    (Distortion::between(&weight, &values).sqnr_db, site.parameters(&config))
+                    (Distortion::between(&weight, &values).sqnr_db, config.sites().parameters(site))
                 };
                 let packed = pack(site, bits)?;
                 bytes += packed.bytes();

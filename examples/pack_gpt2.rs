@@ -103,5 +103,5 @@ fn logits<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan, device: &B::Device)
     let (vocabulary, tokens) = (model.config().vocab_size, model.config().n_positions.min(64));
     let ids: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocabulary) as i64).collect();
     let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [1, tokens]), device);
-    model.lm_logits(model.forward(ids, None, plan))
+    model.next_token_scores(model.forward(ids, None, plan))
 }

@@ -186,7 +186,7 @@ impl Pretrain<'_> {
         device: &B::Device,
     ) -> anyhow::Result<(Gpt2<B>, TextTokenizer)> {
         let arguments = &self.arguments;
-        let initial = if arguments.matching { InitialWeights::Matching } else { InitialWeights::Gpt2 };
+        let initial = if arguments.matching { InitialWeights::Matching } else { InitialWeights::Published };
         let linear = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
         let options = ModelOptions { linear, initial, ..ModelOptions::default() };
         if let Some(name) = &arguments.model {

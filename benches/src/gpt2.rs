@@ -91,13 +91,11 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
         if storage != Storage::Floats {
-            let folder = tempfile::tempdir().expect("a folder");
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
             let pack = PackOptions { lm_head: (head < 32).then(|| width(head)), ..Default::default() };
-            model.save_packed(folder.path(), form, &pack).expect("it packs");
-            model = Gpt2::load_packed(folder.path(), &options(), &device).expect("it loads").0;
+            model = model.pack(form, &pack).expect("it packs");
         }
-        let mut cache = KvCache::new(model.config(), 1, CONTEXT + 1, &device);
+        let mut cache = KvCache::new(&model.shape(), 1, CONTEXT + 1, &device);
         let [prompt, next] = [0..CONTEXT, CONTEXT..CONTEXT + 1].map(|tokens| ids.clone().slice([0..1, tokens]));
         model.forward_cached(prompt, &mut cache, &plan);
 
@@ -108,7 +106,7 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         move || {
             cache.truncate(CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
-            finish::<B>(model.lm_logits(hidden), &device);
+            finish::<B>(model.next_token_scores(hidden), &device);
         }
     })
 }
@@ -122,7 +120,7 @@ fn train_step<B: QuantAutodiffBackend>(device: &B::Device) -> Case {
         let mut model = Gpt2ForQuestionAnswering::with_random_head(small::<B>(&device), 2, &device);
         let lora = LoraConfig::new(8, 16.0).expect("a valid rank");
         model.transformer.init_adapters(bits, &lora, 3).expect("the adapters fit");
-        let plan = SitePlan::uniform(&config, SitePrecision::uniform(bits));
+        let plan = SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits));
         let mut optimizer = AdamWConfig::new().init::<B, Gpt2ForQuestionAnswering<B>>();
         let ids = token_ids::<B>([BATCH, TOKENS], VOCABULARY, &device);
         let (starts, ends) = (targets::<B>(40, &device), targets::<B>(43, &device));

@@ -4,10 +4,10 @@ use std::hint::black_box;
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::{
-    EvaluateOptions, Evaluator, MeasuredFront, PlanRequest, PrecisionController, ReadingTask, nested_model,
+    EvaluateOptions, Evaluator, MeasuredFront, PlanRequest, PrecisionController, ReadingTask,
 };
 use switchable_quant::kernels::QuantBackend;
-use switchable_quant::model::{ModelOptions, SitePrecision};
+use switchable_quant::model::{ModelOptions, PackOptions, PackedForm, SitePrecision};
 
 use crate::answer::{finish, token_ids, width};
 use crate::{Case, Unit};
@@ -51,7 +51,7 @@ fn forward<B: QuantBackend>((name, widths): (&'static str, [u8; 2]), device: &B:
     Case::new(id.clone(), (2 * TOKENS as u64, Unit::Tokens), move || {
         let options = ModelOptions::default();
         let floats = default_model::load::<B>(&options, &device).expect("it loads").model;
-        let model = nested_model(&floats, &options, &device).expect("it packs");
+        let model = floats.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("it packs");
         let ids = token_ids::<B>([1, TOKENS], model.config().vocab_size, &device);
         let plans = widths.map(|bits| model.transformer.uniform_plan(SitePrecision::uniform(width(bits))));
         let run = move |index: usize| model.forward(ids.clone(), None, &plans[index]).start;

@@ -130,7 +130,7 @@ impl RegimeArgs {
     /// When a site is not one of the model's.
     pub fn config(&self, shape: &Gpt2Config, low: SitePrecision, seed: u64) -> anyhow::Result<RegimeConfig> {
         let site = |name: &String| {
-            let found = Site::all(shape).find(|site| site.to_string() == *name);
+            let found = shape.sites().find(name);
             found.with_context(|| format!("`--specialise {name}`: the model has no such site"))
         };
         let sites = self.specialise.iter().map(site).collect::<anyhow::Result<Vec<Site>>>()?;

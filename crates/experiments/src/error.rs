@@ -108,7 +108,7 @@ pub enum Error {
     Stopped,
     /// The model refused.
     #[error(transparent)]
-    Model(#[from] gpt2_model::Error),
+    Model(#[from] switchable_model::error::Error),
     /// The data refused.
     #[error(transparent)]
     Data(#[from] squad_data::Error),

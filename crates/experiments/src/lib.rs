@@ -54,7 +54,7 @@ pub use span_reader::choice::fingerprint::ModelFingerprint;
 pub use span_reader::choice::front::{FrontPoint, MeasuredFront};
 pub use span_reader::choice::latency::{LatencyConditions, LatencyOptions};
 pub use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
-pub use span_reader::choice::resident::{ResidentBytes, nested_model};
+pub use span_reader::choice::resident::ResidentBytes;
 pub use span_reader::choice::span_scores::SpanScores;
 pub use span_reader::choice::temperature::{Temperature, expected_calibration_error};
 pub use span_reader::choice::thresholds::{CascadeTarget, ThresholdChoice};

@@ -1,8 +1,15 @@
 //! Costs against counts made by hand.
 
-use experiments::{Cost, macs_per_token, plan_bytes, site_bytes};
-use gpt2_model::{BitWidth, Gpt2, Gpt2Config, ModelOptions, Site, SitePrecision, SubModule};
-use switchable_lora::LoraConfig;
+use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
+use gpt2_model::{Gpt2, Gpt2Config};
+use quant_kernels::BitWidth;
+use span_reader::cost::{Cost, macs_per_token, plan_bytes, site_bytes};
+use switchable_lora::{LoraConfig, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::model_weights::ModelWeights;
+use switchable_model::options::ModelOptions;
+use switchable_model::sites::Site;
 
 use crate::support::{Plain, device, skip_without_device};
 
@@ -47,7 +54,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     assert!((cost.average_bits - 4.0).abs() < 1e-12);
     let plan = model.uniform_plan(SitePrecision::uniform(BitWidth::B4));
     assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4 - adapters);
-    let site = Site { block: 1, module: SubModule::AttnCProj };
+    let site = Site { block: 1, module: ATTN_C_PROJ };
     assert_eq!(site_bytes(&model, site, plan.get(site)), 64 / 2 + 4);
     assert_eq!(site_bytes(&model, site, SitePrecision::FULL), 64 * 4);
 }
@@ -56,7 +63,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
 fn average_bits_are_weighted_by_parameters() {
     skip_without_device!();
     let model = tiny();
-    let site = Site { block: 0, module: SubModule::MlpCFc };
+    let site = Site { block: 0, module: MLP_C_FC };
     let plan =
         model.uniform_plan(SitePrecision::FULL).with(site, SitePrecision::uniform(BitWidth::B8).without_adapter());
     let cost = Cost::of(&model, &plan);

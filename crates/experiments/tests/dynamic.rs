@@ -1,16 +1,30 @@
 //! Plans chosen at run time on a small model: controller, cascade, resident memory.
 
+use gpt2_model::Gpt2;
 use std::time::Duration;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel;
 
-use experiments::{
-    CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
-    MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
-    nested_model, read_json, write_json,
-};
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, SitePlan, SitePrecision};
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::BitWidth;
 use serde_json::{Value, json};
+use span_reader::choice::cascade::ConfidenceCascade;
+use span_reader::choice::cascade_curve::CascadeCurve;
+use span_reader::choice::cascade_table::{CascadeStage, CascadeTable};
+use span_reader::choice::controller::{PlanRequest, PrecisionController};
+use span_reader::choice::fingerprint::ModelFingerprint;
+use span_reader::choice::front::MeasuredFront;
+use span_reader::choice::latency::LatencyOptions;
+use span_reader::choice::resident::ResidentBytes;
+use span_reader::choice::temperature::Temperature;
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::json_file::{read_json, write_json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
-use switchable_lora::{BasePolicy, LoraConfig};
+use switchable_lora::{BasePolicy, LoraConfig, SitePrecision};
+use switchable_model::packed::form::{PackOptions, PackedForm};
+use switchable_model::site_plan::SitePlan;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -32,7 +46,7 @@ impl Setting {
             .transformer
             .init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).expect("valid input"), 1)
             .expect("valid input");
-        let model = nested_model(&floats, &ModelOptions::default(), &device()).expect("valid input");
+        let model = floats.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("valid input");
         Self { tokenizer, config, task, model }
     }
 
@@ -44,7 +58,7 @@ impl Setting {
         self.model.transformer.uniform_plan(SitePrecision::uniform(bits).without_adapter())
     }
 
-    fn evaluator(&self) -> Evaluator<'_, Plain> {
+    fn evaluator(&self) -> Evaluator<'_, Plain, Gpt2<Plain>> {
         Evaluator::new(&self.model, &self.task, options(), &device()).expect("valid input")
     }
 
@@ -175,9 +189,9 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
     }
     assert!(std::ptr::eq(first, controller.pick(request).unwrap().plan));
     assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
-    for site in gpt2_model::Site::all(&setting.config) {
+    for site in setting.config.sites().iter() {
         let layer = setting.model.transformer.site(site);
-        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site} keeps a copy of its own");
+        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site:?} keeps a copy of its own");
     }
 }
 

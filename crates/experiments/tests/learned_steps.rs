@@ -1,14 +1,23 @@
 //! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
 
 use burn::module::AutodiffModule as _;
-use experiments::{
-    BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, nested_model, plan_bytes, run_contestant, train_bank,
-    train_bank_with, train_base,
-};
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, Site, SitePrecision};
+use experiments::banks::bank::{BankConfig, BankOverrides, train_bank, train_bank_with, train_base};
+use experiments::banks::regime_comparison::{Contestant, run_contestant};
+use experiments::train::regimes::Regime;
+use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
+use experiments::train::trainer::TrainRun;
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::BitWidth;
 use serde_json::json;
-use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
+use span_reader::choice::fingerprint::ModelFingerprint;
+use span_reader::cost::{Cost, plan_bytes};
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::stop::StopFlag;
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::form::{PackOptions, PackedForm};
 
 use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
 
@@ -25,7 +34,7 @@ fn steps(model: &Gpt2ForQuestionAnswering<Training>, width: BitWidth) -> Vec<Vec
         let step = model.transformer.site(site).bank().get(width)?.step()?;
         Some(step.step.val().into_data().convert::<f32>().into_vec().expect("converted to f32"))
     };
-    Site::all(model.config()).filter_map(of_site).collect()
+    model.config().sites().iter().filter_map(of_site).collect()
 }
 
 fn loss(model: &Gpt2ForQuestionAnswering<Training>, task: &ReadingTask, width: BitWidth) -> f64 {
@@ -84,7 +93,7 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
     assert!(steps(&after, BitWidth::FULL).is_empty());
     for &width in &widths[1..] {
         let (before, after) = (steps(&before, width), steps(&after, width));
-        assert_eq!(before.len(), Site::all(&config).count());
+        assert_eq!(before.len(), config.sites().len());
         for (before, after) in before.iter().flatten().zip(after.iter().flatten()) {
             // Two updates of a width, each about the learning rate, at most 5e-3, times the size.
             let change = (after / before - 1.0).abs();
@@ -105,7 +114,7 @@ impl Regime for StopAt {
         self.0.parameters()
     }
 
-    fn branches(&self, step: usize) -> Vec<experiments::Branch> {
+    fn branches(&self, step: usize) -> Vec<experiments::train::branch::Branch> {
         if step == self.1 {
             self.2.request();
         }
@@ -123,9 +132,10 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     let regime = RegimeConfig::default();
     let stop = StopFlag::default();
     let trained = |bank: &BankConfig, run: &TrainRun, stop_at: usize| {
-        let build = |_: &_, ladder: &experiments::Ladder| -> experiments::Result<Box<dyn Regime>> {
-            Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
-        };
+        let build =
+            |_: &_, ladder: &experiments::train::ladder::Ladder| -> experiments::error::Result<Box<dyn Regime>> {
+                Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
+            };
         train_bank_with(start(&config), &task, bank, &build, &train_config, run, &device())
     };
     let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
@@ -135,7 +145,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(2) };
     let stopped = TrainRun { stop, ..run.clone() };
     let error = trained(&bank, &stopped, 4).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let without = BankConfig { learned_steps: false, ..bank.clone() };
     let message = trained(&without, &run, usize::MAX).unwrap_err().to_string();
     assert!(message.contains("run.learned_steps"), "{message}");
@@ -162,7 +172,8 @@ fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
         let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(1) };
         let bank = bank(&[BitWidth::B4], learned_steps);
         train_bank(start(&config), &task, &bank, &train_config(1), &run, &device()).unwrap();
-        let state: serde_json::Value = experiments::read_json(dir.path().join("step-000001/state.json")).unwrap();
+        let state: serde_json::Value =
+            span_reader::running::json_file::read_json(dir.path().join("step-000001/state.json")).unwrap();
         assert_eq!(state["run"]["run"], expected);
     }
 }
@@ -248,7 +259,9 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
         assert_eq!(bytes(&model), by_range, "{spec}");
         assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
         // As many values as the scales that are counted.
-        let steps: usize = Site::all(&config)
+        let steps: usize = config
+            .sites()
+            .iter()
             .filter_map(|site| Some(model.transformer.site(site).bank().get(BitWidth::B4)?.step()?.step.dims()))
             .map(|[rows, columns]| rows * columns)
             .sum();
@@ -263,6 +276,6 @@ fn nested_codes_are_refused_to_a_bank_with_steps() {
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
     model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
-    let error = nested_model(&model, &ModelOptions::default(), &device()).unwrap_err().to_string();
+    let error = model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
 }

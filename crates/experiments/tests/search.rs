@@ -1,13 +1,24 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
+use gpt2_model::Gpt2;
 use std::cell::{Cell, RefCell};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 
-use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
-    StopAt, TrialLength, TriedFlip, Workers, greedy_search, greedy_search_remembering, plan_bytes, sensitivity,
+use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::{
+    GreedyOptions, Ranking, StopAt, TrialLength, TriedFlip, greedy_search, greedy_search_remembering,
 };
-use gpt2_model::{BitWidth, Site, SitePlan, SitePrecision};
-use switchable_lora::BasePolicy;
+use experiments::search::harm_order::HarmOrder;
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::running::workers::Workers;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use crate::support::{Plain, device, model, skip_without_device, task, train_config};
 
@@ -21,13 +32,14 @@ fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
     (accuracy.exact_match.to_bits(), accuracy.f1.to_bits(), accuracy.loss.map(f64::to_bits), scores)
 }
 
-fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
+fn trained() -> (span_reader::evaluation::reading::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
     use burn::module::AutodiffModule as _;
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
     let device = device();
-    let (model, _) = experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
-        .expect("it trains");
+    let (model, _) =
+        experiments::banks::bank::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
+            .expect("it trains");
     (task, model.valid())
 }
 
@@ -43,15 +55,15 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
         let options = EvaluateOptions { batch_size: 4, kept_state_bytes, ..EvaluateOptions::default() };
         let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
         let (_, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
-        for site in Site::all(&config) {
+        for site in config.sites().iter() {
             let plan = full.clone().with(site, low());
             let whole = figures(&evaluator.evaluate(&plan).unwrap());
-            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site}");
+            assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site:?}");
             let (accuracy, kept_there) = evaluator.evaluate_keeping(Some(&kept), &plan).unwrap();
-            assert_eq!(figures(&accuracy), whole, "{site}");
+            assert_eq!(figures(&accuracy), whole, "{site:?}");
             // And back from there.
             let back = evaluator.evaluate_from(&kept_there, &full).unwrap();
-            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site}");
+            assert_eq!(figures(&back), figures(&evaluator.evaluate(&full).unwrap()), "{site:?}");
         }
         let same = evaluator.evaluate_from(&kept, &full).unwrap();
         assert_eq!(figures(&same), figures(&evaluator.evaluate(&full).unwrap()));
@@ -74,7 +86,7 @@ fn several_workers_give_the_same_accuracy() {
 
 /// The search written out: every evaluation from the first block, over every question.
 fn plain_search(
-    evaluator: &Evaluator<'_, Plain>,
+    evaluator: &Evaluator<'_, Plain, Gpt2<Plain>>,
     reference: &SitePlan,
     ranking: Ranking,
     may_go_on: impl Fn(&SitePlan, &Accuracy) -> bool,
@@ -90,7 +102,7 @@ fn plain_search(
         alone.into_iter().map(|(site, _)| site).collect()
     };
     let mut plan = reference.clone();
-    let mut left = rank(&plan, Site::all(evaluator.model().config()).collect());
+    let mut left = rank(&plan, evaluator.model().config().sites().iter().collect());
     let (mut flipped, mut tried) = (Vec::new(), 0);
     let mut accuracy = evaluator.evaluate(&plan).expect("evaluates");
     while !left.is_empty() && may_go_on(&plan, &accuracy) {
@@ -104,7 +116,7 @@ fn plain_search(
             break;
         }
         plan = plan.with(site, low());
-        flipped.push(site.to_string());
+        flipped.push(plan.sites().name(site));
     }
     (flipped, plan, tried)
 }
@@ -130,7 +142,7 @@ fn a_search_goes_on_from_any_flip_with_the_same_result() {
         let search = |known_at_first: usize| {
             known.borrow_mut().truncate(known_at_first);
             let tried = Cell::new(0);
-            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::Result<TriedFlip>| {
+            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::error::Result<TriedFlip>| {
                 tried.set(tried.get() + 1);
                 assert_eq!(name, format!("flip-{:03}", tried.get()));
                 if let Some(known) = known.borrow().get(tried.get() - 1) {
@@ -152,7 +164,7 @@ fn a_search_goes_on_from_any_flip_with_the_same_result() {
 
         let foreign = known.borrow()[0].replace(&whole.0.path[0].site, "h.9.mlp.c_fc");
         let remember =
-            |_: &str, _: &mut dyn FnMut() -> experiments::Result<_>| Ok(serde_json::from_str(&foreign).unwrap());
+            |_: &str, _: &mut dyn FnMut() -> experiments::error::Result<_>| Ok(serde_json::from_str(&foreign).unwrap());
         let error = greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember);
         assert!(error.unwrap_err().to_string().contains("h.9.mlp.c_fc"));
     }
@@ -225,7 +237,7 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
         for stop_at in [StopAt::SiteBytes(half), StopAt::AverageBits(5.0), StopAt::AverageBits(8.0)] {
             let is_large = |plan: &SitePlan| match stop_at {
                 StopAt::SiteBytes(most) => bytes(plan) > most,
-                StopAt::AverageBits(most) => plan.average_weight_bits(&config) > most,
+                StopAt::AverageBits(most) => plan.average_weight_bits() > most,
                 StopAt::Tolerance(_) => unreachable!(),
             };
             let options = GreedyOptions { stop_at, ranking, show: ShowProgress::No, ..GreedyOptions::new(low()) };
@@ -265,7 +277,7 @@ fn layers_and_sites_are_all_changed_once() {
     let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites())] {
+    for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites().len())] {
         let how = SensitivityOptions { part, change_to: low(), seed: 1, show: ShowProgress::No };
         let (effects, _) = sensitivity(&evaluator, &full, &how).unwrap();
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();

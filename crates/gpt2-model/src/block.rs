@@ -7,13 +7,14 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::{BitWidth, QuantBackend};
-use switchable_lora::{SitePrecision, SwitchableLinear};
+use quant_kernels::QuantBackend;
+use switchable_lora::SwitchableLinear;
+use switchable_model::pass::BlockPass;
+use switchable_model::sites::sub_module::SubModule;
 
-use crate::attention::{AttentionMask, CausalSelfAttention};
-use crate::kv_cache::LayerCache;
+use crate::attention::CausalSelfAttention;
 use crate::mlp::Mlp;
-use crate::{SITES_PER_BLOCK, SubModule};
+use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ};
 
 /// A block of a GPT-2: normalisation before each of attention and MLP, residual around each.
 #[derive(Module, Debug)]
@@ -32,37 +33,32 @@ impl<B: QuantBackend> Block<B> {
     /// # Shapes
     ///
     /// `x`: `[batch, tokens, d]`, the same out.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<B, 3>,
-        [c_attn, attn_c_proj, c_fc, mlp_c_proj]: &[SitePrecision; SITES_PER_BLOCK],
-        kv_cache: BitWidth,
-        mask: &AttentionMask<B>,
-        cache: Option<(&mut LayerCache<B>, usize)>,
-    ) -> Tensor<B, 3> {
-        let attended = self.attn.forward(self.ln_1.forward(x.clone()), [c_attn, attn_c_proj], kv_cache, mask, cache);
+    pub(crate) fn forward(&self, x: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3> {
+        let attended = self.attn.forward(self.ln_1.forward(x.clone()), pass);
         let x = x + attended;
-        let inner = self.mlp.forward(self.ln_2.forward(x.clone()), [c_fc, mlp_c_proj]);
+        let inner = self.mlp.forward(self.ln_2.forward(x.clone()), pass);
         x + inner
     }
 
-    /// A linear sub-module of the block.
-    pub fn site(&self, module: SubModule) -> &SwitchableLinear<B> {
+    /// A linear sub-module of the block; `None` if there is none of this name.
+    pub fn site(&self, module: SubModule) -> Option<&SwitchableLinear<B>> {
         match module {
-            SubModule::AttnCAttn => &self.attn.c_attn,
-            SubModule::AttnCProj => &self.attn.c_proj,
-            SubModule::MlpCFc => &self.mlp.c_fc,
-            SubModule::MlpCProj => &self.mlp.c_proj,
+            ATTN_C_ATTN => Some(&self.attn.c_attn),
+            ATTN_C_PROJ => Some(&self.attn.c_proj),
+            MLP_C_FC => Some(&self.mlp.c_fc),
+            MLP_C_PROJ => Some(&self.mlp.c_proj),
+            _ => None,
         }
     }
 
-    /// A linear sub-module of the block, to be changed.
-    pub fn site_mut(&mut self, module: SubModule) -> &mut SwitchableLinear<B> {
+    /// A linear sub-module of the block, to be changed; `None` if there is none of this name.
+    pub fn site_mut(&mut self, module: SubModule) -> Option<&mut SwitchableLinear<B>> {
         match module {
-            SubModule::AttnCAttn => &mut self.attn.c_attn,
-            SubModule::AttnCProj => &mut self.attn.c_proj,
-            SubModule::MlpCFc => &mut self.mlp.c_fc,
-            SubModule::MlpCProj => &mut self.mlp.c_proj,
+            ATTN_C_ATTN => Some(&mut self.attn.c_attn),
+            ATTN_C_PROJ => Some(&mut self.attn.c_proj),
+            MLP_C_FC => Some(&mut self.mlp.c_fc),
+            MLP_C_PROJ => Some(&mut self.mlp.c_proj),
+            _ => None,
         }
     }
 }

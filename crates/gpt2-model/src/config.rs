@@ -2,9 +2,18 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use switchable_model::config::{ModelConfig, fields::ConfigFields};
+use switchable_model::error::{Error, Result};
+use switchable_model::initial::InitialWeights;
+use switchable_model::parameters::WeightLayout;
+use switchable_model::shape::ModelShape;
+use switchable_model::sites::Sites;
 
-use crate::{Activation, Error, Result, SITES_PER_BLOCK};
+use crate::activation::Activation;
+use crate::initial::initial_values;
+use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ};
 
 /// Shape and constants of a GPT-2.
 ///
@@ -19,6 +28,7 @@ use crate::{Activation, Error, Result, SITES_PER_BLOCK};
 ///
 /// ```
 /// use gpt2_model::Gpt2Config;
+/// use switchable_model::config::ModelConfig;
 ///
 /// let small = Gpt2Config::gpt2_small();
 /// assert_eq!(small.parameters(), 124_439_808);
@@ -85,48 +95,37 @@ impl Gpt2Config {
         self
     }
 
-    /// Reads `config.json`.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, is not JSON, lacks a field, or asks for something that is not
-    /// GPT-2 (another `model_type`, cross attention, untied embeddings).
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| Error::json(path, e))?;
-        Self::from_json(&value, path)
+    /// Width of one attention head.
+    pub fn head_width(&self) -> usize {
+        self.n_embd / self.n_head
     }
+}
 
-    /// Reads the fields of a parsed `config.json`; `path` stands in the errors.
-    ///
-    /// # Errors
-    ///
-    /// As [`Gpt2Config::load`].
-    pub fn from_json(value: &Value, path: &Path) -> Result<Self> {
-        let empty = Map::new();
-        let fields = Fields { map: value.as_object().unwrap_or(&empty), path };
-        if !value.is_object() {
-            return Err(fields.error("<root>", value, "a JSON object"));
-        }
+impl ModelConfig for Gpt2Config {
+    const MODEL_TYPE: &'static str = "gpt2";
+    const LANGUAGE_MODEL: &'static str = "GPT2LMHeadModel";
+    const QUESTION_ANSWERING: &'static str = "GPT2ForQuestionAnswering";
+    const BODY: &'static str = "transformer.";
+    const BLOCKS_FIELD: &'static str = "n_layer";
+    const LAYOUT: WeightLayout = WeightLayout::InOut;
+
+    fn from_json(value: &Value, path: &Path) -> Result<Self> {
+        let fields = ConfigFields::new(value, path)?;
         fields.expect("model_type", |v| v == "gpt2", "\"gpt2\"")?;
         fields.refuse_true("add_cross_attention")?;
         fields.refuse_false("tie_word_embeddings")?;
         let n_embd = fields.size("n_embd")?;
         let config = Self {
             vocab_size: fields.size("vocab_size")?,
-            n_positions: match fields.map.get("n_positions") {
+            n_positions: match fields.get("n_positions") {
                 Some(_) => fields.size("n_positions")?,
                 None => fields.size("n_ctx")?,
             },
             n_embd,
             n_layer: fields.size("n_layer")?,
             n_head: fields.size("n_head")?,
-            n_inner: match fields.map.get("n_inner") {
-                None | Some(Value::Null) => 4 * n_embd,
-                Some(_) => fields.size("n_inner")?,
-            },
-            activation: match fields.map.get("activation_function") {
+            n_inner: fields.size_or("n_inner", 4 * n_embd)?,
+            activation: match fields.get("activation_function") {
                 None => Activation::GeluNew,
                 Some(v) => serde_json::from_value(v.clone())
                     .map_err(|_| fields.error("activation_function", v, Activation::NAMES))?,
@@ -140,11 +139,10 @@ impl Gpt2Config {
         Ok(config)
     }
 
-    /// The fields as `config.json` holds them; `architecture` is the class that loads the weights.
-    pub fn to_json(&self, architecture: &str) -> Value {
+    fn to_json(&self, architecture: &str) -> Value {
         json!({
             "architectures": [architecture],
-            "model_type": "gpt2",
+            "model_type": Self::MODEL_TYPE,
             "vocab_size": self.vocab_size,
             "n_positions": self.n_positions,
             "n_ctx": self.n_positions,
@@ -165,12 +163,7 @@ impl Gpt2Config {
         })
     }
 
-    /// Checks that the numbers fit together.
-    ///
-    /// # Errors
-    ///
-    /// When a size is zero or `n_embd` is not a multiple of `n_head`; `path` stands in the error.
-    pub fn check(&self, path: &Path) -> Result<()> {
+    fn check(&self, path: &Path) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("n_positions", self.n_positions),
@@ -189,91 +182,44 @@ impl Gpt2Config {
         Ok(())
     }
 
-    /// Width of one attention head.
-    pub fn head_width(&self) -> usize {
-        self.n_embd / self.n_head
+    fn shape(&self) -> ModelShape {
+        ModelShape {
+            blocks: self.n_layer,
+            width: self.n_embd,
+            positions: self.n_positions,
+            vocabulary: self.vocab_size,
+            heads: self.n_head,
+            kv_heads: self.n_head,
+            head_width: self.head_width(),
+        }
     }
 
-    /// Number of quantisable matrices: four per block.
-    pub fn sites(&self) -> usize {
-        SITES_PER_BLOCK * self.n_layer
+    fn sites(&self) -> Sites {
+        let (d, inner) = (self.n_embd, self.n_inner);
+        let modules =
+            [(ATTN_C_ATTN, [d, 3 * d]), (ATTN_C_PROJ, [d, d]), (MLP_C_FC, [d, inner]), (MLP_C_PROJ, [inner, d])];
+        Sites::new("h", self.n_layer, modules)
     }
 
-    /// Parameters in the quantisable matrices, biases not counted.
-    pub fn site_parameters(&self) -> usize {
-        self.n_layer * (4 * self.n_embd * self.n_embd + 2 * self.n_embd * self.n_inner)
-    }
-
-    /// All parameters of the language model, its tied output matrix counted once.
-    pub fn parameters(&self) -> usize {
+    fn parameters(&self) -> usize {
         let d = self.n_embd;
         let biases = 3 * d + d + self.n_inner + d;
         let norms = 4 * d;
         (self.vocab_size + self.n_positions) * d + self.site_parameters() + self.n_layer * (biases + norms) + 2 * d
     }
-}
 
-/// Typed access to the fields of `config.json`, with errors that name them.
-struct Fields<'a> {
-    map: &'a Map<String, Value>,
-    path: &'a Path,
-}
-
-impl Fields<'_> {
-    fn error(&self, field: &'static str, got: &Value, expected: &str) -> Error {
-        Error::Config { path: self.path.into(), field, got: got.to_string(), expected: expected.into() }
+    fn initializer_range(&self) -> f64 {
+        self.initializer_range
     }
 
-    fn missing(&self, field: &'static str, expected: &str) -> Error {
-        Error::Config { path: self.path.into(), field, got: "missing".into(), expected: expected.into() }
-    }
-
-    fn size(&self, field: &'static str) -> Result<usize> {
-        const EXPECTED: &str = "a whole number from 1 to 4294967295";
-        let value = self.map.get(field).ok_or_else(|| self.missing(field, EXPECTED))?;
-        match value.as_u64() {
-            Some(n) if n >= 1 && u32::try_from(n).is_ok() => Ok(n as usize),
-            _ => Err(self.error(field, value, EXPECTED)),
-        }
-    }
-
-    fn positive(&self, field: &'static str, default: f64) -> Result<f64> {
-        match self.map.get(field) {
-            None => Ok(default),
-            Some(value) => match value.as_f64() {
-                Some(x) if x > 0.0 && x.is_finite() => Ok(x),
-                _ => Err(self.error(field, value, "a positive number")),
-            },
-        }
-    }
-
-    fn flag(&self, field: &'static str, default: bool) -> Result<bool> {
-        match self.map.get(field) {
-            None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| self.error(field, value, "true or false")),
-        }
-    }
-
-    fn expect(&self, field: &'static str, accept: impl Fn(&Value) -> bool, expected: &str) -> Result<()> {
-        match self.map.get(field) {
-            None => Err(self.missing(field, expected)),
-            Some(value) if accept(value) => Ok(()),
-            Some(value) => Err(self.error(field, value, expected)),
-        }
-    }
-
-    fn refuse_true(&self, field: &'static str) -> Result<()> {
-        match self.map.get(field) {
-            Some(value @ Value::Bool(true)) => Err(self.error(field, value, "false")),
-            _ => Ok(()),
-        }
-    }
-
-    fn refuse_false(&self, field: &'static str) -> Result<()> {
-        match self.map.get(field) {
-            Some(value @ Value::Bool(false)) => Err(self.error(field, value, "true")),
-            _ => Ok(()),
-        }
+    fn initial_values(
+        &self,
+        initial: InitialWeights,
+        rng: &mut ChaCha8Rng,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Vec<f32>> {
+        Ok(initial_values(self, initial, rng, name, shape))
     }
 }
 

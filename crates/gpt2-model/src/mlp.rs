@@ -7,9 +7,11 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 use quant_kernels::QuantBackend;
-use switchable_lora::{OutputFunction, SitePrecision, SwitchableLinear};
+use switchable_lora::{OutputFunction, SwitchableLinear};
+use switchable_model::pass::BlockPass;
 
-use crate::Activation;
+use crate::activation::Activation;
+use crate::names::{MLP_C_FC, MLP_C_PROJ};
 
 /// Two switchable matrices with an activation between them.
 #[derive(Module, Debug)]
@@ -30,11 +32,11 @@ impl<B: QuantBackend> Mlp<B> {
     /// # Shapes
     ///
     /// `x`: `[batch, tokens, d]`, the same out.
-    pub(crate) fn forward(&self, x: Tensor<B, 3>, [c_fc, c_proj]: [&SitePrecision; 2]) -> Tensor<B, 3> {
+    pub(crate) fn forward(&self, x: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3> {
         let inner = match self.activation {
-            Activation::GeluNew => self.c_fc.forward_then(x, c_fc, OutputFunction::GeluTanh),
-            activation => activation.forward(self.c_fc.forward(x, c_fc)),
+            Activation::GeluNew => pass.linear_then(MLP_C_FC, &self.c_fc, x, OutputFunction::GeluTanh),
+            activation => activation.forward(pass.linear(MLP_C_FC, &self.c_fc, x)),
         };
-        self.c_proj.forward(inner, c_proj)
+        pass.linear(MLP_C_PROJ, &self.c_proj, inner)
     }
 }

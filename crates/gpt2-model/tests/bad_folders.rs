@@ -1,6 +1,8 @@
 //! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
 
-use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, WeightSource};
+use gpt2_model::{
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelConfig, ModelOptions, ModelWeights, WeightSource,
+};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 

@@ -1,8 +1,9 @@
 //! Prompts, plans and adapters that do not fit the model: an error that names what, no panic.
 
+use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{
-    BitWidth, GenerateOptions, Gpt2, Gpt2Config, ModelOptions, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision,
-    SubModule,
+    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights,
+    PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, SwitchableModel,
 };
 use switchable_lora::{LoraConfig, width_folder};
 
@@ -83,14 +84,14 @@ fn a_plan_that_names_an_unknown_site_is_refused() {
 fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
     skip_without_device!();
     let mut model = load::<Plain>("tiny");
-    let site = Site { block: 1, module: SubModule::MlpCFc };
+    let site = Site { block: 1, module: MLP_C_FC };
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     model.site_mut(site).init_adapter(width(4), &config, 1).expect("an adapter");
     let four = SitePrecision::uniform(width(4));
     let plan = full(&model).with(site, four);
     model.check_plan(&plan).expect("this site has the adapter");
 
-    let other = Site { block: 2, module: SubModule::AttnCProj };
+    let other = Site { block: 2, module: ATTN_C_PROJ };
     assert_names(model.check_plan(&plan.clone().with(other, four)), &["h.2.attn.c_proj", "4"]);
     assert_names(model.check_plan(&plan.with(site, SitePrecision::uniform(width(3)))), &["h.1.mlp.c_fc", "3"]);
     assert_names(model.resolve(&PrecisionPlan::uniform(four)), &["h.0.attn.c_attn", "4"]);
@@ -100,7 +101,7 @@ fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
 fn a_width_that_the_quantiser_cannot_do_is_refused() {
     skip_without_device!();
     let model = load::<Plain>("tiny");
-    let site = Site { block: 1, module: SubModule::MlpCFc };
+    let site = Site { block: 1, module: MLP_C_FC };
     // One symmetric bit has no level but zero.
     for precision in [SitePrecision::FULL.with_weights(width(1)), SitePrecision::FULL.with_activations(width(1))] {
         let plan = full(&model).with(site, precision);
@@ -117,7 +118,7 @@ fn a_plan_of_another_model_is_refused() {
     for blocks in [2, 4] {
         let other = Gpt2Config::new(97, 32, 20, blocks, 4);
         for precision in [four, SitePrecision::FULL] {
-            let plan = SitePlan::uniform(&other, precision);
+            let plan = SitePlan::uniform(&other.sites(), precision);
             assert_names(model.check_plan(&plan), &[&format!("{blocks} blocks"), "3"]);
         }
     }

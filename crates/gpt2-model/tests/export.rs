@@ -1,6 +1,8 @@
 //! Writing model folders.
 
-use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ParameterRef};
+use gpt2_model::{
+    Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ModelWeights, ParameterRef, SwitchableModel,
+};
 
 use crate::support::{Fixture, Folder, Plain, device, full, golden, load, skip_without_device, values};
 
@@ -26,8 +28,9 @@ fn an_exported_language_model_loads_back_identical() {
     let loaded = reload(&folder);
     assert_eq!(loaded.config(), model.config());
     assert_same_parameters(&loaded.named_parameters(), &model.named_parameters());
-    let logits =
-        |model: &Gpt2<Plain>| values(model.lm_logits(model.forward(fixture.batch("input_ids"), None, &full(model))));
+    let logits = |model: &Gpt2<Plain>| {
+        values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &full(model))))
+    };
     assert_eq!(logits(&loaded), logits(&model));
 }
 

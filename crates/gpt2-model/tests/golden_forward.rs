@@ -1,7 +1,7 @@
 //! The forward pass held against `transformers`.
 
 use burn::tensor::Tensor;
-use gpt2_model::{GenerateOptions, Gpt2, KvCache, QuantBackend, SitePlan};
+use gpt2_model::{Generate, GenerateOptions, Gpt2, KvCache, QuantBackend, SitePlan, SwitchableModel};
 
 use crate::support::{
     Fixture, Plain, assert_close, batch_of_one, full, load, on_every_backend, skip_without_device, values,
@@ -26,7 +26,7 @@ on_every_backend!(
 
 fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, ids: &str, mask: Option<&str>) -> Vec<f32> {
     let padding = mask.map(|mask| fixture.padding::<B>(mask));
-    values(model.lm_logits(model.forward(fixture.batch(ids), padding.as_ref(), &full(model))))
+    values(model.next_token_scores(model.forward(fixture.batch(ids), padding.as_ref(), &full(model))))
 }
 
 /// Compares the rows of real tokens with `{prefix}logits` of a fixture.
@@ -114,12 +114,12 @@ fn cached_logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, pieces: &[
     let ids = fixture.batch::<B>("input_ids");
     let [batch, tokens] = ids.dims();
     assert_eq!(pieces.iter().sum::<usize>(), tokens);
-    let mut cache = KvCache::new(model.config(), batch, tokens, &ids.device());
+    let mut cache = KvCache::new(&model.shape(), batch, tokens, &ids.device());
     let mut from = 0;
     let pieces = pieces.iter().map(|size| {
         let piece = ids.clone().slice([0..batch, from..from + size]);
         from += size;
-        let logits = model.lm_logits(model.forward_cached(piece, &mut cache, plan));
+        let logits = model.next_token_scores(model.forward_cached(piece, &mut cache, plan));
         assert_eq!(cache.len(), from);
         logits
     });
@@ -153,11 +153,11 @@ fn every_greedy_step_has_the_same_scores<B: QuantBackend>() {
     let (prompt, generated) = (fixture.tokens("prompt_ids"), fixture.tokens("generated"));
     let plan = full(&model);
     let vocab = model.config().vocab_size;
-    let mut cache = KvCache::new(model.config(), 1, generated.len(), &B::Device::default());
+    let mut cache = KvCache::new(&model.shape(), 1, generated.len(), &B::Device::default());
     let mut scores = Vec::new();
     let mut next = prompt.as_slice();
     for step in prompt.len()..generated.len() {
-        let logits = values(model.lm_logits(model.forward_cached(batch_of_one(next), &mut cache, &plan)));
+        let logits = values(model.next_token_scores(model.forward_cached(batch_of_one(next), &mut cache, &plan)));
         scores.extend_from_slice(&logits[logits.len() - vocab..]);
         next = &generated[step..=step];
     }

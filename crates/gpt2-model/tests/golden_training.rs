@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
 use gpt2_model::{
-    Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, next_token_loss, span_loss,
+    Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, SwitchableModel,
+    next_token_loss, span_loss,
 };
 use switchable_lora::BasePolicy;
 
@@ -23,7 +24,7 @@ fn trainable() -> ModelOptions {
 
 fn loss(model: &Gpt2<Train>, fixture: &Fixture) -> Tensor<Train, 1> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.lm_logits(model.forward(ids.clone(), Some(&padding), &full(model)));
+    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(model)));
     next_token_loss(logits, ids, Some(padding))
 }
 
@@ -81,7 +82,7 @@ fn a_padded_target_does_not_count() {
     let noise = ids.clone().mask_fill(padding.clone(), 3);
     assert_ne!(noise.to_data(), ids.to_data());
     let loss = |ids: Tensor<Train, 2, burn::tensor::Int>| {
-        let logits = model.lm_logits(model.forward(ids.clone(), Some(&padding), &full(&model)));
+        let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(&model)));
         values(next_token_loss(logits, ids, Some(padding.clone())))
     };
     assert_eq!(loss(noise), loss(ids));

@@ -1,7 +1,10 @@
 //! Learned steps of a whole model: folders of adapters, packed folders, and plans.
 
 use burn::tensor::{Tensor, f16};
-use gpt2_model::{BitWidth, Gpt2, ModelOptions, PackOptions, PackedForm, Site, SitePlan, SitePrecision};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, Site, SitePlan,
+    SitePrecision, SwitchableModel,
+};
 use switchable_lora::{
     Execution, LEARNED_STEPS_FILE, LearnedStep, LinearSettings, LoraConfig, LoraInit, Placement, QuantSpec,
     ScaleFormat, width_folder,
@@ -32,7 +35,7 @@ fn with_steps(linear: LinearSettings) -> Gpt2<Plain> {
     let lora = LoraConfig::new(2, 4.0).expect("a configuration").with_init(LoraInit::LoftQ { iterations: 2 });
     for width in WIDTHS {
         model.init_adapters_with_steps(width, &lora, 7).expect("they fit");
-        for (index, site) in Site::all(&model.config().clone()).enumerate() {
+        for (index, site) in model.config().clone().sites().iter().enumerate() {
             let layer = model.site_mut(site);
             let pair = layer.bank().get(width).expect("an adapter").clone();
             let step = pair.step().expect("a step");
@@ -49,7 +52,7 @@ fn uniform(model: &Gpt2<Plain>, width: BitWidth) -> SitePlan {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.lm_logits(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
 }
 
 /// The largest difference of two models' logits, as a share of the largest logit.
@@ -73,13 +76,13 @@ fn a_bank_with_steps_is_saved_and_loaded() {
         let folder = saved(&model);
         let mut loaded = bare(settings(spec));
         assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), WIDTHS);
-        for site in Site::all(model.config()) {
+        for site in model.config().sites().iter() {
             for width in WIDTHS {
                 let step = |model: &Gpt2<Plain>| {
                     let step = model.site(site).bank().get(width).and_then(|pair| pair.step()).expect("a step");
                     (step.bits(), step.granularity(), step.step.dims(), values(step.step.val()))
                 };
-                assert_eq!(step(&loaded), step(&model), "{spec} {site} {width}");
+                assert_eq!(step(&loaded), step(&model), "{spec} {site:?} {width}");
             }
         }
         for width in WIDTHS {
@@ -128,7 +131,10 @@ fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
         let mut loaded = bare(settings);
         let message = loaded.load_adapters(folder.path()).expect_err("does not fit").to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not in: {message}");
-        assert!(Site::all(loaded.config()).all(|site| loaded.site(site).bank().is_empty()), "half of it was loaded");
+        assert!(
+            loaded.config().sites().iter().all(|site| loaded.site(site).bank().is_empty()),
+            "half of it was loaded"
+        );
     };
     for (spec, reason) in [("per-tensor", "a learned step per-channel"), ("per-channel,asymmetric", "symmetric")] {
         refused(settings(spec), &[LEARNED_STEPS_FILE, "bits-2", "h.0.attn.c_attn", reason]);
@@ -186,7 +192,7 @@ fn a_packed_folder_has_the_steps_as_its_scales() {
         let adapters = saved(&model);
         for width in WIDTHS {
             // One site without its adapter: its scales are those of the range.
-            let site = Site::all(model.config()).nth(6).expect("a site");
+            let site = model.config().sites().iter().nth(6).expect("a site");
             let plan = uniform(&model, width).with(site, SitePrecision::uniform(width).without_adapter());
             let folder = Folder::empty();
             model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
@@ -198,7 +204,7 @@ fn a_packed_folder_has_the_steps_as_its_scales() {
             let message = packed.load_adapters(adapters.path()).expect_err("other codes").to_string();
             let expected = [LEARNED_STEPS_FILE, &site.to_string(), "not the scale of the packed weight"];
             assert!(expected.iter().all(|word| message.contains(word)), "{message}");
-            for other in Site::all(model.config()).filter(|&other| other != site) {
+            for other in model.config().sites().iter().filter(|&other| other != site) {
                 let pair = model.site(other).bank().get(width).expect("an adapter").clone();
                 packed.site_mut(other).insert_adapter(width, pair).expect("the codes are those of the step");
             }
@@ -217,7 +223,7 @@ fn scales_of_half_precision_are_the_nearest_to_the_steps() {
     for width in WIDTHS {
         // What f16 makes of the steps, in floats.
         let mut rounded = model.clone();
-        for site in Site::all(model.config()) {
+        for site in model.config().sites().iter() {
             let pair = model.site(site).bank().get(width).expect("an adapter").clone();
             let step = pair.step().expect("a step");
             let steps = step.step.val().into_data().convert::<f16>().convert::<f32>();

@@ -1,7 +1,7 @@
 //! Sequences so long that the backend's attention kernel works in tiles.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
-use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions, QuantBackend};
+use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions, ModelWeights, QuantBackend, SwitchableModel};
 
 use crate::support::{Plain, Train, full, largest_difference, skip_without_device, values};
 
@@ -47,7 +47,7 @@ fn a_long_cache_gives_the_whole_forward() {
     skip_without_device!();
     let model = model::<Plain>();
     let (ids, plan) = (ids::<Plain>(), full(&model));
-    let mut cache = KvCache::new(model.config(), 2, TOKENS, &ids.device());
+    let mut cache = KvCache::new(&model.shape(), 2, TOKENS, &ids.device());
     let pieces = [0..580, 580..599, 599..600]
         .map(|tokens| model.forward_cached(ids.clone().slice([0..2, tokens]), &mut cache, &plan));
     let whole = values(model.forward(ids, None, &plan));

@@ -1,8 +1,10 @@
 //! Packed folders: what they compute, and what happens to those that lie.
 
+use gpt2_model::names::MLP_C_FC;
 use gpt2_model::{
-    BitWidth, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions,
-    PackOptions, PackedForm, Site, SitePlan, SitePrecision, SubModule,
+    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings,
+    MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan,
+    SitePrecision, SwitchableModel,
 };
 use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
 
@@ -20,7 +22,7 @@ fn options(weight: &str) -> ModelOptions {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.lm_logits(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
 }
 
 /// `‖got − expected‖ / ‖expected‖`.
@@ -101,7 +103,7 @@ fn one_nested_folder_serves_every_width() {
         nested.check_plan(&plan).expect("every width is there");
         // The same values in floats.
         let mut twin = model.clone();
-        for site in Site::all(model.config()) {
+        for site in model.config().sites().iter() {
             let weight = nested.site(site).quantized_weight(width(bits)).unwrap();
             let linear = twin.site_mut(site);
             *linear = linear.clone().with_parameters(weight, linear.bias());
@@ -120,7 +122,7 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     skip_without_device!();
     let options = options("per-channel");
     let model = load_with::<Plain>("tiny", &options);
-    let site = Site { block: 1, module: SubModule::MlpCFc };
+    let site = Site { block: 1, module: MLP_C_FC };
     let plan = model.uniform_plan(bare(4)).with(site, bare(16));
     let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
     let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);

@@ -4,7 +4,10 @@ use std::process::Command;
 
 use burn::backend::NdArray;
 use burn::tensor::{Tensor, TensorData};
-use gpt2_model::{BitWidth, Gpt2, QuantBackend, Site, SitePlan, SitePrecision, next_token_loss};
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel,
+    next_token_loss,
+};
 use safetensors::Dtype;
 use switchable_lora::LoraConfig;
 
@@ -34,7 +37,11 @@ fn with_golden_adapter<B: QuantBackend>() -> Gpt2<B> {
 fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, plan: &SitePlan) -> Vec<f32> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
     let vocab = model.config().vocab_size;
-    fixture.real_rows("attention_mask", &values(model.lm_logits(model.forward(ids, Some(&padding), plan))), vocab)
+    fixture.real_rows(
+        "attention_mask",
+        &values(model.next_token_scores(model.forward(ids, Some(&padding), plan))),
+        vocab,
+    )
 }
 
 fn check_logits<B: QuantBackend>() {
@@ -66,16 +73,16 @@ fn loss_and_every_adapter_gradient_equal_those_of_peft() {
     skip_without_device!();
     let (model, fixture) = (with_golden_adapter::<Train>(), Fixture::open("peft"));
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.lm_logits(model.forward(ids, Some(&padding), &adapted(&model, eight())));
+    let logits = model.next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, eight())));
     let loss = next_token_loss(logits, fixture.batch("input_ids"), Some(padding));
     assert_close("loss", &values(loss.clone()), &fixture.floats("loss"), 5e-6);
 
     let gradients = loss.backward();
     let mut compared = 0;
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         let pair = model.site(site).bank().get(eight()).expect("an adapter at every site");
         for (part, parameter) in [("lora_A", &pair.a), ("lora_B", &pair.b)] {
-            let name = format!("grad.base_model.model.transformer.{site}.{part}.weight");
+            let name = format!("grad.base_model.model.transformer.{}.{part}.weight", model.sites().name(site));
             let gradient = parameter.val().grad(&gradients).unwrap_or_else(|| panic!("{name}: none"));
             // PEFT holds nn.Linear matrices, [out, in].
             assert_close(&name, &values(gradient.transpose()), &fixture.floats(&name), GRADIENT_TOLERANCE);
@@ -90,7 +97,7 @@ fn with_two_widths() -> (Gpt2<Plain>, [BitWidth; 2]) {
     let mut model = with_golden_adapter::<Plain>();
     let four = BitWidth::new(4).expect("a width");
     model.init_adapters(four, &LoraConfig::new(3, 12.0).expect("a configuration"), 7).expect("adapters");
-    for site in Site::all(&model.config().clone()) {
+    for site in model.config().clone().sites().iter() {
         let linear = model.site_mut(site);
         let mut pair = linear.bank().get(four).expect("an adapter").clone();
         let [rank, d_out] = pair.b.val().dims();
@@ -112,13 +119,13 @@ fn saved_adapters_load_back_equal() {
     let mut loaded = load::<Plain>("tiny");
     assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), widths);
     assert_eq!(loaded.adapter_widths(), widths);
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for width in widths {
             let pair = |model: &Gpt2<Plain>| {
                 let pair = model.site(site).bank().get(width).expect("an adapter").clone();
                 (pair.rank(), pair.alpha(), values(pair.a.val()), values(pair.b.val()))
             };
-            assert_eq!(pair(&loaded), pair(&model), "{site} at {width}");
+            assert_eq!(pair(&loaded), pair(&model), "{site:?} at {width}");
         }
     }
     let fixture = Fixture::open("peft");
@@ -134,7 +141,7 @@ fn saved_adapters_load_back_equal() {
 fn adapters_of_a_few_sites_are_saved_too() {
     skip_without_device!();
     let mut model = load::<Plain>("tiny");
-    let site = Site::all(model.config()).nth(5).expect("a site");
+    let site = model.config().sites().iter().nth(5).expect("a site");
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     model.site_mut(site).init_adapter(eight(), &config, 1).expect("an adapter");
     let folder = Folder::empty();
@@ -142,8 +149,8 @@ fn adapters_of_a_few_sites_are_saved_too() {
 
     let mut loaded = load::<Plain>("tiny");
     assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), [eight()]);
-    for other in Site::all(model.config()) {
-        assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other}");
+    for other in model.config().sites().iter() {
+        assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other:?}");
     }
 }
 
@@ -165,8 +172,8 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
     let mut loaded = load::<Plain>("tiny");
     let message = loaded.load_adapters(folder.path()).expect_err("does not fit").to_string();
     assert!(message.contains("h.2.mlp.c_proj"), "{message}");
-    for site in Site::all(loaded.config()) {
-        assert!(loaded.site(site).bank().is_empty(), "{site} holds an adapter of a bank that did not load");
+    for site in loaded.config().sites().iter() {
+        assert!(loaded.site(site).bank().is_empty(), "{site:?} holds an adapter of a bank that did not load");
     }
 }
 
@@ -178,12 +185,12 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
     let from_folder = with_golden_adapter::<Plain>();
     let mut model = load::<Plain>("tiny");
     model.parse_adapter("embedded bank", &config, &weights, eight()).expect("PEFT's adapter");
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         let pair = |model: &Gpt2<Plain>| {
             let pair = model.site(site).bank().get(eight()).expect("an adapter").clone();
             (pair.alpha(), values(pair.a.val()), values(pair.b.val()))
         };
-        assert_eq!(pair(&model), pair(&from_folder), "{site}");
+        assert_eq!(pair(&model), pair(&from_folder), "{site:?}");
     }
 
     let mut bare = load::<Plain>("tiny");
@@ -208,7 +215,7 @@ fn peft_loads_what_is_saved() {
     model.save_adapters(folder.path(), "tiny").expect("saves");
     for width in widths {
         let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-        let logits = model.lm_logits(model.forward(ids, Some(&padding), &adapted(&model, width)));
+        let logits = model.next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, width)));
         let integers = |name: &str| StoredTensor {
             dtype: Dtype::I64,
             shape: fixture.shape(name),

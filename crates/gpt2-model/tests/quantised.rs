@@ -1,8 +1,9 @@
 //! Every sub-module runs at the precision that the plan gives it, and at no other.
 
+use gpt2_model::names::{ATTN_C_PROJ, MLP_C_PROJ};
 use gpt2_model::{
-    BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelOptions, PrecisionPlan, QuantizedCache, Site, SitePlan,
-    SitePrecision, SubModule,
+    BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, QuantizedCache,
+    Site, SitePlan, SitePrecision, SwitchableModel,
 };
 use switchable_lora::{Granularity, LoraConfig, QuantSpec};
 
@@ -17,11 +18,11 @@ fn width(bits: u8) -> BitWidth {
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
     let ids = Fixture::open("tiny").batch("input_ids");
-    values(model.lm_logits(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan)))
 }
 
 fn sites(model: &Gpt2<Plain>) -> Vec<Site> {
-    Site::all(model.config()).collect()
+    model.config().sites().iter().collect()
 }
 
 /// Puts the quantised weight of a site in the place of its weight.
@@ -46,13 +47,13 @@ fn each_site_alone_runs_at_its_own_weight_width() {
             for bits in [2, 3, 4, 8].map(width) {
                 let plan = full(&model).with(site, SitePrecision::FULL.with_weights(bits));
                 let got = logits(&model, &plan);
-                assert!(largest_difference(&got, &unchanged) > 1e-3, "{site} does not run at {bits} bits");
+                assert!(largest_difference(&got, &unchanged) > 1e-3, "{site:?} does not run at {bits} bits");
 
                 let mut replaced = load_with::<Plain>("tiny", &options);
                 replace_weight(&mut replaced, site, bits);
                 let want = logits(&replaced, &full(&replaced));
                 let difference = largest_difference(&got, &want);
-                assert!(difference <= SAME, "{site} at {bits} bits: {difference:e} from its quantised weight");
+                assert!(difference <= SAME, "{site:?} at {bits} bits: {difference:e} from its quantised weight");
             }
         }
     }
@@ -112,7 +113,7 @@ fn each_site_alone_quantises_its_activations() {
     for site in sites(&model) {
         let got = logits(&model, &full(&model).with(site, SitePrecision::FULL.with_activations(width(3))));
         for other in &seen {
-            assert!(largest_difference(&got, other) > 1e-3, "{site} does the same as another");
+            assert!(largest_difference(&got, other) > 1e-3, "{site:?} does the same as another");
         }
         seen.push(got);
     }
@@ -171,8 +172,8 @@ fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
         let block = base.first_difference(&other).expect("they differ");
         assert_eq!(block, site.block);
         let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None), None, &base);
-        let resumed = model.lm_logits(model.forward_from(block, shared, None, &other));
-        assert_eq!(values(resumed), logits(&model, &other), "{site}");
+        let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other));
+        assert_eq!(values(resumed), logits(&model, &other), "{site:?}");
     }
 }
 
@@ -192,17 +193,17 @@ fn a_plan_can_name_blocks_and_sub_modules() {
     let [two, four] = [2, 4].map(|bits| SitePrecision::FULL.with_weights(width(bits)));
     let mut named = PrecisionPlan::uniform(SitePrecision::FULL);
     for block in 0..model.config().n_layer {
-        named.set(Site { block, module: SubModule::MlpCProj }.to_string(), four);
+        named.set(model.sites().name(Site { block, module: MLP_C_PROJ }), four);
     }
     named.set("h.1.attn.c_proj", two);
     let plan = model.resolve(&named).expect("known sites");
     for (site, precision) in plan.iter() {
         let expected = match (site.block, site.module) {
-            (_, SubModule::MlpCProj) => four,
-            (1, SubModule::AttnCProj) => two,
+            (_, MLP_C_PROJ) => four,
+            (1, ATTN_C_PROJ) => two,
             _ => SitePrecision::FULL,
         };
-        assert_eq!(precision, expected, "{site}");
+        assert_eq!(precision, expected, "{site:?}");
     }
 }
 

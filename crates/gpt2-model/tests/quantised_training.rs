@@ -2,7 +2,10 @@
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::backend::AutodiffBackend;
-use gpt2_model::{BitWidth, Gpt2, LinearSettings, ModelOptions, Site, SitePlan, SitePrecision, next_token_loss};
+use gpt2_model::{
+    BitWidth, Gpt2, LinearSettings, ModelConfig, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel,
+    next_token_loss,
+};
 use switchable_lora::{BasePolicy, LoraConfig, Placement};
 
 use crate::support::{Fixture, Train, load_with, skip_without_device, values};
@@ -16,7 +19,7 @@ fn width(bits: u8) -> BitWidth {
 fn loss(model: &Gpt2<Train>, plan: &SitePlan) -> burn::tensor::Tensor<Train, 1> {
     let fixture = Fixture::open("tiny");
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.lm_logits(model.forward(ids.clone(), Some(&padding), plan));
+    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), plan));
     next_token_loss(logits, ids, Some(padding))
 }
 
@@ -46,19 +49,19 @@ fn a_frozen_base_gets_no_gradient_and_only_the_active_width_does() {
         let model = with_adapters(LinearSettings { placement, ..Default::default() }, &widths);
         for active in widths {
             let gradients = loss(&model, &model.uniform_plan(SitePrecision::uniform(active))).backward();
-            for site in Site::all(model.config()) {
+            for site in model.config().sites().iter() {
                 let linear = model.site(site);
-                assert!(linear.weight().grad(&gradients).is_none(), "{site}: the frozen weight has a gradient");
+                assert!(linear.weight().grad(&gradients).is_none(), "{site:?}: the frozen weight has a gradient");
                 let bias = linear.bias().expect("a bias");
-                assert!(bias.grad(&gradients).is_none(), "{site}: the frozen bias has a gradient");
+                assert!(bias.grad(&gradients).is_none(), "{site:?}: the frozen bias has a gradient");
                 for width in widths {
                     let [a, b] = adapter_gradients(&model, site, width, &gradients);
                     if width == active {
                         // B is zero, so nothing reaches A yet.
-                        assert_eq!(a, Some(0.0), "{site}: A at {width} bits");
-                        assert!(b.is_some_and(|b| b > 1e-6), "{site}: B at {width} bits: {b:?}");
+                        assert_eq!(a, Some(0.0), "{site:?}: A at {width} bits");
+                        assert!(b.is_some_and(|b| b > 1e-6), "{site:?}: B at {width} bits: {b:?}");
                     } else {
-                        assert_eq!([a, b], [None, None], "{site}: {width} bits learn from {active}");
+                        assert_eq!([a, b], [None, None], "{site:?}: {width} bits learn from {active}");
                     }
                 }
             }
@@ -71,15 +74,16 @@ fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
     skip_without_device!();
     let [four, eight] = [4, 8].map(width);
     let model = with_adapters(LinearSettings::default(), &[four, eight]);
-    let width_of = |site: Site| if (site.block + site.module as usize).is_multiple_of(2) { four } else { eight };
-    let plan = Site::all(model.config()).fold(model.uniform_plan(SitePrecision::FULL), |plan, site| {
+    let index = |site: Site| model.sites().module_index(site.module).expect("a sub-module");
+    let width_of = |site: Site| if (site.block + index(site)).is_multiple_of(2) { four } else { eight };
+    let plan = model.config().sites().iter().fold(model.uniform_plan(SitePrecision::FULL), |plan, site| {
         plan.with(site, SitePrecision::uniform(width_of(site)))
     });
     let gradients = loss(&model, &plan).backward();
-    for site in Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for width in [four, eight] {
             let [_, b] = adapter_gradients(&model, site, width, &gradients);
-            assert_eq!(b.is_some(), width == width_of(site), "{site} at {width} bits");
+            assert_eq!(b.is_some(), width == width_of(site), "{site:?} at {width} bits");
         }
     }
 }
@@ -118,11 +122,11 @@ fn training_a_width_repairs_it_and_touches_neither_base_nor_other_widths() {
     let plan = model.uniform_plan(SitePrecision::uniform(three));
     let (trained, losses) = train(model.clone(), &plan, 12, 1e-2);
     assert!(losses[11] < losses[0] - 0.1, "{losses:?}");
-    for site in Site::all(model.config()) {
-        assert_eq!(values(trained.site(site).weight()), values(model.site(site).weight()), "{site}: the base moved");
+    for site in model.config().sites().iter() {
+        assert_eq!(values(trained.site(site).weight()), values(model.site(site).weight()), "{site:?}: the base moved");
         let b = |model: &Gpt2<Train>, width| values(model.site(site).bank().get(width).expect("an adapter").b.val());
-        assert_eq!(b(&trained, eight), b(&model, eight), "{site}: 8 bits moved");
-        assert_ne!(b(&trained, three), b(&model, three), "{site}: 3 bits did not move");
+        assert_eq!(b(&trained, eight), b(&model, eight), "{site:?}: 8 bits moved");
+        assert_ne!(b(&trained, three), b(&model, three), "{site:?}: 3 bits did not move");
     }
 }
 
@@ -134,13 +138,13 @@ fn a_trainable_base_is_quantised_afresh_after_every_step() {
     let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(4)));
     let (trained, losses) = train(model, &plan, 12, 1e-2);
     assert!(losses[11] < losses[0] - 0.1, "{losses:?}");
-    for site in Site::all(trained.config()) {
+    for site in trained.config().sites().iter() {
         let linear = trained.site(site);
         let fresh = linear.clone().with_parameters(linear.weight(), linear.bias());
         let quantized = |linear: &switchable_lora::SwitchableLinear<Train>| {
             values(linear.quantized_weight(width(4)).expect("it quantises"))
         };
-        assert_eq!(quantized(linear), quantized(&fresh), "{site}: an old quantised weight is kept");
+        assert_eq!(quantized(linear), quantized(&fresh), "{site:?}: an old quantised weight is kept");
     }
 }
 
@@ -153,8 +157,8 @@ fn the_model_without_gradients_gives_the_same_scores() {
     let (model, _) = train(model, &plan, 2, 1e-2);
     let valid = model.valid();
     let fixture = Fixture::open("tiny");
-    let trained = values(model.lm_logits(model.forward(fixture.batch("input_ids"), None, &plan)));
-    let scores = values(valid.lm_logits(valid.forward(fixture.batch("input_ids"), None, &plan)));
+    let trained = values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &plan)));
+    let scores = values(valid.next_token_scores(valid.forward(fixture.batch("input_ids"), None, &plan)));
     let difference = crate::support::largest_difference(&scores, &trained);
     assert!(difference < 2e-5, "{difference:e}");
 }

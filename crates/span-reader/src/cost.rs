@@ -11,9 +11,13 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use gpt2_model::{Gpt2, Gpt2Config, Site, SitePlan, SitePrecision};
 use quant_kernels::{Mapping, QuantBackend};
 use serde::{Deserialize, Serialize};
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 const F32_BYTES: usize = 4;
 
@@ -58,7 +62,7 @@ pub struct Cost {
 
 impl Cost {
     /// Cost of a plan on a model, its adapters and quantisers as they are.
-    pub fn of<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan) -> Self {
+    pub fn of<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> Self {
         let config = model.config();
         let all = config.parameters();
         let rest = all - config.site_parameters();
@@ -68,7 +72,7 @@ impl Cost {
         let mut bit_ops = 0.0;
         for (site, precision) in plan.iter() {
             let linear = model.site(site);
-            let parameters = site.parameters(config);
+            let parameters = plan.sites().parameters(site);
             let weight_bits = usize::from(precision.weights.bits());
             sites += packed_bytes(parameters, weight_bits);
             bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
@@ -80,19 +84,21 @@ impl Cost {
         Self {
             sites: Bytes::new(sites, config.site_parameters() * F32_BYTES),
             whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
-            whole_vs_fp16: Bytes::new(half_bytes(config, plan) + rest * 2, all * 2),
+            whole_vs_fp16: Bytes::new(half_bytes(plan) + rest * 2, all * 2),
             stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
-            average_bits: plan.average_weight_bits(config),
+            average_bits: plan.average_weight_bits(),
             bit_ops_per_token: bit_ops,
-            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(config),
+            kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
         }
     }
 }
 
 /// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
-fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
+fn half_bytes(plan: &SitePlan) -> usize {
     plan.iter()
-        .map(|(site, precision)| packed_bytes(site.parameters(config), usize::from(precision.weights.bits()).min(16)))
+        .map(|(site, precision)| {
+            packed_bytes(plan.sites().parameters(site), usize::from(precision.weights.bits()).min(16))
+        })
         .sum()
 }
 
@@ -104,9 +110,9 @@ fn half_bytes(config: &Gpt2Config, plan: &SitePlan) -> usize {
 /// # Panics
 ///
 /// When the model has no such block.
-pub fn site_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
+pub fn site_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
     let bits = usize::from(precision.weights.bits());
-    packed_bytes(site.parameters(model.config()), bits) + table_bytes(model, site, precision)
+    packed_bytes(model.sites().parameters(site), bits) + table_bytes(model, site, precision)
 }
 
 /// Sum of [`site_bytes`] over a plan: [`Cost::stored`] without the adapters and the rest of the model.
@@ -114,7 +120,7 @@ pub fn site_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SiteP
 /// # Panics
 ///
 /// When the plan is of a model with more blocks.
-pub fn plan_bytes<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan) -> usize {
+pub fn plan_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> usize {
     plan.iter().map(|(site, precision)| site_bytes(model, site, precision)).sum()
 }
 
@@ -124,12 +130,12 @@ fn packed_bytes(parameters: usize, bits: usize) -> usize {
 
 /// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte. A learned
 /// step is such a scale: there are as many, and they take the same bytes.
-fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrecision) -> usize {
+fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
     if precision.weights.is_full() {
         return 0;
     }
     let spec = model.site(site).settings().weight;
-    let shape = spec.granularity.param_shape(site.module.weight_shape(model.config()));
+    let shape = spec.granularity.param_shape(model.sites().shape(site));
     let scales = shape.map_or(1, |shape| shape.iter().product());
     let zero_point = match spec.mapping {
         Mapping::Symmetric => 0,
@@ -139,6 +145,6 @@ fn table_bytes<B: QuantBackend>(model: &Gpt2<B>, site: Site, precision: SitePrec
 }
 
 /// Multiply-accumulates of the sites per token: one per weight.
-pub fn macs_per_token(config: &Gpt2Config) -> usize {
+pub fn macs_per_token(config: &impl ModelConfig) -> usize {
     config.site_parameters()
 }

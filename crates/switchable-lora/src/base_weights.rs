@@ -134,6 +134,16 @@ impl<B: Backend> BaseWeights<B> {
         Self::new(weight, bias, self.policy, self.slot.cache())
     }
 
+    /// The weight only there packed, the bias and the cache as they are.
+    pub(crate) fn with_packed(&self, weights: PackedWeights) -> Self {
+        let device = match &self.weight {
+            Weight::Float(weight) => weight.val().device(),
+            Weight::Packed { device, .. } => device.clone(),
+        };
+        let bias = self.bias.as_ref().map(|bias| bias.val().set_require_grad(false));
+        Self::packed(weights, bias, self.slot.cache(), &device)
+    }
+
     /// The weight at `bits` in floats: kept from an earlier call unless the weight is being trained.
     pub(crate) fn at(&self, bits: BitWidth, spec: &QuantSpec, gradient: GradientRule) -> Result<Tensor<B, 2>>
     where

@@ -342,6 +342,28 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { base, ..self }
     }
 
+    /// The layer with its weight only there packed, and the same bias, adapters and cache; placement is
+    /// residual.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
+    /// width.
+    ///
+    /// # Panics
+    ///
+    /// If the shape of the weight differs from that of the one it replaces.
+    pub fn with_packed_weights(self, weights: PackedWeights) -> Result<Self> {
+        let (got, expected) = (weights.shape(), self.base.shape());
+        assert_eq!(got, expected, "a weight of shape {got:?} cannot replace one of shape {expected:?}");
+        let settings = self.settings();
+        let mut packed = Self::with_base(self.base.with_packed(weights), LoraBank::new(), settings);
+        for (width, pair) in self.bank.iter() {
+            packed.insert_adapter(width, pair.clone())?;
+        }
+        Ok(packed)
+    }
+
     /// The settings.
     pub fn settings(&self) -> LinearSettings {
         LinearSettings {

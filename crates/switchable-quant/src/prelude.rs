@@ -16,7 +16,8 @@ pub use switchable_lora::{
 };
 
 pub use gpt2_model::{
-    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelOptions, Site, SitePlan, SubModule, WeightSource,
+    AdapterFolders, Generate, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, ModelWeights,
+    PackModel, Site, SitePlan, SubModule, SwitchableModel, WeightSource,
 };
 
 pub use squad_data::{Dataset, Predictions, TextTokenizer};

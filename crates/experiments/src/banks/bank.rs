@@ -1,11 +1,12 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use span_reader::evaluation::reading::ReadingTask;
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::Result;
 use crate::train::config::TrainConfig;
@@ -49,8 +50,8 @@ impl BankConfig {
     /// The same bank with another choice where one is made.
     ///
     /// ```
-    /// use experiments::{BankConfig, BankOverrides};
-    /// use gpt2_model::BitWidth;
+    /// use experiments::banks::bank::{BankConfig, BankOverrides};
+    /// use quant_kernels::BitWidth;
     /// use switchable_lora::{LoraConfig, LoraInit};
     ///
     /// let bank = BankConfig::new(&[BitWidth::B4, BitWidth::B2], LoraConfig::new(8, 16.0)?, 1);
@@ -87,7 +88,10 @@ impl BankConfig {
     /// # Errors
     ///
     /// When a width comes twice or none is given.
-    pub fn ladder<B: QuantAutodiffBackend>(&self, model: &Gpt2ForQuestionAnswering<B>) -> Result<Ladder> {
+    pub fn ladder<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<Ladder> {
         Ladder::new(self.widths().map(|width| (width, model.transformer.uniform_plan(self.precision(width)))))
     }
 }
@@ -122,13 +126,13 @@ impl BankOverrides {
 /// # Errors
 ///
 /// As [`train`].
-pub fn train_base<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let model = with_base(model, BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     config.check()?;
@@ -141,15 +145,15 @@ pub fn train_base<B: QuantAutodiffBackend>(
 /// # Errors
 ///
 /// As [`train_bank_with`].
-pub fn train_bank<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_bank<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
     bank: &BankConfig,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
-    let plans = |model: &Gpt2ForQuestionAnswering<B>, _: &Ladder| -> Result<Box<dyn Regime>> {
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let plans = |model: &ForQuestionAnswering<B, M>, _: &Ladder| -> Result<Box<dyn Regime>> {
         let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
         Ok(Box::new(Static::new(plans.collect())?))
     };
@@ -157,7 +161,7 @@ pub fn train_bank<B: QuantAutodiffBackend>(
 }
 
 /// Makes the regime of a run from the model with its bank and the ladder of its uniform plans.
-pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> Result<Box<dyn Regime>> + 'a;
+pub type BuildRegime<'a, B, M> = dyn Fn(&ForQuestionAnswering<B, M>, &Ladder) -> Result<Box<dyn Regime>> + 'a;
 
 /// Gives a model a bank and trains it by any regime. Base and head stay as they are.
 ///
@@ -168,15 +172,15 @@ pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> R
 ///
 /// When a width comes twice or none is given, the rank does not fit, a site cannot have a learned step,
 /// the regime refuses, or as [`train`].
-pub fn train_bank_with<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
     bank: &BankConfig,
-    regime: &BuildRegime<'_, B>,
+    regime: &BuildRegime<'_, B, M>,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let mut model = with_base(model, BasePolicy::Frozen);
     let ladder = bank.ladder(&model)?;
     for (width, lora) in &bank.adapters {
@@ -208,10 +212,10 @@ fn identity(bank: &BankConfig, of_run: &Value) -> Value {
     }
 }
 
-fn with_base<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+fn with_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     base: BasePolicy,
-) -> Gpt2ForQuestionAnswering<B> {
-    let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+) -> ForQuestionAnswering<B, M> {
+    let settings = model.transformer.settings();
     model.with_linear_settings(LinearSettings { base, ..settings })
 }

@@ -11,11 +11,12 @@
 //! Source: Fu et al., *CPT*, arXiv:2101.09868, section 3.3, where one model climbs through the
 //! widths; here each width has an adapter of its own, so each starts anew.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::mean;
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, train_bank_with};
 use crate::error::{Error, Result};
@@ -58,8 +59,8 @@ pub struct PrecisionRange {
 ///
 /// When the threshold is not a finite number, there are fewer than four steps, or as
 /// [`train_bank_with`].
-pub fn precision_range_test<B: QuantAutodiffBackend>(
-    base: &Gpt2ForQuestionAnswering<B>,
+pub fn precision_range_test<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    base: &ForQuestionAnswering<B, M>,
     task: &ReadingTask,
     bank: &BankConfig,
     threshold: f64,

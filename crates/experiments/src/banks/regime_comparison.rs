@@ -13,8 +13,7 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -22,6 +21,11 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::Interval;
+use switchable_lora::SitePrecision;
+use switchable_model::model::TrainableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, train_bank_with};
 use crate::error::{Error, Result};
@@ -76,21 +80,21 @@ pub struct RegimeRun {
 /// # Errors
 ///
 /// As [`train_bank_with`] and [`Evaluator::evaluate`].
-pub fn run_contestant<B: QuantAutodiffBackend>(
-    base: Gpt2ForQuestionAnswering<B>,
+pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    base: ForQuestionAnswering<B, M>,
     contestant: &Contestant,
     seed: u64,
     bank: &BankConfig,
     train: (&ReadingTask, &TrainConfig, &TrainRun),
     evaluation: (&ReadingTask, &EvaluateOptions),
     device: &B::Device,
-) -> Result<(RegimeRun, Gpt2ForQuestionAnswering<B>)> {
+) -> Result<(RegimeRun, ForQuestionAnswering<B, M>)> {
     let (train_task, train_config, train_run) = train;
     let bank = BankConfig { seed, ..bank.overridden(&contestant.regime.bank) };
     let config = TrainConfig { seed, steps: contestant.steps, ..train_config.clone() };
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
     let ladder = bank.ladder(&base)?;
-    let bit_ops = training_bit_ops(base.config(), &*regime.build(&ladder, contestant.steps)?, contestant.steps);
+    let bit_ops = training_bit_ops(&*regime.build(&ladder, contestant.steps)?, contestant.steps);
     let build = |_: &_, ladder: &Ladder| regime.build(ladder, contestant.steps);
     let (model, outcome) = train_bank_with(base, train_task, &bank, &build, &config, train_run, device)?;
     let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
@@ -98,7 +102,7 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
 
     let plain = model.valid();
     let (task, options) = evaluation;
-    let evaluator = Evaluator::<B::InnerBackend>::new(&plain, task, options.clone(), device)?;
+    let evaluator = Evaluator::new(&plain, task, options.clone(), device)?;
     let mut widths = Vec::new();
     for rung in ladder.rungs() {
         let accuracy = evaluator.evaluate(&rung.plan)?;
@@ -109,17 +113,17 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
 }
 
 /// BitOps of the sites per token of a plan.
-fn plan_bit_ops(config: &Gpt2Config, plan: &SitePlan) -> f64 {
-    let site = |(site, precision): (gpt2_model::Site, gpt2_model::SitePrecision)| {
+fn plan_bit_ops(plan: &SitePlan) -> f64 {
+    let site = |(site, precision): (Site, SitePrecision)| {
         let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
-        site.parameters(config) as f64 * bits
+        plan.sites().parameters(site) as f64 * bits
     };
     plan.iter().map(site).sum()
 }
 
 /// BitOps of the sites per token over a run of so many steps, forward passes only.
-pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) -> f64 {
-    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(config, &branch.plan)).sum::<f64>();
+pub fn training_bit_ops(regime: &dyn Regime, steps: usize) -> f64 {
+    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(&branch.plan)).sum::<f64>();
     (0..steps).map(step).sum()
 }
 
@@ -128,9 +132,9 @@ pub fn training_bit_ops(config: &Gpt2Config, regime: &dyn Regime, steps: usize) 
 /// # Errors
 ///
 /// When not even one step fits, or one cycle of a cyclic regime, or the regime refuses its ladder.
-pub fn steps_within(config: &Gpt2Config, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
+pub fn steps_within(regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
     const PROBE: usize = 64;
-    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(config, &*regime.build(ladder, steps)?, steps));
+    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(&*regime.build(ladder, steps)?, steps));
     let least = if regime.kind == RegimeKind::Cyclic { 2 * regime.cycles.max(1) } else { 1 };
     let first = cost(least)?;
     if first > budget {
@@ -246,11 +250,14 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpt2_model::{Gpt2Config, SitePrecision};
+    use gpt2_model::Gpt2Config;
+    use switchable_lora::SitePrecision;
+    use switchable_model::config::ModelConfig as _;
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
-        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(config, SitePrecision::uniform(bits))))).unwrap()
+        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))))
+            .unwrap()
     }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
@@ -270,7 +277,7 @@ mod tests {
         let parameters = config.site_parameters() as f64;
         let of = |kind, steps| {
             let regime = RegimeConfig::of(kind).build(&ladder(&config), steps).unwrap();
-            training_bit_ops(&config, &*regime, steps) / (parameters * 32.0)
+            training_bit_ops(&*regime, steps) / (parameters * 32.0)
         };
         // Widths of static: 4 + 8 + 16 + 32; of joint the same in every step; triangular 4, 8, 16, 32, 16, 8.
         assert!((of(RegimeKind::Static, 8) - 120.0).abs() < 1e-9);
@@ -282,14 +289,14 @@ mod tests {
     fn steps_within_a_budget_are_the_most_that_fit() {
         let config = Gpt2Config::new(97, 64, 32, 3, 4);
         let ladder = ladder(&config);
-        let budget = training_bit_ops(&config, &*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
+        let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
         for kind in RegimeKind::ALL {
             let regime = RegimeConfig::of(kind);
-            let steps = steps_within(&config, &regime, &ladder, budget).unwrap();
-            let cost = |steps| training_bit_ops(&config, &*regime.build(&ladder, steps).unwrap(), steps);
+            let steps = steps_within(&regime, &ladder, budget).unwrap();
+            let cost = |steps| training_bit_ops(&*regime.build(&ladder, steps).unwrap(), steps);
             assert!(cost(steps) <= budget && cost(steps + 1) > budget, "{kind}: {steps}");
         }
-        assert!(steps_within(&config, &RegimeConfig::default(), &ladder, 1.0).is_err());
+        assert!(steps_within(&RegimeConfig::default(), &ladder, 1.0).is_err());
     }
 
     #[test]

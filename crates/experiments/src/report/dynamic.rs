@@ -1,13 +1,16 @@
 //! The part of a study that chooses plans at run time.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
-use quant_kernels::QuantBackend;
+use quant_kernels::{BitWidth, QuantBackend};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
-use span_reader::choice::resident::{ResidentBytes, nested_model};
+use span_reader::choice::resident::ResidentBytes;
 use span_reader::evaluation::evaluate::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::form::{PackOptions, PackedForm};
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::report::stage::Stages;
@@ -62,8 +65,8 @@ pub struct DynamicResults {
 
 /// Thresholds from every other paragraph of the questions, results from the rest. Nothing is timed, so
 /// that a study that was interrupted ends like one that was not.
-pub(super) fn run_dynamic<B: QuantBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub(super) fn run_dynamic<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     questions: &ReadingTask,
     (study, adapted, seed): (&DynamicStudy, &dyn Fn(BitWidth) -> SitePrecision, u64),
     evaluate: &EvaluateOptions,
@@ -71,8 +74,7 @@ pub(super) fn run_dynamic<B: QuantBackend>(
     device: &B::Device,
 ) -> Result<DynamicResults> {
     stages.run("dynamic", &json!({ "dynamic": study, "seed": seed }), || {
-        let linear = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
-        let nested = nested_model(model, &ModelOptions { linear, ..ModelOptions::default() }, device)?;
+        let nested = model.clone().pack(PackedForm::Nested, &PackOptions::default())?;
         let mut widths = study.widths.clone();
         widths.sort_unstable();
         widths.dedup();

@@ -6,7 +6,7 @@ use charts::{
     Axis, BarChart, BarGroup, ColourScale, Estimate, Figure, HeatMapChart, LineChart, LineStyle, Mark, Panel, Point,
     Series, Size,
 };
-use gpt2_model::{BitWidth, SubModule};
+use quant_kernels::BitWidth;
 use span_reader::choice::cascade_curve::CascadeCurve;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::statistics::Interval;
@@ -19,7 +19,7 @@ use crate::report::study::Study;
 use crate::robustness::hardening::adversarial_study::HardenedModel;
 use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow, NO_SOURCE};
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
-use crate::search::sensitivity::Sensitivity;
+use crate::search::sensitivity::{Sensitivity, SiteLosses};
 use crate::search::uniform::{crossing, normalised_curves};
 
 /// Writes every figure that the study has results for; returns file name and caption of each.
@@ -147,19 +147,6 @@ fn layers(study: &Study) -> BarChart {
     }
 }
 
-/// Exact match that each site costs alone: blocks × sub-modules.
-fn lost(sensitivity: &Sensitivity) -> Vec<[f64; 4]> {
-    let mut rows: Vec<[f64; 4]> = Vec::new();
-    for effect in &sensitivity.effects {
-        let Some(module) = effect.module else { continue };
-        if rows.len() <= effect.block {
-            rows.resize(effect.block + 1, [0.0; 4]);
-        }
-        rows[effect.block][module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
-    }
-    rows
-}
-
 /// Heat maps of several sensitivities on one scale.
 fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
     let reference = &maps[0].1.reference;
@@ -169,15 +156,20 @@ fn heat_map(title: String, maps: &[(&str, &Sensitivity)]) -> HeatMapChart {
         50.0 * (interval.high - interval.low)
     });
     let half_width = half_width.fold(0.0, f64::max);
-    let panels = maps.iter().map(|(label, map)| Panel::new(*label, lost(map)));
+    let losses: Vec<_> = maps.iter().filter_map(|(label, map)| Some((*label, map.site_losses()?))).collect();
+    let (blocks, modules) = losses.first().map_or((0, &[][..]), |(_, map)| (map.rows.len(), &map.modules));
+    let panel = |(label, map): &(&str, SiteLosses)| {
+        let cells = map.rows.iter().map(|row| row.iter().map(|&value| Some(value.into())).collect());
+        Panel { title: (*label).into(), cells: cells.collect() }
+    };
     HeatMapChart {
         title,
         subtitle: format!("n = {} questions, 95 % intervals at most ±{half_width:.1} points", reference.n),
         row_label: "block".into(),
-        rows: (0..lost(maps[0].1).len()).map(|block| block.to_string()).collect(),
+        rows: (0..blocks).map(|block| block.to_string()).collect(),
         column_label: "sub-module".into(),
-        columns: SubModule::ALL.iter().map(ToString::to_string).collect(),
-        panels: panels.collect(),
+        columns: modules.iter().map(ToString::to_string).collect(),
+        panels: losses.iter().map(panel).collect(),
         value: Axis::new("exact match lost", "percentage points"),
         scale: ColourScale::Diverging,
         decimals: 1,

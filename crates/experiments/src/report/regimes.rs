@@ -1,12 +1,13 @@
 //! The part of a study that trains and compares regimes.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePrecision};
 use quant_kernels::{Mapping, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
 use span_reader::evaluation::evaluate::Evaluator;
-use switchable_lora::LoraInit;
+use switchable_lora::{LoraInit, SitePrecision};
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, BankOverrides};
 use crate::banks::precision_range::{PrecisionRange, precision_range_test};
@@ -81,8 +82,8 @@ pub struct RegimeResults {
 }
 
 /// Trains and evaluates all contestants.
-pub(super) fn run_regimes<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub(super) fn run_regimes<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     data: StudyData<'_>,
     (study, low, sites, seed): (&RegimeStudy, SitePrecision, &Sensitivity, u64),
     run: &StudyRun,
@@ -115,8 +116,7 @@ pub(super) fn run_regimes<B: QuantAutodiffBackend>(
                     run_contestant(model.clone(), &contestant, seed, &study.bank, train, evaluation, device)?;
                 let map = if seed == study.seeds[0] && is_mapped(&contestant) {
                     let trained = trained.valid();
-                    let search =
-                        Evaluator::<B::InnerBackend>::new(&trained, data.search, run.evaluate.clone(), device)?;
+                    let search = Evaluator::new(&trained, data.search, run.evaluate.clone(), device)?;
                     let full = trained.transformer.uniform_plan(SitePrecision::FULL);
                     let change_to = lowest_trained(study, low);
                     let how = SensitivityOptions { part: Part::Site, change_to, seed, show: run.show };
@@ -170,8 +170,8 @@ pub const CONTESTANTS: [&str; 10] = [
 
 /// The static regime, the cyclic one at equal steps and at equal BitOps, the others at equal BitOps; and
 /// the static one from other starts. An asymmetric quantiser has no steps that could be learned.
-fn contestants<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+fn contestants<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     study: &RegimeStudy,
     sites: &Sensitivity,
 ) -> Result<Vec<Contestant>> {
@@ -180,9 +180,9 @@ fn contestants<B: QuantAutodiffBackend>(
     // Cycles of at least four steps, eight of them where they fit.
     let cycles = (steps / 4).clamp(1, 8);
     let of = |kind| RegimeConfig { cycles, ..RegimeConfig::of(kind) };
-    let budget = training_bit_ops(model.config(), &*of(RegimeKind::Static).build(&ladder, steps)?, steps);
+    let budget = training_bit_ops(&*of(RegimeKind::Static).build(&ladder, steps)?, steps);
     let equal_bit_ops = |label: &str, regime: RegimeConfig| {
-        let steps = steps_within(model.config(), &regime, &ladder, budget)?;
+        let steps = steps_within(&regime, &ladder, budget)?;
         Ok::<_, Error>(Contestant { label: label.into(), regime, steps })
     };
     let most_harmful: Vec<_> =
@@ -197,7 +197,7 @@ fn contestants<B: QuantAutodiffBackend>(
     let starting =
         |init, learned_steps| RegimeConfig { bank: BankOverrides { init, learned_steps }, ..of(RegimeKind::Static) };
     let loftq = Some(LoraInit::LoftQ { iterations: 5 });
-    let weight = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default().weight;
+    let weight = model.transformer.settings().weight;
     let mut contestants = vec![
         Contestant { label: STATIC.into(), regime: of(RegimeKind::Static), steps },
         Contestant { label: CYCLIC.into(), regime: of(RegimeKind::Cyclic), steps },

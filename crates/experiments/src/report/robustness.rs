@@ -1,10 +1,12 @@
 //! The part of a study that attacks the model.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
 use squad_data::Example;
+use switchable_lora::SitePrecision;
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::report::stage::Stages;
@@ -76,8 +78,8 @@ pub struct RobustnessResults {
 }
 
 /// Attacks the model, trains it on attacks, and attacks it again.
-pub(super) fn run_robustness<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub(super) fn run_robustness<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     data: StudyData<'_>,
     (study, adapted, seed): (&RobustnessStudy, &dyn Fn(BitWidth) -> SitePrecision, u64),
     run: &StudyRun,
@@ -110,7 +112,7 @@ pub(super) fn run_robustness<B: QuantAutodiffBackend>(
                 ..RobustnessOptions::default()
             };
             let protocol = RobustnessProtocol::new(&victim, &items, inference.clone(), options)?;
-            protocol.matrix(attack.build::<B>()?.as_ref(), &sources)
+            protocol.matrix(attack.build::<B, M>()?.as_ref(), &sources)
         })?;
         matrices.push(matrix);
     }
@@ -126,7 +128,7 @@ pub(super) fn run_robustness<B: QuantAutodiffBackend>(
                 let data = HardeningData { train: &data.train.dataset, items: &items, tokenizer: data.tokenizer };
                 let run = TrainRun { dir: None, ..run.train.clone() };
                 let how = HardeningRun { ladder: &ladder, training: &training, reading: &reading, run: &run };
-                let attack = study.training_attack.build::<B>()?;
+                let attack = study.training_attack.build::<B, M>()?;
                 harden_and_attack(model, hardening, data, attack.as_ref(), how, device)
             })?;
             hardened.push(result);

@@ -3,14 +3,17 @@
 //! Each analysis is a part of the study; what is done of one survives while it is not, site by site,
 //! flip by flip, budget by budget.
 
-use gpt2_model::{BitWidth, SitePlan, SitePrecision};
-use quant_kernels::QuantBackend;
+use quant_kernels::{BitWidth, QuantBackend};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
 
 use crate::error::Result;
 use crate::report::stage::Stages;
@@ -70,11 +73,11 @@ pub struct ReportedPlan {
 }
 
 /// What the searches of a study have in common.
-pub(super) struct Searches<'s, 'e, B: QuantBackend> {
+pub(super) struct Searches<'s, 'e, B: QuantBackend, M: SwitchableModel<B>> {
     /// The model on the questions that plans are chosen on.
-    pub(super) search: &'s Evaluator<'e, B>,
+    pub(super) search: &'s Evaluator<'e, B, M>,
     /// The model on the questions of the report.
-    pub(super) report: &'s Evaluator<'e, B>,
+    pub(super) report: &'s Evaluator<'e, B, M>,
     /// Every site at full precision.
     pub(super) full: &'s SitePlan,
     /// The low precision.
@@ -84,7 +87,7 @@ pub(super) struct Searches<'s, 'e, B: QuantBackend> {
     pub(super) stages: &'s Stages,
 }
 
-impl<B: QuantBackend> Searches<'_, '_, B> {
+impl<B: QuantBackend, M: SwitchableModel<B>> Searches<'_, '_, B, M> {
     fn sensitivity_options(&self, part: Part) -> SensitivityOptions {
         SensitivityOptions { part, change_to: self.low, seed: self.config.seed, show: self.show }
     }
@@ -160,7 +163,7 @@ impl<B: QuantBackend> Searches<'_, '_, B> {
                 let (refinement, plan) = parts.run(&format!("budget-{budget}"), &made_from, || {
                     let how = RefineOptions { evaluations: *swaps, show: self.show, ..RefineOptions::new(budget) };
                     let (refinement, plan) = damage.refine_by_swaps(self.search, self.full, &row.allocation, &how)?;
-                    let average_bits = plan.average_weight_bits(shape);
+                    let average_bits = plan.average_weight_bits();
                     let accuracy = self.report.evaluate(&plan)?;
                     let plan = ReportedPlan { bytes: refinement.bytes, average_bits, accuracy };
                     Ok((refinement, plan))

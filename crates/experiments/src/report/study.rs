@@ -1,13 +1,16 @@
 //! The study on one model: all analyses, one after another, each saved as it is done.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::Serialize;
 use serde_json::json;
 use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::TextTokenizer;
+use switchable_lora::SitePrecision;
+use switchable_model::adapters::AdapterFolders;
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::report::dynamic::{DynamicResults, DynamicStudy, run_dynamic};
@@ -118,8 +121,8 @@ pub struct StudyRun {
 /// # Errors
 ///
 /// When an option is out of its range, a folder holds another study, or the work is stopped.
-pub fn run_study<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub fn run_study<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     data: StudyData<'_>,
     config: &StudyConfig,
     run: &StudyRun,
@@ -133,8 +136,8 @@ pub fn run_study<B: QuantAutodiffBackend>(
         let precision = SitePrecision::uniform(bits);
         if body.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
     };
-    let report = Evaluator::<B::InnerBackend>::new(&plain, data.report, run.evaluate.clone(), device)?;
-    let search = Evaluator::<B::InnerBackend>::new(&plain, data.search, run.evaluate.clone(), device)?;
+    let report = Evaluator::new(&plain, data.report, run.evaluate.clone(), device)?;
+    let search = Evaluator::new(&plain, data.search, run.evaluate.clone(), device)?;
     let seed = config.seed;
 
     let plain_uniform: Vec<UniformRow> =

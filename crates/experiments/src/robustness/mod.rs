@@ -9,7 +9,9 @@
 //! | `hardening/` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
 //!
 //! ```
-//! use experiments::robustness::{Outcome, ProtectedExample, TypoOptions, Typos};
+//! use experiments::robustness::attacks::attack::Outcome;
+//! use experiments::robustness::attacks::typos::{TypoOptions, Typos};
+//! use experiments::robustness::protected_example::ProtectedExample;
 //! use rand::SeedableRng as _;
 //! use squad_data::{GeneratorConfig, Split, generate};
 //!
@@ -22,7 +24,7 @@
 //! let answer = &edited.example().answers[0];
 //! let there: String = edited.example().context.chars().skip(answer.start).take(answer.text.chars().count()).collect();
 //! assert_eq!(there, answer.text);
-//! # Ok::<(), experiments::Error>(())
+//! # Ok::<(), experiments::error::Error>(())
 //! ```
 
 pub mod attacks;

@@ -135,7 +135,7 @@ impl Word {
 /// An example with at least one gold answer, all of which stand where they say.
 ///
 /// ```
-/// use experiments::robustness::{Edit, EditScope, Place, ProtectedExample};
+/// use experiments::robustness::protected_example::{Edit, EditScope, Place, ProtectedExample};
 /// use squad_data::{Answer, CharSpan, Example};
 ///
 /// let example = Example {
@@ -153,7 +153,7 @@ impl Word {
 ///
 /// let gold = Edit { place: Place::Context, chars: CharSpan { start: 16, end: 18 }, text: "a".into() };
 /// assert!(item.edit(&[gold]).is_err());
-/// # Ok::<(), experiments::Error>(())
+/// # Ok::<(), experiments::error::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtectedExample {

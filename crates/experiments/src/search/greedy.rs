@@ -11,7 +11,6 @@
 //! that was accepted. Blocks that a flip leaves as they are, are not computed again. A trial is given
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::cost::plan_bytes;
@@ -20,6 +19,10 @@ use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
 use span_reader::evaluation::work::Work;
 use squad_data::QuestionScore;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use crate::error::{Error, Result};
 use crate::running::progress::{Progress, ShowProgress};
@@ -171,8 +174,8 @@ pub struct GreedyResult {
 ///
 /// When the tolerance is outside (0, 1), all sites at the low precision are larger than asked for,
 /// the sensitivity is not one of single sites, an adapter is missing, or the work is stopped.
-pub fn greedy_search<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     sensitivity: &Sensitivity,
     kept: KeptStates<B>,
@@ -186,8 +189,8 @@ pub fn greedy_search<B: QuantBackend>(
 /// # Errors
 ///
 /// As [`greedy_search`], when a flip from before is of no site that is left, and what `remember` gives.
-pub fn greedy_search_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn greedy_search_remembering<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     sensitivity: &Sensitivity,
     kept: KeptStates<B>,
@@ -199,7 +202,7 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     let full = &sensitivity.reference;
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
-    let search = Search { evaluator, options };
+    let (search, names) = (Search { evaluator, options }, reference.sites());
     search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
@@ -223,10 +226,10 @@ pub fn greedy_search_remembering<B: QuantBackend>(
             Ok(TriedFlip::new(flip, evaluator.work() - before))
         })?;
         let (flip, work_of_flip) = tried.whole();
-        let place = left.iter().position(|site| site.to_string() == flip.site);
+        let place = left.iter().position(|&site| names.name(site) == flip.site);
         let place = place.ok_or_else(|| Error::option("site", &flip.site, "a site that is not flipped yet"))?;
         let site = left.remove(place);
-        progress.step(format!("{site} EM {:.1} at {:.1} bits", flip.exact_match.high, flip.average_bits));
+        progress.step(format!("{} EM {:.1} at {:.1} bits", flip.site, flip.exact_match.high, flip.average_bits));
         work += work_of_flip;
         path.push(flip.clone());
         let Flip { accuracy: Some(tried), accepted: true, .. } = flip else { break };
@@ -240,12 +243,12 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     Ok((GreedyResult { reference: full.clone(), threshold, path, flipped, accuracy, work }, plan))
 }
 
-struct Search<'s, 'a, B: QuantBackend> {
-    evaluator: &'s Evaluator<'a, B>,
+struct Search<'s, 'a, B: QuantBackend, M: SwitchableModel<B>> {
+    evaluator: &'s Evaluator<'a, B, M>,
     options: &'s GreedyOptions,
 }
 
-impl<B: QuantBackend> Search<'_, '_, B> {
+impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
     /// The next flip of a plan among the sites that are left in order, and the states with it where it
     /// was read to its end.
     fn flip(
@@ -282,10 +285,10 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         };
         let model = self.evaluator.model();
         let flip = Flip {
-            site: site.to_string(),
+            site: model.transformer.sites().name(site),
             accuracy,
             exact_match,
-            average_bits: trial.average_weight_bits(model.config()),
+            average_bits: trial.average_weight_bits(),
             bytes: plan_bytes(&model.transformer, &trial),
             accepted: floor.is_none_or(|floor| floor.admits(exact_match.low)),
         };
@@ -330,7 +333,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         let model = self.evaluator.model();
         match self.options.stop_at {
             StopAt::Tolerance(_) => false,
-            StopAt::AverageBits(most) => plan.average_weight_bits(model.config()) <= most,
+            StopAt::AverageBits(most) => plan.average_weight_bits() <= most,
             StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
         }
     }
@@ -345,7 +348,7 @@ impl<B: QuantBackend> Search<'_, '_, B> {
         match self.options.stop_at {
             StopAt::Tolerance(_) => Ok(()),
             StopAt::AverageBits(most) => {
-                let bits = smallest.average_weight_bits(model.config());
+                let bits = smallest.average_weight_bits();
                 Err(Error::option("average_bits", most, least(bits.to_string())))
             }
             StopAt::SiteBytes(most) => {

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use gpt2_model::SubModule;
-
-use crate::search::sensitivity::Sensitivity;
+use crate::search::sensitivity::{Sensitivity, SiteLosses};
 
 /// Colours from harmless to harmful, of the 256-colour palette: a dark-to-bright scale of one hue
 /// family that stays ordered without colour vision, as brightness rises with harm.
@@ -13,8 +11,7 @@ const SCALE: [u8; 7] = [17, 54, 90, 126, 162, 203, 222];
 /// The exact match that each site costs alone, in percent points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatMap {
-    /// Block → harm of each sub-module.
-    rows: Vec<[f64; 4]>,
+    losses: SiteLosses,
     colour: Colour,
 }
 
@@ -37,15 +34,7 @@ impl Colour {
 impl HeatMap {
     /// From a sensitivity of single sites; blocks alone give no map.
     pub fn new(sensitivity: &Sensitivity) -> Option<Self> {
-        let mut rows = Vec::new();
-        for effect in &sensitivity.effects {
-            let site = effect.site()?;
-            if rows.len() <= site.block {
-                rows.resize(site.block + 1, [0.0; 4]);
-            }
-            rows[site.block][site.module as usize] = sensitivity.reference.exact_match - effect.accuracy.exact_match;
-        }
-        Some(Self { rows, colour: Colour::of_stdout() })
+        Some(Self { losses: sensitivity.site_losses()?, colour: Colour::of_stdout() })
     }
 
     /// The same with or without colour; by default colour is used on a terminal.
@@ -69,13 +58,14 @@ pub(crate) fn write_cell(f: &mut fmt::Formatter<'_>, colour: Colour, text: &str,
 
 impl fmt::Display for HeatMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let worst = self.rows.iter().flatten().copied().fold(0.0, f64::max);
+        let SiteLosses { modules, rows } = &self.losses;
+        let worst = rows.iter().flatten().copied().fold(0.0, f64::max);
         write!(f, "block")?;
-        for module in SubModule::ALL {
+        for module in modules {
             write!(f, " {module:>12}")?;
         }
         writeln!(f)?;
-        for (block, row) in self.rows.iter().enumerate() {
+        for (block, row) in rows.iter().enumerate() {
             write!(f, "{block:>5}")?;
             for harm in row {
                 let share = if worst > 0.0 { harm / worst } else { 0.0 };

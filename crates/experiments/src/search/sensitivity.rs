@@ -7,13 +7,17 @@
 //! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
 //! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
 
-use gpt2_model::{Site, SitePlan, SitePrecision, SubModule};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+use switchable_model::sites::sub_module::SubModule;
 
 use crate::error::Result;
 use crate::running::progress::{Progress, ShowProgress};
@@ -75,6 +79,35 @@ impl Sensitivity {
         effects.sort_by(|a, b| order.compare(&a.accuracy, &b.accuracy));
         effects
     }
+
+    /// The exact match that each site costs alone; `None` where blocks were changed.
+    pub fn site_losses(&self) -> Option<SiteLosses> {
+        let sites: Vec<Site> = self.effects.iter().map(Effect::site).collect::<Option<_>>()?;
+        let mut modules: Vec<SubModule> = Vec::new();
+        for site in sites {
+            if !modules.contains(&site.module) {
+                modules.push(site.module);
+            }
+        }
+        let mut rows: Vec<Vec<f64>> = Vec::new();
+        for effect in &self.effects {
+            if rows.len() <= effect.block {
+                rows.resize(effect.block + 1, vec![0.0; modules.len()]);
+            }
+            let column = modules.iter().position(|&module| effect.module == Some(module))?;
+            rows[effect.block][column] = self.reference.exact_match - effect.accuracy.exact_match;
+        }
+        Some(SiteLosses { modules, rows })
+    }
+}
+
+/// Exact match that each site costs alone, in percentage points: blocks × sub-modules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteLosses {
+    /// The columns, in the order of the forward pass.
+    pub modules: Vec<SubModule>,
+    /// One row per block.
+    pub rows: Vec<Vec<f64>>,
 }
 
 /// Options of a sensitivity analysis.
@@ -97,8 +130,8 @@ pub struct SensitivityOptions {
 /// # Errors
 ///
 /// When an adapter is missing, or the work is stopped.
-pub fn sensitivity<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &SensitivityOptions,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
@@ -110,16 +143,16 @@ pub fn sensitivity<B: QuantBackend>(
 /// # Errors
 ///
 /// As [`sensitivity`], and what `remember` gives.
-pub fn sensitivity_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn sensitivity_remembering<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &SensitivityOptions,
     remember: &Remember<'_, (Effect, Work)>,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
-    let config = evaluator.model().config();
+    let sites = reference.sites();
     let parts: Vec<(usize, Option<SubModule>)> = match options.part {
-        Part::Block => (0..config.n_layer).map(|block| (block, None)).collect(),
-        Part::Site => Site::all(config).map(|site| (site.block, Some(site.module))).collect(),
+        Part::Block => (0..sites.blocks()).map(|block| (block, None)).collect(),
+        Part::Site => sites.iter().map(|site| (site.block, Some(site.module))).collect(),
     };
     let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
@@ -128,10 +161,10 @@ pub fn sensitivity_remembering<B: QuantBackend>(
     let mut effects = Vec::with_capacity(parts.len());
     for (block, module) in parts {
         let (name, plan) = match module {
-            None => (format!("h.{block}"), reference.clone().with_block(block, options.change_to)),
+            None => (sites.block_name(block), reference.clone().with_block(block, options.change_to)),
             Some(module) => {
                 let site = Site { block, module };
-                (site.to_string(), reference.clone().with(site, options.change_to))
+                (sites.name(site), reference.clone().with(site, options.change_to))
             }
         };
         let (effect, work_of_part) = remember(&name, &mut || {

@@ -11,8 +11,8 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, activation};
-use gpt2_model::SitePlan;
 use serde::{Deserialize, Serialize};
+use switchable_model::site_plan::SitePlan;
 
 /// One forward and backward pass of a step.
 #[derive(Debug, Clone, PartialEq)]

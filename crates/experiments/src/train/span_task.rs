@@ -8,10 +8,13 @@
 //! learns the kind of value that is asked for, but not whose.
 
 use burn::tensor::Tensor;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, next_token_loss, span_loss};
 use quant_kernels::QuantAutodiffBackend;
 use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
 use squad_data::{Batch, BatchConfig, Batches, Select};
+use switchable_model::loss::{next_token_loss, span_loss};
+use switchable_model::model::TrainableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
@@ -46,8 +49,7 @@ impl<'a> SpanTask<'a> {
     }
 }
 
-impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
-    type Model = Gpt2ForQuestionAnswering<B>;
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnswering<B, M>> for SpanTask<'_> {
     type Batch = Batch;
 
     fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = Batch> + '_>> {
@@ -59,16 +61,22 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
         batch.tokens()
     }
 
-    fn check_model(&self, _model: &Self::Model) -> Result<()> {
+    fn check_model(&self, _model: &ForQuestionAnswering<B, M>) -> Result<()> {
         // A `ReadingTask` is made for its model.
         Ok(())
     }
 
-    fn check_plan(&self, model: &Self::Model, plan: &SitePlan) -> Result<()> {
+    fn check_plan(&self, model: &ForQuestionAnswering<B, M>, plan: &SitePlan) -> Result<()> {
         Ok(model.transformer.check_plan(plan)?)
     }
 
-    fn forward(&self, model: &Self::Model, batch: &Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
+    fn forward(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+        batch: &Batch,
+        plan: &SitePlan,
+        device: &B::Device,
+    ) -> TaskOutput<B> {
         let batch = BatchTensors::<B>::new(batch, device);
         let hidden = model.transformer.forward(batch.ids.clone(), None, plan);
         let logits = model.span_logits(hidden.clone());
@@ -76,7 +84,7 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
         let (start, end) = (masked(logits.start), masked(logits.end));
         let span = span_loss(start.clone(), end.clone(), batch.starts, batch.ends);
         let loss = if self.objective.next_token > 0.0 {
-            let logits = model.transformer.lm_logits(hidden);
+            let logits = model.transformer.next_token_scores(hidden);
             span.clone() + next_token_loss(logits, batch.ids, Some(batch.padding)) * self.objective.next_token
         } else {
             span.clone()

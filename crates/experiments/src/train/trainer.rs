@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::module::{AutodiffModule, Module as _};
+use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{ElementConversion as _, Tensor};
 use quant_kernels::QuantAutodiffBackend;
@@ -80,14 +80,14 @@ struct Part {
 ///
 /// When the configuration is out of range, there is nothing to train on, the folder belongs to
 /// another run, the loss is not finite, or the work is stopped (its state saved).
-pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
-    model: T::Model,
+pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
+    model: M,
     task: &T,
     regime: &dyn Regime,
     config: &TrainConfig,
     run: &TrainRun,
     device: &B::Device,
-) -> Result<(T::Model, TrainOutcome)> {
+) -> Result<(M, TrainOutcome)> {
     config.check()?;
     task.check_model(&model)?;
     for branch in regime.branches(0) {
@@ -97,7 +97,7 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         "config": config, "regime": regime.name(), "regime_parameters": regime.parameters(), "run": run.identity,
     });
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
-    let mut optimizer = optimizer.init::<B, T::Model>();
+    let mut optimizer = optimizer.init::<B, M>();
     let (mut model, mut first_step) = (model, 0);
     if let Some((folder, state)) =
         run.dir.as_deref().map(|dir| checkpoint::newest(dir, &identity)).transpose()?.flatten()
@@ -106,9 +106,9 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         optimizer = optimizer.load_record(checkpoint::load_optimizer::<B, _>(&folder, device)?);
         first_step = state.step;
     }
-    let save = |step: usize, model: &T::Model, optimizer: &_| -> Result<()> {
+    let save = |step: usize, model: &M, optimizer: &_| -> Result<()> {
         let Some(dir) = &run.dir else { return Ok(()) };
-        let record = burn::optim::Optimizer::<T::Model, B>::to_record(optimizer);
+        let record = burn::optim::Optimizer::<M, B>::to_record(optimizer);
         let state = checkpoint::State::new(step, identity.clone());
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
@@ -131,7 +131,7 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         }
         let outputs = run.workers.map(&parts, |_, batch| {
             // A copy with leaves of its own: graphs that share leaves would wait for one another.
-            let model = T::Model::from_inner(model.valid());
+            let model = M::from_inner(model.valid());
             run_part(&model, task, batch, &branches, 1.0 / parts.len() as f64, device)
         });
         let loss = outputs.iter().map(|part| part.loss).sum::<f64>();
@@ -159,8 +159,8 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
 }
 
 /// Losses and gradients of all branches on one micro-batch, which counts for `share` of the step.
-fn run_part<B: QuantAutodiffBackend, T: TrainTask<B>>(
-    model: &T::Model,
+fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
+    model: &M,
     task: &T,
     batch: &T::Batch,
     branches: &[Branch],

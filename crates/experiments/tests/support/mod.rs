@@ -1,9 +1,19 @@
 //! A tiny model and task.
 
-use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelOptions, QuantBackend};
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use experiments::train::objective::Objective;
+use experiments::train::schedule::Schedule;
+use experiments::train::trainer::TrainRun;
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::QuantBackend;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::workers::Workers;
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
-use switchable_lora::BasePolicy;
+use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::options::ModelOptions;
 
 #[path = "../../../quant-kernels/tests/support/test_device.rs"]
 mod test_device;
@@ -49,7 +59,7 @@ pub(crate) fn quiet(workers: usize) -> TrainRun {
 /// All parameters of the base and all adapters of a model, one after another.
 pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> Vec<f32> {
     let mut all: Vec<f32> = model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect();
-    for site in gpt2_model::Site::all(model.config()) {
+    for site in model.config().sites().iter() {
         for (_, pair) in model.transformer.site(site).bank().iter() {
             for factor in [&pair.a, &pair.b] {
                 all.extend(factor.val().into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32"));

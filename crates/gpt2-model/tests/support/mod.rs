@@ -7,7 +7,7 @@ mod folder;
 mod test_device;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use gpt2_model::{Gpt2, ModelOptions, QuantBackend, SitePlan, SitePrecision};
+use gpt2_model::{Gpt2, ModelOptions, ModelWeights, QuantBackend, SitePlan, SitePrecision, SwitchableModel};
 
 pub(crate) use compare::{assert_close, largest_difference, values};
 pub(crate) use fixture::{Fixture, golden};

@@ -12,10 +12,11 @@
 //! Information Theory 1970 (thresholds on the probability of the answer).
 
 use burn::tensor::backend::Backend;
-use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, SpanFeatures, TextTokenizer};
+use switchable_model::model::SwitchableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::cascade_table::{CascadeStage, accuracy_of, check_stages};
 use super::reader::Reader;
@@ -28,8 +29,8 @@ use crate::evaluation::reading::ReadingTask;
 
 /// Plans of one model, cheapest first, and when to go on to the next.
 #[derive(Debug)]
-pub struct ConfidenceCascade<'a, B: Backend> {
-    model: &'a Gpt2ForQuestionAnswering<B>,
+pub struct ConfidenceCascade<'a, B: Backend, M> {
+    model: &'a ForQuestionAnswering<B, M>,
     stages: Vec<CascadeStage>,
     bit_ops_per_token: Vec<f64>,
     thresholds: Vec<f64>,
@@ -70,18 +71,14 @@ pub struct CascadeRun {
     pub work: Vec<StageWork>,
 }
 
-impl<'a, B: QuantBackend> ConfidenceCascade<'a, B> {
+impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
     /// A cascade; a question leaves stage `k` for the next where its confidence is below threshold `k`.
     ///
     /// # Errors
     ///
     /// When there is not one threshold, 0 to 1, for each stage but the last; when the stages do not rise
     /// in BitOps; or a plan is not one of the model.
-    pub fn new(
-        model: &'a Gpt2ForQuestionAnswering<B>,
-        stages: Vec<CascadeStage>,
-        thresholds: Vec<f64>,
-    ) -> Result<Self> {
+    pub fn new(model: &'a ForQuestionAnswering<B, M>, stages: Vec<CascadeStage>, thresholds: Vec<f64>) -> Result<Self> {
         for stage in &stages {
             model.transformer.check_plan(&stage.plan)?;
         }
@@ -116,7 +113,7 @@ impl<'a, B: QuantBackend> ConfidenceCascade<'a, B> {
         question: &str,
         context: &str,
     ) -> Result<(CascadeAnswer, Vec<StageWork>)> {
-        let (features, pad) = request_features(tokenizer, question, context, self.model.config())?;
+        let (features, pad) = request_features(tokenizer, question, context, &self.model.transformer.shape())?;
         let mut run = self.run(&features, pad, &EvaluateOptions::default())?;
         let answer = run.answers.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })?;
         Ok((answer, run.work))

@@ -8,11 +8,13 @@
 //! Tokens are those of all windows of a question, padding left out. A question that escalates has paid
 //! for every stage that it went through.
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, Predictions, QuestionScore, evaluate};
 use switchable_lora::PrecisionPlan;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::reader::{QuestionReading, Reader};
 use super::span_scores::SpanScores;
@@ -96,8 +98,8 @@ impl CascadeTable {
     /// # Errors
     ///
     /// When there is no plan or no question, an adapter is missing, or the work is stopped.
-    pub fn calibrate<B: QuantBackend>(
-        model: &Gpt2ForQuestionAnswering<B>,
+    pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
         task: &ReadingTask,
         plans: &[SitePlan],
         options: &EvaluateOptions,
@@ -116,8 +118,8 @@ impl CascadeTable {
     /// # Errors
     ///
     /// When there is no plan, an adapter is missing, or the work is stopped.
-    pub fn measure<B: QuantBackend>(
-        model: &Gpt2ForQuestionAnswering<B>,
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
         task: &ReadingTask,
         stages: &[CascadeStage],
         options: &EvaluateOptions,
@@ -126,8 +128,8 @@ impl CascadeTable {
         Self::read(model, task, &plans, options, |index, _, _| Ok(stages[index].temperature))
     }
 
-    fn read<B: QuantBackend>(
-        model: &Gpt2ForQuestionAnswering<B>,
+    fn read<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
         task: &ReadingTask,
         plans: &[SitePlan],
         options: &EvaluateOptions,

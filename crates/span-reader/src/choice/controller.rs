@@ -10,9 +10,11 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::front::{FrontPoint, MeasuredFront};
 use crate::error::{Error, Result};
@@ -62,8 +64,8 @@ impl PrecisionController {
     ///
     /// When the front was measured for another model, holds a number out of its range, or a plan that
     /// is not one of the model or costs something else there.
-    pub fn new<B: QuantBackend>(
-        model: &Gpt2ForQuestionAnswering<B>,
+    pub fn new<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
         front: MeasuredFront,
         device: impl Into<String>,
     ) -> Result<Self> {

@@ -11,10 +11,12 @@
 use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::{Gpt2ForQuestionAnswering, Site};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 
@@ -29,17 +31,17 @@ impl ModelFingerprint {
     /// # Panics
     ///
     /// When the backend gives weights that cannot be read as f32.
-    pub fn of<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> Self {
+    pub fn of<B: QuantBackend, M: SwitchableModel<B>>(model: &ForQuestionAnswering<B, M>) -> Self {
         let mut hasher = Hasher(Sha256::new());
         hasher.part("config", model.config().to_json("").to_string().as_bytes());
         for (name, parameter) in model.named_parameters() {
             hasher.floats(&name, &parameter.values());
         }
-        for site in Site::all(model.config()) {
+        for site in model.transformer.sites().iter() {
             let layer = model.transformer.site(site);
             let settings = layer.settings();
             let what = (settings.weight, settings.activation, settings.placement, settings.execution);
-            hasher.part(&site.to_string(), format!("{what:?}").as_bytes());
+            hasher.part(&model.transformer.sites().name(site), format!("{what:?}").as_bytes());
             if let Some(packed) = layer.packed_weights() {
                 hasher.part("widths", format!("{:?}", packed.widths()).as_bytes());
                 hasher.part("packed", format!("{:?}", packed.stored().spec()).as_bytes());

@@ -7,10 +7,12 @@
 
 use std::path::Path;
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use switchable_lora::PrecisionPlan;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::fingerprint::ModelFingerprint;
 use super::latency::{LatencyConditions, LatencyOptions, median_milliseconds};
@@ -70,7 +72,10 @@ impl MeasuredFront {
     /// # Errors
     ///
     /// When there is no plan, an adapter is missing, or the work is stopped.
-    pub fn measure<B: QuantBackend>(evaluator: &Evaluator<'_, B>, plans: &[SitePlan]) -> Result<Self> {
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        evaluator: &Evaluator<'_, B, M>,
+        plans: &[SitePlan],
+    ) -> Result<Self> {
         if plans.is_empty() {
             return Err(Error::option("plans", "empty", "at least one plan"));
         }
@@ -104,9 +109,9 @@ impl MeasuredFront {
     /// # Errors
     ///
     /// When the front is of another model, the options are out of range, or the work is stopped.
-    pub fn with_latencies<B: QuantBackend>(
+    pub fn with_latencies<B: QuantBackend, M: SwitchableModel<B>>(
         mut self,
-        evaluator: &Evaluator<'_, B>,
+        evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
         self.check_model(evaluator.model())?;
@@ -197,7 +202,10 @@ impl MeasuredFront {
     ///
     /// When the model is another, which the error names beside the front's, or a point's plan is not
     /// one of the model or costs something else.
-    pub(super) fn check_model<B: QuantBackend>(&self, model: &Gpt2ForQuestionAnswering<B>) -> Result<()> {
+    pub(super) fn check_model<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<()> {
         let fingerprint = ModelFingerprint::of(model);
         if fingerprint != self.model {
             return Err(Error::OtherModel { front: self.model.to_string(), model: fingerprint.to_string() });

@@ -8,9 +8,10 @@
 
 use std::time::Instant;
 
-use gpt2_model::SitePlan;
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
 
 use super::reader::Reader;
 use crate::error::{Error, Result};
@@ -44,8 +45,8 @@ pub struct LatencyConditions {
 }
 
 /// Median time of a question under each plan, in milliseconds.
-pub(super) fn median_milliseconds<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub(super) fn median_milliseconds<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     plans: &[SitePlan],
     options: &LatencyOptions,
 ) -> Result<(LatencyConditions, Vec<f64>)> {

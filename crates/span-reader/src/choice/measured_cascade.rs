@@ -1,8 +1,10 @@
 //! A cascade of the plans that none betters, from calibration to the curve.
 
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::cascade_curve::CascadeCurve;
 use super::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable};
@@ -46,8 +48,8 @@ impl CalibratedCascade {
     ///
     /// When the share is outside [0, 1], there is no plan, an adapter is missing, no window shows an
     /// answer, or the work is stopped.
-    pub fn new<B: QuantBackend>(
-        model: &Gpt2ForQuestionAnswering<B>,
+    pub fn new<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
         calibration: &ReadingTask,
         plans: &[SitePlan],
         share: f64,
@@ -83,9 +85,9 @@ impl CalibratedCascade {
     /// # Errors
     ///
     /// When fewer than two points are asked for, or the work is stopped.
-    pub fn measure<B: QuantBackend>(
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        model: &Gpt2ForQuestionAnswering<B>,
+        model: &ForQuestionAnswering<B, M>,
         evaluation: &ReadingTask,
         (points, seed): (usize, u64),
         options: &EvaluateOptions,

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `front`, `latency`, `fingerprint` | [`MeasuredFront`]: plans with what they give and cost, of one model |
 //! | `controller` | [`PrecisionController`]: the plan for a budget or a target |
-//! | `resident` | [`nested_model`]: one memory for all widths; [`ResidentBytes`] |
+//! | `resident` | [`ResidentBytes`](resident::ResidentBytes): one memory for all widths against one model for each |
 //! | `span_scores`, `temperature` | [`SpanScores`]: the probability of an answer; [`Temperature`] |
 //! | `cascade` | [`ConfidenceCascade`]: escalation, batch by batch or one question |
 //! | `cascade_table`, `thresholds` | [`CascadeTable`]: all plans on the same questions; thresholds for a target |

@@ -1,9 +1,11 @@
 //! Questions read under one plan: answers, and the scores that confidences are made of.
 
 use burn::tensor::backend::Backend;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{BatchConfig, Batches, Decoded, NullRule, SpanDecoder, SpanFeatures};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use super::span_scores::SpanScores;
 use crate::error::{Error, Result};
@@ -12,8 +14,8 @@ use crate::evaluation::reading::{BatchTensors, scores};
 
 /// Reads questions with a model.
 #[derive(Debug)]
-pub(super) struct Reader<'a, B: Backend> {
-    pub(super) model: &'a Gpt2ForQuestionAnswering<B>,
+pub(super) struct Reader<'a, B: Backend, M> {
+    pub(super) model: &'a ForQuestionAnswering<B, M>,
     pub(super) options: &'a EvaluateOptions,
     /// The id that pads windows.
     pub(super) pad: u32,
@@ -37,7 +39,7 @@ pub(super) struct QuestionReading {
     pub(super) tokens: usize,
 }
 
-impl<B: QuantBackend> Reader<'_, B> {
+impl<B: QuantBackend, M: SwitchableModel<B>> Reader<'_, B, M> {
     /// Reads all examples of some features, of which there is at least one.
     ///
     /// # Errors
@@ -51,7 +53,7 @@ impl<B: QuantBackend> Reader<'_, B> {
             return Err(Error::option("decode.null", format!("{:?}", decode.null), expected));
         }
         self.model.transformer.check_plan(plan)?;
-        let device = self.model.transformer.wte.device();
+        let device = self.model.transformer.device();
         let batches: Vec<_> =
             Batches::new(features, BatchConfig::evaluation(*batch_size, self.pad))?.epoch(0).collect();
         let computed = workers.map(&batches, |_, batch| {

@@ -7,38 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelOptions, PackOptions, PackedForm, Site};
+use quant_kernels::BitWidth;
 use quant_kernels::{QuantBackend, ScaleFormat};
 use serde::{Deserialize, Serialize};
 use switchable_lora::pack_weight;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
-
-/// A copy of a model that runs from nested 8-bit codes, with the model's adapters.
-///
-/// Its sites run at 2 to 8 bits, and keep no float copy of their weights.
-///
-/// # Errors
-///
-/// When a site cannot be packed, or an adapter has a learned step, which names the site, or no temporary
-/// folder can be written.
-pub fn nested_model<B: QuantBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
-    options: &ModelOptions,
-    device: &B::Device,
-) -> Result<Gpt2ForQuestionAnswering<B>> {
-    let dir = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
-    model.save_packed(dir.path(), PackedForm::Nested, &PackOptions::default())?;
-    let (mut nested, _) = Gpt2ForQuestionAnswering::load_packed(dir.path(), options, device)?;
-    for site in Site::all(model.config()) {
-        for (width, pair) in model.transformer.site(site).bank().iter() {
-            let given = nested.transformer.site_mut(site).insert_adapter(width, pair.clone());
-            given
-                .map_err(|source| switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) })?;
-        }
-    }
-    Ok(nested)
-}
 
 /// Resident bytes, counted from the tensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +39,10 @@ impl ResidentBytes {
     /// # Errors
     ///
     /// When there is no width, or a site cannot be packed at one.
-    pub fn measure<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>, widths: &[BitWidth]) -> Result<Self> {
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        widths: &[BitWidth],
+    ) -> Result<Self> {
         if widths.is_empty() {
             return Err(Error::option("widths", "empty", "at least one width"));
         }
@@ -71,7 +52,7 @@ impl ResidentBytes {
             if bits > BitWidth::B8 {
                 return Ok((bits, sites_f32));
             }
-            let bytes = Site::all(body.config()).map(|site| {
+            let bytes = body.sites().iter().map(|site| {
                 let layer = body.site(site);
                 Ok(pack_weight(&layer.weight(), bits, &layer.settings().weight, ScaleFormat::F32)?.bytes())
             });
@@ -79,11 +60,13 @@ impl ResidentBytes {
         };
         let all: usize =
             model.named_parameters().iter().map(|(_, parameter)| parameter.shape().iter().product::<usize>()).sum();
-        let unpacked: usize = Site::all(body.config())
+        let unpacked: usize = body
+            .sites()
+            .iter()
             .filter(|&site| body.site(site).packed_weights().is_none())
-            .map(|site| site.parameters(body.config()))
+            .map(|site| body.sites().parameters(site))
             .sum();
-        let adapters = Site::all(body.config()).flat_map(|site| {
+        let adapters = body.sites().iter().flat_map(|site| {
             let layer = body.site(site);
             layer.bank().iter().map(|(_, pair)| pair.rank() * (layer.d_in() + layer.d_out()) * size_of::<f32>())
         });

@@ -1,11 +1,14 @@
 //! One question about one text.
 
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{
     BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
     TextTokenizer,
 };
+use switchable_model::model::SwitchableModel;
+use switchable_model::shape::ModelShape;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::evaluation::reading::{BatchTensors, scores};
@@ -20,17 +23,17 @@ use crate::evaluation::reading::{BatchTensors, scores};
 /// # Panics
 ///
 /// When the backend gives scores that cannot be read as f32.
-pub fn answer<B: QuantBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub fn answer<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     tokenizer: &TextTokenizer,
     question: &str,
     context: &str,
     plan: &SitePlan,
 ) -> Result<Decoded> {
     model.transformer.check_plan(plan)?;
-    let (features, pad) = request_features(tokenizer, question, context, model.config())?;
+    let (features, pad) = request_features(tokenizer, question, context, &model.transformer.shape())?;
     let mut decoder = SpanDecoder::new(&features, DecodeConfig::default())?;
-    let device = model.transformer.wte.device();
+    let device = model.transformer.device();
     for batch in Batches::new(&features, BatchConfig::evaluation(8, pad))?.epoch(0) {
         let tensors = BatchTensors::new(&batch, &device);
         let logits = model.forward(tensors.ids, None, plan);
@@ -48,7 +51,7 @@ pub(crate) fn request_features(
     tokenizer: &TextTokenizer,
     question: &str,
     context: &str,
-    config: &Gpt2Config,
+    shape: &ModelShape,
 ) -> Result<(SpanFeatures, u32)> {
     for (field, text) in [("question", question), ("context", context)] {
         if text.trim().is_empty() {
@@ -63,6 +66,6 @@ pub(crate) fn request_features(
         is_impossible: false,
     };
     let special = SpecialTokens::of(tokenizer)?;
-    let span = SpanConfig::new(config.n_positions.min(384), special.separator);
+    let span = SpanConfig::new(shape.positions.min(384), special.separator);
     Ok((SpanFeatures::new(tokenizer, &[example], &span)?, special.pad))
 }

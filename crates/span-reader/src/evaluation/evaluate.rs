@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
@@ -45,8 +47,8 @@ impl Default for EvaluateOptions {
 
 /// Evaluates plans of one model on one set of questions.
 #[derive(Debug)]
-pub struct Evaluator<'a, B: Backend> {
-    model: &'a Gpt2ForQuestionAnswering<B>,
+pub struct Evaluator<'a, B: Backend, M> {
+    model: &'a ForQuestionAnswering<B, M>,
     task: &'a ReadingTask,
     options: EvaluateOptions,
     batches: Vec<(Batch, BatchTensors<B>)>,
@@ -99,14 +101,14 @@ struct Evaluated<B: Backend> {
     outputs: Vec<BatchOutput<B>>,
 }
 
-impl<'a, B: QuantBackend> Evaluator<'a, B> {
+impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     /// Prepares the batches of a task.
     ///
     /// # Errors
     ///
     /// When the batch size is zero.
     pub fn new(
-        model: &'a Gpt2ForQuestionAnswering<B>,
+        model: &'a ForQuestionAnswering<B, M>,
         task: &'a ReadingTask,
         options: EvaluateOptions,
         device: &B::Device,
@@ -120,7 +122,7 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
     }
 
     /// The model.
-    pub fn model(&self) -> &'a Gpt2ForQuestionAnswering<B> {
+    pub fn model(&self) -> &'a ForQuestionAnswering<B, M> {
         self.model
     }
 
@@ -214,7 +216,7 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
 
     fn keep(&self, request: &Request<'_, B>, run: Evaluated<B>) -> (Accuracy, KeptStates<B>) {
         let stride = match request.keep {
-            Keep::Nothing => self.model.config().n_layer,
+            Keep::Nothing => self.model.transformer.sites().blocks(),
             Keep::Every(stride) => stride,
         };
         let (scores, states): (Vec<_>, _) =
@@ -225,10 +227,10 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
 
     /// Distance between kept blocks at which all states fit their bytes.
     fn stride(&self) -> usize {
-        let config = self.model.config();
-        let one: usize = self.batches.iter().map(|(batch, _)| batch.batch * batch.len * config.n_embd * 4).sum();
+        let shape = self.model.transformer.shape();
+        let one: usize = self.batches.iter().map(|(batch, _)| batch.batch * batch.len * shape.width * 4).sum();
         let room = (self.options.kept_state_bytes / one.max(1)).max(1);
-        config.n_layer.div_ceil(room).max(1)
+        shape.blocks.div_ceil(room).max(1)
     }
 
     fn run_whole(&self, request: &Request<'_, B>) -> Result<Evaluated<B>> {
@@ -318,7 +320,7 @@ impl<'a, B: QuantBackend> Evaluator<'a, B> {
                 states.push(hidden.clone());
             }
         }
-        let logits = self.model.span_logits(body.ln_f.forward(hidden));
+        let logits = self.model.span_logits(body.normalise(hidden));
         BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
     }
 }

@@ -1,9 +1,9 @@
 //! A data set made ready for a model: windows of tokens and the batches of an evaluation.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-use gpt2_model::Gpt2Config;
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
+use switchable_model::config::ModelConfig;
 
 use crate::error::{Error, Result};
 
@@ -30,23 +30,23 @@ impl ReadingTask {
     pub fn new(
         dataset: Dataset,
         tokenizer: &TextTokenizer,
-        config: &Gpt2Config,
+        config: &impl ModelConfig,
         window: Option<usize>,
     ) -> Result<Self> {
         if dataset.is_empty() {
             return Err(Error::NoQuestions { what: "the data set".into() });
         }
-        let vocabulary = tokenizer.vocab_size();
-        if vocabulary > config.vocab_size {
+        let (vocabulary, shape) = (tokenizer.vocab_size(), config.shape());
+        if vocabulary > shape.vocabulary {
             return Err(Error::DoesNotFit {
                 what: "the tokenizer's vocabulary",
                 got: vocabulary,
-                room: config.vocab_size,
+                room: shape.vocabulary,
             });
         }
-        let window = window.unwrap_or(config.n_positions.min(384));
-        if window > config.n_positions {
-            return Err(Error::DoesNotFit { what: "the window", got: window, room: config.n_positions });
+        let window = window.unwrap_or(shape.positions.min(384));
+        if window > shape.positions {
+            return Err(Error::DoesNotFit { what: "the window", got: window, room: shape.positions });
         }
         let special = SpecialTokens::of(tokenizer)?;
         let span = SpanConfig::new(window, special.separator.clone());

@@ -156,14 +156,15 @@ fn sites_text(study: &Study) -> String {
     };
     table("Least diverging:", &by_divergence[..shown]);
     table("Most diverging:", &by_divergence.iter().rev().copied().take(shown).collect::<Vec<_>>());
-    let by_module = gpt2_model::SubModule::ALL.map(|module| {
+    let modules = sites.site_losses().map_or_else(Vec::new, |losses| losses.modules);
+    let by_module = modules.iter().map(|&module| {
         let of: Vec<f64> = (sites.effects.iter())
             .filter(|effect| effect.module == Some(module))
             .map(|effect| effect.accuracy.divergence.unwrap_or(0.0))
             .collect();
         format!("`{module}` {:.4}", span_reader::statistics::mean(&of))
     });
-    text + &format!("Mean divergence by sub-module, nats: {}.\n", by_module.join(", "))
+    text + &format!("Mean divergence by sub-module, nats: {}.\n", by_module.collect::<Vec<_>>().join(", "))
 }
 
 fn greedy_text(study: &Study) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use gpt2_model::BitWidth;
+use quant_kernels::BitWidth;
 
 use crate::banks::regime_comparison::{exact_match_difference, mean_exact_match};
 use crate::error::Result;

@@ -11,6 +11,7 @@ use quant_kernels::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::protected_example::{ProtectedExample, Unattackable};
@@ -38,7 +39,7 @@ pub enum Outcome {
 }
 
 /// A way to edit an item so that the model answers it wrongly.
-pub trait Attack<B: QuantAutodiffBackend>: fmt::Debug + Sync {
+pub trait Attack<B: QuantAutodiffBackend, M: TrainableModel<B>>: fmt::Debug + Sync {
     /// Short name, in words joined by hyphens.
     fn name(&self) -> String;
 
@@ -54,7 +55,7 @@ pub trait Attack<B: QuantAutodiffBackend>: fmt::Debug + Sync {
     ///
     /// When the model or the tokenizer refuses. A question that outgrows the window is one of these
     /// errors; [`craft`](crate::robustness::protocol::craft::craft) reports such an item as unattackable.
-    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B>, rng: &mut ChaCha8Rng) -> Result<Outcome>;
+    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, rng: &mut ChaCha8Rng) -> Result<Outcome>;
 }
 
 /// How many words an attack changes.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
+use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::Attack;
@@ -60,7 +61,7 @@ impl AttackKind {
     /// # Errors
     ///
     /// When its usual options are refused, which would be a mistake in this crate.
-    pub fn build<B: QuantAutodiffBackend>(self) -> Result<Box<dyn Attack<B>>> {
+    pub fn build<B: QuantAutodiffBackend, M: TrainableModel<B>>(self) -> Result<Box<dyn Attack<B, M>>> {
         let hot_flip = |unit| HotFlip::new(HotFlipOptions { unit, ..HotFlipOptions::default() });
         Ok(match self {
             Self::Typos => Box::new(Typos::new(TypoOptions::default())?),
@@ -92,12 +93,13 @@ impl FromStr for AttackKind {
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
+    use gpt2_model::Gpt2;
 
     #[test]
     fn every_attack_is_found_by_the_name_that_it_gives_itself() {
         for kind in AttackKind::ALL {
             assert_eq!(kind.to_string().parse::<AttackKind>().unwrap(), kind);
-            assert_eq!(kind.build::<Autodiff<Flex>>().unwrap().name(), kind.name());
+            assert_eq!(kind.build::<Autodiff<Flex>, Gpt2<Autodiff<Flex>>>().unwrap().name(), kind.name());
         }
         let message = "hot-flip".parse::<AttackKind>().unwrap_err().to_string();
         assert!(message.contains("attack") && message.contains("hot-flip-word"), "{message}");

@@ -21,6 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use squad_data::{CharSpan, Example, normalize_answer};
+use switchable_model::model::TrainableModel;
 
 use crate::error::Result;
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
@@ -79,7 +80,7 @@ impl Distractor {
     }
 }
 
-impl<B: QuantAutodiffBackend> Attack<B> for Distractor {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for Distractor {
     fn name(&self) -> String {
         "distractor".into()
     }
@@ -92,7 +93,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for Distractor {
         Access::Blind
     }
 
-    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
+    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B, M>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
         self.perturb(item, rng)
     }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use span_reader::evaluation::reading::scores;
 use squad_data::CharSpan;
+use switchable_model::model::{SwitchableModel, TrainableModel};
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
@@ -105,11 +106,11 @@ impl HotFlip {
     /// # Panics
     ///
     /// When the backend gives scores that cannot be read as f32.
-    pub fn best_flips<B: QuantAutodiffBackend>(
+    pub fn best_flips<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         item: &ProtectedExample,
         gradient: &EmbeddingGradient<B>,
-        oracle: &Oracle<'_, B>,
+        oracle: &Oracle<'_, B, M>,
         most: usize,
     ) -> Vec<TokenFlip> {
         let victim = oracle.victim();
@@ -126,7 +127,7 @@ impl HotFlip {
             let n = positions.len();
             Tensor::<B::InnerBackend, 1, Int>::from_data(TensorData::new(positions, [n]), &victim.device)
         };
-        let embeddings = victim.model.transformer.wte.val();
+        let embeddings = victim.model.transformer.token_embedding();
         let present = places.iter().map(|(position, ..)| i64::from(gold.window.ids[*position])).collect();
         let present = embeddings.clone().select(0, rows(present));
         let wanted = embeddings.select(0, rows(tokens.iter().map(|token| i64::from(token.id)).collect()));
@@ -162,12 +163,12 @@ impl HotFlip {
     /// # Errors
     ///
     /// When the tokenizer refuses the text.
-    pub fn apply<B: QuantAutodiffBackend>(
+    pub fn apply<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         item: &ProtectedExample,
         flip: &TokenFlip,
         gold: &GoldWindow,
-        oracle: &Oracle<'_, B>,
+        oracle: &Oracle<'_, B, M>,
     ) -> Result<Option<ProtectedExample>> {
         let Ok(edited) = item.edit(std::slice::from_ref(&flip.edit)) else { return Ok(None) };
         // A token without a space could be put against one.
@@ -222,7 +223,7 @@ impl HotFlip {
     }
 }
 
-impl<B: QuantAutodiffBackend> Attack<B> for HotFlip {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
     fn name(&self) -> String {
         match self.0.unit {
             FlipUnit::Word => "hot-flip-word".into(),
@@ -238,7 +239,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for HotFlip {
         Access::Gradients
     }
 
-    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B>, _: &mut ChaCha8Rng) -> Result<Outcome> {
+    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, _: &mut ChaCha8Rng) -> Result<Outcome> {
         let mut beam = vec![item.clone()];
         let mut seen = HashSet::from([texts(item)]);
         let mut best: Option<(f64, ProtectedExample)> = None;

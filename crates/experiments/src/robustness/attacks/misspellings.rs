@@ -11,6 +11,7 @@ use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use switchable_model::model::TrainableModel;
 
 use crate::error::Result;
 use crate::robustness::attacks::attack::{Access, Amount, Attack, Outcome};
@@ -72,7 +73,7 @@ impl Misspellings {
     }
 }
 
-impl<B: QuantAutodiffBackend> Attack<B> for Misspellings {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for Misspellings {
     fn name(&self) -> String {
         "misspellings".into()
     }
@@ -85,7 +86,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for Misspellings {
         Access::Blind
     }
 
-    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
+    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B, M>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
         self.perturb(item, rng)
     }
 }

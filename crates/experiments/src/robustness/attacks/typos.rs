@@ -17,6 +17,7 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Amount, Attack, Outcome};
@@ -132,7 +133,7 @@ impl Typos {
     }
 }
 
-impl<B: QuantAutodiffBackend> Attack<B> for Typos {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for Typos {
     fn name(&self) -> String {
         "typos".into()
     }
@@ -145,7 +146,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for Typos {
         Access::Blind
     }
 
-    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
+    fn attack(&self, item: &ProtectedExample, _: &Oracle<'_, B, M>, rng: &mut ChaCha8Rng) -> Result<Outcome> {
         self.perturb(item, rng)
     }
 }

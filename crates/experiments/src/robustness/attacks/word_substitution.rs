@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use squad_data::CharSpan;
+use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
@@ -67,10 +68,10 @@ impl WordSubstitution {
     }
 
     /// Positions of the words that may be replaced, the most important first.
-    fn by_importance<B: QuantAutodiffBackend>(
+    fn by_importance<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         item: &ProtectedExample,
-        oracle: &Oracle<'_, B>,
+        oracle: &Oracle<'_, B, M>,
     ) -> Result<Vec<usize>> {
         let mut without = Vec::new();
         for (index, word) in self.words(item).iter().enumerate() {
@@ -88,11 +89,11 @@ impl WordSubstitution {
     }
 
     /// Proposals of the model for a word, the most probable first.
-    fn proposals<'v, B: QuantAutodiffBackend>(
+    fn proposals<'v, B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         item: &ProtectedExample,
         word: &Word,
-        oracle: &Oracle<'v, B>,
+        oracle: &Oracle<'v, B, M>,
     ) -> Result<Vec<&'v str>> {
         let Some((gold, _)) = oracle.gold_window(item)? else { return Ok(Vec::new()) };
         let position = gold.positions(word.place, word.chars);
@@ -114,7 +115,7 @@ impl WordSubstitution {
     }
 }
 
-impl<B: QuantAutodiffBackend> Attack<B> for WordSubstitution {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for WordSubstitution {
     fn name(&self) -> String {
         "word-substitution".into()
     }
@@ -127,7 +128,7 @@ impl<B: QuantAutodiffBackend> Attack<B> for WordSubstitution {
         Access::Scores
     }
 
-    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B>, _: &mut ChaCha8Rng) -> Result<Outcome> {
+    fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, _: &mut ChaCha8Rng) -> Result<Outcome> {
         let clean = oracle.read(&[item])?;
         let Some(mut loss) = clean.first().and_then(|reading| reading.loss) else {
             return Ok(Outcome::Unattackable(Unattackable::AnswerOutsideWindow));

@@ -7,11 +7,12 @@
 
 use std::fmt;
 
-use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Dataset, Example, TextTokenizer};
 use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::Result;
 use crate::robustness::attacks::attack::Attack;
@@ -112,11 +113,11 @@ pub struct HardeningRun<'a> {
 /// # Errors
 ///
 /// As [`adversarial_training()`] and [`RobustnessProtocol::matrix`].
-pub fn harden_and_attack<B: QuantAutodiffBackend>(
-    model: &Gpt2ForQuestionAnswering<B>,
+pub fn harden_and_attack<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
     hardening: Hardening,
     data: HardeningData<'_>,
-    attack: &dyn Attack<B>,
+    attack: &dyn Attack<B, M>,
     how: HardeningRun<'_>,
     device: &B::Device,
 ) -> Result<HardenedModel> {
@@ -129,7 +130,7 @@ pub fn harden_and_attack<B: QuantAutodiffBackend>(
     let (hardened, rounds) = match precision {
         None => (model.clone(), Vec::new()),
         Some(precision) => {
-            let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+            let settings = model.transformer.settings();
             let settings = LinearSettings { base: BasePolicy::Trainable, ..settings };
             let trainable = model.clone().with_linear_settings(settings);
             let options = AdversarialTraining { precision, ..training.clone() };

@@ -13,12 +13,13 @@
 //! Sources: Madry et al., arXiv:1706.06083 (training on the attack of the model as it is); Fu et al.,
 //! *Double-Win Quant*, ICML 2021 (random precision).
 
-use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Example, TextTokenizer};
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::Attack;
@@ -103,15 +104,15 @@ pub struct Round {
 /// # Errors
 ///
 /// When an option is out of its range, there is no training item, or as [`craft()`] and [`train()`].
-pub fn adversarial_training<B: QuantAutodiffBackend>(
-    mut model: Gpt2ForQuestionAnswering<B>,
+pub fn adversarial_training<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    mut model: ForQuestionAnswering<B, M>,
     (dataset, tokenizer): (&Dataset, &TextTokenizer),
-    attack: &dyn Attack<B>,
+    attack: &dyn Attack<B, M>,
     ladder: &Ladder,
     options: &AdversarialTraining,
     (victim_options, run): (&VictimOptions, &TrainRun),
     device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, Vec<Round>)> {
+) -> Result<(ForQuestionAnswering<B, M>, Vec<Round>)> {
     options.check()?;
     let items: Vec<Example> = dataset.examples().into_iter().filter(|item| !item.is_impossible).collect();
     if items.is_empty() {

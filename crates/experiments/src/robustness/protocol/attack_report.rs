@@ -5,6 +5,7 @@ use std::fmt;
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::statistics::Interval;
+use switchable_model::model::TrainableModel;
 
 use crate::robustness::protocol::craft::{CraftSummary, ItemChoice};
 use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow, RobustnessProtocol};
@@ -24,7 +25,7 @@ pub struct AttackReport {
     pub matrices: Vec<AttackMatrix>,
 }
 
-impl<B: QuantAutodiffBackend> RobustnessProtocol<'_, B> {
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'_, B, M> {
     /// Matrices with what they share.
     pub fn report(&self, matrices: Vec<AttackMatrix>) -> AttackReport {
         AttackReport { items: self.items.len(), item_choice: self.options.items, seed: self.options.seed, matrices }

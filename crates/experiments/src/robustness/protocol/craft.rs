@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use gpt2_model::SitePlan;
 use quant_kernels::QuantAutodiffBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -13,6 +12,8 @@ use serde_json::{Value, json};
 use span_reader::running::json_file::{read_json, write_json};
 use span_reader::statistics::mean;
 use squad_data::{Answer, Example};
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
@@ -209,9 +210,9 @@ impl CraftRecord {
 /// # Panics
 ///
 /// When the attack gives back another item than it was given.
-pub fn craft<B: QuantAutodiffBackend>(
-    victim: &Victim<'_, B>,
-    attack: &dyn Attack<B>,
+pub fn craft<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    victim: &Victim<'_, B, M>,
+    attack: &dyn Attack<B, M>,
     source: &AttackSource,
     items: &[Example],
     options: &RobustnessOptions,
@@ -261,9 +262,9 @@ pub fn craft<B: QuantAutodiffBackend>(
     Ok(crafted)
 }
 
-fn craft_item<B: QuantAutodiffBackend>(
-    victim: &Victim<'_, B>,
-    attack: &dyn Attack<B>,
+fn craft_item<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    victim: &Victim<'_, B, M>,
+    attack: &dyn Attack<B, M>,
     plans: &[SitePlan],
     item: &Example,
     options: &RobustnessOptions,
@@ -293,10 +294,10 @@ fn craft_item<B: QuantAutodiffBackend>(
     Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds })
 }
 
-fn attacked<B: QuantAutodiffBackend>(
+fn attacked<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     item: &ProtectedExample,
-    attack: &dyn Attack<B>,
-    oracle: &Oracle<'_, B>,
+    attack: &dyn Attack<B, M>,
+    oracle: &Oracle<'_, B, M>,
     options: &RobustnessOptions,
 ) -> Result<CraftOutcome> {
     let mut rng = item_rng(options.seed, &item.example().id);

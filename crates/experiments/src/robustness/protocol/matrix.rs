@@ -14,13 +14,14 @@
 
 use std::collections::HashSet;
 
-use gpt2_model::SitePlan;
 use quant_kernels::QuantAutodiffBackend;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use span_reader::statistics::mean;
 use squad_data::{Example, QuestionScore};
+use switchable_model::model::TrainableModel;
+use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack};
@@ -88,8 +89,8 @@ pub struct RandomPrecision {
 
 /// The same items, clean and attacked, under the same plans, for any attack.
 #[derive(Debug)]
-pub struct RobustnessProtocol<'a, B: QuantAutodiffBackend> {
-    victim: &'a Victim<'a, B>,
+pub struct RobustnessProtocol<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> {
+    victim: &'a Victim<'a, B, M>,
     pub(super) items: &'a [Example],
     inference: Vec<InferencePlan>,
     pub(super) options: RobustnessOptions,
@@ -97,7 +98,7 @@ pub struct RobustnessProtocol<'a, B: QuantAutodiffBackend> {
     clean: Vec<Vec<QuestionScore>>,
 }
 
-impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
+impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B, M> {
     /// Answers the clean items under every plan.
     ///
     /// # Errors
@@ -105,7 +106,7 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
     /// When there is no item or no plan, two plans have one label, an adapter of a plan is missing, or
     /// the work is stopped.
     pub fn new(
-        victim: &'a Victim<'a, B>,
+        victim: &'a Victim<'a, B, M>,
         items: &'a [Example],
         inference: Vec<InferencePlan>,
         options: RobustnessOptions,
@@ -128,7 +129,7 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
     /// # Errors
     ///
     /// As [`craft`](crate::robustness::protocol::craft::craft).
-    pub fn craft(&self, attack: &dyn Attack<B>, source: &AttackSource) -> Result<Crafted> {
+    pub fn craft(&self, attack: &dyn Attack<B, M>, source: &AttackSource) -> Result<Crafted> {
         craft(self.victim, attack, source, self.items, &self.options)
     }
 
@@ -173,7 +174,7 @@ impl<'a, B: QuantAutodiffBackend> RobustnessProtocol<'a, B> {
     /// # Errors
     ///
     /// As [`craft`](crate::robustness::protocol::craft::craft), and when two sources have one label.
-    pub fn matrix(&self, attack: &dyn Attack<B>, sources: &[AttackSource]) -> Result<AttackMatrix> {
+    pub fn matrix(&self, attack: &dyn Attack<B, M>, sources: &[AttackSource]) -> Result<AttackMatrix> {
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
         let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
         let sources = if attack.access() == Access::Blind { &none } else { sources };

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use burn::module::{AutodiffModule as _, Module as _};
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan};
 use quant_kernels::QuantAutodiffBackend;
 use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
 use span_reader::evaluation::reading::ReadingTask;
@@ -15,6 +14,9 @@ use squad_data::{
     TextTokenizer, corpus_texts,
 };
 use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::Result;
 
@@ -56,10 +58,10 @@ pub struct TokenText {
 
 /// A model under attack: all its weights fixed, with a copy that gradients go through.
 #[derive(Debug)]
-pub struct Victim<'a, B: QuantAutodiffBackend> {
+pub struct Victim<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> {
     /// The copy that gradients go through, to its inputs alone.
-    pub(crate) differentiable: Gpt2ForQuestionAnswering<B>,
-    pub(crate) model: Gpt2ForQuestionAnswering<B::InnerBackend>,
+    pub(crate) differentiable: ForQuestionAnswering<B, M>,
+    pub(crate) model: ForQuestionAnswering<B::InnerBackend, M::InnerModule>,
     pub(crate) tokenizer: &'a TextTokenizer,
     pub(crate) special: SpecialTokens,
     pub(crate) span: SpanConfig,
@@ -69,7 +71,7 @@ pub struct Victim<'a, B: QuantAutodiffBackend> {
     tokens: OnceLock<Vec<TokenText>>,
 }
 
-impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
+impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Victim<'a, B, M> {
     /// Takes a copy of a model; `corpus` is where real words are learnt from, such as the questions
     /// to attack.
     ///
@@ -77,20 +79,20 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
     ///
     /// When the corpus is empty, or tokenizer, window and model do not fit together.
     pub fn new(
-        model: &Gpt2ForQuestionAnswering<B>,
+        model: &ForQuestionAnswering<B, M>,
         tokenizer: &'a TextTokenizer,
         corpus: &Dataset,
         options: VictimOptions,
     ) -> Result<Self> {
         // Checks that everything fits.
         ReadingTask::new(corpus.limited(1), tokenizer, model.config(), options.window)?;
-        let device = model.transformer.wte.device();
-        let settings = model.transformer.h.first().map(|block| block.attn.c_attn.settings()).unwrap_or_default();
+        let device = model.transformer.device();
+        let settings = model.transformer.settings();
         let frozen = LinearSettings { base: BasePolicy::Frozen, ..settings };
         let model = model.valid().with_linear_settings(frozen).no_grad();
-        let differentiable = Gpt2ForQuestionAnswering::from_inner(model.clone()).with_linear_settings(frozen).no_grad();
+        let differentiable = ForQuestionAnswering::from_inner(model.clone()).with_linear_settings(frozen).no_grad();
         let special = SpecialTokens::of(tokenizer)?;
-        let window = options.window.unwrap_or(model.config().n_positions.min(384));
+        let window = options.window.unwrap_or(model.transformer.shape().positions.min(384));
         let span = SpanConfig::new(window, special.separator.clone());
         let words = single_token_words(tokenizer, corpus)?;
         let tokens = OnceLock::new();
@@ -98,7 +100,7 @@ impl<'a, B: QuantAutodiffBackend> Victim<'a, B> {
     }
 
     /// The model.
-    pub fn model(&self) -> &Gpt2ForQuestionAnswering<B::InnerBackend> {
+    pub fn model(&self) -> &ForQuestionAnswering<B::InnerBackend, M::InnerModule> {
         &self.model
     }
 

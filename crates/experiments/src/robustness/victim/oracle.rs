@@ -13,12 +13,14 @@
 use std::cell::Cell;
 
 use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
-use gpt2_model::{SitePlan, SpanLogits};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
 use span_reader::evaluation::reading::{BatchTensors, scores};
 use squad_data::{
     Batch, BatchConfig, Batches, CharSpan, Example, SpanDecoder, SpanFeatures, TokenSpan, Window, exact_match,
 };
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::SpanLogits;
 
 use crate::error::Result;
 use crate::robustness::protected_example::{Place, ProtectedExample};
@@ -89,20 +91,20 @@ pub struct EmbeddingGradient<B: QuantAutodiffBackend> {
 
 /// A victim under some plans.
 #[derive(Debug)]
-pub struct Oracle<'v, B: QuantAutodiffBackend> {
-    victim: &'v Victim<'v, B>,
+pub struct Oracle<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> {
+    victim: &'v Victim<'v, B, M>,
     plans: &'v [SitePlan],
     queries: Cell<usize>,
 }
 
-impl<'v, B: QuantAutodiffBackend> Oracle<'v, B> {
+impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
     /// Access to a victim under plans that it has the adapters for.
-    pub fn new(victim: &'v Victim<'v, B>, plans: &'v [SitePlan]) -> Self {
+    pub fn new(victim: &'v Victim<'v, B, M>, plans: &'v [SitePlan]) -> Self {
         Self { victim, plans, queries: Cell::new(0) }
     }
 
     /// The victim.
-    pub fn victim(&self) -> &'v Victim<'v, B> {
+    pub fn victim(&self) -> &'v Victim<'v, B, M> {
         self.victim
     }
 
@@ -200,9 +202,9 @@ impl<'v, B: QuantAutodiffBackend> Oracle<'v, B> {
         let mut mean = vec![0.0; tokens.len()];
         for plan in self.plans {
             let body = &self.victim.model.transformer;
-            let d = body.config().n_embd;
+            let d = body.shape().width;
             let hidden = body.forward(ids.clone(), None, plan).slice([0..1, position - 1..position, 0..d]);
-            let logits = body.lm_logits(hidden);
+            let logits = body.next_token_scores(hidden);
             let probabilities = scores(activation::softmax(logits, 2).squeeze_dim::<2>(0));
             for (mean, &token) in mean.iter_mut().zip(tokens) {
                 *mean += f64::from(probabilities[token as usize]) / self.plans.len() as f64;

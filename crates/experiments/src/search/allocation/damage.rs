@@ -5,7 +5,6 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::cost::site_bytes;
@@ -13,6 +12,11 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use crate::error::{Error, Result};
 use crate::running::progress::{Progress, ShowProgress};
@@ -98,8 +102,26 @@ pub struct DamageTable {
     pub reference: Accuracy,
     /// The sites in the order of the forward pass.
     pub sites: Vec<SiteDamage>,
+    /// The word for a block in the names of the sites; files leave GPT-2's out.
+    #[serde(default = "gpt2_block_word", skip_serializing_if = "is_gpt2_block_word")]
+    pub block_word: String,
     /// Work of the measurement.
     pub work: Work,
+}
+
+impl DamageTable {
+    /// The name of a site.
+    pub fn name(&self, site: Site) -> String {
+        site.name(&self.block_word)
+    }
+}
+
+fn gpt2_block_word() -> String {
+    "h".to_owned()
+}
+
+fn is_gpt2_block_word(word: &str) -> bool {
+    word == "h"
 }
 
 /// Measures every site at every choice, one at a time.
@@ -111,8 +133,8 @@ pub struct DamageTable {
 ///
 /// When there is no choice, no window holds the gold span that the loss needs, an adapter is missing,
 /// or the work is stopped.
-pub fn measure_damage<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &DamageOptions,
 ) -> Result<DamageTable> {
@@ -124,8 +146,8 @@ pub fn measure_damage<B: QuantBackend>(
 /// # Errors
 ///
 /// As [`measure_damage`], and what `remember` gives.
-pub fn measure_damage_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn measure_damage_remembering<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &DamageOptions,
     remember: &Remember<'_, (SiteDamage, Work)>,
@@ -139,13 +161,14 @@ pub fn measure_damage_remembering<B: QuantBackend>(
     if options.measure == DamageMeasure::Loss && unchanged.loss.is_none() {
         return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
     }
-    let sites: Vec<Site> = Site::all(model.config()).collect();
+    let sites: Vec<Site> = model.config().sites().iter().collect();
     let mut progress = Progress::start("damage", 0, sites.len() * options.choices.len(), options.show);
     let mut work = evaluator.work() - before;
     let mut rows = Vec::with_capacity(sites.len());
     for site in sites {
+        let name = model.transformer.sites().name(site);
         let mut measured = 0;
-        let (row, work_of_row) = remember(&site.to_string(), &mut || {
+        let (row, work_of_row) = remember(&name, &mut || {
             let before = evaluator.work();
             let mut choices = Vec::with_capacity(options.choices.len());
             for &precision in &options.choices {
@@ -155,7 +178,7 @@ pub fn measure_damage_remembering<B: QuantBackend>(
                     evaluator.evaluate_from(&kept, &reference.clone().with(site, precision))?
                 };
                 measured += 1;
-                progress.step(format!("{site} EM {:.1} at {} bits", changed.exact_match, precision.weights));
+                progress.step(format!("{name} EM {:.1} at {} bits", changed.exact_match, precision.weights));
                 choices.push(Damage {
                     precision,
                     bytes: site_bytes(&model.transformer, site, precision),
@@ -164,12 +187,12 @@ pub fn measure_damage_remembering<B: QuantBackend>(
                     comparison: unchanged.compare(&changed, options.seed),
                 });
             }
-            let row = SiteDamage { site, parameters: site.parameters(model.config()), choices };
+            let row = SiteDamage { site, parameters: model.transformer.sites().parameters(site), choices };
             Ok((row, evaluator.work() - before))
         })?;
         // A site that is known needs no time, but counts.
         for _ in measured..row.choices.len() {
-            progress.step(format!("{site} known"));
+            progress.step(format!("{name} known"));
         }
         work += work_of_row;
         rows.push(row);
@@ -181,6 +204,7 @@ pub fn measure_damage_remembering<B: QuantBackend>(
         seed: options.seed,
         reference: unchanged,
         sites: rows,
+        block_word: model.transformer.sites().block_word().to_owned(),
         work,
     })
 }

@@ -27,7 +27,7 @@ impl DamageTable {
     /// Empty where a site has no choice.
     ///
     /// ```
-    /// use experiments::DamageTable;
+    /// use experiments::search::allocation::damage::DamageTable;
     ///
     /// # let accuracy = r#"{"exact_match": 80.0, "exact_match_interval": {"low": 72.0, "high": 86.0}, "f1": 84.0,
     /// #     "f1_interval": {"low": 78.0, "high": 90.0}, "loss": 0.7, "n": 120}"#;
@@ -86,7 +86,7 @@ impl DamageTable {
             let precision = site.choices[pick].precision;
             bits += site.parameters as f64 * f64::from(precision.weights.bits());
             parameters += site.parameters as f64;
-            plan.set(site.site.to_string(), precision);
+            plan.set(self.name(site.site), precision);
         }
         Allocation { bytes, damage, average_bits: bits / parameters, plan }
     }

@@ -8,12 +8,14 @@
 
 use std::collections::HashSet;
 
-use gpt2_model::{SitePlan, SitePrecision};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::running::progress::{Progress, ShowProgress};
@@ -103,9 +105,9 @@ impl DamageTable {
     ///
     /// When the first plan exceeds the budget or has a precision that the table has not; when an
     /// adapter is missing, or the work is stopped.
-    pub fn refine_by_swaps<B: QuantBackend>(
+    pub fn refine_by_swaps<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        evaluator: &Evaluator<'_, B>,
+        evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
         start: &Allocation,
         options: &RefineOptions,
@@ -162,7 +164,7 @@ impl DamageTable {
         let pick = |row: &super::SiteDamage| {
             let precision = plan.get(row.site);
             let found = row.choices.iter().position(|choice| choice.precision == precision);
-            let got = || format!("{} at {} bits", row.site, precision.weights);
+            let got = || format!("{} at {} bits", self.name(row.site), precision.weights);
             found.ok_or_else(|| Error::option("plan", got(), "precisions that the damage table has"))
         };
         self.sites.iter().map(pick).collect()
@@ -174,7 +176,7 @@ impl DamageTable {
 
     fn change(&self, site: usize, from: usize, to: usize) -> PrecisionChange {
         let row = &self.sites[site];
-        PrecisionChange { site: row.site.to_string(), from: row.choices[from].precision, to: row.choices[to].precision }
+        PrecisionChange { site: self.name(row.site), from: row.choices[from].precision, to: row.choices[to].precision }
     }
 
     /// Swaps within the budget, the least damage by the model first.

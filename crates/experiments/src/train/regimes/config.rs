@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
+use switchable_lora::SitePrecision;
+use switchable_model::sites::Site;
 
 use crate::banks::bank::BankOverrides;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! One width per step, in turn.
 
-use gpt2_model::SitePlan;
 use serde_json::{Value, json};
+use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::train::regimes::{Branch, Regime};

@@ -7,8 +7,10 @@
 //! The most sensitive sub-modules get more gradient than the others: in an extra step they run at a
 //! low width and everything else at the highest.
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
 use serde_json::{Value, json};
+use switchable_lora::SitePrecision;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use crate::error::{Error, Result};
 use crate::train::regimes::{Branch, Regime, check_share};

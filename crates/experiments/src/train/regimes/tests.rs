@@ -1,4 +1,10 @@
-use gpt2_model::{BitWidth, Gpt2Config, Site, SitePlan, SitePrecision, SubModule};
+use gpt2_model::Gpt2Config;
+use gpt2_model::names::MLP_C_PROJ;
+use quant_kernels::BitWidth;
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use super::*;
 use crate::train::branch::{Distance, Protection};
@@ -11,7 +17,7 @@ fn config() -> Gpt2Config {
 }
 
 fn plan(bits: BitWidth) -> SitePlan {
-    SitePlan::uniform(&config(), SitePrecision::uniform(bits))
+    SitePlan::uniform(&config().sites(), SitePrecision::uniform(bits))
 }
 
 fn ladder() -> Ladder {
@@ -98,7 +104,7 @@ fn every_higher_width_teaches_in_a_cascade() {
 
 #[test]
 fn specialised_steps_come_at_their_share_and_the_others_keep_their_turn() {
-    let site = Site { block: 1, module: SubModule::MlpCProj };
+    let site = Site { block: 1, module: MLP_C_PROJ };
     let low = SitePrecision::uniform(BitWidth::B4);
     let inner = Static::new(WIDTHS.map(plan).to_vec()).unwrap();
     let regime = Specialised::new(inner, &plan(BitWidth::FULL), &[site], low, 0.25).unwrap();

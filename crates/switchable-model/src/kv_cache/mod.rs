@@ -1,27 +1,10 @@
-//! Keys and values of the tokens already read, kept for one-token steps, and their quantisation.
-//!
-//! ```text
-//! k̂ = s_k · clamp(⌊k / s_k⌉, −L, L),   s_k = max |k| / L,   L = 2^(b−1) − 1       v̂ likewise
-//! ```
-//!
-//! `k` and `v` are one token's key and value in one head: each such row of `w` numbers has its own
-//! scale, symmetric and min-max, so a token is quantised once, when it is read, and never again.
-//! KIVI (Liu et al., arXiv:2402.02750) has a scale per channel of the keys and per token of the
-//! values; scales per channel span many tokens and need a window of the latest ones in full precision
-//! until their group is complete. Scales per token and head need no such window.
-//!
-//! Every forward pass, with a cache or without, in training or not, attends to `k̂` and `v̂`. The
-//! gradient passes straight through the rounding.
+//! Keys and values of the tokens already read, kept for one-token steps.
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize};
 
-use crate::{Gpt2Config, SitePlan};
-
-/// How keys and values are quantised: every token and head has its own scale.
-pub(crate) const KV_CACHE_SPEC: QuantSpec = QuantSpec::PER_TOKEN;
-
-const F32_BYTES: usize = 4;
+use crate::kv_rounding::packed_row_bytes;
+use crate::shape::ModelShape;
+use crate::site_plan::SitePlan;
 
 /// Keys and values of every block, in buffers allocated once for a fixed number of tokens.
 ///
@@ -37,8 +20,9 @@ pub struct KvCache<B: Backend> {
     capacity: usize,
 }
 
+/// Keys and values of one block.
 #[derive(Debug, Clone)]
-pub(crate) struct LayerCache<B: Backend> {
+struct LayerCache<B: Backend> {
     keys: Option<Tensor<B, 4>>,
     values: Option<Tensor<B, 4>>,
 }
@@ -49,14 +33,14 @@ impl<B: Backend> KvCache<B> {
     /// # Panics
     ///
     /// When `capacity` is zero or exceeds the model's positions.
-    pub fn new(config: &Gpt2Config, batch: usize, capacity: usize, device: &B::Device) -> Self {
+    pub fn new(model: &ModelShape, batch: usize, capacity: usize, device: &B::Device) -> Self {
         assert!(
-            (1..=config.n_positions).contains(&capacity),
+            (1..=model.positions).contains(&capacity),
             "capacity is {capacity} tokens, expected 1 to {}",
-            config.n_positions
+            model.positions
         );
-        let shape = [batch, config.n_head, capacity, config.head_width()];
-        let layers = (0..config.n_layer)
+        let shape = [batch, model.kv_heads, capacity, model.head_width];
+        let layers = (0..model.blocks)
             .map(|_| LayerCache {
                 keys: Some(Tensor::zeros(shape, device)),
                 values: Some(Tensor::zeros(shape, device)),
@@ -117,27 +101,40 @@ impl<B: Backend> KvCache<B> {
         self.len * self.layers.iter().enumerate().map(block_bytes).sum::<usize>()
     }
 
-    pub(crate) fn layer(&mut self, block: usize) -> (&mut LayerCache<B>, usize) {
-        (&mut self.layers[block], self.len)
+    /// The part of one block, to which a pass appends the keys and values of new tokens.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such block.
+    pub fn block(&mut self, block: usize) -> BlockCache<'_, B> {
+        BlockCache { layer: &mut self.layers[block], len: self.len }
     }
 
-    pub(crate) fn advance(&mut self, tokens: usize) {
+    /// Counts new tokens as held, once every block has taken up their keys and values.
+    pub fn advance(&mut self, tokens: usize) {
         self.len += tokens;
     }
 }
 
-impl<B: Backend> LayerCache<B> {
-    /// Writes the keys and values of new tokens behind the first `len` and returns all of them.
+/// The keys and values of one block, and how many tokens are held.
+#[derive(Debug)]
+pub struct BlockCache<'a, B: Backend> {
+    layer: &'a mut LayerCache<B>,
+    len: usize,
+}
+
+impl<B: Backend> BlockCache<'_, B> {
+    /// Writes the keys and values of new tokens behind those held and returns all of them.
     ///
     /// # Shapes
     ///
-    /// `[batch, heads, new, head_width]` in, `[batch, heads, len + new, head_width]` out.
-    pub(crate) fn append(
-        &mut self,
-        len: usize,
-        keys: Tensor<B, 4>,
-        values: Tensor<B, 4>,
-    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+    /// `[batch, heads, new, head_width]` in, `[batch, heads, held + new, head_width]` out.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for them.
+    pub fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
+        let len = self.len;
         let write = |buffer: &mut Option<Tensor<B, 4>>, rows: Tensor<B, 4>| {
             let [batch, heads, new, width] = rows.dims();
             let full = buffer.take().expect("a buffer is put back after every write");
@@ -148,39 +145,7 @@ impl<B: Backend> LayerCache<B> {
             *buffer = Some(full);
             held
         };
-        (write(&mut self.keys, keys), write(&mut self.values, values))
-    }
-}
-
-/// Bytes of one token's key or value in one head, packed, with its scale.
-pub(crate) fn packed_row_bytes(width: usize, bits: BitWidth) -> usize {
-    let scale = if bits.is_full() { 0 } else { F32_BYTES };
-    (width * usize::from(bits.bits())).div_ceil(8) + scale
-}
-
-/// Queries, keys and values, of which keys and values are rounded to `bits`.
-///
-/// # Shapes
-///
-/// `qkv`: `[batch, tokens, 3d]`, the same out.
-///
-/// # Panics
-///
-/// When [`KV_CACHE_SPEC`] cannot do `bits`.
-pub(crate) fn quantize_keys_and_values<B: QuantBackend>(
-    qkv: Tensor<B, 3>,
-    heads: usize,
-    bits: BitWidth,
-) -> Tensor<B, 3> {
-    if bits.is_full() {
-        return qkv;
-    }
-    let [batch, tokens, packed] = qkv.dims();
-    let d = packed / 3;
-    let rows = qkv.clone().narrow(2, d, 2 * d).reshape([batch, tokens, 2 * heads, d / heads]);
-    match fake_quantize(rows, bits, &KV_CACHE_SPEC, GradientRule::Identity) {
-        Ok(rows) => Tensor::cat(vec![qkv.narrow(2, 0, d), rows.reshape([batch, tokens, 2 * d])], 2),
-        Err(error) => panic!("kv cache: {error}"),
+        [write(&mut self.layer.keys, keys), write(&mut self.layer.values, values)]
     }
 }
 

@@ -9,21 +9,36 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 
-use super::WeightSource;
-use crate::{Error, Gpt2Config, Result};
+use super::source::WeightSource;
+use super::values::Values;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Hugging Face prefixes the body of a model with a head; the files of the original release do not.
-const BODY: &str = "transformer.";
-
 /// The tensors of one or several safetensors files.
 #[derive(Debug)]
 pub(crate) struct WeightSet {
     root: PathBuf,
+    body: Body,
     sources: Vec<WeightSource>,
     /// Name → (source, where its data starts in the file, what the header says of it).
     entries: BTreeMap<String, (usize, usize, TensorInfo)>,
+}
+
+/// What Hugging Face puts before the names of the body: in a language model, and in a model with a span
+/// head. The files of a bare body have neither.
+#[derive(Debug, Clone, Copy)]
+struct Body {
+    language_model: &'static str,
+    span: &'static str,
+}
+
+impl Body {
+    /// A name of the body without either prefix.
+    fn bare(self, name: &str) -> &str {
+        name.strip_prefix(self.language_model).or_else(|| name.strip_prefix(self.span)).unwrap_or(name)
+    }
 }
 
 #[derive(Deserialize)]
@@ -33,10 +48,10 @@ struct ShardIndex {
 
 impl WeightSet {
     /// Opens `model.safetensors` or the shards of `model.safetensors.index.json` in a folder.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open<C: ModelConfig>(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE);
         if single.exists() {
-            return Self::new(&single, vec![WeightSource::open(&single)?]);
+            return Self::new::<C>(&single, vec![WeightSource::open(&single)?]);
         }
         let index_path = dir.join(INDEX);
         if !index_path.exists() {
@@ -46,7 +61,7 @@ impl WeightSet {
         let index: ShardIndex = serde_json::from_str(&text).map_err(|e| Error::json(&index_path, e))?;
         let files: BTreeSet<&String> = index.weight_map.values().collect();
         let sources = files.into_iter().map(|file| shard(dir, &index_path, file)).collect::<Result<_>>()?;
-        let set = Self::new(dir, sources)?;
+        let set = Self::new::<C>(dir, sources)?;
         let held = |(name, file): &(&String, &String)| {
             set.entries.get(*name).is_some_and(|(source, _, _)| set.sources[*source].name() == dir.join(file))
         };
@@ -57,7 +72,7 @@ impl WeightSet {
     }
 
     /// Parses and checks the headers of the files.
-    pub(crate) fn new(root: impl Into<PathBuf>, sources: Vec<WeightSource>) -> Result<Self> {
+    pub(crate) fn new<C: ModelConfig>(root: impl Into<PathBuf>, sources: Vec<WeightSource>) -> Result<Self> {
         let mut entries = BTreeMap::new();
         for (index, source) in sources.iter().enumerate() {
             let fault = |reason: String| Error::Safetensors { path: source.name().into(), reason };
@@ -76,7 +91,8 @@ impl WeightSet {
                 }
             }
         }
-        Ok(Self { root: root.into(), sources, entries })
+        let body = Body { language_model: C::BODY, span: C::SPAN_BODY };
+        Ok(Self { root: root.into(), body, sources, entries })
     }
 
     /// Whether a tensor of this name, with or without the body's prefix, is there.
@@ -85,19 +101,18 @@ impl WeightSet {
     }
 
     /// Checks that the files do not hold more blocks than the configuration.
-    pub(crate) fn check_blocks(&self, config: &Gpt2Config) -> Result<()> {
-        for (name, (source, _, _)) in &self.entries {
-            let block =
-                name.strip_prefix(BODY).unwrap_or(name).strip_prefix("h.").and_then(|rest| rest.split('.').next());
-            if block.and_then(|b| b.parse::<usize>().ok()).is_some_and(|b| b >= config.n_layer) {
-                return Err(Error::ExtraBlock {
-                    path: self.sources[*source].name().into(),
-                    name: name.clone(),
-                    n_layer: config.n_layer,
-                });
-            }
+    pub(crate) fn check_blocks<C: ModelConfig>(&self, config: &C) -> Result<()> {
+        let sites = config.sites();
+        let beyond = |name: &str| sites.block_of(self.body.bare(name)).is_some_and(|block| block >= sites.blocks());
+        match self.entries.iter().find(|(name, _)| beyond(name)) {
+            Some((name, (source, _, _))) => Err(Error::ExtraBlock {
+                path: self.sources[*source].name().into(),
+                name: name.clone(),
+                field: C::BLOCKS_FIELD,
+                blocks: sites.blocks(),
+            }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The values of a tensor in f32, its shape and its values checked.
@@ -139,7 +154,17 @@ impl WeightSet {
     }
 
     fn find(&self, name: &str) -> Option<(&String, &(usize, usize, TensorInfo))> {
-        self.entries.get_key_value(name).or_else(|| self.entries.get_key_value(name.strip_prefix(BODY)?))
+        let entry = |name: &str| self.entries.get_key_value(name);
+        entry(name).or_else(|| {
+            let bare = name.strip_prefix(self.body.language_model)?;
+            entry(bare).or_else(|| entry(&format!("{}{bare}", self.body.span)))
+        })
+    }
+}
+
+impl Values for &WeightSet {
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        WeightSet::data(self, name, shape)
     }
 }
 

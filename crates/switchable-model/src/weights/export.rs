@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use whole_files::{PartialFile, persist_all};
 
-use crate::Result;
+use crate::error::Result;
 
 /// A named f32 tensor: name, shape, values in row-major order.
 pub(crate) type NamedValues = (String, Vec<usize>, Vec<f32>);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use whole_files::MappedFile;
 
-use crate::Result;
+use crate::error::Result;
 
 /// The bytes of one safetensors file: mapped from disk or embedded in the program.
 #[derive(Debug)]

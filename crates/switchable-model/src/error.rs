@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Site;
-
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -77,14 +75,16 @@ pub enum Error {
         name: String,
     },
     /// A tensor belongs to a block that the configuration does not have.
-    #[error("{path}: tensor `{name}` stands beyond the last block, `n_layer` of config.json is {n_layer}")]
+    #[error("{path}: tensor `{name}` stands beyond the last block, `{field}` of config.json is {blocks}")]
     ExtraBlock {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
+        /// The field of the configuration that counts blocks.
+        field: &'static str,
         /// Blocks by the configuration.
-        n_layer: usize,
+        blocks: usize,
     },
     /// A tensor has a shape that the configuration does not give it.
     #[error("{path}: tensor `{name}` has shape {got:?}, the config gives it {expected:?}")]
@@ -131,12 +131,12 @@ pub enum Error {
         vocab_size: usize,
     },
     /// A sequence is empty or longer than the model's positions.
-    #[error("sequence of {got} tokens, expected 1 to {n_positions}")]
+    #[error("sequence of {got} tokens, expected 1 to {positions}")]
     SequenceLength {
         /// Length asked for.
         got: usize,
         /// Positions of the model.
-        n_positions: usize,
+        positions: usize,
     },
     /// An option of generation is out of its range.
     #[error("{field} is {got}, expected {expected}")]
@@ -163,12 +163,20 @@ pub enum Error {
         site: String,
     },
     /// A plan was made for another number of blocks.
-    #[error("plan of {got} blocks, the model has {n_layer}")]
+    #[error("plan of {got} blocks, the model has {blocks}")]
     PlanBlocks {
         /// Blocks of the plan.
         got: usize,
         /// Blocks of the model.
-        n_layer: usize,
+        blocks: usize,
+    },
+    /// A plan was made for another family of models.
+    #[error("plan of a model with the sub-modules {got}, this one has {expected}")]
+    PlanModules {
+        /// Sub-modules of the plan.
+        got: String,
+        /// Sub-modules of the model.
+        expected: String,
     },
     /// A packed file or tensor is not what it should be.
     #[error(transparent)]
@@ -185,18 +193,20 @@ impl From<whole_files::Error> for Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+    /// An error of the system, with the file or folder.
+    pub fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }
 
-    pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
+    /// An error in a JSON file.
+    pub fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
         Self::Json { path: path.into(), source }
     }
 }
 
 /// An error of a layer, with the name of its site.
-pub(crate) fn at_site(site: Site, source: switchable_lora::Error) -> switchable_lora::Error {
-    switchable_lora::Error::Site { site: site.to_string(), source: Box::new(source) }
+pub(crate) fn at_site(site: String, source: switchable_lora::Error) -> switchable_lora::Error {
+    switchable_lora::Error::Site { site, source: Box::new(source) }
 }
 
 /// An error of adapters, with the name of their file or folder.

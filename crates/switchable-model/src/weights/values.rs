@@ -3,7 +3,7 @@
 use burn::tensor::TensorData;
 use switchable_lora::PackedWeights;
 
-use crate::Result;
+use crate::error::Result;
 
 /// A source of tensors by Hugging Face name and shape.
 pub(crate) trait Values {

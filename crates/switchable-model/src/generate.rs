@@ -11,8 +11,11 @@ use quant_kernels::QuantBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::error::{Error, Result};
+use crate::kv_cache::KvCache;
+use crate::model::SwitchableModel;
 use crate::parameters::floats;
-use crate::{Error, Gpt2, KvCache, Result, SitePlan};
+use crate::site_plan::SitePlan;
 
 /// How the next token is chosen from its scores.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -48,7 +51,26 @@ impl Default for GenerateOptions {
     }
 }
 
-impl<B: QuantBackend> Gpt2<B> {
+/// Text from a model.
+///
+/// It is implemented for every model.
+pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
+    /// Checks token ids before they reach an embedding look-up.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, more than the model's positions, or one outside the vocabulary.
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let shape = self.shape();
+        if ids.is_empty() || ids.len() > shape.positions {
+            return Err(Error::SequenceLength { got: ids.len(), positions: shape.positions });
+        }
+        match ids.iter().position(|&id| id as usize >= shape.vocabulary) {
+            Some(position) => Err(Error::TokenId { id: ids[position], position, vocab_size: shape.vocabulary }),
+            None => Ok(()),
+        }
+    }
+
     /// Continues a prompt and returns the new tokens alone.
     ///
     /// Generation ends at a stop token, at `max_new_tokens`, or when the model's positions are full.
@@ -56,12 +78,12 @@ impl<B: QuantBackend> Gpt2<B> {
     /// # Errors
     ///
     /// When the prompt is empty, too long or outside the vocabulary, or an option is out of range.
-    pub fn generate(&self, prompt: &[u32], options: &GenerateOptions, plan: &SitePlan) -> Result<Vec<u32>> {
+    fn generate(&self, prompt: &[u32], options: &GenerateOptions, plan: &SitePlan) -> Result<Vec<u32>> {
         self.check_ids(prompt)?;
         let mut chooser = Chooser::new(options.sampling)?;
-        let device = self.wte.device();
-        let capacity = prompt.len().saturating_add(options.max_new_tokens).min(self.config().n_positions);
-        let mut cache = KvCache::new(self.config(), 1, capacity, &device);
+        let (device, shape) = (self.device(), self.shape());
+        let capacity = prompt.len().saturating_add(options.max_new_tokens).min(shape.positions);
+        let mut cache = KvCache::new(&shape, 1, capacity, &device);
         let mut generated = Vec::new();
         let mut next = prompt.to_vec();
         while generated.len() < options.max_new_tokens && cache.len() + next.len() <= capacity {
@@ -69,8 +91,8 @@ impl<B: QuantBackend> Gpt2<B> {
             let tokens = ids.len();
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, vec![1, tokens]), &device);
             let hidden = self.forward_cached(ids, &mut cache, plan);
-            let last = hidden.slice([0..1, tokens - 1..tokens, 0..self.config().n_embd]);
-            let token = chooser.choose(&floats(self.lm_logits(last).into_data()));
+            let last = hidden.slice([0..1, tokens - 1..tokens, 0..shape.width]);
+            let token = chooser.choose(&floats(self.next_token_scores(last).into_data()));
             if options.stop.contains(&token) {
                 break;
             }
@@ -80,6 +102,8 @@ impl<B: QuantBackend> Gpt2<B> {
         Ok(generated)
     }
 }
+
+impl<B: QuantBackend, M: SwitchableModel<B>> Generate<B> for M {}
 
 /// Chooses tokens and keeps the state of the draws.
 enum Chooser {

@@ -4,23 +4,32 @@
 //! [start, end] = y·W_qaᵀ + b_qa
 //! ```
 //!
-//! `y` are the final hidden states, `W_qa` is `[2, n_embd]` as `qa_outputs` of
-//! `GPT2ForQuestionAnswering` stores it.
+//! `y` are the final hidden states, `W_qa` is `[2, width]` as `qa_outputs` of
+//! the family's class in `transformers` stores it.
 
-use quant_kernels::QuantBackend;
 use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+use quant_kernels::QuantBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use switchable_lora::{BasePolicy, LinearSettings};
 
+use crate::config::ModelConfig;
+use crate::error::Result;
 use crate::initial::normal_values;
-use crate::model::export;
+use crate::model::SwitchableModel;
+use crate::model_weights::{ModelWeights, all_values, from_weights};
+use crate::options::ModelOptions;
+use crate::packed::PackModel;
+use crate::packed::folder::{PackedFolder, PackedWriter};
+use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
-use crate::weights::{WeightSet, WeightSource};
-use crate::{Gpt2, Gpt2Config, ModelOptions, Result, SitePlan};
+use crate::site_plan::SitePlan;
+use crate::weights::export::write_folder;
+use crate::weights::source::WeightSource;
+use crate::weights::tensors::WeightSet;
 
 /// What to do when a folder holds no span head, as that of a language model does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -41,35 +50,35 @@ pub struct SpanLogits<B: Backend> {
     pub end: Tensor<B, 2>,
 }
 
-/// A GPT-2 with a span head.
+/// A transformer with a span head.
 #[derive(Module, Debug)]
-pub struct Gpt2ForQuestionAnswering<B: Backend> {
+pub struct ForQuestionAnswering<B: Backend, M> {
     /// The body.
-    pub transformer: Gpt2<B>,
+    pub transformer: M,
     weight: Param<Tensor<B, 2>>,
     bias: Param<Tensor<B, 1>>,
 }
 
-impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
+impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// A model with random weights.
     ///
     /// # Errors
     ///
     /// When the configuration's numbers do not fit together.
-    pub fn random(config: &Gpt2Config, options: &ModelOptions, seed: u64, device: &B::Device) -> Result<Self> {
-        let transformer = Gpt2::random(config, options, seed, device)?;
+    pub fn random(config: &M::Config, options: &ModelOptions, seed: u64, device: &B::Device) -> Result<Self> {
+        let transformer = M::random(config, options, seed, device)?;
         Ok(Self::with_random_head(transformer, seed.wrapping_add(1), device).with_linear_settings(options.linear))
     }
 
     /// A body with a random head.
-    pub fn with_random_head(transformer: Gpt2<B>, seed: u64, device: &B::Device) -> Self {
-        let (d, range) = (transformer.config().n_embd, transformer.config().initializer_range);
+    pub fn with_random_head(transformer: M, seed: u64, device: &B::Device) -> Self {
+        let (d, range) = (transformer.shape().width, transformer.config().initializer_range());
         let values = normal_values(&mut ChaCha8Rng::seed_from_u64(seed), 2 * d, range);
         let weight = TensorData::new(values, vec![2, d]);
         Self::with_head(transformer, weight, TensorData::new(vec![0.0f32; 2], vec![2]), device)
     }
 
-    pub(crate) fn with_head(transformer: Gpt2<B>, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
+    pub(crate) fn with_head(transformer: M, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
         Self {
             transformer,
             weight: Param::initialized(ParamId::new(), Tensor::from_data(weight, device).require_grad()),
@@ -81,7 +90,7 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     ///
     /// # Errors
     ///
-    /// As [`Gpt2::load`]; and when the folder holds no head and `missing` refuses that.
+    /// As [`ModelWeights::load`]; and when the folder holds no head and `missing` refuses that.
     pub fn load(
         dir: impl AsRef<Path>,
         options: &ModelOptions,
@@ -89,46 +98,46 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
         device: &B::Device,
     ) -> Result<Self> {
         let dir = dir.as_ref();
-        let config = Gpt2Config::load(dir.join("config.json"))?;
-        Self::from_weights(&config, &WeightSet::open(dir)?, options, missing, device)
+        let config = M::Config::load(dir.join("config.json"))?;
+        Self::from_weights(&config, &WeightSet::open::<M::Config>(dir)?, options, missing, device)
     }
 
     /// Reads weights from files that need not be in a folder, such as bytes in the program.
     ///
     /// # Errors
     ///
-    /// As [`Gpt2::load`], a missing head included.
+    /// As [`ModelWeights::load`], a missing head included.
     pub fn from_sources(
-        config: &Gpt2Config,
+        config: &M::Config,
         sources: Vec<WeightSource>,
         options: &ModelOptions,
         device: &B::Device,
     ) -> Result<Self> {
-        let weights = WeightSet::new("<weights>", sources)?;
+        let weights = WeightSet::new::<M::Config>("<weights>", sources)?;
         Self::from_weights(config, &weights, options, MissingHead::Refuse, device)
     }
 
     fn from_weights(
-        config: &Gpt2Config,
+        config: &M::Config,
         weights: &WeightSet,
         options: &ModelOptions,
         missing: MissingHead,
         device: &B::Device,
     ) -> Result<Self> {
-        let transformer = Gpt2::from_weights(config, weights, options, device)?;
+        let transformer: M = from_weights(config, weights, options, device)?;
         match missing {
             MissingHead::Random(seed) if !weights.contains("qa_outputs.weight") => {
                 Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
             }
             _ => {
-                let weight = weights.data("qa_outputs.weight", &[2, config.n_embd])?;
+                let weight = weights.data("qa_outputs.weight", &[2, config.shape().width])?;
                 let bias = weights.data("qa_outputs.bias", &[2])?;
                 Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
             }
         }
     }
 
-    /// Span scores of a batch; arguments as [`Gpt2::forward`].
+    /// Span scores of a batch; arguments as [`SwitchableModel::forward`].
     ///
     /// # Shapes
     ///
@@ -136,7 +145,7 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     ///
     /// # Panics
     ///
-    /// As [`Gpt2::forward`].
+    /// As [`SwitchableModel::forward`].
     pub fn forward(
         &self,
         ids: Tensor<B, 2, Int>,
@@ -150,7 +159,7 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     ///
     /// # Shapes
     ///
-    /// `hidden`: `[batch, tokens, n_embd]`.
+    /// `hidden`: `[batch, tokens, width]`.
     pub fn span_logits(&self, hidden: Tensor<B, 3>) -> SpanLogits<B> {
         let [batch, tokens, d] = hidden.dims();
         let both = hidden.reshape([batch * tokens, d]).matmul(self.weight.val().transpose());
@@ -169,11 +178,11 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &Gpt2Config {
+    pub fn config(&self) -> &M::Config {
         self.transformer.config()
     }
 
-    /// Every parameter of base and head with its Hugging Face name; see [`Gpt2::named_parameters`].
+    /// Every parameter of base and head with its Hugging Face name; see [`SwitchableModel::named_parameters`].
     pub fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
         let mut list = self.transformer.named_parameters();
         list.push(("qa_outputs.weight".to_string(), ParameterRef::Matrix(&self.weight)));
@@ -181,12 +190,52 @@ impl<B: QuantBackend> Gpt2ForQuestionAnswering<B> {
         list
     }
 
-    /// Writes `config.json` and `model.safetensors`, as `GPT2ForQuestionAnswering` loads them.
+    /// Writes `config.json` and `model.safetensors`, as the family's class with a span head loads them.
     ///
     /// # Errors
     ///
     /// When the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        export(dir.as_ref(), &self.transformer, "GPT2ForQuestionAnswering", &self.named_parameters())
+        let mut tensors = all_values(&self.transformer, self.named_parameters());
+        for (name, _, _) in &mut tensors {
+            if let Some(bare) = name.strip_prefix(M::Config::BODY) {
+                *name = format!("{}{bare}", M::Config::SPAN_BODY);
+            }
+        }
+        write_folder(dir.as_ref(), &tensors, &self.config().to_json(M::Config::QUESTION_ANSWERING))
+    }
+
+    /// The model with its body packed in memory; see [`PackModel::pack`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn pack(self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
+        Ok(Self { transformer: self.transformer.pack(form, options)?, ..self })
+    }
+
+    /// Writes a packed folder; see [`PackModel::save_packed`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        let writer = PackedWriter::new(&self.transformer, form, *options)?;
+        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.named_parameters())
+    }
+
+    /// Opens a packed folder; see [`PackModel::load_packed`].
+    ///
+    /// # Errors
+    ///
+    /// The same, and when the folder holds no span head.
+    pub fn load_packed(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<(Self, SitePlan)> {
+        let mut folder = PackedFolder::<M::Config>::open(dir.as_ref())?;
+        let (transformer, plan) = folder.body::<B, M>(options, device)?;
+        let width = transformer.shape().width;
+        let weight = folder.plain("qa_outputs.weight", &[2, width])?;
+        let bias = folder.plain("qa_outputs.bias", &[2])?;
+        let model = Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear);
+        Ok((model, plan))
     }
 }

@@ -1,0 +1,138 @@
+//! Typed access to the fields of a `config.json`, with errors that name file and field.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The fields of a `config.json`.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigFields<'a> {
+    map: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl<'a> ConfigFields<'a> {
+    /// The fields of a JSON object; `path` stands in the errors.
+    ///
+    /// # Errors
+    ///
+    /// When the value is not an object.
+    pub fn new(value: &'a Value, path: &'a Path) -> Result<Self> {
+        match value.as_object() {
+            Some(map) => Ok(Self { map, path }),
+            None => Err(Error::Config {
+                path: path.into(),
+                field: "<root>",
+                got: value.to_string(),
+                expected: "a JSON object".into(),
+            }),
+        }
+    }
+
+    /// A field as it is, `null` too; `None` where it is missing.
+    pub fn get(&self, field: &str) -> Option<&'a Value> {
+        self.map.get(field)
+    }
+
+    /// The error of a field that has a value that cannot be run.
+    pub fn error(&self, field: &'static str, got: &Value, expected: &str) -> Error {
+        Error::Config { path: self.path.into(), field, got: got.to_string(), expected: expected.into() }
+    }
+
+    /// The error of a field that is missing.
+    pub fn missing(&self, field: &'static str, expected: &str) -> Error {
+        Error::Config { path: self.path.into(), field, got: "missing".into(), expected: expected.into() }
+    }
+
+    /// A size, at least 1.
+    ///
+    /// # Errors
+    ///
+    /// When the field is missing or no such number.
+    pub fn size(&self, field: &'static str) -> Result<usize> {
+        const EXPECTED: &str = "a whole number from 1 to 4294967295";
+        let value = self.map.get(field).ok_or_else(|| self.missing(field, EXPECTED))?;
+        match value.as_u64() {
+            Some(n) if n >= 1 && u32::try_from(n).is_ok() => Ok(n as usize),
+            _ => Err(self.error(field, value, EXPECTED)),
+        }
+    }
+
+    /// A size, at least 1, or a default where the field is missing or `null`.
+    ///
+    /// # Errors
+    ///
+    /// When the field is no such number.
+    pub fn size_or(&self, field: &'static str, default: usize) -> Result<usize> {
+        match self.map.get(field) {
+            None | Some(Value::Null) => Ok(default),
+            Some(_) => self.size(field),
+        }
+    }
+
+    /// A positive number, or a default where the field is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the field is no such number.
+    pub fn positive(&self, field: &'static str, default: f64) -> Result<f64> {
+        match self.map.get(field) {
+            None => Ok(default),
+            Some(value) => match value.as_f64() {
+                Some(x) if x > 0.0 && x.is_finite() => Ok(x),
+                _ => Err(self.error(field, value, "a positive number")),
+            },
+        }
+    }
+
+    /// True or false, or a default where the field is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the field is neither.
+    pub fn flag(&self, field: &'static str, default: bool) -> Result<bool> {
+        match self.map.get(field) {
+            None => Ok(default),
+            Some(value) => value.as_bool().ok_or_else(|| self.error(field, value, "true or false")),
+        }
+    }
+
+    /// Checks a field that must be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or not accepted.
+    pub fn expect(&self, field: &'static str, accept: impl Fn(&Value) -> bool, expected: &str) -> Result<()> {
+        match self.map.get(field) {
+            None => Err(self.missing(field, expected)),
+            Some(value) if accept(value) => Ok(()),
+            Some(value) => Err(self.error(field, value, expected)),
+        }
+    }
+
+    /// Checks a field that may be missing but not `true`.
+    ///
+    /// # Errors
+    ///
+    /// When it is.
+    pub fn refuse_true(&self, field: &'static str) -> Result<()> {
+        match self.map.get(field) {
+            Some(value @ Value::Bool(true)) => Err(self.error(field, value, "false")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks a field that may be missing but not `false`.
+    ///
+    /// # Errors
+    ///
+    /// When it is.
+    pub fn refuse_false(&self, field: &'static str) -> Result<()> {
+        match self.map.get(field) {
+            Some(value @ Value::Bool(false)) => Err(self.error(field, value, "true")),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a family of models knows of its `config.json` and of the names in its files.
+
+pub mod fields;
+
+use std::fmt;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+
+use self::fields::ConfigFields;
+use crate::error::{Error, Result};
+use crate::initial::InitialWeights;
+use crate::parameters::WeightLayout;
+use crate::shape::ModelShape;
+use crate::sites::Sites;
+
+/// Shape and constants of a model, as `config.json` of a Hugging Face folder gives them, and the names
+/// that the files of its family use.
+pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
+    /// What `model_type` of its `config.json` is.
+    const MODEL_TYPE: &'static str;
+    /// The class of `transformers` that is the body with its language-model head.
+    const LANGUAGE_MODEL: &'static str;
+    /// The class of `transformers` that is the body with a span head.
+    const QUESTION_ANSWERING: &'static str;
+    /// What stands before the names of the body in files of the language model, such as
+    /// `transformer.`; files of the bare body leave it out.
+    const BODY: &'static str;
+    /// The same in files of the model with a span head.
+    const SPAN_BODY: &'static str = Self::BODY;
+    /// The field of `config.json` that counts blocks.
+    const BLOCKS_FIELD: &'static str;
+    /// How files hold the weights of the sites.
+    const LAYOUT: WeightLayout;
+
+    /// Reads the fields of a parsed `config.json`; `path` stands in the errors.
+    ///
+    /// # Errors
+    ///
+    /// When it lacks a field, or asks for something that the family does not have.
+    fn from_json(value: &Value, path: &Path) -> Result<Self>;
+
+    /// The fields as `config.json` holds them; `architecture` is the class that loads the weights.
+    fn to_json(&self, architecture: &str) -> Value;
+
+    /// Checks that the numbers fit together; `path` stands in the error.
+    ///
+    /// # Errors
+    ///
+    /// When they do not, which names the field.
+    fn check(&self, path: &Path) -> Result<()>;
+
+    /// The numbers that every transformer has.
+    fn shape(&self) -> ModelShape;
+
+    /// The quantisable matrices.
+    fn sites(&self) -> Sites;
+
+    /// All parameters of the language model, a tied output matrix counted once.
+    fn parameters(&self) -> usize;
+
+    /// Standard deviation of random initial weights.
+    fn initializer_range(&self) -> f64;
+
+    /// Random initial values of a parameter by its Hugging Face name and shape.
+    ///
+    /// # Errors
+    ///
+    /// When the family has no such way to draw weights.
+    fn initial_values(
+        &self,
+        initial: InitialWeights,
+        rng: &mut ChaCha8Rng,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Vec<f32>>;
+
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is not JSON, or is not a configuration of this family.
+    fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::from_json(&read_json(path)?, path)
+    }
+
+    /// Parameters in the quantisable matrices, biases not counted.
+    fn site_parameters(&self) -> usize {
+        self.sites().all_parameters()
+    }
+}
+
+/// The `model_type` of a `config.json`: it says which family reads the folder.
+///
+/// # Errors
+///
+/// When the file cannot be read, is not a JSON object, or has no such text.
+pub fn read_model_type(path: impl AsRef<Path>) -> Result<String> {
+    const EXPECTED: &str = "the name of a family of models";
+    let path = path.as_ref();
+    let value = read_json(path)?;
+    let fields = ConfigFields::new(&value, path)?;
+    match fields.get("model_type") {
+        Some(Value::String(family)) => Ok(family.clone()),
+        Some(other) => Err(fields.error("model_type", other, EXPECTED)),
+        None => Err(fields.missing("model_type", EXPECTED)),
+    }
+}
+
+/// The error of a `model_type` of no known family, which lists the families.
+pub fn unknown_family(path: &Path, got: &str, families: &[&str]) -> Error {
+    let families: Vec<String> = families.iter().map(|family| format!("{family:?}")).collect();
+    Error::Config { path: path.into(), field: "model_type", got: format!("{got:?}"), expected: families.join(" or ") }
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_family_of_a_folder_is_its_model_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, r#"{"model_type": "llama"}"#).unwrap();
+        assert_eq!(read_model_type(&path).unwrap(), "llama");
+        for (text, word) in [("{}", "missing"), (r#"{"model_type": 3}"#, "3"), ("[]", "<root>"), ("{", "EOF")] {
+            std::fs::write(&path, text).unwrap();
+            let message = read_model_type(&path).unwrap_err().to_string();
+            assert!(message.contains("config.json") && message.contains(word), "{message}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(read_model_type(&path).unwrap_err().to_string().contains("config.json"));
+    }
+
+    #[test]
+    fn an_unknown_family_is_refused_with_those_there_are() {
+        let message = unknown_family(Path::new("dir/config.json"), "mamba", &["gpt2", "llama"]).to_string();
+        assert_eq!(message, "dir/config.json: field `model_type` is \"mamba\", expected \"gpt2\" or \"llama\"");
+    }
+}

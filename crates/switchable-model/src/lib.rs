@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+pub mod adapters;
+pub mod attention_mask;
+pub mod config;
+pub mod error;
+pub mod generate;
+pub mod initial;
+pub mod kv_cache;
+pub mod kv_rounding;
+pub mod loss;
+pub mod model;
+pub mod model_weights;
+pub mod options;
+pub mod packed;
+pub mod parameters;
+pub mod pass;
+pub mod positions;
+pub mod prelude;
+pub mod shape;
+pub mod site_plan;
+pub mod sites;
+pub mod span_head;
+#[cfg(test)]
+#[path = "../../quant-kernels/tests/support/test_device.rs"]
+mod support;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use model::{SwitchableModel, TrainableModel};

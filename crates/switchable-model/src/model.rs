@@ -1,0 +1,411 @@
+//! What every transformer of switchable layers can do.
+//!
+//! ```text
+//! h₀ = embed(ids),   hᵢ₊₁ = blockᵢ(hᵢ),   y = normalise(h_n),   z = y·Oᵀ
+//! ```
+//!
+//! A family says what its embedding, its blocks and its last normalisation compute; passes through the
+//! blocks, plans and adapters are the same for all.
+
+use std::ops::Range;
+
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
+use burn::tensor::{Bool, Int, Tensor};
+use quant_kernels::{
+    ActivationBits, BitWidth, LinearTerms, OutputFunction, PackedOperand, PackedTensor, QuantAutodiffBackend,
+    QuantBackend, packed_linear,
+};
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, PrecisionPlan, SitePrecision, SwitchableLinear};
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result, at_site};
+use crate::kv_cache::KvCache;
+use crate::kv_rounding::{KV_CACHE_SPEC, check_bits};
+use crate::parameters::ParameterRef;
+use crate::pass::{BlockPass, Pass, SiteVisitor};
+use crate::positions::Positions;
+use crate::shape::ModelShape;
+use crate::site_plan::SitePlan;
+use crate::sites::{Site, Sites};
+use crate::weights::builder::ModelBuilder;
+
+/// A transformer whose every linear sub-module runs at a precision chosen per call.
+///
+/// What it does with files, adapters, packed weights and prompts stands in traits of their own, which
+/// every model has: [`ModelWeights`](crate::model_weights::ModelWeights),
+/// [`AdapterFolders`](crate::adapters::AdapterFolders), [`PackModel`](crate::packed::PackModel) and
+/// [`Generate`](crate::generate::Generate).
+pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
+    /// Its configuration.
+    type Config: ModelConfig;
+
+    /// A model of the parameters that a builder makes, in the order of the forward pass.
+    ///
+    /// # Errors
+    ///
+    /// Those of the builder.
+    fn build(config: &Self::Config, builder: &mut ModelBuilder<'_, B>) -> Result<Self>;
+
+    /// The configuration.
+    fn config(&self) -> &Self::Config;
+
+    /// The quantisable matrices.
+    fn sites(&self) -> &Sites;
+
+    /// A linear sub-module.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn site(&self, site: Site) -> &SwitchableLinear<B>;
+
+    /// A linear sub-module, to be changed.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn site_mut(&mut self, site: Site) -> &mut SwitchableLinear<B>;
+
+    /// Input of the first block, for tokens at given positions.
+    ///
+    /// # Shapes
+    ///
+    /// `ids`: `[batch, tokens]`; `[batch, tokens, width]` out.
+    ///
+    /// # Panics
+    ///
+    /// When a position is beyond the model's.
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3>;
+
+    /// What attention in every block needs of the positions, computed once per pass: for rotary
+    /// positions the cosines and sines. None by default.
+    ///
+    /// # Shapes
+    ///
+    /// `[1 or batch, tokens, ..]` each.
+    fn position_terms(&self, _positions: &Positions<B>) -> Option<[Tensor<B, 3>; 2]> {
+        None
+    }
+
+    /// Output of one block.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`, the same out.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such block, or the plan is one that [`check_plan`](Self::check_plan) refuses.
+    fn forward_block(&self, hidden: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3>;
+
+    /// Final hidden states from the output of the last block.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`, the same out.
+    fn normalise(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+
+    /// The token embedding.
+    ///
+    /// # Shapes
+    ///
+    /// `[vocabulary, width]`.
+    fn token_embedding(&self) -> Tensor<B, 2>;
+
+    /// The matrix `O` of the language-model head: by default the token embedding, to which it is tied.
+    ///
+    /// # Shapes
+    ///
+    /// `[vocabulary, width]`.
+    fn output_matrix(&self) -> Tensor<B, 2> {
+        self.token_embedding()
+    }
+
+    /// A packed copy of `Oᵀ` that scores of the next token are computed from.
+    fn packed_head(&self) -> Option<&PackedTensor>;
+
+    /// Sets or drops the packed copy of `Oᵀ`.
+    fn set_packed_head(&mut self, head: Option<PackedTensor>);
+
+    /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.
+    ///
+    /// Adapters are not among them: they are saved one folder per width. Neither are weights that are
+    /// only there packed.
+    fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)>;
+
+    /// The model with another policy for all that is not a site: embeddings, normalisations, head.
+    fn with_base_policy(self, base: BasePolicy) -> Self;
+
+    /// The numbers that every transformer has.
+    fn shape(&self) -> ModelShape {
+        self.config().shape()
+    }
+
+    /// Where the model is.
+    fn device(&self) -> B::Device {
+        self.token_embedding().device()
+    }
+
+    /// The settings of the sites, which share them; the default ones in a model without a site.
+    fn settings(&self) -> LinearSettings {
+        self.sites().iter().next().map(|site| self.site(site).settings()).unwrap_or_default()
+    }
+
+    /// Final hidden states of a batch of sequences.
+    ///
+    /// `padding` is true at padding and may stand left or right of the tokens; positions count
+    /// real tokens. A batch padded on the right needs none: no real token sees what follows it.
+    ///
+    /// # Shapes
+    ///
+    /// `ids`, `padding`: `[batch, tokens]`; `[batch, tokens, width]` out.
+    ///
+    /// # Panics
+    ///
+    /// When there are more tokens than positions, or the plan is one that
+    /// [`check_plan`](Self::check_plan) refuses.
+    fn forward(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>, plan: &SitePlan) -> Tensor<B, 3> {
+        let hidden = self.embed(ids, padding);
+        self.forward_from(0, hidden, padding, plan)
+    }
+
+    /// Input of the first block.
+    ///
+    /// # Shapes
+    ///
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    ///
+    /// When there are more tokens than positions.
+    fn embed(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>) -> Tensor<B, 3> {
+        let [_, tokens] = ids.dims();
+        self.embed_at(ids, &Positions::of_sequences(tokens, padding))
+    }
+
+    /// Output of some consecutive blocks.
+    ///
+    /// With `first..blocks` and the hidden states that entered block `first`, a search computes
+    /// again only what its change touched.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`, the same out; `padding`: `[batch, tokens]`.
+    ///
+    /// # Panics
+    ///
+    /// When the range exceeds the blocks, or the plan is one that [`check_plan`](Self::check_plan)
+    /// refuses.
+    fn forward_blocks(
+        &self,
+        blocks: Range<usize>,
+        hidden: Tensor<B, 3>,
+        padding: Option<&Tensor<B, 2, Bool>>,
+        plan: &SitePlan,
+    ) -> Tensor<B, 3> {
+        self.run(blocks, hidden, Pass::new(plan).with_padding(padding))
+    }
+
+    /// Output of some consecutive blocks in a pass of any kind.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`, the same out.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward_blocks`](Self::forward_blocks), and when a cache has no room for the tokens.
+    fn run(&self, blocks: Range<usize>, hidden: Tensor<B, 3>, mut pass: Pass<'_, B>) -> Tensor<B, 3> {
+        let [_, tokens, _] = hidden.dims();
+        let (mask, terms) = (pass.mask(), self.position_terms(&pass.positions(tokens)));
+        blocks.fold(hidden, |hidden, block| self.forward_block(hidden, &mut pass.block(block, &mask, terms.as_ref())))
+    }
+
+    /// Final hidden states from the hidden states that entered a block.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`, the same out, normalised.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward_blocks`](Self::forward_blocks).
+    fn forward_from(
+        &self,
+        block: usize,
+        hidden: Tensor<B, 3>,
+        padding: Option<&Tensor<B, 2, Bool>>,
+        plan: &SitePlan,
+    ) -> Tensor<B, 3> {
+        self.normalise(self.forward_blocks(block..self.sites().blocks(), hidden, padding, plan))
+    }
+
+    /// Final hidden states of tokens that follow those in the cache, which takes them up.
+    ///
+    /// # Shapes
+    ///
+    /// `ids`: `[batch, new]`; `[batch, new, width]` out.
+    ///
+    /// # Panics
+    ///
+    /// When the cache has no room for the new tokens, or the plan is one that
+    /// [`check_plan`](Self::check_plan) refuses.
+    fn forward_cached(&self, ids: Tensor<B, 2, Int>, cache: &mut KvCache<B>, plan: &SitePlan) -> Tensor<B, 3> {
+        let [_, new] = ids.dims();
+        let hidden = self.embed_at(ids, &Positions::Consecutive { first: cache.len(), tokens: new });
+        let hidden = self.run(0..self.sites().blocks(), hidden, Pass::new(plan).with_cache(cache));
+        cache.advance(new);
+        self.normalise(hidden)
+    }
+
+    /// Final hidden states as [`forward`](Self::forward) gives them; the visitor sees the input of
+    /// every site on the way, at the precisions of the plan. [`run`](Self::run) visits some blocks
+    /// alone.
+    ///
+    /// # Shapes
+    ///
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    fn observe(
+        &self,
+        ids: Tensor<B, 2, Int>,
+        padding: Option<&Tensor<B, 2, Bool>>,
+        plan: &SitePlan,
+        visitor: SiteVisitor<'_, B>,
+    ) -> Tensor<B, 3> {
+        let pass = Pass::new(plan).with_padding(padding).with_visitor(visitor);
+        self.normalise(self.run(0..self.sites().blocks(), self.embed(ids, padding), pass))
+    }
+
+    /// Scores of the next token, from final hidden states.
+    ///
+    /// # Shapes
+    ///
+    /// `hidden`: `[batch, tokens, width]`; `[batch, tokens, vocabulary]` out.
+    fn next_token_scores(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, tokens, d] = hidden.dims();
+        let hidden = hidden.reshape([batch * tokens, d]);
+        let scores = match self.packed_head() {
+            Some(head) => packed_scores(hidden, head),
+            None => hidden.matmul(self.output_matrix().transpose()),
+        };
+        scores.reshape([batch, tokens, self.shape().vocabulary])
+    }
+
+    /// A plan that gives every site of this model the same precision.
+    fn uniform_plan(&self, precision: SitePrecision) -> SitePlan {
+        SitePlan::uniform(self.sites(), precision)
+    }
+
+    /// The plan by position, its names and adapter widths checked against this model.
+    ///
+    /// # Errors
+    ///
+    /// When the plan names a site or a block that the model does not have, a width without an adapter
+    /// or one that the quantiser cannot do; the error names the site or block.
+    fn resolve(&self, plan: &PrecisionPlan) -> Result<SitePlan> {
+        let sites = self.sites();
+        plan.validate(sites.iter().map(|site| (sites.name(site), self.site(site).bank().widths().to_vec())))?;
+        plan.validate_kv_cache((0..sites.blocks()).map(|block| sites.block_name(block)), KV_CACHE_SPEC)?;
+        let plan = SitePlan::of_plan(sites, plan);
+        self.check_plan(&plan)?;
+        Ok(plan)
+    }
+
+    /// Checks that the model can run at a plan.
+    ///
+    /// # Errors
+    ///
+    /// When the plan is one for other sites, or an adapter that it asks for is missing, or a width does
+    /// not fit the quantiser, which names the site or block.
+    fn check_plan(&self, plan: &SitePlan) -> Result<()> {
+        let sites = self.sites();
+        if plan.blocks() != sites.blocks() {
+            return Err(Error::PlanBlocks { got: plan.blocks(), blocks: sites.blocks() });
+        }
+        if !plan.sites().modules().eq(sites.modules()) {
+            let names = |sites: &Sites| sites.modules().map(|module| module.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(Error::PlanModules { got: names(plan.sites()), expected: names(sites) });
+        }
+        for (site, precision) in plan.iter() {
+            self.site(site).check(&precision).map_err(|error| at_site(sites.name(site), error))?;
+        }
+        for block in 0..sites.blocks() {
+            check_bits(plan.kv_cache(block))
+                .map_err(|source| switchable_lora::Error::KvCache { block: sites.block_name(block), source })?;
+        }
+        Ok(())
+    }
+
+    /// Gives every site an adapter for a width, replacing one that is there.
+    ///
+    /// # Errors
+    ///
+    /// When the adapter's rank does not fit a site.
+    fn init_adapters(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
+        init_each(self, seed, |linear, seed| linear.init_adapter(width, lora, seed))
+    }
+
+    /// Gives every site an adapter with a learned step for a width, replacing one that is there; see
+    /// [`SwitchableLinear::init_adapter_with_step`].
+    ///
+    /// # Errors
+    ///
+    /// When a weight cannot be quantised by a learned step at that width, which names the site: because
+    /// it is full precision, or the weight's quantiser is asymmetric or per token, or the weight is only
+    /// there packed.
+    fn init_adapters_with_steps(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
+        init_each(self, seed, |linear, seed| linear.init_adapter_with_step(width, lora, seed))
+    }
+
+    /// The model with other settings at every site; their base policy holds for embeddings and
+    /// normalisations too.
+    fn with_linear_settings(mut self, settings: LinearSettings) -> Self {
+        for site in self.sites().iter() {
+            let linear = self.site_mut(site);
+            *linear = linear.clone().with_settings(settings);
+        }
+        self.with_base_policy(settings.base)
+    }
+}
+
+/// A model that can be trained: its parameters record gradients, and without them it is a model of the
+/// same family on the inner backend.
+///
+/// It is implemented for every such model.
+pub trait TrainableModel<B: QuantAutodiffBackend>:
+    SwitchableModel<B>
+    + AutodiffModule<B, InnerModule: SwitchableModel<B::InnerBackend, Config = <Self as SwitchableModel<B>>::Config>>
+{
+}
+
+impl<B, M> TrainableModel<B> for M
+where
+    B: QuantAutodiffBackend,
+    M: SwitchableModel<B>
+        + AutodiffModule<B, InnerModule: SwitchableModel<B::InnerBackend, Config = <M as SwitchableModel<B>>::Config>>,
+{
+}
+
+/// Changes every site, each with a seed of its own.
+fn init_each<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &mut M,
+    seed: u64,
+    mut init: impl FnMut(&mut SwitchableLinear<B>, u64) -> switchable_lora::Result<()>,
+) -> Result<()> {
+    let sites = model.sites().clone();
+    for (index, site) in sites.iter().enumerate() {
+        let seed = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index as u64);
+        init(model.site_mut(site), seed).map_err(|error| at_site(sites.name(site), error))?;
+    }
+    Ok(())
+}
+
+/// Scores of the next token from a packed head.
+fn packed_scores<B: QuantBackend>(hidden: Tensor<B, 2>, head: &PackedTensor) -> Tensor<B, 2> {
+    let nothing = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
+    packed_linear(hidden, PackedOperand::whole(head), ActivationBits::FULL, nothing)
+}

@@ -1,0 +1,103 @@
+//! The codes that a model's sites and its language-model head are packed as.
+
+use burn::tensor::Tensor;
+use quant_kernels::{BitWidth, Granularity, NestedTensor, PackedTensor, QuantBackend, QuantSpec, ScaleFormat};
+use switchable_lora::{PackedWeights, Placement, SitePrecision, SwitchableLinear, pack_weight, pack_weight_by_step};
+
+use super::form::{PackOptions, PackedForm};
+use crate::error::{Result, at_site};
+use crate::model::SwitchableModel;
+use crate::site_plan::SitePlan;
+use crate::sites::Site;
+
+/// The plan that a packed model runs at.
+pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(model: &M, form: PackedForm<'_>) -> Result<SitePlan> {
+    match form {
+        PackedForm::Plan(plan) => {
+            model.check_plan(plan)?;
+            Ok(plan.clone())
+        }
+        PackedForm::Nested => Ok(model.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter())),
+    }
+}
+
+/// The codes of every site that does not stay in f32, in the order of the sites.
+pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    form: PackedForm<'_>,
+    options: PackOptions,
+) -> Result<Vec<(Site, PackedTensor)>> {
+    let mut packed = Vec::new();
+    for site in model.sites().iter() {
+        if let Some(tensor) = pack_site(model, site, form, options)? {
+            packed.push((site, tensor));
+        }
+    }
+    Ok(packed)
+}
+
+/// Codes as a layer holds them.
+pub(crate) fn as_weights(tensor: PackedTensor, form: PackedForm<'_>) -> Result<PackedWeights> {
+    Ok(match form {
+        PackedForm::Plan(_) => PackedWeights::Fixed(tensor),
+        PackedForm::Nested => PackedWeights::Nested(NestedTensor::new(tensor)?),
+    })
+}
+
+/// Codes of the output matrix, transposed.
+pub(crate) fn pack_head<B: QuantBackend>(
+    output: Tensor<B, 2>,
+    bits: BitWidth,
+    scale_format: ScaleFormat,
+) -> Result<PackedTensor> {
+    // A column of the head is a token.
+    let per_token = QuantSpec::default().with_granularity(Granularity::PerChannel);
+    Ok(pack_weight(&output.transpose(), bits, &per_token, scale_format)?)
+}
+
+/// The codes of a site; `None` where it stays in f32.
+fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    site: Site,
+    form: PackedForm<'_>,
+    options: PackOptions,
+) -> Result<Option<PackedTensor>> {
+    let (layer, named) = (model.site(site), |error| at_site(model.sites().name(site), error));
+    let precision = match form {
+        PackedForm::Plan(plan) => plan.get(site),
+        PackedForm::Nested => {
+            check_nested(layer).map_err(named)?;
+            SitePrecision::uniform(BitWidth::B8).without_adapter()
+        }
+    };
+    let bits = precision.weights;
+    if bits > BitWidth::B8 {
+        return Ok(None);
+    }
+    if let Some(PackedWeights::Fixed(tensor)) = layer.packed_weights()
+        && tensor.bits() == bits
+    {
+        return Ok(Some(tensor.clone()));
+    }
+    let settings = layer.settings();
+    let packed = match layer.learned_step(&precision) {
+        Some(_) if settings.placement == Placement::Merged => {
+            Err(switchable_lora::Error::MergedStep { bits, what: "a packed weight without the adapter in it" })
+        }
+        Some(step) => pack_weight_by_step(&layer.weight(), step, options.scale_format),
+        None => pack_weight(&layer.weight(), bits, &settings.weight, options.scale_format),
+    };
+    Ok(Some(packed.map_err(named)?))
+}
+
+/// Nested codes have the scales of one quantisation to 8 bits: an adapter's learned step cannot be one of
+/// them.
+fn check_nested<B: QuantBackend>(layer: &SwitchableLinear<B>) -> switchable_lora::Result<()> {
+    let mut widths = layer.bank().iter().filter(|(_, pair)| pair.step().is_some()).map(|(width, _)| width);
+    match widths.find(|&width| width <= BitWidth::B8) {
+        Some(bits) => {
+            Err(switchable_lora::Error::PackedStep { bits, expected: "codes of that width alone, packed by a plan" })
+        }
+        None => Ok(()),
+    }
+}

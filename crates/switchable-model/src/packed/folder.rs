@@ -1,0 +1,215 @@
+//! Folders of packed models: written once, mapped into memory, run from their codes.
+//!
+//! ```text
+//! dir/config.json           as Hugging Face has it
+//! dir/packed.safetensors    codes and scales of the packed matrices, everything else in f32
+//! ```
+//!
+//! The file's layout is that of `docs/FORMAT.md`. Its metadata hold the plan (`plan`, the JSON of a
+//! [`PrecisionPlan`]), whether 8-bit codes serve the lower widths too (`nested`), and the configuration
+//! again (`config`). The two files cannot be replaced at once: where a write was cut short between
+//! them, they disagree, and the folder does not load.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use quant_kernels::{NestedTensor, PackedFile, PackedFileWriter, PackedTensor, PlainData, QuantBackend};
+use switchable_lora::{PackedWeights, PrecisionPlan};
+
+use super::codes::{pack_head, packed_plan, packed_sites};
+use super::form::{PackOptions, PackedForm};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result, in_file};
+use crate::kv_rounding::KV_CACHE_SPEC;
+use crate::model::SwitchableModel;
+use crate::options::ModelOptions;
+use crate::parameters::{ParameterRef, transposed};
+use crate::site_plan::SitePlan;
+use crate::sites::Site;
+use crate::weights::builder::ModelBuilder;
+use crate::weights::values::Values;
+
+/// The file of a packed folder.
+const FILE: &str = "packed.safetensors";
+const PLAN: &str = "plan";
+const NESTED: &str = "nested";
+const CONFIG: &str = "config";
+const HEAD: &str = "lm_head.weight";
+
+/// A packed folder that is to be written.
+pub(crate) struct PackedWriter<C> {
+    config: C,
+    plan: SitePlan,
+    nested: bool,
+    packed: Vec<(String, PackedTensor)>,
+}
+
+impl<C: ModelConfig> PackedWriter<C> {
+    /// Packs a model.
+    pub(crate) fn new<B: QuantBackend, M: SwitchableModel<B, Config = C>>(
+        model: &M,
+        form: PackedForm<'_>,
+        options: PackOptions,
+    ) -> Result<Self> {
+        let plan = packed_plan(model, form)?;
+        let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
+        let sites = packed_sites(model, form, options)?.into_iter();
+        let mut packed: Vec<_> = sites.map(|(site, tensor)| (name_of(site), tensor)).collect();
+        if let Some(bits) = options.lm_head {
+            packed.push((HEAD.to_owned(), pack_head(model.output_matrix(), bits, options.scale_format)?));
+        }
+        let nested = matches!(form, PackedForm::Nested);
+        Ok(Self { config: model.config().clone(), plan, nested, packed })
+    }
+
+    /// Writes the codes, and in f32 those parameters that are not packed.
+    pub(crate) fn write<B: QuantBackend>(
+        &self,
+        dir: &Path,
+        architecture: &str,
+        parameters: Vec<(String, ParameterRef<'_, B>)>,
+    ) -> Result<()> {
+        let plain: Vec<(String, Vec<usize>, Vec<f32>)> = parameters
+            .into_iter()
+            .filter(|(name, _)| self.packed.iter().all(|(packed, _)| packed != name))
+            .map(|(name, parameter)| (name, parameter.shape(), parameter.values()))
+            .collect();
+        let mut writer = PackedFileWriter::new();
+        for (name, tensor) in &self.packed {
+            writer.packed(name.as_str(), tensor);
+        }
+        for (name, shape, values) in &plain {
+            writer.plain(name.as_str(), shape, PlainData::F32(values));
+        }
+        writer.metadata(PLAN, self.plan.to_precision_plan().to_json());
+        writer.metadata(NESTED, self.nested.to_string());
+        let config = self.config.to_json(architecture);
+        writer.metadata(CONFIG, config.to_string());
+        writer.write(dir.join(FILE))?;
+        Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
+    }
+}
+
+/// An open packed folder.
+pub(crate) struct PackedFolder<C> {
+    path: PathBuf,
+    config: C,
+    file: PackedFile,
+    nested: bool,
+}
+
+impl<C: ModelConfig> PackedFolder<C> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE);
+        let config_path = dir.join("config.json");
+        let config = C::load(&config_path)?;
+        let file = PackedFile::open(&path)?;
+        let Some(packed_with) = file.metadata().get(CONFIG) else {
+            return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
+        };
+        let packed_with = serde_json::from_str(packed_with).map_err(|error| Error::json(&path, error))?;
+        let packed_with = C::from_json(&packed_with, &path)?;
+        if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
+            return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
+        }
+        let nested = match file.metadata().get(NESTED).map(String::as_str) {
+            Some("true") => true,
+            Some("false") => false,
+            got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
+        };
+        Ok(Self { path, config, file, nested })
+    }
+
+    /// The model without a span head, and the plan that it was packed by.
+    pub(crate) fn body<B: QuantBackend, M: SwitchableModel<B, Config = C>>(
+        &mut self,
+        options: &ModelOptions,
+        device: &B::Device,
+    ) -> Result<(M, SitePlan)> {
+        let (config, sites) = (self.config.clone(), self.config.sites());
+        let block = |name: &str| sites.block_of(name.strip_prefix(C::BODY)?);
+        let beyond = |name: &&str| block(name).is_some_and(|block| block >= sites.blocks());
+        if let Some(name) = self.file.packed_names().chain(self.file.plain_names()).find(beyond) {
+            let (path, name) = (self.path.clone(), name.to_owned());
+            return Err(Error::ExtraBlock { path, name, field: C::BLOCKS_FIELD, blocks: sites.blocks() });
+        }
+        let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        if self.file.packed_names().any(|name| name == HEAD) {
+            let (head, shape) = (self.file.packed(HEAD)?, config.shape());
+            self.check_shape(HEAD, &head.shape(), &[shape.width, shape.vocabulary])?;
+            model.set_packed_head(Some(head));
+        }
+        let text = self.file.metadata().get(PLAN);
+        let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
+        let in_file = |error| in_file(&self.path, error);
+        let plan = PrecisionPlan::from_json(text).map_err(in_file)?;
+        // The adapters that the plan names may be loaded later.
+        let asked_for = |site: Site| plan.get(&sites.name(site)).adapter.into_iter().collect::<Vec<_>>();
+        plan.validate(sites.iter().map(|site| (sites.name(site), asked_for(site)))).map_err(in_file)?;
+        let blocks = (0..sites.blocks()).map(|block| sites.block_name(block));
+        plan.validate_kv_cache(blocks, KV_CACHE_SPEC).map_err(in_file)?;
+        let plan = SitePlan::of_plan(&sites, &plan);
+        model.check_plan(&plan.clone().without_adapters())?;
+        Ok((model, plan))
+    }
+
+    /// A tensor that is not packed.
+    pub(crate) fn plain(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        let tensor = self.file.plain(name)?;
+        self.check_shape(name, tensor.shape(), shape)?;
+        let values = tensor.to_f32();
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => {
+                Err(Error::NonFinite { path: self.path.clone(), name: name.to_owned(), index, value: values[index] })
+            }
+            None => Ok(TensorData::new(values, shape.to_vec())),
+        }
+    }
+
+    fn check_shape(&self, name: &str, got: &[usize], expected: &[usize]) -> Result<()> {
+        if got == expected {
+            return Ok(());
+        }
+        let (path, name) = (self.path.clone(), name.to_owned());
+        Err(Error::Shape { path, name, got: got.to_vec(), expected: expected.to_vec() })
+    }
+}
+
+impl<C: ModelConfig> Values for PackedFolder<C> {
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        // An output matrix of its own that is only there packed: what its codes stand for.
+        if name == HEAD && self.file.packed_names().any(|packed| packed == HEAD) {
+            let head = self.file.packed(HEAD)?;
+            let [width, vocabulary] = head.shape();
+            self.check_shape(HEAD, &[vocabulary, width], shape)?;
+            return Ok(TensorData::new(transposed(&head.dequantize(), [width, vocabulary]), shape.to_vec()));
+        }
+        self.plain(name, shape)
+    }
+
+    fn packed(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<PackedWeights>> {
+        if self.file.packed_names().all(|packed| packed != name) {
+            return Ok(None);
+        }
+        let tensor = self.file.packed(name)?;
+        self.check_shape(name, &tensor.shape(), &shape)?;
+        Ok(Some(if self.nested {
+            PackedWeights::Nested(NestedTensor::new(tensor)?)
+        } else {
+            PackedWeights::Fixed(tensor)
+        }))
+    }
+}
+
+/// The first field in which two configurations differ, and its two values.
+fn first_difference<C: ModelConfig>(got: &C, expected: &C) -> Option<(String, String, String)> {
+    let [got, expected] = [got, expected].map(|config| config.to_json(""));
+    let (got, expected) = (got.as_object()?, expected.as_object()?);
+    let (field, value) = got.iter().find(|(field, value)| expected.get(*field) != Some(value))?;
+    Some((field.clone(), value.to_string(), expected.get(field)?.to_string()))
+}
+
+fn metadata_error(path: &Path, field: &'static str, got: Option<&str>, expected: &str) -> Error {
+    let got = got.map_or_else(|| "missing".to_owned(), |got| format!("`{got}`"));
+    Error::Config { path: path.into(), field, got, expected: expected.to_owned() }
+}

@@ -1,0 +1,35 @@
+//! What is packed at which width, and in which numbers.
+
+use quant_kernels::{BitWidth, ScaleFormat};
+
+use crate::site_plan::SitePlan;
+
+/// What is packed at which width.
+#[derive(Debug, Clone, Copy)]
+pub enum PackedForm<'a> {
+    /// Each site at the width that a plan gives it; those above 8 bits stay in f32.
+    Plan(&'a SitePlan),
+    /// Every site at 8 bits, from which a product takes 8, 7, … or 2 bits.
+    Nested,
+}
+
+/// How a model is packed.
+///
+/// | option | default |
+/// |---|---|
+/// | `scale_format` | f32: the values are those of fake quantisation, bit for bit |
+/// | `lm_head` | none: the language-model head is the token embedding in f32 |
+#[derive(Debug, Clone, Copy)]
+pub struct PackOptions {
+    /// The numbers of the scales. f16 halves their bytes and moves each by up to 2⁻¹¹.
+    pub scale_format: ScaleFormat,
+    /// The width of a packed copy of the token embedding, one scale per token, for the
+    /// language-model head.
+    pub lm_head: Option<BitWidth>,
+}
+
+impl Default for PackOptions {
+    fn default() -> Self {
+        Self { scale_format: ScaleFormat::F32, lm_head: None }
+    }
+}

@@ -1,0 +1,101 @@
+//! Packed models: in memory, and in folders that are written once, mapped into memory, and run from
+//! their codes.
+
+pub(crate) mod codes;
+pub(crate) mod folder;
+pub mod form;
+
+use std::path::Path;
+
+use quant_kernels::{BitWidth, QuantBackend, ScaleFormat};
+
+use self::codes::{as_weights, pack_head, packed_plan, packed_sites};
+use self::folder::{PackedFolder, PackedWriter};
+use self::form::{PackOptions, PackedForm};
+use crate::config::ModelConfig;
+use crate::error::{Result, at_site};
+use crate::model::SwitchableModel;
+use crate::options::ModelOptions;
+use crate::site_plan::SitePlan;
+
+/// A model as codes.
+///
+/// It is implemented for every model.
+pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
+    /// The model with its sites packed, in memory: they run from their codes and keep no float copy.
+    /// Adapters stay, each on the codes of its site.
+    ///
+    /// # Errors
+    ///
+    /// As [`save_packed`](Self::save_packed), and when an adapter has a learned step that is not the
+    /// scale of the codes at its width, which names the site.
+    fn pack(mut self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
+        packed_plan(&self, form)?;
+        let sites = self.sites().clone();
+        for (site, tensor) in packed_sites(&self, form, *options)? {
+            let layer = self.site_mut(site);
+            let packed = layer.clone().with_packed_weights(as_weights(tensor, form)?);
+            *layer = packed.map_err(|error| at_site(sites.name(site), error))?;
+        }
+        match options.lm_head {
+            Some(bits) => self.with_packed_head(bits, options.scale_format),
+            None => Ok(self),
+        }
+    }
+
+    /// Writes a packed folder.
+    ///
+    /// Adapters are not part of it: they are saved by
+    /// [`save_adapters`](crate::adapters::AdapterFolders::save_adapters). Where the
+    /// plan names an adapter with a learned step, the step is the scale of the codes: the folder's weight
+    /// at that width is then the one that goes with the adapter, which loads onto these codes and no
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// When a site cannot be packed, which names it: as nested codes serve several widths by one scale,
+    /// they cannot stand for learned steps, and a packed weight has no adapter merged into it. When the
+    /// folder cannot be written. No file is left
+    /// half written; a folder in which only one of the two was replaced does not load.
+    fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        let writer = PackedWriter::new(self, form, *options)?;
+        writer.write(dir.as_ref(), Self::Config::LANGUAGE_MODEL, self.named_parameters())
+    }
+
+    /// Opens a packed folder, and gives the plan that it was packed by. The codes stay in the file
+    /// and are mapped into memory.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, damaged or of another version, or does not fit the configuration; the
+    /// error names the file and the tensor or field.
+    fn load_packed(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<(Self, SitePlan)> {
+        PackedFolder::<Self::Config>::open(dir.as_ref())?.body(options, device)
+    }
+
+    /// The model with a packed copy of its output matrix as the language-model head, one scale per
+    /// token. A token embedding that is the same matrix stays for looking tokens up.
+    ///
+    /// # Errors
+    ///
+    /// When the width is not 2 to 8 bits, or the matrix holds what cannot be packed.
+    fn with_packed_head(mut self, bits: BitWidth, scale_format: ScaleFormat) -> Result<Self> {
+        let head = pack_head(self.output_matrix(), bits, scale_format)?;
+        self.set_packed_head(Some(head));
+        Ok(self)
+    }
+
+    /// Bytes that the sites' weights occupy: codes and scales where they are packed, 4 for each
+    /// weight where they are not.
+    fn site_bytes(&self) -> usize {
+        self.sites()
+            .iter()
+            .map(|site| match self.site(site).packed_weights() {
+                Some(weights) => weights.bytes(),
+                None => self.sites().parameters(site) * size_of::<f32>(),
+            })
+            .sum()
+    }
+}
+
+impl<B: QuantBackend, M: SwitchableModel<B>> PackModel<B> for M {}

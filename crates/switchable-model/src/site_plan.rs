@@ -1,0 +1,207 @@
+//! The precision that every site of one model runs at.
+
+use quant_kernels::BitWidth;
+use switchable_lora::{PrecisionPlan, SitePrecision};
+
+use crate::kv_rounding::packed_row_bytes;
+use crate::shape::ModelShape;
+use crate::sites::{Site, Sites};
+
+/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, and the bits
+/// of every block's keys and values.
+///
+/// ```
+/// use quant_kernels::BitWidth;
+/// use switchable_lora::SitePrecision;
+/// use switchable_model::site_plan::SitePlan;
+/// use switchable_model::sites::{Site, Sites, sub_module::SubModule};
+///
+/// const UP: SubModule = SubModule::new("mlp.up");
+/// let sites = Sites::new("h", 3, [(UP, [32, 128]), (SubModule::new("mlp.down"), [128, 32])]);
+/// let site = Site { block: 1, module: UP };
+/// let four = SitePrecision::uniform(BitWidth::new(4)?);
+/// let plan = SitePlan::uniform(&sites, SitePrecision::FULL).with(site, four);
+/// assert_eq!(plan.get(site), four);
+/// // 4096 of 24576 parameters at 4 bits, the rest at 32.
+/// assert!((plan.average_weight_bits() - (4.0 * 4096.0 + 32.0 * 20480.0) / 24576.0).abs() < 1e-12);
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SitePlan {
+    sites: Sites,
+    /// In the order of the sites.
+    precisions: Vec<SitePrecision>,
+    /// By block.
+    kv_cache: Vec<BitWidth>,
+}
+
+impl SitePlan {
+    /// The same precision at every site, keys and values at full precision.
+    pub fn uniform(sites: &Sites, precision: SitePrecision) -> Self {
+        Self {
+            sites: sites.clone(),
+            precisions: vec![precision; sites.len()],
+            kv_cache: vec![BitWidth::FULL; sites.blocks()],
+        }
+    }
+
+    /// The precisions that a named plan gives these sites, nothing checked:
+    /// [`SwitchableModel::resolve`](crate::model::SwitchableModel::resolve) checks names and adapters
+    /// first.
+    pub(crate) fn of_plan(sites: &Sites, plan: &PrecisionPlan) -> Self {
+        Self {
+            sites: sites.clone(),
+            precisions: sites.iter().map(|site| plan.get(&sites.name(site))).collect(),
+            kv_cache: (0..sites.blocks()).map(|block| plan.kv_cache(&sites.block_name(block))).collect(),
+        }
+    }
+
+    /// The plan with site names, to be saved.
+    pub fn to_precision_plan(&self) -> PrecisionPlan {
+        let mut plan = PrecisionPlan::uniform(SitePrecision::FULL);
+        for (site, precision) in self.iter() {
+            if precision != SitePrecision::FULL {
+                plan.set(self.sites.name(site), precision);
+            }
+        }
+        for (block, bits) in self.kv_cache.iter().enumerate().filter(|(_, bits)| !bits.is_full()) {
+            plan.set_kv_cache_block(self.sites.block_name(block), *bits);
+        }
+        plan
+    }
+
+    /// The sites that it is for.
+    pub fn sites(&self) -> &Sites {
+        &self.sites
+    }
+
+    /// Precision of a site.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    pub fn get(&self, site: Site) -> SitePrecision {
+        self.precisions[self.sites.index(site)]
+    }
+
+    /// Sets the precision of a site.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    pub fn set(&mut self, site: Site, precision: SitePrecision) {
+        let index = self.sites.index(site);
+        self.precisions[index] = precision;
+    }
+
+    /// The plan with one site changed.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    pub fn with(mut self, site: Site, precision: SitePrecision) -> Self {
+        self.set(site, precision);
+        self
+    }
+
+    /// The plan with the sites of one block changed.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn with_block(mut self, block: usize, precision: SitePrecision) -> Self {
+        let range = self.range(block);
+        self.precisions[range].fill(precision);
+        self
+    }
+
+    /// The plan with the keys and values of every block kept at `bits`.
+    pub fn with_kv_cache(mut self, bits: BitWidth) -> Self {
+        self.kv_cache.fill(bits);
+        self
+    }
+
+    /// The plan with the keys and values of one block kept at `bits`.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn with_block_kv_cache(mut self, block: usize, bits: BitWidth) -> Self {
+        self.kv_cache[block] = bits;
+        self
+    }
+
+    /// The bits at which a block keeps its keys and values.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn kv_cache(&self, block: usize) -> BitWidth {
+        self.kv_cache[block]
+    }
+
+    /// The plan with no adapter anywhere.
+    pub fn without_adapters(mut self) -> Self {
+        for precision in &mut self.precisions {
+            *precision = precision.without_adapter();
+        }
+        self
+    }
+
+    /// The precisions of a block, in the order of [`Sites::modules`].
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such block.
+    pub fn block(&self, block: usize) -> &[SitePrecision] {
+        &self.precisions[self.range(block)]
+    }
+
+    fn range(&self, block: usize) -> std::ops::Range<usize> {
+        let modules = self.sites.modules().len();
+        block * modules..(block + 1) * modules
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.sites.blocks()
+    }
+
+    /// Every site with its precision, block by block.
+    pub fn iter(&self) -> impl Iterator<Item = (Site, SitePrecision)> + '_ {
+        self.sites.iter().zip(self.precisions.iter().copied())
+    }
+
+    /// First block at which two plans of one model differ; `None` when they are equal.
+    ///
+    /// Everything before it can be re-used between the two.
+    pub fn first_difference(&self, other: &Self) -> Option<usize> {
+        let blocks = 0..self.blocks().min(other.blocks());
+        let differ =
+            |&block: &usize| self.block(block) != other.block(block) || self.kv_cache(block) != other.kv_cache(block);
+        blocks.into_iter().find(differ)
+    }
+
+    /// Mean width of the weights in bits, weighted by parameters.
+    pub fn average_weight_bits(&self) -> f64 {
+        let bits: f64 = self
+            .iter()
+            .map(|(site, precision)| self.sites.parameters(site) as f64 * f64::from(precision.weights.bits()))
+            .sum();
+        bits / self.sites.all_parameters() as f64
+    }
+
+    /// Bytes that the keys and values of one token need in all blocks, packed: see
+    /// [`KvCache::packed_bytes`](crate::kv_cache::KvCache::packed_bytes).
+    pub fn kv_cache_bytes_per_token(&self, shape: &ModelShape) -> usize {
+        self.kv_cache.iter().map(|&bits| packed_row_bytes(shape.head_width, bits) * 2 * shape.kv_heads).sum()
+    }
+
+    /// Widths at which adapters are asked for, ascending, each once.
+    pub fn adapter_widths(&self) -> Vec<BitWidth> {
+        let mut widths: Vec<BitWidth> = self.precisions.iter().filter_map(|precision| precision.adapter).collect();
+        widths.sort_unstable();
+        widths.dedup();
+        widths
+    }
+}
