@@ -10,18 +10,18 @@
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
 use std::path::Path;
+use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{
     DamageOptions, Evaluator, GreedyOptions, Part, RefineOptions, SensitivityOptions, greedy_search, measure_damage,
     sensitivity, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::model::SitePrecision;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -50,7 +50,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Allocate { arguments, device: &device })
+    device.dispatch_autodiff(Allocate { arguments, device: &device })
 }
 
 struct Allocate<'a> {
@@ -58,7 +58,7 @@ struct Allocate<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Allocate<'_> {
+impl WithAutodiff for Allocate<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

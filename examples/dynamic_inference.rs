@@ -12,6 +12,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
+use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
@@ -19,14 +20,13 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::report::cascade_curve;
 use switchable_quant::experiments::{
     CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,
     ResidentBytes, write_json,
 };
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm};
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -58,7 +58,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Serve { arguments, device: &device })
+    device.dispatch_autodiff(Serve { arguments, device: &device })
 }
 
 struct Serve<'a> {
@@ -66,7 +66,7 @@ struct Serve<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Serve<'_> {
+impl WithAutodiff for Serve<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

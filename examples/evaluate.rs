@@ -10,13 +10,14 @@
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::SwitchableModel;
 
 use anyhow::Context as _;
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{Cost, Evaluator, write_json};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
@@ -57,7 +58,7 @@ fn main() -> anyhow::Result<()> {
         return score(predictions, &resolve_data(data)?);
     }
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Evaluate { arguments, device: &device })
+    device.dispatch_autodiff(Evaluate { arguments, device: &device })
 }
 
 fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
@@ -74,7 +75,7 @@ struct Evaluate<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Evaluate<'_> {
+impl WithAutodiff for Evaluate<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -13,12 +13,13 @@
 
 use std::path::Path;
 use std::time::Instant;
+use switchable_quant::model::SwitchableModel;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::report::Stages;
 use switchable_quant::experiments::{
     Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, PairedComparison, Part, Ranking, ReadingTask, Sensitivity,
@@ -73,7 +74,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     check_tolerance(arguments.tolerance)?;
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Search { arguments, device: &device })
+    device.dispatch_autodiff(Search { arguments, device: &device })
 }
 
 struct Search<'a> {
@@ -81,7 +82,7 @@ struct Search<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Search<'_> {
+impl WithAutodiff for Search<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

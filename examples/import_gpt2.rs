@@ -9,16 +9,18 @@
 //! `--text` continues a text.
 
 use std::path::{Path, PathBuf};
+use switchable_quant::model::{
+    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
+};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::data::TextTokenizer;
-use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::experiments::write_logits;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{GenerateOptions, Gpt2, Sampling, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]
@@ -63,12 +65,12 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch(Import(arguments))?
+    arguments.device.dispatch_autodiff(Import(arguments))?
 }
 
 struct Import(Arguments);
 
-impl WithBackend for Import {
+impl WithAutodiff for Import {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -14,10 +14,10 @@ use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{Tensor, TensorData};
 use switchable_quant::default_model;
-use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::kernels::{BitWidth, Distortion, NestedTensor, QuantAutodiffBackend, ScaleFormat};
 use switchable_quant::lora::pack_weight;
-use switchable_quant::model::{Gpt2, Gpt2Config, Site};
+use switchable_quant::model::{Gpt2, Gpt2Config, ModelConfig, ModelWeights, Site, SwitchableModel};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]
@@ -45,7 +45,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch(Compare(arguments))?
+    arguments.device.dispatch_autodiff(Compare(arguments))?
 }
 
 /// Decibels of several matrices.
@@ -65,7 +65,7 @@ impl Decibels {
 
 struct Compare(Arguments);
 
-impl WithBackend for Compare {
+impl WithAutodiff for Compare {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -13,15 +13,17 @@
 //! the built-in model.
 
 use std::path::PathBuf;
+use switchable_quant::model::{
+    Gpt2, ModelConfig, ModelWeights, PackModel, PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel,
+};
 
 use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, TensorData};
 use switchable_quant::default_model;
-use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::device::{DeviceChoice, WithAutodiff};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::PrecisionPlan;
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SitePlan, SitePrecision};
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]
@@ -58,12 +60,12 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch(Pack(arguments))?
+    arguments.device.dispatch_autodiff(Pack(arguments))?
 }
 
 struct Pack(Arguments);
 
-impl WithBackend for Pack {
+impl WithAutodiff for Pack {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

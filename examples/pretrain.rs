@@ -12,19 +12,20 @@
 //! from there.
 
 use std::path::PathBuf;
+use switchable_quant::model::{
+    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelConfig, ModelOptions, ModelWeights,
+    SitePrecision, SwitchableModel,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{BpeConfig, SpecialTokens, TextFiles, TextTokenizer};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{Schedule, Single, TextTask, TrainConfig, TrainRun, text_loss, train, write_json};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::BasePolicy;
-use switchable_quant::model::{
-    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelOptions, SitePrecision,
-};
 use switchable_quant_examples::{RunArgs, resolve_model, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -100,7 +101,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Pretrain { arguments, device: &device })
+    device.dispatch_autodiff(Pretrain { arguments, device: &device })
 }
 
 struct Pretrain<'a> {
@@ -108,7 +109,7 @@ struct Pretrain<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Pretrain<'_> {
+impl WithAutodiff for Pretrain<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

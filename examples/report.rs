@@ -18,7 +18,7 @@ use clap::Parser;
 use serde_json::json;
 use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::report::{
     DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, StudyConfig, StudyData, StudyRun, markdown, run_study,
     write_figures,
@@ -105,7 +105,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Report { arguments, device: &device })
+    device.dispatch_autodiff(Report { arguments, device: &device })
 }
 
 struct Report<'a> {
@@ -113,7 +113,7 @@ struct Report<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Report<'_> {
+impl WithAutodiff for Report<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -13,11 +13,12 @@
 //! attacks is part of the `report` example.
 
 use std::path::Path;
+use switchable_quant::model::SwitchableModel;
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::robustness::{
     AttackKind, MatrixMap, RobustnessOptions, RobustnessProtocol, Victim, VictimOptions, plans_and_sources,
 };
@@ -54,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Robustness { arguments, device: &device })
+    device.dispatch_autodiff(Robustness { arguments, device: &device })
 }
 
 struct Robustness<'a> {
@@ -62,7 +63,7 @@ struct Robustness<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Robustness<'_> {
+impl WithAutodiff for Robustness<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -14,19 +14,19 @@
 //! saves these beside the adapters of each width.
 
 use std::path::PathBuf;
+use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, SwitchableModel};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{
     BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
 };
 use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
-use switchable_quant::model::{Gpt2ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::{
     PerWidth, QuantArgs, RegimeArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data,
     resolve_model, stop_on_ctrl_c,
@@ -106,7 +106,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Train { arguments, device: &device })
+    device.dispatch_autodiff(Train { arguments, device: &device })
 }
 
 struct Train<'a> {
@@ -114,7 +114,7 @@ struct Train<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Train<'_> {
+impl WithAutodiff for Train<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

@@ -10,17 +10,19 @@
 
 use std::path::{Path, PathBuf};
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{
+    AdapterFolders, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, SitePrecision, SwitchableModel,
+};
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, QuestionSet, Recipe};
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::{
     EvaluateOptions, Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json,
 };
-use switchable_quant::model::{Gpt2ForQuestionAnswering, ModelOptions, SitePrecision};
 use switchable_quant_examples::{RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -42,7 +44,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = arguments.run.device.resolve()?;
-    device.dispatch(Make { arguments, device: &device })
+    device.dispatch_autodiff(Make { arguments, device: &device })
 }
 
 struct Make<'a> {
@@ -50,7 +52,7 @@ struct Make<'a> {
     device: &'a Device,
 }
 
-impl WithBackend for Make<'_> {
+impl WithAutodiff for Make<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {

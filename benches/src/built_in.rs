@@ -2,7 +2,7 @@
 
 use switchable_quant::default_model;
 use switchable_quant::kernels::QuantBackend;
-use switchable_quant::model::{ModelOptions, SitePrecision};
+use switchable_quant::model::{ModelOptions, SitePrecision, SwitchableModel};
 
 use crate::answer::{finish, token_ids, width};
 use crate::{Case, Unit};

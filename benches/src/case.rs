@@ -1,6 +1,6 @@
 //! One piece of work, and the list of all.
 
-use switchable_quant::device::{Device, WithBackend};
+use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::kernels::QuantAutodiffBackend;
 
 use crate::{built_in, gpt2, packed, quantise, switch, switchable_linear};
@@ -50,12 +50,12 @@ impl Case {
 
 /// All cases on a device.
 pub fn cases(device: &Device) -> Vec<Case> {
-    device.dispatch(List)
+    device.dispatch_autodiff(List)
 }
 
 struct List;
 
-impl WithBackend for List {
+impl WithAutodiff for List {
     type Output = Vec<Case>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> Vec<Case> {

@@ -6,8 +6,8 @@ use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, Tensor
 use switchable_quant::kernels::{BitWidth, Granularity, QuantAutodiffBackend, QuantBackend, QuantSpec};
 use switchable_quant::lora::{Execution, LinearSettings, LoraConfig};
 use switchable_quant::model::{
-    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelOptions, PackOptions, PackedForm, SitePlan,
-    SitePrecision, span_loss,
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelConfig, ModelOptions, ModelWeights, PackModel,
+    PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel, span_loss,
 };
 
 use crate::answer::{assert_close, finish, relative_error, token_ids, width};

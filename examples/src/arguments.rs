@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
+use switchable_quant::model::{Gpt2Config, LinearSettings, ModelConfig, ModelOptions, Site, SitePrecision};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,7 +14,6 @@ use switchable_quant::experiments::{
     TrainConfig, Workers,
 };
 use switchable_quant::kernels::{BitWidth, QuantSpec};
-use switchable_quant::model::{Gpt2Config, LinearSettings, ModelOptions, Site, SitePrecision};
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]

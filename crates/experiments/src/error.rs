@@ -150,6 +150,8 @@ impl From<span_reader::Error> for Error {
     fn from(error: span_reader::Error) -> Self {
         match error {
             span_reader::Error::Stopped => Self::Stopped,
+            span_reader::Error::Io { path, source } => Self::Io { path, source },
+            span_reader::Error::Json { path, source } => Self::Json { path, source },
             error => Self::Reader(error),
         }
     }

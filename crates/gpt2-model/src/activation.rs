@@ -53,7 +53,7 @@ mod tests {
     use burn::backend::NdArray;
 
     use super::*;
-    use crate::support::{Plain, skip_without_device};
+    use crate::support::{Plain, Training, skip_without_device};
 
     fn values<B: QuantBackend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
         let x = Tensor::<B, 1>::from_floats(x, &B::Device::default());
@@ -76,7 +76,12 @@ mod tests {
                 (Activation::Silu, v / (1.0 + (-v).exp())),
             ];
             for (activation, expected) in expected {
-                for got in [values::<Plain>(activation, x)[i], values::<NdArray>(activation, x)[i]] {
+                let got = [
+                    values::<Plain>(activation, x),
+                    values::<Training>(activation, x),
+                    values::<NdArray>(activation, x),
+                ];
+                for got in got.map(|values| values[i]) {
                     assert!(
                         (f64::from(got) - expected).abs() < 2e-6,
                         "{activation:?}({v}) is {got}, expected {expected}"

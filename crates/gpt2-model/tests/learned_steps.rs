@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, f16};
 use gpt2_model::{
-    AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, Site, SitePlan,
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, SitePlan,
     SitePrecision, SwitchableModel,
 };
 use switchable_lora::{
@@ -202,7 +202,7 @@ fn a_packed_folder_has_the_steps_as_its_scales() {
             assert_eq!(packed_plan, plan);
             // The adapter of the site that was packed without it has a step that its codes do not.
             let message = packed.load_adapters(adapters.path()).expect_err("other codes").to_string();
-            let expected = [LEARNED_STEPS_FILE, &site.to_string(), "not the scale of the packed weight"];
+            let expected = [LEARNED_STEPS_FILE, &model.sites().name(site), "not the scale of the packed weight"];
             assert!(expected.iter().all(|word| message.contains(word)), "{message}");
             for other in model.config().sites().iter().filter(|&other| other != site) {
                 let pair = model.site(other).bank().get(width).expect("an adapter").clone();

@@ -5,7 +5,7 @@ use std::process::Command;
 use burn::backend::NdArray;
 use burn::tensor::{Tensor, TensorData};
 use gpt2_model::{
-    AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel,
+    AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
 use safetensors::Dtype;

@@ -11,8 +11,10 @@
 //! | `cuda` | `Cuda` | NVIDIA GPUs |
 //! | `wgpu` | `Wgpu` | GPUs by Vulkan, Metal or DirectX 12 |
 //!
-//! [`Autodiff`] around any of them records gradients; training needs it.
+//! `Autodiff` around any of them records gradients; training needs it, and the feature `experiments`
+//! brings it.
 
+#[cfg(feature = "experiments")]
 pub use burn::backend::Autodiff;
 
 #[cfg(feature = "flex")]

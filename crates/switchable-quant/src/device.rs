@@ -18,14 +18,14 @@
 //! ```
 //! use switchable_quant::burn::tensor::Tensor;
 //! use switchable_quant::device::{DeviceChoice, WithBackend};
-//! use switchable_quant::kernels::QuantAutodiffBackend;
+//! use switchable_quant::kernels::QuantBackend;
 //!
 //! struct Sum([f32; 3]);
 //!
 //! impl WithBackend for Sum {
 //!     type Output = f32;
 //!
-//!     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> f32 {
+//!     fn run<B: QuantBackend>(self, device: B::Device) -> f32 {
 //!         let values = Tensor::<B, 1>::from_floats(self.0, &device);
 //!         values.sum().into_scalar().elem()
 //!     }
@@ -38,21 +38,33 @@
 //! # Ok::<(), switchable_quant::Error>(())
 //! ```
 
-use quant_kernels::QuantAutodiffBackend;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+#[cfg(feature = "experiments")]
+use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
-use crate::backend::{self, Autodiff};
+use crate::backend;
 #[cfg(feature = "cuda")]
 use crate::cuda_driver;
 use crate::{Error, Result};
 
 /// Work that is written once for every backend.
 pub trait WithBackend {
+    /// What the work gives back. It does not depend on the backend.
+    type Output;
+
+    /// Does the work on `device`.
+    fn run<B: QuantBackend>(self, device: B::Device) -> Self::Output;
+}
+
+/// Work that is written once for every backend and needs gradients.
+#[cfg(feature = "experiments")]
+pub trait WithAutodiff {
     /// What the work gives back. It does not depend on the backend.
     type Output;
 
@@ -116,6 +128,16 @@ impl DeviceChoice {
     /// Those of [`resolve`](Self::resolve). `task`'s own failures are in its output.
     pub fn dispatch<T: WithBackend>(self, task: T) -> Result<T::Output> {
         Ok(self.resolve()?.dispatch(task))
+    }
+
+    /// Runs `task`, which needs gradients, on the device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resolve`](Self::resolve). `task`'s own failures are in its output.
+    #[cfg(feature = "experiments")]
+    pub fn dispatch_autodiff<T: WithAutodiff>(self, task: T) -> Result<T::Output> {
+        Ok(self.resolve()?.dispatch_autodiff(task))
     }
 
     /// What the device is, for logs, such as `cpu (flex, 8 threads)`.
@@ -209,13 +231,32 @@ impl Device {
     pub fn dispatch<T: WithBackend>(&self, task: T) -> T::Output {
         match self.target {
             #[cfg(feature = "flex")]
-            Target::Flex => task.run::<Autodiff<backend::Flex>>(backend::FlexDevice),
+            Target::Flex => task.run::<backend::Flex>(backend::FlexDevice),
             #[cfg(feature = "ndarray")]
-            Target::NdArray => task.run::<Autodiff<backend::NdArray>>(backend::NdArrayDevice::Cpu),
+            Target::NdArray => task.run::<backend::NdArray>(backend::NdArrayDevice::Cpu),
             #[cfg(feature = "cuda")]
-            Target::Cuda(index) => task.run::<Autodiff<backend::Cuda>>(backend::CudaDevice::new(index)),
+            Target::Cuda(index) => task.run::<backend::Cuda>(backend::CudaDevice::new(index)),
             #[cfg(feature = "wgpu")]
-            Target::Wgpu => task.run::<Autodiff<backend::Wgpu>>(backend::WgpuDevice::DefaultDevice),
+            Target::Wgpu => task.run::<backend::Wgpu>(backend::WgpuDevice::DefaultDevice),
+        }
+    }
+
+    /// Runs `task`, which needs gradients, on this device.
+    #[cfg(feature = "experiments")]
+    #[cfg_attr(
+        not(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu")),
+        expect(unused_variables, clippy::needless_pass_by_value, reason = "a build without backends has no device")
+    )]
+    pub fn dispatch_autodiff<T: WithAutodiff>(&self, task: T) -> T::Output {
+        match self.target {
+            #[cfg(feature = "flex")]
+            Target::Flex => task.run::<backend::Autodiff<backend::Flex>>(backend::FlexDevice),
+            #[cfg(feature = "ndarray")]
+            Target::NdArray => task.run::<backend::Autodiff<backend::NdArray>>(backend::NdArrayDevice::Cpu),
+            #[cfg(feature = "cuda")]
+            Target::Cuda(index) => task.run::<backend::Autodiff<backend::Cuda>>(backend::CudaDevice::new(index)),
+            #[cfg(feature = "wgpu")]
+            Target::Wgpu => task.run::<backend::Autodiff<backend::Wgpu>>(backend::WgpuDevice::DefaultDevice),
         }
     }
 
@@ -334,6 +375,15 @@ mod tests {
     impl WithBackend for BackendName {
         type Output = String;
 
+        fn run<B: QuantBackend>(self, device: B::Device) -> String {
+            B::name(&device)
+        }
+    }
+
+    #[cfg(feature = "experiments")]
+    impl WithAutodiff for BackendName {
+        type Output = String;
+
         fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> String {
             B::name(&device)
         }
@@ -374,7 +424,9 @@ mod tests {
         let device = DeviceChoice::Cpu.resolve().unwrap();
         assert_eq!(device.worker_threads(), cpu_threads());
         assert!(device.to_string().starts_with("cpu (flex, "), "{device}");
-        assert_eq!(device.dispatch(BackendName), "autodiff<flex>");
+        assert_eq!(device.dispatch(BackendName), "flex");
+        #[cfg(feature = "experiments")]
+        assert_eq!(device.dispatch_autodiff(BackendName), "autodiff<flex>");
     }
 
     #[cfg(feature = "ndarray")]
@@ -382,7 +434,9 @@ mod tests {
     fn ndarray_runs_ndarray_and_says_so() {
         let device = DeviceChoice::NdArray.resolve().unwrap();
         assert!(device.to_string().starts_with("cpu (ndarray, "), "{device}");
-        assert_eq!(device.dispatch(BackendName), "autodiff<ndarray>");
+        assert_eq!(device.dispatch(BackendName), "ndarray");
+        #[cfg(feature = "experiments")]
+        assert_eq!(device.dispatch_autodiff(BackendName), "autodiff<ndarray>");
     }
 
     #[cfg(any(feature = "flex", feature = "ndarray"))]

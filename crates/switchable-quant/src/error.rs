@@ -174,7 +174,11 @@ pub enum Error {
     /// The data refused.
     #[error(transparent)]
     Data(#[from] squad_data::Error),
-    /// Training, evaluation or search refused.
+    /// Reading or choosing refused.
+    #[error(transparent)]
+    Reader(#[from] span_reader::Error),
+    /// Training, search or a report refused.
+    #[cfg(feature = "experiments")]
     #[error(transparent)]
     Experiments(#[from] experiments::Error),
 }

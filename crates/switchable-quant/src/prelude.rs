@@ -22,9 +22,14 @@ pub use gpt2_model::{
 
 pub use squad_data::{Dataset, Predictions, TextTokenizer};
 
-pub use experiments::{Accuracy, Cost, Evaluator, GreedyOptions, answer, greedy_search};
+pub use span_reader::{Accuracy, Cost, EvaluateOptions, Evaluator, ReadingTask, answer};
+
+#[cfg(feature = "experiments")]
+pub use experiments::{GreedyOptions, greedy_search};
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub use crate::backend::{Cpu, CpuDevice};
 pub use crate::default_model::{self, DefaultModel};
+#[cfg(feature = "experiments")]
+pub use crate::device::WithAutodiff;
 pub use crate::device::{Device, DeviceChoice, WithBackend};

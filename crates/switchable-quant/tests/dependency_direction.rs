@@ -1,8 +1,8 @@
 //! Which crate may depend on what, held against the manifests.
 //!
 //! ```text
-//! quant-kernels ← switchable-lora ← gpt2-model ←┐
-//!                       squad-data ←──── experiments ← switchable-quant ← examples, benches
+//! quant-kernels ← switchable-lora ← switchable-model ← gpt2-model ←──┐
+//!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← examples, benches
 //! ```
 //!
 //! Nothing here needs a network: the manifests are read as they are, and the one resolution is
@@ -14,17 +14,27 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 11] = [
+const DIRECTION: [(&str, &[&str]); 12] = [
     ("whole-files", &[]),
     ("quant-kernels", &["whole-files"]),
     ("switchable-lora", &["whole-files", "quant-kernels"]),
-    ("gpt2-model", &["whole-files", "quant-kernels", "switchable-lora"]),
+    ("switchable-model", &["whole-files", "quant-kernels", "switchable-lora"]),
+    ("gpt2-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
     ("squad-data", &["whole-files"]),
-    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data"]),
+    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "squad-data"]),
     ("charts", &["whole-files"]),
     (
         "experiments",
-        &["whole-files", "quant-kernels", "switchable-lora", "gpt2-model", "squad-data", "span-reader", "charts"],
+        &[
+            "whole-files",
+            "quant-kernels",
+            "switchable-lora",
+            "switchable-model",
+            "gpt2-model",
+            "squad-data",
+            "span-reader",
+            "charts",
+        ],
     ),
     (
         "switchable-quant",
@@ -32,6 +42,7 @@ const DIRECTION: [(&str, &[&str]); 11] = [
             "whole-files",
             "quant-kernels",
             "switchable-lora",
+            "switchable-model",
             "gpt2-model",
             "squad-data",
             "span-reader",
@@ -125,7 +136,7 @@ fn experiments_and_the_facade_join_every_crate_below_them() {
         let has: BTreeSet<&str> = package(&metadata, name)
             .dependencies
             .iter()
-            .filter(|dependency| dependency.kind == DependencyKind::Normal && !dependency.optional)
+            .filter(|dependency| dependency.kind == DependencyKind::Normal)
             .map(|dependency| dependency.name.as_str())
             .collect();
         // What only writes files is there where files are written.
@@ -194,16 +205,43 @@ fn burn_is_pinned_and_without_its_default_features_everywhere() {
     assert!(users >= 5, "only {users} dependencies on burn were found");
 }
 
-#[test]
-fn the_default_build_of_the_facade_has_flex_and_no_gpu() {
+/// What a build of the facade consists of: a line for each package and version.
+fn tree_of(features: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--package", FACADE, "--edges", "normal,build", "--prefix", "none"])
         .args(["--format", "{p}"])
+        .args(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo tree runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let tree = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
+}
+
+#[test]
+fn a_build_that_only_answers_has_no_training_search_or_figures() {
+    let tree = tree_of(&["--no-default-features", "--features", "flex"]);
+    let packages: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(packages.contains("span-reader") && packages.contains("burn-flex"), "{tree}");
+    for name in [
+        "ab_glyph",
+        "burn-autodiff",
+        "charts",
+        "dejavu",
+        "experiments",
+        "indicatif",
+        "plotters-backend",
+        "plotters-bitmap",
+        "png",
+        "ruzstd",
+    ] {
+        assert!(!packages.contains(name), "a build without `experiments` has {name}");
+    }
+}
+
+#[test]
+fn the_default_build_of_the_facade_has_flex_and_no_gpu() {
+    let tree = tree_of(&[]);
     let packages: BTreeMap<&str, &str> = tree.lines().filter_map(|line| line.split_once(' ')).collect();
 
     for name in ["burn", "burn-autodiff", "burn-flex", "quant-kernels"] {

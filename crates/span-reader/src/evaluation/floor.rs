@@ -123,10 +123,10 @@ impl<'a> Tally<'a> {
 
 #[cfg(test)]
 mod tests {
-    use gpt2_model::Gpt2Config;
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
     use squad_data::{BpeConfig, DecodeConfig, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
+    use switchable_model::shape::ModelShape;
 
     use super::*;
 
@@ -135,8 +135,16 @@ mod tests {
         let dataset = generate(&GeneratorConfig::new(Split::Dev, 6, 1)).unwrap();
         let bpe = BpeConfig { vocab_size: 400, ..BpeConfig::default() };
         let tokenizer = TextTokenizer::train_bpe(corpus_texts(&dataset), &bpe).unwrap();
-        let config = Gpt2Config::new(tokenizer.vocab_size(), 128, 8, 1, 1);
-        let task = ReadingTask::new(dataset, &tokenizer, &config, Some(80)).unwrap();
+        let shape = ModelShape {
+            blocks: 1,
+            width: 8,
+            positions: 128,
+            vocabulary: tokenizer.vocab_size(),
+            heads: 1,
+            kv_heads: 1,
+            head_width: 8,
+        };
+        let task = ReadingTask::for_shape(dataset, &tokenizer, &shape, Some(80)).unwrap();
         assert!(task.features.len() > 2 * task.dataset.len(), "most questions must have several windows");
 
         // Some windows point at the gold span, the others nowhere.

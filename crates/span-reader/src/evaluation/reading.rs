@@ -4,6 +4,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 use quant_kernels::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 use switchable_model::config::ModelConfig;
+use switchable_model::shape::ModelShape;
 
 use crate::error::{Error, Result};
 
@@ -33,10 +34,19 @@ impl ReadingTask {
         config: &impl ModelConfig,
         window: Option<usize>,
     ) -> Result<Self> {
+        Self::for_shape(dataset, tokenizer, &config.shape(), window)
+    }
+
+    pub(crate) fn for_shape(
+        dataset: Dataset,
+        tokenizer: &TextTokenizer,
+        shape: &ModelShape,
+        window: Option<usize>,
+    ) -> Result<Self> {
         if dataset.is_empty() {
             return Err(Error::NoQuestions { what: "the data set".into() });
         }
-        let (vocabulary, shape) = (tokenizer.vocab_size(), config.shape());
+        let vocabulary = tokenizer.vocab_size();
         if vocabulary > shape.vocabulary {
             return Err(Error::DoesNotFit {
                 what: "the tokenizer's vocabulary",

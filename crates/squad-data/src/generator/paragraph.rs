@@ -10,7 +10,7 @@ use super::{GeneratorConfig, SentenceOrder, Split};
 use crate::dataset::{Answer, Paragraph, Question};
 
 /// A person, by positions in the lists of names.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Person {
     given: usize,
     family: usize,

@@ -8,7 +8,7 @@ use super::QuestionScore;
 use crate::predictions::{NullProbabilities, Predictions};
 
 /// The best scores that any threshold on the null probabilities gives, in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BestThresholds {
     /// Best exact match.
     #[serde(rename = "best_exact")]

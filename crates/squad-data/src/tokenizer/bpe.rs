@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 const MIN_OCCURRENCES: u64 = 2;
 
 /// Whether a text is read as if a space stood before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LeadingSpace {
     /// As GPT-2 does: a word has another token at the start of a text than inside of it.
     Kept,
@@ -35,7 +35,7 @@ pub enum LeadingSpace {
 }
 
 /// What [`TextTokenizer::train_bpe`](crate::TextTokenizer::train_bpe) makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpeConfig {
     /// Most tokens, special ones and the 256 bytes included (1024).
     pub vocab_size: usize,

@@ -9,9 +9,10 @@ use ureq::http::{HeaderMap, HeaderName, Response};
 use ureq::{Agent, Body};
 use whole_files::PartialFile;
 
-use super::DownloadEvent;
-use super::checksum::Checksum;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::hub::checksum::Checksum;
+use crate::hub::download_event::DownloadEvent;
+use crate::hub::plain_name::is_plain_name;
 
 const MOST_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
@@ -66,7 +67,7 @@ impl Client {
             if !status.is_success() {
                 return Err(Error::Status { url: url.to_owned(), status: status.as_u16() });
             }
-            let commit = commit.filter(|commit| super::is_plain_name(commit));
+            let commit = commit.filter(|commit| is_plain_name(commit));
             let bytes = text(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok());
             return Ok(Reply {
                 url: url.to_owned(),

@@ -41,7 +41,7 @@ use crate::windows::{SpanFeatures, Window};
 pub const NO_TARGET: i64 = -1;
 
 /// In which order windows are visited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BatchOrder {
     /// As they are, in every epoch.
     Sequential,
@@ -53,7 +53,7 @@ pub enum BatchOrder {
 }
 
 /// What becomes of the windows that do not fill a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LastBatch {
     /// They make a smaller batch.
     Keep,
@@ -62,7 +62,7 @@ pub enum LastBatch {
 }
 
 /// Which windows are visited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Select {
     /// All of them.
     All,
@@ -80,7 +80,7 @@ pub enum Select {
 /// | `last` | | drop | keep |
 /// | `select` | | with target | all |
 /// | `pad_to_multiple_of` | 1.. | 1 | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchConfig {
     /// Windows in a batch.
     pub size: usize,
@@ -131,7 +131,7 @@ impl BatchConfig {
 /// # Shapes
 /// - `ids`, `attention`, `answerable`: `[batch, len]`, row by row
 /// - `starts`, `ends`, `windows`: `[batch]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids.
     pub ids: Vec<i64>,
@@ -163,7 +163,7 @@ impl Batch {
 }
 
 /// Batches over the windows of some features.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Batches<'a> {
     windows: &'a [Window],
     selected: Vec<usize>,
@@ -289,7 +289,7 @@ impl<'a> Batches<'a> {
 }
 
 /// The batches of one epoch; see [`Batches::epoch`].
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct EpochBatches<'a> {
     batches: &'a Batches<'a>,
     order: Vec<Vec<usize>>,
@@ -318,7 +318,7 @@ impl ExactSizeIterator for EpochBatches<'_> {}
 impl FusedIterator for EpochBatches<'_> {}
 
 /// Batches without end; see [`Batches::iter_from`].
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct EndlessBatches<'a> {
     current: EpochBatches<'a>,
 }

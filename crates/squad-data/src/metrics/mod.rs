@@ -56,7 +56,7 @@ pub use v1::evaluate_v1;
 pub use v2::{evaluate_v2, evaluate_v2_with_null_probabilities};
 
 /// The scores of one question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuestionScore {
     /// The question's id.
     pub id: String,
@@ -69,7 +69,7 @@ pub struct QuestionScore {
 }
 
 /// The mean scores of some of the questions, in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Subset {
     /// Exact match.
     pub exact: f64,
@@ -80,7 +80,7 @@ pub struct Subset {
 }
 
 /// The scores of a dataset.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Exact match, in percent.
     pub exact_match: f64,

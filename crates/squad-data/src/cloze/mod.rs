@@ -43,7 +43,7 @@ const FUNCTION_WORDS: [&str; 60] = [
 /// | `words_per_question` | 2.. | 12 |
 /// | `dropped` | 0..1 | 0.2 |
 /// | `phrases` | 0..=1 | 0.3 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClozeConfig {
     /// Chooses answers and noise.
     pub seed: u64,
@@ -141,7 +141,7 @@ pub fn cloze_questions(document: &str, name: &str, config: &ClozeConfig) -> Resu
 }
 
 /// Words `first..=last` of a text, all of one sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Gap {
     first: usize,
     last: usize,

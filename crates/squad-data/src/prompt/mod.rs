@@ -35,7 +35,7 @@ const CONTEXT: &str = "{context}";
 const QUESTION: &str = "{question}";
 
 /// A text with the places of the context and of the question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTemplate {
     template: String,
     /// A generated answer ends before the first of these.

@@ -47,7 +47,7 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 const TRAINED: &str = "trained BPE";
 
 /// Characters `start..end` of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CharSpan {
     /// First character.
     pub start: usize,
@@ -74,7 +74,7 @@ impl CharSpan {
 }
 
 /// A tokenised text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Encoding {
     /// Token ids.
     pub ids: Vec<u32>,
@@ -83,7 +83,7 @@ pub struct Encoding {
 }
 
 /// The token ids that inputs are put together with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialTokens {
     /// Between question and context.
     pub separator: Vec<u32>,
@@ -110,7 +110,7 @@ impl SpecialTokens {
 }
 
 /// A tokenizer that reports character offsets.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct TextTokenizer {
     /// Without what would truncate, pad, or cut offsets other than [`CharIndex`] does.
     tokenizer: Tokenizer,

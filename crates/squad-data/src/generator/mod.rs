@@ -53,7 +53,7 @@ const PARAGRAPHS_PER_ARTICLE: usize = 50;
 const MAX_ENTITIES: usize = 20;
 
 /// Which names a corpus may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Four names in five.
@@ -73,7 +73,7 @@ impl Split {
 }
 
 /// In which order a paragraph tells its sentences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SentenceOrder {
     /// All sentences of a person in a row.
@@ -91,7 +91,7 @@ pub enum SentenceOrder {
 /// | `attributes` | 1..=12 | 3 |
 /// | `questions` | 1..=entities × attributes | 3 |
 /// | probabilities | 0..=1 | see each |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorConfig {
     /// Chooses the corpus.
     pub seed: u64,

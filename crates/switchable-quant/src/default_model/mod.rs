@@ -10,27 +10,31 @@
 //! | tokenizer | byte-level BPE of the generated corpus |
 //! | adapters | rank 8 at 32, 16, 8, 4, 3 and 2 bits |
 
-use quant_kernels::QuantBackend;
 use std::fmt;
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use experiments::{BankConfig, Objective, Schedule, TrainConfig};
 use gpt2_model::{
-    Activation, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, InitialWeights, ModelOptions, WeightSource,
+    AdapterFolders, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, WeightSource,
 };
-use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, generate};
-use switchable_lora::LoraConfig;
+use quant_kernels::QuantBackend;
+use squad_data::{Dataset, GeneratorConfig, Split, TextTokenizer, generate};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+
+#[cfg(feature = "experiments")]
+mod recipe;
+
+#[cfg(feature = "experiments")]
+pub use recipe::{Recipe, recipe};
 
 /// Widths that the bank has adapters for, in the order in which the `static` regime trains them.
 pub const BANK_WIDTHS: [BitWidth; 6] =
     [BitWidth::FULL, BitWidth::B16, BitWidth::B8, BitWidth::B4, BitWidth::B3, BitWidth::B2];
 
-const CONFIG: &str = include_str!("../default/config.json");
-const WEIGHTS: &[u8] = include_bytes!("../default/model.safetensors");
-const TOKENIZER: &[u8] = include_bytes!("../default/tokenizer.json");
+const CONFIG: &str = include_str!("../../default/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../../default/model.safetensors");
+const TOKENIZER: &[u8] = include_bytes!("../../default/tokenizer.json");
 
 /// Name, width and the two files of an adapter folder.
 struct EmbeddedAdapter {
@@ -45,8 +49,8 @@ macro_rules! adapter {
         EmbeddedAdapter {
             name: concat!("<built-in>/adapters/", $folder),
             width: $width,
-            config: include_bytes!(concat!("../default/adapters/", $folder, "/adapter_config.json")),
-            weights: include_bytes!(concat!("../default/adapters/", $folder, "/adapter_model.safetensors")),
+            config: include_bytes!(concat!("../../default/adapters/", $folder, "/adapter_config.json")),
+            weights: include_bytes!(concat!("../../default/adapters/", $folder, "/adapter_model.safetensors")),
         }
     };
 }
@@ -120,55 +124,4 @@ pub fn questions(set: QuestionSet) -> Result<Dataset> {
         QuestionSet::HeldOut => GeneratorConfig::new(Split::Dev, 400, 3),
     };
     Ok(generate(&config)?)
-}
-
-/// How the built-in model is made from nothing.
-#[derive(Debug, Clone)]
-pub struct Recipe {
-    /// The tokenizer.
-    pub tokenizer: BpeConfig,
-    /// Shape of the model, once the tokenizer is there.
-    pub shape: fn(usize) -> Gpt2Config,
-    /// How the initial weights are drawn.
-    pub initial: InitialWeights,
-    /// Seed of the initial weights.
-    pub seed: u64,
-    /// Training of base and head in full precision.
-    pub base: TrainConfig,
-    /// Widths and adapters.
-    pub bank: BankConfig,
-    /// Training of the adapters.
-    pub bank_train: TrainConfig,
-}
-
-/// The recipe of the built-in model.
-///
-/// # Errors
-///
-/// Never; the rank of the adapters is valid.
-pub fn recipe() -> Result<Recipe> {
-    let base = TrainConfig {
-        steps: 1000,
-        batch_size: 64,
-        micro_batches: 2,
-        schedule: Schedule { peak: 2e-3, warm_up: 0.05, final_share: 0.02 },
-        objective: Objective { next_token: 0.5 },
-        weight_decay: 0.02,
-        checkpoint_every: 250,
-        ..TrainConfig::default()
-    };
-    let bank_train = TrainConfig {
-        steps: 900,
-        schedule: Schedule { peak: 2e-3, warm_up: 0.05, final_share: 0.02 },
-        objective: Objective { next_token: 0.0 },
-        weight_decay: 0.0,
-        seed: 1,
-        ..base.clone()
-    };
-    let bank = BankConfig::new(&BANK_WIDTHS, LoraConfig::new(8, 16.0)?, 1);
-    let shape = |vocabulary| {
-        Gpt2Config::new(vocabulary, 128, 64, 12, 2).with_activation(Activation::Relu).with_initializer_range(0.05)
-    };
-    let tokenizer = BpeConfig { vocab_size: 1536, ..BpeConfig::default() };
-    Ok(Recipe { tokenizer, shape, initial: InitialWeights::Matching, seed: 1, base, bank, bank_train })
 }

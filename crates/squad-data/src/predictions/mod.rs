@@ -25,7 +25,7 @@ use crate::decoding::Decoded;
 use crate::error::{Error, Result};
 
 /// An answer for each question id; the empty answer says that there is none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Predictions {
     answers: BTreeMap<String, String>,
 }
@@ -102,7 +102,7 @@ impl From<&[Decoded]> for Predictions {
 
 /// For each question id, how likely it is that there is no answer, or any score that grows with
 /// it: `{"id": number, …}`, in the order of the file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NullProbabilities {
     /// The file they are from, for messages.
     pub(crate) source: PathBuf,

@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::tokenizer::{CharSpan, TextTokenizer};
 
 /// Tokens `start..=end` of a window: both ends belong to the span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenSpan {
     /// Position of the first token in the window's ids.
     pub start: usize,
@@ -49,7 +49,7 @@ pub struct TokenSpan {
 }
 
 /// What to do with a question that has too many tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LongQuestions {
     /// It is an error if it leaves no room for a token of the context.
     #[default]
@@ -59,7 +59,7 @@ pub enum LongQuestions {
 }
 
 /// Which windows are taught to point at the separator, the position that means "no answer".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NullTarget {
     /// None: the windows of impossible questions have no target.
     Never,
@@ -79,7 +79,7 @@ pub enum NullTarget {
 /// | `separator` | 1.. tokens | given |
 /// | `long_questions` | | reject |
 /// | `null_target` | | impossible questions |
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanConfig {
     /// Most tokens in a window.
     pub max_len: usize,
@@ -144,7 +144,7 @@ impl SpanConfig {
 }
 
 /// One input: a question and a stretch of its context.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Index of the example among those given.
     pub example: usize,
@@ -186,7 +186,7 @@ impl Window {
 }
 
 /// The windows of a list of examples.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct SpanFeatures {
     examples: Vec<Example>,
     windows: Vec<Window>,

@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Which of the two formats, and so which of the two official scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Format {
     /// Version 1.1: every question has an answer.
     V1,
@@ -53,7 +53,7 @@ pub enum Format {
 }
 
 /// A SQuAD file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
     /// The format.
     pub format: Format,
@@ -62,7 +62,7 @@ pub struct Dataset {
 }
 
 /// A titled list of paragraphs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Article {
     /// The title.
     pub title: String,
@@ -71,7 +71,7 @@ pub struct Article {
 }
 
 /// A context and what is asked of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paragraph {
     /// The text that holds the answers.
     pub context: String,
@@ -80,7 +80,7 @@ pub struct Paragraph {
 }
 
 /// A question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The identifier that predictions refer to.
     pub id: String,
@@ -95,7 +95,7 @@ pub struct Question {
 }
 
 /// A piece of the context.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The answer's text.
     pub text: String,
@@ -106,7 +106,7 @@ pub struct Answer {
 /// A question with its context: the unit that windows, prompts and attacks work on.
 ///
 /// Questions of one paragraph share their context.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// The identifier that predictions refer to.
     pub id: String,
@@ -121,7 +121,7 @@ pub struct Example {
 }
 
 /// What to do with a JSON field that no SQuAD file has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum UnknownFields {
     /// It is an error: it may be a misspelt one.
     #[default]
@@ -131,7 +131,7 @@ pub enum UnknownFields {
 }
 
 /// How [`Dataset::read_with`] reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReadOptions {
     /// What to do with a JSON field that no SQuAD file has.
     pub unknown_fields: UnknownFields,

@@ -31,20 +31,24 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-use checksum::Checksum;
-use download::Client;
-use squad::SquadFile;
+use crate::error::{Error, Result};
+use crate::hub::checksum::Checksum;
+use crate::hub::download::Client;
+use crate::hub::plain_name::is_plain_name;
+use crate::hub::squad::SquadFile;
 
 mod checksum;
 mod download;
+mod download_event;
+mod plain_name;
 mod squad;
+
+pub use download_event::{DownloadEvent, log_to_stderr};
 
 #[cfg(test)]
 mod tests;
@@ -55,62 +59,6 @@ const SQUAD: &str = "https://rajpurkar.github.io/SQuAD-explorer/dataset";
 /// The list of a model's files, written when all of them are there.
 const RECEIPT: &str = "download.json";
 const RECEIPT_VERSION: u32 = 1;
-
-/// A step of a download, for the user to see.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum DownloadEvent<'a> {
-    /// What was asked for is already in the folder.
-    Cached {
-        /// Where it is.
-        path: &'a Path,
-    },
-    /// A file begins.
-    Started {
-        /// Where it comes from.
-        url: &'a str,
-        /// Its length in bytes, if the server says it.
-        bytes: Option<u64>,
-    },
-    /// A part of a file arrived.
-    Received {
-        /// Where it comes from.
-        url: &'a str,
-        /// Bytes so far.
-        received: u64,
-        /// Its length in bytes, if the server says it.
-        bytes: Option<u64>,
-    },
-    /// A file is complete, its checksum is right, and it has its name.
-    Verified {
-        /// Where it is.
-        path: &'a Path,
-        /// The kind of checksum and its digits.
-        checksum: &'a str,
-    },
-}
-
-impl fmt::Display for DownloadEvent<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cached { path } => write!(f, "using {}", path.display()),
-            Self::Started { url, bytes: Some(bytes) } => write!(f, "downloading {url} ({bytes} bytes)"),
-            Self::Started { url, bytes: None } => write!(f, "downloading {url}"),
-            Self::Received { url, received, bytes: Some(bytes) } => {
-                write!(f, "{url}: {received} of {bytes} bytes")
-            }
-            Self::Received { url, received, bytes: None } => write!(f, "{url}: {received} bytes"),
-            Self::Verified { path, checksum } => write!(f, "{}: {checksum} is right", path.display()),
-        }
-    }
-}
-
-/// Writes a line on standard error for each event but the parts of a file.
-pub fn log_to_stderr(event: &DownloadEvent<'_>) {
-    if !matches!(event, DownloadEvent::Received { .. }) {
-        eprintln!("{event}");
-    }
-}
 
 /// Finds models and data sets, on disk or on the network.
 #[derive(Debug, Clone)]
@@ -348,12 +296,6 @@ fn shards(index: &Path) -> Result<Vec<String>> {
 fn repository(argument: &str) -> Option<(&str, &str)> {
     let (owner, name) = argument.split_once('/')?;
     (is_plain_name(owner) && is_plain_name(name)).then_some((owner, name))
-}
-
-/// Whether a text can only be one part of a path and of an address, the same in both.
-fn is_plain_name(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 fn without_slash(mut address: String) -> String {

@@ -46,7 +46,7 @@ use crate::tokenizer::CharSpan;
 use crate::windows::{SpanFeatures, TokenSpan, Window};
 
 /// When a question is answered with nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum NullRule {
     /// Never: every question has an answer, as in version 1.1.
     #[default]
@@ -56,7 +56,7 @@ pub enum NullRule {
 }
 
 /// How [`SpanDecoder`] chooses.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DecodeConfig {
     /// Most tokens in an answer (30).
     pub max_answer_tokens: usize,
@@ -73,7 +73,7 @@ impl Default for DecodeConfig {
 }
 
 /// A possible answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// The answer, cut out of the context.
     pub text: String,
@@ -90,7 +90,7 @@ pub struct Candidate {
 }
 
 /// What is decided about a question.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
     /// The question's id.
     pub id: String,
@@ -107,7 +107,7 @@ pub struct Decoded {
 }
 
 /// A candidate before its text is cut.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Scored {
     score: f32,
     probability: f64,
@@ -127,7 +127,7 @@ fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f64 {
 }
 
 /// What is known of a question so far.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct Tally {
     best: Vec<Scored>,
     null_score: f32,
@@ -135,7 +135,7 @@ struct Tally {
 }
 
 /// Collects the logits of windows, in any order, and decides the answers.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct SpanDecoder<'a> {
     features: &'a SpanFeatures,
     config: DecodeConfig,

@@ -1,6 +1,6 @@
 //! Running text from files: documents, and the one stream of tokens they make.
 //!
-//! A file is UTF-8 text, plain (`.txt`) or compressed (`.txt.zst`). A line `<|endoftext|>` ends a
+//! A file is UTF-8 text, plain (`.txt`) or, with the feature `zstd`, compressed (`.txt.zst`). A line `<|endoftext|>` ends a
 //! document, as does the end of a file. Files are read as they are asked for, so the first documents
 //! of a large file cost no more than themselves.
 //!
@@ -17,10 +17,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::error::{Error, Result};
 use crate::tokenizer::TextTokenizer;
@@ -29,14 +27,15 @@ use crate::tokenizer::TextTokenizer;
 const END_OF_DOCUMENT: &str = "<|endoftext|>";
 
 /// How a file's text is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Storage {
     Plain,
+    #[cfg(feature = "zstd")]
     Zstandard,
 }
 
 /// Text files, in the order in which they are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextFiles {
     files: Vec<(PathBuf, Storage)>,
 }
@@ -53,7 +52,13 @@ impl TextFiles {
             let extensions = [path.extension(), path.file_stem().and_then(|stem| Path::new(stem).extension())];
             let storage = match extensions.map(|extension| extension.and_then(OsStr::to_str)) {
                 [Some("txt"), _] => Storage::Plain,
+                #[cfg(feature = "zstd")]
                 [Some("zst"), Some("txt")] => Storage::Zstandard,
+                #[cfg(not(feature = "zstd"))]
+                [Some("zst"), Some("txt")] => {
+                    let expected = "a name that ends in .txt, or a build with the feature `zstd`";
+                    return Err(Error::config("text file", path.display(), expected));
+                }
                 _ => {
                     let got = path.display();
                     return Err(Error::config("text file", got, "a name that ends in .txt or .txt.zst"));
@@ -153,53 +158,13 @@ fn open(path: &Path, storage: Storage) -> Result<Box<dyn BufRead>> {
     let file = BufReader::new(File::open(path).map_err(|source| Error::read(path, source))?);
     Ok(match storage {
         Storage::Plain => Box::new(file),
-        Storage::Zstandard => Box::new(BufReader::new(Frames { file, decoder: FrameDecoder::new(), open: false })),
+        #[cfg(feature = "zstd")]
+        Storage::Zstandard => Box::new(BufReader::new(zstandard::Frames::new(file))),
     })
 }
 
-/// Decoded bytes at which a frame is handed on.
-const CHUNK: usize = 1 << 20;
-
-/// The bytes of all Zstandard frames of a file (RFC 8878), one frame after another.
-struct Frames {
-    file: BufReader<File>,
-    decoder: FrameDecoder,
-    open: bool,
-}
-
-impl Read for Frames {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.open {
-                let read = self.decoder.read(buffer)?;
-                if read > 0 || buffer.is_empty() {
-                    return Ok(read);
-                }
-                if !self.decoder.is_finished() {
-                    let strategy = BlockDecodingStrategy::UptoBytes(CHUNK);
-                    self.decoder.decode_blocks(&mut self.file, strategy).map_err(|reason| damaged(&reason))?;
-                    continue;
-                }
-                if let (Some(stored), Some(found)) =
-                    (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum())
-                    && stored != found
-                {
-                    return Err(damaged("its checksum does not fit its contents"));
-                }
-                self.open = false;
-            }
-            if self.file.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            self.decoder.reset(&mut self.file).map_err(|reason| damaged(&reason))?;
-            self.open = true;
-        }
-    }
-}
-
-fn damaged(reason: &(impl ToString + ?Sized)) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("damaged Zstandard frame: {}", reason.to_string()))
-}
-
 #[cfg(test)]
+#[cfg(feature = "zstd")]
 mod tests;
+#[cfg(feature = "zstd")]
+mod zstandard;
