@@ -5,7 +5,7 @@
 //! | `protected_example` | [`ProtectedExample`]: edits that leave every gold answer where it can be found |
 //! | `victim/` | the model under attack, and access to it with every query counted |
 //! | `attacks/` | [`Attack`]: what an attack gets and gives; typos, misspellings, distractor, HotFlip, substitution |
-//! | `protocol/` | [`craft()`], [`RobustnessProtocol`]: attacks made on each plan, tried on each; tables |
+//! | `protocol/` | [`Crafting`], [`RobustnessProtocol`]: attacks made on each plan, tried on each; tables |
 //! | `hardening/` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
 //!
 //! ```
@@ -32,26 +32,3 @@ pub mod hardening;
 pub mod protected_example;
 pub mod protocol;
 pub mod victim;
-
-pub use attacks::attack::{Access, Amount, Attack, Outcome};
-pub use attacks::attack_kind::AttackKind;
-pub use attacks::distractor::{Distractor, DistractorPlace};
-pub use attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions, TokenFlip};
-pub use attacks::misspellings::{MisspellingOptions, Misspellings};
-pub use attacks::typos::{TypoKind, TypoOptions, Typos};
-pub use attacks::word_substitution::{WordSubstitution, WordSubstitutionOptions};
-pub use hardening::adversarial_study::{
-    ALL_PLANS, HardenedModel, Hardening, HardeningData, HardeningRun, harden_and_attack, plans_and_sources,
-};
-pub use hardening::adversarial_training::{AdversarialTraining, Round, RoundPrecision, adversarial_training};
-pub use protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Unattackable, Word};
-pub use protocol::attack_report::{AttackReport, MatrixMap};
-pub use protocol::craft::{
-    AttackSource, CraftOutcome, CraftRecord, CraftSummary, Crafted, ItemChoice, RobustnessOptions, craft,
-};
-pub use protocol::edit_size::EditSize;
-pub use protocol::matrix::{AttackMatrix, InferencePlan, MatrixRow, NO_SOURCE, RandomPrecision, RobustnessProtocol};
-pub use protocol::robust_accuracy::{ItemScores, RobustAccuracy};
-pub use protocol::threat::{Threat, ThreatAccuracy};
-pub use victim::model_under_attack::{TokenText, Victim, VictimOptions};
-pub use victim::oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};

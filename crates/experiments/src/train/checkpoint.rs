@@ -13,6 +13,7 @@ use span_reader::running::json_file::{read_json, write_json};
 use whole_files::PartialFolder;
 
 use crate::error::{Error, Result};
+use crate::running::identity::{check_identity, check_version};
 
 const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";
@@ -62,16 +63,9 @@ pub(crate) fn newest(dir: &Path, run: &Value) -> Result<Option<(PathBuf, State)>
     let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };
     let path = folder.join(STATE);
     let state: State = read_json(&path)?;
-    let differs = |field: &str, found: String, expected: String| {
-        Err(Error::OtherRun { path: path.clone(), field: field.into(), found, expected })
-    };
-    if state.version != VERSION {
-        return differs("version", state.version.to_string(), VERSION.to_string());
-    }
-    match first_difference("", &state.run, run) {
-        Some((field, found, expected)) => differs(&field, found, expected),
-        None => Ok(Some((folder, state))),
-    }
+    check_version(&path, state.version, VERSION)?;
+    check_identity(&path, &state.run, run)?;
+    Ok(Some((folder, state)))
 }
 
 /// Loads the model's record of a checkpoint.
@@ -117,20 +111,4 @@ fn folders(dir: &Path) -> Result<Vec<(usize, PathBuf)>> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// First place at which two JSON values differ: its path and both values.
-pub(crate) fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
-    match (found, expected) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            keys.into_iter().find_map(|key| {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let null = &Value::Null;
-                first_difference(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null))
-            })
-        }
-        _ if found == expected => None,
-        _ => Some((path.to_string(), found.to_string(), expected.to_string())),
-    }
 }

@@ -25,17 +25,3 @@ pub mod step_sizes;
 pub mod task;
 pub mod text_task;
 pub mod trainer;
-
-pub use branch::{Branch, Distance, Protection, Teacher};
-pub use config::TrainConfig;
-pub use ladder::{Ladder, Rung};
-pub use objective::Objective;
-pub use regimes::{
-    Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, RegimeConfig, RegimeKind, Single, Specialisation,
-    Specialised, Static,
-};
-pub use schedule::Schedule;
-pub use span_task::SpanTask;
-pub use task::{TaskOutput, TrainTask};
-pub use text_task::{TextBatch, TextTask, text_loss};
-pub use trainer::{TrainOutcome, TrainRun, train};

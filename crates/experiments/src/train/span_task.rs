@@ -70,14 +70,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnsw
         Ok(model.transformer.check_plan(plan)?)
     }
 
-    fn forward(
-        &self,
-        model: &ForQuestionAnswering<B, M>,
-        batch: &Batch,
-        plan: &SitePlan,
-        device: &B::Device,
-    ) -> TaskOutput<B> {
-        let batch = BatchTensors::<B>::new(batch, device);
+    fn forward(&self, model: &ForQuestionAnswering<B, M>, batch: &Batch, plan: &SitePlan) -> TaskOutput<B> {
+        let batch = BatchTensors::<B>::new(batch, &model.transformer.device());
         let hidden = model.transformer.forward(batch.ids.clone(), None, plan);
         let logits = model.span_logits(hidden.clone());
         let masked = |t: Tensor<B, 2>| t.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);

@@ -39,7 +39,7 @@ pub trait TrainTask<B: QuantAutodiffBackend, M: AutodiffModule<B>>: Sync {
     fn check_plan(&self, model: &M, plan: &SitePlan) -> Result<()>;
 
     /// Loss and scores of a micro-batch under a plan.
-    fn forward(&self, model: &M, batch: &Self::Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B>;
+    fn forward(&self, model: &M, batch: &Self::Batch, plan: &SitePlan) -> TaskOutput<B>;
 }
 
 /// What a forward pass gives.

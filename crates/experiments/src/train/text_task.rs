@@ -111,8 +111,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, M> for TextTask
         Ok(model.check_plan(plan)?)
     }
 
-    fn forward(&self, model: &M, batch: &TextBatch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
-        let ids = batch.tensor::<B>(device);
+    fn forward(&self, model: &M, batch: &TextBatch, plan: &SitePlan) -> TaskOutput<B> {
+        let ids = batch.tensor::<B>(&model.device());
         let logits = model.next_token_scores(model.forward(ids.clone(), None, plan));
         let [windows, tokens, vocabulary] = logits.dims();
         let scores = logits.clone().slice([0..windows, 0..tokens - 1]);
@@ -155,7 +155,6 @@ pub fn text_loss<B: QuantBackend, M: SwitchableModel<B>>(
     tokens: &[u32],
     window: usize,
     plan: &SitePlan,
-    device: &B::Device,
 ) -> Result<f64> {
     const WINDOWS_AT_ONCE: usize = 8;
     if window < 2 {
@@ -169,7 +168,7 @@ pub fn text_loss<B: QuantBackend, M: SwitchableModel<B>>(
     let (mut sum, mut windows) = (0.0, 0);
     for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
         let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
-        let ids = batch.tensor::<B>(device);
+        let ids = batch.tensor::<B>(&model.device());
         let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan)), ids, None);
         sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
             * batch.windows as f64;

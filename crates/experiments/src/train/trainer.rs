@@ -37,6 +37,15 @@ pub struct TrainRun {
     pub identity: Value,
 }
 
+/// What a run does, and where it works.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// Hyper-parameters.
+    pub config: &'a TrainConfig,
+    /// Where it works and what may interrupt it.
+    pub run: &'a TrainRun,
+}
+
 /// How a run went.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainOutcome {
@@ -84,10 +93,10 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     model: M,
     task: &T,
     regime: &dyn Regime,
-    config: &TrainConfig,
-    run: &TrainRun,
-    device: &B::Device,
+    training: Training<'_>,
 ) -> Result<(M, TrainOutcome)> {
+    let Training { config, run } = training;
+    let device = &device_of(&model);
     config.check()?;
     task.check_model(&model)?;
     for branch in regime.branches(0) {
@@ -132,7 +141,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
         let outputs = run.workers.map(&parts, |_, batch| {
             // A copy with leaves of its own: graphs that share leaves would wait for one another.
             let model = M::from_inner(model.valid());
-            run_part(&model, task, batch, &branches, 1.0 / parts.len() as f64, device)
+            run_part(&model, task, batch, Share { branches: &branches, of_step: 1.0 / parts.len() as f64 })
         });
         let loss = outputs.iter().map(|part| part.loss).sum::<f64>();
         if !loss.is_finite() {
@@ -158,20 +167,31 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     Ok((model, TrainOutcome { losses, first_step, tokens_per_second }))
 }
 
-/// Losses and gradients of all branches on one micro-batch, which counts for `share` of the step.
+/// The part of a step that a micro-batch is.
+#[derive(Clone, Copy)]
+struct Share<'a> {
+    branches: &'a [Branch],
+    /// For how much of the step it counts, 0 to 1.
+    of_step: f64,
+}
+
+/// The device of a model's parameters.
+fn device_of<B: QuantAutodiffBackend, M: AutodiffModule<B>>(model: &M) -> B::Device {
+    model.devices().into_iter().next().unwrap_or_default()
+}
+
+/// Losses and gradients of all branches on one micro-batch.
 fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
     model: &M,
     task: &T,
     batch: &T::Batch,
-    branches: &[Branch],
-    share: f64,
-    device: &B::Device,
+    Share { branches, of_step }: Share<'_>,
 ) -> Part {
     let mut taught: Vec<Vec<Tensor<B::InnerBackend, 2>>> = Vec::with_capacity(branches.len());
     let (mut guarded, mut free) = (Vec::new(), Vec::new());
     let (mut loss, mut main_loss) = (0.0, 0.0);
     for branch in branches {
-        let output = task.forward(model, batch, &branch.plan, device);
+        let output = task.forward(model, batch, &branch.plan);
         let mut total = output.loss;
         for teacher in &branch.teachers {
             for (known, scores) in taught[teacher.branch].iter().zip(&output.scores) {
@@ -180,9 +200,9 @@ fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B
             }
         }
         taught.push(output.scores.into_iter().map(Tensor::inner).collect());
-        let total = total * (branch.weight * share);
+        let total = total * (branch.weight * of_step);
         loss += total.clone().into_scalar().elem::<f64>();
-        main_loss += output.main_loss.into_scalar().elem::<f64>() * branch.weight * share;
+        main_loss += output.main_loss.into_scalar().elem::<f64>() * branch.weight * of_step;
         let gradients = GradientsParams::from_grads(total.backward(), model);
         match branch.protection {
             Protection::Guarded => guarded.push(gradients),

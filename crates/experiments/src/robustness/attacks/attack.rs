@@ -54,7 +54,7 @@ pub trait Attack<B: QuantAutodiffBackend, M: TrainableModel<B>>: fmt::Debug + Sy
     /// # Errors
     ///
     /// When the model or the tokenizer refuses. A question that outgrows the window is one of these
-    /// errors; [`craft`](crate::robustness::protocol::craft::craft) reports such an item as unattackable.
+    /// errors; [`Crafting`](crate::robustness::protocol::craft::Crafting) reports such an item as unattackable.
     fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, rng: &mut ChaCha8Rng) -> Result<Outcome>;
 }
 

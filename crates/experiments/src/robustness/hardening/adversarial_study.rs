@@ -9,7 +9,7 @@ use std::fmt;
 
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
-use squad_data::{Dataset, Example, TextTokenizer};
+use squad_data::{Dataset, Example};
 use switchable_lora::{BasePolicy, LinearSettings};
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -17,13 +17,12 @@ use switchable_model::span_head::ForQuestionAnswering;
 use crate::error::Result;
 use crate::robustness::attacks::attack::Attack;
 use crate::robustness::hardening::adversarial_training::{
-    AdversarialTraining, Round, RoundPrecision, adversarial_training,
+    AdversarialTraining, HardeningRun, Round, RoundPrecision, adversarial_training,
 };
 use crate::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions};
 use crate::robustness::protocol::matrix::{AttackMatrix, InferencePlan, RobustnessProtocol};
-use crate::robustness::victim::model_under_attack::{Victim, VictimOptions, dataset_of};
+use crate::robustness::victim::model_under_attack::{Victim, dataset_of};
 use crate::train::ladder::Ladder;
-use crate::train::trainer::TrainRun;
 
 /// Label of the source that attacks all plans at once.
 pub const ALL_PLANS: &str = "all";
@@ -88,72 +87,51 @@ pub struct HardeningData<'a> {
     pub train: &'a Dataset,
     /// Questions that are attacked in the end.
     pub items: &'a [Example],
-    /// The model's tokenizer.
-    pub tokenizer: &'a TextTokenizer,
 }
 
-/// How a model is hardened and attacked.
-#[derive(Debug, Clone, Copy)]
-pub struct HardeningRun<'a> {
-    /// Plans that rounds train at and that answer. They should name no adapter: adapters belong to the
-    /// weights as they were.
-    pub ladder: &'a Ladder,
-    /// The rounds; their precision is set by the [`Hardening`].
-    pub training: &'a AdversarialTraining,
-    /// How the model reads.
-    pub reading: &'a VictimOptions,
-    /// How training runs.
-    pub run: &'a TrainRun,
-}
-
-/// Hardens a model's base weights and attacks the result.
-///
-/// All items are attacked, answered rightly or not, so that models are compared on the same ones.
-///
-/// # Errors
-///
-/// As [`adversarial_training()`] and [`RobustnessProtocol::matrix`].
-pub fn harden_and_attack<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    model: &ForQuestionAnswering<B, M>,
-    hardening: Hardening,
-    data: HardeningData<'_>,
-    attack: &dyn Attack<B, M>,
-    how: HardeningRun<'_>,
-    device: &B::Device,
-) -> Result<HardenedModel> {
-    let HardeningRun { ladder, training, reading, run } = how;
-    let precision = match hardening {
-        Hardening::None => None,
-        Hardening::Adversarial => Some(RoundPrecision::Highest),
-        Hardening::RandomPrecision => Some(RoundPrecision::Random),
-    };
-    let (hardened, rounds) = match precision {
-        None => (model.clone(), Vec::new()),
-        Some(precision) => {
-            let settings = model.transformer.settings();
-            let settings = LinearSettings { base: BasePolicy::Trainable, ..settings };
-            let trainable = model.clone().with_linear_settings(settings);
-            let options = AdversarialTraining { precision, ..training.clone() };
-            adversarial_training(
-                trainable,
-                (data.train, data.tokenizer),
-                attack,
-                ladder,
-                &options,
-                (reading, run),
-                device,
-            )?
-        }
-    };
-    let corpus = dataset_of(data.items);
-    let victim = Victim::new(&hardened, data.tokenizer, &corpus, reading.clone())?;
-    let (inference, sources) = plans_and_sources(ladder);
-    let options = RobustnessOptions {
-        items: ItemChoice::All,
-        seed: training.train.seed,
-        show: run.show,
-        ..RobustnessOptions::default()
-    };
-    let matrix = RobustnessProtocol::new(&victim, data.items, inference, options)?.matrix(attack, &sources)?;
-    Ok(HardenedModel { hardening, rounds, matrix })
+impl Hardening {
+    /// Hardens a model's base weights and attacks the result. The precision of the rounds is set by the
+    /// hardening.
+    ///
+    /// All items are attacked, answered rightly or not, so that models are compared on the same ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`adversarial_training()`] and [`RobustnessProtocol::matrix`].
+    pub fn harden_and_attack<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        self,
+        model: &ForQuestionAnswering<B, M>,
+        data: HardeningData<'_>,
+        attack: &dyn Attack<B, M>,
+        how: HardeningRun<'_>,
+    ) -> Result<HardenedModel> {
+        let HardeningRun { ladder, training, tokenizer, reading, run } = how;
+        let precision = match self {
+            Self::None => None,
+            Self::Adversarial => Some(RoundPrecision::Highest),
+            Self::RandomPrecision => Some(RoundPrecision::Random),
+        };
+        let (hardened, rounds) = match precision {
+            None => (model.clone(), Vec::new()),
+            Some(precision) => {
+                let settings = model.transformer.settings();
+                let settings = LinearSettings { base: BasePolicy::Trainable, ..settings };
+                let trainable = model.clone().with_linear_settings(settings);
+                let training = AdversarialTraining { precision, ..training.clone() };
+                let how = HardeningRun { training: &training, ..how };
+                adversarial_training(trainable, data.train, attack, how)?
+            }
+        };
+        let corpus = dataset_of(data.items);
+        let victim = Victim::new(&hardened, tokenizer, &corpus, reading.clone())?;
+        let (inference, sources) = plans_and_sources(ladder);
+        let options = RobustnessOptions {
+            items: ItemChoice::All,
+            seed: training.train.seed,
+            show: run.show,
+            ..RobustnessOptions::default()
+        };
+        let matrix = RobustnessProtocol::new(&victim, data.items, inference, options)?.matrix(attack, &sources)?;
+        Ok(HardenedModel { hardening: self, rounds, matrix })
+    }
 }

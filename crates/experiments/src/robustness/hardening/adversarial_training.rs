@@ -15,7 +15,6 @@
 
 use quant_kernels::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Example, TextTokenizer};
 use switchable_model::model::TrainableModel;
@@ -23,14 +22,15 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::Attack;
-use crate::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
+use crate::robustness::protocol::craft::{AttackSource, Crafting, ItemChoice, RobustnessOptions};
 use crate::robustness::victim::model_under_attack::{Victim, VictimOptions, dataset_of};
+use crate::running::memory::Memory;
 use crate::train::config::TrainConfig;
 use crate::train::ladder::{Ladder, Rung};
 use crate::train::regimes::random::Random;
 use crate::train::regimes::single::Single;
 use crate::train::span_task::SpanTask;
-use crate::train::trainer::{TrainRun, train};
+use crate::train::trainer::{TrainRun, Training, train};
 
 /// At which width the rounds attack and train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -96,23 +96,36 @@ pub struct Round {
     pub loss: f64,
 }
 
-/// Trains a model on attacks of itself.
+/// How a model is attacked and trained, round after round.
+#[derive(Debug, Clone, Copy)]
+pub struct HardeningRun<'a> {
+    /// Plans that rounds train at and that answer. Where the base is trained they should name no adapter:
+    /// adapters belong to the weights as they were.
+    pub ladder: &'a Ladder,
+    /// The rounds.
+    pub training: &'a AdversarialTraining,
+    /// The model's tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// How the model reads.
+    pub reading: &'a VictimOptions,
+    /// How training runs.
+    pub run: &'a TrainRun,
+}
+
+/// Trains a model on attacks of itself, made on the questions of a data set.
 ///
-/// `data` are the training questions and the tokenizer. Rounds keep no checkpoints: what a round
-/// attacks is the model that the round before has left.
+/// Rounds keep no checkpoints: what a round attacks is the model that the round before has left.
 ///
 /// # Errors
 ///
-/// When an option is out of its range, there is no training item, or as [`craft()`] and [`train()`].
+/// When an option is out of its range, there is no training item, or as [`Crafting::craft`] and [`train()`].
 pub fn adversarial_training<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     mut model: ForQuestionAnswering<B, M>,
-    (dataset, tokenizer): (&Dataset, &TextTokenizer),
+    dataset: &Dataset,
     attack: &dyn Attack<B, M>,
-    ladder: &Ladder,
-    options: &AdversarialTraining,
-    (victim_options, run): (&VictimOptions, &TrainRun),
-    device: &B::Device,
+    how: HardeningRun<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, Vec<Round>)> {
+    let HardeningRun { ladder, training: options, tokenizer, reading, run } = how;
     options.check()?;
     let items: Vec<Example> = dataset.examples().into_iter().filter(|item| !item.is_impossible).collect();
     if items.is_empty() {
@@ -132,21 +145,23 @@ pub fn adversarial_training<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             items: ItemChoice::All,
             seed: options.train.seed.wrapping_add(round as u64),
             show: run.show,
-            dir: None,
-            identity: json!(null),
+            memory: Memory::Nothing,
         };
         let attacked = {
-            let victim = Victim::new(&model, tokenizer, &dataset_of(&part), victim_options.clone())?;
-            craft(&victim, attack, &source, &part, &crafting)?.adversarial_examples(&part)
+            let victim = Victim::new(&model, tokenizer, &dataset_of(&part), reading.clone())?;
+            Crafting { victim: &victim, items: &part, options: &crafting }
+                .craft(attack, &source)?
+                .adversarial_examples(&part)
         };
         // A question stands twice: its id tells which is the attacked one.
         let renamed = attacked.iter().map(|item| Example { id: format!("{}-attacked", item.id), ..item.clone() });
         let both: Vec<Example> = part.into_iter().chain(renamed).collect();
-        let task = ReadingTask::new(dataset_of(&both), tokenizer, model.config(), victim_options.window)?;
+        let task = ReadingTask::new(dataset_of(&both), tokenizer, model.config(), reading.window)?;
         let config = TrainConfig { seed: crafting.seed, ..at_most(&options.train, &task) };
         let quiet = TrainRun { dir: None, ..run.clone() };
         let spans = SpanTask::new(&task, &config)?;
-        let (trained, outcome) = train(model, &spans, &Single(plan.clone()), &config, &quiet, device)?;
+        let (trained, outcome) =
+            train(model, &spans, &Single(plan.clone()), Training { config: &config, run: &quiet })?;
         model = trained;
         rounds.push(Round {
             bits: *bits,

@@ -1,7 +1,6 @@
 //! Attacks on a list of items, made on one plan or several.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use quant_kernels::QuantAutodiffBackend;
@@ -9,7 +8,6 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use span_reader::running::json_file::{read_json, write_json};
 use span_reader::statistics::mean;
 use squad_data::{Answer, Example};
 use switchable_model::model::{SwitchableModel, TrainableModel};
@@ -21,6 +19,7 @@ use crate::robustness::protected_example::{ProtectedExample, Unattackable};
 use crate::robustness::protocol::edit_size::EditSize;
 use crate::robustness::victim::model_under_attack::Victim;
 use crate::robustness::victim::oracle::Oracle;
+use crate::running::memory::{Identified, Memory};
 use crate::running::progress::{Progress, ShowProgress};
 
 /// What an attack is made on: one plan, or several at once for the adaptive attack.
@@ -53,10 +52,9 @@ pub struct RobustnessOptions {
     pub seed: u64,
     /// Whether progress is shown.
     pub show: ShowProgress,
-    /// Folder where the attacks made on each source are kept and found again.
-    pub dir: Option<PathBuf>,
-    /// Anything else that must be the same for kept attacks to be used, such as model and data.
-    pub identity: Value,
+    /// Where the attacks made on each source are kept and found again; its identity says what else must
+    /// be the same for them to be used, such as model and data.
+    pub memory: Memory,
 }
 
 /// What came of one item.
@@ -181,6 +179,12 @@ impl Crafted {
     }
 }
 
+impl Identified for Crafted {
+    fn identity(&self) -> &Value {
+        &self.identity
+    }
+}
+
 impl CraftRecord {
     /// The edited item, if it was attacked.
     fn edited(&self, clean: &Example) -> Option<Example> {
@@ -196,102 +200,103 @@ impl CraftRecord {
     }
 }
 
-/// Makes an attack on one source, several items at once.
-///
-/// The random source of an item depends on the seed and the item's id alone. With a folder, records
-/// of the same attack, source, seed, items and identity are read from there instead, and new ones are
-/// written.
-///
-/// # Errors
-///
-/// When a plan asks for an adapter that is missing, the source has no plan and the attack needs one,
-/// the folder holds records of something else, or the work is stopped.
-///
-/// # Panics
-///
-/// When the attack gives back another item than it was given.
-pub fn craft<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    victim: &Victim<'_, B, M>,
-    attack: &dyn Attack<B, M>,
-    source: &AttackSource,
-    items: &[Example],
-    options: &RobustnessOptions,
-) -> Result<Crafted> {
-    if items.is_empty() {
-        return Err(Error::NoQuestions { what: "the list of items to attack".into() });
-    }
-    let plans: &[SitePlan] = if attack.access() == Access::Blind { &[] } else { &source.plans };
-    if plans.is_empty() && attack.access() != Access::Blind {
-        return Err(Error::option("plans", 0, format!("at least one for the attack {}", attack.name())));
-    }
-    for plan in plans {
-        victim.model.transformer.check_plan(plan)?;
-    }
-    let identity = json!({
-        "settings": attack.settings(),
-        "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
-        "item_choice": options.items,
-        "seed": options.seed,
-        "items": fingerprint(items),
-        "run": options.identity,
-    });
-    let path = options.dir.as_deref().map(|dir| dir.join(format!("{}-{}.json", attack.name(), source.label)));
-    if let Some(path) = path.as_deref().filter(|path| path.is_file()) {
-        let saved: Crafted = read_json(path)?;
-        saved.check(path, &identity, items)?;
-        return Ok(saved);
-    }
-    let label = format!("{} on {}", attack.name(), source.label);
-    let mut progress = Progress::start(&label, 0, items.len(), options.show);
-    let mut records = Vec::with_capacity(items.len());
-    for some in items.chunks(victim.options.workers.len() * 4) {
-        let done = victim.options.workers.map(some, |_, item| {
-            victim.options.stop.check()?;
-            craft_item(victim, attack, plans, item, options)
-        });
-        for record in done {
-            records.push(record?);
-            progress.step(String::new());
-        }
-    }
-    progress.finish();
-    let crafted = Crafted { attack: attack.name(), source: source.label.clone(), identity, records };
-    if let Some(path) = path {
-        write_json(path, &crafted)?;
-    }
-    Ok(crafted)
+/// What attacks are made on.
+#[derive(Debug)]
+pub struct Crafting<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> {
+    /// The model.
+    pub victim: &'a Victim<'a, B, M>,
+    /// The items.
+    pub items: &'a [Example],
+    /// Which of them, and how.
+    pub options: &'a RobustnessOptions,
 }
 
-fn craft_item<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    victim: &Victim<'_, B, M>,
-    attack: &dyn Attack<B, M>,
-    plans: &[SitePlan],
-    item: &Example,
-    options: &RobustnessOptions,
-) -> Result<CraftRecord> {
-    let oracle = Oracle::new(victim, plans);
-    let mut seconds = 0.0;
-    let outcome = match ProtectedExample::new(item.clone()) {
-        Err(reason) => CraftOutcome::Unattackable { reason },
-        Ok(item) => {
-            let chosen = match options.items {
-                ItemChoice::All => true,
-                // Asked of another oracle: these queries are not the attack's.
-                ItemChoice::CorrectWhenClean => {
-                    plans.is_empty() || Oracle::new(victim, plans).read(&[&item])?[0].exact.iter().all(|&exact| exact)
-                }
-            };
-            if chosen {
-                let start = Instant::now();
-                let outcome = attacked(&item, attack, &oracle, options)?;
-                seconds = start.elapsed().as_secs_f64();
-                outcome
-            } else {
-                CraftOutcome::NotChosen
-            }
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
+    /// Makes an attack on one source, several items at once.
+    ///
+    /// The random source of an item depends on the seed and the item's id alone. With a folder, records
+    /// of the same attack, source, seed, items and identity are read from there instead, and new ones are
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// When a plan asks for an adapter that is missing, the source has no plan and the attack needs one,
+    /// the folder holds records of something else, or the work is stopped.
+    ///
+    /// # Panics
+    ///
+    /// When the attack gives back another item than it was given.
+    pub fn craft(&self, attack: &dyn Attack<B, M>, source: &AttackSource) -> Result<Crafted> {
+        let Self { victim, items, options } = *self;
+        if items.is_empty() {
+            return Err(Error::NoQuestions { what: "the list of items to attack".into() });
         }
-    };
-    Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds })
+        let plans: &[SitePlan] = if attack.access() == Access::Blind { &[] } else { &source.plans };
+        if plans.is_empty() && attack.access() != Access::Blind {
+            return Err(Error::option("plans", 0, format!("at least one for the attack {}", attack.name())));
+        }
+        for plan in plans {
+            victim.model.transformer.check_plan(plan)?;
+        }
+        let identity = json!({
+            "settings": attack.settings(),
+            "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
+            "item_choice": options.items,
+            "seed": options.seed,
+            "items": fingerprint(items),
+            "run": options.memory.identity(),
+        });
+        let name = format!("{}-{}", attack.name(), source.label);
+        let crafted = options.memory.recall_identified(&name, &identity, || {
+            let label = format!("{} on {}", attack.name(), source.label);
+            let mut progress = Progress::start(&label, 0, items.len(), options.show);
+            let mut records = Vec::with_capacity(items.len());
+            for some in items.chunks(victim.options.workers.len() * 4) {
+                let done = victim.options.workers.map(some, |_, item| {
+                    victim.options.stop.check()?;
+                    self.craft_item(attack, plans, item)
+                });
+                for record in done {
+                    records.push(record?);
+                    progress.step(String::new());
+                }
+            }
+            progress.finish();
+            Ok(Crafted { attack: attack.name(), source: source.label.clone(), identity: identity.clone(), records })
+        })?;
+        if let Some(dir) = options.memory.dir() {
+            crafted.check(&dir.join(format!("{name}.json")), items)?;
+        }
+        Ok(crafted)
+    }
+
+    fn craft_item(&self, attack: &dyn Attack<B, M>, plans: &[SitePlan], item: &Example) -> Result<CraftRecord> {
+        let Self { victim, options, .. } = *self;
+        let oracle = Oracle::new(victim, plans);
+        let mut seconds = 0.0;
+        let outcome = match ProtectedExample::new(item.clone()) {
+            Err(reason) => CraftOutcome::Unattackable { reason },
+            Ok(item) => {
+                let chosen = match options.items {
+                    ItemChoice::All => true,
+                    // Asked of another oracle: these queries are not the attack's.
+                    ItemChoice::CorrectWhenClean => {
+                        plans.is_empty()
+                            || Oracle::new(victim, plans).read(&[&item])?[0].exact.iter().all(|&exact| exact)
+                    }
+                };
+                if chosen {
+                    let start = Instant::now();
+                    let outcome = attacked(&item, attack, &oracle, options)?;
+                    seconds = start.elapsed().as_secs_f64();
+                    outcome
+                } else {
+                    CraftOutcome::NotChosen
+                }
+            }
+        };
+        Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds })
+    }
 }
 
 fn attacked<B: QuantAutodiffBackend, M: TrainableModel<B>>(
@@ -325,17 +330,11 @@ fn attacked<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 }
 
 impl Crafted {
-    /// Checks records read from a file: the same run, and every gold answer where it should be.
-    fn check(&self, path: &std::path::Path, expected: &Value, items: &[Example]) -> Result<()> {
+    /// Checks records read from a file: one for each item, and every gold answer where it should be.
+    fn check(&self, path: &std::path::Path, items: &[Example]) -> Result<()> {
         let other = |field: &str, found: String, expected: String| {
             Err(Error::OtherRun { path: path.into(), field: field.into(), found, expected })
         };
-        for (field, expected) in expected.as_object().into_iter().flatten() {
-            let found = self.identity.get(field).unwrap_or(&Value::Null);
-            if found != expected {
-                return other(field, found.to_string(), expected.to_string());
-            }
-        }
         if !self.records.iter().map(|record| &record.id).eq(items.iter().map(|item| &item.id)) {
             return other("records", format!("{} records", self.records.len()), "one record per item".into());
         }

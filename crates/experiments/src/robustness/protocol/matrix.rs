@@ -25,7 +25,7 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack};
-use crate::robustness::protocol::craft::{AttackSource, CraftSummary, Crafted, RobustnessOptions, craft, item_rng};
+use crate::robustness::protocol::craft::{AttackSource, CraftSummary, Crafted, Crafting, RobustnessOptions, item_rng};
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::Victim;
 
@@ -124,13 +124,13 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         &self.clean
     }
 
-    /// Makes an attack on one source; see [`craft`](crate::robustness::protocol::craft::craft).
+    /// Makes an attack on one source; see [`Crafting::craft`].
     ///
     /// # Errors
     ///
-    /// As [`craft`](crate::robustness::protocol::craft::craft).
+    /// As [`Crafting::craft`].
     pub fn craft(&self, attack: &dyn Attack<B, M>, source: &AttackSource) -> Result<Crafted> {
-        craft(self.victim, attack, source, self.items, &self.options)
+        Crafting { victim: self.victim, items: self.items, options: &self.options }.craft(attack, source)
     }
 
     /// Tries an attack on every plan.
@@ -173,7 +173,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
     ///
     /// # Errors
     ///
-    /// As [`craft`](crate::robustness::protocol::craft::craft), and when two sources have one label.
+    /// As [`Crafting::craft`], and when two sources have one label.
     pub fn matrix(&self, attack: &dyn Attack<B, M>, sources: &[AttackSource]) -> Result<AttackMatrix> {
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
         let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];

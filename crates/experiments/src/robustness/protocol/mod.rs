@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `craft` | [`craft()`](craft::craft): an attack made on one plan or several, item by item |
+//! | `craft` | [`Crafting`](craft::Crafting): an attack made on one plan or several, item by item |
 //! | `edit_size`, `robust_accuracy` | how much was changed; the same items clean and attacked |
 //! | `matrix` | [`RobustnessProtocol`](matrix::RobustnessProtocol): attacks made on each plan, tried on each |
 //! | `threat` | [`Threat`](threat::Threat): a matrix in a few figures, by what the attacker knows |

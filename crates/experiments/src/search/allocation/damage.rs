@@ -19,8 +19,8 @@ use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 
 use crate::error::{Error, Result};
+use crate::running::memory::Parts;
 use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
 
 /// The figure that damage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -44,12 +44,20 @@ pub struct DamageOptions {
     pub seed: u64,
     /// Whether progress is shown.
     pub show: ShowProgress,
+    /// Damage known from before, site by site.
+    pub known: Parts,
 }
 
 impl DamageOptions {
     /// Divergence over some choices.
     pub fn new(choices: Vec<SitePrecision>) -> Self {
-        Self { choices, measure: DamageMeasure::default(), seed: 0, show: ShowProgress::default() }
+        Self {
+            choices,
+            measure: DamageMeasure::default(),
+            seed: 0,
+            show: ShowProgress::default(),
+            known: Parts::default(),
+        }
     }
 }
 
@@ -138,20 +146,6 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
     reference: &SitePlan,
     options: &DamageOptions,
 ) -> Result<DamageTable> {
-    measure_damage_remembering(evaluator, reference, options, &|_, measure| measure())
-}
-
-/// [`measure_damage`], site by site through `remember`, which may know a site's damage from before.
-///
-/// # Errors
-///
-/// As [`measure_damage`], and what `remember` gives.
-pub fn measure_damage_remembering<B: QuantBackend, M: SwitchableModel<B>>(
-    evaluator: &Evaluator<'_, B, M>,
-    reference: &SitePlan,
-    options: &DamageOptions,
-    remember: &Remember<'_, (SiteDamage, Work)>,
-) -> Result<DamageTable> {
     if options.choices.is_empty() {
         return Err(Error::option("choices", "empty", "at least one precision"));
     }
@@ -168,7 +162,7 @@ pub fn measure_damage_remembering<B: QuantBackend, M: SwitchableModel<B>>(
     for site in sites {
         let name = model.transformer.sites().name(site);
         let mut measured = 0;
-        let (row, work_of_row) = remember(&name, &mut || {
+        let (row, work_of_row) = options.known.recall(&name, || {
             let before = evaluator.work();
             let mut choices = Vec::with_capacity(options.choices.len());
             for &precision in &options.choices {

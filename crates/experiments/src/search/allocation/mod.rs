@@ -26,11 +26,3 @@ pub mod equal_bytes;
 pub mod pareto;
 pub mod swaps;
 pub mod verify;
-
-pub use damage::{
-    Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, measure_damage, measure_damage_remembering,
-};
-pub use equal_bytes::EqualBytes;
-pub use pareto::Allocation;
-pub use swaps::{PrecisionChange, RefineOptions, Refinement, Swap};
-pub use verify::Verified;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use switchable_lora::PrecisionPlan;
 
 use crate::error::{Error, Result};
-use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::damage::{Damage, DamageTable};
 
 /// A plan that no other of the table betters in bytes and damage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ impl DamageTable {
 
     /// Bytes and damage of each site's choices.
     fn items(&self) -> Vec<Vec<Item>> {
-        let item = |choice: &super::Damage| Item { bytes: choice.bytes, damage: choice.by(self.measure) };
+        let item = |choice: &Damage| Item { bytes: choice.bytes, damage: choice.by(self.measure) };
         self.sites.iter().map(|site| site.choices.iter().map(item).collect()).collect()
     }
 

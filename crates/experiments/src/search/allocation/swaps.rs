@@ -19,7 +19,7 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::running::progress::{Progress, ShowProgress};
-use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::damage::{DamageTable, SiteDamage};
 use crate::search::allocation::pareto::{Allocation, budget_too_small};
 use crate::search::harm_order::HarmOrder;
 
@@ -41,6 +41,15 @@ impl RefineOptions {
     pub fn new(budget_bytes: usize) -> Self {
         Self { budget_bytes, order: HarmOrder::Loss, evaluations: 100, show: ShowProgress::default() }
     }
+}
+
+/// What a refinement starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct RefineFrom<'a> {
+    /// The plan that the damage was measured from.
+    pub reference: &'a SitePlan,
+    /// The plan to refine.
+    pub start: &'a Allocation,
 }
 
 /// One site from one precision to another.
@@ -108,8 +117,7 @@ impl DamageTable {
     pub fn refine_by_swaps<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         evaluator: &Evaluator<'_, B, M>,
-        reference: &SitePlan,
-        start: &Allocation,
+        RefineFrom { reference, start }: RefineFrom<'_>,
         options: &RefineOptions,
     ) -> Result<(Refinement, SitePlan)> {
         let before = evaluator.work();
@@ -161,7 +169,7 @@ impl DamageTable {
 
     /// The choice that a plan takes at every site.
     fn picks_of(&self, plan: &SitePlan) -> Result<Vec<usize>> {
-        let pick = |row: &super::SiteDamage| {
+        let pick = |row: &SiteDamage| {
             let precision = plan.get(row.site);
             let found = row.choices.iter().position(|choice| choice.precision == precision);
             let got = || format!("{} at {} bits", self.name(row.site), precision.weights);

@@ -11,7 +11,7 @@
 //! | `specialised` | [`Specialised`] | another regime; in a share of the steps only chosen sites are low |
 //! | `layer_dropout` | [`LayerDropout`] | another regime, a random few sites left at the highest width |
 //!
-//! [`RegimeConfig`] is any of them as plain data. The last two wrap any other, so they combine: layer dropout inside a cascade is
+//! [`RegimeConfig`] is any of them as plain data, `table` holds them and those of other crates by name. The last two wrap any other, so they combine: layer dropout inside a cascade is
 //! `LayerDropout { inner: cascade, .. }`.
 
 pub mod cascade;
@@ -23,16 +23,7 @@ pub mod layer_dropout;
 pub mod random;
 pub mod single;
 pub mod specialised;
-
-pub use cascade::Cascade;
-pub use config::{RegimeConfig, RegimeKind, Specialisation};
-pub use cyclic::{Cycle, Cyclic};
-pub use in_turn::Static;
-pub use joint::Joint;
-pub use layer_dropout::LayerDropout;
-pub use random::Random;
-pub use single::Single;
-pub use specialised::Specialised;
+pub mod table;
 
 use serde_json::Value;
 
