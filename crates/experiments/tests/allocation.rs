@@ -1,11 +1,22 @@
 //! Exact allocation on a small model: the table, what is found in it, and swaps.
 
-use experiments::{
-    Allocation, DamageMeasure, DamageOptions, DamageTable, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part,
-    RefineOptions, SensitivityOptions, ShowProgress, StopAt, greedy_search, measure_damage, plan_bytes, sensitivity,
-};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan, SitePrecision, SwitchableModel};
-use switchable_lora::BasePolicy;
+use experiments::running::progress::ShowProgress;
+use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
+use experiments::search::allocation::pareto::Allocation;
+use experiments::search::allocation::swaps::RefineOptions;
+use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
+use experiments::search::harm_order::HarmOrder;
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use gpt2_model::Gpt2;
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -17,13 +28,13 @@ fn choices() -> Vec<SitePrecision> {
     vec![SitePrecision::FULL, at(BitWidth::B4), at(BitWidth::B2)]
 }
 
-fn measured(evaluator: &Evaluator<'_, Plain>, full: &SitePlan, measure: DamageMeasure) -> DamageTable {
+fn measured(evaluator: &Evaluator<'_, Plain, Gpt2<Plain>>, full: &SitePlan, measure: DamageMeasure) -> DamageTable {
     let options = DamageOptions { measure, seed: 1, show: ShowProgress::No, ..DamageOptions::new(choices()) };
     measure_damage(evaluator, full, &options).expect("it measures")
 }
 
 /// Calls a test with an evaluator of a small model and its plan at full precision.
-fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain>, &SitePlan, &Gpt2ForQuestionAnswering<Plain>)) {
+fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain, Gpt2<Plain>>, &SitePlan, &Gpt2ForQuestionAnswering<Plain>)) {
     let (_, config, task) = task(3);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
     let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
@@ -125,7 +136,7 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             assert!(result.swaps.iter().any(|swap| swap.accepted), "a swap must help for the test to mean anything");
             assert!(result.swaps.iter().any(|swap| swap.lowered.is_some()));
             assert!(result.swaps.iter().all(|swap| swap.bytes <= budget_bytes));
-            let figure = |accuracy: &experiments::Accuracy| match order {
+            let figure = |accuracy: &span_reader::evaluation::accuracy::Accuracy| match order {
                 HarmOrder::Divergence => accuracy.divergence.unwrap(),
                 _ => accuracy.loss.unwrap(),
             };
@@ -172,7 +183,7 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
         }
         // Read from a file, a path has no scores of single questions.
         let json = serde_json::to_string(&result.path).unwrap();
-        let read: Vec<experiments::Flip> = serde_json::from_str(&json).unwrap();
+        let read: Vec<experiments::search::greedy::Flip> = serde_json::from_str(&json).unwrap();
         let message = table.compare_at_equal_bytes(evaluator, full, &read).unwrap_err().to_string();
         assert!(message.contains("path") && message.contains(&result.path[0].site), "{message}");
     });

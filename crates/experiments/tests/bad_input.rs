@@ -1,12 +1,22 @@
 //! Bad input is refused with the field and file, before any long work.
 
-use experiments::{
-    Error, EvaluateOptions, Evaluator, GreedyOptions, Part, ReadingTask, SensitivityOptions, ShowProgress, StopAt,
-    TrainConfig, TrainRun, answer, greedy_search, plan_bytes, sensitivity, train_base,
-};
-use gpt2_model::{BitWidth, Gpt2Config, SitePrecision, SwitchableModel};
+use experiments::banks::bank::train_base;
+use experiments::error::Error;
+use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use experiments::train::config::TrainConfig;
+use experiments::train::trainer::TrainRun;
+use gpt2_model::Gpt2Config;
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::answer::answer;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Split};
-use switchable_lora::BasePolicy;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::model::SwitchableModel;
 
 use crate::support::{Plain, Training, device, model, questions, quiet, skip_without_device, task, train_config};
 

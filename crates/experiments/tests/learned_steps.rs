@@ -1,16 +1,24 @@
 //! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
 
 use burn::module::AutodiffModule as _;
-use experiments::{
-    BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank, train_bank_with, train_base,
-};
-use gpt2_model::{
-    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, PackOptions, PackedForm,
-    SitePrecision, SwitchableModel,
-};
+use experiments::banks::bank::{BankConfig, BankOverrides, train_bank, train_bank_with, train_base};
+use experiments::banks::regime_comparison::{Contestant, run_contestant};
+use experiments::train::regimes::Regime;
+use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
+use experiments::train::trainer::TrainRun;
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::BitWidth;
 use serde_json::json;
-use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
+use span_reader::choice::fingerprint::ModelFingerprint;
+use span_reader::cost::{Cost, plan_bytes};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::stop::StopFlag;
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::form::{PackOptions, PackedForm};
 
 use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
 
@@ -107,7 +115,7 @@ impl Regime for StopAt {
         self.0.parameters()
     }
 
-    fn branches(&self, step: usize) -> Vec<experiments::Branch> {
+    fn branches(&self, step: usize) -> Vec<experiments::train::branch::Branch> {
         if step == self.1 {
             self.2.request();
         }
@@ -125,9 +133,10 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     let regime = RegimeConfig::default();
     let stop = StopFlag::default();
     let trained = |bank: &BankConfig, run: &TrainRun, stop_at: usize| {
-        let build = |_: &_, ladder: &experiments::Ladder| -> experiments::Result<Box<dyn Regime>> {
-            Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
-        };
+        let build =
+            |_: &_, ladder: &experiments::train::ladder::Ladder| -> experiments::error::Result<Box<dyn Regime>> {
+                Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
+            };
         train_bank_with(start(&config), &task, bank, &build, &train_config, run, &device())
     };
     let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
@@ -137,7 +146,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(2) };
     let stopped = TrainRun { stop, ..run.clone() };
     let error = trained(&bank, &stopped, 4).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let without = BankConfig { learned_steps: false, ..bank.clone() };
     let message = trained(&without, &run, usize::MAX).unwrap_err().to_string();
     assert!(message.contains("run.learned_steps"), "{message}");
@@ -164,7 +173,8 @@ fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
         let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(1) };
         let bank = bank(&[BitWidth::B4], learned_steps);
         train_bank(start(&config), &task, &bank, &train_config(1), &run, &device()).unwrap();
-        let state: serde_json::Value = experiments::read_json(dir.path().join("step-000001/state.json")).unwrap();
+        let state: serde_json::Value =
+            span_reader::running::json_file::read_json(dir.path().join("step-000001/state.json")).unwrap();
         assert_eq!(state["run"]["run"], expected);
     }
 }

@@ -1,15 +1,25 @@
 //! The report: all of it on a tiny model, interrupted and not.
 
-use experiments::report::{
-    CONTESTANTS, DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, Study, StudyConfig, StudyData, StudyRun,
-    markdown, run_study, write_figures,
-};
-use experiments::robustness::{AdversarialTraining, AttackKind};
-use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig, train_base};
-use gpt2_model::{BitWidth, ModelConfig};
+use experiments::banks::bank::{BankConfig, train_base};
+use experiments::error::Result;
+use experiments::report::dynamic::DynamicStudy;
+use experiments::report::markdown::{Heading, markdown};
+use experiments::report::pictures::write_figures;
+use experiments::report::regimes::{CONTESTANTS, RegimeStudy};
+use experiments::report::robustness::RobustnessStudy;
+use experiments::report::stage::Stages;
+use experiments::report::study::{Study, StudyConfig, StudyData, StudyRun, run_study};
+use experiments::robustness::attacks::attack_kind::AttackKind;
+use experiments::robustness::hardening::adversarial_training::AdversarialTraining;
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use quant_kernels::BitWidth;
 use serde_json::{Value, json};
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::stop::StopFlag;
 use squad_data::Split;
 use switchable_lora::{BasePolicy, LoraConfig};
+use switchable_model::config::ModelConfig;
 
 use crate::support::{Training, device, model, questions, quiet, skip_without_device, task, train_config};
 
@@ -46,13 +56,15 @@ fn config() -> StudyConfig {
 
 fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result<Study> {
     let (tokenizer, shape, train) = task(4);
-    let search = experiments::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
-    let report = experiments::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
+    let search =
+        span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
+    let report =
+        span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
     let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
     let model = model::<Training>(&shape, BasePolicy::Frozen);
     let run = StudyRun {
         evaluate: EvaluateOptions { stop: stop.clone(), ..EvaluateOptions::default() },
-        train: experiments::TrainRun { stop: stop.clone(), ..quiet(2) },
+        train: experiments::train::trainer::TrainRun { stop: stop.clone(), ..quiet(2) },
         show: ShowProgress::No,
     };
     let device = device();
@@ -155,7 +167,7 @@ fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
             stop.request();
         });
         let error = study(stopped.path(), &small, &stop).unwrap_err();
-        assert!(matches!(error, experiments::Error::Stopped), "{error}");
+        assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
         watch.join().unwrap();
     });
     assert!(known() >= 3, "what was measured is kept");
@@ -224,7 +236,7 @@ fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
     let stop = StopFlag::default();
     stop.request();
     let error = study(dir.path(), &config(), &stop).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     assert!(files(dir.path()).is_empty());
 }
 

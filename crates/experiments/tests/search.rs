@@ -1,13 +1,25 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
+use gpt2_model::Gpt2;
 use std::cell::{Cell, RefCell};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 
-use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
-    StopAt, TrialLength, TriedFlip, Workers, greedy_search, greedy_search_remembering, plan_bytes, sensitivity,
+use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::{
+    GreedyOptions, Ranking, StopAt, TrialLength, TriedFlip, greedy_search, greedy_search_remembering,
 };
-use gpt2_model::{BitWidth, ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
-use switchable_lora::BasePolicy;
+use experiments::search::harm_order::HarmOrder;
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::workers::Workers;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use crate::support::{Plain, device, model, skip_without_device, task, train_config};
 
@@ -21,13 +33,14 @@ fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
     (accuracy.exact_match.to_bits(), accuracy.f1.to_bits(), accuracy.loss.map(f64::to_bits), scores)
 }
 
-fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
+fn trained() -> (span_reader::evaluation::reading::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
     use burn::module::AutodiffModule as _;
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
     let device = device();
-    let (model, _) = experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
-        .expect("it trains");
+    let (model, _) =
+        experiments::banks::bank::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
+            .expect("it trains");
     (task, model.valid())
 }
 
@@ -74,7 +87,7 @@ fn several_workers_give_the_same_accuracy() {
 
 /// The search written out: every evaluation from the first block, over every question.
 fn plain_search(
-    evaluator: &Evaluator<'_, Plain>,
+    evaluator: &Evaluator<'_, Plain, Gpt2<Plain>>,
     reference: &SitePlan,
     ranking: Ranking,
     may_go_on: impl Fn(&SitePlan, &Accuracy) -> bool,
@@ -130,7 +143,7 @@ fn a_search_goes_on_from_any_flip_with_the_same_result() {
         let search = |known_at_first: usize| {
             known.borrow_mut().truncate(known_at_first);
             let tried = Cell::new(0);
-            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::Result<TriedFlip>| {
+            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::error::Result<TriedFlip>| {
                 tried.set(tried.get() + 1);
                 assert_eq!(name, format!("flip-{:03}", tried.get()));
                 if let Some(known) = known.borrow().get(tried.get() - 1) {
@@ -152,7 +165,7 @@ fn a_search_goes_on_from_any_flip_with_the_same_result() {
 
         let foreign = known.borrow()[0].replace(&whole.0.path[0].site, "h.9.mlp.c_fc");
         let remember =
-            |_: &str, _: &mut dyn FnMut() -> experiments::Result<_>| Ok(serde_json::from_str(&foreign).unwrap());
+            |_: &str, _: &mut dyn FnMut() -> experiments::error::Result<_>| Ok(serde_json::from_str(&foreign).unwrap());
         let error = greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember);
         assert!(error.unwrap_err().to_string().contains("h.9.mlp.c_fc"));
     }

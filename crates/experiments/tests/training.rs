@@ -1,13 +1,25 @@
 //! Training: learning, exact resume, independence of the number of workers, frozen bases.
 
 use burn::module::AutodiffModule as _;
-use experiments::{
-    BankConfig, Branch, Cascade, Distance, EvaluateOptions, Evaluator, Joint, Ladder, Protection, Regime, Single,
-    SpanTask, Static, StopFlag, TextTask, TrainConfig, TrainRun, text_loss, train, train_bank, train_bank_with,
-    train_base,
-};
-use gpt2_model::{BitWidth, ModelConfig, SitePrecision, SwitchableModel};
-use switchable_lora::{BasePolicy, LoraConfig};
+use experiments::banks::bank::{BankConfig, train_bank, train_bank_with, train_base};
+use experiments::train::branch::{Branch, Distance, Protection};
+use experiments::train::config::TrainConfig;
+use experiments::train::ladder::Ladder;
+use experiments::train::regimes::Regime;
+use experiments::train::regimes::cascade::Cascade;
+use experiments::train::regimes::in_turn::Static;
+use experiments::train::regimes::joint::Joint;
+use experiments::train::regimes::single::Single;
+use experiments::train::span_task::SpanTask;
+use experiments::train::text_task::{TextTask, text_loss};
+use experiments::train::trainer::{TrainRun, train};
+use quant_kernels::BitWidth;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::stop::StopFlag;
+use switchable_lora::{BasePolicy, LoraConfig, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 
 use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
 
@@ -44,7 +56,7 @@ fn an_interrupted_run_ends_with_the_same_weights() {
     stop.request();
     let stopped = TrainRun { dir: Some(dir.path().into()), stop, ..quiet(1) };
     let error = train_base(start(), &task, &train_config(8), &stopped, &device).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
     let (resumed, rest) = train_base(start(), &task, &train_config(8), &run, &device).unwrap();
     assert_eq!(rest.first_step, 0);
@@ -61,7 +73,7 @@ fn an_interrupted_run_ends_with_the_same_weights() {
     let regime = stopping.around(Single(plan.clone()));
     let spans = SpanTask::new(&task, &train_config(8)).unwrap();
     let error = train(start(), &spans, &regime, &train_config(8), &stopped, &device).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let (resumed, rest) = train(start(), &spans, &Single(plan), &train_config(8), &run, &device).unwrap();
     assert_eq!(rest.first_step, 3);
     assert_eq!(rest.losses, outcome.losses[3..]);
@@ -86,7 +98,7 @@ impl StopAfter {
     }
 }
 
-impl experiments::Regime for Stopping<'_> {
+impl experiments::train::regimes::Regime for Stopping<'_> {
     fn name(&self) -> &'static str {
         self.1.name()
     }
@@ -186,7 +198,7 @@ fn a_teacher_gets_no_gradient_from_its_pupils() {
     let width_32 = |beta: f64| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
         let bank = BankConfig::new(&[BitWidth::FULL, BitWidth::B2], LoraConfig::new(2, 4.0).unwrap(), 3);
-        let build = |_: &_, ladder: &Ladder| -> experiments::Result<Box<dyn Regime>> {
+        let build = |_: &_, ladder: &Ladder| -> experiments::error::Result<Box<dyn Regime>> {
             Ok(Box::new(Cascade::new(ladder.clone(), beta, Distance::Mse, Protection::None)?))
         };
         // No clipping, whose norm is over all adapters.

@@ -1,9 +1,15 @@
-use experiments::robustness::{
-    AdversarialTraining, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, Round, RoundPrecision,
-    VictimOptions, adversarial_training, craft,
+use experiments::error::Result;
+use experiments::robustness::attacks::hot_flip::{HotFlip, HotFlipOptions};
+use experiments::robustness::hardening::adversarial_training::{
+    AdversarialTraining, Round, RoundPrecision, adversarial_training,
 };
-use experiments::{Ladder, Result, ShowProgress, TrainConfig};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
+use experiments::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions, craft};
+use experiments::robustness::victim::model_under_attack::VictimOptions;
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use experiments::train::ladder::Ladder;
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::BitWidth;
 use switchable_lora::{BasePolicy, LinearSettings};
 
 use super::{LEARNT, Learnt};

@@ -1,11 +1,19 @@
 //! The attack × inference matrix.
 
-use experiments::robustness::{
-    Amount, Attack, AttackReport, AttackSource, CraftOutcome, Distractor, FlipUnit, HotFlip, HotFlipOptions,
-    InferencePlan, ItemChoice, MatrixMap, NO_SOURCE, ProtectedExample, RobustnessOptions, RobustnessProtocol,
-    TypoOptions, Typos, Unattackable, Victim, VictimOptions, craft,
-};
-use experiments::{Colour, Error, ShowProgress, StopFlag};
+use experiments::error::Error;
+use experiments::robustness::attacks::attack::{Amount, Attack};
+use experiments::robustness::attacks::distractor::Distractor;
+use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions};
+use experiments::robustness::attacks::typos::{TypoOptions, Typos};
+use experiments::robustness::protected_example::{ProtectedExample, Unattackable};
+use experiments::robustness::protocol::attack_report::{AttackReport, MatrixMap};
+use experiments::robustness::protocol::craft::{AttackSource, CraftOutcome, ItemChoice, RobustnessOptions, craft};
+use experiments::robustness::protocol::matrix::{InferencePlan, NO_SOURCE, RobustnessProtocol};
+use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use experiments::running::progress::ShowProgress;
+use experiments::search::heat_map::Colour;
+use gpt2_model::Gpt2;
+use span_reader::running::stop::StopFlag;
 use squad_data::Example;
 
 use super::{LEARNT, example};
@@ -87,7 +95,7 @@ fn the_cell_of_a_row_says_what_the_attack_saw() {
     let edited = crafted.adversarial_examples(&items);
     assert_eq!(edited.len(), row.craft.attacked);
     let plans = [LEARNT.plan(32)];
-    let oracle = experiments::robustness::Oracle::new(&victim, &plans);
+    let oracle = experiments::robustness::victim::oracle::Oracle::new(&victim, &plans);
     for (example, item) in edited.iter().zip(&row.cells[0].items) {
         let reading = oracle.read(&[&ProtectedExample::new(example.clone()).unwrap()]).unwrap().remove(0);
         assert_eq!(reading.is_fooled(), !item.attacked_exact, "{}", example.id);
@@ -100,7 +108,7 @@ fn workers_and_order_change_no_record() {
     let items: Vec<Example> = LEARNT.examples().into_iter().take(6).collect();
     let backwards: Vec<Example> = items.iter().rev().cloned().collect();
     let typos = Typos::new(TypoOptions { amount: Amount::Count(3), ..TypoOptions::default() }).unwrap();
-    let attacks: [&dyn Attack<Training>; 3] = [&hot_flip(), &typos, &Distractor::default()];
+    let attacks: [&dyn Attack<Training, Gpt2<Training>>; 3] = [&hot_flip(), &typos, &Distractor::default()];
     for attack in attacks {
         let run = |workers, items: &[Example]| {
             let crafted = craft(&LEARNT.victim(workers), attack, &sources()[0], items, &options()).unwrap();
@@ -181,7 +189,7 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     assert_eq!(craft(&victim, &hot_flip(), source, &items, &kept).unwrap(), first);
     let path = dir.path().join("hot-flip-word-2.json");
 
-    let refused = |result: experiments::Result<_>| match result {
+    let refused = |result: experiments::error::Result<_>| match result {
         Err(Error::OtherRun { path: at, field, .. }) if at == path => field,
         other => panic!("{other:?}"),
     };
@@ -201,14 +209,14 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     let starts = record.expect("some item was attacked");
     starts[0] += 1;
     let mut short = moved.clone();
-    experiments::write_json(&path, &moved).unwrap();
+    span_reader::running::json_file::write_json(&path, &moved).unwrap();
     refused(craft(&victim, &hot_flip(), source, &items, &kept));
     for record in &mut short.records {
         if let CraftOutcome::Attacked { answer_starts, .. } = &mut record.outcome {
             answer_starts.clear();
         }
     }
-    experiments::write_json(&path, &short).unwrap();
+    span_reader::running::json_file::write_json(&path, &short).unwrap();
     refused(craft(&victim, &hot_flip(), source, &items, &kept));
     std::fs::write(&path, "{").unwrap();
     assert!(matches!(craft(&victim, &hot_flip(), source, &items, &kept), Err(Error::Json { .. })));
@@ -253,7 +261,7 @@ fn a_report_survives_json_and_names_every_row() {
     let items: Vec<Example> = LEARNT.examples().into_iter().take(4).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
     let typos = Typos::new(TypoOptions::default()).unwrap();
-    let attacks: [&dyn Attack<Training>; 2] = [&hot_flip(), &typos];
+    let attacks: [&dyn Attack<Training, Gpt2<Training>>; 2] = [&hot_flip(), &typos];
     let matrices = attacks.into_iter().map(|attack| protocol.matrix(attack, &sources()).unwrap()).collect();
     let report = protocol.report(matrices);
     let json = serde_json::to_string(&report).unwrap();
