@@ -13,20 +13,26 @@
 
 use std::path::Path;
 use std::time::Instant;
-use switchable_quant::model::SwitchableModel;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::report::Stages;
-use switchable_quant::experiments::{
-    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, PairedComparison, Part, Ranking, ReadingTask, Sensitivity,
-    SensitivityOptions, StopAt, TrialLength, UniformRow, check_tolerance, greedy_search_remembering,
-    sensitivity_remembering, uniform_sweep, write_json,
+use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::search::greedy::{
+    GreedyOptions, GreedyResult, Ranking, StopAt, TrialLength, check_tolerance, greedy_search,
 };
+use switchable_quant::experiments::search::heat_map::HeatMap;
+use switchable_quant::experiments::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
+use switchable_quant::experiments::search::uniform::{UniformRow, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::model::SwitchableModel;
+use switchable_quant::reader::cost::Cost;
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::reading::ReadingTask;
+use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::statistics::PairedComparison;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -110,7 +116,11 @@ impl WithAutodiff for Search<'_> {
             println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
         }
 
-        let how = SensitivityOptions { part: Part::Site, change_to: precision(bits), seed: run.seed, show: run.show() };
+        let how = SensitivityOptions {
+            seed: run.seed,
+            show: run.show(),
+            ..SensitivityOptions::new(Part::Site, precision(bits))
+        };
         // What is known of a search that was stopped, where there is a folder to know it from.
         let search_dir = run.out.as_deref().map(|out| out.join("search"));
         let identity = json!({

@@ -19,13 +19,21 @@ use serde_json::json;
 use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::report::{
-    DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, StudyConfig, StudyData, StudyRun, markdown, run_study,
-    write_figures,
-};
-use switchable_quant::experiments::{BankConfig, ReadingTask, Schedule, TrainConfig, TrainRun, write_text};
+use switchable_quant::experiments::banks::bank::BankConfig;
+use switchable_quant::experiments::report::layout::{Heading, markdown, write_figures};
+use switchable_quant::experiments::report::stages::dynamic::DynamicStudy;
+use switchable_quant::experiments::report::stages::regimes::RegimeStudy;
+use switchable_quant::experiments::report::stages::robustness::RobustnessStudy;
+use switchable_quant::experiments::report::study::{StudyConfig, run_study};
+use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::workbench::{RunSettings, StudyData};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::LoraConfig;
+use switchable_quant::reader::evaluation::reading::ReadingTask;
+use switchable_quant::reader::running::json_file::write_text;
 use switchable_quant_examples::{
     HardeningArgs, Input, InputArgs, QuantArgs, RunArgs, load_training_set, parse_bits, resolve_data, stop_on_ctrl_c,
 };
