@@ -18,7 +18,7 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
 use switchable_quant::experiments::search::allocation::swaps::RefineOptions;
-use switchable_quant::experiments::search::greedy::{GreedyOptions, greedy_search};
+use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
@@ -68,7 +68,7 @@ impl WithAutodiff for Allocate<'_> {
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::Search, &device)?;
         let model = input.model.valid();
         let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &input.task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &input.task, options, &device)?;
         bits.sort_unstable();
         let choices: Vec<SitePrecision> = bits.iter().map(|bits| input.precision(*bits)).collect();
         let full = model.transformer.uniform_plan(input.precision(BitWidth::FULL));

@@ -94,7 +94,7 @@ impl WithAutodiff for Evaluate<'_> {
 
         let model = input.model.valid();
         let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &input.task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &input.task, options, &device)?;
         let (accuracy, predictions) = evaluator.predict(&plan)?;
         println!("{}", plan_table_row("plan", &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));

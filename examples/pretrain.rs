@@ -23,7 +23,7 @@ use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::regimes::single::Single;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::experiments::train::text_task::{TextTask, text_loss};
-use switchable_quant::experiments::train::trainer::{TrainRun, train};
+use switchable_quant::experiments::train::trainer::{TrainRun, Training, train};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::BasePolicy;
 use switchable_quant::model::{

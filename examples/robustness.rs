@@ -24,6 +24,7 @@ use switchable_quant::experiments::robustness::protocol::attack_report::MatrixMa
 use switchable_quant::experiments::robustness::protocol::craft::RobustnessOptions;
 use switchable_quant::experiments::robustness::protocol::matrix::RobustnessProtocol;
 use switchable_quant::experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::search::heat_map::Colour;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -85,8 +86,9 @@ impl WithAutodiff for Robustness<'_> {
         let options = RobustnessOptions {
             seed: run.seed,
             show: run.show(),
-            dir: run.out.as_ref().map(|out| out.join("attacks")),
-            identity: json!({ "source": input.source, "quantizer": quant.quantizer }),
+            memory: run.out.as_ref().map_or(Memory::Nothing, |out| {
+                Memory::folder(out.join("attacks"), json!({ "source": input.source, "quantizer": quant.quantizer }))
+            }),
             ..RobustnessOptions::default()
         };
         let items = input.task.dataset.examples();

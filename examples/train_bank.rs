@@ -21,11 +21,13 @@ use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::device::{Device, WithAutodiff};
+use switchable_quant::experiments::banks::bank::RegimeOfBank;
 use switchable_quant::experiments::banks::bank::{BankConfig, train_bank_with, train_base};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::train::trainer::Training;
 use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
 use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, SwitchableModel};
@@ -204,7 +206,7 @@ impl WithAutodiff for Train<'_> {
         let task = ReadingTask::new(dataset, &tokenizer, model.config(), self.arguments.window)?;
         let model = model.valid();
         let options = run.evaluate_options(self.device, self.arguments.batch, &stop);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &task, options, &device)?;
         for &width in &self.arguments.bits {
             let precision = bank.precision(width);
             let precision = if self.arguments.steps > 0 { precision } else { precision.without_adapter() };

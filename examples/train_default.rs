@@ -18,6 +18,7 @@ use switchable_quant::default_model::{self, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::banks::bank::{train_bank, train_base};
 use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::train::trainer::Training;
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
 use switchable_quant::model::{
     AdapterFolders, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, SitePrecision, SwitchableModel,
@@ -85,9 +86,9 @@ impl WithAutodiff for Make<'_> {
             seed,
             &device,
         )?;
-        let (model, outcome) = train_base(model, &task, Training_(&base, &part("base")))?;
+        let (model, outcome) = train_base(model, &task, Training { config: &base, run: &part("base") })?;
         println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
-        let (model, outcome) = train_bank(model, &task, &bank, Training_(&bank_train, &part("bank")))?;
+        let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
 
         let dir = out.join("model");

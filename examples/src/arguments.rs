@@ -140,7 +140,7 @@ impl RegimeArgs {
         let sites = self.specialise.iter().map(site).collect::<anyhow::Result<Vec<Site>>>()?;
         let share = self.specialised_share;
         Ok(RegimeConfig {
-            kind: self.regime,
+            kind: self.regime.clone(),
             cycles: self.cycles,
             beta: self.beta,
             distance: if self.mse { Distance::Mse } else { Distance::Kl },
