@@ -3,7 +3,9 @@
 use experiments::running::progress::ShowProgress;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::allocation::pareto::Allocation;
+use experiments::search::allocation::swaps::RefineFrom;
 use experiments::search::allocation::swaps::RefineOptions;
+use experiments::search::greedy::GreedyStart;
 use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
 use experiments::search::harm_order::HarmOrder;
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -131,7 +133,8 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
         for order in [HarmOrder::Loss, HarmOrder::Divergence] {
             let options =
                 RefineOptions { order, evaluations: 40, show: ShowProgress::No, ..RefineOptions::new(budget_bytes) };
-            let (result, plan) = table.refine_by_swaps(evaluator, full, start, &options).unwrap();
+            let (result, plan) =
+                table.refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &options).unwrap();
             assert!((1..=40).contains(&result.swaps.len()));
             assert!(result.swaps.iter().any(|swap| swap.accepted), "a swap must help for the test to mean anything");
             assert!(result.swaps.iter().any(|swap| swap.lowered.is_some()));
@@ -153,12 +156,18 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             assert!(result.work.blocks_computed < result.work.blocks_plain);
         }
         let small = RefineOptions::new(start.bytes - 1);
-        let message = table.refine_by_swaps(evaluator, full, start, &small).unwrap_err().to_string();
+        let message = table
+            .refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &small)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("budget_bytes") && message.contains(&start.bytes.to_string()), "{message}");
         let plan = start.plan.clone().with_site("h.1.mlp.c_fc", at(BitWidth::B8));
         let foreign = Allocation { plan, ..start.clone() };
         let options = RefineOptions::new(usize::MAX);
-        let message = table.refine_by_swaps(evaluator, full, &foreign, &options).unwrap_err().to_string();
+        let message = table
+            .refine_by_swaps(evaluator, RefineFrom { reference: full, start: &foreign }, &options)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("h.1.mlp.c_fc at 8 bits"), "{message}");
     });
 }
@@ -168,11 +177,12 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
     skip_without_device!();
     with_evaluator(|evaluator, full, _| {
         let low = at(BitWidth::B2);
-        let how = SensitivityOptions { part: Part::Site, change_to: low, seed: 1, show: ShowProgress::No };
+        let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low) };
         let (sites, kept) = sensitivity(evaluator, full, &how).unwrap();
         let options =
             GreedyOptions { stop_at: StopAt::AverageBits(20.0), show: ShowProgress::No, ..GreedyOptions::new(low) };
-        let (result, _) = greedy_search(evaluator, full, &sites, kept, &options).unwrap();
+        let (result, _) =
+            greedy_search(evaluator, GreedyStart { reference: full, sensitivity: &sites, kept }, &options).unwrap();
         let table = measured(evaluator, full, DamageMeasure::Divergence);
         let rows = table.compare_at_equal_bytes(evaluator, full, &result.path).unwrap();
         assert_eq!(rows.len(), result.flipped.len());

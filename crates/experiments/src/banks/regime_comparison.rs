@@ -290,6 +290,7 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::regimes::config::RegimeKind;
     use gpt2_model::Gpt2Config;
     use switchable_lora::SitePrecision;
     use switchable_model::config::ModelConfig as _;

@@ -20,7 +20,7 @@ use squad_data::{Answer, Dataset, Example, TextTokenizer};
 use switchable_lora::{BasePolicy, SitePrecision};
 use switchable_model::site_plan::SitePlan;
 
-use crate::support::{Training, device, model, quiet, task, train_config};
+use crate::support::{Training, model, quiet, task, train_config, training};
 
 /// A tiny model with the questions it has learnt.
 pub(crate) struct Learnt {
@@ -38,7 +38,7 @@ impl Learnt {
     fn after(steps: usize) -> Self {
         let (tokenizer, config, task) = task(8);
         let start = model::<Training>(&config, BasePolicy::Trainable);
-        let (model, _) = experiments::banks::bank::train_base(start, &task, &train_config(steps), &quiet(2), &device())
+        let (model, _) = experiments::banks::bank::train_base(start, &task, training(&train_config(steps), &quiet(2)))
             .expect("it trains");
         Self { tokenizer, task, model }
     }

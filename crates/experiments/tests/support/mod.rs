@@ -68,3 +68,7 @@ pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> V
     }
     all
 }
+
+pub(crate) fn training<'a>(config: &'a TrainConfig, run: &'a TrainRun) -> experiments::Training<'a> {
+    experiments::Training { config, run }
+}

@@ -9,6 +9,13 @@ use switchable_model::sites::Site;
 use super::*;
 use crate::train::branch::{Distance, Protection};
 use crate::train::ladder::Ladder;
+use crate::train::regimes::cascade::Cascade;
+use crate::train::regimes::cyclic::{Cycle, Cyclic};
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::joint::Joint;
+use crate::train::regimes::layer_dropout::LayerDropout;
+use crate::train::regimes::random::Random;
+use crate::train::regimes::specialised::Specialised;
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
 
