@@ -6,7 +6,7 @@ use crate::{
         DeviceParams,
         unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack},
     },
-    devices,
+    devices::on_every_gpu,
     packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
