@@ -85,16 +85,12 @@ impl<C: Command> WithAutodiff for OnDevice<'_, C> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        match self.opening.model {
-            Some(name) => {
-                let dir = resolve_model(name)?;
-                with_trainable_family::<B, _>(&dir, InFolder { on: &device, dir: &dir, task: self })?
-            }
-            None => {
-                let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
-                self.start(folder, "built-in", device)
-            }
-        }
+        let Some(name) = self.opening.model else {
+            let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
+            return self.start(folder, "built-in", device);
+        };
+        let dir = resolve_model(name)?;
+        with_trainable_family::<B, _>(&dir, InFolder { on: &device, dir: &dir, task: self })?
     }
 }
 

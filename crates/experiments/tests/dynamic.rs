@@ -7,7 +7,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::packed::PackModel;
 
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::{Value, json};
 use span_reader::choice::cascade::ConfidenceCascade;
 use span_reader::choice::cascade_curve::CascadeCurve;
@@ -23,7 +23,11 @@ use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::json_file::{read_json, write_json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
-use switchable_lora::{BasePolicy, LoraConfig, SitePrecision, WeightScales};
+use switchable_lora::{
+    linear_settings::BasePolicy,
+    lora_config::{LoraConfig, WeightScales},
+    site_precision::SitePrecision,
+};
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;
 

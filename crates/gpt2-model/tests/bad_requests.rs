@@ -5,7 +5,7 @@ use gpt2_model::{
     AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights,
     PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule, SwitchableModel,
 };
-use switchable_lora::{LoraConfig, width_folder};
+use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
 
 use crate::support::{Folder, Plain, device, full, golden, load, skip_without_device};
 

@@ -6,7 +6,8 @@ use gpt2_model::{
     MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan,
     SitePrecision, SwitchableModel,
 };
-use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
+use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
+use switchable_lora::{linear_settings::Execution, lora_config::LoraConfig};
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
 

@@ -9,8 +9,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, backend::Backend};
-use quant_kernels::QuantBackend;
-use switchable_lora::SwitchableLinear;
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::pass::BlockPass;
 
 use crate::sub_modules::{DOWN_PROJ, GATE_PROJ, UP_PROJ};

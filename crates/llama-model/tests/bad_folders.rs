@@ -1,7 +1,7 @@
 //! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
 
 use llama_model::{Llama, LlamaConfig, LlamaForQuestionAnswering};
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use switchable_model::generate::{Generate as _, GenerateOptions};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use llama_model::Llama;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::kv_cache::KvCache;
 use switchable_model::model::SwitchableModel as _;

@@ -1,6 +1,6 @@
 //! Keys and values that several query heads share.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde_json::json;
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;

@@ -3,8 +3,8 @@
 use burn::tensor::{Int, Tensor};
 use llama_model::Llama;
 use llama_model::sub_modules::{K_PROJ, Q_PROJ, V_PROJ};
-use quant_kernels::QuantBackend;
-use switchable_lora::{PrecisionPlan, SitePrecision};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::{precision_plan::PrecisionPlan, site_precision::SitePrecision};
 use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::kv_cache::KvCache;
 use switchable_model::loss::next_token_loss;

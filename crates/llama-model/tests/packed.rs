@@ -2,8 +2,12 @@
 
 use llama_model::sub_modules::UP_PROJ;
 use llama_model::{Llama, LlamaForQuestionAnswering};
-use quant_kernels::{QuantSpec, ScaleFormat};
-use switchable_lora::{Execution, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
+use switchable_lora::{
+    linear_settings::{Execution, LinearSettings},
+    lora_config::{LoraConfig, LoraInit},
+    site_precision::SitePrecision,
+};
 use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::model::SwitchableModel as _;

@@ -3,8 +3,8 @@
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
 use llama_model::Llama;
-use quant_kernels::{BitWidth, QuantBackend};
-use switchable_lora::{LoraConfig, SitePrecision, width_folder};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use switchable_lora::{lora_config::LoraConfig, peft::width_folder, site_precision::SitePrecision};
 use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::loss::next_token_loss;
 use switchable_model::model::SwitchableModel as _;

@@ -4,8 +4,11 @@ use burn::backend::NdArray;
 use burn::backend::ndarray::NdArrayDevice;
 use llama_model::sub_modules::{DOWN_PROJ, O_PROJ};
 use llama_model::{Llama, LlamaConfig};
-use quant_kernels::{BitWidth, Granularity, QuantSpec};
-use switchable_lora::{LinearSettings, LoraConfig, PrecisionPlan, SitePrecision};
+use quant_kernels::spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec};
+use switchable_lora::{
+    linear_settings::LinearSettings, lora_config::LoraConfig, precision_plan::PrecisionPlan,
+    site_precision::SitePrecision,
+};
 use switchable_model::initial::InitialWeights;
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;

@@ -14,9 +14,9 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
-use quant_kernels::{BitWidth, QuantBackend};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;

@@ -121,9 +121,7 @@ pub(crate) fn starting_step<B: QuantBackend>(
 ///
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};
-/// use switchable_lora::{
-///     BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, learned_step_ids,
-/// };
+/// use switchable_lora::{BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, adapter_step::learned_step_ids};
 ///
 /// let weight = Tensor::<Flex, 2>::from_floats([[0.7, -0.3], [0.1, 0.6]], &Default::default());
 /// let mut layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());

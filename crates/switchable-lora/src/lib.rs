@@ -17,28 +17,15 @@ pub mod site_precision;
 pub mod switchable_linear;
 mod weight_rounding;
 
-pub use adapter_pair::{LoraAdapterPair, LoraAdapterPairRecord};
-pub use adapter_step::learned_step_ids;
-pub use base_weights::BaseWeights;
+pub use adapter_pair::LoraAdapterPair;
 pub use error::{Error, Result};
 pub use linear_settings::{BasePolicy, Execution, LinearSettings, Placement};
-pub use lora_bank::{LoraBank, LoraBankRecord};
+pub use lora_bank::LoraBank;
 pub use lora_config::{LoraConfig, LoraInit, WeightScales};
-pub use pack_weight::{pack_weight, pack_weight_by_step};
 pub use packed_weights::PackedWeights;
-pub use peft::{
-    BaseLayer, PeftOptions,
-    learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
-    list_widths,
-    load::{load_peft, parse_peft},
-    save::save_peft,
-    width_folder,
-};
+pub use peft::{load::load_peft, save::save_peft};
 pub use precision_plan::PrecisionPlan;
-pub use quant_kernels::{
-    BitWidth, Format, GradientRule, Granularity, LearnedStep, OutputFunction, PackedTensor, Percentile, QuantBackend,
-    QuantSpec, RangeEstimator, ScaleFormat,
-};
+pub use quant_kernels::spec::bit_width::BitWidth;
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::SitePrecision;
-pub use switchable_linear::{SwitchableLinear, SwitchableLinearRecord};
+pub use switchable_linear::SwitchableLinear;

@@ -7,10 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use quant_kernels::{BitWidth, QuantBackend};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    BaseLayer, LEARNED_STEPS_FILE, LoraAdapterPair, PeftOptions, list_widths, load_peft, parse_learned_steps,
-    parse_peft, save_peft, width_folder,
+    adapter_pair::LoraAdapterPair,
+    peft::{
+        BaseLayer, PeftOptions,
+        learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
+        list_widths,
+        load::{load_peft, parse_peft},
+        save::save_peft,
+        width_folder,
+    },
 };
 
 use crate::config::ModelConfig;

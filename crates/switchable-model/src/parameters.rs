@@ -5,8 +5,8 @@ use burn::tensor::{
     Tensor, TensorData,
     backend::{AutodiffBackend, Backend},
 };
-use quant_kernels::QuantBackend;
-use switchable_lora::SwitchableLinear;
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::switchable_linear::SwitchableLinear;
 
 /// How files hold the weight of a linear layer, which in memory is `[d_in, d_out]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,8 +9,8 @@ use std::path::Path;
 use gpt2_model::Gpt2;
 use llama_model::model::Llama;
 #[cfg(feature = "experiments")]
-use quant_kernels::QuantAutodiffBackend;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::config::{read_model_type, unknown_family};
 use switchable_model::model::SwitchableModel;
 #[cfg(feature = "experiments")]

@@ -8,7 +8,8 @@ use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, BANK_WIDTHS, DefaultModel, QuestionSet};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::model::{ModelOptions, SitePrecision};
-use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::options::EvaluateOptions;
 use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 fn load() -> DefaultModel<Flex> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::text::plan_row;
 
 use crate::search::greedy::GreedyResult;

@@ -1,7 +1,7 @@
 //! Comparison of values with what they should be.
 
 use burn::tensor::Tensor;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 
 /// How the fixtures are made again, should one of them be at fault.
 const REGENERATE: &str = "crates/llama-model/tests/golden/make_golden.py";

@@ -1,6 +1,6 @@
 //! The golden files.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};

@@ -8,8 +8,11 @@ mod test_device;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use llama_model::Llama;
-use quant_kernels::{BitWidth, QuantBackend};
-use switchable_lora::{BasePolicy, LinearSettings, SitePrecision};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    site_precision::SitePrecision,
+};
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;
 use switchable_model::options::ModelOptions;

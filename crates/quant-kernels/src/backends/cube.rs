@@ -44,7 +44,7 @@ where
     fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
         if has_kernel(&x) && has_kernel_for_range(quantizer) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
-            let cube::Params { scale, zero_point } =
+            let cube::DeviceParams { scale, zero_point } =
                 cube::choose_params::choose_params(x, block, quantizer.levels(), quantizer.spec().format);
             return PrimitiveParams { scale, zero_point };
         }
@@ -138,7 +138,7 @@ fn block_shape<R: CubeRuntime>(x: &CubeTensor<R>, quantizer: &Quantizer) -> Bloc
 }
 
 /// The parameters, whose number the kernels rely on.
-fn checked<R, F, I, BT>(params: &PrimitiveParams<CubeBackend<R, F, I, BT>>, block: BlockShape) -> cube::Params<R>
+fn checked<R, F, I, BT>(params: &PrimitiveParams<CubeBackend<R, F, I, BT>>, block: BlockShape) -> cube::DeviceParams<R>
 where
     R: CubeRuntime,
     F: FloatElement,
@@ -153,5 +153,5 @@ where
     if let Some(zero_point) = &zero_point {
         assert_eq!(zero_point.dtype, scale.dtype, "scales and zero points have one type");
     }
-    cube::Params { scale, zero_point }
+    cube::DeviceParams { scale, zero_point }
 }

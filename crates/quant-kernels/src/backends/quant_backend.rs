@@ -68,7 +68,7 @@ pub trait QuantBackend: TransformerBackend {
         plain::quantisation::fake_quantize(x, params, quantizer)
     }
 
-    /// The gradient of [`GradientRule::Clipped`](crate::spec::gradient_rule::GradientRule::Clipped): `gradient` where the level of `x` was not clamped,
+    /// The gradient of [`GradientRule::Clipped`]: `gradient` where the level of `x` was not clamped,
     /// 0 elsewhere.
     ///
     /// # Shapes

@@ -15,7 +15,7 @@ use burn_cubecl::{
 
 use crate::{
     cube::{
-        Params, address_type,
+        DeviceParams, address_type,
         block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
         extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
         rounding::{Levels, LevelsLaunch},
@@ -39,7 +39,7 @@ pub(crate) fn choose_params<R: CubeRuntime>(
     block: BlockShape,
     levels: LevelRange,
     format: Format,
-) -> Params<R> {
+) -> DeviceParams<R> {
     let dtype = x.dtype;
     params_of(&into_contiguous(x), block, levels, format, dtype)
 }
@@ -51,7 +51,7 @@ pub(super) fn params_of<R: CubeRuntime>(
     levels: LevelRange,
     format: Format,
     dtype: DType,
-) -> Params<R> {
+) -> DeviceParams<R> {
     let view = BlockView::new(block);
     let spread = view.in_chunks(&x.client);
     let extents = extents_of_chunks(x, view, spread);
@@ -82,7 +82,7 @@ pub(super) fn params_of<R: CubeRuntime>(
             dtype.into(),
         );
     }
-    Params { scale, zero_point }
+    DeviceParams { scale, zero_point }
 }
 
 /// What each chunk of each block holds above and below 0.

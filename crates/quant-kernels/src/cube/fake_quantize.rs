@@ -10,7 +10,7 @@ use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 
 use crate::{
     cube::{
-        Params, address_type,
+        DeviceParams, address_type,
         block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
         choose_params::{empty_like, params_of},
         extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
@@ -52,7 +52,7 @@ pub(crate) fn fake_quantize<R: CubeRuntime>(
 /// - `params`: [`BlockShape::param_shape`]
 pub(crate) fn apply_params<R: CubeRuntime>(
     x: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
     block: BlockShape,
     levels: LevelRange,
 ) -> CubeTensor<R> {
@@ -67,13 +67,13 @@ pub(crate) fn apply_params<R: CubeRuntime>(
 /// - `params`: [`BlockShape::param_shape`]
 pub(crate) fn pass_gradient_inside<R: CubeRuntime>(
     x: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
     gradient: CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
 ) -> CubeTensor<R> {
     let [x, gradient] = [x, gradient].map(into_contiguous);
-    let Params { scale, zero_point } = params.into_contiguous();
+    let DeviceParams { scale, zero_point } = params.into_contiguous();
     let view = BlockView::new(block);
     let y = empty_like(&gradient, gradient.shape(), gradient.dtype);
     let values = block.len();
@@ -128,7 +128,7 @@ fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange,
 
 fn by_params<R: CubeRuntime>(
     x: CubeTensor<R>,
-    Params { scale, zero_point }: Params<R>,
+    DeviceParams { scale, zero_point }: DeviceParams<R>,
     view: BlockView,
     levels: LevelRange,
 ) -> CubeTensor<R> {

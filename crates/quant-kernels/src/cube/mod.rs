@@ -27,13 +27,13 @@ use cubecl::prelude::AddressType;
 
 /// Scales and zero points.
 #[derive(Debug, Clone)]
-pub(crate) struct Params<R: CubeRuntime> {
+pub(crate) struct DeviceParams<R: CubeRuntime> {
     pub(crate) scale: CubeTensor<R>,
     /// For the asymmetric mapping.
     pub(crate) zero_point: Option<CubeTensor<R>>,
 }
 
-impl<R: CubeRuntime> Params<R> {
+impl<R: CubeRuntime> DeviceParams<R> {
     fn into_contiguous(self) -> Self {
         Self { scale: into_contiguous(self.scale), zero_point: self.zero_point.map(into_contiguous) }
     }

@@ -13,7 +13,7 @@ use crate::{
 /// Options of a quantiser together with its bits, checked to fit each other.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, GradientRule, QuantSpec, Quantizer};
+/// use quant_kernels::{BitWidth, GradientRule, QuantSpec, spec::quantizer::Quantizer};
 ///
 /// let quantizer = Quantizer::new(BitWidth::B4, QuantSpec::default(), GradientRule::Identity)?;
 /// assert_eq!((quantizer.levels().low, quantizer.levels().high), (-7, 7));

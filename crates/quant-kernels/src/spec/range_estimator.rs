@@ -25,7 +25,7 @@ use crate::{
 /// A percentile above 50 and up to 100, kept to a ten-thousandth of a percent.
 ///
 /// ```
-/// use quant_kernels::Percentile;
+/// use quant_kernels::spec::range_estimator::Percentile;
 ///
 /// assert_eq!(Percentile::new(99.9)?.percent(), 99.9);
 /// assert!(Percentile::new(50.0).is_err());
@@ -65,7 +65,7 @@ impl Percentile {
 /// | `Mse` | `mse` | least squared error among 51 shrunken min-max ranges | 51 quantisations |
 ///
 /// ```
-/// use quant_kernels::{Percentile, RangeEstimator};
+/// use quant_kernels::{RangeEstimator, spec::range_estimator::Percentile};
 ///
 /// let range: RangeEstimator = "percentile:99.9".parse()?;
 /// assert_eq!(range, RangeEstimator::Percentile(Percentile::new(99.9)?));

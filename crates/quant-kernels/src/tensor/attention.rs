@@ -24,7 +24,7 @@ use crate::backends::{head_split::HeadSplit, transformer_backend::TransformerBac
 ///
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};
-/// use quant_kernels::{HeadSplit, causal_attention};
+/// use quant_kernels::{backends::head_split::HeadSplit, tensor::attention::causal_attention};
 ///
 /// // The second token's query matches its own key, and gets mostly its own value.
 /// let qkv = Tensor::<Flex, 3>::from_floats([[[1.0, 1.0, 5.0], [9.0, 2.0, 7.0]]], &Default::default());

@@ -22,7 +22,7 @@ use crate::backends::transformer_backend::TransformerBackend;
 /// use burn::{backend::Flex, tensor::Tensor};
 ///
 /// let x = Tensor::<Flex, 1>::from_floats([0.0, 10.0, -10.0], &Default::default());
-/// let y = quant_kernels::gelu_tanh(x).into_data().to_vec::<f32>().unwrap();
+/// let y = quant_kernels::tensor::gelu::gelu_tanh(x).into_data().to_vec::<f32>().unwrap();
 /// assert!(y[0] == 0.0 && (y[1] - 10.0).abs() < 1e-6 && y[2].abs() < 1e-6);
 /// ```
 pub fn gelu_tanh<B: TransformerBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {

@@ -14,7 +14,7 @@ use crate::{
 /// `f(Qa(x)·W + s·(x·A)·B + bias)` without a copy of `W` in floats, where the backend can.
 ///
 /// Activations are quantised per row, symmetrically, to their largest magnitude, as
-/// [`QuantSpec::PER_TOKEN`] says; the adapter takes them as they are.
+/// [`QuantSpec::PER_TOKEN`](crate::spec::quant_spec::QuantSpec::PER_TOKEN) says; the adapter takes them as they are.
 ///
 /// # Shapes
 ///

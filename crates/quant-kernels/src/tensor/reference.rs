@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use burn::{backend::Flex, tensor::Tensor};
-//! use quant_kernels::{BitWidth, GradientRule, QuantSpec, fake_quantize, reference};
+//! use quant_kernels::{BitWidth, GradientRule, QuantSpec, fake_quantize, tensor::reference};
 //!
 //! let x = Tensor::<Flex, 2>::from_floats([[0.3, -0.7], [0.9, 0.1]], &Default::default());
 //! let (bits, spec, rule) = (BitWidth::B3, QuantSpec::default(), GradientRule::Identity);

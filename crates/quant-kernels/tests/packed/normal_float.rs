@@ -43,8 +43,12 @@ fn codes_give_the_nearest_entries_times_the_scales() {
                         _ => column,
                     };
                     let level = packed.level(row, column);
-                    let Ok(quant_kernels::CodeBook::Table(table)) = packed.spec().code_book() else { unreachable!() };
-                    assert_eq!(*value, table.entries()[level as usize] * scales[index], "{shape:?} {granularity}");
+                    let Ok(quant_kernels::spec::formats::code_book::CodeBook::Table(table)) = packed.spec().code_book()
+                    else {
+                        unreachable!()
+                    };
+                    let expected = table.entries()[level as usize] * scales[index];
+                    assert_eq!(value.to_bits(), expected.to_bits(), "{shape:?} {granularity}");
                 }
             }
         }

@@ -45,12 +45,12 @@ const DIMS: [usize; 2] = [23, 18];
 fn by_hand(x: f32, scale: f32) -> f32 {
     let ratio = f64::from(x / scale);
     let distance = |entry: &f32| (f64::from(*entry) - ratio).abs();
-    let nearest = ENTRIES.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap();
+    let nearest = ENTRIES.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("there are entries");
     nearest * scale
 }
 
 fn quantised<B: QuantBackend>(x: &[f32], spec: &QuantSpec) -> Vec<f32> {
-    values(&fake_quantize(tensor::<B, 2>(x, DIMS), BitWidth::B4, spec, GradientRule::Identity).unwrap())
+    values(&fake_quantize(tensor::<B, 2>(x, DIMS), BitWidth::B4, spec, GradientRule::Identity).expect("4 bits fit"))
 }
 
 /// Normal numbers by Box and Muller's transform.

@@ -12,7 +12,7 @@
 //! Information Theory 1970 (thresholds on the probability of the answer).
 
 use burn::tensor::backend::Backend;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, SpanFeatures, TextTokenizer};
 use switchable_model::model::SwitchableModel;

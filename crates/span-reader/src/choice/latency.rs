@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;

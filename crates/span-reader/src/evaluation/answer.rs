@@ -1,6 +1,6 @@
 //! One question about one text.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 use switchable_model::model::SwitchableModel;
 use switchable_model::shape::ModelShape;

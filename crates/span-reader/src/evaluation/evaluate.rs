@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;

@@ -38,7 +38,7 @@ pub fn load_peft<B: Backend>(
 }
 
 /// The same from the bytes of PEFT's two files, such as files that are part of a program. Learned steps
-/// come with [`parse_learned_steps`](crate::parse_learned_steps).
+/// come with [`parse_learned_steps`](crate::peft::learned_steps::parse_learned_steps).
 ///
 /// # Errors
 ///

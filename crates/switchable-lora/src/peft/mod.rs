@@ -58,7 +58,7 @@ pub struct PeftOptions {
 /// The folder for the adapters of one width: `bits-4` in `dir`.
 ///
 /// ```
-/// use switchable_lora::{BitWidth, width_folder};
+/// use switchable_lora::{BitWidth, peft::width_folder};
 ///
 /// assert!(width_folder("adapters", BitWidth::B4).ends_with("adapters/bits-4"));
 /// ```

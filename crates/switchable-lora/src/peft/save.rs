@@ -34,9 +34,7 @@ use crate::{
 ///
 /// ```
 /// use burn::backend::Flex;
-/// use switchable_lora::{
-///     BitWidth, LoraAdapterPair, LoraConfig, PeftOptions, list_widths, load_peft, save_peft, width_folder,
-/// };
+/// use switchable_lora::{BitWidth, LoraAdapterPair, LoraConfig, load_peft, peft::{PeftOptions, list_widths, width_folder}, save_peft};
 ///
 /// let device = Default::default();
 /// let config = LoraConfig::new(4, 8.0)?;

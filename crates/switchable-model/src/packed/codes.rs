@@ -1,8 +1,18 @@
 //! The codes that a model's sites and its language-model head are packed as.
 
 use burn::tensor::Tensor;
-use quant_kernels::{BitWidth, Granularity, NestedTensor, PackedTensor, QuantBackend, QuantSpec, ScaleFormat};
-use switchable_lora::{PackedWeights, Placement, SitePrecision, SwitchableLinear, pack_weight, pack_weight_by_step};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{nested::NestedTensor, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+};
+use switchable_lora::{
+    linear_settings::Placement,
+    pack_weight::{pack_weight, pack_weight_by_step},
+    packed_weights::PackedWeights,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
+};
 
 use super::form::{PackOptions, PackedForm};
 use crate::error::{Result, at_site};

@@ -13,8 +13,15 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use quant_kernels::{NestedTensor, PackedFile, PackedFileWriter, PackedTensor, PlainData, QuantBackend};
-use switchable_lora::{PackedWeights, PrecisionPlan};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{
+        file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
+        nested::NestedTensor,
+        packed_tensor::PackedTensor,
+    },
+};
+use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
 use super::codes::{HEAD, head_to_save, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};

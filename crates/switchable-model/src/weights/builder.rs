@@ -4,8 +4,8 @@ use std::fmt;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use quant_kernels::QuantBackend;
-use switchable_lora::{BasePolicy, SwitchableLinear};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 
 use super::values::Values;
 use crate::config::ModelConfig;

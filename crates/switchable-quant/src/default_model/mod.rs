@@ -13,7 +13,7 @@
 use std::fmt;
 
 use gpt2_model::{Gpt2, ModelOptions};
-use quant_kernels::{BitWidth, QuantBackend};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::model_folder::{EmbeddedAdapter, EmbeddedFolder, ModelFolder};
 use squad_data::{Dataset, GeneratorConfig, Split, generate};
 

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use burn::module::AutodiffModule;
 use charts::{Axis, BarChart, BarGroup, HeatMapChart, Size};
-use quant_kernels::{BitWidth, Format, QuantAutodiffBackend};
+use quant_kernels::{
+    backends::quant_backend::QuantAutodiffBackend,
+    spec::{bit_width::BitWidth, formats::format::Format},
+};
 use serde::Serialize;
 use serde_json::json;
 use span_reader::evaluation::evaluate::Evaluator;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 

@@ -12,7 +12,7 @@ use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 
 use crate::{
     cube::{
-        Params,
+        DeviceParams,
         unpack::{PackedShape, unpack},
     },
     packed::packed_tensor::PackedTensor,
@@ -24,7 +24,7 @@ use crate::{
 struct ResidentWeight<R: CubeRuntime> {
     device: R::Device,
     words: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
 }
 
 /// The values of packed weights at `kept` bits, which are fewer than the weights' own for nested ones.
@@ -66,7 +66,7 @@ impl<R: CubeRuntime> ResidentWeight<R> {
         Self {
             device: device.clone(),
             words: tensor(weight.codes(), [weight.codes().len() / 4].into(), DType::U32),
-            params: Params {
+            params: DeviceParams {
                 scale: floats(&weight.scales()),
                 zero_point: (!zero_points.is_empty()).then(|| floats(&zero_points)),
             },

@@ -3,7 +3,7 @@ use burn_cubecl::{CubeRuntime, ops::into_data_sync};
 
 use crate::{
     cube::resident_weight::{ResidentWeight, dequantize_on_device},
-    devices,
+    devices::on_every_gpu,
     packed::{nested::NestedTensor, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{
         bit_width::BitWidth,

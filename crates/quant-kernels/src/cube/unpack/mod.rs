@@ -22,7 +22,7 @@
 use burn::tensor::DType;
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 
-use crate::cube::{Params, address_type, choose_params::empty_like};
+use crate::cube::{DeviceParams, address_type, choose_params::empty_like};
 
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
@@ -62,7 +62,7 @@ impl PackedShape {
 /// - output: `[rows, columns]`, not empty
 pub(crate) fn unpack<R: CubeRuntime>(
     words: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
     shape: PackedShape,
     dtype: DType,
 ) -> CubeTensor<R> {
@@ -72,7 +72,7 @@ pub(crate) fn unpack<R: CubeRuntime>(
     assert!(matches!(words.dtype, DType::I32 | DType::U32), "packed codes are 32-bit integers, not {:?}", words.dtype);
     assert_eq!(words.meta.num_elements(), shape.words(), "the words are those of the shape");
     let words = into_contiguous(words);
-    let Params { scale, zero_point } = params.into_contiguous();
+    let DeviceParams { scale, zero_point } = params.into_contiguous();
     assert!(kept == bits || zero_point.is_none(), "codes with zero points are not cut");
     let scales = scale.meta.num_elements();
     let groups = rows.div_ceil(group);

@@ -3,10 +3,10 @@ use burn_cubecl::{CubeBackend, CubeRuntime};
 
 use crate::{
     cube::{
-        Params,
+        DeviceParams,
         unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack},
     },
-    devices,
+    devices::on_every_gpu,
     packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
@@ -66,7 +66,7 @@ fn check_shape<R: CubeRuntime>(shape: PackedShape, scales: [usize; 2], asymmetri
     assert_eq!(words.len(), shape.words());
 
     let words = Tensor::<Backend<R>, 1, Int>::from_ints(words.as_slice(), device).into_primitive();
-    let params = Params {
+    let params = DeviceParams {
         scale: floats::<R>(&scale, scales, device),
         zero_point: asymmetric.then(|| floats::<R>(&zero_point, scales, device)),
     };

@@ -32,7 +32,7 @@ use crate::{
 /// Opening it maps the file and checks everything but the codes, of which every byte means
 /// something; no weight is read before it is used. A file must not be written while it is open:
 /// what the tensors then hold is whatever the system shows of it, and cutting it short ends the
-/// process. [`PackedFileWriter`](super::PackedFileWriter) never does either, as it puts a new file
+/// process. [`PackedFileWriter`](crate::packed::file::writer::PackedFileWriter) never does either, as it puts a new file
 /// in the place of the old one.
 #[derive(Debug, Clone)]
 pub struct PackedFile {

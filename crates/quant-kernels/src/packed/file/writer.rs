@@ -19,9 +19,7 @@ use crate::{
 /// Collects tensors and writes them to a file.
 ///
 /// ```
-/// use quant_kernels::{
-///     BitWidth, Granularity, Format, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData, ScaleFormat,
-/// };
+/// use quant_kernels::{BitWidth, Format, Granularity, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, ScaleFormat, packed::file::plain::PlainData};
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
@@ -97,7 +95,7 @@ impl<'a> PackedFileWriter<'a> {
         self
     }
 
-    /// Adds a text that [`PackedFile::metadata`](super::PackedFile::metadata) gives back.
+    /// Adds a text that [`PackedFile::metadata`](crate::packed::file::reader::PackedFile::metadata) gives back.
     pub fn metadata(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.user.insert(key.into(), value.into());
         self

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
 ///
 /// ```
-/// use quant_kernels::{ActivationBits, BitWidth};
+/// use quant_kernels::{BitWidth, packed::product::activations::ActivationBits};
 ///
 /// assert!(ActivationBits::new(BitWidth::B8).is_ok());
 /// assert!(ActivationBits::new(BitWidth::B16).is_err());

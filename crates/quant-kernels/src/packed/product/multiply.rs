@@ -85,11 +85,14 @@ fn multiply(view: PackedView, x: &[f32], rows: usize, product: &Product, output:
     assert_len("outputs", output.len(), [rows, d_out]);
     assert!(view.takes(product.activations), "{} weights are not multiplied by integers", view.spec().format);
     product.epilogue.check(rows, d_out);
+    let is_empty = output.is_empty();
     let output = Grid::new(output, d_out);
     let bits = product.activations.width();
     dispatch!(product.instructions, target => {
-        if rows * d_out == 0 {
-        } else if bits.is_full() {
+        if is_empty {
+            return;
+        }
+        if bits.is_full() {
             weight_only::multiply(target, view, x, rows, product, &output);
         } else {
             integer::multiply(target, view, x, rows, bits, product, &output);

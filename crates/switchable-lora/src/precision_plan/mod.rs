@@ -171,7 +171,8 @@ impl PrecisionPlan {
     /// cannot do.
     ///
     /// ```
-    /// use switchable_lora::{BitWidth, PrecisionPlan, QuantSpec, SitePrecision};
+    /// use quant_kernels::spec::quant_spec::QuantSpec;
+    /// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
     ///
     /// let plan = PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block("h.2", BitWidth::B8);
     /// let error = plan.validate_kv_cache(["h.0", "h.1"], QuantSpec::PER_TOKEN).unwrap_err();
