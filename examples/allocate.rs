@@ -17,7 +17,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
-use switchable_quant::experiments::search::allocation::swaps::RefineOptions;
+use switchable_quant::experiments::search::allocation::swaps::{RefineFrom, RefineOptions};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};

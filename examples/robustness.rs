@@ -95,7 +95,7 @@ impl WithAutodiff for Robustness<'_> {
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let mut matrices = Vec::new();
         for attack in attacks {
-            let matrix = protocol.matrix(attack.build::<B>()?.as_ref(), &sources)?;
+            let matrix = protocol.matrix(&*attack.build::<B, _>()?, &sources)?;
             println!("\n{}: right answers made wrong, percent", matrix.attack);
             print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
             matrices.push(matrix);

@@ -22,7 +22,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::banks::bank::RegimeOfBank;
-use switchable_quant::experiments::banks::bank::{BankConfig, train_bank_with, train_base};
+use switchable_quant::experiments::banks::bank::{BankConfig, Trains, train_bank_with, train_base};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
@@ -155,6 +155,7 @@ impl WithAutodiff for Train<'_> {
             activations: self.arguments.activations,
             seed: run.seed,
             learned_steps: self.arguments.learned_steps,
+            trains: Trains::default(),
         };
         let lowest = self.arguments.bits.iter().min().copied().unwrap_or(BitWidth::FULL);
         let regime = self.arguments.regime.config(model.config(), bank.precision(lowest), run.seed)?;
@@ -175,7 +176,8 @@ impl WithAutodiff for Train<'_> {
         let mut model = model;
         if self.arguments.base_steps > 0 {
             let config = self.config(self.arguments.base_steps, self.arguments.base_learning_rate);
-            model = train_base(model, &task, Training_(&config, &part("base", serde_json::Value::Null)))?.0;
+            model =
+                train_base(model, &task, Training { config: &config, run: &part("base", serde_json::Value::Null) })?.0;
         }
         if self.arguments.steps > 0 {
             let bank_part = part("bank", json!({ "quantizer": quant.quantizer, "adapters": bank.adapters }));

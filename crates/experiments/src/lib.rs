@@ -1,19 +1,4 @@
-//! Training, evaluation and bit-width search for models of switchable layers.
-//!
-//! | where | what |
-//! |---|---|
-//! | [`train`] | [`train()`](train::trainer::train): AdamW, regimes, checkpoints, exact resume (D6 of the study) |
-//! | [`banks`] | [`train_bank`]: one adapter per width on a frozen base; regimes against one another (D7) |
-//! | [`search`] | [`uniform_sweep`], [`sensitivity()`], [`greedy_search`], [`DamageTable`] (D1 to D5) |
-//! | [`robustness`] | attacks, and the attack × inference matrix (D8) |
-//! | [`report`] | the whole study, resumable: JSON parts, figures, Markdown (D10) |
-//! | [`workbench`] | [`Workbench`]: model, data, settings and memory of a study |
-//! | [`running`] | results known from before, bars |
-//!
-//! # Should I use this crate?
-//!
-//! Use it to train adapter banks and to search plans. To answer questions under a given plan
-//! `span-reader` is enough.
+#![doc = include_str!("../README.md")]
 
 pub mod banks;
 pub mod error;
