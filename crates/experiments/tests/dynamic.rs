@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use experiments::{
     CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
     MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
@@ -11,9 +13,8 @@ use gpt2_model::{
     BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, PackModel, PackOptions, PackedForm, SitePlan,
     SitePrecision, SwitchableModel,
 };
-use serde_json::{Value, json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
-use switchable_lora::{BasePolicy, LoraConfig};
+use switchable_lora::{BasePolicy, LoraConfig, WeightScales};
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -180,7 +181,10 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
     assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
     for site in setting.config.sites().iter() {
         let layer = setting.model.transformer.site(site);
-        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site:?} keeps a copy of its own");
+        assert!(
+            WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits, WeightScales::Found)),
+            "{site:?} keeps a copy of its own"
+        );
     }
 }
 

@@ -8,7 +8,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BitWidth, Error, QuantSpec, Result, SitePrecision};
+use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
+
+use crate::{
+    error::{Error, Result},
+    site_precision::SitePrecision,
+};
 
 const VERSION: u64 = 1;
 

@@ -7,6 +7,7 @@ mod error;
 pub mod backend;
 pub mod default_model;
 pub mod device;
+pub mod families;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod prelude;

@@ -24,7 +24,7 @@ use crate::banks::bank::{BankConfig, train_bank_with};
 use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
 use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::Interval;
 

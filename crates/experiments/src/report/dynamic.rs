@@ -9,7 +9,7 @@ use super::Stages;
 use crate::{Error, Result};
 use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
 use span_reader::choice::resident::ResidentBytes;
-use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.

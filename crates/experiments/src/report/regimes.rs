@@ -206,7 +206,7 @@ fn contestants<B: QuantAutodiffBackend>(
         equal_bit_ops("layer dropout", RegimeConfig { layer_dropout: share_of_sites(12), ..of(RegimeKind::Static) })?,
         Contestant { label: "LoftQ".into(), regime: starting(loftq, None), steps },
     ];
-    if weight.mapping == Mapping::Symmetric {
+    if weight.format == Mapping::Symmetric {
         let learned = |label: &str, init| Contestant { label: label.into(), regime: starting(init, Some(true)), steps };
         contestants.extend([learned("learned steps", None), learned("LoftQ and learned steps", loftq)]);
     }

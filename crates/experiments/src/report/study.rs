@@ -19,7 +19,7 @@ use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::{UniformRow, sweep_precisions, uniform_sweep};
 use crate::train::TrainRun;
 use crate::{Error, Result};
-use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 
 /// The questions of a study.

@@ -14,7 +14,7 @@ use switchable_lora::{BasePolicy, LinearSettings};
 
 use crate::Evaluator;
 use crate::{Result, StopFlag, Workers};
-use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 
 /// How a victim reads.

@@ -12,7 +12,8 @@ use super::front::MeasuredFront;
 use super::latency::LatencyOptions;
 use super::thresholds::{CascadeTarget, ThresholdChoice};
 use crate::error::{Error, Result};
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::evaluate::Evaluator;
+use crate::evaluation::options::EvaluateOptions;
 use crate::evaluation::reading::ReadingTask;
 
 /// Plans measured, and a cascade of the best of them made ready, all on the same questions.

@@ -25,7 +25,6 @@ pub mod fingerprint;
 pub mod front;
 pub mod latency;
 pub mod measured_cascade;
-pub mod reader;
 pub mod resident;
 pub mod span_scores;
 pub mod temperature;

@@ -6,7 +6,10 @@ use burn::tensor::{Tensor, TensorData, backend::Backend, bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::{CONFIG_FILE, MODEL_FILE, WRAPPER, config::ReadConfig, learned_steps};
-use crate::{Error, LoraAdapterPair, Result};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// Reads the adapters of a model's sites for one width as PEFT keeps them, by the sites' names.
 ///

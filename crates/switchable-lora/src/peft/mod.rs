@@ -13,20 +13,18 @@
 //! are listed in `rank_pattern` and `alpha_pattern`.
 
 mod config;
-mod learned_steps;
-mod load;
-mod save;
+pub mod learned_steps;
+pub mod load;
+pub mod save;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::{BitWidth, Error, Result};
+use quant_kernels::spec::bit_width::BitWidth;
 
-pub use learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps};
-pub use load::{load_peft, parse_peft};
-pub use save::save_peft;
+use crate::error::{Error, Result};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const MODEL_FILE: &str = "adapter_model.safetensors";

@@ -12,11 +12,14 @@ use safetensors::{Dtype, tensor::TensorView};
 use whole_files::{PartialFile, persist_all};
 
 use super::{
-    BaseLayer, CONFIG_FILE, LEARNED_STEPS_FILE, MODEL_FILE, PeftOptions, WRAPPER,
+    BaseLayer, CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
-    learned_steps,
+    learned_steps::{self, LEARNED_STEPS_FILE},
 };
-use crate::{Error, LoraAdapterPair, Result};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///

@@ -1,9 +1,14 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
-use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
 use crate::{
-    BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat, cube::Params, devices::on_every_gpu,
+    cube::{
+        Params,
+        unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack},
+    },
+    devices,
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;
@@ -109,7 +114,7 @@ fn packed_tensors_have_the_layout_that_is_unpacked() {
         let spec = PackedSpec {
             shape: [rows, columns],
             bits: BitWidth::new(bits).unwrap(),
-            mapping: Mapping::Asymmetric,
+            format: Format::Asymmetric,
             granularity: Granularity::PerTensor,
             scale_format: ScaleFormat::F32,
         };
