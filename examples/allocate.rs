@@ -10,18 +10,20 @@
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
 use std::path::Path;
-use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::{
-    DamageOptions, Evaluator, GreedyOptions, Part, RefineOptions, SensitivityOptions, greedy_search, measure_damage,
-    sensitivity, write_json,
-};
+use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
+use switchable_quant::experiments::search::allocation::swaps::RefineOptions;
+use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, greedy_search};
+use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::model::{ModelConfig, SitePrecision, SwitchableModel};
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -66,7 +68,7 @@ impl WithAutodiff for Allocate<'_> {
         let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::Search, &device)?;
         let model = input.model.valid();
         let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &input.task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &input.task, options, &device)?;
         bits.sort_unstable();
         let choices: Vec<SitePrecision> = bits.iter().map(|bits| input.precision(*bits)).collect();
         let full = model.transformer.uniform_plan(input.precision(BitWidth::FULL));
@@ -84,7 +86,8 @@ impl WithAutodiff for Allocate<'_> {
         let mut refined = Vec::new();
         for (row, &budget) in verified.iter().zip(&budgets) {
             let how = RefineOptions { evaluations: swaps, show: run.show(), ..RefineOptions::new(budget) };
-            let (refinement, plan) = table.refine_by_swaps(&evaluator, &full, &row.allocation, &how)?;
+            let (refinement, plan) =
+                table.refine_by_swaps(&evaluator, RefineFrom { reference: &full, start: &row.allocation }, &how)?;
             let average = plan.average_weight_bits();
             println!(
                 "{}",
@@ -95,10 +98,11 @@ impl WithAutodiff for Allocate<'_> {
         }
 
         let low = choices[0];
-        let how = SensitivityOptions { part: Part::Site, change_to: low, seed: run.seed, show: run.show() };
+        let how = SensitivityOptions { seed: run.seed, show: run.show(), ..SensitivityOptions::new(Part::Site, low) };
         let (sites, kept) = sensitivity(&evaluator, &full, &how)?;
         let greedy = GreedyOptions { show: run.show(), ..GreedyOptions::new(low) };
-        let (greedy, _) = greedy_search(&evaluator, &full, &sites, kept, &greedy)?;
+        let (greedy, _) =
+            greedy_search(&evaluator, GreedyStart { reference: &full, sensitivity: &sites, kept }, &greedy)?;
         let compared = table.compare_at_equal_bytes(&evaluator, &full, &greedy.path)?;
         println!("exact minus greedy at equal bytes, percent points of exact match, n = {}", table.n);
         for row in &compared {

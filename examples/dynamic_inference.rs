@@ -12,7 +12,6 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
-use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SwitchableModel};
 
 use clap::Parser;
 use serde_json::json;
@@ -21,12 +20,15 @@ use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::report::cascade_curve;
-use switchable_quant::experiments::{
-    CalibratedCascade, ConfidenceCascade, LatencyOptions, MeasuredCascade, PlanRequest, PrecisionController,
-    ResidentBytes, write_json,
-};
+use switchable_quant::experiments::report::stages::dynamic::cascade_curve;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{Gpt2, PackOptions, PackedForm, SwitchableModel};
+use switchable_quant::reader::choice::cascade::ConfidenceCascade;
+use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
+use switchable_quant::reader::choice::latency::LatencyOptions;
+use switchable_quant::reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
+use switchable_quant::reader::choice::resident::ResidentBytes;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]

@@ -10,7 +10,6 @@
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
-use switchable_quant::model::SwitchableModel;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -18,9 +17,12 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::{Cost, Evaluator, write_json};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
+use switchable_quant::model::SwitchableModel;
+use switchable_quant::reader::cost::Cost;
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{
     Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, resolve_data, stop_on_ctrl_c,
 };
@@ -92,7 +94,7 @@ impl WithAutodiff for Evaluate<'_> {
 
         let model = input.model.valid();
         let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &input.task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &input.task, options, &device)?;
         let (accuracy, predictions) = evaluator.predict(&plan)?;
         println!("{}", plan_table_row("plan", &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));

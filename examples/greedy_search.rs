@@ -13,20 +13,26 @@
 
 use std::path::Path;
 use std::time::Instant;
-use switchable_quant::model::SwitchableModel;
 
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::report::Stages;
-use switchable_quant::experiments::{
-    Cost, Evaluator, GreedyOptions, GreedyResult, HeatMap, PairedComparison, Part, Ranking, ReadingTask, Sensitivity,
-    SensitivityOptions, StopAt, TrialLength, UniformRow, check_tolerance, greedy_search_remembering,
-    sensitivity_remembering, uniform_sweep, write_json,
+use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::search::greedy::{
+    GreedyOptions, GreedyResult, GreedyStart, Ranking, StopAt, TrialLength, check_tolerance, greedy_search,
 };
+use switchable_quant::experiments::search::heat_map::HeatMap;
+use switchable_quant::experiments::search::sensitivity::{Part, Sensitivity, SensitivityOptions, sensitivity};
+use switchable_quant::experiments::search::uniform::{UniformRow, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::model::SwitchableModel;
+use switchable_quant::reader::cost::Cost;
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::reading::ReadingTask;
+use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::statistics::PairedComparison;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -98,7 +104,7 @@ impl WithAutodiff for Search<'_> {
         let model = input.model.valid();
         let reference = model.transformer.uniform_plan(precision(high));
         let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &input.task, options.clone(), &device)?;
+        let evaluator = Evaluator::new(&model, &input.task, options.clone(), &device)?;
 
         let candidates = bits.map_or_else(|| vec![BitWidth::B4, BitWidth::B3, BitWidth::B2], |bits| vec![bits]);
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).map(precision).collect();
@@ -110,18 +116,17 @@ impl WithAutodiff for Search<'_> {
             println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
         }
 
-        let how = SensitivityOptions { part: Part::Site, change_to: precision(bits), seed: run.seed, show: run.show() };
+        let low = precision(bits);
         // What is known of a search that was stopped, where there is a folder to know it from.
-        let search_dir = run.out.as_deref().map(|out| out.join("search"));
         let identity = json!({
-            "source": input.source, "quantizer": quant.quantizer, "high": precision(high), "low": how.change_to,
+            "source": input.source, "quantizer": quant.quantizer, "high": precision(high), "low": low,
             "seed": run.seed, "window": input_args.window,
         });
-        let parts = search_dir.map(|dir| Stages::new(dir, identity));
-        let (sites, kept) = sensitivity_remembering(&evaluator, &reference, &how, &|site, measure| match &parts {
-            Some(parts) => parts.run(site, &json!(null), measure),
-            None => measure(),
-        })?;
+        let memory = run.out.as_deref().map_or(Memory::Nothing, |out| Memory::folder(out.join("search"), identity));
+        let known = Parts::new(memory.clone(), json!(null));
+        let how =
+            SensitivityOptions { seed: run.seed, show: run.show(), known, ..SensitivityOptions::new(Part::Site, low) };
+        let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
         print_sensitivity(&sites);
 
         let stop_at = target_bits.map_or(StopAt::Tolerance(tolerance), StopAt::AverageBits);
@@ -130,14 +135,10 @@ impl WithAutodiff for Search<'_> {
             RankingArg::Once => (Ranking::Once, TrialLength::Whole),
             RankingArg::AfterEachFlip => (Ranking::AfterEachFlip, TrialLength::UntilDecided),
         };
-        let greedy =
-            GreedyOptions { stop_at, ranking, trials, show: run.show(), ..GreedyOptions::new(precision(bits)) };
-        let options_of_flips = json!({ "stop_at": stop_at, "ranking": greedy.ranking });
-        let (result, plan) =
-            greedy_search_remembering(&evaluator, &reference, &sites, kept, &greedy, &|flip, try_flip| match &parts {
-                Some(parts) => parts.run(flip, &options_of_flips, try_flip),
-                None => try_flip(),
-            })?;
+        let known = Parts::new(memory.clone(), json!({ "stop_at": stop_at, "ranking": ranking }));
+        let greedy = GreedyOptions { stop_at, ranking, trials, show: run.show(), known, ..GreedyOptions::new(low) };
+        let start_of_search = GreedyStart { reference: &reference, sensitivity: &sites, kept };
+        let (result, plan) = greedy_search(&evaluator, start_of_search, &greedy)?;
         print_path(&result);
         let total = sites.effects.len();
         println!("\n{} of {total} sites run at {bits} bits.", result.flipped.len());
@@ -160,7 +161,7 @@ impl WithAutodiff for Search<'_> {
         if input_args.data.is_none() {
             let questions = default_model::questions(QuestionSet::HeldOut)?;
             let task = ReadingTask::new(questions, &input.tokenizer, model.config(), input_args.window)?;
-            let evaluator = Evaluator::<B::InnerBackend>::new(&model, &task, options, &device)?;
+            let evaluator = Evaluator::new(&model, &task, options, &device)?;
             let (before, after) = (evaluator.evaluate(&reference)?, evaluator.evaluate(&plan)?);
             let comparison = before.compare(&after, run.seed);
             println!("on questions the search did not see");
@@ -181,9 +182,7 @@ impl WithAutodiff for Search<'_> {
             }),
         )?;
         plan.to_precision_plan().save(out.join("plan.json"))?;
-        if let Some(parts) = parts {
-            parts.remove()?;
-        }
+        memory.forget()?;
         println!(
             "\n{:.0} s; wrote greedy_search.json and plan.json to {}",
             start.elapsed().as_secs_f64(),

@@ -9,9 +9,6 @@
 //! `--text` continues a text.
 
 use std::path::{Path, PathBuf};
-use switchable_quant::model::{
-    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
-};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -19,8 +16,11 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::device::{DeviceChoice, WithAutodiff};
-use switchable_quant::experiments::write_logits;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{
+    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
+};
+use switchable_quant::reader::evaluation::logits_file::write_logits;
 use switchable_quant_examples::{QuantArgs, resolve_model};
 
 #[global_allocator]

@@ -12,10 +12,6 @@
 //! from there.
 
 use std::path::PathBuf;
-use switchable_quant::model::{
-    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelConfig, ModelOptions, ModelWeights,
-    SitePrecision, SwitchableModel,
-};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -23,9 +19,18 @@ use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{BpeConfig, SpecialTokens, TextFiles, TextTokenizer};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::{Schedule, Single, TextTask, TrainConfig, TrainRun, text_loss, train, write_json};
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::regimes::single::Single;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::experiments::train::text_task::{TextTask, text_loss};
+use switchable_quant::experiments::train::trainer::{TrainRun, Training, train};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::BasePolicy;
+use switchable_quant::model::{
+    Activation, Gpt2, Gpt2Config, InitialWeights, LinearSettings, ModelConfig, ModelOptions, ModelWeights,
+    SitePrecision, SwitchableModel,
+};
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{RunArgs, resolve_model, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -146,7 +151,8 @@ impl WithAutodiff for Pretrain<'_> {
             }),
         };
         let plan = model.uniform_plan(SitePrecision::FULL);
-        let (model, outcome) = train(model, &task, &Single(plan.clone()), &config, &training, &device)?;
+        let (model, outcome) =
+            train(model, &task, &Single(plan.clone()), Training { config: &config, run: &training })?;
         println!("{} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
 
         let target = out.join("model");
@@ -155,7 +161,7 @@ impl WithAutodiff for Pretrain<'_> {
         println!("wrote {}", target.display());
         if let Some(files) = validation {
             let tokens = files.tokens(&tokenizer, end, arguments.validation_tokens)?;
-            let loss = text_loss(&model.valid(), &tokens, window, &plan, &device)?;
+            let loss = text_loss(&model.valid(), &tokens, window, &plan)?;
             println!("validation: {loss:.4} nats per token, perplexity {:.2}, {} tokens", loss.exp(), tokens.len());
             let result = json!({
                 "loss": loss, "perplexity": loss.exp(), "tokens": tokens.len(), "window": window, "seed": run.seed,

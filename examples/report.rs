@@ -19,13 +19,21 @@ use serde_json::json;
 use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::report::{
-    DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, StudyConfig, StudyData, StudyRun, markdown, run_study,
-    write_figures,
-};
-use switchable_quant::experiments::{BankConfig, ReadingTask, Schedule, TrainConfig, TrainRun, write_text};
+use switchable_quant::experiments::banks::bank::BankConfig;
+use switchable_quant::experiments::banks::contestants::Contestants;
+use switchable_quant::experiments::report::layout::{Heading, write_report};
+use switchable_quant::experiments::report::stages::dynamic::DynamicStudy;
+use switchable_quant::experiments::report::stages::regimes::RegimeStudy;
+use switchable_quant::experiments::report::stages::robustness::RobustnessStudy;
+use switchable_quant::experiments::report::study::{StudyConfig, run_study};
+use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::LoraConfig;
+use switchable_quant::reader::evaluation::reading::ReadingTask;
 use switchable_quant_examples::{
     HardeningArgs, Input, InputArgs, QuantArgs, RunArgs, load_training_set, parse_bits, resolve_data, stop_on_ctrl_c,
 };
@@ -147,7 +155,8 @@ impl WithAutodiff for Report<'_> {
             "train": arguments.train, "train_questions": train.dataset.len(), "quantizer": quant.quantizer,
         });
         let stop = stop_on_ctrl_c()?;
-        let study_run = StudyRun {
+        let settings = RunSettings {
+            seed: run.seed,
             evaluate: run.evaluate_options(self.device, input_args.batch, &stop),
             train: TrainRun {
                 workers: run.workers(self.device),
@@ -165,10 +174,9 @@ impl WithAutodiff for Report<'_> {
             tokenizer: &input.tokenizer,
             window: input_args.window,
         };
-        let stages = Stages::new(&out, identity);
-        let study = run_study(&input.model, questions, &config, &study_run, &stages, &device)?;
+        let bench = Workbench::new(&input.model, questions, settings, Memory::folder(&out, identity));
+        let sections = run_study(&bench, &config.stages())?;
 
-        let figures = write_figures(&study, &out)?;
         let fact = |name: &str, value: String| (name.to_string(), value);
         let heading = Heading {
             command: std::iter::once("cargo run --release --example report --".to_string())
@@ -184,7 +192,7 @@ impl WithAutodiff for Report<'_> {
                 fact("seed", run.seed.to_string()),
             ],
         };
-        write_text(out.join("report.md"), &markdown(&study, &heading, &figures)?)?;
+        let figures = write_report(&sections, &heading, &out)?;
         println!("wrote report.md, {} figures and the JSON of every experiment to {}", figures.len(), out.display());
         Ok(())
     }
@@ -215,6 +223,7 @@ impl Report<'_> {
             range_steps: (arguments.steps / arguments.bits.len().max(1)).max(4),
             range_threshold: 0.05,
             seeds: (seed..seed + arguments.seeds).collect(),
+            table: Contestants::default(),
             contestants: arguments.contestants.clone(),
             train,
         };
@@ -231,7 +240,6 @@ impl Report<'_> {
             regimes: (!arguments.no_regimes).then_some(regimes),
             robustness: (!arguments.no_robustness).then_some(robustness),
             dynamic: (!arguments.no_dynamic).then(DynamicStudy::default),
-            seed,
             ..StudyConfig::default()
         })
     }

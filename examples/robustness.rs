@@ -13,17 +13,23 @@
 //! attacks is part of the `report` example.
 
 use std::path::Path;
-use switchable_quant::model::SwitchableModel;
 
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::robustness::{
-    AttackKind, MatrixMap, RobustnessOptions, RobustnessProtocol, Victim, VictimOptions, plans_and_sources,
-};
-use switchable_quant::experiments::{Colour, Ladder, write_json};
+use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
+use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
+use switchable_quant::experiments::robustness::protocol::attack_report::MatrixMap;
+use switchable_quant::experiments::robustness::protocol::craft::RobustnessOptions;
+use switchable_quant::experiments::robustness::protocol::matrix::RobustnessProtocol;
+use switchable_quant::experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::search::heat_map::Colour;
+use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::model::SwitchableModel;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, parse_bits, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -80,8 +86,9 @@ impl WithAutodiff for Robustness<'_> {
         let options = RobustnessOptions {
             seed: run.seed,
             show: run.show(),
-            dir: run.out.as_ref().map(|out| out.join("attacks")),
-            identity: json!({ "source": input.source, "quantizer": quant.quantizer }),
+            memory: run.out.as_ref().map_or(Memory::Nothing, |out| {
+                Memory::folder(out.join("attacks"), json!({ "source": input.source, "quantizer": quant.quantizer }))
+            }),
             ..RobustnessOptions::default()
         };
         let items = input.task.dataset.examples();

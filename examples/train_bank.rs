@@ -14,7 +14,6 @@
 //! saves these beside the adapters of each width.
 
 use std::path::PathBuf;
-use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, SwitchableModel};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -22,11 +21,18 @@ use serde_json::json;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::{
-    BankConfig, Evaluator, Objective, ReadingTask, Schedule, TrainConfig, TrainRun, train_bank_with, train_base,
-};
+use switchable_quant::experiments::banks::bank::RegimeOfBank;
+use switchable_quant::experiments::banks::bank::{BankConfig, train_bank_with, train_base};
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::objective::Objective;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::train::trainer::Training;
 use switchable_quant::kernels::{BitWidth, Mapping, QuantAutodiffBackend};
 use switchable_quant::lora::{LoraConfig, LoraInit};
+use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, SwitchableModel};
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::reading::ReadingTask;
 use switchable_quant_examples::{
     PerWidth, QuantArgs, RegimeArgs, RunArgs, load_training_set, parse_bits, plan_table_row, resolve_data,
     resolve_model, stop_on_ctrl_c,
@@ -169,13 +175,18 @@ impl WithAutodiff for Train<'_> {
         let mut model = model;
         if self.arguments.base_steps > 0 {
             let config = self.config(self.arguments.base_steps, self.arguments.base_learning_rate);
-            model = train_base(model, &task, &config, &part("base", serde_json::Value::Null), &device)?.0;
+            model = train_base(model, &task, Training_(&config, &part("base", serde_json::Value::Null)))?.0;
         }
         if self.arguments.steps > 0 {
             let bank_part = part("bank", json!({ "quantizer": quant.quantizer, "adapters": bank.adapters }));
             let config = self.config(self.arguments.steps, self.arguments.learning_rate);
             let build = |_: &_, ladder: &_| regime.build(ladder, config.steps);
-            let (trained, outcome) = train_bank_with(model, &task, &bank, &build, &config, &bank_part, &device)?;
+            let (trained, outcome) = train_bank_with(
+                model,
+                &task,
+                &RegimeOfBank { bank: &bank, regime: &build },
+                Training { config: &config, run: &bank_part },
+            )?;
             println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
             model = trained;
         }
@@ -195,7 +206,7 @@ impl WithAutodiff for Train<'_> {
         let task = ReadingTask::new(dataset, &tokenizer, model.config(), self.arguments.window)?;
         let model = model.valid();
         let options = run.evaluate_options(self.device, self.arguments.batch, &stop);
-        let evaluator = Evaluator::<B::InnerBackend>::new(&model, &task, options, &device)?;
+        let evaluator = Evaluator::new(&model, &task, options, &device)?;
         for &width in &self.arguments.bits {
             let precision = bank.precision(width);
             let precision = if self.arguments.steps > 0 { precision } else { precision.without_adapter() };

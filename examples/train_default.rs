@@ -9,10 +9,6 @@
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
 use std::path::{Path, PathBuf};
-use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{
-    AdapterFolders, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, SitePrecision, SwitchableModel,
-};
 
 use clap::Parser;
 use serde_json::json;
@@ -20,9 +16,16 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithAutodiff};
-use switchable_quant::experiments::{
-    EvaluateOptions, Evaluator, ReadingTask, TrainRun, train_bank, train_base, write_json,
+use switchable_quant::experiments::banks::bank::{train_bank, train_base};
+use switchable_quant::experiments::train::trainer::TrainRun;
+use switchable_quant::experiments::train::trainer::Training;
+use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
+use switchable_quant::model::{
+    AdapterFolders, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, SitePrecision, SwitchableModel,
 };
+use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::reading::ReadingTask;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant_examples::{RunArgs, plan_table_row, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -83,9 +86,9 @@ impl WithAutodiff for Make<'_> {
             seed,
             &device,
         )?;
-        let (model, outcome) = train_base(model, &task, &base, &part("base"), &device)?;
+        let (model, outcome) = train_base(model, &task, Training { config: &base, run: &part("base") })?;
         println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
-        let (model, outcome) = train_bank(model, &task, &bank, &bank_train, &part("bank"), &device)?;
+        let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
 
         let dir = out.join("model");

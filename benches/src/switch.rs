@@ -1,13 +1,14 @@
 //! Plans in turn on one nested memory.
 
 use std::hint::black_box;
-use switchable_quant::model::{ModelOptions, PackOptions, PackedForm, SitePrecision, SwitchableModel};
 
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::experiments::{
-    EvaluateOptions, Evaluator, MeasuredFront, PlanRequest, PrecisionController, ReadingTask,
-};
 use switchable_quant::kernels::QuantBackend;
+use switchable_quant::model::{ModelOptions, PackOptions, PackedForm, SitePrecision, SwitchableModel};
+use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
+use switchable_quant::reader::choice::front::MeasuredFront;
+use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 use crate::answer::{finish, token_ids, width};
 use crate::{Case, Unit};

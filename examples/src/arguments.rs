@@ -3,17 +3,21 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
-use switchable_quant::model::{Gpt2Config, LinearSettings, ModelConfig, ModelOptions, Site, SitePrecision};
 
 use anyhow::Context as _;
 use clap::Args;
 use switchable_quant::device::{Device, DeviceChoice};
-use switchable_quant::experiments::robustness::AdversarialTraining;
-use switchable_quant::experiments::{
-    Distance, EvaluateOptions, Protection, RegimeConfig, RegimeKind, Schedule, ShowProgress, Specialisation, StopFlag,
-    TrainConfig, Workers,
-};
+use switchable_quant::experiments::robustness::hardening::adversarial_training::AdversarialTraining;
+use switchable_quant::experiments::running::progress::ShowProgress;
+use switchable_quant::experiments::train::branch::{Distance, Protection};
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::regimes::config::{RegimeConfig, RegimeKind, Specialisation};
+use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::{BitWidth, QuantSpec};
+use switchable_quant::model::{Gpt2Config, LinearSettings, ModelConfig, ModelOptions, Site, SitePrecision};
+use switchable_quant::reader::evaluation::evaluate::EvaluateOptions;
+use switchable_quant::reader::running::stop::StopFlag;
+use switchable_quant::reader::running::workers::Workers;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
@@ -136,7 +140,7 @@ impl RegimeArgs {
         let sites = self.specialise.iter().map(site).collect::<anyhow::Result<Vec<Site>>>()?;
         let share = self.specialised_share;
         Ok(RegimeConfig {
-            kind: self.regime,
+            kind: self.regime.clone(),
             cycles: self.cycles,
             beta: self.beta,
             distance: if self.mse { Distance::Mse } else { Distance::Kl },

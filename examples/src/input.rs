@@ -1,16 +1,16 @@
 //! Model, adapters and questions behind the flags.
 
 use std::path::{Path, PathBuf};
-use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, SitePrecision};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::data::{Dataset, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::experiments::ReadingTask;
 use switchable_quant::hub::{Hub, log_to_stderr};
 use switchable_quant::kernels::{BitWidth, QuantBackend};
+use switchable_quant::model::{AdapterFolders, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, SitePrecision};
+use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 use crate::{InputArgs, RunArgs};
 

@@ -1,6 +1,6 @@
 //! Ctrl-C.
 
-use switchable_quant::experiments::StopFlag;
+use switchable_quant::reader::running::stop::StopFlag;
 
 /// A flag that Ctrl-C raises. The first one lets the work stop at its next safe point and save; a
 /// second one ends the program at once.

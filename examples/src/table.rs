@@ -1,6 +1,8 @@
 //! Text tables.
 
-use switchable_quant::experiments::{Accuracy, Bytes, Cost, Interval};
+use switchable_quant::reader::cost::{Bytes, Cost};
+use switchable_quant::reader::evaluation::accuracy::Accuracy;
+use switchable_quant::reader::statistics::Interval;
 
 /// `86.2 [84.0, 88.2]`
 pub fn interval(value: f64, interval: Interval) -> String {

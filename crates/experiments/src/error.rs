@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use squad_data::CharSpan;
 
-use crate::robustness::Place;
+use crate::robustness::protected_example::Place;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -108,7 +108,7 @@ pub enum Error {
     Stopped,
     /// The model refused.
     #[error(transparent)]
-    Model(#[from] gpt2_model::Error),
+    Model(#[from] switchable_model::error::Error),
     /// The data refused.
     #[error(transparent)]
     Data(#[from] squad_data::Error),
@@ -150,6 +150,8 @@ impl From<span_reader::Error> for Error {
     fn from(error: span_reader::Error) -> Self {
         match error {
             span_reader::Error::Stopped => Self::Stopped,
+            span_reader::Error::Io { path, source } => Self::Io { path, source },
+            span_reader::Error::Json { path, source } => Self::Json { path, source },
             error => Self::Reader(error),
         }
     }

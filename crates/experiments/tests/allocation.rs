@@ -1,11 +1,24 @@
 //! Exact allocation on a small model: the table, what is found in it, and swaps.
 
-use experiments::{
-    Allocation, DamageMeasure, DamageOptions, DamageTable, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part,
-    RefineOptions, SensitivityOptions, ShowProgress, StopAt, greedy_search, measure_damage, plan_bytes, sensitivity,
-};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, ModelConfig, SitePlan, SitePrecision, SwitchableModel};
-use switchable_lora::BasePolicy;
+use experiments::running::progress::ShowProgress;
+use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
+use experiments::search::allocation::pareto::Allocation;
+use experiments::search::allocation::swaps::RefineFrom;
+use experiments::search::allocation::swaps::RefineOptions;
+use experiments::search::greedy::GreedyStart;
+use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
+use experiments::search::harm_order::HarmOrder;
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use gpt2_model::Gpt2;
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -17,13 +30,13 @@ fn choices() -> Vec<SitePrecision> {
     vec![SitePrecision::FULL, at(BitWidth::B4), at(BitWidth::B2)]
 }
 
-fn measured(evaluator: &Evaluator<'_, Plain>, full: &SitePlan, measure: DamageMeasure) -> DamageTable {
+fn measured(evaluator: &Evaluator<'_, Plain, Gpt2<Plain>>, full: &SitePlan, measure: DamageMeasure) -> DamageTable {
     let options = DamageOptions { measure, seed: 1, show: ShowProgress::No, ..DamageOptions::new(choices()) };
     measure_damage(evaluator, full, &options).expect("it measures")
 }
 
 /// Calls a test with an evaluator of a small model and its plan at full precision.
-fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain>, &SitePlan, &Gpt2ForQuestionAnswering<Plain>)) {
+fn with_evaluator(test: impl FnOnce(&Evaluator<'_, Plain, Gpt2<Plain>>, &SitePlan, &Gpt2ForQuestionAnswering<Plain>)) {
     let (_, config, task) = task(3);
     let model = model::<Plain>(&config, BasePolicy::Frozen);
     let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
@@ -120,12 +133,13 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
         for order in [HarmOrder::Loss, HarmOrder::Divergence] {
             let options =
                 RefineOptions { order, evaluations: 40, show: ShowProgress::No, ..RefineOptions::new(budget_bytes) };
-            let (result, plan) = table.refine_by_swaps(evaluator, full, start, &options).unwrap();
+            let (result, plan) =
+                table.refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &options).unwrap();
             assert!((1..=40).contains(&result.swaps.len()));
             assert!(result.swaps.iter().any(|swap| swap.accepted), "a swap must help for the test to mean anything");
             assert!(result.swaps.iter().any(|swap| swap.lowered.is_some()));
             assert!(result.swaps.iter().all(|swap| swap.bytes <= budget_bytes));
-            let figure = |accuracy: &experiments::Accuracy| match order {
+            let figure = |accuracy: &span_reader::evaluation::accuracy::Accuracy| match order {
                 HarmOrder::Divergence => accuracy.divergence.unwrap(),
                 _ => accuracy.loss.unwrap(),
             };
@@ -142,12 +156,18 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             assert!(result.work.blocks_computed < result.work.blocks_plain);
         }
         let small = RefineOptions::new(start.bytes - 1);
-        let message = table.refine_by_swaps(evaluator, full, start, &small).unwrap_err().to_string();
+        let message = table
+            .refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &small)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("budget_bytes") && message.contains(&start.bytes.to_string()), "{message}");
         let plan = start.plan.clone().with_site("h.1.mlp.c_fc", at(BitWidth::B8));
         let foreign = Allocation { plan, ..start.clone() };
         let options = RefineOptions::new(usize::MAX);
-        let message = table.refine_by_swaps(evaluator, full, &foreign, &options).unwrap_err().to_string();
+        let message = table
+            .refine_by_swaps(evaluator, RefineFrom { reference: full, start: &foreign }, &options)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("h.1.mlp.c_fc at 8 bits"), "{message}");
     });
 }
@@ -157,11 +177,12 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
     skip_without_device!();
     with_evaluator(|evaluator, full, _| {
         let low = at(BitWidth::B2);
-        let how = SensitivityOptions { part: Part::Site, change_to: low, seed: 1, show: ShowProgress::No };
+        let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low) };
         let (sites, kept) = sensitivity(evaluator, full, &how).unwrap();
         let options =
             GreedyOptions { stop_at: StopAt::AverageBits(20.0), show: ShowProgress::No, ..GreedyOptions::new(low) };
-        let (result, _) = greedy_search(evaluator, full, &sites, kept, &options).unwrap();
+        let (result, _) =
+            greedy_search(evaluator, GreedyStart { reference: full, sensitivity: &sites, kept }, &options).unwrap();
         let table = measured(evaluator, full, DamageMeasure::Divergence);
         let rows = table.compare_at_equal_bytes(evaluator, full, &result.path).unwrap();
         assert_eq!(rows.len(), result.flipped.len());
@@ -172,7 +193,7 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
         }
         // Read from a file, a path has no scores of single questions.
         let json = serde_json::to_string(&result.path).unwrap();
-        let read: Vec<experiments::Flip> = serde_json::from_str(&json).unwrap();
+        let read: Vec<experiments::search::greedy::Flip> = serde_json::from_str(&json).unwrap();
         let message = table.compare_at_equal_bytes(evaluator, full, &read).unwrap_err().to_string();
         assert!(message.contains("path") && message.contains(&result.path[0].site), "{message}");
     });

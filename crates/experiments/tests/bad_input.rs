@@ -1,14 +1,27 @@
 //! Bad input is refused with the field and file, before any long work.
 
-use experiments::{
-    Error, EvaluateOptions, Evaluator, GreedyOptions, Part, ReadingTask, SensitivityOptions, ShowProgress, StopAt,
-    TrainConfig, TrainRun, answer, greedy_search, plan_bytes, sensitivity, train_base,
-};
-use gpt2_model::{BitWidth, Gpt2Config, SitePrecision, SwitchableModel};
+use experiments::banks::bank::train_base;
+use experiments::error::Error;
+use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::GreedyStart;
+use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use experiments::train::config::TrainConfig;
+use experiments::train::trainer::TrainRun;
+use gpt2_model::Gpt2Config;
+use quant_kernels::BitWidth;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::answer::answer;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Split};
-use switchable_lora::BasePolicy;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::model::SwitchableModel;
 
-use crate::support::{Plain, Training, device, model, questions, quiet, skip_without_device, task, train_config};
+use crate::support::{
+    Plain, Training, device, model, questions, quiet, skip_without_device, task, train_config, training,
+};
 
 #[test]
 fn tasks_that_do_not_fit_the_model_are_refused() {
@@ -43,13 +56,12 @@ fn a_missing_adapter_is_named_before_any_work() {
 fn a_folder_of_another_run_is_refused_with_the_field() {
     skip_without_device!();
     let (_, config, task) = task(3);
-    let device = device();
     let dir = tempfile::tempdir().unwrap();
     let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
     let start = || model::<Training>(&config, BasePolicy::Trainable);
-    train_base(start(), &task, &train_config(3), &run, &device).unwrap();
+    train_base(start(), &task, training(&train_config(3), &run)).unwrap();
     let other = TrainConfig { seed: 9, ..train_config(3) };
-    let message = train_base(start(), &task, &other, &run, &device).unwrap_err().to_string();
+    let message = train_base(start(), &task, training(&other, &run)).unwrap_err().to_string();
     assert!(message.contains("state.json") && message.contains("config.seed") && message.contains('9'), "{message}");
 }
 
@@ -57,14 +69,13 @@ fn a_folder_of_another_run_is_refused_with_the_field() {
 fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
     skip_without_device!();
     let (_, config, task) = task(3);
-    let device = device();
     let start = || model::<Training>(&config, BasePolicy::Trainable);
     for (file, bytes) in [("model.mpk", &b"\x93"[..]), ("optimizer.mpk", b""), ("state.json", b"{\"version\":1")] {
         let dir = tempfile::tempdir().unwrap();
         let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
-        train_base(start(), &task, &train_config(3), &run, &device).unwrap();
+        train_base(start(), &task, training(&train_config(3), &run)).unwrap();
         std::fs::write(dir.path().join("step-000003").join(file), bytes).unwrap();
-        let message = train_base(start(), &task, &train_config(3), &run, &device).unwrap_err().to_string();
+        let message = train_base(start(), &task, training(&train_config(3), &run)).unwrap_err().to_string();
         assert!(message.contains(file), "{message}");
     }
 }
@@ -73,11 +84,10 @@ fn a_damaged_checkpoint_is_an_error_that_names_the_file() {
 fn a_loss_that_is_no_number_ends_the_run() {
     skip_without_device!();
     let (_, config, task) = task(3);
-    let device = device();
     let mut wild = train_config(40);
     wild.schedule.peak = 1e30;
     let start = model::<Training>(&config, BasePolicy::Trainable);
-    let error = train_base(start, &task, &wild, &quiet(1), &device).unwrap_err();
+    let error = train_base(start, &task, training(&wild, &quiet(1))).unwrap_err();
     assert!(matches!(error, Error::Diverged { .. }), "{error}");
 }
 
@@ -90,12 +100,18 @@ fn search_options_out_of_range_are_refused() {
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let low = SitePrecision::uniform(BitWidth::B2).without_adapter();
-    let how = |part| SensitivityOptions { part, change_to: low, seed: 1, show: ShowProgress::No };
+    let how = |part| SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(part, low) };
     let (sites, kept) = sensitivity(&evaluator, &full, &how(Part::Site)).unwrap();
     let greedy = |stop_at| GreedyOptions { stop_at, show: ShowProgress::No, ..GreedyOptions::new(low) };
     for tolerance in [0.0, 1.0, -0.5, f64::NAN] {
         let options = greedy(StopAt::Tolerance(tolerance));
-        let message = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap_err().to_string();
+        let message = greedy_search(
+            &evaluator,
+            GreedyStart { reference: &full, sensitivity: &sites, kept: kept.clone() },
+            &options,
+        )
+        .unwrap_err()
+        .to_string();
         assert!(message.contains("tolerance"), "{message}");
     }
     let bytes = plan_bytes(&model.transformer, &model.transformer.uniform_plan(low));
@@ -104,12 +120,20 @@ fn search_options_out_of_range_are_refused() {
         (StopAt::AverageBits(f64::NAN), "average_bits", "2".to_string()),
         (StopAt::SiteBytes(bytes - 1), "site_bytes", bytes.to_string()),
     ] {
-        let message = greedy_search(&evaluator, &full, &sites, kept.clone(), &greedy(stop_at)).unwrap_err().to_string();
+        let message = greedy_search(
+            &evaluator,
+            GreedyStart { reference: &full, sensitivity: &sites, kept: kept.clone() },
+            &greedy(stop_at),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(message.contains(field) && message.contains(&format!("at least {least},")), "{message}");
     }
     let (blocks, _) = sensitivity(&evaluator, &full, &how(Part::Block)).unwrap();
     let options = greedy(StopAt::Tolerance(0.1));
-    let message = greedy_search(&evaluator, &full, &blocks, kept, &options).unwrap_err().to_string();
+    let message = greedy_search(&evaluator, GreedyStart { reference: &full, sensitivity: &blocks, kept }, &options)
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("single sites"), "{message}");
 }
 

@@ -1,11 +1,15 @@
 //! Costs against counts made by hand.
 
-use experiments::{Cost, macs_per_token, plan_bytes, site_bytes};
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
-use gpt2_model::{
-    BitWidth, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights, Site, SitePrecision, SwitchableModel,
-};
-use switchable_lora::LoraConfig;
+use gpt2_model::{Gpt2, Gpt2Config};
+use quant_kernels::BitWidth;
+use span_reader::cost::{Cost, macs_per_token, plan_bytes, site_bytes};
+use switchable_lora::{LoraConfig, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::model_weights::ModelWeights;
+use switchable_model::options::ModelOptions;
+use switchable_model::sites::Site;
 
 use crate::support::{Plain, device, skip_without_device};
 

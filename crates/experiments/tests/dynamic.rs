@@ -1,20 +1,31 @@
 //! Plans chosen at run time on a small model: controller, cascade, resident memory.
 
+use gpt2_model::Gpt2;
 use std::time::Duration;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel;
 
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::BitWidth;
 use serde_json::{Value, json};
-
-use experiments::{
-    CascadeCurve, CascadeStage, CascadeTable, ConfidenceCascade, EvaluateOptions, Evaluator, LatencyOptions,
-    MeasuredFront, ModelFingerprint, PlanRequest, PrecisionController, ReadingTask, ResidentBytes, Temperature,
-    read_json, write_json,
-};
-use gpt2_model::{
-    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, PackModel, PackOptions, PackedForm, SitePlan,
-    SitePrecision, SwitchableModel,
-};
+use span_reader::choice::cascade::ConfidenceCascade;
+use span_reader::choice::cascade_curve::CascadeCurve;
+use span_reader::choice::cascade_table::{CascadeStage, CascadeTable};
+use span_reader::choice::controller::{PlanRequest, PrecisionController};
+use span_reader::choice::fingerprint::ModelFingerprint;
+use span_reader::choice::front::MeasuredFront;
+use span_reader::choice::latency::LatencyOptions;
+use span_reader::choice::resident::ResidentBytes;
+use span_reader::choice::temperature::Temperature;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::json_file::{read_json, write_json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
-use switchable_lora::{BasePolicy, LoraConfig, WeightScales};
+use switchable_lora::{BasePolicy, LoraConfig, SitePrecision, WeightScales};
+use switchable_model::packed::form::{PackOptions, PackedForm};
+use switchable_model::site_plan::SitePlan;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -48,7 +59,7 @@ impl Setting {
         self.model.transformer.uniform_plan(SitePrecision::uniform(bits).without_adapter())
     }
 
-    fn evaluator(&self) -> Evaluator<'_, Plain> {
+    fn evaluator(&self) -> Evaluator<'_, Plain, Gpt2<Plain>> {
         Evaluator::new(&self.model, &self.task, options(), &device()).expect("valid input")
     }
 

@@ -1,18 +1,34 @@
 //! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
 
 use burn::module::AutodiffModule as _;
-use experiments::{
-    BankConfig, BankOverrides, Contestant, Cost, EvaluateOptions, Evaluator, ModelFingerprint, ReadingTask, Regime,
-    RegimeConfig, RegimeKind, StopFlag, TrainRun, plan_bytes, run_contestant, train_bank, train_bank_with, train_base,
-};
-use gpt2_model::{
-    BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, PackOptions, PackedForm,
-    SitePrecision, SwitchableModel,
-};
+use experiments::banks::bank::RegimeOfBank;
+use experiments::banks::bank::{BankConfig, BankOverrides, train_bank, train_bank_with, train_base};
+use experiments::banks::regime_comparison::Entry;
+use experiments::banks::regime_comparison::{Contestant, run_contestant};
+use experiments::running::memory::Memory;
+use experiments::train::regimes::Regime;
+use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
+use experiments::train::trainer::TrainRun;
+use experiments::workbench::RunSettings;
+use experiments::workbench::StudyData;
+use experiments::workbench::Workbench;
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::BitWidth;
 use serde_json::json;
-use switchable_lora::{BasePolicy, LoraConfig, LoraInit};
+use span_reader::choice::fingerprint::ModelFingerprint;
+use span_reader::cost::{Cost, plan_bytes};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::stop::StopFlag;
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::form::{PackOptions, PackedForm};
 
-use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
+use crate::support::{
+    Plain, Training, device, model, quiet, skip_without_device, task, train_config, training, weights,
+};
 
 const LOFTQ: LoraInit = LoraInit::LoftQ { iterations: 3 };
 
@@ -46,10 +62,10 @@ fn at_two_bits_a_bank_learns_more_with_learned_steps() {
     skip_without_device!();
     let (_, config, task) = task(4);
     // A base that knows something, which 2 bits take from it.
-    let (base, _) = train_base(start(&config), &task, &train_config(150), &quiet(2), &device()).unwrap();
+    let (base, _) = train_base(start(&config), &task, training(&train_config(150), &quiet(2))).unwrap();
     let trained = |learned_steps, init| {
-        let bank = bank(&[BitWidth::B2], learned_steps).overridden(&BankOverrides { init, learned_steps: None });
-        train_bank(base.clone(), &task, &bank, &train_config(20), &quiet(2), &device()).expect("valid input").0
+        let bank = bank(&[BitWidth::B2], learned_steps).overridden(&BankOverrides { init, ..BankOverrides::default() });
+        train_bank(base.clone(), &task, &bank, training(&train_config(20), &quiet(2))).expect("valid input").0
     };
     let by_range = loss(&trained(false, None), &task, BitWidth::B2);
     let learned = trained(true, None);
@@ -81,7 +97,7 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
         model
     };
     let (bank, run) = (bank(&widths, true), quiet(2));
-    let (after, _) = train_bank(start(&config), &task, &bank, &train_config(8), &run, &device()).unwrap();
+    let (after, _) = train_bank(start(&config), &task, &bank, training(&train_config(8), &run)).unwrap();
     assert_eq!(weights(&after)[..base.len()], base);
     assert!(steps(&after, BitWidth::FULL).is_empty());
     for &width in &widths[1..] {
@@ -107,7 +123,7 @@ impl Regime for StopAt {
         self.0.parameters()
     }
 
-    fn branches(&self, step: usize) -> Vec<experiments::Branch> {
+    fn branches(&self, step: usize) -> Vec<experiments::train::branch::Branch> {
         if step == self.1 {
             self.2.request();
         }
@@ -120,15 +136,16 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     skip_without_device!();
     let (_, config, task) = task(6);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
-    let bank = bank(&widths, true).overridden(&BankOverrides { init: Some(LOFTQ), learned_steps: None });
+    let bank = bank(&widths, true).overridden(&BankOverrides { init: Some(LOFTQ), ..BankOverrides::default() });
     let train_config = train_config(8);
     let regime = RegimeConfig::default();
     let stop = StopFlag::default();
     let trained = |bank: &BankConfig, run: &TrainRun, stop_at: usize| {
-        let build = |_: &_, ladder: &experiments::Ladder| -> experiments::Result<Box<dyn Regime>> {
-            Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
-        };
-        train_bank_with(start(&config), &task, bank, &build, &train_config, run, &device())
+        let build =
+            |_: &_, ladder: &experiments::train::ladder::Ladder| -> experiments::error::Result<Box<dyn Regime>> {
+                Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
+            };
+        train_bank_with(start(&config), &task, &RegimeOfBank { bank, regime: &build }, training(&train_config, run))
     };
     let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
 
@@ -137,7 +154,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
     let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(2) };
     let stopped = TrainRun { stop, ..run.clone() };
     let error = trained(&bank, &stopped, 4).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let without = BankConfig { learned_steps: false, ..bank.clone() };
     let message = trained(&without, &run, usize::MAX).unwrap_err().to_string();
     assert!(message.contains("run.learned_steps"), "{message}");
@@ -163,8 +180,9 @@ fn a_run_without_learned_steps_has_the_identity_that_it_was_given() {
         let dir = tempfile::tempdir().unwrap();
         let run = TrainRun { dir: Some(dir.path().into()), identity, ..quiet(1) };
         let bank = bank(&[BitWidth::B4], learned_steps);
-        train_bank(start(&config), &task, &bank, &train_config(1), &run, &device()).unwrap();
-        let state: serde_json::Value = experiments::read_json(dir.path().join("step-000001/state.json")).unwrap();
+        train_bank(start(&config), &task, &bank, training(&train_config(1), &run)).unwrap();
+        let state: serde_json::Value =
+            span_reader::running::json_file::read_json(dir.path().join("step-000001/state.json")).unwrap();
         assert_eq!(state["run"]["run"], expected);
     }
 }
@@ -176,36 +194,39 @@ fn quantisers_without_symmetry_cannot_have_learned_steps() {
     let settings = LinearSettings { weight: "per-tensor,asymmetric".parse().unwrap(), ..LinearSettings::default() };
     let start = start(&config).with_linear_settings(settings);
     let bank = bank(&[BitWidth::B4], true);
-    let error = train_bank(start, &task, &bank, &train_config(1), &quiet(1), &device()).unwrap_err().to_string();
+    let error = train_bank(start, &task, &bank, training(&train_config(1), &quiet(1))).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("symmetric"), "{error}");
 }
 
 #[test]
 fn contestants_change_the_bank_of_their_study() {
     skip_without_device!();
-    let (_, config, task) = task(3);
+    let (tokenizer, config, task) = task(3);
     let study = bank(&[BitWidth::FULL, BitWidth::B2], false);
-    let contestant = |overrides| Contestant {
+    let contestant = |bank| Contestant {
         label: "c".into(),
-        regime: RegimeConfig { bank: overrides, ..RegimeConfig::of(RegimeKind::Static) },
+        regime: RegimeConfig::of(RegimeKind::Static),
+        bank,
         // The last step, whose loss is compared, is one at 2 bits.
         steps: 3,
     };
+    let base = start(&config);
+    let data = StudyData { train: &task, search: &task, report: &task, tokenizer: &tokenizer, window: None };
+    let bench = Workbench::new(&base, data, RunSettings::default(), Memory::Nothing);
     let run = |overrides| {
-        let (train_config, run) = (train_config(3), quiet(1));
-        let train = (&task, &train_config, &run);
-        let options = EvaluateOptions::default();
+        let (config, run) = (train_config(3), quiet(1));
         let contestant = contestant(overrides);
-        run_contestant(start(&config), &contestant, 9, &study, train, (&task, &options), &device()).unwrap()
+        let training = training(&config, &run);
+        run_contestant(&bench, Entry { contestant: &contestant, seed: 9, bank: &study, training }).unwrap()
     };
     let all = [None, Some(LOFTQ)]
         .into_iter()
-        .flat_map(|init| [None, Some(true)].map(|learned_steps| BankOverrides { init, learned_steps }));
+        .flat_map(|init| [None, Some(true)].map(|learned_steps| BankOverrides { init, learned_steps, trains: None }));
     let mut losses = Vec::new();
     for overrides in all {
         let (run, trained) = run(overrides);
         assert_eq!(!steps(&trained, BitWidth::B2).is_empty(), overrides.learned_steps == Some(true), "{overrides:?}");
-        assert_eq!(run.contestant.regime.bank, overrides);
+        assert_eq!(run.contestant.bank, overrides);
         assert!(!losses.contains(&run.final_loss), "{overrides:?} is like another");
         losses.push(run.final_loss);
     }
@@ -213,23 +234,25 @@ fn contestants_change_the_bank_of_their_study() {
 
 #[test]
 fn overrides_are_only_written_where_there_are_any() {
-    let plain = serde_json::to_value(RegimeConfig::default()).unwrap();
-    assert!(plain.get("bank").is_none(), "{plain}");
-    assert_eq!(serde_json::from_value::<RegimeConfig>(plain).unwrap(), RegimeConfig::default());
+    let contestant = |bank| Contestant { label: "c".into(), regime: RegimeConfig::default(), bank, steps: 1 };
+    let unchanged = contestant(BankOverrides::default());
+    let plain = serde_json::to_value(&unchanged).unwrap();
+    assert!(plain["regime"].get("bank").is_none(), "{plain}");
+    assert_eq!(serde_json::from_value::<Contestant>(plain).unwrap(), unchanged);
     for (overrides, expected) in [
         (
-            BankOverrides { init: Some(LOFTQ), learned_steps: None },
+            BankOverrides { init: Some(LOFTQ), ..BankOverrides::default() },
             json!({ "init": { "loft-q": { "iterations": 3 } } }),
         ),
-        (BankOverrides { init: None, learned_steps: Some(true) }, json!({ "learned_steps": true })),
+        (BankOverrides { learned_steps: Some(true), ..BankOverrides::default() }, json!({ "learned_steps": true })),
     ] {
-        let regime = RegimeConfig { bank: overrides, ..RegimeConfig::default() };
-        let json = serde_json::to_value(&regime).unwrap();
-        assert_eq!(json["bank"], expected);
-        assert_eq!(serde_json::from_value::<RegimeConfig>(json).unwrap(), regime);
+        let contestant = contestant(overrides);
+        let json = serde_json::to_value(&contestant).unwrap();
+        assert_eq!(json["regime"]["bank"], expected);
+        assert_eq!(serde_json::from_value::<Contestant>(json).unwrap(), contestant);
     }
-    let typo = json!({ "bank": { "learned_step": true } });
-    assert!(serde_json::from_value::<RegimeConfig>(typo).is_err());
+    let typo = json!({ "label": "c", "regime": { "bank": { "learned_step": true } }, "steps": 1 });
+    assert!(serde_json::from_value::<Contestant>(typo).is_err());
 }
 
 #[test]

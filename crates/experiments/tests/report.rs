@@ -1,17 +1,40 @@
 //! The report: all of it on a tiny model, interrupted and not.
 
-use experiments::report::{
-    CONTESTANTS, DynamicStudy, Heading, RegimeStudy, RobustnessStudy, Stages, Study, StudyConfig, StudyData, StudyRun,
-    markdown, run_study, write_figures,
-};
-use experiments::robustness::{AdversarialTraining, AttackKind};
-use experiments::{BankConfig, EvaluateOptions, Result, ShowProgress, StopFlag, TrainConfig, train_base};
-use gpt2_model::{BitWidth, ModelConfig};
+use experiments::banks::bank::{BankConfig, train_base};
+use experiments::banks::contestants::ContestantRow;
+use experiments::banks::contestants::Contestants;
+use experiments::error::Result;
+use experiments::report::layout::Heading;
+use experiments::report::layout::markdown;
+use experiments::report::layout::write_report;
+use experiments::report::section::Section;
+use experiments::report::stage::Stage;
+use experiments::report::stages::allocation::AllocationOutput;
+use experiments::report::stages::dynamic::DynamicStudy;
+use experiments::report::stages::greedy::GreedyStudy;
+use experiments::report::stages::regimes::RegimeStudy;
+use experiments::report::stages::robustness::RobustnessResults;
+use experiments::report::stages::robustness::RobustnessStudy;
+use experiments::report::study::StudyConfig;
+use experiments::report::study::run_study;
+use experiments::robustness::hardening::adversarial_training::AdversarialTraining;
+use experiments::running::memory::Memory;
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use experiments::train::trainer::TrainRun;
+use experiments::workbench::RunSettings;
+use experiments::workbench::StudyData;
+use experiments::workbench::Workbench;
+use quant_kernels::BitWidth;
 use serde_json::{Value, json};
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::stop::StopFlag;
 use squad_data::Split;
+use std::rc::Rc;
 use switchable_lora::{BasePolicy, LoraConfig};
+use switchable_model::config::ModelConfig;
 
-use crate::support::{Training, device, model, questions, quiet, skip_without_device, task, train_config};
+use crate::support::{Training, model, questions, quiet, skip_without_device, task, train_config, training};
 
 fn config() -> StudyConfig {
     let widths = [BitWidth::B2, BitWidth::B4, BitWidth::FULL];
@@ -23,13 +46,14 @@ fn config() -> StudyConfig {
             bank: BankConfig::new(&widths, LoraConfig::new(2, 4.0).expect("valid"), 3),
             train: TrainConfig { checkpoint_every: 2, ..train_config(8) },
             seeds: vec![1, 2],
+            table: Contestants::default(),
             contestants: Vec::new(),
             range_steps: 4,
             range_threshold: 0.05,
         }),
         robustness: Some(RobustnessStudy {
             widths: vec![BitWidth::FULL, BitWidth::B4],
-            attacks: vec![AttackKind::Typos, AttackKind::HotFlipWord],
+            attacks: ["typos", "hot-flip-word"].map(String::from).to_vec(),
             items: 3,
             training: Some(AdversarialTraining {
                 rounds: 2,
@@ -44,29 +68,62 @@ fn config() -> StudyConfig {
     }
 }
 
-fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result<Study> {
-    let (tokenizer, shape, train) = task(4);
-    let search = experiments::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
-    let report = experiments::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
-    let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
-    let model = model::<Training>(&shape, BasePolicy::Frozen);
-    let run = StudyRun {
-        evaluate: EvaluateOptions { stop: stop.clone(), ..EvaluateOptions::default() },
-        train: experiments::TrainRun { stop: stop.clone(), ..quiet(2) },
-        show: ShowProgress::No,
-    };
-    let device = device();
-    run_study(&model, data, config, &run, &Stages::new(dir, json!({ "model": "tiny" })), &device)
+/// What a study found, and what its report says.
+struct Study {
+    greedy: Rc<GreedyStudy>,
+    allocation: Rc<AllocationOutput>,
+    robustness: Option<Rc<RobustnessResults>>,
+    sections: Vec<Section>,
 }
 
-/// A study without the time that its attacks took, which no two runs share.
-fn untimed(mut study: Study) -> Study {
-    let robustness = study.robustness.as_mut().expect("it was asked for");
+/// A study with another seed than 0.
+fn seeded_study(dir: &std::path::Path, config: &StudyConfig, seed: u64) -> Result<Study> {
+    run(dir, config, RunSettings { seed, ..settings(&StopFlag::default()) })
+}
+
+fn study(dir: &std::path::Path, config: &StudyConfig, stop: &StopFlag) -> Result<Study> {
+    run(dir, config, settings(stop))
+}
+
+fn settings(stop: &StopFlag) -> RunSettings {
+    RunSettings {
+        seed: 0,
+        evaluate: EvaluateOptions { stop: stop.clone(), ..EvaluateOptions::default() },
+        train: TrainRun { stop: stop.clone(), ..quiet(2) },
+        show: ShowProgress::No,
+    }
+}
+
+fn run(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings) -> Result<Study> {
+    let (tokenizer, shape, train) = task(4);
+    let search =
+        span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
+    let report =
+        span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
+    let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
+    let model = model::<Training>(&shape, BasePolicy::Frozen);
+    let bench = Workbench::new(&model, data, settings, Memory::folder(dir, json!({ "model": "tiny" })));
+    let sections = run_study(&bench, &config.stages())?;
+    let robustness = config.robustness.as_ref().map(|stage| stage.output(&bench)).transpose()?;
+    let (greedy, allocation) = (config.greedy().output(&bench)?, config.allocation().output(&bench)?);
+    Ok(Study { greedy, allocation, robustness, sections })
+}
+
+/// The text of a report and the figures that it shows.
+fn told(study: &Study) -> (String, Vec<Vec<u8>>) {
+    let charts = study.sections.iter().flat_map(|section| section.charts.iter().chain(&section.closing_charts));
+    let pictures = charts.map(|chart| chart.figure.png().expect("it can be drawn"));
+    (markdown(&study.sections, &Heading::default()), pictures.collect())
+}
+
+/// What attacks found without the time that they took, which no two runs share.
+fn untimed(study: &Study) -> RobustnessResults {
+    let mut robustness = RobustnessResults::clone(study.robustness.as_ref().expect("it was asked for"));
     let hardened = robustness.hardened.iter_mut().map(|model| &mut model.matrix);
     for row in robustness.matrices.iter_mut().chain(hardened).flat_map(|matrix| &mut matrix.rows) {
         row.craft.mean_seconds = 0.0;
     }
-    study
+    robustness
 }
 
 /// The files of a folder, the time that attacks took left out.
@@ -117,18 +174,20 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     }
     let second = study(resumed.path(), &config(), &StopFlag::default()).unwrap();
     assert_eq!(files(resumed.path()), expected);
-    assert_eq!(untimed(second), untimed(first.clone()));
+    assert_eq!(untimed(&second), untimed(&first));
+    assert_eq!((&second.greedy, &second.allocation), (&first.greedy, &first.allocation));
+    assert_eq!(told(&second), told(&first));
 
     let heading = Heading { command: "report".into(), facts: vec![("seed".into(), "0".into())] };
-    let figures = write_figures(&first, whole.path()).unwrap();
-    let text = markdown(&first, &heading, &figures).unwrap();
-    for (name, _) in &figures {
+    let figures = write_report(&first.sections, &heading, whole.path()).unwrap();
+    let text = std::fs::read_to_string(whole.path().join("report.md")).unwrap();
+    for name in &figures {
         assert!(whole.path().join(name).is_file() && text.contains(&format!("({name})")), "{name}");
     }
     // The model is not trained: no question is answered rightly, so none can be made wrong.
-    assert!(!figures.iter().any(|(name, _)| name == "robustness.png"));
+    assert!(!figures.iter().any(|name| name == "robustness.png"));
     assert_eq!(figures.len(), 9);
-    for label in CONTESTANTS {
+    for ContestantRow { label, .. } in Contestants::default().rows() {
         assert!(text.contains(&format!("| {label} |")), "{label}");
     }
     for section in ["Robustness", "Training on attacks", "Plans chosen at run time"] {
@@ -154,12 +213,14 @@ fn a_report_that_is_stopped_within_an_analysis_goes_on_with_the_next_site() {
             }
             stop.request();
         });
-        let error = study(stopped.path(), &small, &stop).unwrap_err();
-        assert!(matches!(error, experiments::Error::Stopped), "{error}");
+        let error = study(stopped.path(), &small, &stop).err().expect("it is stopped");
+        assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
         watch.join().unwrap();
     });
     assert!(known() >= 3, "what was measured is kept");
-    assert_eq!(study(stopped.path(), &small, &StopFlag::default()).unwrap(), expected);
+    let resumed = study(stopped.path(), &small, &StopFlag::default()).unwrap();
+    assert_eq!((&resumed.greedy, &resumed.allocation), (&expected.greedy, &expected.allocation));
+    assert_eq!(told(&resumed), told(&expected));
     assert_eq!(files(stopped.path()), files(whole.path()));
     assert!(!parts.exists());
 }
@@ -169,7 +230,7 @@ fn an_allocation_goes_on_with_the_budgets_that_are_not_done() {
     skip_without_device!();
     let small = StudyConfig { budgets: vec![4.0, 6.0], regimes: None, robustness: None, dynamic: None, ..config() };
     let dir = tempfile::tempdir().unwrap();
-    let whole = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation;
+    let whole = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation.allocation.clone();
 
     // As if stopped after the first budget, whose result is marked to be known again.
     let (file, parts) = (dir.path().join("allocation.json"), dir.path().join("allocation"));
@@ -182,7 +243,7 @@ fn an_allocation_goes_on_with_the_budgets_that_are_not_done() {
     std::fs::write(parts.join(format!("budget-{budget}.json")), part.to_string()).unwrap();
     std::fs::remove_file(&file).unwrap();
 
-    let resumed = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation;
+    let resumed = study(dir.path(), &small, &StopFlag::default()).unwrap().allocation.allocation.clone();
     assert_eq!(resumed.reported[0], marked);
     assert_eq!((&resumed.reported[1..], &resumed.refined), (&whole.reported[1..], &whole.refined));
     assert!(whole.reported.len() > 1 && !parts.exists());
@@ -193,7 +254,7 @@ fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
     skip_without_device!();
     let (tokenizer, shape, task) = task(4);
     let start = model::<Training>(&shape, BasePolicy::Trainable);
-    let (model, _) = train_base(start, &task, &train_config(150), &quiet(2), &device()).unwrap();
+    let (model, _) = train_base(start, &task, training(&train_config(150), &quiet(2))).unwrap();
     // Of the questions that it learned it knows some: there is exact match to lose.
     let data = StudyData { train: &task, search: &task, report: &task, tokenizer: &tokenizer, window: None };
     let config = StudyConfig {
@@ -204,17 +265,16 @@ fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
         dynamic: None,
         ..config()
     };
-    let run = StudyRun { evaluate: EvaluateOptions::default(), train: quiet(2), show: ShowProgress::No };
+    let run = RunSettings { train: quiet(2), show: ShowProgress::No, ..RunSettings::default() };
     let dir = tempfile::tempdir().unwrap();
-    let study = run_study(&model, data, &config, &run, &Stages::new(dir.path(), json!({ "model": "tiny" })), &device())
-        .unwrap();
-    let greedy = &study.greedy;
+    let bench = Workbench::new(&model, data, run, Memory::folder(dir.path(), json!({ "model": "tiny" })));
+    let sections = run_study(&bench, &config.stages()).unwrap();
+    let greedy = config.greedy().output(&bench).unwrap();
     assert!(greedy.search.flipped.len() > 3, "{:?}", greedy.search.flipped);
     let bytes: Vec<usize> = greedy.search.path.iter().filter(|flip| flip.accepted).map(|flip| flip.bytes).collect();
     assert_eq!(greedy.equal_bytes.iter().map(|row| row.bytes).collect::<Vec<_>>(), bytes);
     assert!(greedy.equal_bytes.iter().all(|row| row.allocation.bytes <= row.bytes));
-    let heading = Heading { command: "report".into(), facts: Vec::new() };
-    assert!(markdown(&study, &heading, &[]).unwrap().contains("Greedy and exact at equal bytes"));
+    assert!(markdown(&sections, &Heading::default()).contains("Greedy and exact at equal bytes"));
 }
 
 #[test]
@@ -223,8 +283,8 @@ fn a_stopped_report_keeps_what_is_done_and_no_part_of_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let stop = StopFlag::default();
     stop.request();
-    let error = study(dir.path(), &config(), &stop).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    let error = study(dir.path(), &config(), &stop).err().expect("it is stopped");
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     assert!(files(dir.path()).is_empty());
 }
 
@@ -234,10 +294,11 @@ fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
     study(dir.path(), &small, &StopFlag::default()).unwrap();
-    let other = StudyConfig { seed: 9, ..small.clone() };
-    let message = study(dir.path(), &other, &StopFlag::default()).unwrap_err().to_string();
+    let message = seeded_study(dir.path(), &small, 9).err().expect("another seed").to_string();
     assert!(message.contains("uniform.json") && message.contains("options.seed"), "{message}");
-    let refused = |config: StudyConfig| study(dir.path(), &config, &StopFlag::default()).unwrap_err().to_string();
+    let refused = |config: StudyConfig| {
+        study(dir.path(), &config, &StopFlag::default()).err().expect("it is refused").to_string()
+    };
     assert!(refused(StudyConfig { tolerance: 1.0, ..small.clone() }).contains("tolerance"));
     assert!(refused(StudyConfig { budgets: vec![-1.0], ..small.clone() }).contains("budgets"));
     assert!(refused(StudyConfig { choices: Vec::new(), ..small.clone() }).contains("choices"));

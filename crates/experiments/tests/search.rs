@@ -1,15 +1,27 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
-use std::cell::{Cell, RefCell};
+use experiments::search::greedy::GreedyStart;
+use gpt2_model::Gpt2;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 
-use experiments::{
-    Accuracy, EvaluateOptions, Evaluator, GreedyOptions, HarmOrder, Part, Ranking, SensitivityOptions, ShowProgress,
-    StopAt, TrialLength, TriedFlip, Workers, greedy_search, greedy_search_remembering, plan_bytes, sensitivity,
-};
-use gpt2_model::{BitWidth, ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
-use switchable_lora::BasePolicy;
+use experiments::running::memory::Memory;
+use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::{GreedyOptions, Ranking, StopAt, TrialLength, greedy_search};
+use experiments::search::harm_order::HarmOrder;
+use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use quant_kernels::BitWidth;
+use serde_json::json;
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::workers::Workers;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
-use crate::support::{Plain, device, model, skip_without_device, task, train_config};
+use crate::support::{Plain, device, model, skip_without_device, task, train_config, training};
 
 fn low() -> SitePrecision {
     SitePrecision::uniform(BitWidth::B2).without_adapter()
@@ -21,13 +33,13 @@ fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
     (accuracy.exact_match.to_bits(), accuracy.f1.to_bits(), accuracy.loss.map(f64::to_bits), scores)
 }
 
-fn trained() -> (experiments::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
+fn trained() -> (span_reader::evaluation::reading::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
     use burn::module::AutodiffModule as _;
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);
-    let device = device();
-    let (model, _) = experiments::train_base(start, &task, &train_config(150), &crate::support::quiet(2), &device)
-        .expect("it trains");
+    let (model, _) =
+        experiments::banks::bank::train_base(start, &task, training(&train_config(150), &crate::support::quiet(2)))
+            .expect("it trains");
     (task, model.valid())
 }
 
@@ -74,7 +86,7 @@ fn several_workers_give_the_same_accuracy() {
 
 /// The search written out: every evaluation from the first block, over every question.
 fn plain_search(
-    evaluator: &Evaluator<'_, Plain>,
+    evaluator: &Evaluator<'_, Plain, Gpt2<Plain>>,
     reference: &SitePlan,
     ranking: Ranking,
     may_go_on: impl Fn(&SitePlan, &Accuracy) -> bool,
@@ -113,47 +125,40 @@ fn plain_search(
 fn a_search_goes_on_from_any_flip_with_the_same_result() {
     skip_without_device!();
     let (task, model) = trained();
-    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
     for ranking in [Ranking::Once, Ranking::AfterEachFlip] {
-        let options = GreedyOptions {
+        let plain = GreedyOptions {
             stop_at: StopAt::AverageBits(10.0),
             ranking,
             show: ShowProgress::No,
             ..GreedyOptions::new(low())
         };
-        // As files would hold them.
-        let known = RefCell::new(Vec::<String>::new());
-        let search = |known_at_first: usize| {
-            known.borrow_mut().truncate(known_at_first);
-            let tried = Cell::new(0);
-            let remember = |name: &str, flip: &mut dyn FnMut() -> experiments::Result<TriedFlip>| {
-                tried.set(tried.get() + 1);
-                assert_eq!(name, format!("flip-{:03}", tried.get()));
-                if let Some(known) = known.borrow().get(tried.get() - 1) {
-                    return Ok(serde_json::from_str(known).unwrap());
-                }
-                let flip = flip()?;
-                known.borrow_mut().push(serde_json::to_string(&flip).unwrap());
-                Ok(flip)
-            };
-            greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember).unwrap()
-        };
-        let whole = search(0);
-        assert_eq!(whole, greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap());
+        let start = || GreedyStart { reference: &full, sensitivity: &sites, kept: kept.clone() };
+        let dir = tempfile::tempdir().unwrap();
+        let known = Memory::folder(dir.path(), json!({ "model": "tiny" })).parts("flips", json!({ "seed": 1 }));
+        let options = GreedyOptions { known, ..plain.clone() };
+        let file = |flip: usize| dir.path().join("flips").join(format!("flip-{flip:03}.json"));
+        let whole = greedy_search(&evaluator, start(), &options).unwrap();
+        assert_eq!(whole, greedy_search(&evaluator, start(), &plain).unwrap());
         let flips = whole.0.path.len();
         assert!(flips > 3, "{flips}");
+        assert!((1..=flips).all(|flip| file(flip).is_file()) && !file(flips + 1).exists());
         for known_at_first in 0..=flips {
-            assert_eq!(search(known_at_first), whole, "{ranking:?}, {known_at_first} flips known");
+            (known_at_first + 1..=flips).for_each(|flip| std::fs::remove_file(file(flip)).unwrap());
+            assert_eq!(
+                greedy_search(&evaluator, start(), &options).unwrap(),
+                whole,
+                "{ranking:?}, {known_at_first} flips known"
+            );
         }
 
-        let foreign = known.borrow()[0].replace(&whole.0.path[0].site, "h.9.mlp.c_fc");
-        let remember =
-            |_: &str, _: &mut dyn FnMut() -> experiments::Result<_>| Ok(serde_json::from_str(&foreign).unwrap());
-        let error = greedy_search_remembering(&evaluator, &full, &sites, kept.clone(), &options, &remember);
+        let text = std::fs::read_to_string(file(1)).unwrap();
+        std::fs::write(file(1), text.replace(&whole.0.path[0].site, "h.9.mlp.c_fc")).unwrap();
+        let error = greedy_search(&evaluator, start(), &options);
         assert!(error.unwrap_err().to_string().contains("h.9.mlp.c_fc"));
     }
 }
@@ -163,7 +168,7 @@ fn greedy_search_decides_as_the_plain_loop_does() {
     skip_without_device!();
     let (task, model) = trained();
     let device = device();
-    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     // Batches of three windows, two at once: a trial can be decided after each pair.
     let options = EvaluateOptions { batch_size: 3, workers: Workers::new(2), ..EvaluateOptions::default() };
@@ -185,7 +190,12 @@ fn greedy_search_decides_as_the_plain_loop_does() {
                     show: ShowProgress::No,
                     ..GreedyOptions::new(low())
                 };
-                let (result, plan) = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap();
+                let (result, plan) = greedy_search(
+                    &evaluator,
+                    GreedyStart { reference: &full, sensitivity: &sites, kept: kept.clone() },
+                    &options,
+                )
+                .unwrap();
                 assert_eq!(result.flipped, flipped, "{options:?}");
                 assert_eq!(plan, expected, "{options:?}");
                 assert_eq!(result.path.len(), tried, "{options:?}");
@@ -217,7 +227,7 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
     let device = device();
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter());
-    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
     let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
     let bytes = |plan: &SitePlan| plan_bytes(&model.transformer, plan);
     let half = bytes(&full) / 2;
@@ -229,7 +239,12 @@ fn greedy_search_by_size_flips_until_the_plan_is_as_small_as_asked() {
                 StopAt::Tolerance(_) => unreachable!(),
             };
             let options = GreedyOptions { stop_at, ranking, show: ShowProgress::No, ..GreedyOptions::new(low()) };
-            let (result, plan) = greedy_search(&evaluator, &full, &sites, kept.clone(), &options).unwrap();
+            let (result, plan) = greedy_search(
+                &evaluator,
+                GreedyStart { reference: &full, sensitivity: &sites, kept: kept.clone() },
+                &options,
+            )
+            .unwrap();
             let (flipped, expected, _) = plain_search(&evaluator, &full, ranking, |plan, _| is_large(plan), |_| true);
             assert_eq!(result.flipped, flipped, "{options:?}");
             assert_eq!(plan, expected, "{options:?}");
@@ -248,7 +263,7 @@ fn work_counts_the_blocks_from_the_first_change_on() {
     let options = EvaluateOptions { batch_size: 4, ..EvaluateOptions::default() };
     let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
     let (sites, _) = sensitivity(&evaluator, &full, &how).unwrap();
     // Three blocks: the reference all, then four sites in each of block 0, 1 and 2.
     let windows = task.features.len() as u64;
@@ -266,7 +281,7 @@ fn layers_and_sites_are_all_changed_once() {
     let evaluator = Evaluator::new(&model, &task, EvaluateOptions::default(), &device).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     for (part, names) in [(Part::Block, config.n_layer), (Part::Site, config.sites().len())] {
-        let how = SensitivityOptions { part, change_to: low(), seed: 1, show: ShowProgress::No };
+        let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(part, low()) };
         let (effects, _) = sensitivity(&evaluator, &full, &how).unwrap();
         let mut found: Vec<&str> = effects.effects.iter().map(|effect| effect.name.as_str()).collect();
         found.dedup();
@@ -298,7 +313,7 @@ fn divergence_is_from_the_first_plan_kept_and_orders_by_harm() {
     assert_eq!(evaluator.evaluate_from(&kept_low, &full).unwrap().divergence, Some(0.0));
     assert_eq!(evaluator.evaluate_from(&kept_low, &low_plan).unwrap().divergence, Some(divergence));
 
-    let how = SensitivityOptions { part: Part::Site, change_to: low(), seed: 1, show: ShowProgress::No };
+    let how = SensitivityOptions { seed: 1, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
     let (sites, _) = sensitivity(&evaluator, &full, &how).unwrap();
     let divergences =
         |order| -> Vec<f64> { sites.by_harm(order).iter().map(|effect| effect.accuracy.divergence.unwrap()).collect() };

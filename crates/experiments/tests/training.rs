@@ -1,15 +1,30 @@
 //! Training: learning, exact resume, independence of the number of workers, frozen bases.
 
 use burn::module::AutodiffModule as _;
-use experiments::{
-    BankConfig, Branch, Cascade, Distance, EvaluateOptions, Evaluator, Joint, Ladder, Protection, Regime, Single,
-    SpanTask, Static, StopFlag, TextTask, TrainConfig, TrainRun, text_loss, train, train_bank, train_bank_with,
-    train_base,
-};
-use gpt2_model::{BitWidth, ModelConfig, SitePrecision, SwitchableModel};
-use switchable_lora::{BasePolicy, LoraConfig};
+use experiments::banks::bank::RegimeOfBank;
+use experiments::banks::bank::{BankConfig, train_bank, train_bank_with, train_base};
+use experiments::train::branch::{Branch, Distance, Protection};
+use experiments::train::config::TrainConfig;
+use experiments::train::ladder::Ladder;
+use experiments::train::regimes::Regime;
+use experiments::train::regimes::cascade::Cascade;
+use experiments::train::regimes::in_turn::Static;
+use experiments::train::regimes::joint::Joint;
+use experiments::train::regimes::single::Single;
+use experiments::train::span_task::SpanTask;
+use experiments::train::text_task::{TextTask, text_loss};
+use experiments::train::trainer::{TrainRun, train};
+use quant_kernels::BitWidth;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::running::stop::StopFlag;
+use switchable_lora::{BasePolicy, LoraConfig, SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 
-use crate::support::{Plain, Training, device, model, quiet, skip_without_device, task, train_config, weights};
+use crate::support::{
+    Plain, Training, device, model, quiet, skip_without_device, task, train_config, training, weights,
+};
 
 #[test]
 fn a_model_learns_the_questions_it_is_trained_on() {
@@ -18,7 +33,7 @@ fn a_model_learns_the_questions_it_is_trained_on() {
     let device = device();
     let train_config = TrainConfig { steps: 120, ..train_config(120) };
     let start = model::<Training>(&config, BasePolicy::Trainable);
-    let (trained, outcome) = train_base(start.clone(), &task, &train_config, &quiet(1), &device).unwrap();
+    let (trained, outcome) = train_base(start.clone(), &task, training(&train_config, &quiet(1))).unwrap();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(mean(&outcome.losses[110..]) < 0.5 * mean(&outcome.losses[..10]), "{:?}", outcome.losses);
 
@@ -34,19 +49,18 @@ fn a_model_learns_the_questions_it_is_trained_on() {
 fn an_interrupted_run_ends_with_the_same_weights() {
     skip_without_device!();
     let (_, config, task) = task(6);
-    let device = device();
     let start = || model::<Training>(&config, BasePolicy::Trainable);
-    let (whole, outcome) = train_base(start(), &task, &train_config(8), &quiet(1), &device).unwrap();
+    let (whole, outcome) = train_base(start(), &task, training(&train_config(8), &quiet(1))).unwrap();
 
     // Stopped before any step: a checkpoint of step 0; then after each single checkpoint.
     let dir = tempfile::tempdir().unwrap();
     let stop = StopFlag::default();
     stop.request();
     let stopped = TrainRun { dir: Some(dir.path().into()), stop, ..quiet(1) };
-    let error = train_base(start(), &task, &train_config(8), &stopped, &device).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
+    let error = train_base(start(), &task, training(&train_config(8), &stopped)).unwrap_err();
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
     let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
-    let (resumed, rest) = train_base(start(), &task, &train_config(8), &run, &device).unwrap();
+    let (resumed, rest) = train_base(start(), &task, training(&train_config(8), &run)).unwrap();
     assert_eq!(rest.first_step, 0);
     assert_eq!(rest.losses, outcome.losses);
     assert_eq!(weights(&resumed), weights(&whole));
@@ -60,9 +74,9 @@ fn an_interrupted_run_ends_with_the_same_weights() {
     let plan = start().transformer.uniform_plan(SitePrecision::FULL);
     let regime = stopping.around(Single(plan.clone()));
     let spans = SpanTask::new(&task, &train_config(8)).unwrap();
-    let error = train(start(), &spans, &regime, &train_config(8), &stopped, &device).unwrap_err();
-    assert!(matches!(error, experiments::Error::Stopped), "{error}");
-    let (resumed, rest) = train(start(), &spans, &Single(plan), &train_config(8), &run, &device).unwrap();
+    let error = train(start(), &spans, &regime, training(&train_config(8), &stopped)).unwrap_err();
+    assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
+    let (resumed, rest) = train(start(), &spans, &Single(plan), training(&train_config(8), &run)).unwrap();
     assert_eq!(rest.first_step, 3);
     assert_eq!(rest.losses, outcome.losses[3..]);
     assert_eq!(weights(&resumed), weights(&whole));
@@ -86,7 +100,7 @@ impl StopAfter {
     }
 }
 
-impl experiments::Regime for Stopping<'_> {
+impl experiments::train::regimes::Regime for Stopping<'_> {
     fn name(&self) -> &'static str {
         self.1.name()
     }
@@ -107,10 +121,9 @@ impl experiments::Regime for Stopping<'_> {
 fn the_number_of_workers_changes_nothing() {
     skip_without_device!();
     let (_, config, task) = task(6);
-    let device = device();
     let run = |workers| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
-        let (trained, outcome) = train_base(start, &task, &train_config(4), &quiet(workers), &device).unwrap();
+        let (trained, outcome) = train_base(start, &task, training(&train_config(4), &quiet(workers))).unwrap();
         (weights(&trained), outcome.losses)
     };
     assert_eq!(run(2), run(3));
@@ -120,13 +133,12 @@ fn the_number_of_workers_changes_nothing() {
 fn a_bank_is_trained_and_the_base_stays() {
     skip_without_device!();
     let (_, config, task) = task(6);
-    let device = device();
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let base = weights(&start);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
     let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3);
     // Two steps: the adapter of the third width is not reached.
-    let (trained, _) = train_bank(start, &task, &bank, &train_config(2), &quiet(2), &device).unwrap();
+    let (trained, _) = train_bank(start, &task, &bank, training(&train_config(2), &quiet(2))).unwrap();
     assert_eq!(weights(&trained)[..base.len()], base);
     for site in config.sites().iter() {
         for (width, pair) in trained.transformer.site(site).bank().iter() {
@@ -154,14 +166,14 @@ fn static_takes_its_plans_in_turn() {
 /// Trains a bank of 32, 4 and 2 bits by a regime over its ladder.
 fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Vec<f32>, Vec<f64>) {
     let (_, config, task) = task(6);
-    let device = device();
     let start = model::<Training>(&config, BasePolicy::Trainable);
     let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
     let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).expect("valid input"), 3);
     let build = |_: &_, ladder: &Ladder| Ok(regime(ladder.clone()));
     let config = train_config(steps);
     let (trained, outcome) =
-        train_bank_with(start, &task, &bank, &build, &config, &quiet(2), &device).expect("valid input");
+        train_bank_with(start, &task, &RegimeOfBank { bank: &bank, regime: &build }, training(&config, &quiet(2)))
+            .expect("valid input");
     (weights(&trained), outcome.losses)
 }
 
@@ -182,16 +194,17 @@ fn a_teacher_gets_no_gradient_from_its_pupils() {
     // The widths share no parameter but the frozen base: were the teacher drawn to its pupils, the
     // adapter of 32 bits would move otherwise with them than without.
     let (_, config, task) = task(6);
-    let device = device();
     let width_32 = |beta: f64| {
         let start = model::<Training>(&config, BasePolicy::Trainable);
         let bank = BankConfig::new(&[BitWidth::FULL, BitWidth::B2], LoraConfig::new(2, 4.0).unwrap(), 3);
-        let build = |_: &_, ladder: &Ladder| -> experiments::Result<Box<dyn Regime>> {
+        let build = |_: &_, ladder: &Ladder| -> experiments::error::Result<Box<dyn Regime>> {
             Ok(Box::new(Cascade::new(ladder.clone(), beta, Distance::Mse, Protection::None)?))
         };
         // No clipping, whose norm is over all adapters.
         let config = TrainConfig { clip_norm: 1e9, ..train_config(4) };
-        let (trained, _) = train_bank_with(start, &task, &bank, &build, &config, &quiet(1), &device).unwrap();
+        let (trained, _) =
+            train_bank_with(start, &task, &RegimeOfBank { bank: &bank, regime: &build }, training(&config, &quiet(1)))
+                .unwrap();
         let of_width = |width| -> Vec<f32> {
             let sites = trained.config().sites().iter();
             let values = sites.flat_map(|site| {
@@ -236,7 +249,7 @@ fn a_guarded_branch_is_not_acted_against() {
         let plan = start.transformer.uniform_plan(SitePrecision::FULL);
         let spans = SpanTask::new(&task, &train_config).unwrap();
         let regime = Opposed(plan.clone(), protection);
-        let (trained, _) = train(start.clone(), &spans, &regime, &train_config, &quiet(2), &device).unwrap();
+        let (trained, _) = train(start.clone(), &spans, &regime, training(&train_config, &quiet(2))).unwrap();
         let loss = |model: &gpt2_model::Gpt2ForQuestionAnswering<Plain>| {
             let evaluator = Evaluator::new(model, &task, EvaluateOptions::default(), &device).unwrap();
             evaluator.evaluate(&plan).unwrap().loss.unwrap()
@@ -253,7 +266,6 @@ fn a_guarded_branch_is_not_acted_against() {
 fn a_language_model_learns_its_text_and_resumes_exactly() {
     skip_without_device!();
     let (tokenizer, config, _) = task(1);
-    let device = device();
     let text = "Ada keeps a crab. Ben keeps a crow. Cleo keeps a camel. ".repeat(30);
     let tokens = tokenizer.encode_ids(&text).unwrap();
     let config_of = |steps| TrainConfig { batch_size: 4, ..train_config(steps) };
@@ -261,9 +273,9 @@ fn a_language_model_learns_its_text_and_resumes_exactly() {
     let start = || model::<Training>(&config, BasePolicy::Trainable).transformer;
     let plan = start().uniform_plan(SitePrecision::FULL);
     let regime = Single(plan.clone());
-    let (whole, outcome) = train(start(), &text_task, &regime, &config_of(30), &quiet(2), &device).unwrap();
-    let before = text_loss(&start().valid(), &tokens, 32, &plan, &device).unwrap();
-    let after = text_loss(&whole.valid(), &tokens, 32, &plan, &device).unwrap();
+    let (whole, outcome) = train(start(), &text_task, &regime, training(&config_of(30), &quiet(2))).unwrap();
+    let before = text_loss(&start().valid(), &tokens, 32, &plan).unwrap();
+    let after = text_loss(&whole.valid(), &tokens, 32, &plan).unwrap();
     assert!(after < 0.5 * before, "{before} nats before, {after} after");
 
     // The text is a few epochs long, so that the resumed run starts inside another epoch.
@@ -272,8 +284,8 @@ fn a_language_model_learns_its_text_and_resumes_exactly() {
     let run = TrainRun { dir: Some(dir.path().into()), ..quiet(2) };
     let stopped = TrainRun { stop: stopping.flag.clone(), ..run.clone() };
     let stop = stopping.around(Single(plan.clone()));
-    train(start(), &text_task, &stop, &config_of(30), &stopped, &device).unwrap_err();
-    let (resumed, rest) = train(start(), &text_task, &regime, &config_of(30), &run, &device).unwrap();
+    train(start(), &text_task, &stop, training(&config_of(30), &stopped)).unwrap_err();
+    let (resumed, rest) = train(start(), &text_task, &regime, training(&config_of(30), &run)).unwrap();
     assert_eq!(rest.losses, outcome.losses[20..]);
     let values = |model: &gpt2_model::Gpt2<Training>| -> Vec<f32> {
         model.named_parameters().iter().flat_map(|(_, parameter)| parameter.values()).collect()
@@ -285,13 +297,12 @@ fn a_language_model_learns_its_text_and_resumes_exactly() {
 fn text_that_is_too_short_or_unknown_is_refused() {
     skip_without_device!();
     let (_, config, _) = task(1);
-    let device = device();
     let message = TextTask::new(vec![1; 127], 32, &train_config(1)).unwrap_err().to_string();
     assert!(message.contains("127 tokens") && message.contains("128"), "{message}");
     assert!(TextTask::new(vec![1; 100], 1, &train_config(1)).is_err());
     let task = TextTask::new(vec![99_999; 200], 32, &train_config(1)).unwrap();
     let start = model::<Training>(&config, BasePolicy::Trainable).transformer;
     let regime = Single(start.uniform_plan(SitePrecision::FULL));
-    let message = train(start, &task, &regime, &train_config(1), &quiet(1), &device).unwrap_err().to_string();
+    let message = train(start, &task, &regime, training(&train_config(1), &quiet(1))).unwrap_err().to_string();
     assert!(message.contains("99999"), "{message}");
 }

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use burn::module::{AutodiffModule, Module};
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::{Bool, Int, Tensor};
 use quant_kernels::{
     ActivationBits, BitWidth, LinearTerms, OutputFunction, PackedOperand, PackedTensor, QuantAutodiffBackend,
@@ -35,7 +35,7 @@ use crate::weights::builder::ModelBuilder;
 /// every model has: [`ModelWeights`](crate::model_weights::ModelWeights),
 /// [`AdapterFolders`](crate::adapters::AdapterFolders), [`PackModel`](crate::packed::PackModel) and
 /// [`Generate`](crate::generate::Generate).
-pub trait SwitchableModel<B: QuantBackend>: Module<B> + Sync {
+pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// Its configuration.
     type Config: ModelConfig;
 

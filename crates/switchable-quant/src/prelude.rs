@@ -25,7 +25,9 @@ pub use squad_data::{Dataset, Predictions, TextTokenizer};
 pub use span_reader::{Accuracy, Cost, EvaluateOptions, Evaluator, ReadingTask, answer};
 
 #[cfg(feature = "experiments")]
-pub use experiments::{GreedyOptions, greedy_search};
+pub use experiments::search::greedy::GreedyOptions;
+#[cfg(feature = "experiments")]
+pub use experiments::search::greedy::greedy_search;
 
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub use crate::backend::{Cpu, CpuDevice};

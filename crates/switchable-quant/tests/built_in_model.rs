@@ -6,9 +6,10 @@ use gpt2_model::{AdapterFolders, ModelConfig, SwitchableModel};
 use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, BANK_WIDTHS, DefaultModel, QuestionSet};
-use switchable_quant::experiments::{EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::model::{ModelOptions, SitePrecision};
+use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 fn load() -> DefaultModel<Flex> {
     default_model::load(&ModelOptions::default(), &FlexDevice).expect("the built-in model loads")

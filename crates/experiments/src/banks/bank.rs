@@ -1,14 +1,43 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePrecision, SwitchableModel};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit};
-
-use crate::Result;
-use crate::train::{Ladder, Regime, Single, SpanTask, Static, TrainConfig, TrainOutcome, TrainRun, train};
 use span_reader::evaluation::reading::ReadingTask;
+use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use crate::error::Result;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::single::Single;
+use crate::train::span_task::SpanTask;
+use crate::train::trainer::{TrainOutcome, TrainRun, Training, train};
+
+/// What the training of a bank changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trains {
+    /// The adapters of the widths; base and head stay as they are.
+    #[default]
+    Bank,
+    /// Base and head, which all widths share; there are no adapters.
+    Base,
+    /// Base, head and the adapters of the widths.
+    Both,
+}
+
+impl Trains {
+    /// Whether base and head are trained.
+    fn base(self) -> BasePolicy {
+        match self {
+            Self::Bank => BasePolicy::Frozen,
+            Self::Base | Self::Both => BasePolicy::Trainable,
+        }
+    }
+}
 
 /// Widths and adapters of a bank.
 ///
@@ -18,6 +47,7 @@ use span_reader::evaluation::reading::ReadingTask;
 /// | `activations` | width of the activations where weights are quantised | 32 |
 /// | `seed` | of the initialisation | as given |
 /// | `learned_steps` | whether the steps of the weights are trained with the adapters (LSQ) | no |
+/// | `trains` | adapters, weights or both | adapters |
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankConfig {
     /// Widths that get an adapter with its rank, alpha and initialisation; the `static` regime
@@ -31,25 +61,27 @@ pub struct BankConfig {
     /// adapter of the width in place of the scale that the quantiser finds (LSQ, arXiv:1902.08153). The
     /// weights' quantiser must be symmetric.
     pub learned_steps: bool,
+    /// What is trained.
+    pub trains: Trains,
 }
 
 impl BankConfig {
     /// The same adapter at every width, activations at full precision.
     pub fn new(widths: &[BitWidth], lora: LoraConfig, seed: u64) -> Self {
         let adapters = widths.iter().map(|&width| (width, lora)).collect();
-        Self { adapters, activations: BitWidth::FULL, seed, learned_steps: false }
+        Self { adapters, activations: BitWidth::FULL, seed, learned_steps: false, trains: Trains::Bank }
     }
 
     /// The same bank with another choice where one is made.
     ///
     /// ```
-    /// use experiments::{BankConfig, BankOverrides};
-    /// use gpt2_model::BitWidth;
+    /// use experiments::banks::bank::{BankConfig, BankOverrides};
+    /// use quant_kernels::BitWidth;
     /// use switchable_lora::{LoraConfig, LoraInit};
     ///
     /// let bank = BankConfig::new(&[BitWidth::B4, BitWidth::B2], LoraConfig::new(8, 16.0)?, 1);
     /// let loftq = LoraInit::LoftQ { iterations: 5 };
-    /// let both = bank.overridden(&BankOverrides { init: Some(loftq), learned_steps: Some(true) });
+    /// let both = bank.overridden(&BankOverrides { init: Some(loftq), learned_steps: Some(true), ..BankOverrides::default() });
     /// assert!(both.learned_steps && both.adapters.iter().all(|(_, lora)| lora.init() == loftq));
     /// assert_eq!(bank.overridden(&BankOverrides::default()), bank);
     /// # Ok::<(), switchable_lora::Error>(())
@@ -61,6 +93,7 @@ impl BankConfig {
             bank.adapters.iter_mut().for_each(|(_, lora)| *lora = lora.with_init(init));
         }
         bank.learned_steps = overrides.learned_steps.unwrap_or(self.learned_steps);
+        bank.trains = overrides.trains.unwrap_or(self.trains);
         bank
     }
 
@@ -73,7 +106,8 @@ impl BankConfig {
     /// activations are quantised too, to no fewer bits than the weights.
     pub fn precision(&self, width: BitWidth) -> SitePrecision {
         let activations = if width.is_full() { BitWidth::FULL } else { self.activations.max(width) };
-        SitePrecision::uniform(width).with_activations(activations)
+        let precision = SitePrecision::uniform(width).with_activations(activations);
+        if self.trains == Trains::Base { precision.without_adapter() } else { precision }
     }
 
     /// The uniform plans of all widths.
@@ -81,7 +115,10 @@ impl BankConfig {
     /// # Errors
     ///
     /// When a width comes twice or none is given.
-    pub fn ladder<B: QuantAutodiffBackend>(&self, model: &Gpt2ForQuestionAnswering<B>) -> Result<Ladder> {
+    pub fn ladder<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<Ladder> {
         Ladder::new(self.widths().map(|width| (width, model.transformer.uniform_plan(self.precision(width)))))
     }
 }
@@ -93,6 +130,7 @@ impl BankConfig {
 /// |---|---|---|
 /// | `init` | how the adapters of all widths start | as in the bank |
 /// | `learned_steps` | whether the steps of the weights are trained | as in the bank |
+/// | `trains` | adapters, weights or both | as in the bank |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BankOverrides {
@@ -102,6 +140,9 @@ pub struct BankOverrides {
     /// Whether the steps of the weights are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learned_steps: Option<bool>,
+    /// What is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trains: Option<Trains>,
 }
 
 impl BankOverrides {
@@ -116,17 +157,15 @@ impl BankOverrides {
 /// # Errors
 ///
 /// As [`train`].
-pub fn train_base<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
-    config: &TrainConfig,
-    run: &TrainRun,
-    device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
+    training: Training<'_>,
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let model = with_base(model, BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
-    config.check()?;
-    train(model, &SpanTask::new(task, config)?, &Single(plan), config, run, device)
+    training.config.check()?;
+    train(model, &SpanTask::new(task, training.config)?, &Single(plan), training)
 }
 
 /// Gives a model a bank and trains it by the `static` regime: step `t` runs every site at width
@@ -135,25 +174,37 @@ pub fn train_base<B: QuantAutodiffBackend>(
 /// # Errors
 ///
 /// As [`train_bank_with`].
-pub fn train_bank<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_bank<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
     bank: &BankConfig,
-    config: &TrainConfig,
-    run: &TrainRun,
-    device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
-    let plans = |model: &Gpt2ForQuestionAnswering<B>, _: &Ladder| -> Result<Box<dyn Regime>> {
+    training: Training<'_>,
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let plans = |model: &ForQuestionAnswering<B, M>, _: &Ladder| -> Result<Box<dyn Regime>> {
         let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
         Ok(Box::new(Static::new(plans.collect())?))
     };
-    train_bank_with(model, task, bank, &plans, config, run, device)
+    train_bank_with(model, task, &RegimeOfBank { bank, regime: &plans }, training)
 }
 
 /// Makes the regime of a run from the model with its bank and the ladder of its uniform plans.
-pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> Result<Box<dyn Regime>> + 'a;
+pub type BuildRegime<'a, B, M> = dyn Fn(&ForQuestionAnswering<B, M>, &Ladder) -> Result<Box<dyn Regime>> + 'a;
 
-/// Gives a model a bank and trains it by any regime. Base and head stay as they are.
+/// A bank, and the regime that trains it.
+pub struct RegimeOfBank<'a, B: QuantAutodiffBackend, M> {
+    /// Widths and adapters.
+    pub bank: &'a BankConfig,
+    /// Makes the regime.
+    pub regime: &'a BuildRegime<'a, B, M>,
+}
+
+impl<B: QuantAutodiffBackend, M> std::fmt::Debug for RegimeOfBank<'_, B, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegimeOfBank").field("bank", &self.bank).finish_non_exhaustive()
+    }
+}
+
+/// Gives a model a bank and trains it by any regime. What stays as it is, says [`BankConfig::trains`].
 ///
 /// A folder in which a bank was trained with learned steps is refused for one without them, and the other
 /// way round.
@@ -162,18 +213,17 @@ pub type BuildRegime<'a, B> = dyn Fn(&Gpt2ForQuestionAnswering<B>, &Ladder) -> R
 ///
 /// When a width comes twice or none is given, the rank does not fit, a site cannot have a learned step,
 /// the regime refuses, or as [`train`].
-pub fn train_bank_with<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     task: &ReadingTask,
-    bank: &BankConfig,
-    regime: &BuildRegime<'_, B>,
-    config: &TrainConfig,
-    run: &TrainRun,
-    device: &B::Device,
-) -> Result<(Gpt2ForQuestionAnswering<B>, TrainOutcome)> {
-    let mut model = with_base(model, BasePolicy::Frozen);
+    of: &RegimeOfBank<'_, B, M>,
+    training: Training<'_>,
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let RegimeOfBank { bank, regime } = *of;
+    let mut model = with_base(model, bank.trains.base());
     let ladder = bank.ladder(&model)?;
-    for (width, lora) in &bank.adapters {
+    let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
+    for (width, lora) in adapters {
         let seed = bank.seed.wrapping_add(u64::from(width.bits()));
         if bank.learned_steps && !width.is_full() {
             model.transformer.init_adapters_with_steps(*width, lora, seed)?;
@@ -182,9 +232,10 @@ pub fn train_bank_with<B: QuantAutodiffBackend>(
         }
     }
     let regime = regime(&model, &ladder)?;
+    let Training { config, run } = training;
     config.check()?;
     let run = TrainRun { identity: identity(bank, &run.identity), ..run.clone() };
-    train(model, &SpanTask::new(task, config)?, &regime, config, &run, device)
+    train(model, &SpanTask::new(task, config)?, &regime, Training { config, run: &run })
 }
 
 /// The identity of a run with what its model has beside adapters. Without learned steps it is the run's
@@ -202,10 +253,10 @@ fn identity(bank: &BankConfig, of_run: &Value) -> Value {
     }
 }
 
-fn with_base<B: QuantAutodiffBackend>(
-    model: Gpt2ForQuestionAnswering<B>,
+fn with_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
     base: BasePolicy,
-) -> Gpt2ForQuestionAnswering<B> {
+) -> ForQuestionAnswering<B, M> {
     let settings = model.transformer.settings();
     model.with_linear_settings(LinearSettings { base, ..settings })
 }

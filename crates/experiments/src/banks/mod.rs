@@ -3,9 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `bank` | one adapter per width on a frozen base (D6 of the study) |
+//! | `contestants` | the contestants of a comparison, as data |
 //! | `regime_comparison` | regimes against one another (D7) |
 //! | `precision_range` | the lowest width that still learns |
 
-pub(crate) mod bank;
-pub(crate) mod precision_range;
-pub(crate) mod regime_comparison;
+pub mod bank;
+pub mod contestants;
+pub mod precision_range;
+pub mod regime_comparison;

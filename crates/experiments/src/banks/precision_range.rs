@@ -11,15 +11,18 @@
 //! Source: Fu et al., *CPT*, arXiv:2101.09868, section 3.3, where one model climbs through the
 //! widths; here each width has an adapter of its own, so each starts anew.
 
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use serde::{Deserialize, Serialize};
-
-use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::train::{Ladder, RegimeConfig, TrainConfig, TrainRun};
-use crate::{Error, Result};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::mean;
+use switchable_model::model::TrainableModel;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use crate::banks::bank::{BankConfig, RegimeOfBank, train_bank_with};
+use crate::error::{Error, Result};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::config::RegimeConfig;
+use crate::train::trainer::{TrainRun, Training};
 
 /// Training at one width.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -47,6 +50,15 @@ pub struct PrecisionRange {
     pub lowest: Option<BitWidth>,
 }
 
+/// What is tested.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeTest<'a> {
+    /// Widths and adapters.
+    pub bank: &'a BankConfig,
+    /// Progress that counts as getting on, nats.
+    pub threshold: f64,
+}
+
 /// Trains each width of a bank alone for `config.steps` steps.
 ///
 /// Nothing is saved: a width that was interrupted has lost its first losses, so the test starts anew.
@@ -55,14 +67,13 @@ pub struct PrecisionRange {
 ///
 /// When the threshold is not a finite number, there are fewer than four steps, or as
 /// [`train_bank_with`].
-pub fn precision_range_test<B: QuantAutodiffBackend>(
-    base: &Gpt2ForQuestionAnswering<B>,
+pub fn precision_range_test<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    base: &ForQuestionAnswering<B, M>,
     task: &ReadingTask,
-    bank: &BankConfig,
-    threshold: f64,
-    (config, run): (&TrainConfig, &TrainRun),
-    device: &B::Device,
+    RangeTest { bank, threshold }: RangeTest<'_>,
+    training: Training<'_>,
 ) -> Result<PrecisionRange> {
+    let Training { config, run } = training;
     if !threshold.is_finite() {
         return Err(Error::option("threshold", threshold, "a finite number of nats"));
     }
@@ -77,7 +88,12 @@ pub fn precision_range_test<B: QuantAutodiffBackend>(
         let alone = BankConfig { adapters: vec![adapter], ..bank.clone() };
         let build = |_: &_, ladder: &Ladder| RegimeConfig::default().build(ladder, config.steps);
         let run = TrainRun { dir: None, ..run.clone() };
-        let (_, outcome) = train_bank_with(base.clone(), task, &alone, &build, config, &run, device)?;
+        let (_, outcome) = train_bank_with(
+            base.clone(),
+            task,
+            &RegimeOfBank { bank: &alone, regime: &build },
+            Training { config, run: &run },
+        )?;
         let quarter = config.steps / 4;
         let first_loss = mean(&outcome.losses[..quarter]);
         let last_loss = mean(&outcome.losses[config.steps - quarter..]);

@@ -13,30 +13,82 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::{BitWidth, QuantAutodiffBackend};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-
-use crate::Evaluator;
-use crate::banks::bank::{BankConfig, train_bank_with};
-use crate::train::{Ladder, Regime, RegimeConfig, RegimeKind, TrainConfig, TrainRun};
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::options::EvaluateOptions;
-use span_reader::evaluation::reading::ReadingTask;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::Interval;
+use switchable_lora::SitePrecision;
+use switchable_model::model::TrainableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+use switchable_model::span_head::ForQuestionAnswering;
 
-/// A regime in a comparison. What it changes of the study's bank is [`RegimeConfig::bank`].
+use crate::banks::bank::{BankConfig, BankOverrides, RegimeOfBank, train_bank_with};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::config::RegimeConfig;
+use crate::train::regimes::table::Regimes;
+use crate::train::trainer::Training;
+use crate::workbench::Workbench;
+
+/// A regime in a comparison, and what it changes of the study's bank.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ContestantRecord", into = "ContestantRecord")]
 pub struct Contestant {
     /// Its name in tables.
     pub label: String,
     /// The regime.
     pub regime: RegimeConfig,
+    /// What it has otherwise than the bank of the study.
+    pub bank: BankOverrides,
     /// Optimiser steps.
     pub steps: usize,
+}
+
+/// A contestant in a file, where the changes of the bank stand among the options of the regime.
+#[derive(Serialize, Deserialize)]
+struct ContestantRecord {
+    label: String,
+    regime: RegimeRecord,
+    steps: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RegimeRecord {
+    #[serde(flatten)]
+    config: RegimeConfig,
+    #[serde(default, skip_serializing_if = "BankOverrides::is_empty")]
+    bank: BankOverrides,
+}
+
+impl From<ContestantRecord> for Contestant {
+    fn from(ContestantRecord { label, regime, steps }: ContestantRecord) -> Self {
+        Self { label, regime: regime.config, bank: regime.bank, steps }
+    }
+}
+
+impl From<Contestant> for ContestantRecord {
+    fn from(Contestant { label, regime, bank, steps }: Contestant) -> Self {
+        Self { label, regime: RegimeRecord { config: regime, bank }, steps }
+    }
+}
+
+/// One contestant of a comparison, to be trained with a seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The contestant.
+    pub contestant: &'a Contestant,
+    /// Seed of adapters, data order and the regime.
+    pub seed: u64,
+    /// The bank of the comparison.
+    pub bank: &'a BankConfig,
+    /// How it is trained; the steps are those of the contestant.
+    pub training: Training<'a>,
 }
 
 /// Accuracy of a trained bank at one of its widths.
@@ -65,37 +117,33 @@ pub struct RegimeRun {
     pub widths: Vec<WidthAccuracy>,
 }
 
-/// Trains a contestant with a seed and evaluates every width of its bank, which is `bank` with the
-/// contestant's overrides.
+/// Trains a contestant with a seed and evaluates every width of its bank, which is that of the comparison
+/// with the contestant's overrides.
 ///
 /// Returns the run and the trained model.
 ///
 /// # Errors
 ///
 /// As [`train_bank_with`] and [`Evaluator::evaluate`].
-pub fn run_contestant<B: QuantAutodiffBackend>(
-    base: Gpt2ForQuestionAnswering<B>,
-    contestant: &Contestant,
-    seed: u64,
-    bank: &BankConfig,
-    train: (&ReadingTask, &TrainConfig, &TrainRun),
-    evaluation: (&ReadingTask, &EvaluateOptions),
-    device: &B::Device,
-) -> Result<(RegimeRun, Gpt2ForQuestionAnswering<B>)> {
-    let (train_task, train_config, train_run) = train;
-    let bank = BankConfig { seed, ..bank.overridden(&contestant.regime.bank) };
-    let config = TrainConfig { seed, steps: contestant.steps, ..train_config.clone() };
+pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    bench: &Workbench<'_, B, M>,
+    entry: Entry<'_>,
+) -> Result<(RegimeRun, ForQuestionAnswering<B, M>)> {
+    let Entry { contestant, seed, bank, training } = entry;
+    let bank = BankConfig { seed, ..bank.overridden(&contestant.bank) };
+    let config = TrainConfig { seed, steps: contestant.steps, ..training.config.clone() };
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
-    let ladder = bank.ladder(&base)?;
-    let bit_ops = training_bit_ops(&*regime.build(&ladder, contestant.steps)?, contestant.steps);
-    let build = |_: &_, ladder: &Ladder| regime.build(ladder, contestant.steps);
-    let (model, outcome) = train_bank_with(base, train_task, &bank, &build, &config, train_run, device)?;
+    let ladder = bank.ladder(bench.model)?;
+    let build = |ladder: &Ladder| bench.regimes.build(&regime, ladder, contestant.steps);
+    let bit_ops = training_bit_ops(&*build(&ladder)?, contestant.steps);
+    let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
+    let training = Training { config: &config, ..training };
+    let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
     let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
     let final_loss = span_reader::statistics::mean(tail);
 
     let plain = model.valid();
-    let (task, options) = evaluation;
-    let evaluator = Evaluator::<B::InnerBackend>::new(&plain, task, options.clone(), device)?;
+    let evaluator = Evaluator::new(&plain, bench.data.report, bench.run.evaluate.clone(), &bench.device())?;
     let mut widths = Vec::new();
     for rung in ladder.rungs() {
         let accuracy = evaluator.evaluate(&rung.plan)?;
@@ -107,7 +155,7 @@ pub fn run_contestant<B: QuantAutodiffBackend>(
 
 /// BitOps of the sites per token of a plan.
 fn plan_bit_ops(plan: &SitePlan) -> f64 {
-    let site = |(site, precision): (gpt2_model::Site, gpt2_model::SitePrecision)| {
+    let site = |(site, precision): (Site, SitePrecision)| {
         let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
         plan.sites().parameters(site) as f64 * bits
     };
@@ -125,10 +173,10 @@ pub fn training_bit_ops(regime: &dyn Regime, steps: usize) -> f64 {
 /// # Errors
 ///
 /// When not even one step fits, or one cycle of a cyclic regime, or the regime refuses its ladder.
-pub fn steps_within(regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
+pub fn steps_within(regimes: &Regimes, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
     const PROBE: usize = 64;
-    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(&*regime.build(ladder, steps)?, steps));
-    let least = if regime.kind == RegimeKind::Cyclic { 2 * regime.cycles.max(1) } else { 1 };
+    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(&*regimes.build(regime, ladder, steps)?, steps));
+    let least = regimes.least_steps(regime)?;
     let first = cost(least)?;
     if first > budget {
         let got = format!("{budget:.3e} BitOps per token");
@@ -184,8 +232,7 @@ pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth, seed: u
 /// When a contestant has no run, they have no seed in common, or one lacks the width.
 pub fn exact_match_difference(
     runs: &[RegimeRun],
-    first: &str,
-    second: &str,
+    [first, second]: [&str; 2],
     bits: BitWidth,
     seed: u64,
 ) -> Result<SeededMean> {
@@ -243,7 +290,10 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gpt2_model::{Gpt2Config, ModelConfig, SitePrecision};
+    use crate::train::regimes::config::RegimeKind;
+    use gpt2_model::Gpt2Config;
+    use switchable_lora::SitePrecision;
+    use switchable_model::config::ModelConfig as _;
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
@@ -254,7 +304,12 @@ mod tests {
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
         let accuracy = Accuracy::new(0.0, 0.0, Vec::new(), None);
         RegimeRun {
-            contestant: Contestant { label: label.into(), regime: RegimeConfig::default(), steps: 1 },
+            contestant: Contestant {
+                label: label.into(),
+                regime: RegimeConfig::default(),
+                bank: BankOverrides::default(),
+                steps: 1,
+            },
             seed,
             bit_ops: 0.0,
             final_loss: 0.0,
@@ -282,12 +337,12 @@ mod tests {
         let ladder = ladder(&config);
         let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
         for kind in RegimeKind::ALL {
-            let regime = RegimeConfig::of(kind);
-            let steps = steps_within(&regime, &ladder, budget).unwrap();
+            let regime = RegimeConfig::of(kind.clone());
+            let steps = steps_within(&Regimes::default(), &regime, &ladder, budget).unwrap();
             let cost = |steps| training_bit_ops(&*regime.build(&ladder, steps).unwrap(), steps);
             assert!(cost(steps) <= budget && cost(steps + 1) > budget, "{kind}: {steps}");
         }
-        assert!(steps_within(&RegimeConfig::default(), &ladder, 1.0).is_err());
+        assert!(steps_within(&Regimes::default(), &RegimeConfig::default(), &ladder, 1.0).is_err());
     }
 
     #[test]
@@ -301,12 +356,12 @@ mod tests {
         ];
         let a = mean_exact_match(&runs, "a", BitWidth::B4, 0).unwrap();
         assert!((a.mean - 100.0 * 5.0 / 12.0).abs() < 1e-9 && (a.seeds, a.n) == (2, 6));
-        let difference = exact_match_difference(&runs, "a", "b", BitWidth::B4, 0).unwrap();
+        let difference = exact_match_difference(&runs, ["a", "b"], BitWidth::B4, 0).unwrap();
         assert!((difference.mean - 100.0 * 6.0 / 12.0).abs() < 1e-9);
         assert!(difference.interval.low <= difference.mean && difference.mean <= difference.interval.high);
-        let same = exact_match_difference(&runs, "a", "a", BitWidth::B4, 0).unwrap();
+        let same = exact_match_difference(&runs, ["a", "a"], BitWidth::B4, 0).unwrap();
         assert!(same.is_noise());
-        assert!(exact_match_difference(&runs, "a", "c", BitWidth::B4, 0).is_err(), "no seed in common");
+        assert!(exact_match_difference(&runs, ["a", "c"], BitWidth::B4, 0).is_err(), "no seed in common");
         assert!(mean_exact_match(&runs, "d", BitWidth::B4, 0).is_err());
         assert!(mean_exact_match(&runs, "a", BitWidth::B8, 0).unwrap_err().to_string().contains('8'));
     }

@@ -1,28 +1,14 @@
 //! The whole study as JSON files, figures and one Markdown report (D10 of the study).
 //!
-//! | file | what |
+//! | where | what |
 //! |---|---|
-//! | `stage` | [`Stages`]: parts of long work, each saved when it is done |
-//! | `study` | [`run_study`]: every analysis on one model |
-//! | `searches` | its sensitivities, damage, greedy search and exact allocation |
-//! | `regimes`, `robustness`, `dynamic` | its parts on training, attacks and choice at run time |
-//! | `pictures` | [`write_figures`]: the PNG files |
-//! | `markdown` | [`markdown`]: the text, with every figure's n and interval |
+//! | `stage` | [`Stage`](stage::Stage): one analysis with its options, work, charts and text |
+//! | `stages/` | the stages of this crate, a file each |
+//! | `study` | [`run_study`](study::run_study): a list of stages on one model |
+//! | `section`, `layout` | what a stage adds to a report, and how that is laid out |
 
-mod dynamic;
-mod markdown;
-mod pictures;
-mod regimes;
-mod robustness;
-mod searches;
-mod stage;
-mod study;
-
-pub use dynamic::{DynamicResults, DynamicStudy};
-pub use markdown::{Heading, markdown};
-pub use pictures::{cascade_curve, write_figures};
-pub use regimes::{CONTESTANTS, RegimeResults, RegimeStudy, contestant_name};
-pub use robustness::{RobustnessResults, RobustnessStudy};
-pub use searches::{AllocationStudy, GreedyStudy, ReportedPlan};
-pub use stage::Stages;
-pub use study::{Study, StudyConfig, StudyData, StudyRun, run_study};
+pub mod layout;
+pub mod section;
+pub mod stage;
+pub mod stages;
+pub mod study;

@@ -14,8 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use squad_data::{CharSpan, Example};
 
-use super::attack::Unattackable;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// One of the two texts of an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,12 +61,46 @@ pub enum Names {
 
 impl Names {
     /// Whether a piece of text may be edited, or put in.
-    pub(super) fn allow(self, text: &str) -> bool {
+    pub fn allow(self, text: &str) -> bool {
         match self {
             Self::Keep => !text.contains(|c: char| c.is_uppercase() || c.is_numeric()),
             Self::Change => true,
         }
     }
+}
+
+/// An item that cannot be attacked, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Unattackable {
+    /// The question has no gold answer that could stay extractable.
+    #[error("the question has no gold answer")]
+    NoAnswer,
+    /// A gold answer does not stand at its offset.
+    #[error("a gold answer does not stand at its offset")]
+    AnswerNotAtOffset,
+    /// There is no word outside the gold answers that the attack could change.
+    #[error("no word outside the gold answers can be changed")]
+    NoEditableWord,
+    /// No word is one whose misspellings are known.
+    #[error("no word has a known misspelling")]
+    NoKnownWord,
+    /// The question names nothing whose change would make it another question.
+    #[error("the question names no entity or number to change")]
+    NoEntity,
+    /// Every distractor that was tried holds a gold answer.
+    #[error("the distractor would hold a gold answer")]
+    AnswerInDistractor,
+    /// No replacement that was tried is possible at its place.
+    #[error("no replacement fits anywhere")]
+    NoCandidate,
+    /// No window of the model holds the whole answer.
+    #[error("the answer fits no window")]
+    AnswerOutsideWindow,
+    /// The edited question leaves no room for its context.
+    #[error("the edited question is longer than the window")]
+    QuestionTooLong,
 }
 
 /// Characters of one text and what takes their place; an empty span inserts.
@@ -102,7 +135,7 @@ impl Word {
 /// An example with at least one gold answer, all of which stand where they say.
 ///
 /// ```
-/// use experiments::robustness::{Edit, EditScope, Place, ProtectedExample};
+/// use experiments::robustness::protected_example::{Edit, EditScope, Place, ProtectedExample};
 /// use squad_data::{Answer, CharSpan, Example};
 ///
 /// let example = Example {
@@ -120,7 +153,7 @@ impl Word {
 ///
 /// let gold = Edit { place: Place::Context, chars: CharSpan { start: 16, end: 18 }, text: "a".into() };
 /// assert!(item.edit(&[gold]).is_err());
-/// # Ok::<(), experiments::Error>(())
+/// # Ok::<(), experiments::error::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtectedExample {
@@ -171,7 +204,7 @@ impl ProtectedExample {
     }
 
     /// Whether another example is a version of this one: the same question with the same answers.
-    pub(super) fn has_same_answers(&self, other: &Self) -> bool {
+    pub fn has_same_answers(&self, other: &Self) -> bool {
         let texts = |item: &Self| item.example.answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
         self.example.id == other.example.id && texts(self) == texts(other)
     }
@@ -182,7 +215,7 @@ impl ProtectedExample {
     }
 
     /// Every run of letters and digits that a piece of a text touches, whole.
-    pub(super) fn around(&self, place: Place, chars: CharSpan) -> String {
+    pub fn around(&self, place: Place, chars: CharSpan) -> String {
         let text = self.chars(place);
         let before = text[..chars.start].iter().rev().take_while(|c| c.is_alphanumeric()).count();
         let behind = text[chars.end..].iter().take_while(|c| c.is_alphanumeric()).count();
@@ -190,7 +223,7 @@ impl ProtectedExample {
     }
 
     /// The runs of letters and digits that [`Names::Keep`] keeps, in both texts.
-    pub(super) fn names(&self) -> Vec<&str> {
+    pub fn names(&self) -> Vec<&str> {
         let texts = [self.example.question.as_str(), &*self.example.context];
         let runs = texts.into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
         runs.filter(|run| !Names::Keep.allow(run)).collect()

@@ -11,22 +11,25 @@
 //! that was accepted. Blocks that a flip leaves as they are, are not computed again. A trial is given
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
-use gpt2_model::{Site, SitePlan, SitePrecision, SwitchableModel};
+use burn::tensor::backend::Backend;
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-use squad_data::QuestionScore;
-
-use crate::Evaluator;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::search::harm_order::HarmOrder;
-use crate::search::sensitivity::{Effect, Sensitivity};
-use crate::{Error, Result};
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::KeptStates;
+use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
 use span_reader::evaluation::work::Work;
+use squad_data::QuestionScore;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+
+use crate::error::{Error, Result};
+use crate::running::memory::Parts;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::harm_order::HarmOrder;
+use crate::search::sensitivity::{Effect, Sensitivity};
 
 /// When the harm of the sites is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -72,7 +75,7 @@ pub enum TrialLength {
 /// | `order` | | exact match |
 /// | `trials` | | until decided |
 /// | `show` | | yes |
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GreedyOptions {
     /// Precision that sites are flipped to.
     pub low: SitePrecision,
@@ -86,6 +89,8 @@ pub struct GreedyOptions {
     pub trials: TrialLength,
     /// Whether progress is shown.
     pub show: ShowProgress,
+    /// Flips known from before, one by one.
+    pub known: Parts,
 }
 
 impl GreedyOptions {
@@ -98,6 +103,7 @@ impl GreedyOptions {
             order: HarmOrder::default(),
             trials: TrialLength::default(),
             show: ShowProgress::default(),
+            known: Parts::default(),
         }
     }
 }
@@ -164,37 +170,30 @@ pub struct GreedyResult {
     pub work: Work,
 }
 
+/// What a search starts from.
+#[derive(Debug, Clone)]
+pub struct GreedyStart<'a, B: Backend> {
+    /// The plan with every site at the high precision.
+    pub reference: &'a SitePlan,
+    /// What each site costs alone.
+    pub sensitivity: &'a Sensitivity,
+    /// The reference's states, as [`sensitivity`](crate::search::sensitivity::sensitivity) returns them.
+    pub kept: KeptStates<B>,
+}
+
 /// Searches from a reference plan in the order of the sensitivity of its sites.
-///
-/// `kept` are the reference's states, as [`sensitivity`](crate::sensitivity()) returns them.
 ///
 /// # Errors
 ///
 /// When the tolerance is outside (0, 1), all sites at the low precision are larger than asked for,
-/// the sensitivity is not one of single sites, an adapter is missing, or the work is stopped.
-pub fn greedy_search<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
-    reference: &SitePlan,
-    sensitivity: &Sensitivity,
-    kept: KeptStates<B>,
+/// the sensitivity is not one of single sites, an adapter is missing, the work is stopped, or what is
+/// known from before is of something else.
+pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
+    start: GreedyStart<'_, B>,
     options: &GreedyOptions,
 ) -> Result<(GreedyResult, SitePlan)> {
-    greedy_search_remembering(evaluator, reference, sensitivity, kept, options, &|_, flip| flip())
-}
-
-/// [`greedy_search`], flip by flip through `remember`, which may know flips from before.
-///
-/// # Errors
-///
-/// As [`greedy_search`], when a flip from before is of no site that is left, and what `remember` gives.
-pub fn greedy_search_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
-    reference: &SitePlan,
-    sensitivity: &Sensitivity,
-    kept: KeptStates<B>,
-    options: &GreedyOptions,
-    remember: &Remember<'_, TriedFlip>,
-) -> Result<(GreedyResult, SitePlan)> {
+    let GreedyStart { reference, sensitivity, kept } = start;
     let sites: Option<Vec<Site>> = sensitivity.by_harm(options.order).into_iter().map(Effect::site).collect();
     let sites = sites.ok_or_else(|| Error::option("sensitivity", "of blocks", "the sensitivity of single sites"))?;
     let full = &sensitivity.reference;
@@ -212,14 +211,16 @@ pub fn greedy_search_remembering<B: QuantBackend>(
         // The first round from the reference is what the sensitivity measured.
         let is_measured = path.is_empty() && sensitivity.changed_to == options.low;
         let mut states_of_trial = None;
-        let tried = remember(&format!("flip-{:03}", path.len() + 1), &mut || {
+        let tried = options.known.recall(&format!("flip-{:03}", path.len() + 1), || {
             if kept_flips < flipped.len() {
                 // The flips since are known from before; their states are not.
                 kept = search.states_of(&kept, &plan)?;
                 kept_flips = flipped.len();
             }
             let before = evaluator.work();
-            let (flip, states) = search.flip(&kept, &plan, &left, (floor, is_measured))?;
+            let ranked = if is_measured { Ranking::Once } else { options.ranking };
+            let round = Round { kept: &kept, plan: &plan, left: &left, ranking: ranked };
+            let (flip, states) = search.flip(&round, floor)?;
             states_of_trial = states;
             Ok(TriedFlip::new(flip, evaluator.work() - before))
         })?;
@@ -241,27 +242,34 @@ pub fn greedy_search_remembering<B: QuantBackend>(
     Ok((GreedyResult { reference: full.clone(), threshold, path, flipped, accuracy, work }, plan))
 }
 
-struct Search<'s, 'a, B: QuantBackend> {
-    evaluator: &'s Evaluator<'a, B>,
+/// Where a search is.
+#[derive(Clone, Copy)]
+struct Round<'r, B: Backend> {
+    /// States of the plan, or of one that it departs from.
+    kept: &'r KeptStates<B>,
+    plan: &'r SitePlan,
+    /// Sites that are left, in their order.
+    left: &'r [Site],
+    /// Whether their order is measured again.
+    ranking: Ranking,
+}
+
+struct Search<'s, 'a, B: QuantBackend, M: SwitchableModel<B>> {
+    evaluator: &'s Evaluator<'a, B, M>,
     options: &'s GreedyOptions,
 }
 
-impl<B: QuantBackend> Search<'_, '_, B> {
+impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
     /// The next flip of a plan among the sites that are left in order, and the states with it where it
     /// was read to its end.
-    fn flip(
-        &self,
-        kept: &KeptStates<B>,
-        plan: &SitePlan,
-        left: &[Site],
-        (floor, is_measured): (Option<Floor>, bool),
-    ) -> Result<(Flip, Option<KeptStates<B>>)> {
-        let (site, ranked) = match self.options.ranking {
-            Ranking::AfterEachFlip if !is_measured => {
+    fn flip(&self, round: &Round<'_, B>, floor: Option<Floor>) -> Result<(Flip, Option<KeptStates<B>>)> {
+        let Round { kept, plan, left, ranking } = *round;
+        let (site, ranked) = match ranking {
+            Ranking::AfterEachFlip => {
                 let (best, accuracy) = self.least_harmful(kept, plan, left)?;
                 (left[best], Some(accuracy))
             }
-            Ranking::Once | Ranking::AfterEachFlip => (left[0], None),
+            Ranking::Once => (left[0], None),
         };
         let trial = plan.clone().with(site, self.options.low);
         let (accuracy, exact_match, states) = match ranked {

@@ -12,7 +12,6 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
-
 use span_reader::evaluation::accuracy::Accuracy;
 
 /// The figure that plans are ordered by.
@@ -33,7 +32,8 @@ impl HarmOrder {
     ///
     /// ```
     /// # use std::cmp::Ordering;
-    /// use experiments::{Accuracy, HarmOrder};
+    /// use experiments::search::harm_order::HarmOrder;
+    /// use span_reader::evaluation::accuracy::Accuracy;
     ///
     /// # let json = r#"{"exact_match": 80.0, "exact_match_interval": {"low": 72.0, "high": 86.0}, "f1": 84.0,
     /// #     "f1_interval": {"low": 78.0, "high": 90.0}, "loss": 0.7, "n": 120}"#;

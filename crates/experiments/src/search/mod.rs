@@ -7,9 +7,9 @@
 //! | `greedy` | site after site until a tolerance or a size is reached (D4) |
 //! | `allocation` | bits per site under a byte budget, exact (D5) |
 
-pub(crate) mod allocation;
-pub(crate) mod greedy;
-pub(crate) mod harm_order;
-pub(crate) mod heat_map;
-pub(crate) mod sensitivity;
-pub(crate) mod uniform;
+pub mod allocation;
+pub mod greedy;
+pub mod harm_order;
+pub mod heat_map;
+pub mod sensitivity;
+pub mod uniform;

@@ -9,19 +9,20 @@
 
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-use switchable_lora::SitePrecision;
-use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::{Site, sub_module::SubModule};
-
-use crate::Evaluator;
-use crate::Result;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::search::harm_order::HarmOrder;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::KeptStates;
+use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+use switchable_model::sites::sub_module::SubModule;
+
+use crate::error::Result;
+use crate::running::memory::Parts;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::harm_order::HarmOrder;
 
 /// What is changed at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,7 +111,7 @@ pub struct SiteLosses {
 }
 
 /// Options of a sensitivity analysis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SensitivityOptions {
     /// What is changed at a time.
     pub part: Part,
@@ -120,6 +121,15 @@ pub struct SensitivityOptions {
     pub seed: u64,
     /// Whether progress is shown.
     pub show: ShowProgress,
+    /// Effects known from before, part by part.
+    pub known: Parts,
+}
+
+impl SensitivityOptions {
+    /// One part after another at another precision; nothing is known from before.
+    pub fn new(part: Part, change_to: SitePrecision) -> Self {
+        Self { part, change_to, seed: 0, show: ShowProgress::default(), known: Parts::default() }
+    }
 }
 
 /// Changes every part of the reference plan, one at a time.
@@ -128,25 +138,11 @@ pub struct SensitivityOptions {
 ///
 /// # Errors
 ///
-/// When an adapter is missing, or the work is stopped.
-pub fn sensitivity<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+/// When an adapter is missing, the work is stopped, or what is known is of something else.
+pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &SensitivityOptions,
-) -> Result<(Sensitivity, KeptStates<B>)> {
-    sensitivity_remembering(evaluator, reference, options, &|_, measure| measure())
-}
-
-/// [`sensitivity`], part by part through `remember`, which may know a part's effect from before.
-///
-/// # Errors
-///
-/// As [`sensitivity`], and what `remember` gives.
-pub fn sensitivity_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
-    reference: &SitePlan,
-    options: &SensitivityOptions,
-    remember: &Remember<'_, (Effect, Work)>,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
     let sites = reference.sites();
     let parts: Vec<(usize, Option<SubModule>)> = match options.part {
@@ -166,7 +162,7 @@ pub fn sensitivity_remembering<B: QuantBackend>(
                 (sites.name(site), reference.clone().with(site, options.change_to))
             }
         };
-        let (effect, work_of_part) = remember(&name, &mut || {
+        let (effect, work_of_part) = options.known.recall(&name, || {
             let before = evaluator.work();
             let changed = evaluator.evaluate_from(&kept, &plan)?;
             let comparison = accuracy.compare(&changed, options.seed);

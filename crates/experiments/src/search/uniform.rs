@@ -12,23 +12,25 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use gpt2_model::{BitWidth, SitePrecision, SwitchableModel};
-use quant_kernels::QuantBackend;
+use quant_kernels::{BitWidth, QuantBackend};
 use serde::{Deserialize, Serialize};
-
-use crate::Evaluator;
-use crate::Result;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+
+use crate::error::Result;
 
 /// What a whole model runs at.
 ///
 /// A [`SitePrecision`] alone is one with keys and values at full precision.
 ///
 /// ```
-/// use experiments::UniformPoint;
-/// use gpt2_model::{BitWidth, SitePrecision};
+/// use experiments::search::uniform::UniformPoint;
+/// use quant_kernels::BitWidth;
+/// use switchable_lora::SitePrecision;
 ///
 /// let w4a8 = SitePrecision::FULL.with_weights(BitWidth::B4).with_activations(BitWidth::B8);
 /// assert_eq!(UniformPoint::from(w4a8), UniformPoint { precision: w4a8, kv_cache: BitWidth::FULL });
@@ -98,8 +100,8 @@ pub fn sweep_precisions() -> Vec<UniformPoint> {
 /// # Errors
 ///
 /// When an adapter is missing, or the work is stopped.
-pub fn uniform_sweep<B: QuantBackend, P: Into<UniformPoint> + Copy>(
-    evaluator: &Evaluator<'_, B>,
+pub fn uniform_sweep<B: QuantBackend, M: SwitchableModel<B>, P: Into<UniformPoint> + Copy>(
+    evaluator: &Evaluator<'_, B, M>,
     points: &[P],
     seed: u64,
 ) -> Result<Vec<UniformRow>> {
@@ -162,8 +164,8 @@ pub fn normalised_curves(rows: &[UniformRow]) -> Vec<CurvePoint> {
 /// `None` where accuracy stays above efficiency at every width, or is below it from the start.
 ///
 /// ```
-/// use experiments::{CurvePoint, crossing};
-/// use gpt2_model::BitWidth;
+/// use experiments::search::uniform::{CurvePoint, crossing};
+/// use quant_kernels::BitWidth;
 ///
 /// let point = |bits, accuracy, efficiency| CurvePoint { bits, accuracy, efficiency };
 /// let curves = [point(BitWidth::FULL, 1.0, 0.0), point(BitWidth::B4, 0.95, 0.875), point(BitWidth::B2, 0.5, 0.9375)];

@@ -9,9 +9,10 @@
 //!
 //! Source of distillation among the widths of one model: InstantNet, arXiv:2104.10853.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
-use gpt2_model::SitePlan;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
+use switchable_model::site_plan::SitePlan;
 
 /// One forward and backward pass of a step.
 #[derive(Debug, Clone, PartialEq)]

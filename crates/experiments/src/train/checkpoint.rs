@@ -3,16 +3,17 @@
 //! A checkpoint is a folder `step-000200` that appears under its name only when it is whole; older
 //! ones are removed after that. The order of the data follows from the seed and the step.
 
-use quant_kernels::QuantBackend;
 use std::path::{Path, PathBuf};
 
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
+use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use span_reader::running::json_file::{read_json, write_json};
 use whole_files::PartialFolder;
 
-use crate::{Error, Result};
-use span_reader::running::json_file::{read_json, write_json};
+use crate::error::{Error, Result};
+use crate::running::identity::{check_identity, check_version};
 
 const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";
@@ -62,16 +63,9 @@ pub(crate) fn newest(dir: &Path, run: &Value) -> Result<Option<(PathBuf, State)>
     let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };
     let path = folder.join(STATE);
     let state: State = read_json(&path)?;
-    let differs = |field: &str, found: String, expected: String| {
-        Err(Error::OtherRun { path: path.clone(), field: field.into(), found, expected })
-    };
-    if state.version != VERSION {
-        return differs("version", state.version.to_string(), VERSION.to_string());
-    }
-    match first_difference("", &state.run, run) {
-        Some((field, found, expected)) => differs(&field, found, expected),
-        None => Ok(Some((folder, state))),
-    }
+    check_version(&path, state.version, VERSION)?;
+    check_identity(&path, &state.run, run)?;
+    Ok(Some((folder, state)))
 }
 
 /// Loads the model's record of a checkpoint.
@@ -117,20 +111,4 @@ fn folders(dir: &Path) -> Result<Vec<(usize, PathBuf)>> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// First place at which two JSON values differ: its path and both values.
-pub(crate) fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
-    match (found, expected) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            keys.into_iter().find_map(|key| {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let null = &Value::Null;
-                first_difference(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null))
-            })
-        }
-        _ if found == expected => None,
-        _ => Some((path.to_string(), found.to_string(), expected.to_string())),
-    }
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Objective, Schedule};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::objective::Objective;
+use crate::train::schedule::Schedule;
 
 /// Hyper-parameters of a run.
 ///

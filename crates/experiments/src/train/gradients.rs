@@ -10,10 +10,8 @@
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{
-    ElementConversion as _, Tensor,
-    backend::{AutodiffBackend, Backend},
-};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion as _, Tensor};
 use quant_kernels::QuantAutodiffBackend;
 
 /// Sum of the gradients of several micro-batches, added in their order.

@@ -1,9 +1,10 @@
 //! The plans that a bank is trained at, from the fewest bits to the most.
 
-use gpt2_model::{BitWidth, SitePlan};
+use quant_kernels::BitWidth;
 use serde_json::{Value, json};
+use switchable_model::site_plan::SitePlan;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A plan and the width that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]

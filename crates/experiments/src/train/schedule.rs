@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Linear warm-up, then linear decay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ impl Schedule {
     /// Learning rate of a step, counted from 0, in a run of so many steps.
     ///
     /// ```
-    /// use experiments::Schedule;
+    /// use experiments::train::schedule::Schedule;
     ///
     /// let schedule = Schedule { peak: 1.0, warm_up: 0.2, final_share: 0.1 };
     /// assert!((schedule.rate(0, 10) - 0.5).abs() < 1e-12);

@@ -8,35 +8,21 @@
 //! learns the kind of value that is asked for, but not whose.
 
 use burn::tensor::Tensor;
-use gpt2_model::{Gpt2ForQuestionAnswering, SitePlan, SwitchableModel, next_token_loss, span_loss};
 use quant_kernels::QuantAutodiffBackend;
-use serde::{Deserialize, Serialize};
-use squad_data::{Batch, BatchConfig, Batches, Select};
-
-use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::{Error, Result};
 use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
+use squad_data::{Batch, BatchConfig, Batches, Select};
+use switchable_model::loss::{next_token_loss, span_loss};
+use switchable_model::model::TrainableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::objective::Objective;
+use crate::train::task::{TaskOutput, TrainTask};
 
 /// Score of a position where no answer can start or end: its probability is zero in f32.
 const IMPOSSIBLE: f64 = -1e9;
-
-/// Weights of the losses.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Objective {
-    /// Weight λ of the next-token loss; at zero it is not computed.
-    pub next_token: f64,
-}
-
-impl Objective {
-    pub(crate) fn check(self) -> Result<()> {
-        if self.next_token >= 0.0 && self.next_token.is_finite() {
-            Ok(())
-        } else {
-            Err(Error::option("next_token", self.next_token, "a finite weight, at least 0"))
-        }
-    }
-}
 
 /// Windows that hold their answer, in a seeded order.
 #[derive(Debug)]
@@ -63,8 +49,7 @@ impl<'a> SpanTask<'a> {
     }
 }
 
-impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
-    type Model = Gpt2ForQuestionAnswering<B>;
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnswering<B, M>> for SpanTask<'_> {
     type Batch = Batch;
 
     fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = Batch> + '_>> {
@@ -76,17 +61,17 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for SpanTask<'_> {
         batch.tokens()
     }
 
-    fn check_model(&self, _model: &Self::Model) -> Result<()> {
+    fn check_model(&self, _model: &ForQuestionAnswering<B, M>) -> Result<()> {
         // A `ReadingTask` is made for its model.
         Ok(())
     }
 
-    fn check_plan(&self, model: &Self::Model, plan: &SitePlan) -> Result<()> {
+    fn check_plan(&self, model: &ForQuestionAnswering<B, M>, plan: &SitePlan) -> Result<()> {
         Ok(model.transformer.check_plan(plan)?)
     }
 
-    fn forward(&self, model: &Self::Model, batch: &Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
-        let batch = BatchTensors::<B>::new(batch, device);
+    fn forward(&self, model: &ForQuestionAnswering<B, M>, batch: &Batch, plan: &SitePlan) -> TaskOutput<B> {
+        let batch = BatchTensors::<B>::new(batch, &model.transformer.device());
         let hidden = model.transformer.forward(batch.ids.clone(), None, plan);
         let logits = model.span_logits(hidden.clone());
         let masked = |t: Tensor<B, 2>| t.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);

@@ -13,7 +13,8 @@
 use std::collections::HashMap;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Tensor, backend::AutodiffBackend};
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
 use switchable_lora::learned_step_ids;
 
 /// The learned steps of a model before an update.

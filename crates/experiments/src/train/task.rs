@@ -1,19 +1,18 @@
 //! What is trained on: batches in a fixed order, and the loss of a forward pass.
 
 use burn::module::AutodiffModule;
-use burn::tensor::{Tensor, backend::Backend};
-use gpt2_model::SitePlan;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use quant_kernels::QuantAutodiffBackend;
+use switchable_model::site_plan::SitePlan;
 
-use crate::Result;
+use crate::error::Result;
 
-/// A model's task.
+/// The task of a model `M`.
 ///
 /// The order of the batches follows from the task alone, so that a run which starts in the middle
 /// sees what an uninterrupted one would have seen.
-pub trait TrainTask<B: QuantAutodiffBackend>: Sync {
-    /// What is trained.
-    type Model: AutodiffModule<B> + Sync;
+pub trait TrainTask<B: QuantAutodiffBackend, M: AutodiffModule<B>>: Sync {
     /// A micro-batch.
     type Batch: Send + Sync;
 
@@ -32,15 +31,15 @@ pub trait TrainTask<B: QuantAutodiffBackend>: Sync {
     /// # Errors
     ///
     /// When the task does not fit the model.
-    fn check_model(&self, model: &Self::Model) -> Result<()>;
+    fn check_model(&self, model: &M) -> Result<()>;
 
     /// # Errors
     ///
     /// When the model lacks an adapter of the plan.
-    fn check_plan(&self, model: &Self::Model, plan: &SitePlan) -> Result<()>;
+    fn check_plan(&self, model: &M, plan: &SitePlan) -> Result<()>;
 
     /// Loss and scores of a micro-batch under a plan.
-    fn forward(&self, model: &Self::Model, batch: &Self::Batch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B>;
+    fn forward(&self, model: &M, batch: &Self::Batch, plan: &SitePlan) -> TaskOutput<B>;
 }
 
 /// What a forward pass gives.

@@ -7,14 +7,19 @@
 //! The text is one stream of tokens, cut into windows that do not overlap. Every epoch takes the
 //! windows in another order, which follows from the seed.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gpt2_model::{Gpt2, SitePlan, SwitchableModel, next_token_loss};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
 use quant_kernels::{QuantAutodiffBackend, QuantBackend};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
+use switchable_model::loss::next_token_loss;
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::site_plan::SitePlan;
 
-use super::{TaskOutput, TrainConfig, TrainTask};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::config::TrainConfig;
+use crate::train::task::{TaskOutput, TrainTask};
 
 /// Windows of running text.
 #[derive(Debug, Clone)]
@@ -77,8 +82,7 @@ impl TextBatch {
     }
 }
 
-impl<B: QuantAutodiffBackend> TrainTask<B> for TextTask {
-    type Model = Gpt2<B>;
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, M> for TextTask {
     type Batch = TextBatch;
 
     fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = TextBatch> + '_>> {
@@ -99,16 +103,16 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for TextTask {
         batch.ids.len()
     }
 
-    fn check_model(&self, model: &Gpt2<B>) -> Result<()> {
+    fn check_model(&self, model: &M) -> Result<()> {
         check_fit(model, &self.tokens, self.window)
     }
 
-    fn check_plan(&self, model: &Gpt2<B>, plan: &SitePlan) -> Result<()> {
+    fn check_plan(&self, model: &M, plan: &SitePlan) -> Result<()> {
         Ok(model.check_plan(plan)?)
     }
 
-    fn forward(&self, model: &Gpt2<B>, batch: &TextBatch, plan: &SitePlan, device: &B::Device) -> TaskOutput<B> {
-        let ids = batch.tensor::<B>(device);
+    fn forward(&self, model: &M, batch: &TextBatch, plan: &SitePlan) -> TaskOutput<B> {
+        let ids = batch.tensor::<B>(&model.device());
         let logits = model.next_token_scores(model.forward(ids.clone(), None, plan));
         let [windows, tokens, vocabulary] = logits.dims();
         let scores = logits.clone().slice([0..windows, 0..tokens - 1]);
@@ -121,14 +125,14 @@ impl<B: QuantAutodiffBackend> TrainTask<B> for TextTask {
 /// # Errors
 ///
 /// When the window is longer than the model's positions, or a token is not in the vocabulary.
-fn check_fit<B: QuantBackend>(model: &Gpt2<B>, tokens: &[u32], window: usize) -> Result<()> {
-    let config = model.config();
-    if window > config.n_positions {
-        return Err(Error::DoesNotFit { what: "the window", got: window, room: config.n_positions });
+fn check_fit<B: QuantBackend, M: SwitchableModel<B>>(model: &M, tokens: &[u32], window: usize) -> Result<()> {
+    let shape = model.shape();
+    if window > shape.positions {
+        return Err(Error::DoesNotFit { what: "the window", got: window, room: shape.positions });
     }
     match tokens.iter().max() {
-        Some(&highest) if highest as usize >= config.vocab_size => {
-            Err(Error::DoesNotFit { what: "a token of the text", got: highest as usize, room: config.vocab_size })
+        Some(&highest) if highest as usize >= shape.vocabulary => {
+            Err(Error::DoesNotFit { what: "a token of the text", got: highest as usize, room: shape.vocabulary })
         }
         _ => Ok(()),
     }
@@ -146,12 +150,11 @@ fn check_fit<B: QuantBackend>(model: &Gpt2<B>, tokens: &[u32], window: usize) ->
 /// # Panics
 ///
 /// When the backend gives a loss that cannot be read as f32.
-pub fn text_loss<B: QuantBackend>(
-    model: &Gpt2<B>,
+pub fn text_loss<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
     tokens: &[u32],
     window: usize,
     plan: &SitePlan,
-    device: &B::Device,
 ) -> Result<f64> {
     const WINDOWS_AT_ONCE: usize = 8;
     if window < 2 {
@@ -165,7 +168,7 @@ pub fn text_loss<B: QuantBackend>(
     let (mut sum, mut windows) = (0.0, 0);
     for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
         let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
-        let ids = batch.tensor::<B>(device);
+        let ids = batch.tensor::<B>(&model.device());
         let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan)), ids, None);
         sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
             * batch.windows as f64;

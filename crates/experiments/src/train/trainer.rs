@@ -1,21 +1,26 @@
 //! The training loop.
 
-use quant_kernels::QuantAutodiffBackend;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::module::{AutodiffModule, Module as _};
+use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{ElementConversion as _, Tensor};
+use quant_kernels::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
-
-use super::step_sizes::StepSizes;
-use super::{Branch, Protection, Regime, TrainConfig, TrainTask, checkpoint, gradients};
-use crate::running::progress::{Progress, ShowProgress};
-use crate::{Error, Result, StopFlag};
+use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::train::branch::{Branch, Protection};
+use crate::train::config::TrainConfig;
+use crate::train::regimes::Regime;
+use crate::train::step_sizes::StepSizes;
+use crate::train::task::TrainTask;
+use crate::train::{checkpoint, gradients};
 
 /// Where a run works and what may interrupt it.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +35,15 @@ pub struct TrainRun {
     pub show: ShowProgress,
     /// Anything else that must be the same for a saved run to go on, such as model and data.
     pub identity: Value,
+}
+
+/// What a run does, and where it works.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// Hyper-parameters.
+    pub config: &'a TrainConfig,
+    /// Where it works and what may interrupt it.
+    pub run: &'a TrainRun,
 }
 
 /// How a run went.
@@ -75,14 +89,14 @@ struct Part {
 ///
 /// When the configuration is out of range, there is nothing to train on, the folder belongs to
 /// another run, the loss is not finite, or the work is stopped (its state saved).
-pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
-    model: T::Model,
+pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
+    model: M,
     task: &T,
     regime: &dyn Regime,
-    config: &TrainConfig,
-    run: &TrainRun,
-    device: &B::Device,
-) -> Result<(T::Model, TrainOutcome)> {
+    training: Training<'_>,
+) -> Result<(M, TrainOutcome)> {
+    let Training { config, run } = training;
+    let device = &device_of(&model);
     config.check()?;
     task.check_model(&model)?;
     for branch in regime.branches(0) {
@@ -92,7 +106,7 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         "config": config, "regime": regime.name(), "regime_parameters": regime.parameters(), "run": run.identity,
     });
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
-    let mut optimizer = optimizer.init::<B, T::Model>();
+    let mut optimizer = optimizer.init::<B, M>();
     let (mut model, mut first_step) = (model, 0);
     if let Some((folder, state)) =
         run.dir.as_deref().map(|dir| checkpoint::newest(dir, &identity)).transpose()?.flatten()
@@ -101,9 +115,9 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         optimizer = optimizer.load_record(checkpoint::load_optimizer::<B, _>(&folder, device)?);
         first_step = state.step;
     }
-    let save = |step: usize, model: &T::Model, optimizer: &_| -> Result<()> {
+    let save = |step: usize, model: &M, optimizer: &_| -> Result<()> {
         let Some(dir) = &run.dir else { return Ok(()) };
-        let record = burn::optim::Optimizer::<T::Model, B>::to_record(optimizer);
+        let record = burn::optim::Optimizer::<M, B>::to_record(optimizer);
         let state = checkpoint::State::new(step, identity.clone());
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
@@ -126,8 +140,8 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
         }
         let outputs = run.workers.map(&parts, |_, batch| {
             // A copy with leaves of its own: graphs that share leaves would wait for one another.
-            let model = T::Model::from_inner(model.valid());
-            run_part(&model, task, batch, &branches, 1.0 / parts.len() as f64, device)
+            let model = M::from_inner(model.valid());
+            run_part(&model, task, batch, Share { branches: &branches, of_step: 1.0 / parts.len() as f64 })
         });
         let loss = outputs.iter().map(|part| part.loss).sum::<f64>();
         if !loss.is_finite() {
@@ -153,20 +167,31 @@ pub fn train<B: QuantAutodiffBackend, T: TrainTask<B>>(
     Ok((model, TrainOutcome { losses, first_step, tokens_per_second }))
 }
 
-/// Losses and gradients of all branches on one micro-batch, which counts for `share` of the step.
-fn run_part<B: QuantAutodiffBackend, T: TrainTask<B>>(
-    model: &T::Model,
+/// The part of a step that a micro-batch is.
+#[derive(Clone, Copy)]
+struct Share<'a> {
+    branches: &'a [Branch],
+    /// For how much of the step it counts, 0 to 1.
+    of_step: f64,
+}
+
+/// The device of a model's parameters.
+fn device_of<B: QuantAutodiffBackend, M: AutodiffModule<B>>(model: &M) -> B::Device {
+    model.devices().into_iter().next().unwrap_or_default()
+}
+
+/// Losses and gradients of all branches on one micro-batch.
+fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
+    model: &M,
     task: &T,
     batch: &T::Batch,
-    branches: &[Branch],
-    share: f64,
-    device: &B::Device,
+    Share { branches, of_step }: Share<'_>,
 ) -> Part {
     let mut taught: Vec<Vec<Tensor<B::InnerBackend, 2>>> = Vec::with_capacity(branches.len());
     let (mut guarded, mut free) = (Vec::new(), Vec::new());
     let (mut loss, mut main_loss) = (0.0, 0.0);
     for branch in branches {
-        let output = task.forward(model, batch, &branch.plan, device);
+        let output = task.forward(model, batch, &branch.plan);
         let mut total = output.loss;
         for teacher in &branch.teachers {
             for (known, scores) in taught[teacher.branch].iter().zip(&output.scores) {
@@ -175,9 +200,9 @@ fn run_part<B: QuantAutodiffBackend, T: TrainTask<B>>(
             }
         }
         taught.push(output.scores.into_iter().map(Tensor::inner).collect());
-        let total = total * (branch.weight * share);
+        let total = total * (branch.weight * of_step);
         loss += total.clone().into_scalar().elem::<f64>();
-        main_loss += output.main_loss.into_scalar().elem::<f64>() * branch.weight * share;
+        main_loss += output.main_loss.into_scalar().elem::<f64>() * branch.weight * of_step;
         let gradients = GradientsParams::from_grads(total.backward(), model);
         match branch.protection {
             Protection::Guarded => guarded.push(gradients),

@@ -1,13 +1,21 @@
-use experiments::robustness::{
-    AdversarialTraining, AttackSource, HotFlip, HotFlipOptions, ItemChoice, RobustnessOptions, Round, RoundPrecision,
-    VictimOptions, adversarial_training, craft,
+use experiments::error::Result;
+use experiments::robustness::attacks::hot_flip::{HotFlip, HotFlipOptions};
+use experiments::robustness::hardening::adversarial_training::HardeningRun;
+use experiments::robustness::hardening::adversarial_training::{
+    AdversarialTraining, Round, RoundPrecision, adversarial_training,
 };
-use experiments::{Ladder, Result, ShowProgress, TrainConfig};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering};
+use experiments::robustness::protocol::craft::Crafting;
+use experiments::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions};
+use experiments::robustness::victim::model_under_attack::VictimOptions;
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use experiments::train::ladder::Ladder;
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::BitWidth;
 use switchable_lora::{BasePolicy, LinearSettings};
 
 use super::{LEARNT, Learnt};
-use crate::support::{Training, device, quiet, skip_without_device, train_config};
+use crate::support::{Training, quiet, skip_without_device, train_config};
 
 fn trainable(learnt: &Learnt) -> Gpt2ForQuestionAnswering<Training> {
     let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
@@ -34,9 +42,14 @@ fn hardened(
     options: &AdversarialTraining,
 ) -> Result<(Gpt2ForQuestionAnswering<Training>, Vec<Round>)> {
     let learnt = &*LEARNT;
-    let data = (&learnt.task.dataset, &learnt.tokenizer);
-    let run = (&VictimOptions::default(), &quiet(2));
-    adversarial_training(trainable(learnt), data, attack, &ladder(learnt), options, run, &device())
+    let how = HardeningRun {
+        ladder: &ladder(learnt),
+        training: options,
+        tokenizer: &learnt.tokenizer,
+        reading: &VictimOptions::default(),
+        run: &quiet(2),
+    };
+    adversarial_training(trainable(learnt), &learnt.task.dataset, attack, how)
 }
 
 /// Share of the attacked items that a model gets right.
@@ -45,7 +58,10 @@ fn right_when_attacked(learnt: &Learnt, model: &Gpt2ForQuestionAnswering<Trainin
     let source = AttackSource { label: "32".into(), plans: vec![learnt.plan(32)] };
     let options = RobustnessOptions { items: ItemChoice::All, show: ShowProgress::No, ..RobustnessOptions::default() };
     let items = learnt.examples();
-    let attacked = craft(&victim, attack, &source, &items, &options).expect("valid input").adversarial_examples(&items);
+    let attacked = Crafting { victim: &victim, items: &items, options: &options }
+        .craft(attack, &source)
+        .expect("valid input")
+        .adversarial_examples(&items);
     let scores = victim.scores(&learnt.plan(32), &attacked).expect("valid input");
     scores.iter().map(|score| score.exact).sum::<f64>() / scores.len() as f64
 }

@@ -1,10 +1,13 @@
 //! Attacks that ask the model.
 
-use experiments::robustness::{
-    Attack, EditScope, FlipUnit, HotFlip, HotFlipOptions, Names, Oracle, Outcome, ProtectedExample, TokenFlip,
-    Unattackable, WordSubstitution, WordSubstitutionOptions,
-};
-use rand::{SeedableRng as _, seq::IndexedRandom as _};
+use experiments::robustness::attacks::attack::{Attack, Outcome};
+use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions, TokenFlip};
+use experiments::robustness::attacks::word_substitution::{WordSubstitution, WordSubstitutionOptions};
+use experiments::robustness::protected_example::{EditScope, Names, ProtectedExample, Unattackable};
+use experiments::robustness::victim::oracle::Oracle;
+use gpt2_model::Gpt2;
+use rand::SeedableRng as _;
+use rand::seq::IndexedRandom as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::{LEARNT, UNSURE, assert_gold_stands, example};
@@ -19,7 +22,7 @@ fn hot_flip(unit: FlipUnit) -> HotFlip {
         .expect("valid input")
 }
 
-fn white_box() -> Vec<Box<dyn Attack<Training>>> {
+fn white_box() -> Vec<Box<dyn Attack<Training, Gpt2<Training>>>> {
     vec![
         Box::new(hot_flip(FlipUnit::Word)),
         Box::new(hot_flip(FlipUnit::Token)),
@@ -185,7 +188,7 @@ fn word_swaps_put_words_of_the_corpus_for_words_and_leave_names() {
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     let known: Vec<&str> = victim.words().iter().map(|token| token.text.trim_start()).collect();
-    let attacks: [Box<dyn Attack<Training>>; 2] = [
+    let attacks: [Box<dyn Attack<Training, Gpt2<Training>>>; 2] = [
         Box::new(hot_flip(FlipUnit::Word)),
         Box::new(WordSubstitution::new(WordSubstitutionOptions::default()).unwrap()),
     ];
@@ -238,7 +241,7 @@ fn scopes_hold_for_attacks_on_the_model() {
     for scope in [EditScope::Question, EditScope::Context] {
         let flip = |unit| HotFlipOptions { unit, scope, names: Names::Change, ..HotFlipOptions::default() };
         let substitution = WordSubstitutionOptions { scope, ..WordSubstitutionOptions::default() };
-        let attacks: [Box<dyn Attack<Training>>; 3] = [
+        let attacks: [Box<dyn Attack<Training, Gpt2<Training>>>; 3] = [
             Box::new(HotFlip::new(flip(FlipUnit::Word)).unwrap()),
             Box::new(HotFlip::new(flip(FlipUnit::Token)).unwrap()),
             Box::new(WordSubstitution::new(substitution).unwrap()),
@@ -263,7 +266,9 @@ fn items_without_a_word_to_swap_say_so() {
     let victim = LEARNT.victim(1);
     let plans = [LEARNT.plan(32)];
     let item = ProtectedExample::new(example("Q?", "tea", &[("tea", 0)])).unwrap();
-    let run = |attack: &dyn Attack<Training>| attack.attack(&item, &Oracle::new(&victim, &plans), &mut rng()).unwrap();
+    let run = |attack: &dyn Attack<Training, Gpt2<Training>>| {
+        attack.attack(&item, &Oracle::new(&victim, &plans), &mut rng()).unwrap()
+    };
     assert_eq!(run(&hot_flip(FlipUnit::Word)), Outcome::Unattackable(Unattackable::NoCandidate));
     let substitution = WordSubstitution::new(WordSubstitutionOptions::default()).unwrap();
     assert_eq!(run(&substitution), Outcome::Unattackable(Unattackable::NoEditableWord));

@@ -5,16 +5,22 @@ mod attacks;
 mod edits;
 mod protocol;
 
+use gpt2_model::Gpt2;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use switchable_model::model::SwitchableModel;
 
-use experiments::robustness::{ProtectedExample, Victim, VictimOptions};
-use experiments::{ReadingTask, Workers};
-use gpt2_model::{BitWidth, Gpt2ForQuestionAnswering, SitePlan, SitePrecision, SwitchableModel};
+use experiments::robustness::protected_example::ProtectedExample;
+use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use gpt2_model::Gpt2ForQuestionAnswering;
+use quant_kernels::BitWidth;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::workers::Workers;
 use squad_data::{Answer, Dataset, Example, TextTokenizer};
-use switchable_lora::BasePolicy;
+use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_model::site_plan::SitePlan;
 
-use crate::support::{Training, device, model, quiet, task, train_config};
+use crate::support::{Training, model, quiet, task, train_config, training};
 
 /// A tiny model with the questions it has learnt.
 pub(crate) struct Learnt {
@@ -32,17 +38,17 @@ impl Learnt {
     fn after(steps: usize) -> Self {
         let (tokenizer, config, task) = task(8);
         let start = model::<Training>(&config, BasePolicy::Trainable);
-        let (model, _) =
-            experiments::train_base(start, &task, &train_config(steps), &quiet(2), &device()).expect("it trains");
+        let (model, _) = experiments::banks::bank::train_base(start, &task, training(&train_config(steps), &quiet(2)))
+            .expect("it trains");
         Self { tokenizer, task, model }
     }
 
-    fn victim(&self, workers: usize) -> Victim<'_, Training> {
+    fn victim(&self, workers: usize) -> Victim<'_, Training, Gpt2<Training>> {
         let options = VictimOptions { workers: Workers::new(workers), ..VictimOptions::default() };
         Victim::new(&self.model, &self.tokenizer, &self.task.dataset, options).expect("they fit")
     }
 
-    fn victim_of(&self, model: &Gpt2ForQuestionAnswering<Training>) -> Victim<'_, Training> {
+    fn victim_of(&self, model: &Gpt2ForQuestionAnswering<Training>) -> Victim<'_, Training, Gpt2<Training>> {
         Victim::new(model, &self.tokenizer, &self.task.dataset, VictimOptions::default()).expect("they fit")
     }
 

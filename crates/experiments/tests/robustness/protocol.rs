@@ -1,11 +1,22 @@
 //! The attack × inference matrix.
 
-use experiments::robustness::{
-    Amount, Attack, AttackReport, AttackSource, CraftOutcome, Distractor, FlipUnit, HotFlip, HotFlipOptions,
-    InferencePlan, ItemChoice, MatrixMap, NO_SOURCE, ProtectedExample, RobustnessOptions, RobustnessProtocol,
-    TypoOptions, Typos, Unattackable, Victim, VictimOptions, craft,
-};
-use experiments::{Colour, Error, ShowProgress, StopFlag};
+use experiments::error::Error;
+use experiments::robustness::attacks::attack::{Amount, Attack};
+use experiments::robustness::attacks::distractor::Distractor;
+use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions};
+use experiments::robustness::attacks::typos::{TypoOptions, Typos};
+use experiments::robustness::protected_example::{ProtectedExample, Unattackable};
+use experiments::robustness::protocol::attack_report::{AttackReport, MatrixMap};
+use experiments::robustness::protocol::craft::Crafting;
+use experiments::robustness::protocol::craft::{AttackSource, CraftOutcome, ItemChoice, RobustnessOptions};
+use experiments::robustness::protocol::matrix::{InferencePlan, NO_SOURCE, RobustnessProtocol};
+use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use experiments::running::memory::Memory;
+use experiments::running::progress::ShowProgress;
+use experiments::search::heat_map::Colour;
+use gpt2_model::Gpt2;
+use serde_json::json;
+use span_reader::running::stop::StopFlag;
 use squad_data::Example;
 
 use super::{LEARNT, example};
@@ -87,7 +98,7 @@ fn the_cell_of_a_row_says_what_the_attack_saw() {
     let edited = crafted.adversarial_examples(&items);
     assert_eq!(edited.len(), row.craft.attacked);
     let plans = [LEARNT.plan(32)];
-    let oracle = experiments::robustness::Oracle::new(&victim, &plans);
+    let oracle = experiments::robustness::victim::oracle::Oracle::new(&victim, &plans);
     for (example, item) in edited.iter().zip(&row.cells[0].items) {
         let reading = oracle.read(&[&ProtectedExample::new(example.clone()).unwrap()]).unwrap().remove(0);
         assert_eq!(reading.is_fooled(), !item.attacked_exact, "{}", example.id);
@@ -100,10 +111,12 @@ fn workers_and_order_change_no_record() {
     let items: Vec<Example> = LEARNT.examples().into_iter().take(6).collect();
     let backwards: Vec<Example> = items.iter().rev().cloned().collect();
     let typos = Typos::new(TypoOptions { amount: Amount::Count(3), ..TypoOptions::default() }).unwrap();
-    let attacks: [&dyn Attack<Training>; 3] = [&hot_flip(), &typos, &Distractor::default()];
+    let attacks: [&dyn Attack<Training, Gpt2<Training>>; 3] = [&hot_flip(), &typos, &Distractor::default()];
     for attack in attacks {
         let run = |workers, items: &[Example]| {
-            let crafted = craft(&LEARNT.victim(workers), attack, &sources()[0], items, &options()).unwrap();
+            let crafted = Crafting { victim: &LEARNT.victim(workers), items: items, options: &options() }
+                .craft(attack, &sources()[0])
+                .unwrap();
             crafted.records.into_iter().map(|record| (record.id, record.outcome, record.queries)).collect::<Vec<_>>()
         };
         let one = run(1, &items);
@@ -174,24 +187,34 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     let victim = LEARNT.victim(1);
     let items: Vec<Example> = LEARNT.examples().into_iter().take(5).collect();
     let dir = tempfile::tempdir().unwrap();
-    let kept = RobustnessOptions { items: ItemChoice::All, dir: Some(dir.path().into()), ..options() };
+    let kept =
+        RobustnessOptions { items: ItemChoice::All, memory: Memory::folder(dir.path(), json!(null)), ..options() };
     let source = &sources()[1];
-    let first = craft(&victim, &hot_flip(), source, &items, &kept).unwrap();
+    let first = Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source).unwrap();
     // Seconds differ from run to run, so equal records were read, not made.
-    assert_eq!(craft(&victim, &hot_flip(), source, &items, &kept).unwrap(), first);
+    assert_eq!(Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source).unwrap(), first);
     let path = dir.path().join("hot-flip-word-2.json");
 
-    let refused = |result: experiments::Result<_>| match result {
+    let refused = |result: experiments::error::Result<_>| match result {
         Err(Error::OtherRun { path: at, field, .. }) if at == path => field,
         other => panic!("{other:?}"),
     };
     let other_seed = RobustnessOptions { seed: 6, ..kept.clone() };
-    assert_eq!(refused(craft(&victim, &hot_flip(), source, &items, &other_seed)), "seed");
-    assert_eq!(refused(craft(&victim, &hot_flip(), source, &items[1..], &kept)), "items");
+    assert_eq!(
+        refused(Crafting { victim: &victim, items: &items, options: &other_seed }.craft(&hot_flip(), source)),
+        "seed"
+    );
+    assert_eq!(
+        refused(Crafting { victim: &victim, items: &items[1..], options: &kept }.craft(&hot_flip(), source)),
+        "items"
+    );
     let other = HotFlip::new(HotFlipOptions { flips: 9, ..HotFlipOptions::default() }).unwrap();
-    assert_eq!(refused(craft(&victim, &other, source, &items, &kept)), "settings");
-    let model = RobustnessOptions { identity: "another model".into(), ..kept.clone() };
-    assert_eq!(refused(craft(&victim, &hot_flip(), source, &items, &model)), "run");
+    assert_eq!(
+        refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&other, source)),
+        "settings.flips"
+    );
+    let model = RobustnessOptions { memory: Memory::folder(dir.path(), "another model".into()), ..kept.clone() };
+    assert_eq!(refused(Crafting { victim: &victim, items: &items, options: &model }.craft(&hot_flip(), source)), "run");
 
     let mut moved = first.clone();
     let record = moved.records.iter_mut().find_map(|record| match &mut record.outcome {
@@ -201,17 +224,20 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     let starts = record.expect("some item was attacked");
     starts[0] += 1;
     let mut short = moved.clone();
-    experiments::write_json(&path, &moved).unwrap();
-    refused(craft(&victim, &hot_flip(), source, &items, &kept));
+    span_reader::running::json_file::write_json(&path, &moved).unwrap();
+    refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source));
     for record in &mut short.records {
         if let CraftOutcome::Attacked { answer_starts, .. } = &mut record.outcome {
             answer_starts.clear();
         }
     }
-    experiments::write_json(&path, &short).unwrap();
-    refused(craft(&victim, &hot_flip(), source, &items, &kept));
+    span_reader::running::json_file::write_json(&path, &short).unwrap();
+    refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source));
     std::fs::write(&path, "{").unwrap();
-    assert!(matches!(craft(&victim, &hot_flip(), source, &items, &kept), Err(Error::Json { .. })));
+    assert!(matches!(
+        Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source),
+        Err(Error::Json { .. })
+    ));
 }
 
 #[test]
@@ -221,9 +247,11 @@ fn a_request_to_stop_leaves_no_file() {
     let options = VictimOptions { stop: stop.clone(), ..VictimOptions::default() };
     let victim = Victim::new(&LEARNT.model, &LEARNT.tokenizer, &LEARNT.task.dataset, options).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let kept = RobustnessOptions { dir: Some(dir.path().into()), ..self::options() };
+    let kept = RobustnessOptions { memory: Memory::folder(dir.path(), json!(null)), ..self::options() };
     stop.request();
-    let error = craft(&victim, &hot_flip(), &sources()[0], &LEARNT.examples(), &kept).unwrap_err();
+    let error = Crafting { victim: &victim, items: &LEARNT.examples(), options: &kept }
+        .craft(&hot_flip(), &sources()[0])
+        .unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -253,7 +281,7 @@ fn a_report_survives_json_and_names_every_row() {
     let items: Vec<Example> = LEARNT.examples().into_iter().take(4).collect();
     let protocol = RobustnessProtocol::new(&victim, &items, inference(), options()).unwrap();
     let typos = Typos::new(TypoOptions::default()).unwrap();
-    let attacks: [&dyn Attack<Training>; 2] = [&hot_flip(), &typos];
+    let attacks: [&dyn Attack<Training, Gpt2<Training>>; 2] = [&hot_flip(), &typos];
     let matrices = attacks.into_iter().map(|attack| protocol.matrix(attack, &sources()).unwrap()).collect();
     let report = protocol.report(matrices);
     let json = serde_json::to_string(&report).unwrap();

@@ -1,11 +1,19 @@
 //! A tiny model and task.
 
-use experiments::{Objective, ReadingTask, Schedule, ShowProgress, TrainConfig, TrainRun, Workers};
-use gpt2_model::{
-    Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings, ModelConfig, ModelOptions, QuantBackend, SwitchableModel,
-};
+use experiments::running::progress::ShowProgress;
+use experiments::train::config::TrainConfig;
+use experiments::train::objective::Objective;
+use experiments::train::schedule::Schedule;
+use experiments::train::trainer::TrainRun;
+use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use quant_kernels::QuantBackend;
+use span_reader::evaluation::reading::ReadingTask;
+use span_reader::running::workers::Workers;
 use squad_data::{BpeConfig, Dataset, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
-use switchable_lora::BasePolicy;
+use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::options::ModelOptions;
 
 #[path = "../../../quant-kernels/tests/support/test_device.rs"]
 mod test_device;
@@ -59,4 +67,8 @@ pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> V
         }
     }
     all
+}
+
+pub(crate) fn training<'a>(config: &'a TrainConfig, run: &'a TrainRun) -> experiments::Training<'a> {
+    experiments::Training { config, run }
 }

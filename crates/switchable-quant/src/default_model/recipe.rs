@@ -1,6 +1,9 @@
 //! How the built-in model is made from nothing.
 
-use experiments::{BankConfig, Objective, Schedule, TrainConfig};
+use experiments::banks::bank::BankConfig;
+use experiments::train::config::TrainConfig;
+use experiments::train::objective::Objective;
+use experiments::train::schedule::Schedule;
 use gpt2_model::{Activation, Gpt2Config, InitialWeights};
 use squad_data::BpeConfig;
 use switchable_lora::LoraConfig;

@@ -5,18 +5,22 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
-use gpt2_model::{ModelConfig, Site, SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use crate::Evaluator;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::running::remember::Remember;
-use crate::{Error, Result};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+
+use crate::error::{Error, Result};
+use crate::running::memory::Parts;
+use crate::running::progress::{Progress, ShowProgress};
 
 /// The figure that damage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -40,12 +44,20 @@ pub struct DamageOptions {
     pub seed: u64,
     /// Whether progress is shown.
     pub show: ShowProgress,
+    /// Damage known from before, site by site.
+    pub known: Parts,
 }
 
 impl DamageOptions {
     /// Divergence over some choices.
     pub fn new(choices: Vec<SitePrecision>) -> Self {
-        Self { choices, measure: DamageMeasure::default(), seed: 0, show: ShowProgress::default() }
+        Self {
+            choices,
+            measure: DamageMeasure::default(),
+            seed: 0,
+            show: ShowProgress::default(),
+            known: Parts::default(),
+        }
     }
 }
 
@@ -129,24 +141,10 @@ fn is_gpt2_block_word(word: &str) -> bool {
 ///
 /// When there is no choice, no window holds the gold span that the loss needs, an adapter is missing,
 /// or the work is stopped.
-pub fn measure_damage<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
+pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
     reference: &SitePlan,
     options: &DamageOptions,
-) -> Result<DamageTable> {
-    measure_damage_remembering(evaluator, reference, options, &|_, measure| measure())
-}
-
-/// [`measure_damage`], site by site through `remember`, which may know a site's damage from before.
-///
-/// # Errors
-///
-/// As [`measure_damage`], and what `remember` gives.
-pub fn measure_damage_remembering<B: QuantBackend>(
-    evaluator: &Evaluator<'_, B>,
-    reference: &SitePlan,
-    options: &DamageOptions,
-    remember: &Remember<'_, (SiteDamage, Work)>,
 ) -> Result<DamageTable> {
     if options.choices.is_empty() {
         return Err(Error::option("choices", "empty", "at least one precision"));
@@ -164,7 +162,7 @@ pub fn measure_damage_remembering<B: QuantBackend>(
     for site in sites {
         let name = model.transformer.sites().name(site);
         let mut measured = 0;
-        let (row, work_of_row) = remember(&name, &mut || {
+        let (row, work_of_row) = options.known.recall(&name, || {
             let before = evaluator.work();
             let mut choices = Vec::with_capacity(options.choices.len());
             for &precision in &options.choices {

@@ -1,16 +1,17 @@
 //! A greedy path against the exact allocation of the same bytes.
 
-use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::{Allocation, best_of};
-use crate::Evaluator;
-use crate::search::greedy::Flip;
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
+use crate::error::{Error, Result};
+use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::pareto::{Allocation, best_of};
+use crate::search::greedy::Flip;
 
 /// A greedy plan and an exact allocation that needs no more bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,9 +40,9 @@ impl DamageTable {
     ///
     /// When a flip is of other questions or without their scores, or smaller than every plan of the
     /// table; when an adapter is missing, or the work is stopped.
-    pub fn compare_at_equal_bytes<B: QuantBackend>(
+    pub fn compare_at_equal_bytes<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        evaluator: &Evaluator<'_, B>,
+        evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
         path: &[Flip],
     ) -> Result<Vec<EqualBytes>> {

@@ -21,16 +21,8 @@
 //! 2004, chapter 11 (multiple choice); Dong et al., *HAWQ-V2*, arXiv:1911.03852 (damages of layers
 //! that add up, and their Pareto front).
 
-mod damage;
-mod equal_bytes;
-mod pareto;
-mod swaps;
-mod verify;
-
-pub use damage::{
-    Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, measure_damage, measure_damage_remembering,
-};
-pub use equal_bytes::EqualBytes;
-pub use pareto::Allocation;
-pub use swaps::{PrecisionChange, RefineOptions, Refinement, Swap};
-pub use verify::Verified;
+pub mod damage;
+pub mod equal_bytes;
+pub mod pareto;
+pub mod swaps;
+pub mod verify;

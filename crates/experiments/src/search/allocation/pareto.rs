@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use switchable_lora::PrecisionPlan;
 
-use super::damage::DamageTable;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::search::allocation::damage::{Damage, DamageTable};
 
 /// A plan that no other of the table betters in bytes and damage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl DamageTable {
     /// Empty where a site has no choice.
     ///
     /// ```
-    /// use experiments::DamageTable;
+    /// use experiments::search::allocation::damage::DamageTable;
     ///
     /// # let accuracy = r#"{"exact_match": 80.0, "exact_match_interval": {"low": 72.0, "high": 86.0}, "f1": 84.0,
     /// #     "f1_interval": {"low": 78.0, "high": 90.0}, "loss": 0.7, "n": 120}"#;
@@ -74,7 +74,7 @@ impl DamageTable {
 
     /// Bytes and damage of each site's choices.
     fn items(&self) -> Vec<Vec<Item>> {
-        let item = |choice: &super::Damage| Item { bytes: choice.bytes, damage: choice.by(self.measure) };
+        let item = |choice: &Damage| Item { bytes: choice.bytes, damage: choice.by(self.measure) };
         self.sites.iter().map(|site| site.choices.iter().map(item).collect()).collect()
     }
 
@@ -184,10 +184,9 @@ fn undominated(mut states: Vec<State>) -> Vec<State> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
-
-    use super::*;
 
     /// Every combination of choices: bytes and damage, summed in the order of the sites.
     fn all_plans(sites: &[Vec<Item>]) -> Vec<(usize, f64)> {

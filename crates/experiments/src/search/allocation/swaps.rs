@@ -8,18 +8,20 @@
 
 use std::collections::HashSet;
 
-use gpt2_model::{SitePlan, SitePrecision, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::{Allocation, budget_too_small};
-use crate::Evaluator;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::search::harm_order::HarmOrder;
-use crate::{Error, Result};
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
+use switchable_lora::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
+use crate::error::{Error, Result};
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::allocation::damage::{DamageTable, SiteDamage};
+use crate::search::allocation::pareto::{Allocation, budget_too_small};
+use crate::search::harm_order::HarmOrder;
 
 /// Options of the refinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,15 @@ impl RefineOptions {
     pub fn new(budget_bytes: usize) -> Self {
         Self { budget_bytes, order: HarmOrder::Loss, evaluations: 100, show: ShowProgress::default() }
     }
+}
+
+/// What a refinement starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct RefineFrom<'a> {
+    /// The plan that the damage was measured from.
+    pub reference: &'a SitePlan,
+    /// The plan to refine.
+    pub start: &'a Allocation,
 }
 
 /// One site from one precision to another.
@@ -103,11 +114,10 @@ impl DamageTable {
     ///
     /// When the first plan exceeds the budget or has a precision that the table has not; when an
     /// adapter is missing, or the work is stopped.
-    pub fn refine_by_swaps<B: QuantBackend>(
+    pub fn refine_by_swaps<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        evaluator: &Evaluator<'_, B>,
-        reference: &SitePlan,
-        start: &Allocation,
+        evaluator: &Evaluator<'_, B, M>,
+        RefineFrom { reference, start }: RefineFrom<'_>,
         options: &RefineOptions,
     ) -> Result<(Refinement, SitePlan)> {
         let before = evaluator.work();
@@ -159,7 +169,7 @@ impl DamageTable {
 
     /// The choice that a plan takes at every site.
     fn picks_of(&self, plan: &SitePlan) -> Result<Vec<usize>> {
-        let pick = |row: &super::SiteDamage| {
+        let pick = |row: &SiteDamage| {
             let precision = plan.get(row.site);
             let found = row.choices.iter().position(|choice| choice.precision == precision);
             let got = || format!("{} at {} bits", self.name(row.site), precision.weights);

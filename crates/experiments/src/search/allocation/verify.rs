@@ -1,15 +1,16 @@
 //! Real evaluation of plans that the additive model chose.
 
-use gpt2_model::{SitePlan, SwitchableModel};
 use quant_kernels::QuantBackend;
 use serde::{Deserialize, Serialize};
-
-use super::damage::DamageTable;
-use super::pareto::Allocation;
-use crate::Evaluator;
-use crate::Result;
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
+use crate::error::Result;
+use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::pareto::Allocation;
 
 /// An allocation with what it measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,9 +29,9 @@ impl DamageTable {
     /// # Errors
     ///
     /// When a plan is not one of this model, or the work is stopped.
-    pub fn verify<B: QuantBackend>(
+    pub fn verify<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        evaluator: &Evaluator<'_, B>,
+        evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
         allocations: &[Allocation],
     ) -> Result<Vec<Verified>> {

@@ -9,9 +9,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
-use crate::train::{Distance, Ladder, Protection, Teacher};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::branch::{Distance, Protection, Teacher};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::{Branch, Regime};
 
 /// Every width in every step, taught by all higher ones.
 #[derive(Debug, Clone)]

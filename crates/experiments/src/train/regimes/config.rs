@@ -3,16 +3,25 @@
 use std::fmt;
 use std::str::FromStr;
 
-use gpt2_model::{Site, SitePrecision};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use switchable_lora::SitePrecision;
+use switchable_model::sites::Site;
 
-use super::{Cascade, Cycle, Cyclic, Joint, LayerDropout, Random, Regime, Specialised, Static};
-use crate::banks::bank::BankOverrides;
-use crate::train::{Distance, Ladder, Protection};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::branch::{Distance, Protection};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::Regime;
+use crate::train::regimes::cascade::Cascade;
+use crate::train::regimes::cyclic::{Cycle, Cyclic};
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::joint::Joint;
+use crate::train::regimes::layer_dropout::LayerDropout;
+use crate::train::regimes::random::Random;
+use crate::train::regimes::specialised::Specialised;
 
 /// Which widths a step runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegimeKind {
     /// One width per step, in turn ([`Static`]).
@@ -28,14 +37,17 @@ pub enum RegimeKind {
     Joint,
     /// Every width in every step, taught by all higher ones ([`Cascade`]).
     Cascade,
+    /// A regime of another crate, by the name that [`Regimes`](super::table::Regimes) knows it by.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl RegimeKind {
-    /// All kinds.
+    /// All kinds of this crate.
     pub const ALL: [Self; 6] = [Self::Static, Self::Cyclic, Self::Triangular, Self::Random, Self::Joint, Self::Cascade];
 
     /// Name on command lines and in artefacts.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Static => "static",
             Self::Cyclic => "cyclic",
@@ -43,6 +55,7 @@ impl RegimeKind {
             Self::Random => "random",
             Self::Joint => "joint",
             Self::Cascade => "cascade",
+            Self::Other(name) => name,
         }
     }
 }
@@ -57,7 +70,7 @@ impl FromStr for RegimeKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let expected = || Self::ALL.map(Self::name).join(", ");
+        let expected = || Self::ALL.each_ref().map(Self::name).join(", ");
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| Error::option("regime", text, expected()))
     }
 }
@@ -86,7 +99,7 @@ pub struct Specialisation {
 /// | `layer_dropout` | random sites left at the highest width | 0: off |
 /// | `specialisation` | extra steps for chosen sites | off |
 /// | `seed` | of what is random | 0 |
-/// | `bank` | what a contestant has otherwise than the bank of the study | nothing |
+/// | `options` | of a regime of another crate | null |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegimeConfig {
@@ -106,10 +119,9 @@ pub struct RegimeConfig {
     pub specialisation: Option<Specialisation>,
     /// Seed of what is random.
     pub seed: u64,
-    /// What a contestant of a comparison has otherwise than the bank of the study;
-    /// [`run_contestant`](crate::run_contestant) changes the bank, [`build`](Self::build) takes no notice.
-    #[serde(skip_serializing_if = "BankOverrides::is_empty")]
-    pub bank: BankOverrides,
+    /// Options of a regime of another crate.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub options: Value,
 }
 
 impl Default for RegimeConfig {
@@ -123,7 +135,7 @@ impl Default for RegimeConfig {
             layer_dropout: 0,
             specialisation: None,
             seed: 0,
-            bank: BankOverrides::default(),
+            options: Value::Null,
         }
     }
 }
@@ -134,14 +146,14 @@ impl RegimeConfig {
         Self { kind, ..Self::default() }
     }
 
-    /// The regime of a run of so many steps.
+    /// The regime of a run of so many steps. Regimes of other crates are built by
+    /// [`Regimes`](super::table::Regimes).
     ///
     /// # Errors
     ///
-    /// When an option does not fit the ladder or the number of steps.
+    /// When an option does not fit the ladder or the number of steps, or the kind is of another crate.
     pub fn build(&self, ladder: &Ladder, steps: usize) -> Result<Box<dyn Regime>> {
-        let high = ladder.highest().plan.clone();
-        let mut regime: Box<dyn Regime> = match self.kind {
+        let regime: Box<dyn Regime> = match &self.kind {
             RegimeKind::Static => Box::new(Static::new(ladder.rungs().iter().map(|rung| rung.plan.clone()).collect())?),
             RegimeKind::Cyclic => {
                 Box::new(Cyclic::new(ladder.clone(), Cycle::Cosine, Cyclic::steps_of(steps, self.cycles)?)?)
@@ -153,7 +165,21 @@ impl RegimeConfig {
             RegimeKind::Random => Box::new(Random::new(ladder.clone(), self.seed)),
             RegimeKind::Joint => Box::new(Joint::new(ladder.clone(), self.protection)),
             RegimeKind::Cascade => Box::new(Cascade::new(ladder.clone(), self.beta, self.distance, self.protection)?),
+            RegimeKind::Other(name) => {
+                let known = RegimeKind::ALL.each_ref().map(RegimeKind::name).join(", ");
+                return Err(Error::option("regime", name, known));
+            }
         };
+        self.wrapped(regime, ladder)
+    }
+
+    /// A regime with what is wrapped around it: extra steps for chosen sites, then layer dropout.
+    ///
+    /// # Errors
+    ///
+    /// When an option does not fit the ladder.
+    pub fn wrapped(&self, regime: Box<dyn Regime>, ladder: &Ladder) -> Result<Box<dyn Regime>> {
+        let (mut regime, high) = (regime, ladder.highest().plan.clone());
         if let Some(Specialisation { sites, low, share }) = &self.specialisation {
             regime = Box::new(Specialised::new(regime, &high, sites, *low, *share)?);
         }
@@ -161,6 +187,11 @@ impl RegimeConfig {
             regime = Box::new(LayerDropout::new(regime, high, self.layer_dropout, self.seed)?);
         }
         Ok(regime)
+    }
+
+    /// The fewest steps of a run.
+    pub fn least_steps(&self) -> usize {
+        if self.kind == RegimeKind::Cyclic { 2 * self.cycles.max(1) } else { 1 }
     }
 
     /// Short name: the kind and what is wrapped around it.

@@ -15,9 +15,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
-use crate::train::Ladder;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::{Branch, Regime};
 
 /// How the width moves within a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
 //! One width per step, in turn.
 
-use gpt2_model::SitePlan;
 use serde_json::{Value, json};
+use switchable_model::site_plan::SitePlan;
 
-use super::{Branch, Regime};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::regimes::{Branch, Regime};
 
 /// Plans in turn, one per step: with uniform plans the widths 4, 8, 16, 32, 4, 8, …
 #[derive(Debug, Clone)]

@@ -9,8 +9,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
-use crate::train::{Ladder, Protection};
+use crate::train::branch::Protection;
+use crate::train::ladder::Ladder;
+use crate::train::regimes::{Branch, Regime};
 
 /// Every width in every step, the highest one protected as asked.
 #[derive(Debug, Clone)]

@@ -8,13 +8,15 @@
 //! relies on the errors of a fixed set of others. Structured dropout of layers: Fan, Grave and
 //! Joulin, arXiv:1909.11556; noise on a random part of the weights: Quant-Noise, arXiv:2004.07320.
 
-use gpt2_model::{Site, SitePlan};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
-use super::{Branch, Regime};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::regimes::{Branch, Regime};
 
 /// Another regime, with a few random sites at the highest width.
 #[derive(Debug, Clone)]

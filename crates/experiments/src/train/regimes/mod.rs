@@ -11,33 +11,24 @@
 //! | `specialised` | [`Specialised`] | another regime; in a share of the steps only chosen sites are low |
 //! | `layer_dropout` | [`LayerDropout`] | another regime, a random few sites left at the highest width |
 //!
-//! [`RegimeConfig`] is any of them as plain data. The last two wrap any other, so they combine: layer dropout inside a cascade is
+//! [`RegimeConfig`] is any of them as plain data, `table` holds them and those of other crates by name. The last two wrap any other, so they combine: layer dropout inside a cascade is
 //! `LayerDropout { inner: cascade, .. }`.
 
-mod cascade;
-mod config;
-mod cyclic;
-mod in_turn;
-mod joint;
-mod layer_dropout;
-mod random;
-mod single;
-mod specialised;
-
-pub use cascade::Cascade;
-pub use config::{RegimeConfig, RegimeKind, Specialisation};
-pub use cyclic::{Cycle, Cyclic};
-pub use in_turn::Static;
-pub use joint::Joint;
-pub use layer_dropout::LayerDropout;
-pub use random::Random;
-pub use single::Single;
-pub use specialised::Specialised;
+pub mod cascade;
+pub mod config;
+pub mod cyclic;
+pub mod in_turn;
+pub mod joint;
+pub mod layer_dropout;
+pub mod random;
+pub mod single;
+pub mod specialised;
+pub mod table;
 
 use serde_json::Value;
 
-use super::Branch;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::branch::Branch;
 
 /// Decides, step by step, which plans are run and how their losses combine.
 pub trait Regime: Sync {

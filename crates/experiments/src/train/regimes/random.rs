@@ -10,8 +10,8 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::{Branch, Regime};
-use crate::train::{Ladder, Rung};
+use crate::train::ladder::{Ladder, Rung};
+use crate::train::regimes::{Branch, Regime};
 
 /// One width per step, drawn from a ladder.
 #[derive(Debug, Clone)]

@@ -1,9 +1,9 @@
 //! One plan in every step.
 
-use gpt2_model::SitePlan;
 use serde_json::{Value, json};
+use switchable_model::site_plan::SitePlan;
 
-use super::{Branch, Regime};
+use crate::train::regimes::{Branch, Regime};
 
 /// One plan in every step.
 #[derive(Debug, Clone)]

@@ -7,11 +7,13 @@
 //! The most sensitive sub-modules get more gradient than the others: in an extra step they run at a
 //! low width and everything else at the highest.
 
-use gpt2_model::{Site, SitePlan, SitePrecision};
 use serde_json::{Value, json};
+use switchable_lora::SitePrecision;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
-use super::{Branch, Regime, check_share};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::train::regimes::{Branch, Regime, check_share};
 
 /// Another regime, with a share of extra steps for the sites that need them most.
 #[derive(Debug, Clone)]

@@ -1,8 +1,21 @@
+use gpt2_model::Gpt2Config;
 use gpt2_model::names::MLP_C_PROJ;
-use gpt2_model::{BitWidth, Gpt2Config, ModelConfig, Site, SitePlan, SitePrecision};
+use quant_kernels::BitWidth;
+use switchable_lora::SitePrecision;
+use switchable_model::config::ModelConfig;
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
 
 use super::*;
-use crate::train::{Distance, Ladder, Protection};
+use crate::train::branch::{Distance, Protection};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::cascade::Cascade;
+use crate::train::regimes::cyclic::{Cycle, Cyclic};
+use crate::train::regimes::in_turn::Static;
+use crate::train::regimes::joint::Joint;
+use crate::train::regimes::layer_dropout::LayerDropout;
+use crate::train::regimes::random::Random;
+use crate::train::regimes::specialised::Specialised;
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
 

@@ -1,0 +1,227 @@
+//! The contestants of a regime comparison, as data.
+//!
+//! Those of this crate stand in `contestants.json`; [`Contestants::with`] adds others, which need no code
+//! where their regime is known by name.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use switchable_model::sites::Site;
+
+use crate::banks::bank::{BankConfig, BankOverrides};
+use crate::banks::regime_comparison::{Contestant, steps_within, training_bit_ops};
+use crate::error::{Error, Result};
+use crate::train::ladder::Ladder;
+use crate::train::regimes::config::{RegimeConfig, Specialisation};
+use crate::train::regimes::table::Regimes;
+
+/// The rows of this crate.
+static BUILT_IN: LazyLock<Vec<ContestantRow>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("contestants.json")).expect("the table is valid"));
+
+/// How many steps a contestant gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepBudget {
+    /// As many as the baseline.
+    EqualSteps,
+    /// As many as cost no more BitOps than the baseline.
+    EqualBitOps,
+}
+
+/// A share of the sites, those that harm most first; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialisedSites {
+    /// One site in so many.
+    pub one_site_in: usize,
+    /// Share of the steps that are extra ones, in [0, 1].
+    pub share: f64,
+}
+
+/// A number of sites that are left at the highest width in each step; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DroppedSites {
+    /// One site in so many.
+    pub one_site_in: usize,
+}
+
+/// A contestant before it is fitted to a model and a number of steps.
+///
+/// ```
+/// use experiments::banks::contestants::ContestantRow;
+///
+/// let row = r#"{ "label": "joint, base", "regime": { "kind": "joint" }, "bank": { "trains": "base" },
+///     "steps": "equal-bit-ops" }"#;
+/// let row: ContestantRow = serde_json::from_str(row)?;
+/// assert_eq!(row.name(), "joint-base");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContestantRow {
+    /// Its name in tables.
+    pub label: String,
+    /// The regime; its cycles are at most as many as have four steps each.
+    pub regime: RegimeConfig,
+    /// What it changes of the study's bank.
+    #[serde(default)]
+    pub bank: BankOverrides,
+    /// How many steps it gets.
+    pub steps: StepBudget,
+    /// Extra steps for the sites that harm most, at the lowest width.
+    #[serde(default)]
+    pub specialised: Option<SpecialisedSites>,
+    /// Sites left at the highest width.
+    #[serde(default)]
+    pub dropout: Option<DroppedSites>,
+    /// Whether the others are compared with it; of the rows one is.
+    #[serde(default)]
+    pub baseline: bool,
+    /// Whether the sites of its bank are measured one by one.
+    #[serde(default)]
+    pub heat_map: bool,
+}
+
+impl ContestantRow {
+    /// The label as part of a file name or a flag: `cyclic, equal steps` is `cyclic-equal-steps`.
+    pub fn name(&self) -> String {
+        contestant_name(&self.label)
+    }
+
+    /// Whether the bank has learned steps, which an asymmetric quantiser cannot have.
+    pub fn has_learned_steps(&self) -> bool {
+        self.bank.learned_steps == Some(true)
+    }
+}
+
+/// A label as part of a file name or a flag: `cyclic, equal steps` is `cyclic-equal-steps`.
+pub fn contestant_name(label: &str) -> String {
+    label.replace(", ", "-").replace(' ', "-")
+}
+
+/// The rows of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contestants(Vec<ContestantRow>);
+
+impl Default for Contestants {
+    /// Those of this crate.
+    fn default() -> Self {
+        Self(BUILT_IN.clone())
+    }
+}
+
+impl FromIterator<ContestantRow> for Contestants {
+    fn from_iter<I: IntoIterator<Item = ContestantRow>>(rows: I) -> Self {
+        Self(rows.into_iter().collect())
+    }
+}
+
+/// What contestants are fitted to.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit<'a> {
+    /// Regimes by name.
+    pub regimes: &'a Regimes,
+    /// The bank of the comparison.
+    pub bank: &'a BankConfig,
+    /// Its plans.
+    pub ladder: &'a Ladder,
+    /// Steps of the baseline.
+    pub steps: usize,
+    /// The sites, those that harm most first.
+    pub most_harmful: &'a [Site],
+}
+
+impl Contestants {
+    /// These and another; one of the same label is replaced.
+    #[must_use]
+    pub fn with(mut self, row: ContestantRow) -> Self {
+        self.0.retain(|known| known.label != row.label);
+        self.0.push(row);
+        self
+    }
+
+    /// The rows, in the order in which they are trained.
+    pub fn rows(&self) -> &[ContestantRow] {
+        &self.0
+    }
+
+    /// The row that the others are compared with.
+    ///
+    /// # Errors
+    ///
+    /// When no row is, or several are.
+    pub fn baseline(&self) -> Result<&ContestantRow> {
+        let mut rows = self.0.iter().filter(|row| row.baseline);
+        match (rows.next(), rows.next()) {
+            (Some(row), None) => Ok(row),
+            (first, _) => {
+                let got = if first.is_some() { "several" } else { "none" };
+                Err(Error::option("baseline", got, "one contestant that the others are compared with"))
+            }
+        }
+    }
+
+    /// Contestants that fit a ladder and the baseline's number of steps.
+    ///
+    /// # Errors
+    ///
+    /// When there is no baseline, a regime refuses its options, or not one step fits its budget.
+    pub fn fitted(&self, fit: Fit<'_>) -> Result<Vec<Contestant>> {
+        let Fit { regimes, ladder, steps, .. } = fit;
+        let baseline = regime_of(self.baseline()?, &fit);
+        let budget = training_bit_ops(&*regimes.build(&baseline, ladder, steps)?, steps);
+        let fitted = |row: &ContestantRow| {
+            let regime = regime_of(row, &fit);
+            let steps = match row.steps {
+                StepBudget::EqualSteps => steps,
+                StepBudget::EqualBitOps => steps_within(regimes, &regime, ladder, budget)?,
+            };
+            Ok(Contestant { label: row.label.clone(), regime, bank: row.bank, steps })
+        };
+        self.0.iter().map(fitted).collect()
+    }
+}
+
+/// The regime of a row for the sites of a model.
+fn regime_of(row: &ContestantRow, fit: &Fit<'_>) -> RegimeConfig {
+    let most = (fit.steps / 4).clamp(1, row.regime.cycles.max(1));
+    let share = |one_site_in: usize| (fit.most_harmful.len() / one_site_in.max(1)).max(1);
+    let mut regime = RegimeConfig { cycles: most, ..row.regime.clone() };
+    if let Some(SpecialisedSites { one_site_in, share: of_steps }) = row.specialised {
+        let sites = fit.most_harmful.iter().take(share(one_site_in)).copied().collect();
+        let low = fit.bank.precision(fit.ladder.rungs()[0].bits);
+        regime.specialisation = Some(Specialisation { sites, low, share: of_steps });
+    }
+    if let Some(DroppedSites { one_site_in }) = row.dropout {
+        regime.layer_dropout = share(one_site_in);
+    }
+    regime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_one_baseline_and_each_label_once() {
+        let table = Contestants::default();
+        assert_eq!(table.baseline().unwrap().label, "static");
+        let mut names: Vec<String> = table.rows().iter().map(ContestantRow::name).collect();
+        assert_eq!(names.len(), 10);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 10);
+    }
+
+    #[test]
+    fn a_row_replaces_one_of_its_label_and_a_second_baseline_is_refused() {
+        let table = Contestants::default();
+        let joint = table.rows().iter().find(|row| row.label == "joint").unwrap().clone();
+        let same = table.clone().with(ContestantRow { steps: StepBudget::EqualSteps, ..joint.clone() });
+        assert_eq!(same.rows().len(), table.rows().len());
+        let message = table.with(ContestantRow { baseline: true, ..joint }).baseline().unwrap_err().to_string();
+        assert!(message.contains("baseline") && message.contains("several"), "{message}");
+    }
+}
