@@ -7,6 +7,7 @@ pub mod evaluation;
 pub mod model_folder;
 pub mod running;
 pub mod statistics;
+pub mod text;
 
 pub use cost::Cost;
 pub use error::{Error, Result};
