@@ -1,4 +1,4 @@
-//! Loads a GPT-2 folder in Hugging Face form and shows that it is read right.
+//! Loads a model folder in Hugging Face form and shows that it is read right.
 //!
 //! ```text
 //! cargo run --release --example import_gpt2 -- --model DIR --ids 15496,11,995 --out logits.safetensors
@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::{Int, Tensor, TensorData};
 use switchable_quant::data::TextTokenizer;
-use switchable_quant::device::{DeviceChoice, WithAutodiff};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::model::{
-    Generate, GenerateOptions, Gpt2, ModelConfig, ModelWeights, Sampling, SitePrecision, SwitchableModel,
-};
+use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::families::{WithFamily, with_family};
+use switchable_quant::kernels::{BitWidth, QuantBackend};
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::evaluation::logits_file::write_logits;
-use switchable_quant_examples::{QuantArgs, resolve_model};
+use switchable_quant::transformer::config::ModelConfig as _;
+use switchable_quant::transformer::generate::{Generate as _, GenerateOptions, Sampling};
+use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::transformer::model_weights::ModelWeights as _;
+use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::files::resolve_model;
+use switchable_quant_examples::logits::logits_of;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -65,55 +68,54 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch_autodiff(Import(arguments))?
+    arguments.device.dispatch(&arguments)?
 }
 
-struct Import(Arguments);
-
-impl WithAutodiff for Import {
+impl WithBackend for &Arguments {
     type Output = anyhow::Result<()>;
 
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let arguments = self.0;
-        let dir = resolve_model(&arguments.model)?;
-        let model = Gpt2::<B>::load(&dir, &arguments.quant.model_options(), &device)?.valid();
-        let config = model.config();
-        eprintln!("{} parameters in {} blocks, vocabulary {}", config.parameters(), config.n_layer, config.vocab_size);
+    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let dir = resolve_model(&self.model)?;
+        with_family::<B, _>(&dir, Import { arguments: self, dir: &dir, device })?
+    }
+}
+
+struct Import<'a, D> {
+    arguments: &'a Arguments,
+    dir: &'a Path,
+    device: D,
+}
+
+impl<B: QuantBackend> WithFamily<B> for Import<'_, B::Device> {
+    type Output = anyhow::Result<()>;
+
+    fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
+        let Self { arguments, dir, device } = self;
+        let model = M::load(dir, &arguments.quant.model_options(), &device)?;
+        let (parameters, shape) = (model.config().parameters(), model.shape());
+        eprintln!("{parameters} parameters in {} blocks, vocabulary {}", shape.blocks, shape.vocabulary);
         let plan = model.uniform_plan(SitePrecision::uniform(arguments.bits).without_adapter());
         model.check_plan(&plan)?;
         if let Some(text) = &arguments.text {
-            return continue_text(&arguments, &dir, &model, &plan, text);
+            let tokenizer = TextTokenizer::from_dir(dir).context("`--text` needs the model's tokenizer")?;
+            let prompt = tokenizer.encode(text)?.ids;
+            ensure!(!prompt.is_empty(), "`--text` is empty, expected at least one token");
+            let sampling = match arguments.top_k {
+                1 => Sampling::Greedy,
+                top_k => Sampling::TopK { top_k, temperature: arguments.temperature, seed: arguments.seed },
+            };
+            let stop = tokenizer.token_id("<|endoftext|>").into_iter().collect();
+            let options = GenerateOptions { max_new_tokens: arguments.tokens, sampling, stop };
+            let generated = model.generate(&prompt, &options, &plan)?;
+            println!("{text}{}", tokenizer.decode(&generated)?);
+            return Ok(());
         }
         model.check_ids(&arguments.ids)?;
-        let ids: Vec<i64> = arguments.ids.iter().map(|&id| i64::from(id)).collect();
-        let n = ids.len();
-        let ids = Tensor::<B::InnerBackend, 2, Int>::from_data(TensorData::new(ids, [1, n]), &device);
-        let logits = model.next_token_scores(model.forward(ids, None, &plan));
+        let logits = logits_of(&model, &arguments.ids, &plan);
         match &arguments.out {
             Some(out) => write_logits(out, &logits)?,
             None => println!("{logits}"),
         }
         Ok(())
     }
-}
-
-fn continue_text<B: QuantBackend>(
-    arguments: &Arguments,
-    dir: &Path,
-    model: &Gpt2<B>,
-    plan: &switchable_quant::model::SitePlan,
-    text: &str,
-) -> anyhow::Result<()> {
-    let tokenizer = TextTokenizer::from_dir(dir).context("`--text` needs the model's tokenizer")?;
-    let prompt = tokenizer.encode(text)?.ids;
-    ensure!(!prompt.is_empty(), "`--text` is empty, expected at least one token");
-    let sampling = match arguments.top_k {
-        1 => Sampling::Greedy,
-        top_k => Sampling::TopK { top_k, temperature: arguments.temperature, seed: arguments.seed },
-    };
-    let stop = tokenizer.token_id("<|endoftext|>").into_iter().collect();
-    let options = GenerateOptions { max_new_tokens: arguments.tokens, sampling, stop };
-    let generated = model.generate(&prompt, &options, plan)?;
-    println!("{text}{}", tokenizer.decode(&generated)?);
-    Ok(())
 }

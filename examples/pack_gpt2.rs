@@ -1,4 +1,4 @@
-//! Packs a GPT-2 and shows what is on disk and how far its logits are from those of floats.
+//! Packs a model and shows what is on disk and how far its logits are from those of floats.
 //!
 //! ```text
 //! cargo run --release --example pack_gpt2 -- --bits 4 --out runs/packed
@@ -7,24 +7,27 @@
 //! cargo run --release --example pack_gpt2 -- --model DIR --nested --out runs/packed
 //! ```
 //!
-//! Writes a folder that `Gpt2::load_packed` opens, loads it again and compares it with the same model
-//! in floats rounded to the levels of the plan: but for the order of sums, and for a packed head, the
-//! two are the same. Adapters and a span head are not written. Without `--model` it packs the body of
-//! the built-in model.
+//! Writes a folder that `PackModel::load_packed` opens, loads it again and compares it with the same model
+//! in floats rounded to the levels of the plan: but for the order of sums, and for a packed head, the two
+//! are the same. Adapters and a span head are not written; `ModelFolder::save_packed` of the library writes
+//! them too. Without `--model` it packs the body of the built-in model.
 
 use std::path::PathBuf;
-use switchable_quant::model::{
-    Gpt2, ModelConfig, ModelWeights, PackModel, PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel,
-};
 
 use clap::Parser;
-use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, TensorData};
-use switchable_quant::default_model;
-use switchable_quant::device::{DeviceChoice, WithAutodiff};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::PrecisionPlan;
-use switchable_quant_examples::{QuantArgs, resolve_model};
+use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
+use switchable_quant::device::DeviceChoice;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::lora::{PrecisionPlan, SitePrecision};
+use switchable_quant::reader::FolderOptions;
+use switchable_quant::transformer::config::ModelConfig as _;
+use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::packed::PackModel as _;
+use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::logits::logits_of_a_formula;
+use switchable_quant_examples::session::{Command, Opening, Session};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,32 +63,24 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch_autodiff(Pack(arguments))?
+    let options = FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0) };
+    let (device, model) = (arguments.device, arguments.model.as_deref());
+    Opening { device, model, adapters: None, options }.run(&arguments)
 }
 
-struct Pack(Arguments);
-
-impl WithAutodiff for Pack {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Self(Arguments { model, bits, plan, nested, head, out, quant, .. }) = self;
-        let options = quant.model_options();
-        let model: Gpt2<B> = match model {
-            Some(name) => Gpt2::load(resolve_model(&name)?, &options, &device)?,
-            None => default_model::load(&options, &device)?.model.transformer,
-        };
-        let model = model.valid();
-        let uniform = SitePrecision::uniform(if nested { BitWidth::B8 } else { bits }).without_adapter();
-        let plan = match plan {
-            Some(file) => model.resolve(&PrecisionPlan::load(&file)?)?.without_adapters(),
+impl Command for &Arguments {
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
+        let model = session.plain().transformer;
+        let uniform = SitePrecision::uniform(if self.nested { BitWidth::B8 } else { self.bits }).without_adapter();
+        let plan = match &self.plan {
+            Some(file) => model.resolve(&PrecisionPlan::load(file)?)?.without_adapters(),
             None => model.uniform_plan(uniform),
         };
-        let form = if nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        model.save_packed(&out, form, &PackOptions { lm_head: head, ..PackOptions::default() })?;
+        let form = if self.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
+        model.save_packed(&self.out, form, &PackOptions { lm_head: self.head, ..PackOptions::default() })?;
 
-        let (packed, _) = Gpt2::<B::InnerBackend>::load_packed(&out, &options, &device)?;
-        let (expected, got) = (logits(&model, &plan, &device), logits(&packed, &plan, &device));
+        let (packed, _) = M::InnerModule::load_packed(&self.out, &self.quant.model_options(), &session.device)?;
+        let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let difference = largest(got - expected.clone());
         println!("largest difference of a logit {difference:.1e}, largest logit {:.1}", largest(expected));
@@ -94,16 +89,8 @@ impl WithAutodiff for Pack {
         let ratio = |bytes: usize, of: usize| bytes as f64 / of as f64;
         let bytes = packed.site_bytes();
         println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
-        let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len() as usize;
+        let bytes = std::fs::metadata(self.out.join("packed.safetensors"))?.len() as usize;
         println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
     }
-}
-
-/// Logits of a text that a formula makes.
-fn logits<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan, device: &B::Device) -> Tensor<B, 3> {
-    let (vocabulary, tokens) = (model.config().vocab_size, model.config().n_positions.min(64));
-    let ids: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocabulary) as i64).collect();
-    let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [1, tokens]), device);
-    model.next_token_scores(model.forward(ids, None, plan))
 }

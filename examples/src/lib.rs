@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod files;
 mod interrupt;
+pub mod logits;
 pub mod session;
 
 pub use interrupt::stop_on_ctrl_c;

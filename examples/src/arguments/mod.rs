@@ -1,8 +1,12 @@
-//! Flags that several examples take.
+//! Flags that several examples take, and those of one that are many.
 
+pub mod bank;
+pub mod greedy;
 pub mod hardening;
 pub mod input;
+pub mod language_model;
 pub mod quant;
 pub mod regime;
 pub mod run;
+pub mod study;
 pub mod widths;

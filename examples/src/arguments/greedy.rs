@@ -1,0 +1,91 @@
+//! The flags of `greedy_search`.
+
+use clap::{Parser, ValueEnum};
+use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength};
+use switchable_quant::kernels::{BitWidth, QuantBackend};
+use switchable_quant::lora::SitePrecision;
+use switchable_quant::reader::ModelFolder;
+use switchable_quant::transformer::model::SwitchableModel;
+
+use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+
+/// Sensitivity of every sub-module and greedy bit-width search
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// Device, seed, results.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Model and questions.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// The quantiser.
+    #[command(flatten)]
+    pub quant: QuantArgs,
+    /// Width that sites start at
+    #[arg(long, default_value = "32", value_name = "BITS")]
+    pub high: BitWidth,
+    /// Width that sites are flipped to; by default the highest of 4, 3 and 2 bits that costs more
+    /// than the noise when it is used everywhere
+    #[arg(long, value_name = "BITS")]
+    pub bits: Option<BitWidth>,
+    /// Share of the starting exact match that may be lost, above 0 and below 1
+    #[arg(long, default_value_t = 0.1)]
+    pub tolerance: f64,
+    /// Stop at this mean width instead of a tolerance
+    #[arg(long, value_name = "BITS", conflicts_with = "tolerance")]
+    pub target_bits: Option<f64>,
+    /// When the harm of the sites is measured
+    #[arg(long, value_enum, default_value = "once")]
+    pub ranking: RankingArg,
+    /// Use no adapter
+    #[arg(long)]
+    pub no_adapter: bool,
+}
+
+/// When the harm of the sites is measured.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RankingArg {
+    /// Each site alone, before the first flip
+    Once,
+    /// Every site that is left, after each flip
+    AfterEachFlip,
+}
+
+impl Arguments {
+    /// The widths that are tried everywhere before the search.
+    pub fn candidates(&self) -> Vec<BitWidth> {
+        self.bits.map_or_else(|| vec![BitWidth::B4, BitWidth::B3, BitWidth::B2], |bits| vec![bits])
+    }
+
+    /// The precision of a width, with the adapter that the model has for it unless none is used.
+    pub fn precision<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        folder: &ModelFolder<B, M>,
+        bits: BitWidth,
+    ) -> SitePrecision {
+        let precision = folder.precision(bits);
+        if self.no_adapter { precision.without_adapter() } else { precision }
+    }
+
+    /// Where the search ends.
+    pub fn stop_at(&self) -> StopAt {
+        self.target_bits.map_or(StopAt::Tolerance(self.tolerance), StopAt::AverageBits)
+    }
+
+    /// When the harm of the sites is measured.
+    pub fn ranking(&self) -> Ranking {
+        match self.ranking {
+            RankingArg::Once => Ranking::Once,
+            RankingArg::AfterEachFlip => Ranking::AfterEachFlip,
+        }
+    }
+
+    /// How far a trial is read. Ranked once, a search has a single flip to undo: it is read to its end, to
+    /// show what is lost.
+    pub fn trials(&self) -> TrialLength {
+        match self.ranking {
+            RankingArg::Once => TrialLength::Whole,
+            RankingArg::AfterEachFlip => TrialLength::UntilDecided,
+        }
+    }
+}

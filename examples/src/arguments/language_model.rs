@@ -1,0 +1,134 @@
+//! A language model that training starts from, and how it is trained.
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+use switchable_quant::data::{BpeConfig, TextFiles, TextTokenizer};
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::kernels::QuantBackend;
+use switchable_quant::lora::{BasePolicy, LinearSettings};
+use switchable_quant::model::{Activation, Gpt2, Gpt2Config};
+use switchable_quant::transformer::initial::InitialWeights;
+use switchable_quant::transformer::model_weights::ModelWeights as _;
+use switchable_quant::transformer::options::ModelOptions;
+
+use crate::files::resolve_model;
+
+/// The language model that training starts from.
+#[derive(Debug, Clone, Args)]
+pub struct LanguageModelArgs {
+    /// Folder or name of a model whose tokenizer is used; by default one is trained
+    #[arg(long, value_name = "DIR|NAME")]
+    pub tokenizer: Option<String>,
+    /// Tokens of a trained tokenizer
+    #[arg(long, default_value_t = 8192)]
+    pub vocabulary: usize,
+    /// Documents that a tokenizer is trained on
+    #[arg(long, default_value_t = 2000)]
+    pub tokenizer_documents: usize,
+    /// Go on from this model instead of from random weights; the shape is then the model's
+    #[arg(long, value_name = "DIR|NAME", conflicts_with = "tokenizer")]
+    pub model: Option<String>,
+    /// Blocks
+    #[arg(long, default_value_t = 12)]
+    pub layers: usize,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = 128)]
+    pub embedding: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 4)]
+    pub heads: usize,
+    /// Longest input in tokens
+    #[arg(long, default_value_t = 256)]
+    pub positions: usize,
+    /// Activation of the MLP, as config.json names it
+    #[arg(long, default_value = "gelu_new")]
+    pub activation: String,
+    /// Standard deviation of random weights
+    #[arg(long, default_value_t = 0.02)]
+    pub initializer_range: f64,
+    /// Let queries and keys start equal (arXiv:2305.09828), which helps small models
+    #[arg(long)]
+    pub matching: bool,
+}
+
+/// How a language model is trained.
+#[derive(Debug, Clone, Args)]
+pub struct LanguageTrainingArgs {
+    /// Tokens per window; by default the model's positions
+    #[arg(long)]
+    pub window: Option<usize>,
+    /// Optimiser steps
+    #[arg(long, default_value_t = 1000)]
+    pub steps: usize,
+    /// Windows per optimiser step
+    #[arg(long, default_value_t = 32)]
+    pub batch: usize,
+    /// Parts that a batch is cut into, computed at once as far as there are workers
+    #[arg(long, default_value_t = 2)]
+    pub micro_batches: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 1e-3)]
+    pub learning_rate: f64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 200)]
+    pub checkpoint_every: usize,
+}
+
+impl LanguageModelArgs {
+    /// The model with its tokenizer, both trainable; what is new is made from `files` and `seed`.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or the numbers do not fit together.
+    pub fn start<B: QuantBackend>(
+        &self,
+        files: &TextFiles,
+        seed: u64,
+        device: &B::Device,
+    ) -> anyhow::Result<(Gpt2<B>, TextTokenizer)> {
+        let initial = if self.matching { InitialWeights::Matching } else { InitialWeights::Published };
+        let linear = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
+        let options = ModelOptions { linear, initial, ..ModelOptions::default() };
+        if let Some(name) = &self.model {
+            let dir = resolve_model(name)?;
+            return Ok((Gpt2::load(&dir, &options, device)?, TextTokenizer::from_dir(&dir)?));
+        }
+        let tokenizer = self.tokenizer(files)?;
+        let shape = self.shape(tokenizer.vocab_size())?;
+        Ok((Gpt2::random(&shape, &options, seed, device)?, tokenizer))
+    }
+
+    fn tokenizer(&self, files: &TextFiles) -> anyhow::Result<TextTokenizer> {
+        if let Some(name) = &self.tokenizer {
+            return Ok(TextTokenizer::from_dir(resolve_model(name)?)?);
+        }
+        let texts: Vec<String> = files.documents().take(self.tokenizer_documents).collect::<Result<_, _>>()?;
+        println!("training a tokenizer of {} tokens on {} documents", self.vocabulary, texts.len());
+        let config = BpeConfig { vocab_size: self.vocabulary, ..BpeConfig::default() };
+        Ok(TextTokenizer::train_bpe(texts, &config)?)
+    }
+
+    fn shape(&self, vocabulary: usize) -> anyhow::Result<Gpt2Config> {
+        let activation = serde_json::from_value::<Activation>(json!(self.activation))
+            .with_context(|| format!("`--activation {}`", self.activation))?;
+        let shape = Gpt2Config::new(vocabulary, self.positions, self.embedding, self.layers, self.heads);
+        Ok(shape.with_activation(activation).with_initializer_range(self.initializer_range))
+    }
+}
+
+impl LanguageTrainingArgs {
+    /// The training that the flags name.
+    pub fn config(&self, seed: u64) -> TrainConfig {
+        TrainConfig {
+            steps: self.steps,
+            batch_size: self.batch,
+            micro_batches: self.micro_batches,
+            schedule: Schedule { peak: self.learning_rate, final_share: 0.1, ..Schedule::default() },
+            seed,
+            checkpoint_every: self.checkpoint_every,
+            ..TrainConfig::default()
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The questions and the experiments of a study.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use switchable_quant::data::Dataset;
+use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::experiments::banks::bank::BankConfig;
+use switchable_quant::experiments::banks::contestants::Contestants;
+use switchable_quant::experiments::report::stages::dynamic::DynamicStudy;
+use switchable_quant::experiments::report::stages::regimes::RegimeStudy;
+use switchable_quant::experiments::report::stages::robustness::RobustnessStudy;
+use switchable_quant::experiments::report::study::StudyConfig;
+use switchable_quant::experiments::train::config::TrainConfig;
+use switchable_quant::experiments::train::schedule::Schedule;
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::lora::LoraConfig;
+
+use crate::arguments::hardening::HardeningArgs;
+use crate::arguments::widths::parse_bits;
+use crate::files::{load_training_set, resolve_data};
+
+/// Questions that plans are searched on and adapters trained on.
+#[derive(Debug, Clone, Args)]
+pub struct StudyDataArgs {
+    /// SQuAD JSON file that plans are searched on; needed with --data
+    #[arg(long, value_name = "FILE")]
+    pub search: Option<String>,
+    /// Use at most this many search questions
+    #[arg(long, default_value_t = 240, value_name = "N")]
+    pub search_limit: usize,
+    /// SQuAD JSON files that adapters are trained on, and the model on attacks; needed with --data unless
+    /// neither is asked for
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub train: Vec<PathBuf>,
+    /// Use at most this many training questions
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub train_limit: usize,
+}
+
+/// The experiments of a study.
+#[derive(Debug, Clone, Args)]
+pub struct StudyArgs {
+    /// Leave out the comparison of training regimes
+    #[arg(long)]
+    pub no_regimes: bool,
+    /// Regimes that are compared with static, such as cyclic-equal-steps,joint; all by default
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub contestants: Vec<String>,
+    /// Leave out the attacks
+    #[arg(long)]
+    pub no_robustness: bool,
+    /// Leave out the choice of plans at run time
+    #[arg(long)]
+    pub no_dynamic: bool,
+    /// Widths that are attacked
+    #[arg(long, default_value = "32,8,4,3", value_parser = parse_bits, value_name = "BITS,...")]
+    pub attack_bits: std::vec::Vec<BitWidth>,
+    /// Report questions that are attacked
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub attack_items: usize,
+    /// Training on attacks.
+    #[command(flatten)]
+    pub hardening: HardeningArgs,
+    /// Widths of the banks that are trained
+    #[arg(long, default_value = "32,4,3,2", value_parser = parse_bits, value_name = "BITS,...")]
+    pub bits: std::vec::Vec<BitWidth>,
+    /// Optimiser steps of the static regime; the others get as many BitOps
+    #[arg(long, default_value_t = 120, value_name = "N")]
+    pub steps: usize,
+    /// Seeds of every regime
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub seeds: u64,
+    /// Rank of the adapters
+    #[arg(long, default_value_t = 8)]
+    pub rank: usize,
+    /// Highest learning rate of the adapters
+    #[arg(long, default_value_t = 2e-3)]
+    pub learning_rate: f64,
+    /// Share of the exact match that the greedy search may lose
+    #[arg(long, default_value_t = 0.1)]
+    pub tolerance: f64,
+    /// Width of the sensitivities and the greedy search; by default the highest of 4, 3 and 2 bits that
+    /// costs more than the noise
+    #[arg(long, value_name = "BITS")]
+    pub low: Option<BitWidth>,
+    /// Swaps tried at each budget of the exact allocation
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub swaps: usize,
+}
+
+impl StudyDataArgs {
+    /// The questions to search on; `data` are those that are reported on.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or is needed and not named.
+    pub fn search(&self, data: Option<&str>) -> anyhow::Result<Dataset> {
+        let questions = match (&self.search, data) {
+            (Some(file), _) => Dataset::read(resolve_data(file)?)?,
+            (None, None) => default_model::questions(QuestionSet::Search)?,
+            (None, Some(_)) => {
+                bail!("`--data` needs `--search`: plans are not chosen on the questions they are reported on")
+            }
+        };
+        Ok(questions.limited(self.search_limit))
+    }
+
+    /// The questions to train on; where nothing is trained, those of the search stand in.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or is needed and not named.
+    pub fn train(&self, data: Option<&str>, study: &StudyArgs, search: &Dataset) -> anyhow::Result<Dataset> {
+        let questions = match (self.train.is_empty(), data) {
+            (false, _) => load_training_set(&self.train)?,
+            (true, None) => default_model::questions(QuestionSet::Train)?,
+            (true, Some(_)) if !study.trains() => search.clone(),
+            (true, Some(_)) => bail!(
+                "`--data` needs `--train`, or `--no-regimes` and `--adversarial-rounds 0` to leave the training out"
+            ),
+        };
+        Ok(questions.limited(self.train_limit))
+    }
+}
+
+impl StudyArgs {
+    /// Whether anything is trained.
+    pub fn trains(&self) -> bool {
+        !self.no_regimes || (!self.no_robustness && self.hardening.adversarial_rounds > 0)
+    }
+
+    /// The study that the flags name.
+    ///
+    /// # Errors
+    ///
+    /// When the rank is out of its range.
+    pub fn config(&self, batch_size: usize, seed: u64) -> anyhow::Result<StudyConfig> {
+        let robustness = RobustnessStudy {
+            widths: self.attack_bits.clone(),
+            items: self.attack_items,
+            training: self.hardening.training(batch_size, seed),
+            ..RobustnessStudy::default()
+        };
+        let regimes = self.regimes(batch_size, seed)?;
+        Ok(StudyConfig {
+            low: self.low,
+            tolerance: self.tolerance,
+            swaps: self.swaps,
+            regimes: (!self.no_regimes).then_some(regimes),
+            robustness: (!self.no_robustness).then_some(robustness),
+            dynamic: (!self.no_dynamic).then(DynamicStudy::default),
+            ..StudyConfig::default()
+        })
+    }
+
+    fn regimes(&self, batch_size: usize, seed: u64) -> anyhow::Result<RegimeStudy> {
+        let train = TrainConfig {
+            steps: self.steps,
+            batch_size,
+            micro_batches: if batch_size.is_multiple_of(2) { 2 } else { 1 },
+            schedule: Schedule { peak: self.learning_rate, final_share: 0.05, ..Schedule::default() },
+            weight_decay: 0.0,
+            checkpoint_every: 50,
+            ..TrainConfig::default()
+        };
+        Ok(RegimeStudy {
+            bank: BankConfig::new(&self.bits, LoraConfig::new(self.rank, 16.0)?, seed),
+            range_steps: (self.steps / self.bits.len().max(1)).max(4),
+            range_threshold: 0.05,
+            seeds: (seed..seed + self.seeds).collect(),
+            table: Contestants::default(),
+            contestants: self.contestants.clone(),
+            train,
+        })
+    }
+}
