@@ -3,11 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `bank` | one adapter per width on a frozen base (D6 of the study) |
+//! | `bank_accuracy` | accuracy of a bank, width by width |
 //! | `contestants` | the contestants of a comparison, as data |
 //! | `regime_comparison` | regimes against one another (D7) |
 //! | `precision_range` | the lowest width that still learns |
 
 pub mod bank;
+pub mod bank_accuracy;
 pub mod contestants;
 pub mod precision_range;
 pub mod regime_comparison;

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use quant_kernels::spec::bit_width::BitWidth;
-use span_reader::text::plan_row;
+use span_reader::text::{plan_row, points, verdict};
 
+use crate::search::allocation::budgets::RefinedAllocation;
+use crate::search::allocation::equal_bytes::EqualBytes;
 use crate::search::greedy::GreedyResult;
 use crate::search::heat_map::HeatMap;
 use crate::search::sensitivity::Sensitivity;
@@ -63,6 +65,26 @@ pub fn greedy_text(result: &GreedyResult, sites: &Sensitivity, high: BitWidth) -
             text,
             "{low} bits everywhere stay within the tolerance: this width costs too little to need a search."
         );
+    }
+    text
+}
+
+/// The allocation of every budget, before and after its swaps.
+pub fn budgets_text(rows: &[RefinedAllocation]) -> String {
+    let mut text = String::new();
+    for RefinedAllocation { budget, verified, refinement, plan } in rows {
+        let exact = plan_row(&format!("exact, {budget} bytes"), &verified.accuracy, verified.allocation.average_bits);
+        let refined = plan_row("  refined by swaps", &refinement.accuracy, plan.average_weight_bits());
+        let _ = writeln!(text, "{exact}\n{refined}");
+    }
+    text
+}
+
+/// Exact allocations against a greedy path, on `n` questions.
+pub fn equal_bytes_text(rows: &[EqualBytes], n: usize) -> String {
+    let mut text = format!("exact minus greedy at equal bytes, percent points of exact match, n = {n}\n");
+    for EqualBytes { bytes, comparison, .. } in rows {
+        let _ = writeln!(text, "{bytes:>12} bytes  {}  {}", points(comparison), verdict(comparison));
     }
     text
 }

@@ -5,6 +5,7 @@
 //! | `config` | what a run does, and the checks of it |
 //! | `schedule`, `objective` | learning rate over the steps; weights of the losses |
 //! | `task` | what is trained on; `span_task` questions, `text_task` running text |
+//! | `perplexity` | how well a model foretells a text |
 //! | `branch` | the passes of a step and how their losses combine |
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
 //! | `gradients` | sums, norms and conflicts of gradients |
@@ -18,6 +19,7 @@ pub mod config;
 pub mod gradients;
 pub mod ladder;
 pub mod objective;
+pub mod perplexity;
 pub mod regimes;
 pub mod schedule;
 pub mod span_task;

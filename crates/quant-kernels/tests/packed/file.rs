@@ -306,6 +306,11 @@ fn other_files_and_none_are_errors() {
     let message = PackedFile::open(folder.file()).unwrap_err().to_string();
     assert!(message.contains("tensor `b`: got a gap or an overlap"), "{message}");
     let packed = small();
-    let error = PackedFileWriter::new().packed("w", &packed).write(folder.0.path().join("none/file")).unwrap_err();
+    let mut writer = PackedFileWriter::new();
+    let error = writer.packed("w", &packed).write(folder.file().join("below a file")).unwrap_err();
     assert!(matches!(&error, Error::Io { .. }), "{error}");
+    // A folder that is missing is made.
+    let made = folder.0.path().join("none/file");
+    writer.write(&made).unwrap();
+    assert_eq!(PackedFile::open(&made).unwrap().packed("w").unwrap().dequantize(), packed.dequantize());
 }

@@ -86,6 +86,12 @@ impl PrecisionController {
         self.front.points().iter().zip(&self.plans).map(|(point, plan)| Pick { point, plan })
     }
 
+    /// The budget midway between the smallest and the largest plan.
+    pub fn midway_bytes(&self) -> usize {
+        let sizes = || self.picks().map(|pick| pick.point.site_bytes);
+        usize::midpoint(sizes().min().unwrap_or(0), sizes().max().unwrap_or(0))
+    }
+
     /// The plan for a request.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!                 and one of them is better
 //! ```
 
+use std::fmt;
 use std::path::Path;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
@@ -47,6 +48,14 @@ pub struct FrontPoint {
     /// Median time of one question in milliseconds, under [`MeasuredFront::latency_conditions`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<f64>,
+}
+
+/// What the plan costs: `3.0 bits, 81920 bytes, 4.12 ms`.
+impl fmt::Display for FrontPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} bits, {} bytes", self.average_bits, self.site_bytes)?;
+        self.latency_ms.map_or(Ok(()), |milliseconds| write!(f, ", {milliseconds:.2} ms"))
+    }
 }
 
 /// Plans measured on one model and one set of questions.

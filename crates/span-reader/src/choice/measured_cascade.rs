@@ -1,6 +1,8 @@
 //! A cascade of the plans that none betters, from calibration to the curve.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use std::fmt::Write as _;
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluation::evaluate::Evaluator;
 use crate::evaluation::options::EvaluateOptions;
 use crate::evaluation::reading::ReadingTask;
+use crate::text::plan_row;
 
 /// Plans measured, and a cascade of the best of them made ready, all on the same questions.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,5 +100,28 @@ impl CalibratedCascade {
         let curve = CascadeCurve::new(&self.table, &measured, &self.stages, points, seed)?;
         let outcome = measured.select(&self.stages).outcome(&self.chosen.thresholds)?;
         Ok(MeasuredCascade { curve, chosen: self.chosen.clone(), outcome })
+    }
+}
+
+impl MeasuredCascade {
+    /// Every plan alone and every point of the curve, then the chosen thresholds; `widths` are those of the
+    /// plans, which are uniform. The width of a cascade is that at which one plan would do its work.
+    pub fn table(&self, widths: &[BitWidth]) -> String {
+        let mut text = String::new();
+        for (plan, width) in self.curve.plans.iter().zip(widths) {
+            let answers = &plan.answers;
+            let row = plan_row(&format!("{width} bits alone"), &answers.accuracy, f64::from(width.bits()));
+            let (before, after) = (answers.calibration_error_before, answers.calibration_error);
+            let work = plan.bit_ops_per_question;
+            let _ = writeln!(text, "{row}  {work:.3e} BitOps  calibration error {before:.3} → {after:.3}");
+        }
+        let first = self.curve.plans.iter().zip(widths).next();
+        let per_bit = first.map_or(f64::NAN, |(plan, width)| plan.bit_ops_per_question / f64::from(width.bits()));
+        for point in self.curve.cascade.iter().map(|point| &point.outcome).chain([&self.outcome]) {
+            let label = format!("cascade {}", point.thresholds_text());
+            let row = plan_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
+            let _ = writeln!(text, "{row}  {:.3e} BitOps", point.bit_ops_per_question);
+        }
+        text
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use quant_kernels::spec::bit_width::BitWidth;
 use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat};
@@ -87,5 +88,25 @@ impl ResidentBytes {
     /// One whole model for each width.
     pub fn separate(&self) -> usize {
         self.per_width.values().sum::<usize>() + self.per_width.len() * self.rest + self.adapters
+    }
+}
+
+/// The sites: one memory, one for each width, floats.
+impl fmt::Display for ResidentBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (nested, apart, wide) = (self.sites, self.per_width.values().sum::<usize>(), self.sites_f32);
+        write!(f, "matrices: {nested} bytes for all widths, {apart} apart, {wide} in f32")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sites_are_one_line() {
+        let per_width = [(BitWidth::B2, 30), (BitWidth::B8, 100)].into();
+        let resident = ResidentBytes { sites: 101, per_width, sites_f32: 400, rest: 7, adapters: 9 };
+        assert_eq!(resident.to_string(), "matrices: 101 bytes for all widths, 130 apart, 400 in f32");
     }
 }

@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
+use crate::running::progress::ShowProgress;
 use crate::search::allocation::damage::DamageTable;
 use crate::search::allocation::pareto::{Allocation, best_of};
-use crate::search::greedy::Flip;
+use crate::search::greedy::{Flip, GreedyOptions, GreedyResult, GreedyStart, greedy_search};
+use crate::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 
 /// A greedy plan and an exact allocation that needs no more bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +33,37 @@ pub struct EqualBytes {
     pub comparison: PairedComparison,
 }
 
+/// A greedy search, and the exact allocation of the bytes of each of its flips.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgainstGreedy {
+    /// The search.
+    pub greedy: GreedyResult,
+    /// One row for each accepted flip.
+    pub equal_bytes: Vec<EqualBytes>,
+}
+
 impl DamageTable {
+    /// Searches greedily from the reference towards a precision, with the default tolerance, and
+    /// compares what it finds on the way with the table at equal bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`greedy_search`] and [`compare_at_equal_bytes`](Self::compare_at_equal_bytes).
+    pub fn against_greedy<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        reference: &SitePlan,
+        low: SitePrecision,
+        show: ShowProgress,
+    ) -> Result<AgainstGreedy> {
+        let alone = SensitivityOptions { seed: self.seed, show, ..SensitivityOptions::new(Part::Site, low) };
+        let (sites, kept) = sensitivity(evaluator, reference, &alone)?;
+        let start = GreedyStart { reference, sensitivity: &sites, kept };
+        let (greedy, _) = greedy_search(evaluator, start, &GreedyOptions { show, ..GreedyOptions::new(low) })?;
+        let equal_bytes = self.compare_at_equal_bytes(evaluator, reference, &greedy.path)?;
+        Ok(AgainstGreedy { greedy, equal_bytes })
+    }
+
     /// Solves at the bytes of every accepted flip and evaluates what is found.
     ///
     /// The flips are from a search in the same program: a path read from a file has lost the scores of

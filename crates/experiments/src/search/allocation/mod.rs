@@ -21,6 +21,7 @@
 //! 2004, chapter 11 (multiple choice); Dong et al., *HAWQ-V2*, arXiv:1911.03852 (damages of layers
 //! that add up, and their Pareto front).
 
+pub mod budgets;
 pub mod damage;
 pub mod equal_bytes;
 pub mod pareto;
