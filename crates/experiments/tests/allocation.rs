@@ -1,6 +1,7 @@
 //! Exact allocation on a small model: the table, what is found in it, and swaps.
 
 use experiments::running::progress::ShowProgress;
+use experiments::search::allocation::budgets::BudgetOptions;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::allocation::pareto::Allocation;
 use experiments::search::allocation::swaps::RefineFrom;
@@ -9,6 +10,7 @@ use experiments::search::greedy::GreedyStart;
 use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
 use experiments::search::harm_order::HarmOrder;
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use experiments::search::text::{budgets_text, equal_bytes_text};
 use gpt2_model::Gpt2;
 use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::spec::bit_width::BitWidth;
@@ -205,5 +207,30 @@ fn a_table_of_no_choice_is_refused() {
     with_evaluator(|evaluator, full, _| {
         let message = measure_damage(evaluator, full, &DamageOptions::new(Vec::new())).unwrap_err().to_string();
         assert!(message.contains("choices") && message.contains("at least one precision"), "{message}");
+    });
+}
+
+#[test]
+fn budgets_are_verified_and_refined_and_set_against_a_greedy_search() {
+    skip_without_device!();
+    with_evaluator(|evaluator, full, model| {
+        let table = measured(evaluator, full, DamageMeasure::Divergence);
+        assert_eq!(table.bytes_at(32.0), 4 * model.config().site_parameters());
+        let budgets = vec![table.bytes_at(5.0), table.bytes_at(16.0)];
+        let how = BudgetOptions { budgets: budgets.clone(), swaps: 2, show: ShowProgress::No };
+        let rows = table.refined_at(evaluator, full, &how).unwrap();
+        assert_eq!(rows.iter().map(|row| row.budget).collect::<Vec<_>>(), budgets);
+        for row in &rows {
+            assert_eq!(row.verified.allocation, table.best_under(row.budget).unwrap());
+            assert!(plan_bytes(&model.transformer, &row.plan) <= row.budget && row.refinement.swaps.len() <= 2);
+            assert_eq!(row.refinement.accuracy.scores, evaluator.evaluate(&row.plan).unwrap().scores);
+        }
+        let text = budgets_text(&rows);
+        assert!(text.starts_with(&format!("exact, {} bytes", budgets[0])) && text.lines().count() == 4, "{text}");
+
+        let compared = table.against_greedy(evaluator, full, at(BitWidth::B2), ShowProgress::No).unwrap();
+        let accepted = compared.greedy.path.iter().filter(|flip| flip.accepted).count();
+        assert_eq!(compared.equal_bytes.len(), accepted);
+        assert_eq!(equal_bytes_text(&compared.equal_bytes, table.n).lines().count(), accepted + 1);
     });
 }

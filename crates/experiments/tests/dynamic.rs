@@ -16,6 +16,7 @@ use span_reader::choice::controller::{PlanRequest, PrecisionController};
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::choice::front::MeasuredFront;
 use span_reader::choice::latency::LatencyOptions;
+use span_reader::choice::prompt::Prompt;
 use span_reader::choice::resident::ResidentBytes;
 use span_reader::choice::temperature::Temperature;
 use span_reader::evaluation::evaluate::Evaluator;
@@ -313,6 +314,32 @@ fn a_cascade_in_batches_decides_as_question_by_question_and_as_the_table_says() 
     let relative = |a: f64, b: f64| (a / b - 1.0).abs();
     assert!(relative(run.bit_ops(), bit_ops) < 1e-12);
     assert!(relative(run.bit_ops(), outcome.bit_ops_per_question * table.n() as f64) < 1e-12);
+}
+
+#[test]
+fn a_prompt_answers_until_its_input_ends_and_goes_on_after_an_error() {
+    skip_without_device!();
+    let setting = Setting::new();
+    let (stages, _, thresholds) = calibrated(&setting);
+    let cascade = ConfidenceCascade::new(&setting.model, stages, thresholds).unwrap();
+    let controller = setting.controller();
+    let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &setting.tokenizer };
+    let example = &setting.task.features.examples()[0];
+    let (context, question) = (&example.context, &example.question);
+    // An empty question is refused; an empty context is the one before.
+    let input = format!("{context}\n\n\n{question}\n");
+    let mut output = Vec::new();
+    prompt.run(input.as_bytes(), &mut output).unwrap();
+    let output = String::from_utf8(output).unwrap();
+    let (answer, _) = cascade.answer(&setting.tokenizer, question, context).unwrap();
+    let pick = controller.picks().find(|pick| *pick.plan == cascade.stages()[answer.stage].plan).unwrap();
+    let refused = cascade.answer(&setting.tokenizer, "", context).unwrap_err();
+    let start = format!(
+        "context> question> {refused}\ncontext> question> {}\n  confidence {:.2}, {:.1} bits, ",
+        answer.decoded.text, answer.confidence, pick.point.average_bits
+    );
+    assert!(output.starts_with(&start), "{output}");
+    assert!(output.ends_with(&format!(" ms, {} bytes of weights\ncontext> ", pick.point.site_bytes)), "{output}");
 }
 
 #[test]
