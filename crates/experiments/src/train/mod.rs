@@ -13,15 +13,15 @@
 //! | `trainer` | the loop |
 
 pub mod branch;
-pub mod checkpoint;
+mod checkpoint;
 pub mod config;
-pub mod gradients;
+mod gradients;
 pub mod ladder;
 pub mod objective;
 pub mod regimes;
 pub mod schedule;
 pub mod span_task;
-pub mod step_sizes;
+mod step_sizes;
 pub mod task;
 pub mod text_task;
 pub mod trainer;

@@ -215,6 +215,10 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
     }
 
     /// The first window that holds the whole gold answer, and a batch of it alone.
+    ///
+    /// # Errors
+    ///
+    /// When the question is longer than the window.
     pub fn gold_window(&self, item: &ProtectedExample) -> Result<Option<(GoldWindow, Batch)>> {
         let victim = self.victim;
         let features = SpanFeatures::new(victim.tokenizer, &[item.example().clone()], &victim.span)?;
