@@ -6,26 +6,25 @@
 //! cargo run --release --example evaluate -- --predictions predictions.json --data dev-v1.1.json
 //! ```
 //!
-//! The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
+//! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
+//! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
-use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
-use switchable_quant::model::SwitchableModel;
-use switchable_quant::reader::cost::Cost;
-use switchable_quant::reader::evaluation::evaluate::Evaluator;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant_examples::{
-    Input, InputArgs, QuantArgs, RunArgs, cost_table, plan_table_row, resolve_data, stop_on_ctrl_c,
-};
+use switchable_quant::reader::text::{cost_table, plan_row};
+use switchable_quant::reader::{Cost, Evaluator};
+use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::session::{Command, Session};
+use switchable_quant_examples::{files::resolve_data, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,9 +38,9 @@ struct Arguments {
     input: InputArgs,
     #[command(flatten)]
     quant: QuantArgs,
-    /// Width of every site, with its adapter where there is one
-    #[arg(long, default_value = "32", value_name = "BITS")]
-    bits: BitWidth,
+    /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
+    #[arg(long, value_name = "BITS")]
+    bits: Option<BitWidth>,
     /// Plan as JSON, instead of --bits
     #[arg(long, value_name = "FILE", conflicts_with = "bits")]
     plan: Option<PathBuf>,
@@ -59,8 +58,7 @@ fn main() -> anyhow::Result<()> {
         let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
         return score(predictions, &resolve_data(data)?);
     }
-    let device = arguments.run.device.resolve()?;
-    device.dispatch_autodiff(Evaluate { arguments, device: &device })
+    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }
 
 fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
@@ -72,42 +70,33 @@ fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Evaluate<'a> {
-    arguments: Arguments,
-    device: &'a Device,
-}
-
-impl WithAutodiff for Evaluate<'_> {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Arguments { run, input: input_args, quant, bits, plan, no_adapter, .. } = self.arguments;
-        let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
-        let body = &input.model.transformer;
-        let plan = match plan {
-            Some(file) => body.resolve(&PrecisionPlan::load(&file)?)?,
-            None if no_adapter => body.uniform_plan(input.precision(bits).without_adapter()),
-            None => body.uniform_plan(input.precision(bits)),
+impl Command for &Arguments {
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
+        let questions = session.questions(&self.input, QuestionSet::HeldOut)?;
+        let (folder, model) = (&session.folder, session.plain());
+        let body = &model.transformer;
+        let plan = match (&self.plan, self.bits, &folder.plan) {
+            (Some(file), ..) => body.resolve(&PrecisionPlan::load(file)?)?,
+            (None, None, Some(packed)) => packed.clone(),
+            (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
+        let plan = if self.no_adapter { plan.without_adapters() } else { plan };
         let cost = Cost::of(body, &plan);
-        eprintln!("running on {}", self.device);
+        eprintln!("running on {}", session.machine);
 
-        let model = input.model.valid();
-        let options = run.evaluate_options(self.device, input_args.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::new(&model, &input.task, options, &device)?;
+        let options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
+        let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let (accuracy, predictions) = evaluator.predict(&plan)?;
-        println!("{}", plan_table_row("plan", &accuracy, cost.average_bits));
+        println!("{}", plan_row("plan", &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));
-        if let Some(out) = &run.out {
+        if let Some(out) = &self.run.out {
             predictions.write(out.join("predictions.json"))?;
-            write_json(
-                out.join("evaluate.json"),
-                &serde_json::json!({
-                    "source": input.source, "plan": plan.to_precision_plan(), "accuracy": accuracy, "cost": cost,
-                }),
-            )?;
+            let result = serde_json::json!({
+                "source": questions.source, "plan": plan.to_precision_plan(), "accuracy": accuracy, "cost": cost,
+            });
+            write_json(out.join("evaluate.json"), &result)?;
         }
-        println!("{}", data::evaluate(&input.task.dataset, &predictions)?.to_json());
+        println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
         Ok(())
     }
 }

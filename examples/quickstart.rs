@@ -9,7 +9,7 @@ use switchable_quant::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = CpuDevice::default();
-    let DefaultModel { model, tokenizer } = default_model::load::<Cpu>(&ModelOptions::default(), &device)?;
+    let DefaultModel { model, tokenizer, .. } = default_model::load::<Cpu>(&ModelOptions::default(), &device)?;
 
     let questions = default_model::questions(QuestionSet::HeldOut)?.examples();
     let example = &questions[0];

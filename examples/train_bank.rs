@@ -141,7 +141,7 @@ impl WithAutodiff for Train<'_> {
         let task = ReadingTask::new(questions, &tokenizer, model.config(), self.arguments.window)?;
 
         let stop = stop_on_ctrl_c()?;
-        if self.arguments.learned_steps && quant.quantizer.mapping != Mapping::Symmetric {
+        if self.arguments.learned_steps && quant.quantizer.format != Mapping::Symmetric {
             bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{}`", quant.quantizer);
         }
         let init = if self.arguments.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };

@@ -39,18 +39,19 @@ build() {
     # The same packages and features both times, so that burn is built once. Apart, because a library
     # and a test program are both called `experiments`.
     local tests=(--release --no-run --message-format=json-render-diagnostics
-        -p quant-kernels -p switchable-lora -p gpt2-model -p experiments
+        -p quant-kernels -p switchable-lora -p switchable-model -p gpt2-model -p llama-model -p experiments
         --features quant-kernels/autodiff,quant-kernels/cuda,quant-kernels/flex,quant-kernels/ndarray
-        --features switchable-lora/test-cuda,gpt2-model/test-cuda,experiments/test-cuda)
+        --features switchable-lora/test-cuda,switchable-model/test-cuda,gpt2-model/test-cuda,llama-model/test-cuda,experiments/test-cuda)
     cargo test "${tests[@]}" --lib >"$messages"
     cp "$(executable_of quant_kernels "$messages")" "$folder/kernel-units"
-    cargo test "${tests[@]}" --test cube --test switching --test model --test experiments >"$messages"
+    cp "$(executable_of switchable_model "$messages")" "$folder/model-units"
+    cargo test "${tests[@]}" --test cube --test switching --test model --test llama --test experiments >"$messages"
     cp "$(executable_of cube "$messages")" "$folder/kernels"
-    for program in switching model experiments; do
+    for program in switching model llama experiments; do
         cp "$(executable_of "$program" "$messages")" "$folder/$program"
     done
     # What the tests compare with; `run` says where it is.
-    for crate in switchable-lora gpt2-model; do
+    for crate in switchable-lora gpt2-model llama-model; do
         mkdir -p "$folder/crates/$crate/tests"
         cp -r "crates/$crate/tests/golden" "$folder/crates/$crate/tests/"
     done
@@ -118,13 +119,17 @@ run() {
     expect kernel-units 'test result: ok\. [1-9]'
     check kernels 180 ./kernels --nocapture --test-threads 4
     expect kernels 'test result: ok\. [1-9]'
-    # The tests of the layers, the model and the experiments, on the GPU in place of the CPU.
+    # The tests of the layers, the models and the experiments, on the GPU in place of the CPU.
     # `what_peft_wrote..` writes into the folder that the tests were built in.
     check layers 90 env CARGO_MANIFEST_DIR="$PWD/crates/switchable-lora" ./switching --nocapture \
         --skip what_peft_wrote_is_written_again_under_the_same_names
     expect layers 'test result: ok\. [1-9]'
+    check model-units 60 ./model-units --nocapture
+    expect model-units 'test result: ok\. [1-9]'
     check model 180 env CARGO_MANIFEST_DIR="$PWD/crates/gpt2-model" ./model --nocapture
     expect model 'test result: ok\. [1-9]'
+    check llama 120 env CARGO_MANIFEST_DIR="$PWD/crates/llama-model" ./llama --nocapture
+    expect llama 'test result: ok\. [1-9]'
     check experiments 300 ./experiments --nocapture
     expect experiments 'test result: ok\. [1-9]'
     check greedy-search 150 ./greedy_search --device cuda --limit 60 --quiet --out out/greedy

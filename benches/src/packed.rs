@@ -2,10 +2,15 @@
 
 use switchable_quant::burn::tensor::Tensor;
 use switchable_quant::kernels::{
-    ActivationBits, GradientRule, Granularity, LinearTerms, OutputFunction, PackedOperand, QuantBackend, QuantSpec,
-    ScaleFormat, packed_linear, reference,
+    GradientRule, Granularity, QuantBackend, QuantSpec, ScaleFormat,
+    backends::linear_terms::LinearTerms,
+    packed::{
+        packed_view::PackedView,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+    },
+    tensor::{packed_linear::packed_linear, reference},
 };
-use switchable_quant::lora::pack_weight;
+use switchable_quant::lora::pack_weight::pack_weight;
 
 use crate::answer::{assert_close, finish, matrix, width};
 use crate::{Case, Unit};
@@ -71,7 +76,7 @@ fn product<B: QuantBackend>(
             None => x.clone().matmul(weight.clone()),
             Some(packed) => {
                 let terms = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
-                packed_linear(x.clone(), PackedOperand::whole(packed), activations, terms)
+                packed_linear(x.clone(), PackedView::whole(packed), activations, terms)
             }
         };
         assert_close(&run(), &expected, 1e-5, &id);

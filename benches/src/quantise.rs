@@ -2,7 +2,7 @@
 
 use switchable_quant::burn::tensor::Tensor;
 use switchable_quant::kernels::{
-    GradientRule, LearnedStep, QuantAutodiffBackend, QuantBackend, QuantSpec, fake_quantize, reference,
+    GradientRule, LearnedStep, QuantAutodiffBackend, QuantBackend, QuantSpec, fake_quantize, tensor::reference,
 };
 
 use crate::answer::{assert_close, finish, matrix, width};

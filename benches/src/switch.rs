@@ -7,7 +7,8 @@ use switchable_quant::kernels::QuantBackend;
 use switchable_quant::model::{ModelOptions, PackOptions, PackedForm, SitePrecision, SwitchableModel};
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
 use switchable_quant::reader::choice::front::MeasuredFront;
-use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::options::EvaluateOptions;
 use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 use crate::answer::{finish, token_ids, width};

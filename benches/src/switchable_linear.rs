@@ -4,7 +4,7 @@
 //! y = Qa(x) · Qw(W) + s · (x · A) · B
 //! ```
 
-use switchable_quant::kernels::{GradientRule, Granularity, QuantBackend, QuantSpec, reference};
+use switchable_quant::kernels::{GradientRule, Granularity, QuantBackend, QuantSpec, tensor::reference};
 use switchable_quant::lora::{
     Execution, LinearSettings, LoraAdapterPair, QuantizedCache, SitePrecision, SwitchableLinear,
 };

@@ -1,11 +1,12 @@
 //! What the stages of a study work with.
 
 use burn::module::AutodiffModule as _;
-use quant_kernels::{BitWidth, QuantAutodiffBackend};
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::TextTokenizer;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::model::{SwitchableModel as _, TrainableModel};
 use switchable_model::site_plan::SitePlan;

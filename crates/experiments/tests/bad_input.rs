@@ -9,13 +9,14 @@ use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use experiments::train::config::TrainConfig;
 use experiments::train::trainer::TrainRun;
 use gpt2_model::Gpt2Config;
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::answer::answer;
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Split};
-use switchable_lora::{BasePolicy, SitePrecision};
+use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision};
 use switchable_model::model::SwitchableModel;
 
 use crate::support::{

@@ -7,7 +7,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::packed::PackModel;
 
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::{Value, json};
 use span_reader::choice::cascade::ConfidenceCascade;
 use span_reader::choice::cascade_curve::CascadeCurve;
@@ -18,11 +18,16 @@ use span_reader::choice::front::MeasuredFront;
 use span_reader::choice::latency::LatencyOptions;
 use span_reader::choice::resident::ResidentBytes;
 use span_reader::choice::temperature::Temperature;
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::json_file::{read_json, write_json};
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
-use switchable_lora::{BasePolicy, LoraConfig, SitePrecision};
+use switchable_lora::{
+    linear_settings::BasePolicy,
+    lora_config::{LoraConfig, WeightScales},
+    site_precision::SitePrecision,
+};
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;
 
@@ -191,7 +196,10 @@ fn switching_plans_changes_no_weight_and_resolves_nothing_anew() {
     assert_eq!((ModelFingerprint::of(&setting.model), setting.model.transformer.site_bytes()), before);
     for site in setting.config.sites().iter() {
         let layer = setting.model.transformer.site(site);
-        assert!(WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits)), "{site:?} keeps a copy of its own");
+        assert!(
+            WIDTHS.iter().all(|&bits| !layer.keeps_quantized(bits, WeightScales::Found)),
+            "{site:?} keeps a copy of its own"
+        );
     }
 }
 

@@ -13,14 +13,19 @@ use experiments::workbench::RunSettings;
 use experiments::workbench::StudyData;
 use experiments::workbench::Workbench;
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::json;
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::cost::{Cost, plan_bytes};
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::stop::StopFlag;
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::{LoraConfig, LoraInit},
+    site_precision::SitePrecision,
+};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};

@@ -25,13 +25,13 @@ use experiments::train::trainer::TrainRun;
 use experiments::workbench::RunSettings;
 use experiments::workbench::StudyData;
 use experiments::workbench::Workbench;
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::{Value, json};
-use span_reader::evaluation::evaluate::EvaluateOptions;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::stop::StopFlag;
 use squad_data::Split;
 use std::rc::Rc;
-use switchable_lora::{BasePolicy, LoraConfig};
+use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig};
 use switchable_model::config::ModelConfig;
 
 use crate::support::{Training, model, questions, quiet, skip_without_device, task, train_config, training};

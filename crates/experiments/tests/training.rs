@@ -14,10 +14,11 @@ use experiments::train::regimes::single::Single;
 use experiments::train::span_task::SpanTask;
 use experiments::train::text_task::{TextTask, text_loss};
 use experiments::train::trainer::{TrainRun, train};
-use quant_kernels::BitWidth;
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use quant_kernels::spec::bit_width::BitWidth;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::stop::StopFlag;
-use switchable_lora::{BasePolicy, LoraConfig, SitePrecision};
+use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 

@@ -9,7 +9,7 @@
 //! Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv:1606.08415.
 
 use burn::tensor::{Tensor, activation};
-use quant_kernels::{QuantBackend, gelu_tanh};
+use quant_kernels::{backends::quant_backend::QuantBackend, tensor::gelu::gelu_tanh};
 use serde::{Deserialize, Serialize};
 
 /// Activation function, under the name `config.json` gives it in `activation_function`.

@@ -7,8 +7,8 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
-use switchable_lora::SwitchableLinear;
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::pass::BlockPass;
 use switchable_model::sites::sub_module::SubModule;
 

@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod block;
 mod config;
+mod config_json;
 mod initial;
 mod mlp;
 mod model;
@@ -23,8 +24,14 @@ pub use model::Gpt2;
 /// A GPT-2 with a span head.
 pub type Gpt2ForQuestionAnswering<B> = ForQuestionAnswering<B, Gpt2<B>>;
 
-pub use quant_kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-pub use switchable_lora::{LinearSettings, PrecisionPlan, QuantizedCache, SitePrecision};
+pub use quant_kernels::{
+    backends::quant_backend::{QuantAutodiffBackend, QuantBackend},
+    spec::bit_width::BitWidth,
+};
+pub use switchable_lora::{
+    linear_settings::LinearSettings, precision_plan::PrecisionPlan, quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+};
 pub use switchable_model::adapters::AdapterFolders;
 pub use switchable_model::config::ModelConfig;
 pub use switchable_model::error::{Error, Result};

@@ -6,8 +6,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
-use switchable_lora::{OutputFunction, SwitchableLinear};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::packed::product::epilogue::OutputFunction;
+use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::pass::BlockPass;
 
 use crate::activation::Activation;

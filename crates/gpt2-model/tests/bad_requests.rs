@@ -3,9 +3,9 @@
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{
     AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights,
-    PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, SwitchableModel,
+    PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule, SwitchableModel,
 };
-use switchable_lora::{LoraConfig, width_folder};
+use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
 
 use crate::support::{Folder, Plain, device, full, golden, load, skip_without_device};
 
@@ -171,4 +171,13 @@ fn an_adapter_with_weights_that_are_not_finite_is_refused() {
         tensors.get_mut(name).expect("it is there").bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     });
     assert_names(model.load_adapter(folder.path(), width(4)), &["adapter_model.safetensors", "h.1.attn.c_attn"]);
+}
+
+#[test]
+fn a_plan_of_another_family_is_refused() {
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let sites = Sites::new("layers", 3, [(SubModule::new("self_attn.q_proj"), [20, 20])]);
+    let plan = SitePlan::uniform(&sites, SitePrecision::FULL);
+    assert_names(model.check_plan(&plan), &["self_attn.q_proj", "attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj"]);
 }

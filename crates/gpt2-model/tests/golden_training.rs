@@ -8,7 +8,7 @@ use gpt2_model::{
     Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, SwitchableModel,
     next_token_loss, span_loss,
 };
-use switchable_lora::BasePolicy;
+use switchable_lora::linear_settings::BasePolicy;
 
 use crate::support::{Fixture, Train, assert_close, device, full, golden, load_with, skip_without_device, values};
 

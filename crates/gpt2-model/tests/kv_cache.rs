@@ -6,7 +6,7 @@ use gpt2_model::{
     BitWidth, Generate, GenerateOptions, Gpt2, KvCache, LinearSettings, ModelOptions, PrecisionPlan, QuantBackend,
     Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
-use switchable_lora::BasePolicy;
+use switchable_lora::linear_settings::BasePolicy;
 
 use crate::support::{
     Fixture, Plain, Train, assert_close, batch_of_one, full, largest_difference, load, load_with, on_every_backend,

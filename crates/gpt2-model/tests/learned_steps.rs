@@ -5,9 +5,11 @@ use gpt2_model::{
     AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, SitePlan,
     SitePrecision, SwitchableModel,
 };
+use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec, tensor::learned_step::LearnedStep};
 use switchable_lora::{
-    Execution, LEARNED_STEPS_FILE, LearnedStep, LinearSettings, LoraConfig, LoraInit, Placement, QuantSpec,
-    ScaleFormat, width_folder,
+    linear_settings::{Execution, LinearSettings, Placement},
+    lora_config::{LoraConfig, LoraInit},
+    peft::{learned_steps::LEARNED_STEPS_FILE, width_folder},
 };
 
 use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};

@@ -12,6 +12,7 @@ mod golden_training;
 mod kv_cache;
 mod learned_steps;
 mod long_sequences;
+mod observe;
 mod packed;
 mod peft;
 mod quantised;

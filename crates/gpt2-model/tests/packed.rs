@@ -6,7 +6,8 @@ use gpt2_model::{
     MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan,
     SitePrecision, SwitchableModel,
 };
-use switchable_lora::{Execution, LoraConfig, QuantSpec, ScaleFormat};
+use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
+use switchable_lora::{linear_settings::Execution, lora_config::LoraConfig};
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
 
@@ -265,4 +266,25 @@ fn weights_beside_the_configuration_of_another_model_are_refused() {
 
     std::fs::write(&config, after).unwrap();
     load().expect("the files are of one model");
+}
+
+#[test]
+fn a_model_packed_in_memory_is_that_of_the_folder_and_keeps_its_adapters() {
+    skip_without_device!();
+    let options = options("per-channel");
+    let mut model = load_with::<Plain>("tiny", &options);
+    model.init_adapters(width(4), &LoraConfig::new(2, 4.0).unwrap(), 7).unwrap();
+    let plan = model.uniform_plan(bare(4));
+    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F16 };
+    for form in [PackedForm::Plan(&plan), PackedForm::Nested] {
+        let packed = model.clone().pack(form, &pack).expect("it packs");
+        let (loaded, loaded_plan) = saved(&model, form, pack, &options);
+        assert_eq!(logits(&packed, &loaded_plan), logits(&loaded, &loaded_plan), "{form:?}");
+        assert_eq!(packed.site_bytes(), loaded.site_bytes());
+        assert_eq!(packed.adapter_widths(), [width(4)]);
+        assert!(loaded.adapter_widths().is_empty());
+        packed.check_plan(&model.uniform_plan(SitePrecision::uniform(width(4)))).expect("codes and adapters of 4 bits");
+    }
+    let missing = model.uniform_plan(SitePrecision::uniform(width(3)));
+    assert!(model.pack(PackedForm::Plan(&missing), &pack).is_err(), "there are no adapters of 3 bits");
 }

@@ -9,7 +9,7 @@ use gpt2_model::{
     next_token_loss,
 };
 use safetensors::Dtype;
-use switchable_lora::LoraConfig;
+use switchable_lora::lora_config::LoraConfig;
 
 use crate::support::{
     Fixture, Folder, Plain, StoredTensor, Train, assert_close, full, golden, largest_difference, load,
@@ -160,7 +160,7 @@ fn adapters_with_one_that_does_not_fit_leave_the_model_alone() {
     let (model, _) = with_two_widths();
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
-    let folder_of_width = switchable_lora::width_folder(folder.path(), eight());
+    let folder_of_width = switchable_lora::peft::width_folder(folder.path(), eight());
     let file = folder_of_width.join("adapter_model.safetensors");
     let last = "base_model.model.transformer.h.2.mlp.c_proj.lora_B.weight";
     folder.edit_tensors(file.to_str().expect("a path"), |tensors| {
@@ -239,7 +239,7 @@ fn peft_loads_what_is_saved() {
             .arg("--base")
             .arg(golden("tiny"))
             .arg("--adapter")
-            .arg(switchable_lora::width_folder(folder.path(), width))
+            .arg(switchable_lora::peft::width_folder(folder.path(), width))
             .arg("--expected")
             .arg(folder.join("expected.safetensors"))
             .output()

@@ -5,7 +5,8 @@ use gpt2_model::{
     BitWidth, Gpt2, Gpt2Config, LinearSettings, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, QuantizedCache,
     Site, SitePlan, SitePrecision, SwitchableModel,
 };
-use switchable_lora::{Granularity, LoraConfig, QuantSpec};
+use quant_kernels::spec::{granularity::Granularity, quant_spec::QuantSpec};
+use switchable_lora::lora_config::LoraConfig;
 
 use crate::support::{Fixture, Plain, device, full, largest_difference, load, load_with, skip_without_device, values};
 

@@ -6,7 +6,10 @@ use gpt2_model::{
     BitWidth, Gpt2, LinearSettings, ModelConfig, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
-use switchable_lora::{BasePolicy, LoraConfig, Placement};
+use switchable_lora::{
+    linear_settings::{BasePolicy, Placement},
+    lora_config::LoraConfig,
+};
 
 use crate::support::{Fixture, Train, load_with, skip_without_device, values};
 

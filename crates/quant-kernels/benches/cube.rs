@@ -14,7 +14,12 @@ use burn::{
     tensor::{Distribution, Tensor},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize, reference};
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, reference},
+};
 
 /// A weight of GPT-2 small, and the activations of a batch.
 const SHAPES: [[usize; 2]; 2] = [[3072, 768], [3072, 3072]];
@@ -36,7 +41,7 @@ fn fake_quant<B: QuantBackend>(criterion: &mut Criterion, name: &str, device: &B
 
             let id = |how| {
                 let params = format!("q{bits}/{rows}x{columns}/{name}/{how}");
-                BenchmarkId::new(format!("{}/{}", spec.granularity, spec.mapping), params)
+                BenchmarkId::new(format!("{}/{}", spec.granularity, spec.format), params)
             };
             group.bench_function(id("kernel"), |bencher| bencher.iter(|| finished(kernel(), device)));
             group.bench_function(id("plain"), |bencher| bencher.iter(|| finished(plain(), device)));

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{BitWidth, Granularity, Mapping};
+use crate::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 /// An option of quantisation that does not exist, or does not fit the others or the tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -39,6 +39,16 @@ pub enum Error {
         /// The number of bits asked for.
         bits: BitWidth,
     },
+    /// A format that has no codes of a width.
+    #[error("the format {format} has no codes of {bits} bits, expected {expected}")]
+    FormatBits {
+        /// The format asked for.
+        format: Format,
+        /// The number of bits asked for.
+        bits: BitWidth,
+        /// The number of bits that it has.
+        expected: u8,
+    },
     /// Parameters were asked for at full precision, where nothing is quantised.
     #[error("{} bits are full precision, which has no quantisation parameters", BitWidth::FULL)]
     FullPrecision,
@@ -54,6 +64,16 @@ pub enum Error {
     #[error("a learned step cannot have granularity {granularity}, expected per-tensor, per-channel or per-group")]
     LearnedStep {
         /// The granularity asked for.
+        granularity: Granularity,
+    },
+    /// A learned step for a weight of another size.
+    #[error("a learned step of shape {got:?} does not fit a {weight:?} weight, {granularity}")]
+    StepShape {
+        /// The shape of the step.
+        got: [usize; 2],
+        /// The `[d_in, d_out]` of the weight.
+        weight: [usize; 2],
+        /// Which values share a step.
         granularity: Granularity,
     },
     /// A width that weights cannot be packed to.
@@ -121,10 +141,10 @@ pub enum Error {
         bits: BitWidth,
     },
     /// Packed weights that cannot be cut to fewer bits.
-    #[error("{mapping} weights of {bits} bits cannot be cut to fewer bits, expected symmetric weights of 8 bits")]
+    #[error("{format} weights of {bits} bits cannot be cut to fewer bits, expected symmetric weights of 8 bits")]
     NestedSource {
         /// The mapping of the weights.
-        mapping: Mapping,
+        format: Format,
         /// The number of bits of the weights.
         bits: BitWidth,
     },

@@ -11,9 +11,9 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use quant_kernels::{Mapping, QuantBackend};
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -137,10 +137,7 @@ fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, pr
     let spec = model.site(site).settings().weight;
     let shape = spec.granularity.param_shape(model.sites().shape(site));
     let scales = shape.map_or(1, |shape| shape.iter().product());
-    let zero_point = match spec.mapping {
-        Mapping::Symmetric => 0,
-        Mapping::Asymmetric => 1,
-    };
+    let zero_point = usize::from(spec.format.has_zero_points());
     scales * (F32_BYTES + zero_point)
 }
 

@@ -4,12 +4,16 @@ pub mod choice;
 pub mod cost;
 pub mod error;
 pub mod evaluation;
+pub mod model_folder;
 pub mod running;
 pub mod statistics;
+pub mod text;
 
 pub use cost::Cost;
 pub use error::{Error, Result};
 pub use evaluation::accuracy::Accuracy;
 pub use evaluation::answer::answer;
-pub use evaluation::evaluate::{EvaluateOptions, Evaluator};
+pub use evaluation::evaluate::Evaluator;
+pub use evaluation::options::EvaluateOptions;
 pub use evaluation::reading::ReadingTask;
+pub use model_folder::{FolderOptions, ModelFolder};

@@ -10,13 +10,15 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
-use quant_kernels::LearnedStep;
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
+use quant_kernels::tensor::learned_step::LearnedStep;
+
 use crate::{
-    Error, LoraConfig, Result,
     adapter_step::AdapterStep,
+    error::{Error, Result},
+    lora_config::LoraConfig,
     low_rank::{Component, Matrix, largest_components},
 };
 

@@ -22,9 +22,14 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use quant_kernels::{LearnedStep, Mapping, QuantBackend, QuantSpec, choose_params};
 
-use crate::{BitWidth, Error, Result};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec},
+    tensor::{learned_step::LearnedStep, params::choose_params},
+};
+
+use crate::error::{Error, Result};
 
 /// The state of a step: two steps of the same version have the same values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,8 +75,8 @@ impl<B: Backend> AdapterStep<B> {
 
 /// Checks that a weight that is quantised as `spec` says can have a step at `bits`.
 pub(crate) fn check_spec<B: Backend>(step: &LearnedStep<B>, spec: &QuantSpec) -> Result<()> {
-    if spec.mapping != Mapping::Symmetric {
-        return Err(Error::StepMapping { mapping: spec.mapping });
+    if spec.format != Format::Symmetric {
+        return Err(Error::StepFormat { format: spec.format });
     }
     if spec.granularity != step.granularity() {
         return Err(Error::StepGranularity { got: step.granularity(), expected: spec.granularity });
@@ -89,15 +94,15 @@ pub(crate) fn check_spec<B: Backend>(step: &LearnedStep<B>, spec: &QuantSpec) ->
 ///
 /// # Errors
 ///
-/// [`Error::StepMapping`] for an asymmetric quantiser; [`Error::Quantisation`] at full precision, at 1
+/// [`Error::StepFormat`] for an asymmetric quantiser; [`Error::Quantisation`] at full precision, at 1
 /// bit, and for rows that change from call to call.
 pub(crate) fn starting_step<B: QuantBackend>(
     weight: &Tensor<B, 2>,
     bits: BitWidth,
     spec: &QuantSpec,
 ) -> Result<LearnedStep<B>> {
-    if spec.mapping != Mapping::Symmetric {
-        return Err(Error::StepMapping { mapping: spec.mapping });
+    if spec.format != Format::Symmetric {
+        return Err(Error::StepFormat { format: spec.format });
     }
     let weight = weight.clone().set_require_grad(false);
     let by_mean = LearnedStep::new(&weight, bits, spec.granularity)?;
@@ -116,9 +121,7 @@ pub(crate) fn starting_step<B: QuantBackend>(
 ///
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};
-/// use switchable_lora::{
-///     BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, learned_step_ids,
-/// };
+/// use switchable_lora::{BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, adapter_step::learned_step_ids};
 ///
 /// let weight = Tensor::<Flex, 2>::from_floats([[0.7, -0.3], [0.1, 0.6]], &Default::default());
 /// let mut layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());

@@ -10,13 +10,19 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use quant_kernels::{BitWidth, GradientRule, PackedTensor, QuantBackend, QuantSpec, ScaleFormat, fake_quantize};
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+};
 
 use crate::{
-    BasePolicy, PackedWeights, QuantizedCache, Result,
-    adapter_step::AdapterStep,
-    pack_weight, pack_weight_by_step,
-    quantized_cache::{CacheSlot, Quantised},
+    error::Result,
+    linear_settings::BasePolicy,
+    packed_weights::PackedWeights,
+    quantized_cache::{CacheSlot, QuantizedCache},
+    weight_rounding::WeightRounding,
 };
 
 /// The weight and bias that all widths of a layer share, and the weight's quantised forms.
@@ -144,80 +150,45 @@ impl<B: Backend> BaseWeights<B> {
         Self::packed(weights, bias, self.slot.cache(), &device)
     }
 
-    /// The weight at `bits` in floats: kept from an earlier call unless the weight is being trained.
-    pub(crate) fn at(&self, bits: BitWidth, spec: &QuantSpec, gradient: GradientRule) -> Result<Tensor<B, 2>>
+    /// The weight in floats as a rounding leaves it: kept from an earlier call unless the weight or its
+    /// step is being trained. Codes of a weight that is only there packed are those of the step, or the
+    /// step is refused where it is given to the layer.
+    pub(crate) fn at(&self, rounding: WeightRounding<'_, B>, gradient: GradientRule) -> Result<Tensor<B, 2>>
     where
         B: QuantBackend,
     {
         let weight = match &self.weight {
             Weight::Float(weight) => weight.val(),
             Weight::Packed { weights, device } => {
-                let values = weights.at(bits)?.dequantize();
+                let values = weights.at(rounding.bits)?.dequantize();
                 return Ok(Tensor::from_data(TensorData::new(values, weights.shape()), device));
             }
         };
-        spec.check(bits, 2)?;
-        if bits.is_full() {
+        if rounding.bits.is_full() {
             return Ok(weight);
         }
-        if self.is_trained(&weight.device()) {
-            return Ok(fake_quantize(weight, bits, spec, gradient)?);
+        if rounding.is_trained() || self.is_trained(&weight.device()) {
+            return Ok(rounding.rounding().apply(weight, gradient)?);
         }
-        let how = Quantised::by_range(bits, *spec);
-        if let Some(kept) = self.slot.get(how) {
+        if let Some(kept) = self.slot.get(rounding.key()) {
             return Ok(kept);
         }
-        let quantized = fake_quantize(weight, bits, spec, gradient)?;
-        self.slot.keep(how, &quantized);
+        let quantized = rounding.rounding().apply(weight, gradient)?;
+        self.slot.keep(rounding.key(), &quantized);
         Ok(quantized)
     }
 
-    /// The weight in floats as a learned step quantises it: kept from an earlier call unless the step
-    /// or the weight is being trained. Codes of a weight that is only there packed are those of the
-    /// step, or the step is refused where it is given to the layer.
-    pub(crate) fn at_step(&self, step: &AdapterStep<B>, spec: &QuantSpec) -> Result<Tensor<B, 2>>
-    where
-        B: QuantBackend,
-    {
-        let bits = step.get().bits();
-        let Weight::Float(weight) = &self.weight else {
-            return self.at(bits, spec, GradientRule::default());
-        };
-        let weight = weight.val();
-        if step.is_trained() || self.is_trained(&weight.device()) {
-            return Ok(step.get().forward(weight));
-        }
-        let how = Quantised::by_step(bits, *spec, step.version());
-        if let Some(kept) = self.slot.get(how) {
-            return Ok(kept);
-        }
-        let quantized = step.get().forward(weight);
-        self.slot.keep(how, &quantized);
-        Ok(quantized)
-    }
-
-    /// The codes of a float weight at `bits`, by a learned step if there is one, kept from an earlier
-    /// call; `None` where they cannot be packed.
-    pub(crate) fn codes_at(
-        &self,
-        bits: BitWidth,
-        spec: &QuantSpec,
-        step: Option<&AdapterStep<B>>,
-    ) -> Option<PackedTensor>
+    /// The codes of a float weight, kept from an earlier call; `None` where they cannot be packed.
+    pub(crate) fn codes_at(&self, rounding: WeightRounding<'_, B>) -> Option<PackedTensor>
     where
         B: QuantBackend,
     {
         let weight = self.weight()?;
-        let how = how(bits, spec, step);
-        if let Some(kept) = self.slot.get(how) {
+        if let Some(kept) = self.slot.get(rounding.key()) {
             return Some(kept);
         }
-        let packed = match step {
-            Some(step) => pack_weight_by_step(&weight.val(), step.get(), ScaleFormat::F32),
-            None => pack_weight(&weight.val(), bits, spec, ScaleFormat::F32),
-        };
-        let packed = packed.ok()?;
-        self.slot.keep(how, &packed);
+        let packed = rounding.rounding().pack(&weight.val(), ScaleFormat::F32).ok()?;
+        self.slot.keep(rounding.key(), &packed);
         Some(packed)
     }
 
@@ -229,10 +200,10 @@ impl<B: Backend> BaseWeights<B> {
         }
     }
 
-    /// Whether the form at `bits`, by a learned step if one is given, is kept.
-    pub(crate) fn keeps(&self, bits: BitWidth, spec: &QuantSpec, step: Option<&AdapterStep<B>>) -> bool {
-        let how = how(bits, spec, step);
-        self.slot.has::<Tensor<B, 2>>(how) || self.slot.has::<PackedTensor>(how)
+    /// Whether a form that the rounding gives is kept.
+    pub(crate) fn keeps(&self, rounding: WeightRounding<'_, B>) -> bool {
+        let key = rounding.key();
+        self.slot.has::<Tensor<B, 2>>(key) || self.slot.has::<PackedTensor>(key)
     }
 
     /// Drops the quantised forms.
@@ -244,13 +215,6 @@ impl<B: Backend> BaseWeights<B> {
     /// calls, whatever the policy says.
     fn is_trained(&self, device: &B::Device) -> bool {
         self.policy == BasePolicy::Trainable && B::ad_enabled(device)
-    }
-}
-
-fn how<B: Backend>(bits: BitWidth, spec: &QuantSpec, step: Option<&AdapterStep<B>>) -> Quantised {
-    match step {
-        Some(step) => Quantised::by_step(bits, *spec, step.version()),
-        None => Quantised::by_range(bits, *spec),
     }
 }
 

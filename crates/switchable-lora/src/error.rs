@@ -4,7 +4,7 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use crate::{BitWidth, Granularity, Mapping};
+use quant_kernels::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -118,10 +118,10 @@ pub enum Error {
         expected: [usize; 2],
     },
     /// A learned step for a weight whose quantiser has zero points.
-    #[error("a learned step needs a symmetric weight quantiser, got {mapping}")]
-    StepMapping {
+    #[error("a learned step needs a symmetric weight quantiser, got {format}")]
+    StepFormat {
         /// The mapping of the weight's quantiser.
-        mapping: Mapping,
+        format: Format,
     },
     /// A learned step whose values are shared otherwise than the weight's quantiser says.
     #[error("a learned step {got} does not fit a weight that is quantised {expected}")]
@@ -138,16 +138,6 @@ pub enum Error {
         got: BitWidth,
         /// The width of the adapter.
         expected: BitWidth,
-    },
-    /// A learned step for a weight of another size.
-    #[error("a learned step of shape {got:?} does not fit a {weight:?} weight, {granularity}")]
-    StepShape {
-        /// The shape of the step.
-        got: [usize; 2],
-        /// The `[d_in, d_out]` of the weight.
-        weight: [usize; 2],
-        /// Which values share a step.
-        granularity: Granularity,
     },
     /// Packed weights that were not quantised by the learned step that comes with them.
     #[error("the learned step for {bits} bits is not the scale of the packed weight, expected {expected}")]

@@ -1,7 +1,8 @@
 //! The settings of a layer that do not change from call to call.
 
-use quant_kernels::{GradientRule, QuantSpec};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec};
 
 /// Where the adapter is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -2,7 +2,12 @@
 
 use burn::{module::Module, tensor::backend::Backend};
 
-use crate::{BitWidth, Error, LoraAdapterPair, Result};
+use quant_kernels::spec::bit_width::BitWidth;
+
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// The adapters of one layer, at most one for each bit-width, each with its own rank and alpha.
 ///
@@ -97,7 +102,7 @@ impl<B: Backend> Default for LoraBank<B> {
 #[expect(clippy::default_trait_access, reason = "there is one device, that of the backend")]
 mod tests {
     use super::*;
-    use crate::LoraConfig;
+    use crate::lora_config::LoraConfig;
     use burn::backend::Flex;
 
     fn pair(rank: usize) -> LoraAdapterPair<Flex> {

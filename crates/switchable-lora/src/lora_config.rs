@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How an adapter starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -23,7 +23,18 @@ pub enum LoraInit {
     },
 }
 
-/// The rank, scale and start of an adapter.
+/// Where the scales of the weight that an adapter repairs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightScales {
+    /// The weight's quantiser finds them.
+    #[default]
+    Found,
+    /// They are a step that is trained with the adapter (LSQ, arXiv:1902.08153).
+    Learned,
+}
+
+/// The rank, scale and start of an adapter, and the scales of its weight.
 ///
 /// ```
 /// use switchable_lora::{LoraConfig, LoraInit};
@@ -39,6 +50,7 @@ pub struct LoraConfig {
     rank: usize,
     alpha: f64,
     init: LoraInit,
+    scales: WeightScales,
 }
 
 impl LoraConfig {
@@ -54,12 +66,17 @@ impl LoraConfig {
         if !alpha.is_finite() || alpha <= 0.0 {
             return Err(Error::Alpha { got: alpha });
         }
-        Ok(Self { rank, alpha, init: LoraInit::default() })
+        Ok(Self { rank, alpha, init: LoraInit::default(), scales: WeightScales::default() })
     }
 
     /// The same with another start.
     pub const fn with_init(self, init: LoraInit) -> Self {
         Self { init, ..self }
+    }
+
+    /// The same with other scales of the weight.
+    pub const fn with_scales(self, scales: WeightScales) -> Self {
+        Self { scales, ..self }
     }
 
     /// The number of columns of A and rows of B.
@@ -77,6 +94,11 @@ impl LoraConfig {
         self.init
     }
 
+    /// Where the scales of the weight come from.
+    pub const fn scales(&self) -> WeightScales {
+        self.scales
+    }
+
     /// `alpha / rank`, by which the product of the factors is multiplied.
     pub fn scaling(&self) -> f64 {
         self.alpha / self.rank as f64
@@ -90,19 +112,26 @@ struct LoraConfigFields {
     alpha: f64,
     #[serde(default)]
     init: LoraInit,
+    #[serde(default, skip_serializing_if = "is_found")]
+    scales: WeightScales,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_found(scales: &WeightScales) -> bool {
+    *scales == WeightScales::Found
 }
 
 impl TryFrom<LoraConfigFields> for LoraConfig {
     type Error = Error;
 
     fn try_from(fields: LoraConfigFields) -> Result<Self> {
-        Ok(Self::new(fields.rank, fields.alpha)?.with_init(fields.init))
+        Ok(Self::new(fields.rank, fields.alpha)?.with_init(fields.init).with_scales(fields.scales))
     }
 }
 
 impl From<LoraConfig> for LoraConfigFields {
-    fn from(LoraConfig { rank, alpha, init }: LoraConfig) -> Self {
-        Self { rank, alpha, init }
+    fn from(LoraConfig { rank, alpha, init, scales }: LoraConfig) -> Self {
+        Self { rank, alpha, init, scales }
     }
 }
 

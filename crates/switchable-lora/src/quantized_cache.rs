@@ -11,9 +11,13 @@ use std::{
 };
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::{BitWidth, PackedTensor, QuantSpec};
 
-use crate::adapter_step::StepVersion;
+use quant_kernels::{
+    packed::packed_tensor::PackedTensor,
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+};
+
+use crate::{adapter_step::StepVersion, weight_rounding::RoundingKey};
 
 /// Quantised weights shared by all layers of a model, the least recently used dropped first.
 ///
@@ -55,26 +59,6 @@ struct Key {
     spec: QuantSpec,
     /// By a learned step, not by the scales that the quantiser finds.
     by_step: bool,
-}
-
-/// How a weight was quantised.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Quantised {
-    bits: BitWidth,
-    spec: QuantSpec,
-    step: Option<StepVersion>,
-}
-
-impl Quantised {
-    /// By the scales that a quantiser finds.
-    pub(crate) fn by_range(bits: BitWidth, spec: QuantSpec) -> Self {
-        Self { bits, spec, step: None }
-    }
-
-    /// By a learned step.
-    pub(crate) fn by_step(bits: BitWidth, spec: QuantSpec, step: StepVersion) -> Self {
-        Self { bits, spec, step: Some(step) }
-    }
 }
 
 /// What a quantised weight is kept as.
@@ -238,23 +222,23 @@ struct SlotOwner {
 
 impl CacheSlot {
     /// The kept form of the weight, if any.
-    pub(crate) fn get<T: Form>(&self, how: Quantised) -> Option<T> {
+    pub(crate) fn get<T: Form>(&self, how: RoundingKey) -> Option<T> {
         self.owner.cache.get(&self.key::<T>(how), how.step)
     }
 
     /// Keeps a form of the weight, as far as the cap allows.
-    pub(crate) fn keep<T: Form>(&self, how: Quantised, form: &T) {
+    pub(crate) fn keep<T: Form>(&self, how: RoundingKey, form: &T) {
         self.owner.cache.insert(self.key::<T>(how), how.step, form.clone());
     }
 
     /// Whether a form is kept. Asking is not a use.
-    pub(crate) fn has<T: Form>(&self, how: Quantised) -> bool {
+    pub(crate) fn has<T: Form>(&self, how: RoundingKey) -> bool {
         let kept = self.owner.cache.kept();
         kept.weights.get(&self.key::<T>(how)).is_some_and(|weight| weight.step == how.step)
     }
 
-    fn key<T: Form>(&self, how: Quantised) -> Key {
-        let Quantised { bits, spec, step } = how;
+    fn key<T: Form>(&self, how: RoundingKey) -> Key {
+        let RoundingKey { bits, spec, step } = how;
         Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec, by_step: step.is_some() }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 
 /// The widths of a layer's weights and activations, and the adapter that goes with them.
 ///

@@ -17,16 +17,26 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
 };
+
 use quant_kernels::{
-    ActivationBits, GradientRule, LearnedStep, LinearTerms, OutputFunction, PackedOperand, QuantBackend, QuantSpec,
-    fake_quantize, gelu_tanh, packed_linear,
+    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    packed::product::{activations::ActivationBits, epilogue::OutputFunction},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, learned_step::LearnedStep, packed_linear::packed_linear},
 };
 
 use crate::{
-    BasePolicy, BaseWeights, BitWidth, Error, Execution, LinearSettings, LoraAdapterPair, LoraBank, LoraConfig,
-    LoraInit, PackedWeights, Placement, QuantizedCache, Result, SitePrecision,
+    adapter_pair::LoraAdapterPair,
     adapter_step::{AdapterStep, check_spec, starting_step},
-    packed_weights::check_step_shape,
+    base_weights::BaseWeights,
+    error::{Error, Result},
+    linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
+    lora_bank::LoraBank,
+    lora_config::{LoraConfig, LoraInit, WeightScales},
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    weight_rounding::WeightRounding,
 };
 
 /// A linear layer whose bit-width and adapter are chosen in each call.
@@ -175,8 +185,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
             }
-            if let Some(codes) = self.base.codes_at(precision.weights, &self.weight_spec, step) {
-                return Ok(packed_linear(x, PackedOperand::whole(&codes), activations, terms));
+            if let Some(codes) = self.base.codes_at(self.rounding(precision.weights, step)) {
+                return Ok(packed_linear(x, codes.view(), activations, terms));
             }
         }
         let quantized_x = fake_quantize(x.clone(), precision.activations, &self.activation_spec, self.gradient)?;
@@ -214,11 +224,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
+    fn rounding<'a>(&self, bits: BitWidth, step: Option<&'a AdapterStep<B>>) -> WeightRounding<'a, B> {
+        WeightRounding { bits, spec: self.weight_spec, step }
+    }
+
     fn base_at(&self, bits: BitWidth, step: Option<&AdapterStep<B>>) -> Result<Tensor<B, 2>> {
-        match step {
-            Some(step) => self.base.at_step(step, &self.weight_spec),
-            None => self.base.at(bits, &self.weight_spec, self.gradient),
-        }
+        self.base.at(self.rounding(bits, step), self.gradient)
     }
 
     fn merged_weight(
@@ -228,10 +239,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         step: Option<&AdapterStep<B>>,
     ) -> Result<Tensor<B, 2>> {
         let weight = self.weight() + pair.product();
-        Ok(match step {
-            Some(step) => step.get().forward(weight),
-            None => fake_quantize(weight, bits, &self.weight_spec, self.gradient)?,
-        })
+        Ok(self.rounding(bits, step).rounding().apply(weight, self.gradient)?)
     }
 
     /// The step of the adapter that is named, if the weight is at the width that it was learned for.
@@ -257,7 +265,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if step.bits() != width {
             return Err(Error::StepWidth { got: step.bits(), expected: width });
         }
-        check_step_shape(step, self.base.shape())?;
+        step.check_fits(self.base.shape())?;
         match self.packed_weights() {
             Some(weights) => weights.check_step(step),
             None => check_spec(step, &self.weight_spec),
@@ -402,16 +410,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.base_at(bits, None)
     }
 
-    /// Whether the cache holds the weight at `bits` under the present settings.
-    pub fn keeps_quantized(&self, bits: BitWidth) -> bool {
-        self.base.keeps(bits, &self.weight_spec, None)
-    }
-
-    /// Whether the cache holds the weight as the learned step of an adapter quantises it; no where the
-    /// adapter has none.
-    pub fn keeps_quantized_by_step(&self, width: BitWidth) -> bool {
-        let step = self.bank.get(width).and_then(LoraAdapterPair::adapter_step);
-        step.is_some_and(|step| self.base.keeps(width, &self.weight_spec, Some(step)))
+    /// Whether the cache holds the weight at `bits` under the present settings: by the scales that its
+    /// quantiser finds, or by the learned step of the adapter for that width; no where that has none.
+    pub fn keeps_quantized(&self, bits: BitWidth, scales: WeightScales) -> bool {
+        let step = self.bank.get(bits).and_then(LoraAdapterPair::adapter_step);
+        match (scales, step) {
+            (WeightScales::Found, _) => self.base.keeps(self.rounding(bits, None)),
+            (WeightScales::Learned, Some(step)) => self.base.keeps(self.rounding(bits, Some(step))),
+            (WeightScales::Learned, None) => false,
+        }
     }
 
     /// Drops this layer's weights from the cache.
@@ -429,7 +436,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// [`Error::AdapterShape`] if it is for a weight of another shape; where it has a learned step,
-    /// [`Error::StepWidth`], [`Error::StepShape`], [`Error::StepMapping`] and [`Error::StepGranularity`]
+    /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
     /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
     /// only there packed, by other scales.
     pub fn insert_adapter(&mut self, width: BitWidth, pair: LoraAdapterPair<B>) -> Result<()> {
@@ -447,34 +454,39 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// Adds a fresh adapter for a width, in place of any that was there. The seed decides its random
     /// numbers.
     ///
+    /// Where the configuration asks for learned scales, the adapter gets a step for the weight, and `LoftQ`
+    /// starts from what quantisation by that step leaves. The step starts as the paper's,
+    /// `2·mean|W| / √Q`, or as the scale that the weight's quantiser finds, whichever leaves the smaller
+    /// squared error. Its granularity is that of the quantiser.
+    ///
     /// # Errors
     ///
     /// [`Error::Quantisation`] if the adapter starts from the quantisation residual and the width
-    /// does not fit the quantiser.
+    /// does not fit the quantiser. With learned scales [`Error::StepFormat`] if the weight's quantiser is
+    /// asymmetric, [`Error::Quantisation`] if it is per token or the width is full precision or 1 bit,
+    /// [`Error::PackedStep`] if the weight is only there packed.
     pub fn init_adapter(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
-        let pair = self.fresh_pair(config, seed, || self.base_at(width, None))?;
+        let pair = match config.scales() {
+            WeightScales::Found => self.fresh_pair(config, seed, || self.base_at(width, None))?,
+            WeightScales::Learned => {
+                if self.packed_weights().is_some() {
+                    return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
+                }
+                let weight = self.weight().set_require_grad(false);
+                let step = starting_step(&weight, width, &self.weight_spec)?;
+                self.fresh_pair(config, seed, || Ok(step.forward(weight)))?.with_step(step)
+            }
+        };
         self.insert_adapter(width, pair)
     }
 
-    /// Adds a fresh adapter for a width with a learned step for the weight, in place of any that was
-    /// there. LoftQ starts from what quantisation by that step leaves.
-    ///
-    /// The step starts as the paper's, `2·mean|W| / √Q`, or as the scale that the weight's quantiser
-    /// finds, whichever leaves the smaller squared error. Its granularity is that of the quantiser.
+    /// [`init_adapter`](Self::init_adapter) with learned scales.
     ///
     /// # Errors
     ///
-    /// [`Error::StepMapping`] if the weight's quantiser is asymmetric, [`Error::Quantisation`] if it is
-    /// per token or the width is full precision or 1 bit, [`Error::PackedStep`] if the weight is only
-    /// there packed.
+    /// The same.
     pub fn init_adapter_with_step(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
-        if self.packed_weights().is_some() {
-            return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
-        }
-        let weight = self.weight().set_require_grad(false);
-        let step = starting_step(&weight, width, &self.weight_spec)?;
-        let pair = self.fresh_pair(config, seed, || Ok(step.forward(weight)))?;
-        self.insert_adapter(width, pair.with_step(step))
+        self.init_adapter(width, &config.with_scales(WeightScales::Learned), seed)
     }
 
     /// A pair that starts as the configuration says. `quantized` gives the weight as the pair will find

@@ -7,15 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use quant_kernels::{BitWidth, QuantBackend};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    LEARNED_STEPS_FILE, LoraAdapterPair, PeftOptions, list_widths, load_peft, parse_learned_steps, parse_peft,
-    save_peft, width_folder,
+    adapter_pair::LoraAdapterPair,
+    peft::{
+        BaseLayer, PeftOptions,
+        learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
+        list_widths,
+        load::{load_peft, parse_peft},
+        save::save_peft,
+        width_folder,
+    },
 };
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, at_site, in_file};
 use crate::model::SwitchableModel;
+use crate::parameters::WeightLayout;
 use crate::sites::Site;
 
 /// A model's adapters on disk, and those in the bytes of such files.
@@ -37,7 +45,15 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     ///
     /// When a folder cannot be written.
     fn save_adapters(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
-        let options = PeftOptions { prefix: Self::Config::BODY.into(), base_model: base_model.into(), task_type: None };
+        let options = PeftOptions {
+            prefix: Self::Config::BODY.into(),
+            base_model: base_model.into(),
+            task_type: None,
+            base_layer: match Self::Config::LAYOUT {
+                WeightLayout::InOut => BaseLayer::Conv1d,
+                WeightLayout::OutIn => BaseLayer::Linear,
+            },
+        };
         let sites: Vec<(String, Site)> = self.sites().iter().map(|site| (self.sites().name(site), site)).collect();
         for width in held_widths(self) {
             let pairs = sites

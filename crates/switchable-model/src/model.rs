@@ -12,10 +12,25 @@ use std::ops::Range;
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::{Bool, Int, Tensor};
 use quant_kernels::{
-    ActivationBits, BitWidth, LinearTerms, OutputFunction, PackedOperand, PackedTensor, QuantAutodiffBackend,
-    QuantBackend, packed_linear,
+    backends::{
+        linear_terms::LinearTerms,
+        quant_backend::{QuantAutodiffBackend, QuantBackend},
+    },
+    packed::{
+        packed_tensor::PackedTensor,
+        packed_view::PackedView,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+    },
+    spec::bit_width::BitWidth,
+    tensor::packed_linear::packed_linear,
 };
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, PrecisionPlan, SitePrecision, SwitchableLinear};
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::LoraConfig,
+    precision_plan::PrecisionPlan,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
+};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, at_site};
@@ -124,7 +139,13 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// A packed copy of `Oᵀ` that scores of the next token are computed from.
     fn packed_head(&self) -> Option<&PackedTensor>;
 
-    /// Sets or drops the packed copy of `Oᵀ`.
+    /// The packed `Oᵀ` of a model that holds `O` in no other form.
+    fn packed_only_head(&self) -> Option<&PackedTensor> {
+        None
+    }
+
+    /// Sets or drops the packed copy of `Oᵀ`. An `O` that is not the token embedding is then held in
+    /// codes alone, or again in floats.
     fn set_packed_head(&mut self, head: Option<PackedTensor>);
 
     /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.
@@ -407,5 +428,5 @@ fn init_each<B: QuantBackend, M: SwitchableModel<B>>(
 /// Scores of the next token from a packed head.
 fn packed_scores<B: QuantBackend>(hidden: Tensor<B, 2>, head: &PackedTensor) -> Tensor<B, 2> {
     let nothing = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
-    packed_linear(hidden, PackedOperand::whole(head), ActivationBits::FULL, nothing)
+    packed_linear(hidden, PackedView::whole(head), ActivationBits::FULL, nothing)
 }

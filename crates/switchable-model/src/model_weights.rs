@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::TensorData;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -11,7 +11,8 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
-use crate::parameters::ParameterRef;
+use crate::packed::codes::HEAD;
+use crate::parameters::{ParameterRef, transposed};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
@@ -104,6 +105,10 @@ pub(crate) fn all_values<B: QuantBackend, M: SwitchableModel<B>>(
         let name = format!("{}{}.weight", M::Config::BODY, model.sites().name(site));
         let shape = weights.shape();
         Some((name, layout.in_file(shape).to_vec(), layout.to_file(weights.dequantize(), shape)))
+    }));
+    tensors.extend(model.packed_only_head().map(|head| {
+        let [width, vocabulary] = head.shape();
+        (HEAD.to_owned(), vec![vocabulary, width], transposed(&head.dequantize(), [width, vocabulary]))
     }));
     tensors
 }

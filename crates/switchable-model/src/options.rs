@@ -1,6 +1,6 @@
 //! How a model is built.
 
-use switchable_lora::{LinearSettings, QuantizedCache};
+use switchable_lora::{linear_settings::LinearSettings, quantized_cache::QuantizedCache};
 
 use crate::initial::InitialWeights;
 

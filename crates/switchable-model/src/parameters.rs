@@ -5,8 +5,8 @@ use burn::tensor::{
     Tensor, TensorData,
     backend::{AutodiffBackend, Backend},
 };
-use quant_kernels::QuantBackend;
-use switchable_lora::SwitchableLinear;
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::switchable_linear::SwitchableLinear;
 
 /// How files hold the weight of a linear layer, which in memory is `[d_in, d_out]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,7 +121,7 @@ pub(crate) fn floats(data: TensorData) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
+    use burn::backend::{Flex, flex::FlexDevice};
 
     use super::*;
 
@@ -131,7 +131,7 @@ mod tests {
         for layout in [WeightLayout::InOut, WeightLayout::OutIn] {
             let weight = layout.from_file(values.clone(), shape);
             assert_eq!(layout.to_file(weight.clone(), shape), values);
-            let weight = Tensor::<Flex, 2>::from_data(TensorData::new(weight, shape), &Default::default());
+            let weight = Tensor::<Flex, 2>::from_data(TensorData::new(weight, shape), &FlexDevice);
             let param = Param::from_tensor(weight);
             let parameter = ParameterRef::weight(&param, layout);
             assert_eq!((parameter.shape(), parameter.values()), (layout.in_file(shape).to_vec(), values.clone()));

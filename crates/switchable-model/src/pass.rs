@@ -3,8 +3,10 @@
 use std::fmt;
 
 use burn::tensor::{Bool, Tensor, backend::Backend};
-use quant_kernels::{BitWidth, OutputFunction, QuantBackend};
-use switchable_lora::{SitePrecision, SwitchableLinear};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend, packed::product::epilogue::OutputFunction, spec::bit_width::BitWidth,
+};
+use switchable_lora::{site_precision::SitePrecision, switchable_linear::SwitchableLinear};
 
 use crate::attention_mask::AttentionMask;
 use crate::kv_cache::{BlockCache, KvCache};

@@ -1,7 +1,7 @@
 //! The precision that every site of one model runs at.
 
-use quant_kernels::BitWidth;
-use switchable_lora::{PrecisionPlan, SitePrecision};
+use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::{precision_plan::PrecisionPlan, site_precision::SitePrecision};
 
 use crate::kv_rounding::packed_row_bytes;
 use crate::shape::ModelShape;

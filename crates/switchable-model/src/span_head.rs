@@ -11,10 +11,10 @@ use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -184,6 +184,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
 
     /// Every parameter of base and head with its Hugging Face name; see [`SwitchableModel::named_parameters`].
     pub fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
+        self.parameters().into_iter().map(|(name, parameter)| (span_name::<M::Config>(name), parameter)).collect()
+    }
+
+    /// The same, the base under the names that it has in a language model.
+    fn parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
         let mut list = self.transformer.named_parameters();
         list.push(("qa_outputs.weight".to_string(), ParameterRef::Matrix(&self.weight)));
         list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&self.bias)));
@@ -196,11 +201,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// When the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let mut tensors = all_values(&self.transformer, self.named_parameters());
+        let mut tensors = all_values(&self.transformer, self.parameters());
         for (name, _, _) in &mut tensors {
-            if let Some(bare) = name.strip_prefix(M::Config::BODY) {
-                *name = format!("{}{bare}", M::Config::SPAN_BODY);
-            }
+            *name = span_name::<M::Config>(std::mem::take(name));
         }
         write_folder(dir.as_ref(), &tensors, &self.config().to_json(M::Config::QUESTION_ANSWERING))
     }
@@ -221,7 +224,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// The same.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
-        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.named_parameters())
+        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters())
     }
 
     /// Opens a packed folder; see [`PackModel::load_packed`].
@@ -237,5 +240,13 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         let bias = folder.plain("qa_outputs.bias", &[2])?;
         let model = Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear);
         Ok((model, plan))
+    }
+}
+
+/// The name that a parameter of a language model has beside a span head.
+fn span_name<C: ModelConfig>(name: String) -> String {
+    match name.strip_prefix(C::BODY) {
+        Some(bare) => format!("{}{bare}", C::SPAN_BODY),
+        None => name,
     }
 }

@@ -43,8 +43,8 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 #[cfg(feature = "experiments")]
-use quant_kernels::QuantAutodiffBackend;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]

@@ -156,12 +156,6 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A file of the built-in model is damaged.
-    #[error("the built-in model is damaged: {reason}")]
-    BuiltIn {
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A quantiser or bit-width refused.
     #[error(transparent)]
     Kernels(#[from] quant_kernels::Error),

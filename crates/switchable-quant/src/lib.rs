@@ -7,6 +7,7 @@ mod error;
 pub mod backend;
 pub mod default_model;
 pub mod device;
+pub mod families;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod prelude;
@@ -18,7 +19,9 @@ pub use error::{Error, Result};
 #[cfg(feature = "experiments")]
 pub use experiments;
 pub use gpt2_model as model;
+pub use llama_model as llama;
 pub use quant_kernels as kernels;
 pub use span_reader as reader;
 pub use squad_data as data;
 pub use switchable_lora as lora;
+pub use switchable_model as transformer;

@@ -6,13 +6,21 @@ pub use burn::tensor::Tensor;
 pub use burn::tensor::backend::{AutodiffBackend, Backend};
 
 pub use quant_kernels::{
-    BitWidth, GradientRule, Granularity, Mapping, QuantAutodiffBackend, QuantBackend, QuantSpec, RangeEstimator,
-    fake_quantize,
+    backends::quant_backend::{QuantAutodiffBackend, QuantBackend},
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec, range_estimator::RangeEstimator,
+    },
+    tensor::fake_quantize::fake_quantize,
 };
 
 pub use switchable_lora::{
-    BasePolicy, LinearSettings, LoraBank, LoraConfig, LoraInit, Placement, PrecisionPlan, SitePrecision,
-    SwitchableLinear,
+    linear_settings::{BasePolicy, LinearSettings, Placement},
+    lora_bank::LoraBank,
+    lora_config::{LoraConfig, LoraInit},
+    precision_plan::PrecisionPlan,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 pub use gpt2_model::{

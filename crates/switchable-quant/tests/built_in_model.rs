@@ -8,7 +8,8 @@ use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, BANK_WIDTHS, DefaultModel, QuestionSet};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::model::{ModelOptions, SitePrecision};
-use switchable_quant::reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use switchable_quant::reader::evaluation::evaluate::Evaluator;
+use switchable_quant::reader::evaluation::options::EvaluateOptions;
 use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 fn load() -> DefaultModel<Flex> {
@@ -17,7 +18,7 @@ fn load() -> DefaultModel<Flex> {
 
 #[test]
 fn it_has_the_grid_of_gpt2_small_and_an_adapter_at_every_width() {
-    let DefaultModel { model, tokenizer } = load();
+    let DefaultModel { model, tokenizer, .. } = load();
     assert_eq!(model.config().sites().len(), 48);
     assert_eq!(model.config().vocab_size, tokenizer.vocab_size());
     let mut widths = BANK_WIDTHS.to_vec();
@@ -32,7 +33,7 @@ fn it_has_the_grid_of_gpt2_small_and_an_adapter_at_every_width() {
 
 #[test]
 fn it_answers_held_out_questions_and_its_adapters_repair_two_bits() {
-    let DefaultModel { model, tokenizer } = load();
+    let DefaultModel { model, tokenizer, .. } = load();
     let questions = default_model::questions(QuestionSet::HeldOut).unwrap();
     assert_eq!(questions.len(), 1200);
     let task = ReadingTask::new(questions.limited(120), &tokenizer, model.config(), None).unwrap();

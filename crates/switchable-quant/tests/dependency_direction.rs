@@ -1,7 +1,7 @@
 //! Which crate may depend on what, held against the manifests.
 //!
 //! ```text
-//! quant-kernels ← switchable-lora ← switchable-model ← gpt2-model ←──┐
+//! quant-kernels ← switchable-lora ← switchable-model ← gpt2-model, llama-model ←┐
 //!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← examples, benches
 //! ```
 //!
@@ -14,12 +14,13 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 12] = [
+const DIRECTION: [(&str, &[&str]); 13] = [
     ("whole-files", &[]),
     ("quant-kernels", &["whole-files"]),
     ("switchable-lora", &["whole-files", "quant-kernels"]),
     ("switchable-model", &["whole-files", "quant-kernels", "switchable-lora"]),
     ("gpt2-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
+    ("llama-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
     ("squad-data", &["whole-files"]),
     ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "squad-data"]),
     ("charts", &["whole-files"]),
@@ -44,6 +45,7 @@ const DIRECTION: [(&str, &[&str]); 12] = [
             "switchable-lora",
             "switchable-model",
             "gpt2-model",
+            "llama-model",
             "squad-data",
             "span-reader",
             "charts",

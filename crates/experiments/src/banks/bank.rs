@@ -1,10 +1,14 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use quant_kernels::{BitWidth, QuantAutodiffBackend};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use span_reader::evaluation::reading::ReadingTask;
-use switchable_lora::{BasePolicy, LinearSettings, LoraConfig, LoraInit, SitePrecision};
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::{LoraConfig, LoraInit},
+    site_precision::SitePrecision,
+};
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 

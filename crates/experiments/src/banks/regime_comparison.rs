@@ -13,14 +13,14 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use quant_kernels::{BitWidth, QuantAutodiffBackend};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::Interval;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::train::regimes::config::RegimeKind;
     use gpt2_model::Gpt2Config;
-    use switchable_lora::SitePrecision;
+    use switchable_lora::site_precision::SitePrecision;
     use switchable_model::config::ModelConfig as _;
 
     fn ladder(config: &Gpt2Config) -> Ladder {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
 use switchable_model::model::TrainableModel;
 

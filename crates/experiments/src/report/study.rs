@@ -1,6 +1,6 @@
 //! The study on one model: all stages, one after another, each saved as it is done.
 
-use quant_kernels::{BitWidth, QuantAutodiffBackend};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::Serialize;
 use switchable_model::model::TrainableModel;
 

@@ -12,7 +12,7 @@
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
 use burn::tensor::backend::Backend;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
@@ -20,7 +20,7 @@ use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
 use span_reader::evaluation::work::Work;
 use squad_data::QuestionScore;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;

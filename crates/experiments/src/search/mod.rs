@@ -6,10 +6,12 @@
 //! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time (D2, D3) |
 //! | `greedy` | site after site until a tolerance or a size is reached (D4) |
 //! | `allocation` | bits per site under a byte budget, exact (D5) |
+//! | `text` | what searches found as lines of text |
 
 pub mod allocation;
 pub mod greedy;
 pub mod harm_order;
 pub mod heat_map;
 pub mod sensitivity;
+pub mod text;
 pub mod uniform;

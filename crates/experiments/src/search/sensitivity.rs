@@ -7,13 +7,13 @@
 //! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
 //! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;

@@ -12,13 +12,13 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use quant_kernels::{BitWidth, QuantBackend};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 
 use crate::error::Result;

@@ -1,6 +1,6 @@
 //! The plans that a bank is trained at, from the fewest bits to the most.
 
-use quant_kernels::BitWidth;
+use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::{Value, json};
 use switchable_model::site_plan::SitePlan;
 

@@ -9,7 +9,7 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use quant_kernels::{QuantAutodiffBackend, QuantBackend};
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;

@@ -11,8 +11,8 @@ use experiments::running::progress::ShowProgress;
 use experiments::train::config::TrainConfig;
 use experiments::train::ladder::Ladder;
 use gpt2_model::Gpt2ForQuestionAnswering;
-use quant_kernels::BitWidth;
-use switchable_lora::{BasePolicy, LinearSettings};
+use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 
 use super::{LEARNT, Learnt};
 use crate::support::{Training, quiet, skip_without_device, train_config};

@@ -10,8 +10,11 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::{HeadSplit, QuantBackend, cached_attention, causal_attention};
-use switchable_lora::SwitchableLinear;
+use quant_kernels::{
+    backends::{head_split::HeadSplit, quant_backend::QuantBackend},
+    tensor::attention::{cached_attention, causal_attention},
+};
+use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::attention_mask::{AttentionMask, masked_attention};
 use switchable_model::kv_rounding::quantize_keys_and_values;
 use switchable_model::pass::BlockPass;

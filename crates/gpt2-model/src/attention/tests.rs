@@ -1,6 +1,6 @@
 use burn::tensor::{Bool, Distribution, TensorData, activation::softmax};
-use quant_kernels::BitWidth;
-use switchable_lora::SitePrecision;
+use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::kv_cache::KvCache;
 use switchable_model::pass::Pass;
 use switchable_model::prelude::*;

@@ -9,10 +9,21 @@ use burn::{
             ops::{Backward, Ops, OpsKind, unary},
         },
     },
-    tensor::{FloatDType, backend::AutodiffBackend, ops::FloatTensor},
+    tensor::{
+        FloatDType,
+        backend::{AutodiffBackend, Backend},
+        ops::FloatTensor,
+    },
 };
 
-use crate::{GradientRule, HeadSplit, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, StepQuantizer};
+use crate::{
+    backends::{
+        head_split::HeadSplit, primitive_params::PrimitiveParams, quant_backend::QuantBackend,
+        transformer_backend::TransformerBackend,
+    },
+    packed::packed_view::PackedView,
+    spec::{gradient_rule::GradientRule, quantizer::Quantizer, step_quantizer::StepQuantizer},
+};
 
 impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
@@ -76,10 +87,12 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         B::learned_step_backward(x, step, gradient, quantizer).map(constant::<B, C>)
     }
 
-    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
-        constant::<B, C>(B::widen_packed(weight, device, dtype))
+    fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        constant::<B, C>(B::dequantize_packed(weight, device, dtype))
     }
+}
 
+impl<B: TransformerBackend, C: CheckpointStrategy> TransformerBackend for Autodiff<B, C> {
     fn gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = B::gelu_tanh(x.primitive.clone());
         match GeluTanh.prepare::<C>([x.node]).compute_bound().stateful() {
@@ -109,7 +122,7 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     }
 }
 
-fn constant<B: QuantBackend, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
+fn constant<B: Backend, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
     <Autodiff<B, C> as AutodiffBackend>::from_inner(x)
 }
 
@@ -169,7 +182,7 @@ impl<B: QuantBackend> Backward<B, 2> for ByLearnedStep {
 #[derive(Debug)]
 struct GeluTanh;
 
-impl<B: QuantBackend> Backward<B, 1> for GeluTanh {
+impl<B: TransformerBackend> Backward<B, 1> for GeluTanh {
     type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
@@ -182,7 +195,7 @@ impl<B: QuantBackend> Backward<B, 1> for GeluTanh {
 #[derive(Debug)]
 struct CausalAttention;
 
-impl<B: QuantBackend> Backward<B, 1> for CausalAttention {
+impl<B: TransformerBackend> Backward<B, 1> for CausalAttention {
     type State = (FloatTensor<B>, HeadSplit);
 
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {

@@ -11,8 +11,18 @@ use burn::tensor::{
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor};
 
 use crate::{
-    ActivationBits, LinearTerms, PackedOperand, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator,
-    block_shape::BlockShape, cube, packed_linear, quant_backend::matrices_of, reference,
+    backends::{
+        linear_terms::LinearTerms,
+        plain::{self, matrices::matrices_of},
+        primitive_params::PrimitiveParams,
+        quant_backend::{QuantBackend, packed_linear_of_dequantized},
+        transformer_backend::TransformerBackend,
+    },
+    cube,
+    packed::{packed_view::PackedView, product::activations::ActivationBits},
+    spec::{
+        block_shape::BlockShape, formats::code_book::CodeBook, quantizer::Quantizer, range_estimator::RangeEstimator,
+    },
 };
 
 impl<R, F, I, BT> QuantBackend for CubeBackend<R, F, I, BT>
@@ -23,22 +33,22 @@ where
     BT: BoolElement,
 {
     fn fake_quantize(x: FloatTensor<Self>, quantizer: &Quantizer) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
-            return cube::fake_quantize(x, block, quantizer.levels(), quantizer.spec().mapping);
+            return cube::fake_quantize::fake_quantize(x, block, quantizer.levels(), quantizer.spec().format);
         }
         let params = Self::choose_params(x.clone(), quantizer);
         Self::fake_quantize_by(x, &params, quantizer)
     }
 
     fn choose_params(x: FloatTensor<Self>, quantizer: &Quantizer) -> PrimitiveParams<Self> {
-        if has_kernel(&x) && has_kernel_for_range(quantizer) {
+        if has_kernel(&x) && has_kernel_for_range(quantizer) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
-            let cube::Params { scale, zero_point } =
-                cube::choose_params(x, block, quantizer.levels(), quantizer.spec().mapping);
+            let cube::DeviceParams { scale, zero_point } =
+                cube::choose_params::choose_params(x, block, quantizer.levels(), quantizer.spec().format);
             return PrimitiveParams { scale, zero_point };
         }
-        reference::choose_params_of_primitive(x, quantizer)
+        plain::quantisation::choose_params(x, quantizer)
     }
 
     fn fake_quantize_by(
@@ -46,11 +56,11 @@ where
         params: &PrimitiveParams<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel(&params.scale) {
+        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
-            return cube::apply_params(x, checked(params, block), block, quantizer.levels());
+            return cube::fake_quantize::apply_params(x, checked(params, block), block, quantizer.levels());
         }
-        reference::fake_quantize_primitive(x, params, quantizer)
+        plain::quantisation::fake_quantize(x, params, quantizer)
     }
 
     fn pass_inside(
@@ -59,17 +69,23 @@ where
         gradient: FloatTensor<Self>,
         quantizer: &Quantizer,
     ) -> FloatTensor<Self> {
-        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) {
+        if has_kernel(&x) && has_kernel(&params.scale) && has_kernel(&gradient) && has_kernel_for_format(quantizer) {
             let block = block_shape(&x, quantizer);
             assert_eq!(x.meta.shape(), gradient.meta.shape(), "there is one gradient for each value");
-            return cube::pass_gradient_inside(x, checked(params, block), gradient, block, quantizer.levels());
+            return cube::fake_quantize::pass_gradient_inside(
+                x,
+                checked(params, block),
+                gradient,
+                block,
+                quantizer.levels(),
+            );
         }
-        reference::pass_inside_primitive(x, params, gradient, quantizer)
+        plain::quantisation::pass_inside(x, params, gradient, quantizer)
     }
 
     fn packed_linear(
         x: FloatTensor<Self>,
-        weight: PackedOperand<'_>,
+        weight: PackedView<'_>,
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
@@ -78,16 +94,26 @@ where
             // burn's products of nothing divide by zero.
             return Self::float_empty(shape.into(), &x.device, x.dtype.into());
         }
-        packed_linear::in_plain_operations::<Self>(x, weight, activations, terms)
+        packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
     }
 
-    fn widen_packed(weight: PackedOperand<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+    fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
         let (stored, bits) = weight.stored();
-        if is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
-            return cube::widen_on_device(stored, bits, device, dtype.into());
+        let uniform = matches!(weight.code_book(), CodeBook::Uniform(_));
+        if uniform && is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
+            return cube::resident_weight::dequantize_on_device(stored, bits, device, dtype.into());
         }
-        packed_linear::widened_on_host::<Self>(weight, device, dtype)
+        plain::packed::dequantize_on_host::<Self>(weight, device, dtype)
     }
+}
+
+impl<R, F, I, BT> TransformerBackend for CubeBackend<R, F, I, BT>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
 }
 
 fn has_kernel<R: CubeRuntime>(x: &CubeTensor<R>) -> bool {
@@ -102,12 +128,17 @@ fn has_kernel_for_range(quantizer: &Quantizer) -> bool {
     quantizer.spec().range == RangeEstimator::MinMax
 }
 
+/// Tables have none: they run on plain tensor operations.
+fn has_kernel_for_format(quantizer: &Quantizer) -> bool {
+    matches!(quantizer.code_book(), CodeBook::Uniform(_))
+}
+
 fn block_shape<R: CubeRuntime>(x: &CubeTensor<R>, quantizer: &Quantizer) -> BlockShape {
     BlockShape::new(matrices_of(x), quantizer.spec().granularity)
 }
 
 /// The parameters, whose number the kernels rely on.
-fn checked<R, F, I, BT>(params: &PrimitiveParams<CubeBackend<R, F, I, BT>>, block: BlockShape) -> cube::Params<R>
+fn checked<R, F, I, BT>(params: &PrimitiveParams<CubeBackend<R, F, I, BT>>, block: BlockShape) -> cube::DeviceParams<R>
 where
     R: CubeRuntime,
     F: FloatElement,
@@ -122,5 +153,5 @@ where
     if let Some(zero_point) = &zero_point {
         assert_eq!(zero_point.dtype, scale.dtype, "scales and zero points have one type");
     }
-    cube::Params { scale, zero_point }
+    cube::DeviceParams { scale, zero_point }
 }

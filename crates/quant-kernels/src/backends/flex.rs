@@ -13,15 +13,31 @@ use burn::{
 };
 
 use crate::{
-    ActivationBits, Epilogue, HeadSplit, LinearTerms, LowRankTerm, Mapping, PackedOperand, PrimitiveParams, Product,
-    QuantBackend, Quantizer, RangeEstimator, StepQuantizer,
-    cpu::{
-        self, AttentionShape, BlockParams, HeadStrides, Heads, InstructionSet, SliceQuantizer, StepKernel,
-        elementary::{gelu_backward_run, gelu_run},
+    backends::{
+        head_split::HeadSplit,
+        linear_terms::LinearTerms,
+        plain::{self, matrices::matrices_of},
+        primitive_params::PrimitiveParams,
+        quant_backend::{QuantBackend, packed_linear_of_dequantized},
+        transformer_backend::TransformerBackend,
     },
-    packed_linear,
-    quant_backend::matrices_of,
-    reference,
+    cpu::{
+        attention::{AttentionShape, HeadStrides, Heads},
+        blocks::{BlockParams, SliceQuantizer},
+        elementary::{gelu_backward_run, gelu_run},
+        instruction_set::InstructionSet,
+        learned_step::StepKernel,
+        parallel::in_parallel,
+    },
+    packed::{
+        packed_view::PackedView,
+        product::{
+            activations::ActivationBits,
+            epilogue::{Epilogue, LowRankTerm},
+            options::Product,
+        },
+    },
+    spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
 impl QuantBackend for Flex {
@@ -37,7 +53,7 @@ impl QuantBackend for Flex {
                 |x| Self::fake_quantize(x, quantizer),
                 |x| {
                     let params = Self::choose_params(x.clone(), quantizer);
-                    reference::fake_quantize_primitive::<Self>(x, &params, quantizer)
+                    plain::quantisation::fake_quantize::<Self>(x, &params, quantizer)
                 },
             ),
         }
@@ -56,14 +72,14 @@ impl QuantBackend for Flex {
                 let tensor = |values| tensor_of(values, Layout::contiguous(shape.clone()));
                 PrimitiveParams { scale: tensor(scales), zero_point: zero_points.map(tensor) }
             }
-            None => reference::choose_params_of_primitive(x, quantizer),
+            None => plain::quantisation::choose_params(x, quantizer),
         }
     }
 
     fn fake_quantize_by(x: FlexTensor, params: &PrimitiveParams<Self>, quantizer: &Quantizer) -> FlexTensor {
         match given(&x, params, quantizer) {
             Some((matrices, params)) => matrices.tensor(matrices.kernel.round_trip_by(matrices.values(), &params)),
-            None => reference::fake_quantize_primitive(x, params, quantizer),
+            None => plain::quantisation::fake_quantize(x, params, quantizer),
         }
     }
 
@@ -78,7 +94,7 @@ impl QuantBackend for Flex {
             (Some((matrices, params)), Some(gradient)) => {
                 matrices.tensor(matrices.kernel.pass_inside(matrices.values(), &params, gradient))
             }
-            _ => reference::pass_inside_primitive(x, params, gradient, quantizer),
+            _ => plain::quantisation::pass_inside(x, params, gradient, quantizer),
         }
     }
 
@@ -89,7 +105,7 @@ impl QuantBackend for Flex {
                 let y = StepKernel::new(x.shape().dims(), quantizer).forward(values, steps);
                 tensor_of(y, Layout::contiguous(x.shape()))
             }
-            _ => reference::learned_step_primitive::<Self>(x, step, quantizer),
+            _ => plain::learned_step::learned_step::<Self>(x, step, quantizer),
         }
     }
 
@@ -106,20 +122,21 @@ impl QuantBackend for Flex {
                 let (of_x, of_step) = kernel.backward(values, steps, gradients);
                 [tensor_of(of_x, Layout::contiguous(x.shape())), tensor_of(of_step, Layout::contiguous(step.shape()))]
             }
-            _ => reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer),
+            _ => plain::learned_step::learned_step_backward::<Self>(x, step, gradient, quantizer),
         }
     }
 
     fn packed_linear(
         x: FlexTensor,
-        weight: PackedOperand<'_>,
+        weight: PackedView<'_>,
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FlexTensor {
         let [rows, d_out] = [x.shape()[0], weight.shape()[1]];
         let factors = terms.adapter.iter().flat_map(|(a, b, _)| [a, b]);
-        if [&x].into_iter().chain(&terms.bias).chain(factors).any(|tensor| tensor.dtype() != DType::F32) {
-            return packed_linear::in_plain_operations::<Self>(x, weight, activations, terms);
+        let is_f32 = [&x].into_iter().chain(&terms.bias).chain(factors).all(|tensor| tensor.dtype() == DType::F32);
+        if !is_f32 || !weight.takes(activations) {
+            return packed_linear_of_dequantized::<Self>(x, weight, activations, terms);
         }
         let adapter = terms.adapter.map(|(a, b, scaling)| {
             (Self::float_matmul(x.clone(), a).to_contiguous(), b.to_contiguous(), scaling as f32)
@@ -136,15 +153,17 @@ impl QuantBackend for Flex {
         let product = Product { activations, epilogue, ..Default::default() };
         tensor_of(weight.matmul(f32s(&x), rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
     }
+}
 
+impl TransformerBackend for Flex {
     fn gelu_tanh(x: FlexTensor) -> FlexTensor {
         let contiguous = x.to_contiguous();
         match contiguous.as_slice::<f32>() {
             Some(values) => tensor_of(
-                cpu::in_parallel(values.len(), |range, y| gelu_run(InstructionSet::best(), &values[range], y)),
+                in_parallel(values.len(), |range, y| gelu_run(InstructionSet::best(), &values[range], y)),
                 Layout::contiguous(x.shape()),
             ),
-            None => in_f32(x, Self::gelu_tanh, reference::gelu_tanh_primitive::<Self>),
+            None => in_f32(x, Self::gelu_tanh, plain::gelu::gelu_tanh::<Self>),
         }
     }
 
@@ -152,19 +171,19 @@ impl QuantBackend for Flex {
         let (values, gradients) = (x.to_contiguous(), gradient.to_contiguous());
         match (values.as_slice::<f32>(), gradients.as_slice::<f32>()) {
             (Some(values), Some(gradients)) => tensor_of(
-                cpu::in_parallel(values.len(), |range, y| {
+                in_parallel(values.len(), |range, y| {
                     gelu_backward_run(InstructionSet::best(), &values[range.clone()], &gradients[range], y);
                 }),
                 Layout::contiguous(x.shape()),
             ),
-            _ => reference::gelu_tanh_backward_primitive::<Self>(x, gradient),
+            _ => plain::gelu::gelu_tanh_backward::<Self>(x, gradient),
         }
     }
 
     fn causal_attention(qkv: FlexTensor, split: HeadSplit) -> FlexTensor {
         let contiguous = qkv.to_contiguous();
         let Some(values) = contiguous.as_slice::<f32>() else {
-            return reference::causal_attention_primitive::<Self>(qkv, split);
+            return plain::attention::causal_attention::<Self>(qkv, split);
         };
         let shape = attention_shape(&contiguous, split);
         let d = shape.heads * shape.width;
@@ -182,14 +201,14 @@ impl QuantBackend for Flex {
                 let out = shape.backward_of_packed(InstructionSet::best(), numbers, gradients);
                 tensor_of(out, Layout::contiguous(qkv.shape()))
             }
-            _ => reference::causal_attention_backward_primitive::<Self>(qkv, gradient, split),
+            _ => plain::attention::causal_attention_backward::<Self>(qkv, gradient, split),
         }
     }
 
     fn cached_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, scale: f64) -> FlexTensor {
         let all = [&q, &k, &v].map(heads_of);
         let [Some(q_heads), Some(k_heads), Some(v_heads)] = all else {
-            return reference::cached_attention_primitive::<Self>(q, k, v, scale);
+            return plain::attention::cached_attention::<Self>(q, k, v, scale);
         };
         let [batch, heads, queries, width] = q.shape().dims();
         let shape = AttentionShape { batch, heads, queries, keys: k.shape()[2], width, scale: scale as f32 };
@@ -269,8 +288,8 @@ fn given(x: &FlexTensor, params: &PrimitiveParams<Flex>, quantizer: &Quantizer) 
     let values = |param: &FlexTensor| param.to_contiguous().as_slice::<f32>().map(<[f32]>::to_vec);
     let expected = matrices.kernel.shape.param_shape();
     assert_eq!(params.scale.shape().as_slice(), expected, "scales do not fit a tensor of shape {:?}", x.shape());
-    let zero_points = match (&params.zero_point, quantizer.spec().mapping) {
-        (Some(zero_point), Mapping::Asymmetric) => Some(values(zero_point)?),
+    let zero_points = match (&params.zero_point, quantizer.spec().format.has_zero_points()) {
+        (Some(zero_point), true) => Some(values(zero_point)?),
         _ => None,
     };
     Some((matrices, BlockParams { scales: values(&params.scale)?, zero_points }))

@@ -8,3 +8,10 @@ mod cube;
 mod flex;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+
+pub mod head_split;
+pub mod linear_terms;
+pub(crate) mod plain;
+pub mod primitive_params;
+pub mod quant_backend;
+pub mod transformer_backend;

@@ -6,10 +6,20 @@ use burn::{
 };
 
 use crate::{
-    Mapping, PrimitiveParams, QuantBackend, Quantizer, RangeEstimator, StepQuantizer,
-    cpu::{BlockParams, SliceQuantizer, StepKernel},
-    quant_backend::{as_matrices, matrices_of, with_shape_of},
-    reference,
+    backends::{
+        plain::{
+            self,
+            matrices::{as_matrices, matrices_of, with_shape_of},
+        },
+        primitive_params::PrimitiveParams,
+        quant_backend::QuantBackend,
+        transformer_backend::TransformerBackend,
+    },
+    cpu::{
+        blocks::{BlockParams, SliceQuantizer},
+        learned_step::StepKernel,
+    },
+    spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
 type Primitive = FloatTensor<NdArray>;
@@ -27,7 +37,7 @@ impl QuantBackend for NdArray {
 
     fn choose_params(x: Primitive, quantizer: &Quantizer) -> PrimitiveParams<Self> {
         if quantizer.spec().range != RangeEstimator::MinMax || x.dtype() != DType::F32 {
-            return reference::choose_params_of_primitive(x, quantizer);
+            return plain::quantisation::choose_params(x, quantizer);
         }
         let kernel = kernel(&x, quantizer);
         let BlockParams { scales, zero_points } = kernel.params(&values(x));
@@ -37,7 +47,7 @@ impl QuantBackend for NdArray {
 
     fn fake_quantize_by(x: Primitive, params: &PrimitiveParams<Self>, quantizer: &Quantizer) -> Primitive {
         if x.dtype() != DType::F32 {
-            return reference::fake_quantize_primitive(x, params, quantizer);
+            return plain::quantisation::fake_quantize(x, params, quantizer);
         }
         let (kernel, params, shape) = (kernel(&x, quantizer), host(params, quantizer), x.shape());
         tensor(kernel.round_trip_by(&values(x), &params), shape.as_slice())
@@ -50,7 +60,7 @@ impl QuantBackend for NdArray {
         quantizer: &Quantizer,
     ) -> Primitive {
         if x.dtype() != DType::F32 {
-            return reference::pass_inside_primitive(x, params, gradient, quantizer);
+            return plain::quantisation::pass_inside(x, params, gradient, quantizer);
         }
         let (kernel, params, shape) = (kernel(&x, quantizer), host(params, quantizer), x.shape());
         tensor(kernel.pass_inside(&values(x), &params, &values(gradient)), shape.as_slice())
@@ -58,7 +68,7 @@ impl QuantBackend for NdArray {
 
     fn learned_step(x: Primitive, step: Primitive, quantizer: &StepQuantizer) -> Primitive {
         if [&x, &step].iter().any(|tensor| tensor.dtype() != DType::F32) {
-            return reference::learned_step_primitive::<Self>(x, step, quantizer);
+            return plain::learned_step::learned_step::<Self>(x, step, quantizer);
         }
         let shape = x.shape();
         let y = StepKernel::new(shape.dims(), quantizer).forward(&values(x), &values(step));
@@ -72,7 +82,7 @@ impl QuantBackend for NdArray {
         quantizer: &StepQuantizer,
     ) -> [Primitive; 2] {
         if [&x, &step, &gradient].iter().any(|tensor| tensor.dtype() != DType::F32) {
-            return reference::learned_step_backward_primitive::<Self>(x, step, gradient, quantizer);
+            return plain::learned_step::learned_step_backward::<Self>(x, step, gradient, quantizer);
         }
         let (shape, step_shape) = (x.shape(), step.shape());
         let kernel = StepKernel::new(shape.dims(), quantizer);
@@ -81,12 +91,14 @@ impl QuantBackend for NdArray {
     }
 }
 
+impl TransformerBackend for NdArray {}
+
 fn kernel(x: &Primitive, quantizer: &Quantizer) -> SliceQuantizer {
     SliceQuantizer::new(matrices_of(x), quantizer)
 }
 
 fn host(params: &PrimitiveParams<NdArray>, quantizer: &Quantizer) -> BlockParams {
-    let zero_point = params.zero_point.as_ref().filter(|_| quantizer.spec().mapping == Mapping::Asymmetric);
+    let zero_point = params.zero_point.as_ref().filter(|_| quantizer.spec().format.has_zero_points());
     BlockParams {
         scales: values(params.scale.clone()),
         zero_points: zero_point.map(|zero_point| values(zero_point.clone())),

@@ -68,7 +68,7 @@ pub(crate) use runs::{gelu_backward_run, gelu_run};
 mod runs {
     use std::mem::MaybeUninit;
 
-    use super::{gelu, gelu_derivative};
+    use crate::cpu::elementary::{gelu, gelu_derivative};
     use crate::cpu::multiversion::multiversion;
 
     multiversion! {
@@ -96,7 +96,7 @@ mod tests {
     use std::mem::MaybeUninit;
 
     use super::*;
-    use crate::InstructionSet;
+    use crate::cpu::instruction_set::InstructionSet;
 
     fn in_f64(x: f64) -> (f64, f64) {
         let factor = (2.0 / std::f64::consts::PI).sqrt();

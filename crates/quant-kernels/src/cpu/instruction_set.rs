@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 /// kernel; a set that the processor lacks is never chosen.
 ///
 /// ```
-/// use quant_kernels::InstructionSet;
+/// use quant_kernels::cpu::instruction_set::InstructionSet;
 ///
 /// assert!(InstructionSet::available().any(|set| set == InstructionSet::best()));
 /// assert_eq!(InstructionSet::available().next(), Some(InstructionSet::Portable));

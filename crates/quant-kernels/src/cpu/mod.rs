@@ -2,25 +2,17 @@
 #![allow(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
 #[cfg(feature = "flex")]
-mod attention;
+pub(crate) mod attention;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-mod blocks;
+pub(crate) mod blocks;
 pub(crate) mod elementary;
-mod instruction_set;
+pub mod instruction_set;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-mod learned_step;
+pub(crate) mod learned_step;
 pub(crate) mod multiversion;
 #[cfg(feature = "flex")]
-mod parallel;
+pub(crate) mod parallel;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-mod round_trip;
-
-#[cfg(feature = "flex")]
-pub(crate) use attention::{AttentionShape, HeadStrides, Heads};
+pub(crate) mod round_trip;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(crate) use blocks::{BlockParams, SliceQuantizer};
-pub use instruction_set::InstructionSet;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(crate) use learned_step::StepKernel;
-#[cfg(feature = "flex")]
-pub(crate) use parallel::in_parallel;
+pub(crate) mod table_round_trip;

@@ -16,17 +16,17 @@ macro_rules! compiled_for {
         fn avx2($($argument: $type),*) $(-> $output)? {
             $function($($argument),*)
         }
-        let set: $crate::InstructionSet = $set;
+        let set: $crate::cpu::instruction_set::InstructionSet = $set;
         debug_assert!(set.is_available(), "{set:?} is not available on this processor");
         #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a function compiled for vector instructions"))]
         let output = match set {
             #[cfg(target_arch = "x86_64")]
-            $crate::InstructionSet::Avx512 | $crate::InstructionSet::Avx512Vnni => {
+            $crate::cpu::instruction_set::InstructionSet::Avx512 | $crate::cpu::instruction_set::InstructionSet::Avx512Vnni => {
                 // SAFETY: kernels are only asked for sets that the processor has.
                 unsafe { avx512($($argument),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            $crate::InstructionSet::Avx2 => {
+            $crate::cpu::instruction_set::InstructionSet::Avx2 => {
                 // SAFETY: as above.
                 unsafe { avx2($($argument),*) }
             }
@@ -36,7 +36,7 @@ macro_rules! compiled_for {
     }};
 }
 
-/// Defines a function that takes an [`InstructionSet`](crate::InstructionSet) before its own
+/// Defines a function that takes an [`InstructionSet`](crate::cpu::instruction_set::InstructionSet) before its own
 /// arguments and runs the body, plain Rust, as compiled for that set.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! multiversion {
@@ -47,7 +47,7 @@ macro_rules! multiversion {
         $(#[$meta])*
         #[expect(clippy::allow_attributes, reason = "which lints a body trips depends on the body")]
         #[allow(clippy::too_many_arguments)]
-        $visibility fn $name(set: $crate::InstructionSet, $($argument: $type),*) $(-> $output)? {
+        $visibility fn $name(set: $crate::cpu::instruction_set::InstructionSet, $($argument: $type),*) $(-> $output)? {
             #[inline(always)]
             fn portable($($argument: $type),*) $(-> $output)? $body
 

@@ -14,8 +14,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::multiversion::multiversion;
-use crate::{LevelRange, Mapping};
+use crate::{
+    cpu::multiversion::multiversion,
+    spec::formats::{code_book::LevelRange, format::Format},
+};
 
 /// What the range of a block follows from, gathered value by value.
 #[derive(Debug, Clone, Copy)]
@@ -41,32 +43,31 @@ impl Extent {
 
     /// Scale and zero point of a block of this extent.
     #[inline(always)]
-    pub(crate) fn params(self, mapping: Mapping, levels: LevelRange) -> (f32, f32) {
+    pub(crate) fn params(self, format: Format, highest: f32) -> (f32, f32) {
         const INFINITY: u32 = f32::INFINITY.to_bits();
-        let high = levels.high as f32;
+        let high = highest;
         let finite = self.magnitude < INFINITY;
         let one_where_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
         let nan_where_broken = |scale: f32| if finite { scale } else { f32::NAN };
-        match mapping {
-            Mapping::Symmetric => (nan_where_broken(one_where_zero(f32::from_bits(self.magnitude) / high)), 0.0),
-            Mapping::Asymmetric => {
-                let scale = one_where_zero(self.max / high - self.min / high);
-                // A zero point of a broken block is never looked at: the scale makes all of it NaN.
-                let zero_point = (-self.min / scale).round_ties_even().clamp(levels.low as f32, high);
-                (nan_where_broken(scale), if finite { zero_point } else { f32::NAN })
-            }
+        if format.has_zero_points() {
+            let scale = one_where_zero(self.max / high - self.min / high);
+            // A zero point of a broken block is never looked at: the scale makes all of it NaN.
+            let zero_point = (-self.min / scale).round_ties_even().clamp(0.0, high);
+            (nan_where_broken(scale), if finite { zero_point } else { f32::NAN })
+        } else {
+            (nan_where_broken(one_where_zero(f32::from_bits(self.magnitude) / high)), 0.0)
         }
     }
 }
 
-/// Levels and mapping as the inner loops want them.
+/// Evenly spaced levels as the inner loops want them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rounding {
+pub(crate) struct Bounds {
     low: f32,
     high: f32,
 }
 
-impl Rounding {
+impl Bounds {
     pub(crate) fn new(levels: LevelRange) -> Self {
         Self { low: levels.low as f32, high: levels.high as f32 }
     }
@@ -155,7 +156,7 @@ multiversion! {
 
 multiversion! {
     /// Takes one row into the lowest and highest values of its columns.
-    pub(crate) fn widen_bounds(row: &[f32], min: &mut [f32], max: &mut [f32]) {
+    pub(crate) fn include_row(row: &[f32], min: &mut [f32], max: &mut [f32]) {
         for ((min, max), &value) in min.iter_mut().zip(max.iter_mut()).zip(row) {
             *min = if value < *min { value } else { *min };
             *max = if value > *max { value } else { *max };
@@ -166,12 +167,12 @@ multiversion! {
 multiversion! {
     /// Scales and zero points of columns from their magnitudes and bounds.
     pub(crate) fn column_params(
-        magnitudes: &[u32], min: &[f32], max: &[f32], mapping: Mapping, levels: LevelRange,
+        magnitudes: &[u32], min: &[f32], max: &[f32], format: Format, highest: f32,
         scales: &mut [f32], zero_points: &mut [f32]
     ) {
         for column in 0..magnitudes.len() {
             let extent = Extent { magnitude: magnitudes[column], min: min[column], max: max[column] };
-            (scales[column], zero_points[column]) = extent.params(mapping, levels);
+            (scales[column], zero_points[column]) = extent.params(format, highest);
         }
     }
 }
@@ -179,14 +180,14 @@ multiversion! {
 multiversion! {
     /// Values of a run under one scale.
     pub(crate) fn round_trip_run(
-        x: &[f32], scale: f32, zero_point: Option<f32>, rounding: Rounding, y: &mut [MaybeUninit<f32>]
+        x: &[f32], scale: f32, zero_point: Option<f32>, bounds: Bounds, y: &mut [MaybeUninit<f32>]
     ) {
         match zero_point {
             None => for (y, &x) in y.iter_mut().zip(x) {
-                y.write(rounding.value::<false>(x, scale, 0.0));
+                y.write(bounds.value::<false>(x, scale, 0.0));
             },
             Some(zero_point) => for (y, &x) in y.iter_mut().zip(x) {
-                y.write(rounding.value::<true>(x, scale, zero_point));
+                y.write(bounds.value::<true>(x, scale, zero_point));
             },
         }
     }
@@ -195,14 +196,14 @@ multiversion! {
 multiversion! {
     /// Values of a row whose columns have a scale each.
     pub(crate) fn round_trip_columns(
-        x: &[f32], scales: &[f32], zero_points: Option<&[f32]>, rounding: Rounding, y: &mut [MaybeUninit<f32>]
+        x: &[f32], scales: &[f32], zero_points: Option<&[f32]>, bounds: Bounds, y: &mut [MaybeUninit<f32>]
     ) {
         match zero_points {
             None => for ((y, &x), &scale) in y.iter_mut().zip(x).zip(scales) {
-                y.write(rounding.value::<false>(x, scale, 0.0));
+                y.write(bounds.value::<false>(x, scale, 0.0));
             },
             Some(zero_points) => for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scales).zip(zero_points) {
-                y.write(rounding.value::<true>(x, scale, zero_point));
+                y.write(bounds.value::<true>(x, scale, zero_point));
             },
         }
     }
@@ -211,15 +212,15 @@ multiversion! {
 multiversion! {
     /// Gradients of a run under one scale by the clipped rule.
     pub(crate) fn pass_run(
-        x: &[f32], gradient: &[f32], scale: f32, zero_point: Option<f32>, rounding: Rounding,
+        x: &[f32], gradient: &[f32], scale: f32, zero_point: Option<f32>, bounds: Bounds,
         out: &mut [MaybeUninit<f32>]
     ) {
         match zero_point {
             None => for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
-                out.write(rounding.passed::<false>(x, gradient, scale, 0.0));
+                out.write(bounds.passed::<false>(x, gradient, scale, 0.0));
             },
             Some(zero_point) => for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
-                out.write(rounding.passed::<true>(x, gradient, scale, zero_point));
+                out.write(bounds.passed::<true>(x, gradient, scale, zero_point));
             },
         }
     }
@@ -228,14 +229,14 @@ multiversion! {
 multiversion! {
     /// Gradients of a row whose columns have a scale each, by the clipped rule.
     pub(crate) fn pass_columns(
-        x: &[f32], gradient: &[f32], scales: &[f32], zero_points: Option<&[f32]>, rounding: Rounding,
+        x: &[f32], gradient: &[f32], scales: &[f32], zero_points: Option<&[f32]>, bounds: Bounds,
         out: &mut [MaybeUninit<f32>]
     ) {
         for column in 0..x.len() {
             let passed = match zero_points {
-                None => rounding.passed::<false>(x[column], gradient[column], scales[column], 0.0),
+                None => bounds.passed::<false>(x[column], gradient[column], scales[column], 0.0),
                 Some(zero_points) => {
-                    rounding.passed::<true>(x[column], gradient[column], scales[column], zero_points[column])
+                    bounds.passed::<true>(x[column], gradient[column], scales[column], zero_points[column])
                 }
             };
             out[column].write(passed);

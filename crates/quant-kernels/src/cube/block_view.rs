@@ -6,7 +6,7 @@
 //! scale [outer, ⌈values / group⌉, inner]
 //! ```
 //!
-//! Every cut of [`BlockShape`](crate::block_shape::BlockShape) is such a view of the same memory,
+//! Every cut of [`BlockShape`](crate::spec::block_shape::BlockShape) is such a view of the same memory,
 //! scales included, so one kernel serves them all. A cube of units is laid over some columns of
 //! `inner` and over the values of their blocks:
 //!
@@ -16,7 +16,7 @@
 
 use cubecl::{prelude::*, server::CubeCountSelection};
 
-use crate::block_shape::{BlockShape, Cut};
+use crate::spec::block_shape::{BlockShape, Cut};
 
 /// Units of a cube, where blocks are large enough for them.
 const UNITS: usize = 256;

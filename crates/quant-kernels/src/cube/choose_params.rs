@@ -12,15 +12,21 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     CubeRuntime, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
-use cubecl::prelude::*;
 
-use super::{
-    Params, address_type,
-    block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
-    extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
-    rounding::{Levels, LevelsLaunch},
+use crate::{
+    cube::{
+        DeviceParams, address_type,
+        block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
+        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        rounding::{Levels, LevelsLaunch},
+    },
+    spec::{
+        block_shape::BlockShape,
+        formats::{code_book::LevelRange, format::Format},
+    },
 };
-use crate::{LevelRange, Mapping, block_shape::BlockShape};
+
+use cubecl::prelude::*;
 
 /// Scales and zero points of `x`, in its own type.
 ///
@@ -32,10 +38,10 @@ pub(crate) fn choose_params<R: CubeRuntime>(
     x: CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
-    mapping: Mapping,
-) -> Params<R> {
+    format: Format,
+) -> DeviceParams<R> {
     let dtype = x.dtype;
-    params_of(&into_contiguous(x), block, levels, mapping, dtype)
+    params_of(&into_contiguous(x), block, levels, format, dtype)
 }
 
 /// The same for a contiguous tensor, with results of type `dtype`.
@@ -43,9 +49,9 @@ pub(super) fn params_of<R: CubeRuntime>(
     x: &CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
-    mapping: Mapping,
+    format: Format,
     dtype: DType,
-) -> Params<R> {
+) -> DeviceParams<R> {
     let view = BlockView::new(block);
     let spread = view.in_chunks(&x.client);
     let extents = extents_of_chunks(x, view, spread);
@@ -53,7 +59,7 @@ pub(super) fn params_of<R: CubeRuntime>(
     let spread = chunks.whole_blocks(&x.client);
     let param = || empty_like(x, block.param_shape().into(), dtype);
     let scale = param();
-    let zero_point = (mapping == Mapping::Asymmetric).then(param);
+    let zero_point = format.has_zero_points().then(param);
     let [above, below] = extents;
     let address_type = address_type([&above, &below, &scale]);
     // SAFETY: units past the last column or value are stopped by `share_of_unit`, and the tensors
@@ -76,7 +82,7 @@ pub(super) fn params_of<R: CubeRuntime>(
             dtype.into(),
         );
     }
-    Params { scale, zero_point }
+    DeviceParams { scale, zero_point }
 }
 
 /// What each chunk of each block holds above and below 0.
@@ -128,7 +134,7 @@ fn extents_of_values<F: Float>(
     let mut extent = Extent::of_nothing();
     let mut value = share.first;
     while value < share.end {
-        extent.widen(f32::cast_from(x[share.origin + value * blocks.inner]));
+        extent.include(f32::cast_from(x[share.origin + value * blocks.inner]));
         value += comptime!(lanes.per_column);
     }
     let extent = of_column(extent, lanes);

@@ -15,7 +15,7 @@
 
 use cubecl::prelude::*;
 
-use super::{
+use crate::cube::{
     block_view::Lanes,
     rounding::{Levels, clamp_level, round_half_even},
 };
@@ -38,7 +38,7 @@ impl Extent {
     }
 
     /// Takes in one more value.
-    pub(super) fn widen(&mut self, x: f32) {
+    pub(super) fn include(&mut self, x: f32) {
         let bits = u32::reinterpret(x);
         let magnitude = bits & MAGNITUDE;
         let negative = bits >= SIGN;

@@ -7,16 +7,22 @@
 
 use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
-use super::{
-    Params, address_type,
-    block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
-    choose_params::{empty_like, params_of},
-    extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
-    rounding::{Levels, LevelsLaunch, level_of, round_trip},
+use crate::{
+    cube::{
+        DeviceParams, address_type,
+        block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
+        choose_params::{empty_like, params_of},
+        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        rounding::{Levels, LevelsLaunch, level_of, round_trip},
+    },
+    spec::{
+        block_shape::BlockShape,
+        formats::{code_book::LevelRange, format::Format},
+    },
 };
-use crate::{LevelRange, Mapping, block_shape::BlockShape};
+
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 /// The values of `x` after quantisation by the range of each block.
 ///
@@ -27,14 +33,14 @@ pub(crate) fn fake_quantize<R: CubeRuntime>(
     x: CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
-    mapping: Mapping,
+    format: Format,
 ) -> CubeTensor<R> {
     let x = into_contiguous(x);
     let view = BlockView::new(block);
     if view.in_chunks(&x.client).is_whole() {
-        return fused(&x, view, levels, mapping);
+        return fused(&x, view, levels, format);
     }
-    let params = params_of(&x, block, levels, mapping, DType::F32);
+    let params = params_of(&x, block, levels, format, DType::F32);
     by_params(x, params, view, levels)
 }
 
@@ -46,7 +52,7 @@ pub(crate) fn fake_quantize<R: CubeRuntime>(
 /// - `params`: [`BlockShape::param_shape`]
 pub(crate) fn apply_params<R: CubeRuntime>(
     x: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
     block: BlockShape,
     levels: LevelRange,
 ) -> CubeTensor<R> {
@@ -61,13 +67,13 @@ pub(crate) fn apply_params<R: CubeRuntime>(
 /// - `params`: [`BlockShape::param_shape`]
 pub(crate) fn pass_gradient_inside<R: CubeRuntime>(
     x: CubeTensor<R>,
-    params: Params<R>,
+    params: DeviceParams<R>,
     gradient: CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
 ) -> CubeTensor<R> {
     let [x, gradient] = [x, gradient].map(into_contiguous);
-    let Params { scale, zero_point } = params.into_contiguous();
+    let DeviceParams { scale, zero_point } = params.into_contiguous();
     let view = BlockView::new(block);
     let y = empty_like(&gradient, gradient.shape(), gradient.dtype);
     let values = block.len();
@@ -95,7 +101,7 @@ pub(crate) fn pass_gradient_inside<R: CubeRuntime>(
     y
 }
 
-fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange, mapping: Mapping) -> CubeTensor<R> {
+fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange, format: Format) -> CubeTensor<R> {
     let spread: Spread = view.whole_blocks(&x.client);
     let y = empty_like(x, x.shape(), x.dtype);
     // SAFETY: units past the last column or value are stopped by `share_of_unit`, and the tensors
@@ -112,7 +118,7 @@ fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange,
             view.launch(),
             LevelsLaunch::new(levels.low as f32, levels.high as f32),
             spread.cubes,
-            mapping,
+            format,
             spread.lanes,
             x.dtype.into(),
         );
@@ -122,7 +128,7 @@ fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange,
 
 fn by_params<R: CubeRuntime>(
     x: CubeTensor<R>,
-    Params { scale, zero_point }: Params<R>,
+    DeviceParams { scale, zero_point }: DeviceParams<R>,
     view: BlockView,
     levels: LevelRange,
 ) -> CubeTensor<R> {
@@ -158,7 +164,7 @@ fn values_of_blocks<F: Float>(
     blocks: Blocks,
     levels: Levels,
     cubes: usize,
-    #[comptime] mapping: Mapping,
+    #[comptime] format: Format,
     #[comptime] lanes: Lanes,
     #[define(F)] _dtype: StorageType,
 ) {
@@ -169,12 +175,12 @@ fn values_of_blocks<F: Float>(
     let mut extent = Extent::of_nothing();
     let mut value = share.first;
     while value < share.end {
-        extent.widen(f32::cast_from(x[share.origin + value * blocks.inner]));
+        extent.include(f32::cast_from(x[share.origin + value * blocks.inner]));
         value += comptime!(lanes.per_column);
     }
     let extent = of_column(extent, lanes);
     let mut value = share.first;
-    if comptime!(mapping == Mapping::Symmetric) {
+    if comptime!(format == Format::Symmetric) {
         let scale = symmetric_scale(extent, &levels);
         while value < share.end {
             let position = share.origin + value * blocks.inner;

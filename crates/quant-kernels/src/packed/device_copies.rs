@@ -50,7 +50,7 @@ impl fmt::Debug for DeviceCopies {
 
 #[cfg(test)]
 mod tests {
-    use super::DeviceCopies;
+    use crate::packed::device_copies::DeviceCopies;
 
     #[test]
     fn a_copy_is_made_once_for_each_kind_and_device() {

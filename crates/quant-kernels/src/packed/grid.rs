@@ -5,7 +5,7 @@ use std::{marker::PhantomData, mem::MaybeUninit};
 
 /// A matrix of which each thread writes its own rows and columns.
 #[derive(Debug)]
-pub(super) struct Grid<'a> {
+pub(crate) struct Grid<'a> {
     values: *mut f32,
     rows: usize,
     columns: usize,
@@ -18,12 +18,12 @@ unsafe impl Sync for Grid<'_> {}
 
 impl<'a> Grid<'a> {
     /// A matrix of rows of `columns` values.
-    pub(super) fn new(values: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
+    pub(crate) fn new(values: &'a mut [MaybeUninit<f32>], columns: usize) -> Self {
         let rows = values.len().checked_div(columns).unwrap_or(0);
         Self { values: values.as_mut_ptr().cast(), rows, columns, lifetime: PhantomData }
     }
 
-    pub(super) fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
@@ -35,7 +35,7 @@ impl<'a> Grid<'a> {
     ///
     /// If the values do not lie in the matrix.
     #[inline(always)]
-    pub(super) fn write(&self, row: usize, column: usize, values: &[f32]) {
+    pub(crate) fn write(&self, row: usize, column: usize, values: &[f32]) {
         assert!(row < self.rows && column <= self.columns && values.len() <= self.columns - column);
         // SAFETY: the values lie in the slice by the assertion. The callers of this module hand
         // out each rectangle of the matrix to one work item, so no two threads write the same place.
@@ -46,7 +46,7 @@ impl<'a> Grid<'a> {
 }
 
 /// A vector of `len` values that `fill` writes, all of them.
-pub(super) fn collect(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+pub(crate) fn collect(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     fill(&mut values.spare_capacity_mut()[..len]);
     // SAFETY: the fillers of this crate cover the matrix: the tests compare every value.
@@ -55,7 +55,7 @@ pub(super) fn collect(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) ->
 }
 
 /// Values seen as values to be written.
-pub(super) fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+pub(crate) fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
     // SAFETY: the layouts are the same, and this module's writers only ever write numbers.
     unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) }
 }

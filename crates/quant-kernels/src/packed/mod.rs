@@ -7,31 +7,30 @@
 //!
 //! | concept | file |
 //! |---|---|
-//! | the weights and what they are | `packed_tensor` |
-//! | where each bit stands | `layout` |
+//! | the weights and what they are | `packed_tensor`, `packed_spec` |
+//! | what a rounding makes of a weight | `coded` |
+//! | where each bit stands, and the shapes that kernels share | `tiles` |
+//! | kernels, for each set of instructions | `target` |
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
+//! | weights as products see them: whole, or cut | `packed_view` |
 //! | products | `product` |
 //! | copies on GPUs | `device_copies` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
-mod dequantize;
+pub mod coded;
+pub(crate) mod dequantize;
 #[cfg(feature = "cube")]
-mod device_copies;
-mod file;
-mod grid;
-mod layout;
-mod nested;
-mod packed_tensor;
-mod product;
-mod scales;
-mod storage;
-mod view;
-mod widen;
-
-pub use file::{PackedFile, PackedFileWriter, PlainData, PlainFormat, PlainTensor};
-pub use nested::{NestedTensor, NestedView};
-pub use packed_tensor::{PackedSpec, PackedTensor};
-pub use product::{ActivationBits, Epilogue, LowRankTerm, OutputFunction, Product};
-pub use scales::ScaleFormat;
+pub(crate) mod device_copies;
+pub mod file;
+pub(crate) mod grid;
+pub mod nested;
+pub mod packed_spec;
+pub mod packed_tensor;
+pub mod packed_view;
+pub mod product;
+pub mod scales;
+pub(crate) mod storage;
+pub(crate) mod target;
+pub(crate) mod tiles;

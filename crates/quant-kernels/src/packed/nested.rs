@@ -16,27 +16,31 @@
 //! Source: Nair et al., *Matryoshka Quantization*, arXiv:2502.06786, which trains for such slices
 //! and rounds half up; here trained or untrained weights are rounded half to even.
 
-use super::{
-    packed_tensor::{PackedSpec, PackedTensor, pack},
-    product::{self, Product},
-    scales::Scales,
-    storage::Bytes,
-    view::View,
-    widen::cut_code,
+use crate::{
+    error::{Error, Result},
+    packed::{
+        packed_spec::PackedSpec,
+        packed_tensor::{PackedTensor, pack},
+        packed_view::PackedView,
+        product::options::Product,
+        scales::Scales,
+        storage::Bytes,
+        tiles::source::cut_code,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format},
 };
-use crate::{BitWidth, Error, InstructionSet, Mapping, Result};
 
 /// Symmetric 8-bit weights that serve every width from 2 to 8.
 ///
 /// ```
 /// use quant_kernels::{
-///     BitWidth, Granularity, Mapping, NestedTensor, PackedSpec, PackedTensor, Product, ScaleFormat,
+///     BitWidth, Granularity, Format, NestedTensor, PackedSpec, PackedTensor, Product, ScaleFormat,
 /// };
 ///
 /// let spec = PackedSpec {
 ///     shape: [3, 1],
 ///     bits: BitWidth::B8,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -59,9 +63,9 @@ impl NestedTensor {
     /// [`Error::NestedSource`] unless the weights are symmetric and of 8 bits, and
     /// [`Error::PackedScale`] if a scale times 64, that of 2 bits, is not one of its format.
     pub fn new(tensor: PackedTensor) -> Result<Self> {
-        let PackedSpec { bits, mapping, scale_format, .. } = tensor.spec;
-        if bits != BitWidth::B8 || mapping != Mapping::Symmetric {
-            return Err(Error::NestedSource { mapping, bits });
+        let PackedSpec { bits, format, scale_format, .. } = tensor.spec;
+        if bits != BitWidth::B8 || format != Format::Symmetric {
+            return Err(Error::NestedSource { format, bits });
         }
         let widest: Vec<f32> = tensor.scales().iter().map(|scale| scale * 64.0).collect();
         Scales::store(scale_format, &widest)?;
@@ -86,7 +90,7 @@ impl NestedTensor {
             return Ok(source.clone());
         }
         let codes = pack(&spec, &[], |row, column| cut_code(bits.bits(), source.code(row, column)));
-        let factor = View::cut(source, bits).scale_factor;
+        let factor = PackedView::cut(source, bits).scale_factor;
         let scales: Vec<f32> = source.scales().iter().map(|scale| scale * factor).collect();
         let scales = Scales::store(spec.scale_format, &scales)?;
         Ok(PackedTensor::of_parts(spec, codes, scales, Bytes::build(0, |_| ())))
@@ -102,13 +106,11 @@ impl NestedTensor {
     ///
     /// [`Error::PackedBits`] unless `bits` is 2 to 8.
     pub fn dequantize(&self, bits: BitWidth) -> Result<Vec<f32>> {
-        let view = self.view(bits)?;
-        let len = self.tensor.spec.shape.iter().product();
-        Ok(super::grid::collect(len, |values| super::dequantize::dequantize(view, InstructionSet::best(), values)))
+        Ok(self.at(bits)?.dequantize())
     }
 
     /// The product of activations and the weights at `bits`, bit for bit that of
-    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes. [`at`](Self::at) writes into a slice.
+    /// [`slice_to`](Self::slice_to), straight from the 8-bit codes.
     ///
     /// # Shapes
     ///
@@ -121,42 +123,18 @@ impl NestedTensor {
     ///
     /// # Panics
     ///
-    /// As [`PackedTensor::matmul`].
+    /// As [`PackedView::matmul`].
     pub fn matmul(&self, x: &[f32], rows: usize, bits: BitWidth, product: &Product) -> Result<Vec<f32>> {
-        Ok(product::matmul(self.view(bits)?, x, rows, product))
+        Ok(self.at(bits)?.matmul(x, rows, product))
     }
 
-    /// A view of the weights at `bits`, whose products can be written into slices.
+    /// The weights at `bits`, cut in the course of products.
     ///
     /// # Errors
     ///
     /// [`Error::PackedBits`] unless `bits` is 2 to 8.
-    pub fn at(&self, bits: BitWidth) -> Result<NestedView<'_>> {
-        self.view(bits).map(NestedView)
-    }
-
-    fn view(&self, bits: BitWidth) -> Result<View<'_>> {
+    pub fn at(&self, bits: BitWidth) -> Result<PackedView<'_>> {
         PackedSpec { bits, ..self.tensor.spec }.check()?;
-        Ok(View::cut(&self.tensor, bits))
-    }
-}
-
-/// 8-bit weights, seen at a lower width.
-#[derive(Debug, Clone, Copy)]
-pub struct NestedView<'a>(View<'a>);
-
-impl NestedView<'_> {
-    /// [`PackedTensor::matmul_into`] at this width.
-    ///
-    /// # Shapes
-    ///
-    /// - `x`: `[rows, d_in]`, row-major
-    /// - `output`: `[rows, d_out]`, row-major
-    ///
-    /// # Panics
-    ///
-    /// As [`PackedTensor::matmul`].
-    pub fn matmul_into(&self, x: &[f32], rows: usize, product: &Product, output: &mut [f32]) {
-        product::multiply(self.0, x, rows, product, super::grid::as_uninit(output));
+        Ok(PackedView::cut(&self.tensor, bits))
     }
 }

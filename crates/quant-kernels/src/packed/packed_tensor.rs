@@ -10,96 +10,17 @@
 use rayon::prelude::*;
 
 #[cfg(feature = "cube")]
-use super::device_copies::DeviceCopies;
-use super::{
-    layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
-    scales::{ScaleFormat, Scales},
-    storage::Bytes,
+use crate::packed::device_copies::DeviceCopies;
+use crate::{
+    error::{Error, Result},
+    packed::{
+        packed_spec::PackedSpec,
+        scales::{ScaleFormat, Scales},
+        storage::Bytes,
+        tiles::layout::{TILE_CODES, TILE_COLUMNS, TILE_ROWS, Tiling, VECTOR, code_in_tile, pack_tile},
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
-use crate::{BitWidth, Error, Granularity, LevelRange, Mapping, Result};
-
-/// What packed weights are, apart from their values.
-///
-/// | field | may be |
-/// |---|---|
-/// | `shape` | `[d_in, d_out]`, any, also empty |
-/// | `bits` | 2 to 8 |
-/// | `mapping` | any |
-/// | `granularity` | per tensor, per channel, per group of a multiple of 32 rows |
-/// | `scale_format` | any |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PackedSpec {
-    /// Rows and columns: `[d_in, d_out]`.
-    pub shape: [usize; 2],
-    /// The bits of a code.
-    pub bits: BitWidth,
-    /// How values are laid on levels.
-    pub mapping: Mapping,
-    /// Which values share a scale.
-    pub granularity: Granularity,
-    /// The number format of the scales.
-    pub scale_format: ScaleFormat,
-}
-
-impl PackedSpec {
-    /// The shape of the scales, and of the zero points where there are any.
-    ///
-    /// # Errors
-    ///
-    /// As [`check`](Self::check).
-    pub fn scale_shape(&self) -> Result<[usize; 2]> {
-        self.check()?;
-        self.granularity.param_shape(self.shape)
-    }
-
-    /// Checks that weights can be packed like this.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::PackedBits`] and [`Error::PackedGranularity`].
-    pub fn check(&self) -> Result<()> {
-        if !(2..=8).contains(&self.bits.bits()) {
-            return Err(Error::PackedBits { bits: self.bits });
-        }
-        match self.granularity {
-            Granularity::PerTensor | Granularity::PerChannel => Ok(()),
-            Granularity::PerGroup(rows) if rows.get() % TILE_ROWS == 0 => Ok(()),
-            granularity => Err(Error::PackedGranularity { granularity }),
-        }
-    }
-
-    /// The code of the value 0 where zero points are not stored, which is also that of padding.
-    pub(crate) fn middle(&self) -> u8 {
-        1 << (self.bits.bits() - 1)
-    }
-
-    /// The lowest and the highest code.
-    pub(crate) fn codes(&self) -> Result<[u8; 2]> {
-        let LevelRange { low, high } = self.mapping.levels(self.bits)?;
-        let offset = match self.mapping {
-            Mapping::Symmetric => i32::from(self.middle()),
-            Mapping::Asymmetric => 0,
-        };
-        Ok([(low + offset) as u8, (high + offset) as u8])
-    }
-
-    /// The rows that share a scale.
-    pub(crate) fn rows_per_scale(&self) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => rows.get(),
-            _ => self.shape[0].max(1),
-        }
-    }
-
-    /// The position of the scale of a value.
-    pub(crate) fn scale_index(&self, row: usize, column: usize) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => row / rows.get() * self.shape[1] + column,
-            Granularity::PerChannel => column,
-            _ => 0,
-        }
-    }
-}
 
 /// A weight matrix `[d_in, d_out]` of `y = x·W`, packed at 2 to 8 bits.
 ///
@@ -113,12 +34,12 @@ impl PackedSpec {
 /// A clone shares the bytes, which lie as `docs/FORMAT.md` describes.
 ///
 /// ```
-/// use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+/// use quant_kernels::{BitWidth, Granularity, Format, PackedSpec, PackedTensor, ScaleFormat};
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
 ///     bits: BitWidth::B4,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -129,18 +50,18 @@ impl PackedSpec {
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedTensor {
-    pub(super) spec: PackedSpec,
-    pub(super) codes: Bytes,
-    pub(super) scales: Scales,
+    pub(crate) spec: PackedSpec,
+    pub(crate) codes: Bytes,
+    pub(crate) scales: Scales,
     /// One for each scale; none where the mapping is symmetric.
-    pub(super) zero_points: Bytes,
+    pub(crate) zero_points: Bytes,
     #[cfg(feature = "cube")]
     device_copies: DeviceCopies,
 }
 
 impl PackedTensor {
     /// Parts that fit each other.
-    pub(super) fn of_parts(spec: PackedSpec, codes: Bytes, scales: Scales, zero_points: Bytes) -> Self {
+    pub(crate) fn of_parts(spec: PackedSpec, codes: Bytes, scales: Scales, zero_points: Bytes) -> Self {
         Self {
             spec,
             codes,
@@ -155,70 +76,6 @@ impl PackedTensor {
     #[cfg(feature = "cube")]
     pub(crate) fn device_copies(&self) -> &DeviceCopies {
         &self.device_copies
-    }
-
-    /// Quantises and packs weights: `q = clamp(round(x / s) + z)` with the scales as they are
-    /// stored.
-    ///
-    /// # Shapes
-    ///
-    /// - `weights`: `[d_in, d_out]`, row-major
-    /// - `scales`: [`PackedSpec::scale_shape`], row-major
-    /// - `zero_points`: that of `scales` where the mapping is asymmetric, else none
-    ///
-    /// # Errors
-    ///
-    /// Those of [`PackedSpec::check`]; [`Error::PackedWeight`] for a NaN or an infinity;
-    /// [`Error::PackedScale`] for a scale that is not positive and finite or that the format cannot
-    /// hold; [`Error::PackedZeroPoint`] for one that is not a level.
-    ///
-    /// # Panics
-    ///
-    /// If a slice has another length than its shape.
-    pub fn from_weights(spec: PackedSpec, weights: &[f32], scales: &[f32], zero_points: &[u8]) -> Result<Self> {
-        let (scales, zero_points) = store_params(&spec, scales, zero_points)?;
-        assert_len("weights", weights.len(), spec.shape);
-        let [_, d_out] = spec.shape;
-        if let Some(at) = weights.par_iter().position_first(|weight| !weight.is_finite()) {
-            return Err(Error::PackedWeight { row: at / d_out, column: at % d_out, got: weights[at] });
-        }
-        let [low, high] = spec.codes()?.map(f32::from);
-        let params = scales.to_vec();
-        let zeros = zero_points.as_slice();
-        let codes = pack(&spec, zeros, |row, column| {
-            let index = spec.scale_index(row, column);
-            let zero = zeros.get(index).copied().unwrap_or(spec.middle());
-            let level = (weights[row * d_out + column] / params[index]).round_ties_even();
-            (level + f32::from(zero)).clamp(low, high) as u8
-        });
-        Ok(Self::of_parts(spec, codes, scales, zero_points))
-    }
-
-    /// Packs codes.
-    ///
-    /// # Shapes
-    ///
-    /// - `codes`: `[d_in, d_out]`, row-major, as [above](Self)
-    /// - `scales`, `zero_points`: as for [`from_weights`](Self::from_weights)
-    ///
-    /// # Errors
-    ///
-    /// As [`from_weights`](Self::from_weights), and [`Error::PackedCode`] for a code outside the
-    /// levels of the mapping.
-    ///
-    /// # Panics
-    ///
-    /// If a slice has another length than its shape.
-    pub fn from_codes(spec: PackedSpec, codes: &[u8], scales: &[f32], zero_points: &[u8]) -> Result<Self> {
-        let (scales, zero_points) = store_params(&spec, scales, zero_points)?;
-        assert_len("codes", codes.len(), spec.shape);
-        let [_, d_out] = spec.shape;
-        let [low, high] = spec.codes()?;
-        if let Some(at) = codes.iter().position(|code| !(low..=high).contains(code)) {
-            return Err(Error::PackedCode { row: at / d_out, column: at % d_out, got: codes[at], low, high });
-        }
-        let codes = pack(&spec, zero_points.as_slice(), |row, column| codes[row * d_out + column]);
-        Ok(Self::of_parts(spec, codes, scales, zero_points))
     }
 
     /// What the weights are, apart from their values.
@@ -236,9 +93,9 @@ impl PackedTensor {
         self.spec.bits
     }
 
-    /// How values are laid on levels.
-    pub fn mapping(&self) -> Mapping {
-        self.spec.mapping
+    /// Which numbers codes stand for.
+    pub fn format(&self) -> Format {
+        self.spec.format
     }
 
     /// Which values share a scale.
@@ -277,14 +134,10 @@ impl PackedTensor {
     ///
     /// If there is no such row or column.
     pub fn level(&self, row: usize, column: usize) -> i32 {
-        let code = i32::from(self.code(row, column));
-        match self.spec.mapping {
-            Mapping::Symmetric => code - i32::from(self.spec.middle()),
-            Mapping::Asymmetric => code,
-        }
+        i32::from(self.code(row, column)) - i32::from(self.spec.code_offset())
     }
 
-    pub(super) fn code(&self, row: usize, column: usize) -> u8 {
+    pub(crate) fn code(&self, row: usize, column: usize) -> u8 {
         let [d_in, d_out] = self.spec.shape;
         assert!(row < d_in && column < d_out, "there is no [{row}, {column}] in weights [{d_in}, {d_out}]");
         let bits = self.spec.bits.bits();
@@ -294,23 +147,11 @@ impl PackedTensor {
     }
 }
 
-pub(super) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
+pub(crate) fn assert_len(what: &str, got: usize, [rows, columns]: [usize; 2]) {
     assert!(rows.checked_mul(columns) == Some(got), "{got} {what} do not fill a matrix of shape [{rows}, {columns}]");
 }
 
-fn store_params(spec: &PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result<(Scales, Bytes)> {
-    let shape = spec.scale_shape()?;
-    assert_len("scales", scales.len(), shape);
-    match spec.mapping {
-        Mapping::Symmetric => assert!(zero_points.is_empty(), "symmetric weights have no zero points"),
-        Mapping::Asymmetric => assert_len("zero points", zero_points.len(), shape),
-    }
-    check_zero_points(spec, zero_points)?;
-    let stored = Bytes::build(zero_points.len(), |bytes| bytes.copy_from_slice(zero_points));
-    Ok((Scales::store(spec.scale_format, scales)?, stored))
-}
-
-pub(super) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result<()> {
+pub(crate) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result<()> {
     let [_, high] = spec.codes()?;
     match zero_points.iter().position(|&zero| zero > high) {
         Some(index) => Err(Error::PackedZeroPoint { index, got: zero_points[index], high }),
@@ -319,7 +160,7 @@ pub(super) fn check_zero_points(spec: &PackedSpec, zero_points: &[u8]) -> Result
 }
 
 /// Packs the codes that `code` gives for a row and a column; padding gets the code of 0.
-pub(super) fn pack(spec: &PackedSpec, zeros: &[u8], code: impl Fn(usize, usize) -> u8 + Sync) -> Bytes {
+pub(crate) fn pack(spec: &PackedSpec, zeros: &[u8], code: impl Fn(usize, usize) -> u8 + Sync) -> Bytes {
     let [d_in, d_out] = spec.shape;
     let bits = spec.bits.bits();
     let tiling = Tiling::of(spec.shape);

@@ -9,8 +9,11 @@ use std::{fmt, str::FromStr};
 
 use half::f16;
 
-use super::storage::Bytes;
-use crate::{Error, Result, text_form::serde_as_text};
+use crate::{
+    error::{Error, Result},
+    packed::storage::Bytes,
+    spec::text_form::serde_as_text,
+};
 
 /// The number format of the scales of packed weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

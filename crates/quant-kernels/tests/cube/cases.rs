@@ -1,7 +1,13 @@
 //! What the kernels are tried on.
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use quant_kernels::{BitWidth, Granularity, GroupSize, Mapping, QuantSpec};
+
+use quant_kernels::spec::{
+    bit_width::BitWidth,
+    formats::format::Format,
+    granularity::{Granularity, GroupSize},
+    quant_spec::QuantSpec,
+};
 
 /// Shapes around the sizes at which kernels change their ways: a column more or less than a strip,
 /// a row more or less than the units of a cube, more values than one cube takes.
@@ -104,8 +110,8 @@ pub(crate) fn granularities() -> impl Iterator<Item = Granularity> {
 /// Every granularity and mapping with every width that it has, 1 to 16 bits.
 pub(crate) fn specs() -> impl Iterator<Item = (BitWidth, QuantSpec)> {
     granularities().flat_map(|granularity| {
-        [Mapping::Symmetric, Mapping::Asymmetric].into_iter().flat_map(move |mapping| {
-            let spec = QuantSpec::default().with_granularity(granularity).with_mapping(mapping);
+        [Format::Symmetric, Format::Asymmetric].into_iter().flat_map(move |format| {
+            let spec = QuantSpec::default().with_granularity(granularity).with_format(format);
             BitWidth::quantised().filter(move |bits| spec.check(*bits, 2).is_ok()).map(move |bits| (bits, spec))
         })
     })

@@ -5,8 +5,16 @@ use burn::{
     tensor::Tensor,
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{
-    GradientRule, Percentile, PrimitiveParams, QuantBackend, QuantSpec, Quantizer, RangeEstimator, fake_quantize,
+    backends::{primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    spec::{
+        gradient_rule::GradientRule,
+        quant_spec::QuantSpec,
+        quantizer::Quantizer,
+        range_estimator::{Percentile, RangeEstimator},
+    },
+    tensor::fake_quantize::fake_quantize,
 };
 
 use crate::{

@@ -1,11 +1,16 @@
 //! Tensors that do not lie in memory as their shape says.
 
-use burn::tensor::Tensor;
+use burn::{
+    backend::{Flex, flex::FlexDevice},
+    tensor::Tensor,
+};
 use burn_cubecl::CubeRuntime;
-use quant_kernels::BitWidth;
-use quant_kernels::{GradientRule, QuantBackend, QuantSpec, fake_quantize};
 
-use burn::backend::{Flex, flex::FlexDevice};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::fake_quantize::fake_quantize,
+};
 
 use crate::{
     Gpu,

@@ -6,20 +6,37 @@
 
 use burn::{
     backend::{Autodiff, Flex, flex::FlexDevice},
-    tensor::{DType, FloatDType, Tensor, TensorData, TensorPrimitive, backend::Backend, backend::DTypeUsage},
+    tensor::{
+        DType, FloatDType, Tensor, TensorData, TensorPrimitive,
+        backend::{Backend, DTypeUsage},
+    },
 };
 use burn_cubecl::CubeRuntime;
 use half::{bf16, f16};
+use numbers::numbers;
+
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, GroupSize, LinearTerms, Mapping, NestedTensor, OutputFunction,
-    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, packed_linear,
+    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        packed_view::PackedView,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+        scales::ScaleFormat,
+    },
+    spec::{
+        bit_width::BitWidth,
+        formats::format::Format,
+        granularity::{Granularity, GroupSize},
+    },
+    tensor::packed_linear::packed_linear,
 };
+
+use crate::{Gpu, devices::on_every_gpu};
 
 #[path = "../support/numbers.rs"]
 mod numbers;
-
-use crate::{Gpu, devices::on_every_gpu};
-use numbers::numbers;
 
 /// Flex without its kernel for packed products, which autodiff does not hand on.
 type Plain = Autodiff<Flex>;
@@ -32,14 +49,14 @@ fn tensor<B: Backend, const D: usize>(dims: [usize; D], seed: u64, device: &B::D
     Tensor::from_data(data, (device, DType::F32))
 }
 
-fn packed(shape: [usize; 2], bits: BitWidth, granularity: Granularity, mapping: Mapping) -> PackedTensor {
-    let spec = PackedSpec { shape, bits, mapping, granularity, scale_format: ScaleFormat::F32 };
+fn packed(shape: [usize; 2], bits: BitWidth, granularity: Granularity, format: Format) -> PackedTensor {
+    let spec = PackedSpec { shape, bits, format, granularity, scale_format: ScaleFormat::F32 };
     let params: usize = spec.scale_shape().unwrap().iter().product();
     let levels = f32::from(1_u16 << bits.bits()) - 2.0;
     let scales: Vec<f32> = numbers(params, 3).iter().map(|noise| (2.0 + noise * 0.5) / levels).collect();
-    let zero_points = match mapping {
-        Mapping::Symmetric => Vec::new(),
-        Mapping::Asymmetric => vec![1 << (bits.bits() - 1); params],
+    let zero_points = match format {
+        Format::Symmetric | Format::Nf4 => Vec::new(),
+        Format::Asymmetric => vec![1 << (bits.bits() - 1); params],
     };
     PackedTensor::from_weights(spec, &numbers(shape[0] * shape[1], 5), &scales, &zero_points).unwrap()
 }
@@ -69,7 +86,7 @@ impl Terms {
 
 fn outputs<B: QuantBackend>(
     rows: usize,
-    weight: PackedOperand<'_>,
+    weight: PackedView<'_>,
     activations: ActivationBits,
     terms: Terms,
     device: &B::Device,
@@ -83,7 +100,7 @@ fn outputs<B: QuantBackend>(
     y.into_data().into_vec().unwrap()
 }
 
-fn assert_equal<R: CubeRuntime>(weight: PackedOperand<'_>, device: &R::Device, case: &dyn std::fmt::Debug) {
+fn assert_equal<R: CubeRuntime>(weight: PackedView<'_>, device: &R::Device, case: &dyn std::fmt::Debug) {
     for rows in [1, 5] {
         for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
             for terms in [Terms::None, Terms::All] {
@@ -112,9 +129,9 @@ fn granularities() -> [Granularity; 3] {
 fn every_width<R: CubeRuntime>(device: &R::Device) {
     for bits in widths() {
         for granularity in granularities() {
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-                let weight = packed([45, 33], bits, granularity, mapping);
-                assert_equal::<R>(PackedOperand::whole(&weight), device, &weight.spec());
+            for format in [Format::Symmetric, Format::Asymmetric] {
+                let weight = packed([45, 33], bits, granularity, format);
+                assert_equal::<R>(weight.view(), device, &weight.spec());
             }
         }
     }
@@ -128,8 +145,8 @@ fn layers_of_every_width_equal_plain_operations() {
 fn odd_sizes<R: CubeRuntime>(device: &R::Device) {
     for shape in [[1, 1], [3, 50], [130, 7]] {
         for granularity in granularities() {
-            let weight = packed(shape, BitWidth::B3, granularity, Mapping::Symmetric);
-            assert_equal::<R>(PackedOperand::whole(&weight), device, &weight.spec());
+            let weight = packed(shape, BitWidth::B3, granularity, Format::Symmetric);
+            assert_equal::<R>(weight.view(), device, &weight.spec());
         }
     }
 }
@@ -141,9 +158,9 @@ fn layers_of_odd_sizes_equal_plain_operations() {
 
 fn every_cut<R: CubeRuntime>(device: &R::Device) {
     for granularity in granularities() {
-        let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Mapping::Symmetric)).unwrap();
+        let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Format::Symmetric)).unwrap();
         for bits in widths() {
-            assert_equal::<R>(PackedOperand::nested(&nested, bits).unwrap(), device, &(bits, granularity));
+            assert_equal::<R>(nested.at(bits).unwrap(), device, &(bits, granularity));
         }
     }
 }
@@ -155,8 +172,8 @@ fn layers_of_nested_weights_equal_plain_operations() {
 
 fn empty_sides<R: CubeRuntime>(device: &R::Device) {
     let none = |rows, shape| {
-        let weight = packed(shape, BitWidth::B4, Granularity::PerTensor, Mapping::Symmetric);
-        outputs::<Gpu<R>>(rows, PackedOperand::whole(&weight), ActivationBits::FULL, Terms::None, device)
+        let weight = packed(shape, BitWidth::B4, Granularity::PerTensor, Format::Symmetric);
+        outputs::<Gpu<R>>(rows, weight.view(), ActivationBits::FULL, Terms::None, device)
     };
     assert!(none(0, [4, 3]).is_empty());
     assert!(none(2, [4, 0]).is_empty());
@@ -168,14 +185,14 @@ fn layers_without_rows_or_outputs_give_nothing() {
 }
 
 fn values<B: QuantBackend>(weight: &PackedTensor, device: &B::Device, dtype: FloatDType) -> TensorData {
-    let values = B::widen_packed(PackedOperand::whole(weight), device, dtype);
+    let values = B::dequantize_packed(weight.view(), device, dtype);
     let values = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(values));
     assert_eq!(values.dtype(), DType::from(dtype));
     values.into_data()
 }
 
 fn sixteen_bits<R: CubeRuntime>(device: &R::Device) {
-    let weight = packed([70, 33], BitWidth::B5, Granularity::PerChannel, Mapping::Symmetric);
+    let weight = packed([70, 33], BitWidth::B5, Granularity::PerChannel, Format::Symmetric);
     for dtype in [FloatDType::F16, FloatDType::BF16] {
         if !Gpu::<R>::dtype_usage(device, dtype.into()).contains(DTypeUsage::Storage) {
             println!("not run: the device has no {dtype:?}");
@@ -196,12 +213,12 @@ fn weights_of_16_bits_are_computed_in_f32_and_rounded_once() {
 }
 
 fn under_autodiff<R: CubeRuntime>(device: &R::Device) {
-    let weight = packed([45, 33], BitWidth::B4, Granularity::PerChannel, Mapping::Symmetric);
+    let weight = packed([45, 33], BitWidth::B4, Granularity::PerChannel, Format::Symmetric);
     let got = values::<Autodiff<Gpu<R>>>(&weight, device, FloatDType::F32);
     assert_eq!(got.into_vec::<f32>().unwrap(), weight.dequantize());
     let x = tensor::<Autodiff<Gpu<R>>, 2>([2, 45], 7, device).require_grad();
     let terms = Terms::None.of(weight.shape(), device);
-    let y = packed_linear(x.clone(), PackedOperand::whole(&weight), ActivationBits::FULL, terms);
+    let y = packed_linear(x.clone(), weight.view(), ActivationBits::FULL, terms);
     let gradient = x.grad(&y.sum().backward()).unwrap().into_data().into_vec::<f32>().unwrap();
     // That of Σ x·W is the sum of each row of W.
     let sums: Vec<f32> = weight.dequantize().chunks(33).map(|row| row.iter().sum()).collect();

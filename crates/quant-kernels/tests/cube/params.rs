@@ -5,8 +5,11 @@ use burn::{
     tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
+
 use quant_kernels::{
-    BitWidth, GradientRule, PrimitiveParams, QuantBackend, QuantSpec, Quantizer, choose_params, reference,
+    backends::{primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer},
+    tensor::{params::choose_params, reference},
 };
 
 use crate::{

@@ -5,7 +5,11 @@ use burn::{
     tensor::{DType, FloatDType, Tensor, backend::Backend},
 };
 use burn_cubecl::CubeRuntime;
-use quant_kernels::{GradientRule, fake_quantize, reference};
+
+use quant_kernels::{
+    spec::gradient_rule::GradientRule,
+    tensor::{fake_quantize::fake_quantize, reference},
+};
 
 use crate::{
     Gpu,

@@ -5,7 +5,16 @@ use burn::{
     tensor::Tensor,
 };
 use burn_cubecl::CubeRuntime;
-use quant_kernels::{BitWidth, GradientRule, Percentile, QuantSpec, RangeEstimator, fake_quantize, reference};
+
+use quant_kernels::{
+    spec::{
+        bit_width::BitWidth,
+        gradient_rule::GradientRule,
+        quant_spec::QuantSpec,
+        range_estimator::{Percentile, RangeEstimator},
+    },
+    tensor::{fake_quantize::fake_quantize, reference},
+};
 
 use crate::{
     Gpu,

@@ -2,7 +2,11 @@
 
 use burn::tensor::{Tensor, TensorData};
 use burn_cubecl::CubeRuntime;
-use quant_kernels::{BitWidth, GradientRule, PrimitiveParams, QuantBackend, QuantSpec, Quantizer};
+
+use quant_kernels::{
+    backends::{primitive_params::PrimitiveParams, quant_backend::QuantBackend},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer},
+};
 
 use crate::{
     Gpu,

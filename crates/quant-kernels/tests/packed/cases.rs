@@ -1,6 +1,9 @@
 //! Weights of every kind, and what they are worth by the formulas alone.
 
-use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 pub(crate) const SHAPES: [[usize; 2]; 9] =
     [[1, 1], [1, 17], [31, 1], [32, 16], [33, 17], [100, 50], [768, 48], [0, 5], [5, 0]];
@@ -16,12 +19,12 @@ pub(crate) fn granularities() -> [Granularity; 5] {
 
 /// Every kind of weights of a shape.
 pub(crate) fn specs(shape: [usize; 2]) -> impl Iterator<Item = PackedSpec> {
-    let mappings = [Mapping::Symmetric, Mapping::Asymmetric];
+    let mappings = [Format::Symmetric, Format::Asymmetric];
     let formats = [ScaleFormat::F16, ScaleFormat::F32];
     widths().flat_map(move |bits| {
         granularities().into_iter().flat_map(move |granularity| {
-            mappings.into_iter().flat_map(move |mapping| {
-                formats.map(move |scale_format| PackedSpec { shape, bits, mapping, granularity, scale_format })
+            mappings.into_iter().flat_map(move |format| {
+                formats.map(move |scale_format| PackedSpec { shape, bits, format, granularity, scale_format })
             })
         })
     })
@@ -62,11 +65,11 @@ impl Case {
     /// Weights whose range is that of the levels, some of them past it.
     pub(crate) fn new(spec: PackedSpec, numbers: &mut Numbers) -> Self {
         let [rows, columns] = spec.scale_shape().unwrap();
-        let levels = spec.mapping.levels(spec.bits).unwrap();
+        let levels = spec.format.levels(spec.bits).unwrap();
         let scales: Vec<f32> = (0..rows * columns).map(|_| 0.01 + numbers.float().abs() / 7.0).collect();
-        let zero_points = match spec.mapping {
-            Mapping::Symmetric => Vec::new(),
-            Mapping::Asymmetric => scales.iter().map(|_| numbers.below(levels.high as u32 + 1) as u8).collect(),
+        let zero_points = match spec.format {
+            Format::Symmetric | Format::Nf4 => Vec::new(),
+            Format::Asymmetric => scales.iter().map(|_| numbers.below(levels.high as u32 + 1) as u8).collect(),
         };
         let [d_in, d_out] = spec.shape;
         let mut weights = Vec::new();
@@ -82,7 +85,7 @@ impl Case {
 
     /// The level of a weight, by the formula, with the stored scale.
     pub(crate) fn level(&self, row: usize, column: usize) -> i32 {
-        let levels = self.spec.mapping.levels(self.spec.bits).unwrap();
+        let levels = self.spec.format.levels(self.spec.bits).unwrap();
         let (scale, zero) = self.params(row, column);
         let level = (self.weights[row * self.spec.shape[1] + column] / scale).round_ties_even();
         (level as i32 + zero).clamp(levels.low, levels.high)
@@ -103,7 +106,7 @@ impl Case {
             for column in 0..d_out {
                 let index = scale_index(&self.spec, row, column);
                 let zero = self.zero_points.get(index).map_or(0, |zero| i32::from(*zero));
-                let levels = self.spec.mapping.levels(self.spec.bits).unwrap();
+                let levels = self.spec.format.levels(self.spec.bits).unwrap();
                 let level = (self.weights[row * d_out + column] / scales[index]).round_ties_even() as i32 + zero;
                 values.push((level.clamp(levels.low, levels.high) - zero) as f32 * scales[index]);
             }

@@ -7,11 +7,23 @@ use std::{
 };
 
 use half::{bf16, f16};
-use quant_kernels::{
-    BitWidth, Error, Granularity, Mapping, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData,
-    PlainFormat, Product, ScaleFormat,
-};
 use safetensors::{Dtype, tensor::TensorView};
+
+use quant_kernels::{
+    error::Error,
+    packed::{
+        file::{
+            plain::{PlainData, PlainFormat},
+            reader::PackedFile,
+            writer::PackedFileWriter,
+        },
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::options::Product,
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 use super::cases::{Case, Numbers, bits, specs};
 
@@ -59,7 +71,7 @@ fn small() -> PackedTensor {
     let spec = PackedSpec {
         shape: [40, 3],
         bits: BitWidth::B4,
-        mapping: Mapping::Asymmetric,
+        format: Format::Asymmetric,
         granularity: Granularity::per_group(32).unwrap(),
         scale_format: ScaleFormat::F16,
     };
@@ -127,7 +139,7 @@ fn the_worked_example_of_the_documentation_is_what_is_written() {
     let spec = PackedSpec {
         shape: [32, 16],
         bits: BitWidth::new(3).unwrap(),
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity: Granularity::PerTensor,
         scale_format: ScaleFormat::F16,
     };

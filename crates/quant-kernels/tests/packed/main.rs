@@ -4,6 +4,7 @@
 mod cases;
 mod file;
 mod nested;
+mod normal_float;
 mod pack;
 mod product;
 mod properties;

@@ -1,15 +1,23 @@
 //! 8-bit weights that serve lower widths.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Error, Granularity, InstructionSet, Mapping, NestedTensor, PackedSpec, PackedTensor,
-    Product, ScaleFormat,
+    cpu::instruction_set::InstructionSet,
+    error::Error,
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{activations::ActivationBits, options::Product},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use super::cases::{Case, Numbers, bits, granularities, widths};
 
 fn spec(shape: [usize; 2], granularity: Granularity) -> PackedSpec {
     let scale_format = ScaleFormat::F16;
-    PackedSpec { shape, bits: BitWidth::B8, mapping: Mapping::Symmetric, granularity, scale_format }
+    PackedSpec { shape, bits: BitWidth::B8, format: Format::Symmetric, granularity, scale_format }
 }
 
 #[test]
@@ -67,9 +75,9 @@ fn only_symmetric_weights_of_8_bits_are_cut() {
         NestedTensor::new(PackedTensor::from_codes(spec, &[3], &[scale], zeros).unwrap())
     };
     let symmetric = spec([1, 1], Granularity::PerTensor);
-    let asymmetric = PackedSpec { mapping: Mapping::Asymmetric, ..symmetric };
+    let asymmetric = PackedSpec { format: Format::Asymmetric, ..symmetric };
     let error = pack(asymmetric, 1.0, &[0]).unwrap_err();
-    assert_eq!(error, Error::NestedSource { mapping: Mapping::Asymmetric, bits: BitWidth::B8 });
+    assert_eq!(error, Error::NestedSource { format: Format::Asymmetric, bits: BitWidth::B8 });
     assert!(pack(PackedSpec { bits: BitWidth::B4, ..symmetric }, 1.0, &[]).is_err());
     assert!(matches!(pack(symmetric, 1024.0, &[]), Err(Error::PackedScale { index: 0, .. })));
     let nested = pack(symmetric, 1.0, &[]).unwrap();

@@ -1,13 +1,17 @@
 //! Codes and values of packed weights.
 
-use quant_kernels::{BitWidth, Error, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    error::Error,
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 use super::cases::{Case, Numbers, SHAPES, bits, specs};
 
 const SPEC: PackedSpec = PackedSpec {
     shape: [2, 3],
     bits: BitWidth::B4,
-    mapping: Mapping::Symmetric,
+    format: Format::Symmetric,
     granularity: Granularity::PerChannel,
     scale_format: ScaleFormat::F16,
 };
@@ -32,9 +36,9 @@ fn levels_are_those_of_the_formula_and_pack_to_the_same_bytes() {
     let mut numbers = Numbers::new(2);
     for spec in specs([33, 17]) {
         let case = Case::new(spec, &mut numbers);
-        let offset = match spec.mapping {
-            Mapping::Symmetric => 1 << (spec.bits.bits() - 1),
-            Mapping::Asymmetric => 0,
+        let offset = match spec.format {
+            Format::Symmetric => 1 << (spec.bits.bits() - 1),
+            Format::Asymmetric | Format::Nf4 => 0,
         };
         let mut codes = Vec::new();
         for row in 0..33 {
@@ -56,7 +60,7 @@ fn bytes_are_those_of_whole_tiles_and_scales() {
         let packed = Case::new(spec, &mut numbers).packed;
         let scales = packed.scales().len();
         let expected = 4 * 64 * usize::from(spec.bits.bits()) + scales * spec.scale_format.bytes();
-        let zeros = if spec.mapping == Mapping::Asymmetric { scales } else { 0 };
+        let zeros = if spec.format == Format::Asymmetric { scales } else { 0 };
         assert_eq!(packed.bytes(), expected + zeros, "{spec:?}");
     }
 }
@@ -64,7 +68,7 @@ fn bytes_are_those_of_whole_tiles_and_scales() {
 #[test]
 fn codes_stand_where_the_format_says() {
     // The worked example of docs/FORMAT.md: 3 bits, u = 6 at row 5, column 2.
-    let spec = PackedSpec { shape: [32, 16], bits: BitWidth::new(3).unwrap(), mapping: Mapping::Asymmetric, ..SPEC };
+    let spec = PackedSpec { shape: [32, 16], bits: BitWidth::new(3).unwrap(), format: Format::Asymmetric, ..SPEC };
     let mut codes = [0; 512];
     codes[5 * 16 + 2] = 6;
     let packed = PackedTensor::from_codes(spec, &codes, &[1.0; 16], &[0; 16]).unwrap();
@@ -80,7 +84,7 @@ fn codes_stand_where_the_format_says() {
 
 #[test]
 fn padding_is_the_code_of_zero() {
-    let spec = PackedSpec { shape: [1, 1], mapping: Mapping::Asymmetric, bits: BitWidth::B8, ..SPEC };
+    let spec = PackedSpec { shape: [1, 1], format: Format::Asymmetric, bits: BitWidth::B8, ..SPEC };
     let packed = PackedTensor::from_codes(spec, &[9], &[1.0], &[77]).unwrap();
     for (at, byte) in packed.codes().iter().enumerate() {
         let expected = match (at % 64 / 4, at / 64 * 4 + at % 4) {
@@ -115,7 +119,7 @@ fn what_cannot_be_packed_is_an_error_with_its_place() {
     for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0, 7e4, 1e-9] {
         assert!(matches!(pack(SPEC, &weights, &[1.0, 1.0, bad], &[]), Error::PackedScale { index: 2, .. }), "{bad}");
     }
-    let asymmetric = PackedSpec { mapping: Mapping::Asymmetric, ..SPEC };
+    let asymmetric = PackedSpec { format: Format::Asymmetric, ..SPEC };
     let error = pack(asymmetric, &weights, &scales, &[15, 16, 0]);
     assert_eq!(error, Error::PackedZeroPoint { index: 1, got: 16, high: 15 });
     let error = PackedTensor::from_codes(SPEC, &[1, 1, 1, 1, 0, 1], &scales, &[]).unwrap_err();

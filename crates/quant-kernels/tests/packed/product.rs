@@ -1,8 +1,18 @@
 //! Products against sums of integers and of f64.
 
 use quant_kernels::{
-    ActivationBits, BitWidth, Epilogue, Granularity, InstructionSet, LowRankTerm, Mapping, OutputFunction, PackedSpec,
-    PackedTensor, Product, ScaleFormat,
+    cpu::instruction_set::InstructionSet,
+    packed::{
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{
+            activations::ActivationBits,
+            epilogue::{Epilogue, LowRankTerm, OutputFunction},
+            options::Product,
+        },
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 use super::cases::{Case, Numbers, SHAPES, bits, specs};
@@ -116,7 +126,7 @@ fn small(shape: [usize; 2]) -> Case {
     let spec = PackedSpec {
         shape,
         bits: BitWidth::B4,
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity: Granularity::PerChannel,
         scale_format: ScaleFormat::F32,
     };
@@ -207,7 +217,7 @@ fn the_longest_sums_do_not_overflow() {
     let spec = PackedSpec {
         shape: [d_in, 1],
         bits: BitWidth::B8,
-        mapping: Mapping::Asymmetric,
+        format: Format::Asymmetric,
         granularity: Granularity::PerChannel,
         scale_format: ScaleFormat::F32,
     };

@@ -1,14 +1,17 @@
 //! Whatever the codes and the shape, they come back.
 
 use proptest::prelude::*;
-use quant_kernels::{BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat};
+use quant_kernels::{
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+};
 
 fn codes() -> impl Strategy<Value = (PackedSpec, Vec<u8>)> {
     (0_usize..70, 0_usize..40, 2_u8..=8).prop_flat_map(|(d_in, d_out, bits)| {
         let spec = PackedSpec {
             shape: [d_in, d_out],
             bits: BitWidth::new(bits).unwrap(),
-            mapping: Mapping::Asymmetric,
+            format: Format::Asymmetric,
             granularity: Granularity::PerTensor,
             scale_format: ScaleFormat::F32,
         };

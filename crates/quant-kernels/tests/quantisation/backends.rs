@@ -1,6 +1,11 @@
 //! Flex and ndarray agree to the last bit.
 
-use quant_kernels::{BitWidth, GradientRule, Granularity, LearnedStep, RangeEstimator, fake_quantize};
+use quant_kernels::{
+    spec::{
+        bit_width::BitWidth, gradient_rule::GradientRule, granularity::Granularity, range_estimator::RangeEstimator,
+    },
+    tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep},
+};
 
 use crate::support::{
     Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,
@@ -14,8 +19,8 @@ fn two_backends_give_the_same_bits() {
     let ranges = ["min-max", "percentile:97.3"].map(|text| text.parse::<RangeEstimator>().unwrap());
     for range in ranges {
         for granularity in granularities() {
-            for (bits, mapping) in widths_and_mappings() {
-                let spec = spec(granularity, mapping).with_range(range);
+            for (bits, format) in widths_and_mappings() {
+                let spec = spec(granularity, format).with_range(range);
                 let rule = GradientRule::Identity;
                 let flex = fake_quantize(tensor::<Plain, 2>(&x, DIMS), bits, &spec, rule).unwrap();
                 let ndarray = fake_quantize(tensor::<Other, 2>(&x, DIMS), bits, &spec, rule).unwrap();

@@ -1,7 +1,16 @@
 //! Every width, granularity and mapping against the scalar reference.
 
 use quant_kernels::{
-    BitWidth, Error, GradientRule, Granularity, Mapping, QuantSpec, choose_params, dequantize, fake_quantize, quantize,
+    error::Error,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
 };
 
 use crate::{
@@ -17,19 +26,19 @@ fn every_combination_equals_the_scalar_reference_bit_for_bit() {
     for (seed, dims) in SHAPES.into_iter().enumerate() {
         let x = numbers(dims.iter().product(), seed as u64 + 1);
         for granularity in granularities() {
-            for (bits, mapping) in widths_and_mappings() {
-                let what = format!("{dims:?} {granularity} {mapping} {bits} bits");
-                let levels = mapping.levels(bits).unwrap();
-                let (q, y) = scalar_reference::quantise(&x, dims, granularity, mapping, levels);
+            for (bits, format) in widths_and_mappings() {
+                let what = format!("{dims:?} {granularity} {format} {bits} bits");
+                let levels = format.levels(bits).unwrap();
+                let (q, y) = scalar_reference::quantise(&x, dims, granularity, format, levels);
 
                 let input = tensor::<Plain, 3>(&x, dims);
-                let params = choose_params(&input, bits, &spec(granularity, mapping)).unwrap();
+                let params = choose_params(&input, bits, &spec(granularity, format)).unwrap();
                 assert_eq!(Ok(params.scale().dims()), granularity.param_shape(dims), "{what}");
                 let got_levels = quantize(input.clone(), &params);
                 assert_same_bits(&values(&got_levels), &q, &format!("levels of {what}"));
                 let got = dequantize(got_levels, &params);
                 assert_same_bits(&values(&got), &y, &format!("values of {what}"));
-                let fake = fake_quantize(input, bits, &spec(granularity, mapping), GradientRule::Identity).unwrap();
+                let fake = fake_quantize(input, bits, &spec(granularity, format), GradientRule::Identity).unwrap();
                 assert_same_bits(&values(&fake), &y, &format!("fake quantisation of {what}"));
             }
         }
@@ -40,9 +49,9 @@ fn every_combination_equals_the_scalar_reference_bit_for_bit() {
 fn full_precision_passes_through_unchanged() {
     let x = numbers(35, 3);
     for granularity in granularities() {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+        for format in [Format::Symmetric, Format::Asymmetric] {
             let input = tensor::<Plain, 2>(&x, [5, 7]);
-            let spec = spec(granularity, mapping);
+            let spec = spec(granularity, format);
             let y = fake_quantize(input.clone(), BitWidth::FULL, &spec, GradientRule::Clipped).unwrap();
             assert_same_bits(&values(&y), &x, "full precision");
             assert_eq!(choose_params(&input, BitWidth::FULL, &spec).unwrap_err(), Error::FullPrecision);
@@ -54,14 +63,14 @@ fn full_precision_passes_through_unchanged() {
 fn empty_tensors_stay_empty() {
     for dims in [[0, 4], [4, 0], [0, 0]] {
         for granularity in granularities() {
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+            for format in [Format::Symmetric, Format::Asymmetric] {
                 let input = tensor::<Plain, 2>(&[], dims);
-                let spec = spec(granularity, mapping);
+                let spec = spec(granularity, format);
                 let y = fake_quantize(input.clone(), BitWidth::B4, &spec, GradientRule::Identity).unwrap();
                 assert_eq!(y.dims(), dims);
                 let params = choose_params(&input, BitWidth::B4, &spec).unwrap();
                 assert_eq!(Ok(params.scale().dims()), granularity.param_shape(dims));
-                assert_eq!(params.zero_point().is_some(), mapping == Mapping::Asymmetric);
+                assert_eq!(params.zero_point().is_some(), format == Format::Asymmetric);
                 assert_eq!(dequantize(quantize(input, &params), &params).dims(), dims);
             }
         }
@@ -77,12 +86,12 @@ fn values_that_are_all_zero_stay_zero() {
     }
     for x in [x, vec![0.0; 30]] {
         for granularity in granularities() {
-            for (bits, mapping) in widths_and_mappings() {
+            for (bits, format) in widths_and_mappings() {
                 let input = tensor::<Plain, 2>(&x, [5, 6]);
-                let y = fake_quantize(input, bits, &spec(granularity, mapping), GradientRule::Identity).unwrap();
+                let y = fake_quantize(input, bits, &spec(granularity, format), GradientRule::Identity).unwrap();
                 for (index, (y, x)) in values(&y).iter().zip(&x).enumerate() {
-                    assert!(y.is_finite(), "{granularity} {mapping} {bits} bits: {y} at {index}");
-                    assert!(*x != 0.0 || *y == 0.0, "{granularity} {mapping} {bits} bits: 0 became {y}");
+                    assert!(y.is_finite(), "{granularity} {format} {bits} bits: {y} at {index}");
+                    assert!(*x != 0.0 || *y == 0.0, "{granularity} {format} {bits} bits: 0 became {y}");
                 }
             }
         }
@@ -94,18 +103,18 @@ fn numbers_near_the_ends_of_f32_do_not_overflow() {
     let smallest = f32::from_bits(1);
     let largest = f32::MAX / 2.0;
     for x in [vec![largest, -largest, 1e38, 0.0], vec![smallest, -smallest, 3e-39, -1e-40]] {
-        for (bits, mapping) in widths_and_mappings() {
+        for (bits, format) in widths_and_mappings() {
             let input = tensor::<Plain, 1>(&x, [4]);
-            let spec = spec(Granularity::PerTensor, mapping);
+            let spec = spec(Granularity::PerTensor, format);
             let params = choose_params(&input, bits, &spec).unwrap();
             let q = values(&quantize(input, &params));
-            let levels = mapping.levels(bits).unwrap();
+            let levels = format.levels(bits).unwrap();
             assert!(
                 q.iter().all(|&q| q.fract() == 0.0 && (levels.low as f32..=levels.high as f32).contains(&q)),
-                "{mapping} {bits} bits: {x:?} became levels {q:?}"
+                "{format} {bits} bits: {x:?} became levels {q:?}"
             );
             let scale = values(&params.scale())[0];
-            assert!(scale > 0.0 && scale.is_finite(), "{mapping} {bits} bits: scale {scale} of {x:?}");
+            assert!(scale > 0.0 && scale.is_finite(), "{format} {bits} bits: scale {scale} of {x:?}");
         }
     }
 }
@@ -123,11 +132,11 @@ fn halves_round_to_even_levels() {
 #[test]
 fn a_single_value_of_either_sign_keeps_itself() {
     for x in [3.7, -3.7, 1e-30, -1e30] {
-        for (bits, mapping) in widths_and_mappings() {
+        for (bits, format) in widths_and_mappings() {
             let input = tensor::<Plain, 1>(&[x], [1]);
-            let spec = spec(Granularity::PerTensor, mapping);
+            let spec = spec(Granularity::PerTensor, format);
             let y = values(&fake_quantize(input, bits, &spec, GradientRule::Identity).unwrap())[0];
-            assert!((y - x).abs() <= x.abs() * 1e-6, "{mapping} {bits} bits: {x} became {y}");
+            assert!((y - x).abs() <= x.abs() * 1e-6, "{format} {bits} bits: {x} became {y}");
         }
     }
 }

@@ -1,8 +1,17 @@
 //! What the straight-through estimator lets through.
 
 use burn::tensor::{Tensor, backend::AutodiffBackend};
+
 use quant_kernels::{
-    BitWidth, GradientRule, Granularity, Mapping, QuantSpec, choose_params, dequantize, fake_quantize, quantize,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
 };
 
 use crate::{
@@ -29,9 +38,9 @@ fn recording_gradients_does_not_change_a_bit_of_the_result() {
     let mut x = numbers(DIMS[0] * DIMS[1], 31);
     x[..4].copy_from_slice(&[-0.001, 0.0, -0.0, 2.0]);
     for granularity in granularities() {
-        for (bits, mapping) in widths_and_mappings() {
+        for (bits, format) in widths_and_mappings() {
             for rule in [GradientRule::Identity, GradientRule::Clipped] {
-                let spec = spec(granularity, mapping);
+                let spec = spec(granularity, format);
                 let plain = fake_quantize(tensor::<Plain, 2>(&x, DIMS), bits, &spec, rule).unwrap();
                 let tracked = tensor::<Tracked, 2>(&x, DIMS).require_grad();
                 let params = choose_params(&tracked, bits, &spec).unwrap();
@@ -49,10 +58,10 @@ fn recording_gradients_does_not_change_a_bit_of_the_result() {
 fn the_identity_rule_passes_every_gradient_unchanged() {
     let x = numbers(DIMS[0] * DIMS[1], 32);
     for granularity in granularities() {
-        for (bits, mapping) in widths_and_mappings() {
+        for (bits, format) in widths_and_mappings() {
             let x = tensor::<Tracked, 2>(&x, DIMS).require_grad();
-            let y = fake_quantize(x.clone(), bits, &spec(granularity, mapping), GradientRule::Identity).unwrap();
-            assert_eq!(gradient_of(&x, y), values(&weights()), "{granularity} {mapping} {bits} bits");
+            let y = fake_quantize(x.clone(), bits, &spec(granularity, format), GradientRule::Identity).unwrap();
+            assert_eq!(gradient_of(&x, y), values(&weights()), "{granularity} {format} {bits} bits");
         }
     }
 }
@@ -62,8 +71,8 @@ fn the_clipped_rule_stops_gradients_exactly_where_levels_were_clamped() {
     let x = numbers(DIMS[0] * DIMS[1], 33);
     let mut stopped = 0;
     for granularity in granularities() {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-            let spec = spec(granularity, mapping).with_range("percentile:80".parse().unwrap());
+        for format in [Format::Symmetric, Format::Asymmetric] {
+            let spec = spec(granularity, format).with_range("percentile:80".parse().unwrap());
             let tracked = tensor::<Tracked, 2>(&x, DIMS).require_grad();
             let params = choose_params(&tracked, BitWidth::B4, &spec).unwrap();
             let y = fake_quantize(tracked.clone(), BitWidth::B4, &spec, GradientRule::Clipped).unwrap();
@@ -87,15 +96,15 @@ fn the_clipped_rule_stops_gradients_exactly_where_levels_were_clamped() {
 #[test]
 fn the_clipped_rule_stops_nothing_when_nothing_is_clamped() {
     let x = numbers(DIMS[0] * DIMS[1], 34);
-    for (bits, mapping) in widths_and_mappings().filter(|(bits, _)| *bits > BitWidth::B1) {
+    for (bits, format) in widths_and_mappings().filter(|(bits, _)| *bits > BitWidth::B1) {
         let x = tensor::<Tracked, 2>(&x, DIMS).require_grad();
-        let spec = spec(Granularity::PerChannel, mapping);
+        let spec = spec(Granularity::PerChannel, format);
         let y = fake_quantize(x.clone(), bits, &spec, GradientRule::Clipped).unwrap();
         let gradient = gradient_of(&x, y);
         let stopped = gradient.iter().filter(|&&gradient| gradient == 0.0).count();
         // An asymmetric zero point is itself rounded, which may push an outermost value over.
-        let allowed = if mapping == Mapping::Symmetric { 0 } else { DIMS[1] };
-        assert!(stopped <= allowed, "{mapping} {bits} bits: {stopped} gradients stopped");
+        let allowed = if format == Format::Symmetric { 0 } else { DIMS[1] };
+        assert!(stopped <= allowed, "{format} {bits} bits: {stopped} gradients stopped");
     }
 }
 

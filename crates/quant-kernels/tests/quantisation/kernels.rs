@@ -1,7 +1,12 @@
 //! Kernels against the plain tensor operations, in every layout that a tensor may have.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, choose_params, fake_quantize, reference};
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::{fake_quantize::fake_quantize, params::choose_params, reference},
+};
 
 use crate::support::{
     Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,
@@ -37,8 +42,8 @@ fn agree<B: QuantBackend>(range: &str, widths: &[u8]) {
     let x = numbers(DIMS.iter().product(), 41);
     let range = range.parse().expect("a range estimator");
     for granularity in granularities() {
-        for (bits, mapping) in widths_and_mappings().filter(|(bits, _)| widths.contains(&bits.bits())) {
-            let spec = spec(granularity, mapping).with_range(range);
+        for (bits, format) in widths_and_mappings().filter(|(bits, _)| widths.contains(&bits.bits())) {
+            let spec = spec(granularity, format).with_range(range);
             for (layout, x) in layouts::<B>(&x) {
                 let what = format!("{layout}, {spec}, {bits} bits");
                 let rule = GradientRule::Identity;

@@ -5,7 +5,12 @@ use burn::{
     optim::{GradientsParams, Optimizer, SgdConfig},
     tensor::Tensor,
 };
-use quant_kernels::{BitWidth, Error, Granularity, LearnedStep};
+
+use quant_kernels::{
+    error::Error,
+    spec::{bit_width::BitWidth, granularity::Granularity},
+    tensor::learned_step::LearnedStep,
+};
 
 use crate::{
     scalar_reference::{scale_index, sharing},

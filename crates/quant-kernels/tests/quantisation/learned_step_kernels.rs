@@ -4,7 +4,12 @@ use burn::{
     module::Param,
     tensor::{DType, Tensor, backend::Backend},
 };
-use quant_kernels::{BitWidth, Granularity, LearnedStep, QuantAutodiffBackend, QuantBackend, reference};
+
+use quant_kernels::{
+    backends::quant_backend::{QuantAutodiffBackend, QuantBackend},
+    spec::{bit_width::BitWidth, granularity::Granularity},
+    tensor::{learned_step::LearnedStep, reference},
+};
 
 use crate::{
     scalar_reference::scale_index,

@@ -10,6 +10,7 @@ mod kernels;
 mod learned_step;
 mod learned_step_kernels;
 mod non_finite;
+mod normal_float;
 mod properties;
 mod range_estimators;
 mod scalar_reference;

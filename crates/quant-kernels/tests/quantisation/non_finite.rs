@@ -1,6 +1,10 @@
 //! NaN and infinities spread over the values that share their scale, and no further.
 
-use quant_kernels::{BitWidth, GradientRule, LearnedStep, QuantBackend, RangeEstimator, fake_quantize};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, range_estimator::RangeEstimator},
+    tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep},
+};
 
 use crate::{
     scalar_reference::scale_index,
@@ -16,9 +20,9 @@ fn spreads_over_its_block_only<B: QuantBackend>(range: RangeEstimator, widths: &
         x[BROKEN] = broken;
         for granularity in granularities() {
             let block = |index| scale_index(granularity, [1, DIMS[0], DIMS[1]], index);
-            for (bits, mapping) in widths_and_mappings().filter(|(bits, _)| widths.contains(bits)) {
+            for (bits, format) in widths_and_mappings().filter(|(bits, _)| widths.contains(bits)) {
                 for rule in [GradientRule::Identity, GradientRule::Clipped] {
-                    let spec = spec(granularity, mapping).with_range(range);
+                    let spec = spec(granularity, format).with_range(range);
                     let y = values(&fake_quantize(tensor::<B, 2>(&x, DIMS), bits, &spec, rule).expect("valid options"));
                     for (index, y) in y.iter().enumerate() {
                         let shares = block(index) == block(BROKEN);

@@ -1,7 +1,14 @@
 //! Properties that hold for random tensors.
 
 use proptest::prelude::*;
-use quant_kernels::{BitWidth, GradientRule, Granularity, Mapping, choose_params, dequantize, fake_quantize, quantize};
+use quant_kernels::{
+    spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity},
+    tensor::{
+        fake_quantize::fake_quantize,
+        params::choose_params,
+        quantize::{dequantize, quantize},
+    },
+};
 
 use crate::{
     scalar_reference::scale_index,
@@ -54,7 +61,7 @@ proptest! {
     #[test]
     fn symmetric_errors_are_at_most_half_a_step(case in case(2)) {
         let input = tensor::<Plain, 2>(&case.x, case.dims);
-        let params = choose_params(&input, case.bits, &spec(case.granularity, Mapping::Symmetric)).unwrap();
+        let params = choose_params(&input, case.bits, &spec(case.granularity, Format::Symmetric)).unwrap();
         let y = values(&dequantize(quantize(input, &params), &params));
         let scales = values(&params.scale());
         for (index, (&x, &y)) in case.x.iter().zip(&y).enumerate() {
@@ -69,7 +76,7 @@ proptest! {
     fn asymmetric_errors_are_at_most_one_step(case in case(1)) {
         // Half a step of the value, and half a step of the zero point where the range ends.
         let input = tensor::<Plain, 2>(&case.x, case.dims);
-        let params = choose_params(&input, case.bits, &spec(case.granularity, Mapping::Asymmetric)).unwrap();
+        let params = choose_params(&input, case.bits, &spec(case.granularity, Format::Asymmetric)).unwrap();
         let y = values(&dequantize(quantize(input, &params), &params));
         let scales = values(&params.scale());
         for (index, (&x, &y)) in case.x.iter().zip(&y).enumerate() {
@@ -81,7 +88,7 @@ proptest! {
 
     #[test]
     fn quantising_twice_gives_the_same_levels(case in case(2)) {
-        let spec = spec(case.granularity, Mapping::Symmetric);
+        let spec = spec(case.granularity, Format::Symmetric);
         let input = tensor::<Plain, 2>(&case.x, case.dims);
         let first = choose_params(&input, case.bits, &spec).unwrap();
         let once = quantize(input, &first);
@@ -98,7 +105,7 @@ proptest! {
 
     #[test]
     fn symmetric_quantisation_is_odd(case in case(2)) {
-        let spec = spec(case.granularity, Mapping::Symmetric);
+        let spec = spec(case.granularity, Format::Symmetric);
         let fake = |x: &[f32]| {
             let input = tensor::<Plain, 2>(x, case.dims);
             values(&fake_quantize(input, case.bits, &spec, GradientRule::Identity).unwrap())
@@ -110,9 +117,9 @@ proptest! {
 
     #[test]
     fn zero_stays_zero_and_order_is_kept(case in case(2)) {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+        for format in [Format::Symmetric, Format::Asymmetric] {
             let input = tensor::<Plain, 2>(&case.x, case.dims);
-            let y = fake_quantize(input, case.bits, &spec(case.granularity, mapping), GradientRule::Identity).unwrap();
+            let y = fake_quantize(input, case.bits, &spec(case.granularity, format), GradientRule::Identity).unwrap();
             let y = values(&y);
             for i in 0..y.len() {
                 prop_assert!(case.x[i] != 0.0 || y[i] == 0.0, "0 became {}", y[i]);
@@ -126,10 +133,10 @@ proptest! {
 
     #[test]
     fn levels_are_integers_within_their_range(case in case(1)) {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-            let Ok(range) = mapping.levels(case.bits) else { continue };
+        for format in [Format::Symmetric, Format::Asymmetric] {
+            let Ok(range) = format.levels(case.bits) else { continue };
             let input = tensor::<Plain, 2>(&case.x, case.dims);
-            let params = choose_params(&input, case.bits, &spec(case.granularity, mapping)).unwrap();
+            let params = choose_params(&input, case.bits, &spec(case.granularity, format)).unwrap();
             for q in values(&quantize(input, &params)) {
                 prop_assert!(q.fract() == 0.0 && q >= range.low as f32 && q <= range.high as f32, "level {q}");
             }

@@ -1,7 +1,11 @@
 //! Percentile and MSE ranges against their definitions.
 
 use quant_kernels::{
-    BitWidth, Distortion, GradientRule, Mapping, QuantSpec, RangeEstimator, choose_params, fake_quantize,
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec,
+        range_estimator::RangeEstimator,
+    },
+    tensor::{distortion::Distortion, fake_quantize::fake_quantize, params::choose_params},
 };
 
 use crate::{
@@ -32,21 +36,22 @@ fn percentile_ranges_follow_the_definition_in_every_block_the_last_group_include
         let range: RangeEstimator = format!("percentile:{percent}").parse().unwrap();
         for granularity in granularities() {
             let blocks = sharing(&x, [1, DIMS[0], DIMS[1]], granularity);
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-                let spec = spec(granularity, mapping).with_range(range);
+            for format in [Format::Symmetric, Format::Asymmetric] {
+                let spec = spec(granularity, format).with_range(range);
                 let params = choose_params(&tensor::<Plain, 2>(&x, DIMS), BitWidth::B4, &spec).unwrap();
                 for (scale, block) in values(&params.scale()).iter().zip(blocks.values()) {
-                    let expected = match mapping {
-                        Mapping::Symmetric => {
+                    let expected = match format {
+                        Format::Symmetric => {
                             let magnitudes = sorted(block.iter().map(|x| x.abs()).collect());
                             quantile(&magnitudes, percent / 100.0) / 7.0
                         }
-                        Mapping::Asymmetric => {
+                        Format::Asymmetric => {
                             let block = sorted(block.clone());
                             let low = quantile(&block, 1.0 - percent / 100.0).min(0.0);
                             let high = quantile(&block, percent / 100.0).max(0.0);
                             (high - low) / 15.0
                         }
+                        Format::Nf4 => unreachable!("tables have tests of their own"),
                     };
                     let expected = if expected == 0.0 { 1.0 } else { expected };
                     assert!((f64::from(*scale) / expected - 1.0).abs() < 1e-4, "{spec}: {scale} is not {expected}");
@@ -60,8 +65,8 @@ fn percentile_ranges_follow_the_definition_in_every_block_the_last_group_include
 fn the_hundredth_percentile_is_the_min_max_range() {
     let x = tensor::<Plain, 2>(&numbers(DIMS[0] * DIMS[1], 42), DIMS);
     for granularity in granularities() {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
-            let spec = spec(granularity, mapping);
+        for format in [Format::Symmetric, Format::Asymmetric] {
+            let spec = spec(granularity, format);
             let scale = |spec: QuantSpec| values(&choose_params(&x, BitWidth::B5, &spec).unwrap().scale());
             assert_eq!(scale(spec.with_range("percentile:100".parse().unwrap())), scale(spec), "{spec}");
         }
@@ -73,9 +78,9 @@ fn the_mse_range_is_never_worse_than_min_max_in_any_block() {
     let x = numbers(DIMS[0] * DIMS[1], 43);
     let input = tensor::<Plain, 2>(&x, DIMS);
     for granularity in granularities() {
-        for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+        for format in [Format::Symmetric, Format::Asymmetric] {
             for bits in [BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8] {
-                let spec = spec(granularity, mapping);
+                let spec = spec(granularity, format);
                 let errors = |spec: QuantSpec| {
                     let y = fake_quantize(input.clone(), bits, &spec, GradientRule::Identity).unwrap();
                     let errors: Vec<f32> = values(&(y - input.clone())).iter().map(|e| e * e).collect();
@@ -100,7 +105,7 @@ fn the_mse_range_comes_close_to_the_best_of_ten_thousand() {
         let y = fake_quantize(input.clone(), bits, &spec, GradientRule::Identity).unwrap();
         let found = Distortion::between(&input, &y).mse;
 
-        let levels = Mapping::Symmetric.levels(bits).unwrap();
+        let levels = Format::Symmetric.levels(bits).unwrap();
         let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         let mse_at = |scale: f32| {
             let error = |x: f32| f64::from(level(x, (scale, None), levels) * scale - x).powi(2);

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quant_kernels::{Granularity, LevelRange, Mapping};
+use quant_kernels::spec::{
+    formats::{code_book::LevelRange, format::Format},
+    granularity::Granularity,
+};
 
 /// Which scale an element of a `[matrices, rows, columns]` tensor uses.
 pub(crate) fn scale_index(granularity: Granularity, dims: [usize; 3], index: usize) -> usize {
@@ -29,20 +32,21 @@ pub(crate) fn sharing(x: &[f32], dims: [usize; 3], granularity: Granularity) -> 
 }
 
 /// Scale and zero point of the min-max range.
-pub(crate) fn min_max(values: &[f32], mapping: Mapping, levels: LevelRange) -> (f32, Option<f32>) {
+pub(crate) fn min_max(values: &[f32], format: Format, levels: LevelRange) -> (f32, Option<f32>) {
     let count = levels.high as f32;
     let one_if_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
-    match mapping {
-        Mapping::Symmetric => {
+    match format {
+        Format::Symmetric => {
             let largest = values.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             (one_if_zero(largest / count), None)
         }
-        Mapping::Asymmetric => {
+        Format::Asymmetric => {
             let low = values.iter().fold(0.0f32, |low, &x| low.min(x));
             let high = values.iter().fold(0.0f32, |high, &x| high.max(x));
             let scale = one_if_zero(high / count - low / count);
             (scale, Some((-low / scale).round_ties_even().clamp(0.0, count)))
         }
+        Format::Nf4 => unreachable!("tables have tests of their own"),
     }
 }
 
@@ -58,12 +62,12 @@ pub(crate) fn quantise(
     x: &[f32],
     dims: [usize; 3],
     granularity: Granularity,
-    mapping: Mapping,
+    format: Format,
     levels: LevelRange,
 ) -> (Vec<f32>, Vec<f32>) {
     let params: BTreeMap<_, _> = sharing(x, dims, granularity)
         .into_iter()
-        .map(|(index, values)| (index, min_max(&values, mapping, levels)))
+        .map(|(index, values)| (index, min_max(&values, format, levels)))
         .collect();
     x.iter()
         .enumerate()

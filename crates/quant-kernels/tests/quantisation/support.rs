@@ -4,7 +4,10 @@ use burn::{
     backend::{Autodiff, Flex, NdArray},
     tensor::{Tensor, TensorData, backend::Backend},
 };
-use quant_kernels::{BitWidth, Granularity, Mapping, QuantSpec};
+
+use quant_kernels::spec::{
+    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+};
 
 pub(crate) type Plain = Flex;
 pub(crate) type Other = NdArray;
@@ -50,12 +53,12 @@ pub(crate) fn granularities() -> Vec<Granularity> {
 }
 
 /// Every pair of width and mapping that exists.
-pub(crate) fn widths_and_mappings() -> impl Iterator<Item = (BitWidth, Mapping)> {
+pub(crate) fn widths_and_mappings() -> impl Iterator<Item = (BitWidth, Format)> {
     BitWidth::quantised()
-        .flat_map(|bits| [Mapping::Symmetric, Mapping::Asymmetric].map(|mapping| (bits, mapping)))
-        .filter(|(bits, mapping)| mapping.levels(*bits).is_ok())
+        .flat_map(|bits| [Format::Symmetric, Format::Asymmetric].map(|format| (bits, format)))
+        .filter(|(bits, format)| format.levels(*bits).is_ok())
 }
 
-pub(crate) fn spec(granularity: Granularity, mapping: Mapping) -> QuantSpec {
-    QuantSpec::default().with_granularity(granularity).with_mapping(mapping)
+pub(crate) fn spec(granularity: Granularity, format: Format) -> QuantSpec {
+    QuantSpec::default().with_granularity(granularity).with_format(format)
 }

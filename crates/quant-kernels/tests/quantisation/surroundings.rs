@@ -1,10 +1,25 @@
 //! The operations around quantised products: kernels against plain tensor operations.
 
 use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
+
 use quant_kernels::{
-    ActivationBits, BitWidth, Granularity, HeadSplit, LinearTerms, Mapping, NestedTensor, OutputFunction,
-    PackedOperand, PackedSpec, PackedTensor, QuantBackend, ScaleFormat, cached_attention, causal_attention, gelu_tanh,
-    packed_linear,
+    backends::{
+        head_split::HeadSplit, linear_terms::LinearTerms, quant_backend::QuantBackend,
+        transformer_backend::TransformerBackend,
+    },
+    packed::{
+        nested::NestedTensor,
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
+        product::{activations::ActivationBits, epilogue::OutputFunction},
+        scales::ScaleFormat,
+    },
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+    tensor::{
+        attention::{cached_attention, causal_attention},
+        gelu::gelu_tanh,
+        packed_linear::packed_linear,
+    },
 };
 
 use crate::support::{Other, Plain, Tracked, numbers, tensor, values};
@@ -119,7 +134,7 @@ fn packed_linear_layers_equal_dequantised_ones() {
     let spec = |bits, granularity: Granularity| PackedSpec {
         shape: [d_in, d_out],
         bits,
-        mapping: Mapping::Symmetric,
+        format: Format::Symmetric,
         granularity,
         scale_format: ScaleFormat::F32,
     };
@@ -127,7 +142,7 @@ fn packed_linear_layers_equal_dequantised_ones() {
     let eight =
         PackedTensor::from_weights(spec(BitWidth::B8, Granularity::PerChannel), &weights, &scales, &[]).unwrap();
     let nested = NestedTensor::new(eight.clone()).unwrap();
-    let operands = [PackedOperand::whole(&eight), PackedOperand::nested(&nested, BitWidth::B3).unwrap()];
+    let operands = [eight.view(), nested.at(BitWidth::B3).unwrap()];
     for operand in operands {
         for activations in [ActivationBits::FULL, ActivationBits::new(BitWidth::B8).unwrap()] {
             for function in [OutputFunction::Identity, OutputFunction::GeluTanh] {
@@ -147,5 +162,5 @@ fn packed_linear_layers_equal_dequantised_ones() {
             }
         }
     }
-    assert!(PackedOperand::nested(&nested, BitWidth::B16).is_err());
+    assert!(nested.at(BitWidth::B16).is_err());
 }

@@ -12,19 +12,20 @@
 //! Information Theory 1970 (thresholds on the probability of the answer).
 
 use burn::tensor::backend::Backend;
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, SpanFeatures, TextTokenizer};
 use switchable_model::model::SwitchableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use super::cascade_table::{CascadeStage, accuracy_of, check_stages};
-use super::reader::Reader;
+use super::span_scores::{SpanScores, refuse_no_answer};
 use crate::cost::Cost;
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer::request_features;
-use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::Reader;
 use crate::evaluation::reading::ReadingTask;
 
 /// Plans of one model, cheapest first, and when to go on to the next.
@@ -120,7 +121,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
     }
 
     fn run(&self, features: &SpanFeatures, pad: u32, options: &EvaluateOptions) -> Result<CascadeRun> {
-        let reader = Reader { model: self.model, options, pad };
+        refuse_no_answer(options)?;
+        let reader = Reader { model: self.model, options };
         let mut answers: Vec<Option<CascadeAnswer>> = vec![None; features.examples().len()];
         let mut waiting: Vec<usize> = (0..answers.len()).collect();
         let mut work = Vec::with_capacity(self.stages.len());
@@ -129,7 +131,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
                 work.push(StageWork { questions: 0, windows: 0, tokens: 0, positions: 0, bit_ops: 0.0 });
                 continue;
             }
-            let reading = reader.read(&features.select(&waiting), &stage.plan)?;
+            let asked = features.select(&waiting);
+            let reading = reader.read(&asked, pad, &stage.plan)?;
             let tokens = reading.questions.iter().map(|question| question.tokens).sum();
             work.push(StageWork {
                 questions: waiting.len(),
@@ -139,8 +142,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
                 bit_ops: tokens as f64 * self.bit_ops_per_token[index],
             });
             let mut escalated = Vec::new();
-            for (question, read) in waiting.into_iter().zip(reading.questions) {
-                let confidence = read.scores.confidence(stage.temperature);
+            for (example, (question, read)) in waiting.into_iter().zip(reading.questions).enumerate() {
+                let confidence = SpanScores::new(&asked, example, &read).confidence(stage.temperature);
                 if self.thresholds.get(index).is_some_and(|threshold| confidence < *threshold) {
                     escalated.push(question);
                 } else {

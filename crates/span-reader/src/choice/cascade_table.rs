@@ -8,21 +8,22 @@
 //! Tokens are those of all windows of a question, padding left out. A question that escalates has paid
 //! for every stage that it went through.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Decoded, Predictions, QuestionScore, evaluate};
-use switchable_lora::PrecisionPlan;
+use switchable_lora::precision_plan::PrecisionPlan;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
-use super::reader::{QuestionReading, Reader};
-use super::span_scores::SpanScores;
-use super::temperature::{Temperature, expected_calibration_error};
+use super::calibration::expected_calibration_error;
+use super::span_scores::{SpanScores, refuse_no_answer};
+use super::temperature::Temperature;
 use crate::cost::Cost;
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::evaluate::EvaluateOptions;
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::Reader;
 use crate::evaluation::reading::ReadingTask;
 
 /// A plan with the temperature of its confidences.
@@ -138,13 +139,18 @@ impl CascadeTable {
         if plans.is_empty() {
             return Err(Error::option("plans", "empty", "at least one plan"));
         }
-        let reader = Reader { model, options, pad: task.special.pad };
+        refuse_no_answer(options)?;
+        let reader = Reader { model, options };
         let mut table = Self { tokens: Vec::new(), plans: Vec::with_capacity(plans.len()) };
         for (index, plan) in plans.iter().enumerate() {
-            let questions = reader.read(&task.features, plan)?.questions;
+            let questions = reader.read(&task.features, task.special.pad, plan)?.questions;
             table.tokens = questions.iter().map(|question| question.tokens).collect();
-            let (decoded, scores): (Vec<Decoded>, Vec<SpanScores>) =
-                questions.into_iter().map(|QuestionReading { decoded, scores, .. }| (decoded, scores)).unzip();
+            let scores: Vec<SpanScores> = questions
+                .iter()
+                .enumerate()
+                .map(|(example, read)| SpanScores::new(&task.features, example, read))
+                .collect();
+            let decoded: Vec<Decoded> = questions.into_iter().map(|read| read.decoded).collect();
             let accuracy = accuracy_of(task, &decoded)?;
             let right: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
             let temperature = temperature(index, &scores, &right)?;

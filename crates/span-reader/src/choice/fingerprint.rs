@@ -11,7 +11,7 @@
 use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use switchable_model::config::ModelConfig;

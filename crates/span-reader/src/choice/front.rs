@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
-use switchable_lora::PrecisionPlan;
+use switchable_lora::precision_plan::PrecisionPlan;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;

@@ -8,14 +8,15 @@
 
 use std::time::Instant;
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
-use super::reader::Reader;
 use crate::error::{Error, Result};
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::evaluate::Evaluator;
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::Reader;
 use crate::running::workers::Workers;
 
 /// How times are measured.
@@ -56,17 +57,18 @@ pub(super) fn median_milliseconds<B: QuantBackend, M: SwitchableModel<B>>(
     let task = evaluator.task();
     let questions = options.questions.min(task.dataset.len());
     let alone = EvaluateOptions { workers: Workers::default(), ..evaluator.options().clone() };
-    let reader = Reader { model: evaluator.model(), options: &alone, pad: task.special.pad };
+    let reader = Reader { model: evaluator.model(), options: &alone };
+    let pad = task.special.pad;
     let mut times = vec![Vec::with_capacity(questions); plans.len()];
     for question in 0..questions {
         let features = task.features.select(&[question]);
         for (plan, times) in plans.iter().zip(&mut times) {
             if question == 0 {
                 // The first pass of a plan may quantise weights or compile kernels.
-                reader.read(&features, plan)?;
+                reader.read(&features, pad, plan)?;
             }
             let start = Instant::now();
-            reader.read(&features, plan)?;
+            reader.read(&features, pad, plan)?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }

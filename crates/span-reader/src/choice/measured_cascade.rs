@@ -1,6 +1,6 @@
 //! A cascade of the plans that none betters, from calibration to the curve.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -12,7 +12,8 @@ use super::front::MeasuredFront;
 use super::latency::LatencyOptions;
 use super::thresholds::{CascadeTarget, ThresholdChoice};
 use crate::error::{Error, Result};
-use crate::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use crate::evaluation::evaluate::Evaluator;
+use crate::evaluation::options::EvaluateOptions;
 use crate::evaluation::reading::ReadingTask;
 
 /// Plans measured, and a cascade of the best of them made ready, all on the same questions.

@@ -7,15 +7,16 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `front`, `latency`, `fingerprint` | [`MeasuredFront`]: plans with what they give and cost, of one model |
-//! | `controller` | [`PrecisionController`]: the plan for a budget or a target |
+//! | `front`, `latency`, `fingerprint` | [`MeasuredFront`](front::MeasuredFront): plans with what they give and cost, of one model |
+//! | `controller` | [`PrecisionController`](controller::PrecisionController): the plan for a budget or a target |
 //! | `resident` | [`ResidentBytes`](resident::ResidentBytes): one memory for all widths against one model for each |
-//! | `span_scores`, `temperature` | [`SpanScores`]: the probability of an answer; [`Temperature`] |
-//! | `cascade` | [`ConfidenceCascade`]: escalation, batch by batch or one question |
-//! | `cascade_table`, `thresholds` | [`CascadeTable`]: all plans on the same questions; thresholds for a target |
-//! | `measured_cascade` | [`CalibratedCascade`]: all of it on some plans, to [`MeasuredCascade`] |
-//! | `cascade_curve` | [`CascadeCurve`]: accuracy for BitOps against every plan alone |
+//! | `span_scores`, `temperature`, `calibration` | [`SpanScores`](span_scores::SpanScores): the probability of an answer; [`Temperature`](temperature::Temperature) and its fit |
+//! | `cascade` | [`ConfidenceCascade`](cascade::ConfidenceCascade): escalation, batch by batch or one question |
+//! | `cascade_table`, `thresholds` | [`CascadeTable`](cascade_table::CascadeTable): all plans on the same questions; thresholds for a target |
+//! | `measured_cascade` | [`CalibratedCascade`](measured_cascade::CalibratedCascade): all of it on some plans, to [`MeasuredCascade`](measured_cascade::MeasuredCascade) |
+//! | `cascade_curve` | [`CascadeCurve`](cascade_curve::CascadeCurve): accuracy for BitOps against every plan alone |
 
+pub mod calibration;
 pub mod cascade;
 pub mod cascade_curve;
 pub mod cascade_table;
@@ -24,7 +25,6 @@ pub mod fingerprint;
 pub mod front;
 pub mod latency;
 pub mod measured_cascade;
-pub mod reader;
 pub mod resident;
 pub mod span_scores;
 pub mod temperature;

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use quant_kernels::BitWidth;
-use quant_kernels::{QuantBackend, ScaleFormat};
+use quant_kernels::spec::bit_width::BitWidth;
+use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat};
 use serde::{Deserialize, Serialize};
-use switchable_lora::pack_weight;
+use switchable_lora::pack_weight::pack_weight;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::PackModel;

@@ -10,9 +10,21 @@
 //! [`Decoded::probability`](squad_data::Decoded::probability) is. Candidates of all windows compete by
 //! score, so the probabilities run over all of them too.
 
-use squad_data::{SpanFeatures, TokenSpan};
+use squad_data::{NullRule, SpanFeatures, TokenSpan};
 
 use super::temperature::Temperature;
+use crate::error::{Error, Result};
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::ReadQuestion;
+
+/// Refuses questions that may be answered with nothing.
+pub(super) fn refuse_no_answer(options: &EvaluateOptions) -> Result<()> {
+    let null = options.decode.null;
+    if null == NullRule::Never {
+        return Ok(());
+    }
+    Err(Error::option("decode.null", format!("{null:?}"), "never, as the confidence is that of a span"))
+}
 
 /// Scores of the ends of spans in all windows of one question, and its answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,16 +43,23 @@ struct Place {
 }
 
 impl SpanScores {
+    /// Scores of an example that was read.
+    pub(super) fn new(features: &SpanFeatures, example: usize, read: &ReadQuestion) -> Self {
+        // A span of one token is always admitted, so there is a best one.
+        let best = &read.decoded.n_best[0];
+        Self::of_span(features, example, &read.rows, (best.window, best.tokens))
+    }
+
     /// Scores of the windows of an example, whole rows from the model; the answer is a span of one of
     /// the windows, counted over all windows of the features.
-    pub(super) fn new(
+    fn of_span(
         features: &SpanFeatures,
         example: usize,
         rows: &[[Vec<f32>; 2]],
-        answer: (usize, TokenSpan),
+        (window, tokens): (usize, TokenSpan),
     ) -> Self {
         let windows = features.windows_of(example);
-        let chars = features.windows()[answer.0].chars(answer.1);
+        let chars = features.windows()[window].chars(tokens);
         let mut shown = Vec::new();
         for (index, window) in windows.iter().enumerate() {
             let offsets = window.offsets();

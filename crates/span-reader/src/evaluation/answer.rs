@@ -1,17 +1,15 @@
 //! One question about one text.
 
-use quant_kernels::QuantBackend;
-use squad_data::{
-    BatchConfig, Batches, DecodeConfig, Decoded, Example, SpanConfig, SpanDecoder, SpanFeatures, SpecialTokens,
-    TextTokenizer,
-};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use squad_data::{Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 use switchable_model::model::SwitchableModel;
 use switchable_model::shape::ModelShape;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
-use crate::evaluation::reading::{BatchTensors, scores};
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::Reader;
 
 /// Answers a question about a text, which may be longer than the model's window.
 ///
@@ -30,16 +28,11 @@ pub fn answer<B: QuantBackend, M: SwitchableModel<B>>(
     context: &str,
     plan: &SitePlan,
 ) -> Result<Decoded> {
-    model.transformer.check_plan(plan)?;
     let (features, pad) = request_features(tokenizer, question, context, &model.transformer.shape())?;
-    let mut decoder = SpanDecoder::new(&features, DecodeConfig::default())?;
-    let device = model.transformer.device();
-    for batch in Batches::new(&features, BatchConfig::evaluation(8, pad))?.epoch(0) {
-        let tensors = BatchTensors::new(&batch, &device);
-        let logits = model.forward(tensors.ids, None, plan);
-        decoder.add_batch(&batch, &scores(logits.start), &scores(logits.end))?;
-    }
-    decoder.finish()?.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })
+    let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
+    let mut read = Reader { model, options: &options }.read(&features, pad, plan)?;
+    let answer = read.questions.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })?;
+    Ok(answer.decoded)
 }
 
 /// The windows of one question about one text, and the id that pads them.

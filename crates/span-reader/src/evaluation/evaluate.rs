@@ -3,47 +3,20 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::QuantBackend;
-use squad_data::{Batch, DecodeConfig, Predictions, SpanDecoder, evaluate};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
 use crate::evaluation::floor::{Floor, Tally, Trial};
+use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::reader::Reader;
 use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
 use crate::evaluation::work::{Work, WorkMeter};
-use crate::running::stop::StopFlag;
-use crate::running::workers::Workers;
-
-/// Options of an evaluation.
-#[derive(Debug, Clone)]
-pub struct EvaluateOptions {
-    /// Windows per batch.
-    pub batch_size: usize,
-    /// Batches computed at once.
-    pub workers: Workers,
-    /// How spans become answers.
-    pub decode: DecodeConfig,
-    /// Bytes that [`KeptStates`] may hold.
-    pub kept_state_bytes: usize,
-    /// Asked between batches.
-    pub stop: StopFlag,
-}
-
-impl Default for EvaluateOptions {
-    fn default() -> Self {
-        Self {
-            batch_size: 32,
-            workers: Workers::new(1),
-            decode: DecodeConfig::default(),
-            kept_state_bytes: 2 << 30,
-            stop: StopFlag::default(),
-        }
-    }
-}
 
 /// Evaluates plans of one model on one set of questions.
 #[derive(Debug)]
@@ -253,12 +226,9 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
             let first = outputs.len();
             let most = if watch.is_some() { self.options.workers.len() } else { self.batches.len() };
             let chunk = &self.batches[first..self.chunk_end(first, most)];
-            let computed = self.options.workers.map(chunk, |i, (_, tensors)| {
-                self.options.stop.check()?;
-                Ok::<_, Error>(self.run_batch(request, first + i, tensors))
-            });
-            for ((batch, _), output) in chunk.iter().zip(computed) {
-                let output = output?;
+            let reader = Reader { model: self.model, options: &self.options };
+            let compute = |i: usize, tensors: &BatchTensors<B>| self.run_batch(request, first + i, tensors);
+            reader.each(chunk, compute, |batch, output| {
                 self.meter.add_computed(to_compute * batch.batch);
                 decoder.add_batch(batch, &output.scores.start, &output.scores.end)?;
                 loss.add(batch, &output.scores);
@@ -269,7 +239,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
                     tally.add(batch, &decoder)?;
                 }
                 outputs.push(output);
-            }
+                Ok(())
+            })?;
             if let Some((floor, tally)) = &watch {
                 let bounds = tally.bounds();
                 if !floor.admits(bounds.high) && outputs.len() < self.batches.len() {

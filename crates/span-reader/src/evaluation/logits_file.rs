@@ -1,6 +1,6 @@
 //! Logits as a safetensors file, to be compared with another implementation's.
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use std::path::Path;
 
 use burn::tensor::Tensor;

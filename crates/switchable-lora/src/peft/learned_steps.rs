@@ -25,8 +25,16 @@ use safetensors::{
     tensor::{Metadata, TensorView},
 };
 
+use quant_kernels::{
+    spec::{bit_width::BitWidth, granularity::Granularity},
+    tensor::learned_step::LearnedStep,
+};
+
 use super::load::read_floats;
-use crate::{BitWidth, Error, Granularity, LearnedStep, LoraAdapterPair, Result};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// The file of the learned steps in the folder of a width.
 pub const LEARNED_STEPS_FILE: &str = "learned_steps.safetensors";

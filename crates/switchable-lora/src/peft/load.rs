@@ -6,7 +6,10 @@ use burn::tensor::{Tensor, TensorData, backend::Backend, bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::{CONFIG_FILE, MODEL_FILE, WRAPPER, config::ReadConfig, learned_steps};
-use crate::{Error, LoraAdapterPair, Result};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// Reads the adapters of a model's sites for one width as PEFT keeps them, by the sites' names.
 ///
@@ -35,7 +38,7 @@ pub fn load_peft<B: Backend>(
 }
 
 /// The same from the bytes of PEFT's two files, such as files that are part of a program. Learned steps
-/// come with [`parse_learned_steps`](crate::parse_learned_steps).
+/// come with [`parse_learned_steps`](crate::peft::learned_steps::parse_learned_steps).
 ///
 /// # Errors
 ///

@@ -8,31 +8,39 @@
 //! ```
 //!
 //! One folder holds the adapters of all sites for one width. The factors are transposed on disk:
-//! PEFT keeps them as the weights of `torch.nn.Linear`, whatever the layer that they adapt, here
-//! `Conv1D` with `fan_in_fan_out`. `r` and `lora_alpha` are those of most sites; sites with others
+//! PEFT keeps them as the weights of `torch.nn.Linear`, whatever the layer that they adapt, which
+//! `fan_in_fan_out` tells. `r` and `lora_alpha` are those of most sites; sites with others
 //! are listed in `rank_pattern` and `alpha_pattern`.
 
 mod config;
-mod learned_steps;
-mod load;
-mod save;
+pub mod learned_steps;
+pub mod load;
+pub mod save;
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::{BitWidth, Error, Result};
+use quant_kernels::spec::bit_width::BitWidth;
 
-pub use learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps};
-pub use load::{load_peft, parse_peft};
-pub use save::save_peft;
+use crate::error::{Error, Result};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const MODEL_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before the name of every module of the model that it wraps.
 const WRAPPER: &str = "base_model.model.";
 const FOLDER_PREFIX: &str = "bits-";
+
+/// The class of the layers that PEFT finds at a model's sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BaseLayer {
+    /// GPT-2's `Conv1D`, whose weight is `[d_in, d_out]`: `fan_in_fan_out`.
+    #[default]
+    Conv1d,
+    /// `torch.nn.Linear`, whose weight is `[d_out, d_in]`.
+    Linear,
+}
 
 /// What an adapter's files say about the model that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,12 +51,14 @@ pub struct PeftOptions {
     pub base_model: String,
     /// PEFT's task type, such as `CAUSAL_LM` or `QUESTION_ANS`.
     pub task_type: Option<String>,
+    /// What the sites are in the model that PEFT adapts.
+    pub base_layer: BaseLayer,
 }
 
 /// The folder for the adapters of one width: `bits-4` in `dir`.
 ///
 /// ```
-/// use switchable_lora::{BitWidth, width_folder};
+/// use switchable_lora::{BitWidth, peft::width_folder};
 ///
 /// assert!(width_folder("adapters", BitWidth::B4).ends_with("adapters/bits-4"));
 /// ```

@@ -12,11 +12,14 @@ use safetensors::{Dtype, tensor::TensorView};
 use whole_files::{PartialFile, persist_all};
 
 use super::{
-    CONFIG_FILE, LEARNED_STEPS_FILE, MODEL_FILE, PeftOptions, WRAPPER,
+    BaseLayer, CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
     config::{WrittenConfig, number},
-    learned_steps,
+    learned_steps::{self, LEARNED_STEPS_FILE},
 };
-use crate::{Error, LoraAdapterPair, Result};
+use crate::{
+    adapter_pair::LoraAdapterPair,
+    error::{Error, Result},
+};
 
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///
@@ -31,9 +34,7 @@ use crate::{Error, LoraAdapterPair, Result};
 ///
 /// ```
 /// use burn::backend::Flex;
-/// use switchable_lora::{
-///     BitWidth, LoraAdapterPair, LoraConfig, PeftOptions, list_widths, load_peft, save_peft, width_folder,
-/// };
+/// use switchable_lora::{BitWidth, LoraAdapterPair, LoraConfig, load_peft, peft::{PeftOptions, list_widths, width_folder}, save_peft};
 ///
 /// let device = Default::default();
 /// let config = LoraConfig::new(4, 8.0)?;
@@ -110,7 +111,7 @@ fn config_of<'o, B: Backend>(adapters: &Adapters<'_, B>, options: &'o PeftOption
         target_modules: adapters.keys().cloned().collect(),
         rank_pattern,
         alpha_pattern,
-        fan_in_fan_out: true,
+        fan_in_fan_out: options.base_layer == BaseLayer::Conv1d,
         bias: "none",
         use_rslora: false,
         use_dora: false,

@@ -7,8 +7,16 @@ use burn::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
+use quant_kernels::{spec::granularity::Granularity, tensor::learned_step::LearnedStep};
+
+use crate::{adapter_pair::LoraAdapterPair, lora_config::LoraConfig};
+
 use super::*;
-use crate::{Granularity, LearnedStep, LoraAdapterPair, LoraConfig};
+use crate::peft::{
+    learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
+    load::load_peft,
+    save::save_peft,
+};
 
 type Pairs = BTreeMap<String, LoraAdapterPair<Flex>>;
 
@@ -37,6 +45,7 @@ fn options() -> PeftOptions {
         prefix: PREFIX.into(),
         base_model: "openai-community/gpt2".into(),
         task_type: Some("QUESTION_ANS".into()),
+        base_layer: BaseLayer::Conv1d,
     }
 }
 
@@ -106,6 +115,15 @@ fn adapters_come_back_bit_for_bit_with_their_ranks_and_alphas() {
         assert_eq!(values(got.a.val()), values(pair.a.val()), "{site}");
         assert_eq!(values(got.b.val()), values(pair.b.val()), "{site}");
     }
+}
+
+#[test]
+fn the_weights_of_torch_layers_are_not_said_to_be_fan_in_fan_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = PeftOptions { base_layer: BaseLayer::Linear, ..options() };
+    save_peft(&dir, pairs().iter().map(|(site, pair)| (site.as_str(), pair)), &options).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(dir.path().join(CONFIG_FILE)).unwrap()).unwrap();
+    assert_eq!(config["fan_in_fan_out"], false);
 }
 
 #[test]

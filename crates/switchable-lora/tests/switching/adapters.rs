@@ -1,10 +1,16 @@
 //! How adapters start.
 
 use burn::tensor::Tensor;
-use quant_kernels::Distortion;
+
+use quant_kernels::{spec::bit_width::BitWidth, tensor::distortion::Distortion};
 use switchable_lora::{
-    BitWidth, Error, LinearSettings, LoraAdapterPair, LoraConfig, LoraInit, QuantizedCache, SitePrecision,
-    SwitchableLinear,
+    adapter_pair::LoraAdapterPair,
+    error::Error,
+    linear_settings::LinearSettings,
+    lora_config::{LoraConfig, LoraInit},
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, device, skip_without_device, tensor, values};

@@ -5,7 +5,14 @@ use burn::{
     record::{BinBytesRecorder, FullPrecisionSettings, Recorder},
     tensor::{Tensor, backend::Backend},
 };
-use switchable_lora::{BasePolicy, BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
+
+use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
+};
 
 use crate::support::{
     D_IN, D_OUT, Plain, Tracked, WIDTHS, device, layer, merged, pair, precisions, skip_without_device, tensor, values,

@@ -5,8 +5,14 @@ use burn::{
     optim::{GradientsParams, Optimizer, SgdConfig},
     tensor::{Tensor, backend::Backend},
 };
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    BasePolicy, BitWidth, LinearSettings, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::WeightScales,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, skip_without_device, tensor, values};
@@ -75,8 +81,11 @@ fn the_least_recently_used_goes_first() {
     for precision in [AT_2, AT_4, AT_2, AT_8] {
         let _ = layer.forward(x(), &precision);
     }
-    assert!(layer.keeps_quantized(BitWidth::B2) && layer.keeps_quantized(BitWidth::B8));
-    assert!(!layer.keeps_quantized(BitWidth::B4));
+    assert!(
+        layer.keeps_quantized(BitWidth::B2, WeightScales::Found)
+            && layer.keeps_quantized(BitWidth::B8, WeightScales::Found)
+    );
+    assert!(!layer.keeps_quantized(BitWidth::B4, WeightScales::Found));
 }
 
 #[test]
@@ -147,7 +156,7 @@ fn a_mapper_that_changes_nothing_leaves_the_kept_weights() {
     let layer = plain(&cache);
     let _ = layer.forward(x(), &AT_4);
     let mapped = layer.map(&mut Scale(1.0));
-    assert!(mapped.keeps_quantized(BitWidth::B4));
+    assert!(mapped.keeps_quantized(BitWidth::B4, WeightScales::Found));
 }
 
 #[test]
@@ -192,7 +201,10 @@ fn adapter_training_keeps_a_frozen_base() {
         let loss = layer.forward(x(), &AT_4).square().mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &layer);
         layer = optimizer.step(0.1, layer, gradients);
-        assert!(layer.keeps_quantized(BitWidth::B4), "a training step dropped the quantised weight");
+        assert!(
+            layer.keeps_quantized(BitWidth::B4, WeightScales::Found),
+            "a training step dropped the quantised weight"
+        );
     }
     assert_eq!(cache.len(), 1);
 }
@@ -207,14 +219,14 @@ fn a_trained_base_is_never_stale() {
     let mut last = Vec::new();
     for _ in 0..4 {
         let loss = layer.forward(x(), &AT_8).square().mean();
-        assert!(!layer.keeps_quantized(BitWidth::B8), "a trained weight was kept");
+        assert!(!layer.keeps_quantized(BitWidth::B8, WeightScales::Found), "a trained weight was kept");
         // Validation between steps may keep what it likes, but must see the weight of this step.
         let valid = layer.valid();
         let fresh = plain(&QuantizedCache::disabled()).with_parameters(valid.weight(), valid.bias());
         let got = values(&valid.quantized_weight(BitWidth::B8).unwrap());
         assert_eq!(got, values(&fresh.quantized_weight(BitWidth::B8).unwrap()));
         assert_ne!(got, last);
-        assert!(valid.keeps_quantized(BitWidth::B8));
+        assert!(valid.keeps_quantized(BitWidth::B8, WeightScales::Found));
         last = got;
         let gradients = GradientsParams::from_grads(loss.backward(), &layer);
         layer = optimizer.step(0.5, layer, gradients);

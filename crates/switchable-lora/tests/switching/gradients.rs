@@ -4,8 +4,14 @@ use burn::{
     optim::{AdamWConfig, GradientsParams, Optimizer},
     tensor::{Tensor, backend::AutodiffBackend},
 };
+
+use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::{
-    BasePolicy, BitWidth, LinearSettings, LoraConfig, Placement, QuantizedCache, SitePrecision, SwitchableLinear,
+    linear_settings::{BasePolicy, LinearSettings, Placement},
+    lora_config::LoraConfig,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{

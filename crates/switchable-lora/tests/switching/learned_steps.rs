@@ -8,11 +8,25 @@ use burn::{
     record::{BinBytesRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Recorder},
     tensor::{Tensor, backend::Backend},
 };
-use quant_kernels::{Distortion, NestedTensor};
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{nested::NestedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+    tensor::{distortion::Distortion, learned_step::LearnedStep},
+};
 use switchable_lora::{
-    BasePolicy, BitWidth, Error, Execution, Granularity, LearnedStep, LinearSettings, LoraAdapterPair, LoraBank,
-    LoraConfig, LoraInit, PackedWeights, Placement, QuantBackend, QuantSpec, QuantizedCache, ScaleFormat,
-    SitePrecision, SwitchableLinear, learned_step_ids, pack_weight, pack_weight_by_step,
+    adapter_pair::LoraAdapterPair,
+    adapter_step::learned_step_ids,
+    error::Error,
+    linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
+    lora_bank::LoraBank,
+    lora_config::{LoraConfig, LoraInit, WeightScales},
+    pack_weight::{pack_weight, pack_weight_by_step},
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{D_IN, D_OUT, Plain, Tracked, assert_close, device, pair, skip_without_device, tensor, values};
@@ -232,22 +246,31 @@ fn an_optimiser_step_drops_the_kept_weight_and_the_plain_one_stays() {
     let mut last = Vec::new();
     for round in 0..4 {
         let loss = layer.forward(x(), &AT_2).square().mean();
-        assert!(!layer.keeps_quantized_by_step(BitWidth::B2), "a trained step's weight was kept");
+        assert!(!layer.keeps_quantized(BitWidth::B2, WeightScales::Learned), "a trained step's weight was kept");
         let valid = layer.valid();
-        assert!(!valid.keeps_quantized_by_step(BitWidth::B2), "round {round} found the weight of the one before");
+        assert!(
+            !valid.keeps_quantized(BitWidth::B2, WeightScales::Learned),
+            "round {round} found the weight of the one before"
+        );
         let got = values(&valid.forward(x(), &AT_2));
         let expected = values(&formula(&valid, BitWidth::B2, &x()));
         assert_eq!(got, expected, "round {round}");
         assert_ne!(got, last, "round {round}: the step did not move");
         last = got;
         let _ = valid.forward(x(), &AT_2.without_adapter());
-        assert!(valid.keeps_quantized_by_step(BitWidth::B2) && valid.keeps_quantized(BitWidth::B2));
+        assert!(
+            valid.keeps_quantized(BitWidth::B2, WeightScales::Learned)
+                && valid.keeps_quantized(BitWidth::B2, WeightScales::Found)
+        );
         assert_eq!(cache.len(), 2, "an old form was left behind in round {round}");
         assert_eq!(values(&valid.forward(x(), &AT_2)), expected);
         let gradients = GradientsParams::from_grads(loss.backward(), &layer);
         layer = optimizer.step(0.05, layer, gradients);
     }
-    assert!(layer.valid().keeps_quantized(BitWidth::B2), "training dropped the weight that no step decides");
+    assert!(
+        layer.valid().keeps_quantized(BitWidth::B2, WeightScales::Found),
+        "training dropped the weight that no step decides"
+    );
 }
 
 /// Multiplies every float parameter.
@@ -298,7 +321,7 @@ fn a_step_that_is_not_trained_is_kept_under_autodiff_too() {
     let layer = layer::<Tracked>(LinearSettings::default(), &cache).no_grad();
     let y = layer.forward(x(), &AT_2);
     assert_eq!(values(&y), values(&formula(&layer, BitWidth::B2, &x())));
-    assert!(layer.keeps_quantized_by_step(BitWidth::B2));
+    assert!(layer.keeps_quantized(BitWidth::B2, WeightScales::Learned));
 }
 
 #[test]
@@ -331,7 +354,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
     let fitting = of(Granularity::PerChannel, [1, D_OUT]);
     assert!(matches!(refused(BitWidth::B3, fitting.clone()), Error::StepWidth { .. }));
     let error = refused(BitWidth::B4, of(Granularity::PerChannel, [1, D_OUT + 1]));
-    assert!(matches!(error, Error::StepShape { got: [1, 8], .. }), "{error}");
+    assert!(matches!(error, Error::Quantisation(quant_kernels::Error::StepShape { got: [1, 8], .. })), "{error}");
     let error = refused(BitWidth::B4, of(Granularity::PerTensor, [1, 1]));
     assert_eq!(error.to_string(), "a learned step per-tensor does not fit a weight that is quantised per-channel");
     assert!(layer.bank().is_empty());
@@ -345,7 +368,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
         let settings = LinearSettings { weight: weight.parse().unwrap(), ..layer.settings() };
         let other = layer.clone().with_settings(settings);
         let error = other.check(&four).unwrap_err();
-        assert!(matches!(error, Error::StepGranularity { .. } | Error::StepMapping { .. }), "{error}");
+        assert!(matches!(error, Error::StepGranularity { .. } | Error::StepFormat { .. }), "{error}");
         assert!(other.check(&four.without_adapter()).is_ok());
     }
 }
@@ -393,7 +416,10 @@ fn kept_codes_follow_the_step() {
     let cache = QuantizedCache::default();
     let layer = layer::<Plain>(settings, &cache);
     let _ = layer.forward(x(), &AT_2);
-    assert!(layer.keeps_quantized_by_step(BitWidth::B2) && !layer.keeps_quantized(BitWidth::B2));
+    assert!(
+        layer.keeps_quantized(BitWidth::B2, WeightScales::Learned)
+            && !layer.keeps_quantized(BitWidth::B2, WeightScales::Found)
+    );
     assert!(cache.used_bytes() < D_IN * D_OUT * size_of::<f32>() * 2, "floats are kept");
     // Half the step and the same weight: an old code would be twice too large or clipped.
     let halved = at(&layer, BitWidth::B2).step().unwrap().step.val() * 0.5;
@@ -423,7 +449,7 @@ fn a_negative_step_packs_to_what_it_quantises_to() {
     }
     let step = step(&weight, BitWidth::B4, Granularity::PerChannel);
     let error = pack_weight_by_step(&tensor::<Plain, 2>([D_IN, D_OUT + 1], 1), &step, ScaleFormat::F32).unwrap_err();
-    assert!(matches!(error, Error::StepShape { .. }), "{error}");
+    assert!(matches!(error, Error::Quantisation(quant_kernels::Error::StepShape { .. })), "{error}");
 }
 
 #[test]

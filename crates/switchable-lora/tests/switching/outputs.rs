@@ -1,10 +1,19 @@
 //! What the layer computes.
 
 use burn::tensor::Tensor;
-use quant_kernels::fake_quantize;
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::fake_quantize::fake_quantize,
+};
 use switchable_lora::{
-    BasePolicy, BitWidth, Error, LinearSettings, Placement, QuantBackend, QuantSpec, QuantizedCache, SitePrecision,
-    SwitchableLinear,
+    error::Error,
+    linear_settings::{BasePolicy, LinearSettings, Placement},
+    lora_config::WeightScales,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{
@@ -104,7 +113,7 @@ fn a_layer_merged_with_its_adapter_computes_what_merged_placement_does() {
             1e-5,
             &format!("{width} bits"),
         );
-        assert_eq!(alone.keeps_quantized(width), !width.is_full());
+        assert_eq!(alone.keeps_quantized(width, WeightScales::Found), !width.is_full());
     }
     assert!(layer.merged_with(BitWidth::B3).is_err());
 }

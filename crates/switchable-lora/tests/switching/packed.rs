@@ -1,10 +1,20 @@
 //! Layers that compute from codes.
 
 use burn::{backend::NdArray as Other, module::Module as _};
-use quant_kernels::NestedTensor;
+
+use quant_kernels::{
+    packed::{nested::NestedTensor, product::epilogue::OutputFunction, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+};
 use switchable_lora::{
-    BitWidth, Error, Execution, LinearSettings, OutputFunction, PackedWeights, QuantSpec, QuantizedCache, ScaleFormat,
-    SitePrecision, SwitchableLinear, pack_weight,
+    error::Error,
+    linear_settings::{Execution, LinearSettings},
+    lora_config::WeightScales,
+    pack_weight::pack_weight,
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{
@@ -47,13 +57,31 @@ fn codes_give_what_fake_quantised_weights_give() {
 }
 
 #[test]
+fn codes_of_a_table_give_what_fake_quantised_weights_give() {
+    skip_without_device!();
+    let nf4 = |execution| LinearSettings { weight: "per-channel,nf4".parse().unwrap(), ..settings(execution) };
+    let x = tensor::<Plain, 3>([2, 3, D_IN], 9);
+    let [fake, packed] = [Execution::FakeQuantized, Execution::Packed]
+        .map(|execution| layer::<Plain>(nf4(execution), &QuantizedCache::default()));
+    // Activations of 8 bits have no integer product with a table: they are multiplied as floats.
+    for activations in [BitWidth::FULL, BitWidth::B8] {
+        let precision = SitePrecision::uniform(BitWidth::B4).with_activations(activations);
+        let (got, expected) = (packed.forward(x.clone(), &precision), fake.forward(x.clone(), &precision));
+        assert_close(&values(&got), &values(&expected), 2e-5, &format!("{activations}"));
+    }
+    assert!(packed.check(&SitePrecision::uniform(BitWidth::B4)).is_ok());
+    let error = packed.check(&SitePrecision::FULL.with_weights(BitWidth::B2)).unwrap_err().to_string();
+    assert_eq!(error, "the format nf4 has no codes of 2 bits, expected 4");
+}
+
+#[test]
 fn codes_are_kept_in_place_of_floats() {
     skip_without_device!();
     let cache = QuantizedCache::default();
     let packed = layer::<Plain>(settings(Execution::Packed), &cache);
     let four = SitePrecision::uniform(BitWidth::B4);
     packed.forward(tensor::<Plain, 2>([2, D_IN], 9), &four);
-    assert!(packed.keeps_quantized(BitWidth::B4));
+    assert!(packed.keeps_quantized(BitWidth::B4, WeightScales::Found));
     let float = D_IN * D_OUT * size_of::<f32>();
     // Codes are padded to tiles of 32 × 16.
     let padded = D_IN.div_ceil(32) * 32 * D_OUT.div_ceil(16) * 16 / 2;

@@ -10,9 +10,15 @@ use std::{
 
 use burn::tensor::{Tensor, TensorData};
 use safetensors::SafeTensors;
+
+use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::{
-    BitWidth, LinearSettings, LoraAdapterPair, PeftOptions, QuantizedCache, SitePrecision, SwitchableLinear, load_peft,
-    save_peft,
+    adapter_pair::LoraAdapterPair,
+    linear_settings::LinearSettings,
+    peft::{PeftOptions, load::load_peft, save::save_peft},
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 use crate::support::{Plain, assert_close, device, skip_without_device, values};
@@ -36,8 +42,12 @@ fn loaded() -> BTreeMap<String, LoraAdapterPair<Plain>> {
 }
 
 fn save(pairs: &BTreeMap<String, LoraAdapterPair<Plain>>, folder: &Path) {
-    let options =
-        PeftOptions { prefix: "transformer.".into(), base_model: "gpt2".into(), task_type: Some("CAUSAL_LM".into()) };
+    let options = PeftOptions {
+        prefix: "transformer.".into(),
+        base_model: "gpt2".into(),
+        task_type: Some("CAUSAL_LM".into()),
+        ..Default::default()
+    };
     save_peft(folder, pairs.iter().map(|(site, pair)| (site.as_str(), pair)), &options)
         .expect("the folder is writable");
 }

@@ -1,8 +1,15 @@
 //! Layers and inputs to test with.
 
 use burn::tensor::{Tensor, TensorData};
+use numbers::numbers;
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    BitWidth, LinearSettings, LoraAdapterPair, Placement, QuantBackend, QuantizedCache, SitePrecision, SwitchableLinear,
+    adapter_pair::LoraAdapterPair,
+    linear_settings::{LinearSettings, Placement},
+    quantized_cache::QuantizedCache,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
 };
 
 #[path = "../../../quant-kernels/tests/support/numbers.rs"]
@@ -10,7 +17,6 @@ mod numbers;
 #[path = "../../../quant-kernels/tests/support/test_device.rs"]
 mod test_device;
 
-use numbers::numbers;
 pub(crate) use test_device::{Plain, Training as Tracked, device, device_is_there, skip_without_device};
 
 pub(crate) const D_IN: usize = 12;

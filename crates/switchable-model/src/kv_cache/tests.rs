@@ -1,6 +1,6 @@
 use burn::tensor::Distribution;
-use quant_kernels::{BitWidth, HeadSplit};
-use switchable_lora::SitePrecision;
+use quant_kernels::{backends::head_split::HeadSplit, spec::bit_width::BitWidth};
+use switchable_lora::site_precision::SitePrecision;
 
 use super::*;
 use crate::kv_rounding::quantize_keys_and_values;

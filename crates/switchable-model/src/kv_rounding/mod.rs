@@ -14,7 +14,11 @@
 //! gradient passes straight through the rounding.
 
 use burn::tensor::Tensor;
-use quant_kernels::{BitWidth, GradientRule, QuantBackend, QuantSpec, fake_quantize};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    tensor::fake_quantize::fake_quantize,
+};
 
 /// How keys and values are quantised: every token and head has its own scale.
 pub const KV_CACHE_SPEC: QuantSpec = QuantSpec::PER_TOKEN;

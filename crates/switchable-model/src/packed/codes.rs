@@ -1,8 +1,18 @@
 //! The codes that a model's sites and its language-model head are packed as.
 
 use burn::tensor::Tensor;
-use quant_kernels::{BitWidth, Granularity, NestedTensor, PackedTensor, QuantBackend, QuantSpec, ScaleFormat};
-use switchable_lora::{PackedWeights, Placement, SitePrecision, SwitchableLinear, pack_weight, pack_weight_by_step};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{nested::NestedTensor, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+};
+use switchable_lora::{
+    linear_settings::Placement,
+    pack_weight::{pack_weight, pack_weight_by_step},
+    packed_weights::PackedWeights,
+    site_precision::SitePrecision,
+    switchable_linear::SwitchableLinear,
+};
 
 use super::form::{PackOptions, PackedForm};
 use crate::error::{Result, at_site};
@@ -42,6 +52,23 @@ pub(crate) fn as_weights(tensor: PackedTensor, form: PackedForm<'_>) -> Result<P
         PackedForm::Plan(_) => PackedWeights::Fixed(tensor),
         PackedForm::Nested => PackedWeights::Nested(NestedTensor::new(tensor)?),
     })
+}
+
+/// The output matrix by its name in files.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// The codes that a folder holds of the output matrix; `None` where it is to be in f32.
+pub(crate) fn head_to_save<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    options: PackOptions,
+) -> Result<Option<PackedTensor>> {
+    let held = model.packed_only_head();
+    match options.lm_head {
+        Some(bits) if held.is_none_or(|head| head.bits() != bits) => {
+            Ok(Some(pack_head(model.output_matrix(), bits, options.scale_format)?))
+        }
+        _ => Ok(held.cloned()),
+    }
 }
 
 /// Codes of the output matrix, transposed.

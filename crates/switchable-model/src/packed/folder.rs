@@ -13,10 +13,17 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use quant_kernels::{NestedTensor, PackedFile, PackedFileWriter, PackedTensor, PlainData, QuantBackend};
-use switchable_lora::{PackedWeights, PrecisionPlan};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    packed::{
+        file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
+        nested::NestedTensor,
+        packed_tensor::PackedTensor,
+    },
+};
+use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
-use super::codes::{pack_head, packed_plan, packed_sites};
+use super::codes::{HEAD, head_to_save, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, in_file};
@@ -34,7 +41,6 @@ const FILE: &str = "packed.safetensors";
 const PLAN: &str = "plan";
 const NESTED: &str = "nested";
 const CONFIG: &str = "config";
-const HEAD: &str = "lm_head.weight";
 
 /// A packed folder that is to be written.
 pub(crate) struct PackedWriter<C> {
@@ -55,9 +61,7 @@ impl<C: ModelConfig> PackedWriter<C> {
         let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
         let sites = packed_sites(model, form, options)?.into_iter();
         let mut packed: Vec<_> = sites.map(|(site, tensor)| (name_of(site), tensor)).collect();
-        if let Some(bits) = options.lm_head {
-            packed.push((HEAD.to_owned(), pack_head(model.output_matrix(), bits, options.scale_format)?));
-        }
+        packed.extend(head_to_save(model, options)?.map(|head| (HEAD.to_owned(), head)));
         let nested = matches!(form, PackedForm::Nested);
         Ok(Self { config: model.config().clone(), plan, nested, packed })
     }
@@ -176,6 +180,10 @@ impl<C: ModelConfig> PackedFolder<C> {
 }
 
 impl<C: ModelConfig> Values for PackedFolder<C> {
+    fn contains(&self, name: &str) -> bool {
+        self.file.packed_names().chain(self.file.plain_names()).any(|there| there == name)
+    }
+
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         // An output matrix of its own that is only there packed: what its codes stand for.
         if name == HEAD && self.file.packed_names().any(|packed| packed == HEAD) {

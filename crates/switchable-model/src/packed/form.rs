@@ -1,6 +1,6 @@
 //! What is packed at which width, and in which numbers.
 
-use quant_kernels::{BitWidth, ScaleFormat};
+use quant_kernels::{packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 
 use crate::site_plan::SitePlan;
 

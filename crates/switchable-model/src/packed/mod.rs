@@ -7,7 +7,7 @@ pub mod form;
 
 use std::path::Path;
 
-use quant_kernels::{BitWidth, QuantBackend, ScaleFormat};
+use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 
 use self::codes::{as_weights, pack_head, packed_plan, packed_sites};
 use self::folder::{PackedFolder, PackedWriter};

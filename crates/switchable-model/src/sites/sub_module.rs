@@ -51,7 +51,10 @@ impl SubModule {
 
     /// Module path inside the block.
     pub fn name(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("the bytes are those of a string")
+        match std::str::from_utf8(&self.bytes[..usize::from(self.len)]) {
+            Ok(name) => name,
+            Err(error) => unreachable!("the bytes are those of a string: {error}"),
+        }
     }
 }
 

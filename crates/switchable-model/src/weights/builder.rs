@@ -4,8 +4,8 @@ use std::fmt;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use quant_kernels::QuantBackend;
-use switchable_lora::{BasePolicy, SwitchableLinear};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 
 use super::values::Values;
 use crate::config::ModelConfig;
@@ -43,6 +43,11 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
     /// The sites of the model.
     pub fn sites(&self) -> &Sites {
         &self.sites
+    }
+
+    /// Whether the source has a parameter of a name; a source of random values has any.
+    pub fn contains(&self, name: &str) -> bool {
+        self.values.contains(name)
     }
 
     /// A parameter of one dimension, such as the gain of a normalisation, by its whole name.

@@ -163,6 +163,10 @@ impl WeightSet {
 }
 
 impl Values for &WeightSet {
+    fn contains(&self, name: &str) -> bool {
+        WeightSet::contains(self, name)
+    }
+
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         WeightSet::data(self, name, shape)
     }

@@ -1,12 +1,17 @@
 //! Where a model's numbers come from while it is built.
 
 use burn::tensor::TensorData;
-use switchable_lora::PackedWeights;
+use switchable_lora::packed_weights::PackedWeights;
 
 use crate::error::Result;
 
 /// A source of tensors by Hugging Face name and shape.
 pub(crate) trait Values {
+    /// Whether a tensor is there, in floats or packed. Sources that draw values have any.
+    fn contains(&self, _name: &str) -> bool {
+        true
+    }
+
     /// A tensor in floats.
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData>;
 

@@ -11,16 +11,13 @@
 //! | adapters | rank 8 at 32, 16, 8, 4, 3 and 2 bits |
 
 use std::fmt;
-use std::path::Path;
 
-use burn::tensor::backend::Backend;
-use gpt2_model::{
-    AdapterFolders, BitWidth, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, WeightSource,
-};
-use quant_kernels::QuantBackend;
-use squad_data::{Dataset, GeneratorConfig, Split, TextTokenizer, generate};
+use gpt2_model::{Gpt2, ModelOptions};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use span_reader::model_folder::{EmbeddedAdapter, EmbeddedFolder, ModelFolder};
+use squad_data::{Dataset, GeneratorConfig, Split, generate};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 #[cfg(feature = "experiments")]
 mod recipe;
@@ -36,14 +33,6 @@ const CONFIG: &str = include_str!("../../default/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../default/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../default/tokenizer.json");
 
-/// Name, width and the two files of an adapter folder.
-struct EmbeddedAdapter {
-    name: &'static str,
-    width: BitWidth,
-    config: &'static [u8],
-    weights: &'static [u8],
-}
-
 macro_rules! adapter {
     ($width:expr, $folder:literal) => {
         EmbeddedAdapter {
@@ -55,7 +44,7 @@ macro_rules! adapter {
     };
 }
 
-const ADAPTERS: [EmbeddedAdapter; 6] = [
+const ADAPTERS: &[EmbeddedAdapter] = &[
     adapter!(BitWidth::FULL, "bits-32"),
     adapter!(BitWidth::B16, "bits-16"),
     adapter!(BitWidth::B8, "bits-8"),
@@ -64,14 +53,12 @@ const ADAPTERS: [EmbeddedAdapter; 6] = [
     adapter!(BitWidth::B2, "bits-2"),
 ];
 
-/// The built-in model and its tokenizer.
-#[derive(Debug)]
-pub struct DefaultModel<B: Backend> {
-    /// The model with its adapters.
-    pub model: Gpt2ForQuestionAnswering<B>,
-    /// Its tokenizer.
-    pub tokenizer: TextTokenizer,
-}
+/// The files of the built-in model.
+pub const FILES: EmbeddedFolder =
+    EmbeddedFolder { name: "<built-in>", config: CONFIG, weights: WEIGHTS, tokenizer: TOKENIZER, adapters: ADAPTERS };
+
+/// The built-in model with its tokenizer and adapters.
+pub type DefaultModel<B> = ModelFolder<B, Gpt2<B>>;
 
 /// Loads the built-in model.
 ///
@@ -79,16 +66,7 @@ pub struct DefaultModel<B: Backend> {
 ///
 /// When the quantiser of `options` cannot be applied to a matrix.
 pub fn load<B: QuantBackend>(options: &ModelOptions, device: &B::Device) -> Result<DefaultModel<B>> {
-    let path = Path::new("<built-in>/config.json");
-    let config: serde_json::Value =
-        serde_json::from_str(CONFIG).map_err(|e| Error::BuiltIn { reason: e.to_string() })?;
-    let config = Gpt2Config::from_json(&config, path)?;
-    let weights = WeightSource::embedded("<built-in>/model.safetensors", WEIGHTS);
-    let mut model = Gpt2ForQuestionAnswering::from_sources(&config, vec![weights], options, device)?;
-    for adapter in &ADAPTERS {
-        model.transformer.parse_adapter(adapter.name, adapter.config, adapter.weights, adapter.width)?;
-    }
-    Ok(DefaultModel { model, tokenizer: TextTokenizer::from_bytes(TOKENIZER, "<built-in>/tokenizer.json")? })
+    Ok(ModelFolder::embedded(&FILES, options, device)?)
 }
 
 /// Sets of generated questions. No entity of the training set occurs in the others.

@@ -6,7 +6,7 @@ use experiments::train::objective::Objective;
 use experiments::train::schedule::Schedule;
 use gpt2_model::{Activation, Gpt2Config, InitialWeights};
 use squad_data::BpeConfig;
-use switchable_lora::LoraConfig;
+use switchable_lora::lora_config::LoraConfig;
 
 use crate::default_model::BANK_WIDTHS;
 use crate::error::Result;

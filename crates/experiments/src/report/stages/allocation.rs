@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use charts::{Axis, LineChart, LineStyle, Point, Series};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::evaluation::accuracy::Accuracy;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::{SwitchableModel, TrainableModel};
 
 use crate::error::{Error, Result};

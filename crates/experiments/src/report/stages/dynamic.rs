@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use charts::{Axis, LineChart, LineStyle, Point, Series};
-use quant_kernels::{BitWidth, QuantAutodiffBackend};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::choice::cascade_curve::CascadeCurve;

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use charts::{Axis, LineChart, Mark, Point, Series};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 
 use crate::error::Result;

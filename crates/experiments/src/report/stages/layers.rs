@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use charts::{Axis, BarChart, BarGroup, Mark};
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 
 use crate::error::Result;

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use burn::module::AutodiffModule;
 use charts::{Axis, BarChart, BarGroup, HeatMapChart, Size};
-use quant_kernels::{BitWidth, Mapping, QuantAutodiffBackend};
+use quant_kernels::{
+    backends::quant_backend::QuantAutodiffBackend,
+    spec::{bit_width::BitWidth, formats::format::Format},
+};
 use serde::Serialize;
 use serde_json::json;
 use span_reader::evaluation::evaluate::Evaluator;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 
@@ -61,10 +64,10 @@ impl Serialize for RegimeStudy {
 impl RegimeStudy {
     /// The contestants that take part, and that the weights' quantiser allows: an asymmetric one has no
     /// steps that could be learned.
-    fn rows(&self, mapping: Mapping) -> Contestants {
+    fn rows(&self, format: Format) -> Contestants {
         let takes_part = |row: &&ContestantRow| {
             let is_named = self.contestants.is_empty() || row.baseline || self.contestants.contains(&row.name());
-            is_named && (mapping == Mapping::Symmetric || !row.has_learned_steps())
+            is_named && (format == Format::Symmetric || !row.has_learned_steps())
         };
         self.table.rows().iter().filter(takes_part).cloned().collect()
     }
@@ -126,7 +129,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
             precision_range_test(bench.model, bench.data.train, test, Training { config: &config, run: &run })
         })?;
 
-        let rows = study.rows(bench.model.transformer.settings().weight.mapping);
+        let rows = study.rows(bench.model.transformer.settings().weight.format);
         let most_harmful: Vec<_> =
             greedy.sites.by_harm(HarmOrder::Divergence).into_iter().rev().filter_map(Effect::site).collect();
         let contestants = rows.fitted(Fit {

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

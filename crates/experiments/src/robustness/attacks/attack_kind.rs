@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use switchable_model::model::TrainableModel;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};

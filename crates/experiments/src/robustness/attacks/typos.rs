@@ -11,7 +11,7 @@
 //! *Combating Adversarial Misspellings with Robust Word Recognition*, arXiv:1905.11268. Neighbours
 //! are those of a QWERTY keyboard.
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_chacha::ChaCha8Rng;

@@ -11,7 +11,7 @@
 //! which proposes from the left context alone, and by its own language-model head: no other model or
 //! word list takes part.
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -7,10 +7,10 @@
 
 use std::fmt;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use squad_data::{Dataset, Example};
-use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 

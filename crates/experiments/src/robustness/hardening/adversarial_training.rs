@@ -13,7 +13,7 @@
 //! Sources: Madry et al., arXiv:1706.06083 (training on the attack of the model as it is); Fu et al.,
 //! *Double-Win Quant*, ICML 2021 (random precision).
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Example, TextTokenizer};

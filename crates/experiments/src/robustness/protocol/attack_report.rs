@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::statistics::Interval;
 use switchable_model::model::TrainableModel;

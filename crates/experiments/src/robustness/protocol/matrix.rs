@@ -14,7 +14,7 @@
 
 use std::collections::HashSet;
 
-use quant_kernels::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use burn::module::{AutodiffModule as _, Module as _};
-use quant_kernels::QuantAutodiffBackend;
-use span_reader::evaluation::evaluate::{EvaluateOptions, Evaluator};
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
@@ -13,7 +14,7 @@ use squad_data::{
     Article, Dataset, DecodeConfig, Example, Format, Paragraph, Question, QuestionScore, SpanConfig, SpecialTokens,
     TextTokenizer, corpus_texts,
 };
-use switchable_lora::{BasePolicy, LinearSettings};
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;

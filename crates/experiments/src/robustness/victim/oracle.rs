@@ -13,7 +13,9 @@
 use std::cell::Cell;
 
 use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
-use quant_kernels::{QuantAutodiffBackend, QuantBackend};
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
+use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reader::Reader;
 use span_reader::evaluation::reading::{BatchTensors, scores};
 use squad_data::{
     Batch, BatchConfig, Batches, CharSpan, Example, SpanDecoder, SpanFeatures, TokenSpan, Window, exact_match,
@@ -128,16 +130,25 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         let examples: Vec<Example> = items.iter().map(|item| item.example().clone()).collect();
         let features = SpanFeatures::new(victim.tokenizer, &examples, &victim.span)?;
         let config = BatchConfig::evaluation(victim.options.batch_size, victim.special.pad);
-        let batches: Vec<Batch> = Batches::new(&features, config)?.epoch(0).collect();
+        let with_tensors = |batch: Batch| {
+            let tensors = BatchTensors::<B::InnerBackend>::new(&batch, &victim.device);
+            (batch, tensors)
+        };
+        let batches: Vec<_> = Batches::new(&features, config)?.epoch(0).map(with_tensors).collect();
+        // One worker: attacks are made side by side already.
+        let options = EvaluateOptions { decode: victim.options.decode, ..EvaluateOptions::default() };
+        let reader = Reader { model: &victim.model, options: &options };
         let mut losses = vec![(0.0, 0_usize); items.len()];
         let mut exact = vec![Vec::with_capacity(self.plans.len()); items.len()];
         for plan in self.plans {
             let mut decoder = SpanDecoder::new(&features, victim.options.decode)?;
-            for batch in &batches {
-                let tensors = BatchTensors::new(batch, &victim.device);
+            let compute = |_, tensors: &BatchTensors<B::InnerBackend>| {
                 let logits = victim.model.forward(tensors.ids.clone(), None, plan);
-                decoder.add_batch(batch, &scores(logits.start.clone()), &scores(logits.end.clone()))?;
-                let of_windows = scores(window_losses(logits, &tensors).unsqueeze());
+                let ends = [scores(logits.start.clone()), scores(logits.end.clone())];
+                (ends, scores(window_losses(logits, tensors).unsqueeze()))
+            };
+            reader.each(&batches, compute, |batch, (ends, of_windows)| {
+                decoder.add_batch(batch, &ends[0], &ends[1])?;
                 for ((&window, loss), &start) in batch.windows.iter().zip(of_windows).zip(&batch.starts) {
                     if start < 0 {
                         continue;
@@ -146,7 +157,8 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
                     *sum += f64::from(loss);
                     *n += 1;
                 }
-            }
+                Ok(())
+            })?;
             for ((item, decoded), exact) in examples.iter().zip(decoder.finish()?).zip(&mut exact) {
                 exact.push(item.answers.iter().any(|answer| exact_match(&decoded.text, &answer.text)));
             }

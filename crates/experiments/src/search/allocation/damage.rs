@@ -5,14 +5,14 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
-use quant_kernels::QuantBackend;
+use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
-use switchable_lora::SitePrecision;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;

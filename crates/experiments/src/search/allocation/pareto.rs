@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
-use switchable_lora::PrecisionPlan;
+use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::error::{Error, Result};
 use crate::search::allocation::damage::{Damage, DamageTable};

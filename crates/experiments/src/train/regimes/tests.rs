@@ -1,7 +1,7 @@
 use gpt2_model::Gpt2Config;
 use gpt2_model::names::MLP_C_PROJ;
-use quant_kernels::BitWidth;
-use switchable_lora::SitePrecision;
+use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;

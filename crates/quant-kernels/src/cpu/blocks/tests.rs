@@ -3,7 +3,7 @@
 #![expect(clippy::float_cmp, reason = "results are compared exactly where they are exact")]
 
 use super::*;
-use crate::{BitWidth, Granularity};
+use crate::spec::{bit_width::BitWidth, granularity::Granularity};
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -35,7 +35,7 @@ fn owners(shape: BlockShape) -> Vec<usize> {
 /// Scale and zero point of each block, levels before clamping, and values, by the formulas.
 fn by_hand(x: &[f32], kernel: &SliceQuantizer) -> (Vec<(f32, f32)>, Vec<f32>, Vec<f32>) {
     let owners = owners(kernel.shape);
-    let (low, high) = (kernel.levels.low as f32, kernel.levels.high as f32);
+    let (low, high) = (kernel.book.levels().low as f32, kernel.book.levels().high as f32);
     let mut blocks = vec![Vec::new(); kernel.shape.param_shape().iter().product()];
     for (&x, &owner) in x.iter().zip(&owners) {
         blocks[owner].push(x);
@@ -45,13 +45,14 @@ fn by_hand(x: &[f32], kernel: &SliceQuantizer) -> (Vec<(f32, f32)>, Vec<f32>, Ve
         .map(|own: &Vec<f32>| {
             let one_if_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
             let (min, max) = own.iter().fold((0f32, 0f32), |(min, max), &x| (min.min(x), max.max(x)));
-            match kernel.mapping {
+            match kernel.format {
                 _ if own.iter().any(|x| !x.is_finite()) => (f32::NAN, 0.0),
-                Mapping::Symmetric => (one_if_zero(max.max(-min) / high), 0.0),
-                Mapping::Asymmetric => {
+                Format::Symmetric => (one_if_zero(max.max(-min) / high), 0.0),
+                Format::Asymmetric => {
                     let scale = one_if_zero(max / high - min / high);
                     (scale, (-min / scale).round_ties_even().clamp(low, high))
                 }
+                Format::Nf4 => unreachable!("tables have tests of their own"),
             }
         })
         .collect();
@@ -61,7 +62,7 @@ fn by_hand(x: &[f32], kernel: &SliceQuantizer) -> (Vec<(f32, f32)>, Vec<f32>, Ve
         .map(|(x, &owner)| {
             let (scale, zero_point) = params[owner];
             let level = (x / scale).round_ties_even();
-            if kernel.mapping == Mapping::Symmetric { level } else { level + zero_point }
+            if kernel.format == Format::Symmetric { level } else { level + zero_point }
         })
         .collect();
     let values = levels
@@ -70,7 +71,7 @@ fn by_hand(x: &[f32], kernel: &SliceQuantizer) -> (Vec<(f32, f32)>, Vec<f32>, Ve
         .map(|(level, &owner)| {
             let (scale, zero_point) = params[owner];
             let level = level.clamp(low, high);
-            if kernel.mapping == Mapping::Symmetric { level * scale } else { (level - zero_point) * scale }
+            if kernel.format == Format::Symmetric { level * scale } else { (level - zero_point) * scale }
         })
         .collect();
     (params, levels, values)
@@ -116,7 +117,7 @@ fn check(kernel: &SliceQuantizer, x: &[f32]) {
     for (index, passed) in passed.into_iter().enumerate() {
         let zero_point = halved.zero_points.as_ref().map_or(0.0, |all| all[owners[index]]);
         let level = (x[index] / halved.scales[owners[index]]).round_ties_even() + zero_point;
-        let inside = level >= kernel.levels.low as f32 && level <= kernel.levels.high as f32;
+        let inside = level >= kernel.book.levels().low as f32 && level <= kernel.book.levels().high as f32;
         assert_eq!(passed, if inside { gradient[index] } else { 0.0 }, "gradient of level {level} in {what}");
     }
     assert_eq!(levels.len(), x.len());
@@ -126,11 +127,11 @@ fn check(kernel: &SliceQuantizer, x: &[f32]) {
 fn every_instruction_set_follows_the_formulas_bit_for_bit() {
     for set in InstructionSet::available() {
         for shape in shapes() {
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+            for format in [Format::Symmetric, Format::Asymmetric] {
                 for bits in [1, 2, 4, 8, 16] {
                     let bits = BitWidth::new(bits).unwrap();
-                    let Ok(levels) = mapping.levels(bits) else { continue };
-                    check(&SliceQuantizer { set, shape, mapping, levels }, &numbers(shape.len(), 3));
+                    let Ok(book) = format.code_book(bits) else { continue };
+                    check(&SliceQuantizer { set, shape, format, book }, &numbers(shape.len(), 3));
                 }
             }
         }
@@ -142,12 +143,12 @@ fn broken_zero_tiny_and_huge_blocks_follow_the_formulas() {
     let specials = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-45, -1e-45, 1e38, -1e38, f32::MAX];
     for set in InstructionSet::available() {
         for shape in shapes() {
-            for mapping in [Mapping::Symmetric, Mapping::Asymmetric] {
+            for format in [Format::Symmetric, Format::Asymmetric] {
                 for special in specials {
-                    let levels = mapping.levels(BitWidth::B4).unwrap();
+                    let book = format.code_book(BitWidth::B4).unwrap();
                     let mut x = vec![0.0; shape.len()];
                     x[shape.len() / 2] = special;
-                    check(&SliceQuantizer { set, shape, mapping, levels }, &x);
+                    check(&SliceQuantizer { set, shape, format, book }, &x);
                 }
             }
         }

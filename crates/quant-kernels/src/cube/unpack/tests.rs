@@ -1,9 +1,14 @@
 use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::{CubeBackend, CubeRuntime};
 
-use super::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack};
 use crate::{
-    BitWidth, Granularity, Mapping, PackedSpec, PackedTensor, ScaleFormat, cube::Params, devices::on_every_gpu,
+    cube::{
+        DeviceParams,
+        unpack::{PackedShape, TILE_COLUMNS, TILE_ROWS, unpack},
+    },
+    devices::on_every_gpu,
+    packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
 type Backend<R> = CubeBackend<R, f32, i32, u32>;
@@ -61,7 +66,7 @@ fn check_shape<R: CubeRuntime>(shape: PackedShape, scales: [usize; 2], asymmetri
     assert_eq!(words.len(), shape.words());
 
     let words = Tensor::<Backend<R>, 1, Int>::from_ints(words.as_slice(), device).into_primitive();
-    let params = Params {
+    let params = DeviceParams {
         scale: floats::<R>(&scale, scales, device),
         zero_point: asymmetric.then(|| floats::<R>(&zero_point, scales, device)),
     };
@@ -109,7 +114,7 @@ fn packed_tensors_have_the_layout_that_is_unpacked() {
         let spec = PackedSpec {
             shape: [rows, columns],
             bits: BitWidth::new(bits).unwrap(),
-            mapping: Mapping::Asymmetric,
+            format: Format::Asymmetric,
             granularity: Granularity::PerTensor,
             scale_format: ScaleFormat::F32,
         };

@@ -13,19 +13,15 @@
 //! is, and entries `user.KEY` for whoever writes the file. All codes stand first and on 64-byte
 //! boundaries, so that the kernels read a memory map as fast as memory of their own.
 
-mod plain;
-mod reader;
-mod writer;
+pub mod plain;
+pub mod reader;
+pub mod writer;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use plain::{PlainData, PlainFormat, PlainTensor};
-pub use reader::PackedFile;
-pub use writer::PackedFileWriter;
-
-use crate::{BitWidth, Granularity, Mapping};
+use crate::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
 
 const FORMAT: &str = "switchable-quant.packed";
 const VERSION: &str = "1";
@@ -43,7 +39,8 @@ const ZERO_POINTS: &str = ".zero_points";
 struct Description {
     shape: [usize; 2],
     bits: BitWidth,
-    mapping: Mapping,
+    #[serde(rename = "mapping")]
+    format: Format,
     granularity: Granularity,
 }
 

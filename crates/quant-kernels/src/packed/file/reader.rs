@@ -12,14 +12,18 @@ use safetensors::{
 };
 use whole_files::MappedFile;
 
-use super::{CODES, Description, Descriptions, FORMAT, PlainFormat, PlainTensor, SCALES, USER, VERSION, ZERO_POINTS};
 use crate::{
-    Error, Mapping, Result,
+    error::{Error, Result},
     packed::{
-        layout::Tiling,
-        packed_tensor::{PackedSpec, PackedTensor, check_zero_points},
+        file::{
+            CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS,
+            plain::{PlainFormat, PlainTensor},
+        },
+        packed_spec::PackedSpec,
+        packed_tensor::{PackedTensor, check_zero_points},
         scales::{ScaleFormat, Scales},
         storage::Bytes,
+        tiles::layout::Tiling,
     },
 };
 
@@ -28,7 +32,7 @@ use crate::{
 /// Opening it maps the file and checks everything but the codes, of which every byte means
 /// something; no weight is read before it is used. A file must not be written while it is open:
 /// what the tensors then hold is whatever the system shows of it, and cutting it short ends the
-/// process. [`PackedFileWriter`](super::PackedFileWriter) never does either, as it puts a new file
+/// process. [`PackedFileWriter`](crate::packed::file::writer::PackedFileWriter) never does either, as it puts a new file
 /// in the place of the old one.
 #[derive(Debug, Clone)]
 pub struct PackedFile {
@@ -161,7 +165,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn packed(&mut self, name: &str, description: &Description) -> Result<PackedTensor> {
         let path = self.path;
-        let Description { shape, bits, mapping, granularity } = *description;
+        let Description { shape, bits, format, granularity } = *description;
         let part = |ending| format!("{name}{ending}");
         let scales = self.take(&part(SCALES))?;
         let scale_format = match scales.dtype {
@@ -169,7 +173,7 @@ impl Reader<'_> {
             Dtype::F32 => ScaleFormat::F32,
             dtype => return Err(path.tensor(&part(SCALES), "dtype", dtype, "F16 or F32")),
         };
-        let spec = PackedSpec { shape, bits, mapping, granularity, scale_format };
+        let spec = PackedSpec { shape, bits, format, granularity, scale_format };
         let invalid = |field| move |error: Error| path.tensor(name, field, error, "valid parameters");
         let scale_shape = spec.scale_shape().map_err(invalid("the description"))?;
         let check_shape = |part: &str, info: &TensorInfo, shape: &[usize]| {
@@ -188,13 +192,12 @@ impl Reader<'_> {
         check_shape(&part(CODES), codes, &[len])?;
         let codes = self.bytes(codes);
 
-        let zero_points = match mapping {
-            Mapping::Symmetric => Bytes::build(0, |_| ()),
-            Mapping::Asymmetric => {
-                let zero_points = self.take_bytes(&part(ZERO_POINTS))?;
-                check_shape(&part(ZERO_POINTS), zero_points, &scale_shape)?;
-                self.bytes(zero_points)
-            }
+        let zero_points = if format.has_zero_points() {
+            let zero_points = self.take_bytes(&part(ZERO_POINTS))?;
+            check_shape(&part(ZERO_POINTS), zero_points, &scale_shape)?;
+            self.bytes(zero_points)
+        } else {
+            Bytes::build(0, |_| ())
         };
         check_zero_points(&spec, zero_points.as_slice()).map_err(invalid("zero points"))?;
         Ok(PackedTensor::of_parts(spec, codes, scales, zero_points))

@@ -6,11 +6,12 @@ use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Serialize;
 use whole_files::PartialFile;
 
-use super::{CODES, Description, Descriptions, FORMAT, PlainData, SCALES, USER, VERSION, ZERO_POINTS};
 use crate::{
-    Error, Mapping, Result,
+    error::{Error, Result},
     packed::{
-        packed_tensor::{PackedSpec, PackedTensor},
+        file::{CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS, plain::PlainData},
+        packed_spec::PackedSpec,
+        packed_tensor::PackedTensor,
         scales::ScaleFormat,
     },
 };
@@ -18,14 +19,12 @@ use crate::{
 /// Collects tensors and writes them to a file.
 ///
 /// ```
-/// use quant_kernels::{
-///     BitWidth, Granularity, Mapping, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, PlainData, ScaleFormat,
-/// };
+/// use quant_kernels::{BitWidth, Format, Granularity, PackedFile, PackedFileWriter, PackedSpec, PackedTensor, ScaleFormat, packed::file::plain::PlainData};
 ///
 /// let spec = PackedSpec {
 ///     shape: [2, 2],
 ///     bits: BitWidth::B4,
-///     mapping: Mapping::Symmetric,
+///     format: Format::Symmetric,
 ///     granularity: Granularity::PerChannel,
 ///     scale_format: ScaleFormat::F16,
 /// };
@@ -96,7 +95,7 @@ impl<'a> PackedFileWriter<'a> {
         self
     }
 
-    /// Adds a text that [`PackedFile::metadata`](super::PackedFile::metadata) gives back.
+    /// Adds a text that [`PackedFile::metadata`](crate::packed::file::reader::PackedFile::metadata) gives back.
     pub fn metadata(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Self {
         self.user.insert(key.into(), value.into());
         self
@@ -128,7 +127,7 @@ impl<'a> PackedFileWriter<'a> {
             let (name, shape) = (|ending| format!("{name}{ending}"), vec![rows, columns]);
             let bytes = tensor.scales.as_bytes().to_vec();
             entries.push(Entry { name: name(SCALES), dtype, shape: shape.clone(), bytes });
-            if tensor.spec.mapping == Mapping::Asymmetric {
+            if tensor.spec.format.has_zero_points() {
                 let bytes = tensor.zero_points().to_vec();
                 entries.push(Entry { name: name(ZERO_POINTS), dtype: Dtype::U8, shape, bytes });
             }
@@ -163,8 +162,8 @@ impl<'a> PackedFileWriter<'a> {
         for (name, tensor) in &self.packed {
             let bytes = tensor.codes().len();
             place(format!("{name}{CODES}"), Dtype::U8, vec![bytes], bytes)?;
-            let PackedSpec { shape, bits, mapping, granularity, .. } = tensor.spec;
-            descriptions.insert(name.clone(), Description { shape, bits, mapping, granularity });
+            let PackedSpec { shape, bits, format, granularity, .. } = tensor.spec;
+            descriptions.insert(name.clone(), Description { shape, bits, format, granularity });
         }
         for Entry { name, dtype, shape, bytes } in self.small_entries() {
             place(name, dtype, shape, bytes.len())?;

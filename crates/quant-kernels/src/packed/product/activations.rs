@@ -9,16 +9,22 @@
 
 use std::fmt;
 
-use rayon::prelude::*;
+use crate::{
+    cpu::elementary::ROUNDER,
+    error::{Error, Result},
+    packed::{
+        target::Target,
+        tiles::{layout::TILE_ROWS, rows::IntegerRows, segments::Segment},
+    },
+    spec::bit_width::BitWidth,
+};
 
-use super::segments::Segment;
-use crate::cpu::{elementary::ROUNDER, multiversion::compiled_for};
-use crate::{BitWidth, Error, InstructionSet, Result, packed::layout::TILE_ROWS};
+use rayon::prelude::*;
 
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
 ///
 /// ```
-/// use quant_kernels::{ActivationBits, BitWidth};
+/// use quant_kernels::{BitWidth, packed::product::activations::ActivationBits};
 ///
 /// assert!(ActivationBits::new(BitWidth::B8).is_ok());
 /// assert!(ActivationBits::new(BitWidth::B16).is_err());
@@ -63,26 +69,15 @@ impl fmt::Debug for ActivationBits {
 
 /// Rows of quantised activations.
 #[derive(Debug)]
-pub(super) struct QuantizedRows {
+pub(crate) struct QuantizedRows {
     /// Four neighbouring values in each number, first in the lowest byte; zeros after the last.
     quads: Vec<u32>,
     stride: usize,
     /// A scale for each row.
-    pub(super) scales: Vec<f32>,
+    pub(crate) scales: Vec<f32>,
     /// The sum of the integers of each segment, for each row.
     sums: Vec<i32>,
     segments: usize,
-}
-
-/// Some rows of quantised activations.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
-    /// Four neighbouring values in each number.
-    pub(super) quads: &'a [u32],
-    /// The distance of rows in `quads`.
-    pub(super) stride: usize,
-    /// The sums of each segment, row after row.
-    pub(super) sums: &'a [i32],
 }
 
 impl QuantizedRows {
@@ -91,12 +86,12 @@ impl QuantizedRows {
     /// # Shapes
     ///
     /// - `values`: `[rows, d_in]`
-    pub(super) fn quantize(
+    pub(crate) fn quantize(
         values: &[f32],
         [rows, d_in]: [usize; 2],
         bits: BitWidth,
         segments: &[Segment],
-        set: InstructionSet,
+        target: impl Target,
     ) -> Self {
         // A line more than whole tiles, so that rows whose length is a power of two do not
         // all fall into the same sets of the cache.
@@ -111,9 +106,10 @@ impl QuantizedRows {
                 for (row, (values, scale)) in values.chunks_exact(d_in).zip(scales).enumerate() {
                     let codes = bytemuck::cast_slice_mut(&mut quads[row * stride..][..stride]);
                     let sums = &mut sums[row * segments.len()..][..segments.len()];
-                    compiled_for!(set, quantize_row(
-                        values: &[f32], high: f32, segments: &[Segment], scale: &mut f32, codes: &mut [i8], sums: &mut [i32],
-                    ));
+                    target.compiled(
+                        #[inline(always)]
+                        || quantize_row(values, high, segments, scale, codes, sums),
+                    );
                 }
             };
             // About 16 K values are worth handing to another thread.
@@ -129,10 +125,10 @@ impl QuantizedRows {
         Self { quads, stride, scales, sums, segments: segments.len() }
     }
 
-    /// The rows from `first` on, which is not after the last.
-    pub(super) fn after(&self, first: usize) -> Rows<'_> {
+    /// `count` rows from `first` on.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> IntegerRows<'_> {
         let (quads, sums) = (&self.quads[first * self.stride..], &self.sums[first * self.segments..]);
-        Rows { quads, stride: self.stride, sums }
+        IntegerRows { count, quads, stride: self.stride, sums }
     }
 }
 

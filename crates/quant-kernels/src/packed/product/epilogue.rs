@@ -7,11 +7,13 @@
 //! `t = x·A [rows, rank]` is the first half of an adapter, which is computed outside. The second
 //! half costs `rank / d_in` of the product and saves writing and reading its output `[rows, d_out]`.
 
-use super::tile::{PANEL_COLUMNS, Place, Tile};
 use crate::{
-    InstructionSet,
-    cpu::{elementary::gelu, multiversion::compiled_for},
-    packed::grid::Grid,
+    cpu::elementary::gelu,
+    packed::{
+        grid::Grid,
+        target::Target,
+        tiles::sums::{PANEL_COLUMNS, Region, Sums},
+    },
 };
 
 /// A function applied to each output.
@@ -59,7 +61,7 @@ impl Epilogue<'_> {
     /// # Panics
     ///
     /// If a slice has another length than its shape.
-    pub(super) fn check(&self, rows: usize, d_out: usize) {
+    pub(crate) fn check(&self, rows: usize, d_out: usize) {
         let check = |what: &str, got: usize, rows: usize, columns: usize| {
             let fits = rows.checked_mul(columns) == Some(got);
             assert!(fits, "{got} values of the {what} do not fill a matrix of shape [{rows}, {columns}]");
@@ -76,32 +78,32 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Finishes the sums of a tile and writes them to their place. `row_scales` are those of
-    /// quantised activations, one for each row of the whole product.
-    pub(super) fn finish(
+    /// Finishes sums and writes them to their region. `row_scales` are those of quantised activations,
+    /// one for each row of the whole product.
+    pub(crate) fn finish<T: Target>(
         &self,
-        set: InstructionSet,
-        tile: &mut Tile,
-        place: Place,
+        target: T,
+        sums: &mut Sums,
+        region: Region,
         row_scales: Option<&[f32]>,
         output: &Grid,
     ) {
-        let epilogue = self;
         let d_out = output.columns();
-        compiled_for!(set, finish_here(
-            epilogue: &Epilogue, tile: &mut Tile, place: Place, row_scales: Option<&[f32]>, d_out: usize,
-        ));
-        for (row, values) in (place.row..place.row + place.rows).zip(&tile.0) {
-            output.write(row, place.column, &values[..place.columns]);
+        target.compiled(
+            #[inline(always)]
+            || finish(self, sums, region, row_scales, d_out),
+        );
+        for (row, values) in (region.row..region.row + region.rows).zip(&sums.0) {
+            output.write(row, region.column, &values[..region.columns]);
         }
     }
 }
 
 #[inline(always)]
-fn finish_here(epilogue: &Epilogue, tile: &mut Tile, place: Place, row_scales: Option<&[f32]>, d_out: usize) {
-    let Place { row, rows, column, columns } = place;
+fn finish(epilogue: &Epilogue, sums: &mut Sums, region: Region, row_scales: Option<&[f32]>, d_out: usize) {
+    let Region { row, rows, column, columns } = region;
     let bias = epilogue.bias.map(|bias| padded(&bias[column..column + columns]));
-    for (row, values) in (row..row + rows).zip(&mut tile.0) {
+    for (row, values) in (row..row + rows).zip(&mut sums.0) {
         if let Some(scales) = row_scales {
             let scale = scales[row];
             for value in &mut *values {

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use crate::packed::tiles::sums::PANEL_COLUMNS;
 
-use super::tile::PANEL_COLUMNS;
+use rayon::prelude::*;
 
 /// Products of less than this many multiplications stay on the calling thread.
 const WORTH_A_THREAD: usize = 1 << 17;
@@ -13,21 +13,21 @@ const CACHED_BYTES: usize = 384 << 10;
 
 /// A product that is to be cut into blocks of rows and panels of columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Schedule {
-    pub(super) rows: usize,
-    pub(super) d_in: usize,
-    pub(super) d_out: usize,
+pub(crate) struct Schedule {
+    pub(crate) rows: usize,
+    pub(crate) d_in: usize,
+    pub(crate) d_out: usize,
     /// The bytes of a row of activations.
-    pub(super) row_bytes: usize,
+    pub(crate) row_bytes: usize,
     /// The rows that a kernel takes at once.
-    pub(super) kernel_rows: usize,
+    pub(crate) kernel_rows: usize,
     /// The columns of a panel.
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
 }
 
 impl Schedule {
     /// Runs `work` on every block of rows and panel of columns, as (rows, first column).
-    pub(super) fn run(self, work: impl Fn(Range<usize>, usize) + Sync) {
+    pub(crate) fn run(self, work: impl Fn(Range<usize>, usize) + Sync) {
         debug_assert!(self.columns <= PANEL_COLUMNS);
         let panels = self.d_out.div_ceil(self.columns);
         let block = self.block_rows(panels);
@@ -57,7 +57,7 @@ impl Schedule {
 
 /// Cuts rows into as few pieces of at most `most` as there can be, of nearly the same length: a
 /// kernel that takes few rows keeps less of the processor busy.
-pub(super) fn pieces(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn pieces(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = rows.len().div_ceil(most);
     let piece = rows.len().div_ceil(count.max(1)).max(1);
     rows.clone().step_by(piece).map(move |start| start..rows.end.min(start + piece))

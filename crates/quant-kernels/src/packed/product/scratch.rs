@@ -2,37 +2,22 @@
 
 use std::cell::RefCell;
 
-use super::tile::PANEL_COLUMNS;
 use crate::packed::{
-    dequantize::Strip,
-    layout::{TILE_COLUMNS, TILE_ROWS},
-    view::View,
-    widen::{Quads, widen},
+    dequantize::decode_strip,
+    packed_view::PackedView,
+    target::Target,
+    tiles::{layout::TILE_ROWS, params::Params, quads::Quads, segments::Segment, strip::Strip, sums::PANEL_STRIPS},
 };
-use crate::{InstructionSet, cpu::multiversion::compiled_for, packed::dequantize::widen_strip};
-
-use super::segments::Segment;
-
-/// Scales and codes of 0 of the columns of a panel, for each segment.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Params {
-    pub(super) scales: [f32; PANEL_COLUMNS],
-    pub(super) zeros: [i32; PANEL_COLUMNS],
-}
-
-impl Params {
-    const ZERO: Self = Self { scales: [0.0; PANEL_COLUMNS], zeros: [0; PANEL_COLUMNS] };
-}
 
 /// The memory of a thread.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// Codes of a panel, one strip of 16 columns after the other.
-    pub(super) quads: Vec<Quads>,
+    pub(crate) quads: Vec<Quads>,
     /// Values of a panel, one strip of 16 columns after the other.
-    pub(super) values: Vec<[Strip; TILE_ROWS]>,
-    pub(super) params: Vec<Params>,
+    pub(crate) values: Vec<[Strip; TILE_ROWS]>,
+    /// Scales and codes of 0 of the strips of a panel, for each segment.
+    pub(crate) params: Vec<[Params; PANEL_STRIPS]>,
 }
 
 thread_local! {
@@ -41,61 +26,67 @@ thread_local! {
 
 impl Scratch {
     /// Runs `work`, which must not run rayon tasks, with the memory of this thread.
-    pub(super) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
+    pub(crate) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         SCRATCH.with_borrow_mut(work)
     }
 
-    /// Reads scales and zeros of `strips` tiles of columns from `column` on.
-    pub(super) fn load_params(
+    /// Reads scales and codes of 0 of `strips` tiles of columns from `column` on.
+    pub(crate) fn load_params<T: Target>(
         &mut self,
-        view: View,
-        set: InstructionSet,
+        target: T,
+        view: PackedView,
         segments: &[Segment],
         column: usize,
         strips: usize,
     ) {
         let params = &mut self.params;
         if params.len() < segments.len() {
-            params.resize(segments.len(), Params::ZERO);
+            params.resize(segments.len(), [Params::ZERO; PANEL_STRIPS]);
         }
-        compiled_for!(set, load_params(
-            view: View, segments: &[Segment], column: usize, strips: usize, params: &mut [Params],
-        ));
+        target.compiled(
+            #[inline(always)]
+            || load_params(view, segments, column, strips, params),
+        );
     }
 
     /// Widens the codes of `strips` tiles of columns from `column` on.
-    pub(super) fn widen(&mut self, view: View, set: InstructionSet, column: usize, strips: usize) {
+    pub(crate) fn widen<T: Target>(&mut self, target: T, view: PackedView, column: usize, strips: usize) {
         let rows = view.tiling().rows;
         if self.quads.len() < rows * strips {
             self.quads.resize(rows * strips, Quads::ZERO);
         }
         // Neighbouring columns of tiles are neighbours in memory.
         let tiles = view.tiles(column, 0, rows * strips);
-        widen(set, view.source, tiles, &mut self.quads[..rows * strips]);
+        target.widen(view.source, tiles, &mut self.quads[..rows * strips]);
     }
 
-    /// Dequantises `strips` tiles of columns from `column` on.
-    pub(super) fn dequantize(&mut self, view: View, set: InstructionSet, column: usize, strips: usize) {
+    /// Decodes `strips` tiles of columns from `column` on.
+    pub(crate) fn decode<T: Target>(&mut self, target: T, view: PackedView, column: usize, strips: usize) {
         let rows = view.tiling().rows;
         if self.values.len() < rows * strips {
             self.values.resize(rows * strips, [Strip::ZERO; TILE_ROWS]);
         }
         if rows > 0 {
             for (column, strip) in (column..).zip(self.values[..rows * strips].chunks_exact_mut(rows)) {
-                widen_strip(view, set, column, 0, strip);
+                decode_strip(target, view, column, 0, strip);
             }
         }
     }
 }
 
 #[inline(always)]
-fn load_params(view: View, segments: &[Segment], column: usize, strips: usize, params: &mut [Params]) {
+fn load_params(
+    view: PackedView,
+    segments: &[Segment],
+    column: usize,
+    strips: usize,
+    params: &mut [[Params; PANEL_STRIPS]],
+) {
     for strip in 0..strips {
         for (segment, params) in segments.iter().zip(&mut *params) {
-            let scales = &mut params.scales.as_chunks_mut::<TILE_COLUMNS>().0[strip];
-            view.scales(column + strip, segment.scale_row, scales);
-            let zeros = &mut params.zeros.as_chunks_mut::<TILE_COLUMNS>().0[strip];
-            view.zeros(column + strip, segment.scale_row, zeros);
+            let params = &mut params[strip];
+            view.scales(column + strip, segment.scale_row, &mut params.scales);
+            view.zeros(column + strip, segment.scale_row, &mut params.zeros);
         }
     }
 }

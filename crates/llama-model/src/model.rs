@@ -1,0 +1,296 @@
+//! The body of a Llama and its language-model head.
+//!
+//! ```text
+//! h₀ = E[ids],   hᵢ₊₁ = blockᵢ(hᵢ),   y = norm(h_n),   z = y·Oᵀ          O = E where the two are tied
+//! ```
+//!
+//! Source: Touvron et al., *LLaMA: Open and Efficient Foundation Language Models*, arXiv:2302.13971;
+//! parameter names are those of the Hugging Face model.
+
+use burn::module::{Module, Param};
+use burn::nn::{RmsNorm, RmsNormConfig};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use quant_kernels::{backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor};
+use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
+use switchable_model::config::ModelConfig as _;
+use switchable_model::error::Result;
+use switchable_model::model::SwitchableModel;
+use switchable_model::parameters::ParameterRef;
+use switchable_model::pass::BlockPass;
+use switchable_model::positions::Positions;
+use switchable_model::sites::{Site, Sites, sub_module::SubModule};
+use switchable_model::span_head::ForQuestionAnswering;
+use switchable_model::weights::builder::ModelBuilder;
+
+use crate::attention::GroupedQueryAttention;
+use crate::block::Block;
+use crate::config::LlamaConfig;
+use crate::mlp::Mlp;
+use crate::rotary::RotaryPositions;
+use crate::sub_modules::{self, DOWN_PROJ, GATE_PROJ, K_PROJ, O_PROJ, Q_PROJ, UP_PROJ, V_PROJ};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+const SPAN_HEAD: &str = "qa_outputs.weight";
+
+/// A Llama with a span head.
+pub type LlamaForQuestionAnswering<B> = ForQuestionAnswering<B, Llama<B>>;
+
+/// A Llama whose every linear sub-module runs at a precision chosen per call.
+///
+/// ```
+/// use burn::backend::Flex;
+/// use burn::tensor::{Int, Tensor};
+/// use llama_model::{Llama, LlamaConfig};
+/// use quant_kernels::BitWidth;
+/// use switchable_lora::SitePrecision;
+/// use switchable_model::{model::SwitchableModel, model_weights::ModelWeights, options::ModelOptions};
+///
+/// let config = LlamaConfig { num_key_value_heads: 2, ..LlamaConfig::new(97, 32, 3, 4) };
+/// let device = Default::default();
+/// let model = Llama::<Flex>::random(&config, &ModelOptions::default(), 1, &device)?;
+/// let ids = Tensor::<Flex, 2, Int>::from_ints([[5, 6, 7]], &device);
+///
+/// let eight = SitePrecision::uniform(BitWidth::new(8)?).without_adapter();
+/// let hidden = model.forward(ids, None, &model.uniform_plan(eight));
+/// assert_eq!(model.next_token_scores(hidden).dims(), [1, 3, 97]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Module, Debug)]
+pub struct Llama<B: Backend> {
+    /// Token embedding, `[vocab_size, hidden]`; also the output matrix where the two are tied.
+    pub embed_tokens: Param<Tensor<B, 2>>,
+    /// The blocks.
+    pub layers: Vec<Block<B>>,
+    /// Normalisation behind the last block.
+    pub norm: RmsNorm<B>,
+    /// The output matrix, `[vocab_size, hidden]`, where it is neither the embedding nor only there packed.
+    pub lm_head: Option<Param<Tensor<B, 2>>>,
+    /// A packed copy of the output matrix that scores of the next token are computed from.
+    #[module(skip)]
+    packed_head: Option<PackedTensor>,
+    #[module(skip)]
+    rotary: RotaryPositions,
+    #[module(skip)]
+    sites: Sites,
+    #[module(skip)]
+    config: LlamaConfig,
+}
+
+impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
+    type Config = LlamaConfig;
+
+    fn build(config: &LlamaConfig, builder: &mut ModelBuilder<'_, B>) -> Result<Self> {
+        let d = config.hidden_size;
+        let mut config = config.clone();
+        let embed_tokens = builder.matrix(EMBEDDING, [config.vocab_size, d])?;
+        // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.
+        let mut layers = Vec::new();
+        for block in 0..config.num_hidden_layers {
+            layers.push(build_block(&config, builder, block)?);
+        }
+        let norm = build_norm(&config, builder, NORM)?;
+        // A folder with a span head has no output matrix: the embedding takes its place.
+        config.tie_word_embeddings |= !builder.contains(HEAD) && builder.contains(SPAN_HEAD);
+        let lm_head =
+            if config.tie_word_embeddings { None } else { Some(builder.matrix(HEAD, [config.vocab_size, d])?) };
+        let rotary = RotaryPositions::new(config.rope_theta, config.rope_scaling, config.head_dim);
+        let sites = sub_modules::sites(&config);
+        Ok(Self { embed_tokens, layers, norm, lm_head, packed_head: None, rotary, sites, config })
+    }
+
+    fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    fn sites(&self) -> &Sites {
+        &self.sites
+    }
+
+    fn site(&self, site: Site) -> &SwitchableLinear<B> {
+        let Block { self_attn, mlp, .. } = &self.layers[site.block];
+        match site.module {
+            Q_PROJ => &self_attn.q_proj,
+            K_PROJ => &self_attn.k_proj,
+            V_PROJ => &self_attn.v_proj,
+            O_PROJ => &self_attn.o_proj,
+            GATE_PROJ => &mlp.gate_proj,
+            UP_PROJ => &mlp.up_proj,
+            DOWN_PROJ => &mlp.down_proj,
+            other => panic!("a block of a llama has no sub-module `{other}`"),
+        }
+    }
+
+    fn site_mut(&mut self, site: Site) -> &mut SwitchableLinear<B> {
+        let Block { self_attn, mlp, .. } = &mut self.layers[site.block];
+        match site.module {
+            Q_PROJ => &mut self_attn.q_proj,
+            K_PROJ => &mut self_attn.k_proj,
+            V_PROJ => &mut self_attn.v_proj,
+            O_PROJ => &mut self_attn.o_proj,
+            GATE_PROJ => &mut mlp.gate_proj,
+            UP_PROJ => &mut mlp.up_proj,
+            DOWN_PROJ => &mut mlp.down_proj,
+            other => panic!("a block of a llama has no sub-module `{other}`"),
+        }
+    }
+
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, _positions: &Positions<B>) -> Tensor<B, 3> {
+        let [batch, tokens] = ids.dims();
+        let rows = self.token_embedding().select(0, ids.reshape([batch * tokens]));
+        rows.reshape([batch, tokens, self.config.hidden_size])
+    }
+
+    fn position_terms(&self, positions: &Positions<B>) -> Option<[Tensor<B, 3>; 2]> {
+        let positions = match positions {
+            Positions::Counted(positions) => positions.clone(),
+            Positions::Consecutive { first, tokens } => {
+                let (last, most) = (first + tokens, self.config.max_position_embeddings);
+                assert!(last <= most, "{last} tokens exceed the model's {most} positions");
+                let positions = Tensor::arange(*first as i64..last as i64, &self.embed_tokens.device());
+                positions.reshape([1, *tokens])
+            }
+        };
+        Some(self.rotary.at(positions))
+    }
+
+    fn forward_block(&self, hidden: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3> {
+        self.layers[pass.block()].forward(hidden, pass)
+    }
+
+    fn normalise(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.norm.forward(hidden)
+    }
+
+    fn token_embedding(&self) -> Tensor<B, 2> {
+        self.embed_tokens.val()
+    }
+
+    fn output_matrix(&self) -> Tensor<B, 2> {
+        match (&self.lm_head, self.packed_only_head()) {
+            (Some(head), _) => head.val(),
+            (None, Some(packed)) => self.unpacked(packed),
+            (None, None) => self.token_embedding(),
+        }
+    }
+
+    fn packed_head(&self) -> Option<&PackedTensor> {
+        self.packed_head.as_ref()
+    }
+
+    fn packed_only_head(&self) -> Option<&PackedTensor> {
+        let only = !self.config.tie_word_embeddings && self.lm_head.is_none();
+        self.packed_head.as_ref().filter(|_| only)
+    }
+
+    fn set_packed_head(&mut self, head: Option<PackedTensor>) {
+        match head {
+            Some(_) => self.lm_head = None,
+            None if self.packed_only_head().is_some() => {
+                let train = self.embed_tokens.is_require_grad();
+                self.lm_head = Some(Param::from_tensor(self.output_matrix()).set_require_grad(train));
+            }
+            None => {}
+        }
+        self.packed_head = head;
+    }
+
+    fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
+        let mut list = vec![(EMBEDDING.to_owned(), ParameterRef::Matrix(&self.embed_tokens))];
+        for (i, block) in self.layers.iter().enumerate() {
+            list.push(gain(format!("model.layers.{i}.input_layernorm.weight"), &block.input_layernorm));
+            list.extend(self.linear_parameters(i, &sub_modules::ATTENTION));
+            list.push(gain(
+                format!("model.layers.{i}.post_attention_layernorm.weight"),
+                &block.post_attention_layernorm,
+            ));
+            list.extend(self.linear_parameters(i, &sub_modules::MLP));
+        }
+        list.push(gain(NORM.to_owned(), &self.norm));
+        list.extend(self.lm_head.iter().map(|head| (HEAD.to_owned(), ParameterRef::Matrix(head))));
+        list
+    }
+
+    fn with_base_policy(mut self, base: BasePolicy) -> Self {
+        let train = base == BasePolicy::Trainable;
+        let norm = |norm: RmsNorm<B>| RmsNorm { gamma: norm.gamma.set_require_grad(train), ..norm };
+        self.embed_tokens = self.embed_tokens.set_require_grad(train);
+        self.lm_head = self.lm_head.map(|head| head.set_require_grad(train));
+        self.norm = norm(self.norm);
+        let blocks = self.layers.into_iter().map(|block| Block {
+            input_layernorm: norm(block.input_layernorm),
+            post_attention_layernorm: norm(block.post_attention_layernorm),
+            ..block
+        });
+        self.layers = blocks.collect();
+        self
+    }
+}
+
+impl<B: QuantBackend> Llama<B> {
+    /// What the codes of a packed head stand for, `[vocab_size, hidden]`.
+    fn unpacked(&self, head: &PackedTensor) -> Tensor<B, 2> {
+        let values = TensorData::new(head.dequantize(), head.shape());
+        Tensor::<B, 2>::from_data(values, &self.embed_tokens.device()).transpose()
+    }
+
+    /// Weights and biases of some linear layers of a block, as far as they are there in floats.
+    fn linear_parameters(&self, block: usize, modules: &[SubModule]) -> Vec<(String, ParameterRef<'_, B>)> {
+        let parameters = |&module: &SubModule| {
+            let (linear, site) = (self.site(Site { block, module }), Site { block, module });
+            let name = format!("model.{}", self.sites.name(site));
+            let weight =
+                linear.weight_param().map(|w| (format!("{name}.weight"), ParameterRef::weight(w, LlamaConfig::LAYOUT)));
+            let bias = linear.bias_param().map(|b| (format!("{name}.bias"), ParameterRef::Vector(b)));
+            weight.into_iter().chain(bias)
+        };
+        modules.iter().flat_map(parameters).collect()
+    }
+}
+
+fn gain<B: Backend>(name: String, norm: &RmsNorm<B>) -> (String, ParameterRef<'_, B>) {
+    (name, ParameterRef::Vector(&norm.gamma))
+}
+
+fn build_norm<B: QuantBackend>(
+    config: &LlamaConfig,
+    builder: &mut ModelBuilder<'_, B>,
+    name: &str,
+) -> Result<RmsNorm<B>> {
+    let d = config.hidden_size;
+    let norm = RmsNormConfig::new(d).with_epsilon(config.rms_norm_eps).init(builder.device());
+    Ok(RmsNorm { gamma: builder.vector(name, d)?, ..norm })
+}
+
+fn build_block<B: QuantBackend>(
+    config: &LlamaConfig,
+    builder: &mut ModelBuilder<'_, B>,
+    block: usize,
+) -> Result<Block<B>> {
+    let linear = |builder: &mut ModelBuilder<'_, B>, module: SubModule| {
+        let bias = if sub_modules::MLP.contains(&module) { config.mlp_bias } else { config.attention_bias };
+        let site = Site { block, module };
+        if bias { builder.linear_with_bias(site) } else { builder.linear(site) }
+    };
+    let norm = |builder: &mut ModelBuilder<'_, B>, name: &str| {
+        build_norm(config, builder, &format!("model.layers.{block}.{name}.weight"))
+    };
+    Ok(Block {
+        input_layernorm: norm(builder, "input_layernorm")?,
+        self_attn: GroupedQueryAttention {
+            q_proj: linear(builder, Q_PROJ)?,
+            k_proj: linear(builder, K_PROJ)?,
+            v_proj: linear(builder, V_PROJ)?,
+            o_proj: linear(builder, O_PROJ)?,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+        },
+        post_attention_layernorm: norm(builder, "post_attention_layernorm")?,
+        mlp: Mlp {
+            gate_proj: linear(builder, GATE_PROJ)?,
+            up_proj: linear(builder, UP_PROJ)?,
+            down_proj: linear(builder, DOWN_PROJ)?,
+        },
+    })
+}

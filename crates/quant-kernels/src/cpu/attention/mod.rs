@@ -1,0 +1,335 @@
+//! Causal self-attention, forward and backward, one head at a time.
+//!
+//! ```text
+//! P = softmax(s·Q·Kᵀ + M)                     y = P·V
+//! dV = Pᵀ·dy     dP = dy·Vᵀ     dS = s·P∘(dP − rowsum(P∘dP))     dQ = dS·K     dK = dSᵀ·Q
+//! ```
+//!
+//! `M` hides from query `i` every key behind `offset + i`, where `offset` is the number of keys
+//! older than the first query. Heads are tasks of their own, and queries go through in blocks, so
+//! that scores stay in a core's cache and hidden ones are mostly not computed. The backward pass
+//! computes the scores again instead of keeping them: Dao et al., *FlashAttention*,
+//! arXiv:2205.14135, from which the form of the gradient comes too.
+
+use rayon::prelude::*;
+
+use crate::cpu::{elementary::exp, instruction_set::InstructionSet, multiversion::multiversion};
+
+/// Queries that go through together.
+const BLOCK: usize = 64;
+
+/// Where the heads of a tensor `[batch, heads, tokens, width]` lie, in elements from its start. The
+/// values of one head of one token stand side by side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadStrides {
+    pub(crate) batch: usize,
+    pub(crate) head: usize,
+    pub(crate) token: usize,
+}
+
+/// Numbers with the place of their heads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) strides: HeadStrides,
+}
+
+/// The sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttentionShape {
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) width: usize,
+    /// Multiplies the scores.
+    pub(crate) scale: f32,
+}
+
+impl AttentionShape {
+    /// Where heads lie in `[batch, tokens, parts · heads · width]`.
+    pub(crate) fn packed_strides(&self, tokens: usize, parts: usize) -> HeadStrides {
+        let token = parts * self.heads * self.width;
+        HeadStrides { batch: tokens * token, head: self.width, token }
+    }
+
+    fn check(&self, heads: Heads<'_>, tokens: usize) {
+        let HeadStrides { batch, head, token } = heads.strides;
+        if self.batch * self.heads * tokens * self.width > 0 {
+            let last = (self.batch - 1) * batch + (self.heads - 1) * head + (tokens - 1) * token + self.width;
+            assert!(last <= heads.values.len(), "heads reach past their {} numbers", heads.values.len());
+        }
+        assert!(self.queries <= self.keys, "{} queries are more than {} keys", self.queries, self.keys);
+    }
+
+    /// The output, `[batch, queries, heads · width]`.
+    pub(crate) fn forward(&self, set: InstructionSet, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> Vec<f32> {
+        self.check(q, self.queries);
+        self.check(k, self.keys);
+        self.check(v, self.keys);
+        let strides = self.packed_strides(self.queries, 1);
+        let mut out = vec![0.0; self.batch * self.queries * strides.token];
+        let shared = Shared(out.as_mut_ptr());
+        self.for_each_head(|batch, head| {
+            let [q, k, v] = [q, k, v].map(|heads| heads.at(batch, head));
+            let mut scores = vec![0.0; BLOCK.min(self.queries) * self.keys];
+            for first in (0..self.queries).step_by(BLOCK) {
+                let rows = BLOCK.min(self.queries - first);
+                let seen = self.keys - self.queries + first + rows;
+                self.probabilities(set, q, k, first, rows, &mut scores);
+                let y = shared.at(strides.of(batch, head) + first * strides.token, strides.token);
+                // SAFETY: the rows and columns lie in their slices as checked above, and no other
+                // head writes to these columns of the output.
+                #[expect(unsafe_code, reason = "the product takes pointers")]
+                unsafe {
+                    product([rows, seen, self.width], Matrix::rows(&scores, seen), v.matrix(0), y, false);
+                }
+            }
+        });
+        out
+    }
+
+    /// The gradient of `[batch, tokens, 3 · heads · width]`, queries, keys and values side by side,
+    /// from that of the output.
+    pub(crate) fn backward_of_packed(&self, set: InstructionSet, qkv: &[f32], gradient: &[f32]) -> Vec<f32> {
+        assert_eq!(self.queries, self.keys, "packed queries and keys are of the same tokens");
+        let strides = self.packed_strides(self.keys, 3);
+        let d = self.heads * self.width;
+        let part = |values, index: usize| Heads { values, strides }.skip(index * d);
+        let dy = Heads { values: gradient, strides: self.packed_strides(self.queries, 1) };
+        self.check(dy, self.queries);
+        assert_eq!(qkv.len(), self.batch * strides.batch, "queries, keys and values of every token");
+        let mut out = vec![0.0; qkv.len()];
+        let shared = Shared(out.as_mut_ptr());
+        self.for_each_head(|batch, head| {
+            let [q, k, v] = [0, 1, 2].map(|index| part(qkv, index).at(batch, head));
+            let dy = dy.at(batch, head);
+            let to = |index: usize, token: usize| {
+                shared.at(strides.of(batch, head) + index * d + token * strides.token, strides.token)
+            };
+            let size = BLOCK.min(self.queries) * self.keys;
+            let (mut p, mut ds) = (vec![0.0; size], vec![0.0; size]);
+            for first in (0..self.queries).step_by(BLOCK) {
+                let rows = BLOCK.min(self.queries - first);
+                let seen = first + rows;
+                let width = self.width;
+                self.probabilities(set, q, k, first, rows, &mut p);
+                let scores = Pointer { start: ds.as_mut_ptr(), stride: seen };
+                // SAFETY: as in `forward`; the scratch has room for `rows · seen` numbers.
+                #[expect(unsafe_code, reason = "the product takes pointers")]
+                unsafe {
+                    product([rows, width, seen], dy.matrix(first), v.matrix(0).transposed(), scores, false);
+                }
+                score_gradients(set, &p[..rows * seen], &mut ds[..rows * seen], rows, seen, self.scale);
+                let (p, ds) = (Matrix::rows(&p, seen), Matrix::rows(&ds, seen));
+                // SAFETY: as above.
+                #[expect(unsafe_code, reason = "the product takes pointers")]
+                unsafe {
+                    product([rows, seen, width], ds, k.matrix(0), to(0, first), false);
+                    product([seen, rows, width], ds.transposed(), q.matrix(first), to(1, 0), true);
+                    product([seen, rows, width], p.transposed(), dy.matrix(first), to(2, 0), true);
+                }
+            }
+        });
+        out
+    }
+
+    fn for_each_head(&self, work: impl Fn(usize, usize) + Sync) {
+        let tasks = self.batch * self.heads;
+        let work = |task: usize| work(task / self.heads, task % self.heads);
+        // One query is a few microseconds for each head.
+        if self.queries * self.keys * self.width < 1 << 14 {
+            (0..tasks).into_par_iter().with_min_len(tasks.div_ceil(2).max(1)).for_each(work);
+        } else {
+            (0..tasks).into_par_iter().for_each(work);
+        }
+    }
+
+    /// Writes the probabilities of a block of queries to `scores`, `[rows, seen]`.
+    fn probabilities(
+        &self,
+        set: InstructionSet,
+        q: Heads<'_>,
+        k: Heads<'_>,
+        first: usize,
+        rows: usize,
+        scores: &mut [f32],
+    ) {
+        let offset = self.keys - self.queries;
+        let seen = offset + first + rows;
+        let to = Pointer { start: scores.as_mut_ptr(), stride: seen };
+        assert!(rows * seen <= scores.len(), "the scratch is too small");
+        // SAFETY: the rows lie in their slices, as the callers checked, and `to` has room.
+        #[expect(unsafe_code, reason = "the product takes pointers")]
+        unsafe {
+            product([rows, self.width, seen], q.matrix(first), k.matrix(0).transposed(), to, false);
+        }
+        softmax_causal(set, &mut scores[..rows * seen], seen, offset + first + 1, self.scale);
+    }
+}
+
+impl HeadStrides {
+    fn of(self, batch: usize, head: usize) -> usize {
+        batch * self.batch + head * self.head
+    }
+}
+
+impl<'a> Heads<'a> {
+    fn skip(self, count: usize) -> Self {
+        Self { values: &self.values[count..], ..self }
+    }
+
+    /// One head, from its first token on.
+    fn at(self, batch: usize, head: usize) -> Self {
+        self.skip(self.strides.of(batch, head))
+    }
+
+    /// The tokens of one head from `first` on, as rows.
+    fn matrix(self, first: usize) -> Matrix<'a> {
+        Matrix { values: &self.values[first * self.strides.token..], row: self.strides.token, column: 1 }
+    }
+}
+
+/// A matrix with the distance between its rows and between its columns.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    values: &'a [f32],
+    row: usize,
+    column: usize,
+}
+
+impl<'a> Matrix<'a> {
+    fn rows(values: &'a [f32], columns: usize) -> Self {
+        Self { values, row: columns, column: 1 }
+    }
+
+    fn transposed(self) -> Self {
+        Self { row: self.column, column: self.row, ..self }
+    }
+
+    fn holds(self, rows: usize, columns: usize) -> bool {
+        (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
+    }
+}
+
+/// Where the rows of a result go.
+#[derive(Clone, Copy)]
+struct Pointer {
+    start: *mut f32,
+    stride: usize,
+}
+
+/// Memory that heads write different columns of.
+struct Shared(*mut f32);
+
+// SAFETY: the pointer is only written through `product`, whose callers keep heads apart.
+#[expect(unsafe_code, reason = "heads write to different columns of the same rows")]
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(&self, index: usize, stride: usize) -> Pointer {
+        Pointer { start: self.0.wrapping_add(index), stride }
+    }
+}
+
+/// `y = a·b`, or `y += a·b`; sizes are rows of `a`, columns of `a`, columns of `b`.
+///
+/// # Safety
+///
+/// `y` must be valid for the rows and columns of the result, and nobody else may use them.
+#[expect(unsafe_code, reason = "results go to columns that other threads' results stand between")]
+unsafe fn product([m, k, n]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, y: Pointer, add: bool) {
+    assert!(a.holds(m, k) && b.holds(k, n), "a matrix is smaller than its product");
+    // SAFETY: `a` and `b` hold their rows and columns; the rest is the caller's promise.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            y.start,
+            1,
+            y.stride as isize,
+            add,
+            a.values.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.values.as_ptr(),
+            b.column as isize,
+            b.row as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+multiversion! {
+    /// Softmax of each row over its first numbers: `visible` of the first row, one more in each
+    /// further row. The others become 0.
+    fn softmax_causal(scores: &mut [f32], columns: usize, visible: usize, scale: f32) {
+        const LANES: usize = 16;
+        for (row, scores) in scores.chunks_exact_mut(columns).enumerate() {
+            let (seen, hidden) = scores.split_at_mut(visible + row);
+            hidden.fill(0.0);
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let chunks = seen.chunks_exact(LANES);
+            let mut most = chunks.remainder().iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most });
+            for chunk in chunks {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane = if x > *lane { x } else { *lane };
+                }
+            }
+            for lane in lanes {
+                most = if lane > most { lane } else { most };
+            }
+            let most = most * scale;
+            for x in &mut *seen {
+                let t = *x * scale - most;
+                // e^−87 is 0 next to the 1 of the largest.
+                *x = exp(if t < -87.0 { -87.0 } else { t });
+            }
+            let mut lanes = [0.0; LANES];
+            let chunks = seen.chunks_exact(LANES);
+            let mut total: f32 = chunks.remainder().iter().sum();
+            for chunk in chunks {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane += x;
+                }
+            }
+            total += lanes.iter().sum::<f32>();
+            let factor = 1.0 / total;
+            for x in seen {
+                *x *= factor;
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// `dS = s·P∘(dP − rowsum(P∘dP))` in place of `dP`.
+    fn score_gradients(p: &[f32], dp: &mut [f32], rows: usize, columns: usize, scale: f32) {
+        const LANES: usize = 16;
+        for row in 0..rows {
+            let p = &p[row * columns..][..columns];
+            let dp = &mut dp[row * columns..][..columns];
+            let mut lanes = [0.0; LANES];
+            for (p, dp) in p.chunks_exact(LANES).zip(dp.chunks_exact(LANES)) {
+                for lane in 0..LANES {
+                    lanes[lane] += p[lane] * dp[lane];
+                }
+            }
+            let whole = columns / LANES * LANES;
+            let rest: f32 = p[whole..].iter().zip(&dp[whole..]).map(|(p, dp)| p * dp).sum();
+            let mean = lanes.iter().sum::<f32>() + rest;
+            for (dp, p) in dp.iter_mut().zip(p) {
+                *dp = scale * p * (*dp - mean);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! AVX-512 F, BW, DQ and VL, with or without VNNI, the dot products of bytes.
+#![allow(unsafe_code, reason = "functions compiled for vector instructions")]
+
+pub(crate) mod decode;
+pub(crate) mod float;
+pub(crate) mod integer;
+pub(crate) mod widen;
+
+use crate::{
+    cpu::instruction_set::InstructionSet,
+    packed::{
+        target::{KernelShape, Target, avx2},
+        tiles::{
+            columns::{PackedStrip, Panel, SegmentParams},
+            layout::TILE_ROWS,
+            params::Params,
+            quads::Quads,
+            rows::{FloatRows, IntegerRows},
+            strip::Strip,
+            sums::Sums,
+        },
+    },
+};
+
+/// AVX-512, and VNNI if it says so, which the processor has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// `None` where the processor lacks them.
+    pub(crate) fn detect() -> Option<Self> {
+        let set = if VNNI { InstructionSet::Avx512Vnni } else { InstructionSet::Avx512 };
+        set.is_available().then_some(Self(()))
+    }
+}
+
+// SAFETY of all blocks: a value of the type is proof that the processor has the instructions, AVX2 and FMA
+// included.
+impl<const VNNI: bool> Target for Avx512<VNNI> {
+    const FLOATS: KernelShape = KernelShape { rows: 12, strips: 2, streamed: 8, stream_rows: 4 };
+    const INTEGERS: KernelShape = if VNNI {
+        KernelShape { rows: 12, strips: 2, streamed: 4, stream_rows: 4 }
+    } else {
+        KernelShape { rows: 4, strips: 1, streamed: 0, stream_rows: 4 }
+    };
+
+    #[inline]
+    fn compiled<R>(self, work: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn compiled<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        // SAFETY: see above.
+        unsafe { compiled(work) }
+    }
+
+    #[inline]
+    fn widen(self, source: u8, tiles: &[u8], quads: &mut [Quads]) {
+        // SAFETY: see above.
+        unsafe { widen::widen(source, tiles, quads) }
+    }
+
+    #[inline]
+    fn decode(self, quads: &Quads, params: &Params, values: &mut [Strip; TILE_ROWS]) {
+        // SAFETY: see above.
+        unsafe { decode::decode(quads, params, values) }
+    }
+
+    #[inline]
+    fn float_block(self, panel: Panel<'_, Strip>, rows: FloatRows<'_>, sums: &mut Sums) {
+        // SAFETY: see above.
+        unsafe { float::block(panel, rows, sums) }
+    }
+
+    fn row_factors(self, source: u8) -> [f32; TILE_ROWS] {
+        float::row_factors(source)
+    }
+
+    #[inline]
+    fn float_stream(self, strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+        // SAFETY: see above.
+        unsafe { float::stream(strip, rows, params, sums) }
+    }
+
+    #[inline]
+    fn integer_block(
+        self,
+        bits: u8,
+        panel: Panel<'_, Quads>,
+        rows: IntegerRows<'_>,
+        params: SegmentParams<'_>,
+        sums: &mut Sums,
+    ) {
+        // SAFETY: see above.
+        unsafe {
+            if VNNI {
+                integer::block(panel, rows, params, sums);
+            } else {
+                avx2::integer::block(bits, panel, rows, params, sums);
+            }
+        }
+    }
+
+    #[inline]
+    fn integer_stream(self, strip: PackedStrip<'_>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+        assert!(VNNI, "only VNNI has a kernel that streams integers");
+        // SAFETY: see above.
+        unsafe { integer::stream(strip, rows, params, sums) }
+    }
+}

@@ -1,0 +1,183 @@
+//! A model with all that it needs to read: tokenizer, adapters and, where it was packed, its plan.
+//!
+//! | file | what |
+//! |---|---|
+//! | `config.json` | the shape of the model |
+//! | `model.safetensors`, or shards with their index | its weights in floats |
+//! | `packed.safetensors` | its weights as codes, with the plan that they were packed by |
+//! | `tokenizer.json`, or `vocab.json` and `merges.txt` | its tokenizer |
+//! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
+//!
+//! A folder of packed weights brings its adapters with it; those of a folder of floats are named apart,
+//! by [`ModelFolder::load_adapters`].
+
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use squad_data::TextTokenizer;
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::adapters::AdapterFolders;
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::options::ModelOptions;
+use switchable_model::packed::form::{PackOptions, PackedForm};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::{ForQuestionAnswering, MissingHead};
+use switchable_model::weights::source::WeightSource;
+
+use crate::error::{Error, Result};
+
+/// The file that tells a folder of codes from one of floats.
+const PACKED: &str = "packed.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const ADAPTERS: &str = "adapters";
+
+/// How a folder is opened.
+///
+/// | option | default |
+/// |---|---|
+/// | `model` | quantisers, placement, base policy and cache of [`ModelOptions`] |
+/// | `missing_head` | a folder without a span head is refused |
+#[derive(Debug, Clone, Default)]
+pub struct FolderOptions {
+    /// How the model is built.
+    pub model: ModelOptions,
+    /// What to do with a folder of a language model alone.
+    pub missing_head: MissingHead,
+}
+
+/// The files of a folder that is part of the program; the names stand in errors.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedFolder {
+    /// The folder's name, such as `<built-in>`.
+    pub name: &'static str,
+    /// `config.json`.
+    pub config: &'static str,
+    /// `model.safetensors`.
+    pub weights: &'static [u8],
+    /// `tokenizer.json`.
+    pub tokenizer: &'static [u8],
+    /// Adapters of each width.
+    pub adapters: &'static [EmbeddedAdapter],
+}
+
+/// The files of an adapter that is part of the program.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedAdapter {
+    /// The folder's name.
+    pub name: &'static str,
+    /// The width that it belongs to.
+    pub width: BitWidth,
+    /// `adapter_config.json`.
+    pub config: &'static [u8],
+    /// `adapter_model.safetensors`.
+    pub weights: &'static [u8],
+}
+
+/// A model, opened.
+#[derive(Debug)]
+pub struct ModelFolder<B: Backend, M> {
+    /// The model with its adapters.
+    pub model: ForQuestionAnswering<B, M>,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The plan that its weights were packed by.
+    pub plan: Option<SitePlan>,
+}
+
+impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
+    /// Opens a folder of floats or of codes.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or does not fit the others; the error names the file and the
+    /// tensor or field.
+    pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !dir.join(PACKED).exists() {
+            let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
+            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None });
+        }
+        let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
+        let mut folder = Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan) };
+        if dir.join(ADAPTERS).exists() {
+            folder.load_adapters(dir.join(ADAPTERS))?;
+        }
+        Ok(folder)
+    }
+
+    /// Opens files that are part of the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelFolder::open`].
+    pub fn embedded(files: &EmbeddedFolder, options: &ModelOptions, device: &B::Device) -> Result<Self> {
+        let file = |name: &str| Path::new(files.name).join(name);
+        let path = file("config.json");
+        let config = serde_json::from_str(files.config).map_err(|error| Error::json(&path, error))?;
+        let config = M::Config::from_json(&config, &path)?;
+        let weights = WeightSource::embedded(file("model.safetensors"), files.weights);
+        let mut model = ForQuestionAnswering::<B, M>::from_sources(&config, vec![weights], options, device)?;
+        for adapter in files.adapters {
+            model.transformer.parse_adapter(adapter.name, adapter.config, adapter.weights, adapter.width)?;
+        }
+        let name = file(TOKENIZER);
+        let tokenizer = TextTokenizer::from_bytes(files.tokenizer, &name.to_string_lossy())?;
+        Ok(Self { model, tokenizer, plan: None })
+    }
+
+    /// Takes the adapters of a folder, in the place of those of the same widths.
+    ///
+    /// # Errors
+    ///
+    /// When the folder holds no adapter, or one that does not fit the model.
+    pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
+        Ok(self.model.transformer.load_adapters(dir)?)
+    }
+
+    /// The widths at which every weight can run, ascending: all where they are floats, those of the
+    /// codes where they are packed.
+    pub fn widths(&self) -> Vec<BitWidth> {
+        let all = (1..=16).filter_map(|bits| BitWidth::new(bits).ok()).chain([BitWidth::FULL]);
+        let runs = |bits: &BitWidth| {
+            let plan = self.model.transformer.uniform_plan(SitePrecision::uniform(*bits).without_adapter());
+            self.model.transformer.check_plan(&plan).is_ok()
+        };
+        all.filter(runs).collect()
+    }
+
+    /// The precision of a width with its adapter, or without where the model has none.
+    pub fn precision(&self, bits: BitWidth) -> SitePrecision {
+        let precision = SitePrecision::uniform(bits);
+        if self.model.transformer.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
+    }
+
+    /// Writes the folder in floats: model, tokenizer and adapters. `base_model` stands in the adapters'
+    /// configuration as the model that they belong to.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn save(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
+        let dir = dir.as_ref();
+        self.model.export(dir)?;
+        self.save_rest(dir, base_model)
+    }
+
+    /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters.
+    ///
+    /// # Errors
+    ///
+    /// When a site cannot be packed, which names it, or the folder cannot be written.
+    pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        let dir = dir.as_ref();
+        self.model.save_packed(dir, form, options)?;
+        self.save_rest(dir, ".")
+    }
+
+    fn save_rest(&self, dir: &Path, base_model: &str) -> Result<()> {
+        self.tokenizer.save(dir.join(TOKENIZER))?;
+        Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), base_model)?)
+    }
+}

@@ -1,0 +1,355 @@
+//! What every linear layer of a model computes with.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
+
+use crate::{
+    error::{Error, Result},
+    site_precision::SitePrecision,
+};
+
+const VERSION: u64 = 1;
+
+/// Keys and values are `[batch, heads, tokens, width]`.
+const KV_CACHE_RANK: usize = 4;
+
+/// The precision of every site of a model, by the sites' dotted names, and the bits at which each
+/// block keeps its keys and values.
+///
+/// The most specific entry for a name decides:
+///
+/// | entry | name it is given by | names it covers |
+/// |---|---|---|
+/// | site | `h.3.attn.c_attn` | that one |
+/// | block | `h.3` | all that start with `h.3.`; the longest such block |
+/// | sub-module | `attn.c_attn` | all that end in `.attn.c_attn`; the longest such sub-module |
+/// | default | | all others |
+///
+/// Keys and values are kept at the bits of their block's entry in `kv_cache_blocks`, which names the
+/// block in full, and otherwise at `kv_cache`.
+///
+/// As JSON, where all but `version` and `default` may be left out:
+///
+/// ```json
+/// {
+///   "version": 1,
+///   "default": { "weights": 32, "activations": 32, "adapter": null },
+///   "sub_modules": { "mlp.c_fc": { "weights": 8, "activations": 32, "adapter": 8 } },
+///   "blocks": { "h.3": { "weights": 4, "activations": 8, "adapter": 4 } },
+///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } },
+///   "kv_cache": 8,
+///   "kv_cache_blocks": { "h.3": 4 }
+/// }
+/// ```
+///
+/// ```
+/// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
+///
+/// let [eight, four] = [BitWidth::B8, BitWidth::B4].map(SitePrecision::uniform);
+/// let plan = PrecisionPlan::uniform(eight)
+///     .with_sub_module("mlp.c_fc", four)
+///     .with_site("h.0.mlp.c_fc", SitePrecision::FULL);
+/// assert_eq!(plan.get("h.5.attn.c_attn"), eight);
+/// assert_eq!(plan.get("h.5.mlp.c_fc"), four);
+/// assert_eq!(plan.get("h.0.mlp.c_fc"), SitePrecision::FULL);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PlanFile", into = "PlanFile")]
+pub struct PrecisionPlan {
+    default: SitePrecision,
+    sub_modules: BTreeMap<String, SitePrecision>,
+    blocks: BTreeMap<String, SitePrecision>,
+    sites: BTreeMap<String, SitePrecision>,
+    kv_cache: BitWidth,
+    kv_cache_blocks: BTreeMap<String, BitWidth>,
+}
+
+impl PrecisionPlan {
+    /// One precision for every site, keys and values at full precision.
+    pub fn uniform(precision: SitePrecision) -> Self {
+        Self {
+            default: precision,
+            sub_modules: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            kv_cache: BitWidth::FULL,
+            kv_cache_blocks: BTreeMap::new(),
+        }
+    }
+
+    /// The precision of a site.
+    pub fn get(&self, site: &str) -> SitePrecision {
+        let exact = || self.sites.get(site);
+        let block = || prefixes(site).find_map(|prefix| self.blocks.get(prefix));
+        let sub_module = || suffixes(site).find_map(|suffix| self.sub_modules.get(suffix));
+        exact().or_else(block).or_else(sub_module).copied().unwrap_or(self.default)
+    }
+
+    /// The precision of the sites that no other entry covers.
+    pub fn default_precision(&self) -> SitePrecision {
+        self.default
+    }
+
+    /// The sites with an entry of their own, in the order of their names.
+    pub fn sites(&self) -> impl ExactSizeIterator<Item = (&str, SitePrecision)> {
+        self.sites.iter().map(|(site, &precision)| (site.as_str(), precision))
+    }
+
+    /// Sets the precision of one site.
+    pub fn set(&mut self, site: impl Into<String>, precision: SitePrecision) {
+        self.sites.insert(site.into(), precision);
+    }
+
+    /// Sets the precision of the sites of one block, such as `h.3`.
+    pub fn set_block(&mut self, block: impl Into<String>, precision: SitePrecision) {
+        self.blocks.insert(block.into(), precision);
+    }
+
+    /// Sets the precision of one sub-module in every block, such as `attn.c_attn`.
+    pub fn set_sub_module(&mut self, sub_module: impl Into<String>, precision: SitePrecision) {
+        self.sub_modules.insert(sub_module.into(), precision);
+    }
+
+    /// The plan with the precision of one site set.
+    pub fn with_site(mut self, site: impl Into<String>, precision: SitePrecision) -> Self {
+        self.set(site, precision);
+        self
+    }
+
+    /// The plan with the precision of one block set.
+    pub fn with_block(mut self, block: impl Into<String>, precision: SitePrecision) -> Self {
+        self.set_block(block, precision);
+        self
+    }
+
+    /// The plan with the precision of one sub-module set.
+    pub fn with_sub_module(mut self, sub_module: impl Into<String>, precision: SitePrecision) -> Self {
+        self.set_sub_module(sub_module, precision);
+        self
+    }
+
+    /// The bits at which a block, such as `h.3`, keeps its keys and values.
+    pub fn kv_cache(&self, block: &str) -> BitWidth {
+        self.kv_cache_blocks.get(block).copied().unwrap_or(self.kv_cache)
+    }
+
+    /// Sets the bits of the keys and values of every block that has no entry of its own.
+    pub fn set_kv_cache(&mut self, bits: BitWidth) {
+        self.kv_cache = bits;
+    }
+
+    /// Sets the bits of the keys and values of one block, such as `h.3`.
+    pub fn set_kv_cache_block(&mut self, block: impl Into<String>, bits: BitWidth) {
+        self.kv_cache_blocks.insert(block.into(), bits);
+    }
+
+    /// The plan with the bits of the keys and values of every block that has no entry of its own.
+    pub fn with_kv_cache(mut self, bits: BitWidth) -> Self {
+        self.set_kv_cache(bits);
+        self
+    }
+
+    /// The plan with the bits of the keys and values of one block set.
+    pub fn with_kv_cache_block(mut self, block: impl Into<String>, bits: BitWidth) -> Self {
+        self.set_kv_cache_block(block, bits);
+        self
+    }
+
+    /// Checks the bits of keys and values against a model's blocks, which [`validate`](Self::validate)
+    /// does not know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownBlock`] for an entry of no block, [`Error::KvCache`] for bits that `spec`
+    /// cannot do.
+    ///
+    /// ```
+    /// use quant_kernels::spec::quant_spec::QuantSpec;
+    /// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
+    ///
+    /// let plan = PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block("h.2", BitWidth::B8);
+    /// let error = plan.validate_kv_cache(["h.0", "h.1"], QuantSpec::PER_TOKEN).unwrap_err();
+    /// assert_eq!(error.to_string(), "kv cache of unknown block `h.2`");
+    /// ```
+    pub fn validate_kv_cache<S: AsRef<str>>(&self, blocks: impl IntoIterator<Item = S>, spec: QuantSpec) -> Result<()> {
+        let mut unknown: BTreeSet<&str> = self.kv_cache_blocks.keys().map(String::as_str).collect();
+        for block in blocks {
+            let block = block.as_ref();
+            unknown.remove(block);
+            spec.check(self.kv_cache(block), KV_CACHE_RANK)
+                .map_err(|source| Error::KvCache { block: block.to_owned(), source })?;
+        }
+        match unknown.first() {
+            Some(&block) => Err(Error::UnknownBlock { block: block.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the plan against a model: its sites, each with the widths that it has adapters for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSite`] and [`Error::UnmatchedRule`] for entries that cover nothing,
+    /// [`Error::MissingAdapter`] in an [`Error::Site`] for an adapter that a site lacks.
+    ///
+    /// ```
+    /// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
+    ///
+    /// let plan = PrecisionPlan::uniform(SitePrecision::uniform(BitWidth::B4));
+    /// let known = [("h.0.attn.c_attn", vec![BitWidth::B4]), ("h.0.mlp.c_fc", vec![BitWidth::B8])];
+    /// let error = plan.validate(known).unwrap_err();
+    /// assert_eq!(error.to_string(), "site `h.0.mlp.c_fc`: no adapter for 4 bits, available: 8");
+    /// ```
+    pub fn validate<S, W>(&self, known: impl IntoIterator<Item = (S, W)>) -> Result<()>
+    where
+        S: AsRef<str>,
+        W: AsRef<[BitWidth]>,
+    {
+        let known: Vec<_> = known.into_iter().collect();
+        let any = |matches: &dyn Fn(&str) -> bool| known.iter().any(|(site, _)| matches(site.as_ref()));
+        for site in self.sites.keys() {
+            if !any(&|known| known == site) {
+                return Err(Error::UnknownSite { site: site.clone() });
+            }
+        }
+        for name in self.blocks.keys() {
+            if !any(&|known| prefixes(known).any(|prefix| prefix == name)) {
+                return Err(Error::UnmatchedRule { kind: "block", name: name.clone() });
+            }
+        }
+        for name in self.sub_modules.keys() {
+            if !any(&|known| suffixes(known).any(|suffix| suffix == name)) {
+                return Err(Error::UnmatchedRule { kind: "sub-module", name: name.clone() });
+            }
+        }
+        for (site, widths) in &known {
+            let (site, widths) = (site.as_ref(), widths.as_ref());
+            if let Some(bits) = self.get(site).adapter
+                && !widths.contains(&bits)
+            {
+                return Err(Error::MissingAdapter { bits, available: widths.to_vec() }.at_site(site));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a plan from JSON text.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PlanVersion`] for another version, [`Error::Json`] for anything else that is not a
+    /// plan, unknown fields included.
+    pub fn from_json(text: &str) -> Result<Self> {
+        // The version first: a plan of another version may well have fields that this one has not.
+        let Versioned { version } = serde_json::from_str(text)?;
+        check_version(version)?;
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The plan as JSON text.
+    pub fn to_json(&self) -> String {
+        match serde_json::to_string_pretty(self) {
+            Ok(json) => json,
+            Err(error) => unreachable!("names and integers are always json: {error}"),
+        }
+    }
+
+    /// Reads a plan from a JSON file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be read, those of [`from_json`](Self::from_json) in an
+    /// [`Error::File`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        Self::from_json(&text).map_err(|error| error.in_file(path))
+    }
+
+    /// Writes the plan to a JSON file, which is replaced as a whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(whole_files::write(path, self.to_json().as_bytes())?)
+    }
+}
+
+impl Default for PrecisionPlan {
+    fn default() -> Self {
+        Self::uniform(SitePrecision::FULL)
+    }
+}
+
+/// A dotted name and what remains of it as parts are dropped from its end, the longest first.
+fn prefixes(site: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(site), |name| name.rsplit_once('.').map(|(rest, _)| rest))
+}
+
+/// A dotted name and what remains of it as parts are dropped from its start, the longest first.
+fn suffixes(site: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(site), |name| name.split_once('.').map(|(_, rest)| rest))
+}
+
+fn check_version(got: u64) -> Result<()> {
+    if got == VERSION { Ok(()) } else { Err(Error::PlanVersion { got, expected: VERSION }) }
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    version: u64,
+    default: SitePrecision,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    sub_modules: BTreeMap<String, SitePrecision>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    blocks: BTreeMap<String, SitePrecision>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    sites: BTreeMap<String, SitePrecision>,
+    #[serde(default = "full", skip_serializing_if = "is_full")]
+    kv_cache: BitWidth,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    kv_cache_blocks: BTreeMap<String, BitWidth>,
+}
+
+fn full() -> BitWidth {
+    BitWidth::FULL
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_full(bits: &BitWidth) -> bool {
+    bits.is_full()
+}
+
+impl TryFrom<PlanFile> for PrecisionPlan {
+    type Error = Error;
+
+    fn try_from(file: PlanFile) -> Result<Self> {
+        check_version(file.version)?;
+        let PlanFile { version: _, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = file;
+        Ok(Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks })
+    }
+}
+
+impl From<PrecisionPlan> for PlanFile {
+    fn from(plan: PrecisionPlan) -> Self {
+        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = plan;
+        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! Model and questions.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use switchable_quant::reader::FolderOptions;
+use switchable_quant::transformer::span_head::MissingHead;
+
+use crate::arguments::quant::QuantArgs;
+use crate::arguments::run::RunArgs;
+use crate::session::Opening;
+
+/// Model and questions.
+#[derive(Debug, Clone, Args)]
+pub struct InputArgs {
+    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download;
+    /// by default the model that is part of the program
+    #[arg(long, value_name = "DIR|NAME")]
+    pub model: Option<String>,
+    /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default those of the
+    /// built-in model, and none for another model
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+    /// SQuAD JSON file, v1.1 or v2.0, or squad to download it; by default generated questions
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<String>,
+    /// Use at most this many questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Longest window in tokens; by default the model's positions, at most 384
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// Windows per batch
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub batch: usize,
+}
+
+impl InputArgs {
+    /// The model that the flags name; without a span head of its own it gets a random one.
+    pub fn opening(&self, run: &RunArgs, quant: &QuantArgs) -> Opening<'_> {
+        Opening {
+            device: run.device,
+            model: self.model.as_deref(),
+            adapters: self.adapters.as_deref(),
+            options: FolderOptions { model: quant.model_options(), missing_head: MissingHead::Random(run.seed) },
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Where and how a command runs.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use switchable_quant::device::{Device, DeviceChoice};
+use switchable_quant::experiments::running::progress::ShowProgress;
+use switchable_quant::reader::EvaluateOptions;
+use switchable_quant::reader::running::stop::StopFlag;
+use switchable_quant::reader::running::workers::Workers;
+
+/// Where and how a command runs.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// auto, cpu, ndarray, cuda, cuda:N or wgpu
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceChoice,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Folder for results; made when missing
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Batches computed at once; by default one per core on a CPU, one on a GPU
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Show no progress
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl RunArgs {
+    /// The folder for results: that of `--out`, or this one.
+    pub fn out(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// The workers for a device.
+    pub fn workers(&self, device: &Device) -> Workers {
+        Workers::new(self.workers.unwrap_or_else(|| device.worker_threads().get()))
+    }
+
+    /// Whether progress is shown.
+    pub fn show(&self) -> ShowProgress {
+        if self.quiet { ShowProgress::No } else { ShowProgress::Yes }
+    }
+
+    /// Options of an evaluation.
+    pub fn evaluate_options(&self, device: &Device, batch_size: usize, stop: &StopFlag) -> EvaluateOptions {
+        EvaluateOptions { batch_size, workers: self.workers(device), stop: stop.clone(), ..EvaluateOptions::default() }
+    }
+}

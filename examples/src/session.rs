@@ -1,0 +1,167 @@
+//! A command over a model, written once for every device and every family of models.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::burn::tensor::backend::Backend;
+use switchable_quant::data::Dataset;
+use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
+use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
+use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
+use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::transformer::span_head::ForQuestionAnswering;
+
+use crate::arguments::input::InputArgs;
+use crate::files::{resolve_data, resolve_model};
+
+/// What a command does with a model.
+pub trait Command {
+    /// Does it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the command.
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()>;
+}
+
+/// Which model a command works on, and where.
+#[derive(Debug, Clone)]
+pub struct Opening<'a> {
+    /// The device.
+    pub device: DeviceChoice,
+    /// Folder or name of the model; by default the one that is part of the program.
+    pub model: Option<&'a str>,
+    /// Folder of adapters in the place of the model's own.
+    pub adapters: Option<&'a Path>,
+    /// How the folder is opened.
+    pub options: FolderOptions,
+}
+
+/// An open model on a device.
+#[derive(Debug)]
+pub struct Session<B: Backend, M> {
+    /// Model, tokenizer, adapters.
+    pub folder: ModelFolder<B, M>,
+    /// The model's name, for artefacts.
+    pub name: String,
+    /// The device as burn knows it.
+    pub device: B::Device,
+    /// The device as the user knows it.
+    pub machine: Device,
+}
+
+/// Questions, and where they and the model come from.
+#[derive(Debug)]
+pub struct Questions {
+    /// The questions in the windows of the model.
+    pub task: ReadingTask,
+    /// The files and counts, for artefacts.
+    pub source: Value,
+}
+
+impl Opening<'_> {
+    /// Opens the model and runs a command on it.
+    ///
+    /// # Errors
+    ///
+    /// When the device does not answer, a file is missing or damaged, or the command fails.
+    pub fn run(self, command: impl Command) -> anyhow::Result<()> {
+        let machine = self.device.resolve()?;
+        machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine })
+    }
+}
+
+struct OnDevice<'a, C> {
+    opening: Opening<'a>,
+    command: C,
+    machine: &'a Device,
+}
+
+impl<C: Command> WithAutodiff for OnDevice<'_, C> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Some(name) = self.opening.model else {
+            let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
+            return self.start(folder, "built-in", device);
+        };
+        let dir = resolve_model(name)?;
+        with_trainable_family::<B, _>(&dir, InFolder { on: &device, dir: &dir, task: self })?
+    }
+}
+
+struct InFolder<'a, B: Backend, C> {
+    on: &'a B::Device,
+    dir: &'a Path,
+    task: OnDevice<'a, C>,
+}
+
+impl<B: QuantAutodiffBackend, C: Command> WithTrainableFamily<B> for InFolder<'_, B, C> {
+    type Output = anyhow::Result<()>;
+
+    fn run<M: TrainableModel<B>>(self) -> anyhow::Result<()> {
+        let Self { on, dir, task } = self;
+        let folder = ModelFolder::<B, M>::open(dir, &task.opening.options, on)?;
+        let name = task.opening.model.unwrap_or_default().to_owned();
+        task.start(folder, &name, on.clone())
+    }
+}
+
+impl<C: Command> OnDevice<'_, C> {
+    fn start<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        self,
+        mut folder: ModelFolder<B, M>,
+        name: &str,
+        device: B::Device,
+    ) -> anyhow::Result<()> {
+        if let Some(adapters) = self.opening.adapters {
+            folder.load_adapters(adapters)?;
+        }
+        self.command.run(Session { folder, name: name.to_owned(), device, machine: self.machine.clone() })
+    }
+}
+
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
+    /// The model as it answers, without gradients.
+    pub fn plain(&self) -> ForQuestionAnswering<B::InnerBackend, M::InnerModule> {
+        self.folder.model.valid()
+    }
+
+    /// Questions in the windows of the model.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or they do not fit the model.
+    pub fn task(&self, questions: Dataset, window: Option<usize>) -> anyhow::Result<ReadingTask> {
+        Ok(ReadingTask::new(questions, &self.folder.tokenizer, self.folder.model.config(), window)?)
+    }
+
+    /// The questions that the flags name; `set` are the generated ones used without `--data`.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or the questions do not fit the model.
+    pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
+        let (dataset, data_name) = match &input.data {
+            Some(name) => (Dataset::read(resolve_data(name)?)?, name.clone()),
+            None if input.model.is_some() => {
+                bail!("`--model` needs `--data`: the generated questions are for the built-in model")
+            }
+            None => (default_model::questions(set)?, format!("generated ({set})")),
+        };
+        let dataset = match input.limit {
+            Some(0) => bail!("`--limit` is 0, expected at least 1"),
+            Some(limit) => dataset.limited(limit),
+            None => dataset,
+        };
+        let n = dataset.len();
+        let model = &self.name;
+        let task = self.task(dataset, input.window).with_context(|| format!("{data_name} with the model {model}"))?;
+        let source = json!({ "model": model, "adapters": input.adapters, "data": data_name, "questions": n });
+        Ok(Questions { task, source })
+    }
+}
