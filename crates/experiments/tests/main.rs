@@ -5,6 +5,7 @@ mod bad_input;
 mod cost;
 mod dynamic;
 mod learned_steps;
+mod llama;
 mod report;
 mod robustness;
 mod search;

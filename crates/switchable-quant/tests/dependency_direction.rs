@@ -32,6 +32,7 @@ const DIRECTION: [(&str, &[&str]); 13] = [
             "switchable-lora",
             "switchable-model",
             "gpt2-model",
+            "llama-model",
             "squad-data",
             "span-reader",
             "charts",
@@ -57,6 +58,7 @@ const DIRECTION: [(&str, &[&str]); 13] = [
 ];
 
 const FACADE: &str = "switchable-quant";
+const FAMILIES: [&str; 2] = ["gpt2-model", "llama-model"];
 const PROGRAMS: [&str; 2] = ["switchable-quant-examples", "switchable-quant-benches"];
 
 /// The features of burn that bring a backend.
@@ -141,10 +143,21 @@ fn experiments_and_the_facade_join_every_crate_below_them() {
             .filter(|dependency| dependency.kind == DependencyKind::Normal)
             .map(|dependency| dependency.name.as_str())
             .collect();
-        // What only writes files is there where files are written.
-        for used in below.iter().filter(|used| **used != "whole-files") {
+        // What only writes files is there where files are written; families are tested with, not known.
+        let for_tests = |used: &&str| name != FACADE && FAMILIES.contains(used);
+        for used in below.iter().filter(|used| **used != "whole-files" && !for_tests(used)) {
             assert!(has.contains(used), "{name} does not depend on {used}");
         }
+    }
+}
+
+#[test]
+fn no_library_knows_a_family_of_models() {
+    let metadata = manifests();
+    for library in libraries(&metadata) {
+        let known = library.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        let family = known.map(|dependency| dependency.name.as_str()).find(|name| FAMILIES.contains(name));
+        assert_eq!(family, None, "{} knows a family", library.name);
     }
 }
 
