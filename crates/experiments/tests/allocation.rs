@@ -136,7 +136,7 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             let options =
                 RefineOptions { order, evaluations: 40, show: ShowProgress::No, ..RefineOptions::new(budget_bytes) };
             let (result, plan) =
-                table.refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &options).unwrap();
+                table.refine_by_swaps(evaluator, RefineFrom { reference: full, start }, &options).unwrap();
             assert!((1..=40).contains(&result.swaps.len()));
             assert!(result.swaps.iter().any(|swap| swap.accepted), "a swap must help for the test to mean anything");
             assert!(result.swaps.iter().any(|swap| swap.lowered.is_some()));
@@ -158,10 +158,8 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             assert!(result.work.blocks_computed < result.work.blocks_plain);
         }
         let small = RefineOptions::new(start.bytes - 1);
-        let message = table
-            .refine_by_swaps(evaluator, RefineFrom { reference: full, start: start }, &small)
-            .unwrap_err()
-            .to_string();
+        let message =
+            table.refine_by_swaps(evaluator, RefineFrom { reference: full, start }, &small).unwrap_err().to_string();
         assert!(message.contains("budget_bytes") && message.contains(&start.bytes.to_string()), "{message}");
         let plan = start.plan.clone().with_site("h.1.mlp.c_fc", at(BitWidth::B8));
         let foreign = Allocation { plan, ..start.clone() };

@@ -2,11 +2,11 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `protected_example` | [`ProtectedExample`]: edits that leave every gold answer where it can be found |
+//! | `protected_example` | [`ProtectedExample`](protected_example::ProtectedExample): edits that leave every gold answer where it can be found |
 //! | `victim/` | the model under attack, and access to it with every query counted |
-//! | `attacks/` | [`Attack`]: what an attack gets and gives; typos, misspellings, distractor, HotFlip, substitution |
-//! | `protocol/` | [`Crafting`], [`RobustnessProtocol`]: attacks made on each plan, tried on each; tables |
-//! | `hardening/` | [`adversarial_training()`]: training on the attacks, at one width or a random one |
+//! | `attacks/` | [`Attack`](attacks::attack::Attack): what an attack gets and gives; typos, misspellings, distractor, HotFlip, substitution |
+//! | `protocol/` | [`Crafting`](protocol::craft::Crafting), [`RobustnessProtocol`](protocol::matrix::RobustnessProtocol): attacks made on each plan, tried on each; tables |
+//! | `hardening/` | [`adversarial_training()`](hardening::adversarial_training::adversarial_training): training on the attacks, at one width or a random one |
 //!
 //! ```
 //! use experiments::robustness::attacks::attack::Outcome;

@@ -62,7 +62,7 @@ impl Ladder {
     }
 
     /// Widths and plans, for the identity of a run.
-    pub(crate) fn describe(&self) -> Value {
+    pub fn describe(&self) -> Value {
         let rung = |rung: &Rung| json!({ "bits": rung.bits, "plan": rung.plan.to_precision_plan() });
         self.0.iter().map(rung).collect()
     }

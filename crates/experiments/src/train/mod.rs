@@ -14,16 +14,16 @@
 //! | `trainer` | the loop |
 
 pub mod branch;
-pub mod checkpoint;
+mod checkpoint;
 pub mod config;
-pub mod gradients;
+mod gradients;
 pub mod ladder;
 pub mod objective;
 pub mod perplexity;
 pub mod regimes;
 pub mod schedule;
 pub mod span_task;
-pub mod step_sizes;
+mod step_sizes;
 pub mod task;
 pub mod text_task;
 pub mod trainer;

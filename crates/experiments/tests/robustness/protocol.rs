@@ -114,7 +114,7 @@ fn workers_and_order_change_no_record() {
     let attacks: [&dyn Attack<Training, Gpt2<Training>>; 3] = [&hot_flip(), &typos, &Distractor::default()];
     for attack in attacks {
         let run = |workers, items: &[Example]| {
-            let crafted = Crafting { victim: &LEARNT.victim(workers), items: items, options: &options() }
+            let crafted = Crafting { victim: &LEARNT.victim(workers), items, options: &options() }
                 .craft(attack, &sources()[0])
                 .unwrap();
             crafted.records.into_iter().map(|record| (record.id, record.outcome, record.queries)).collect::<Vec<_>>()

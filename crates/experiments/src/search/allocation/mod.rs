@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `damageᵢ(b)` is measured with site i alone at b. That damages add up is a model, so what it finds is
-//! [verified](DamageTable::verify) by evaluation and [refined](DamageTable::refine_by_swaps) by swaps.
+//! [verified](damage::DamageTable::verify) by evaluation and [refined](damage::DamageTable::refine_by_swaps) by swaps.
 //! Under the model the result is exact: a pair that is no smaller and no less harmful than another
 //! stays so whatever the later sites add, in `f64` sums as well. The last `F` is the whole Pareto
 //! front, so one solve serves every budget.

@@ -11,7 +11,7 @@ use crate::search::allocation::damage::{Damage, DamageTable};
 /// A plan that no other of the table betters in bytes and damage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allocation {
-    /// Bytes of the sites, as [`plan_bytes`](crate::plan_bytes) counts them.
+    /// Bytes of the sites, as [`plan_bytes`](span_reader::cost::plan_bytes) counts them.
     pub bytes: usize,
     /// Sum of the sites' damages alone, in nats.
     pub damage: f64,

@@ -2,17 +2,18 @@
 //!
 //! | file | regime | a step runs |
 //! |---|---|---|
-//! | `single` | [`Single`] | one plan |
-//! | `in_turn` | [`Static`] | one width: 4, 8, 16, 32, 4, 8, … |
-//! | `random` | [`Random`] | one width, drawn anew |
-//! | `cyclic` | [`Cyclic`] | one width, which ramps up and resets (CPT) or goes up and down |
-//! | `joint` | [`Joint`] | every width, mean of the losses |
-//! | `cascade` | [`Cascade`] | every width, each taught by all higher ones |
-//! | `specialised` | [`Specialised`] | another regime; in a share of the steps only chosen sites are low |
-//! | `layer_dropout` | [`LayerDropout`] | another regime, a random few sites left at the highest width |
+//! | `single` | [`Single`](single::Single) | one plan |
+//! | `in_turn` | [`Static`](in_turn::Static) | one width: 4, 8, 16, 32, 4, 8, … |
+//! | `random` | [`Random`](random::Random) | one width, drawn anew |
+//! | `cyclic` | [`Cyclic`](cyclic::Cyclic) | one width, which ramps up and resets (CPT) or goes up and down |
+//! | `joint` | [`Joint`](joint::Joint) | every width, mean of the losses |
+//! | `cascade` | [`Cascade`](cascade::Cascade) | every width, each taught by all higher ones |
+//! | `specialised` | [`Specialised`](specialised::Specialised) | another regime; in a share of the steps only chosen sites are low |
+//! | `layer_dropout` | [`LayerDropout`](layer_dropout::LayerDropout) | another regime, a random few sites left at the highest width |
 //!
-//! [`RegimeConfig`] is any of them as plain data, `table` holds them and those of other crates by name. The last two wrap any other, so they combine: layer dropout inside a cascade is
-//! `LayerDropout { inner: cascade, .. }`.
+//! [`RegimeConfig`](config::RegimeConfig) is any of them as plain data, [`Regimes`](table::Regimes)
+//! holds them and those of other crates by name. The last two wrap any other, so they combine: layer dropout
+//! inside a cascade is `LayerDropout { inner: cascade, .. }`.
 
 pub mod cascade;
 pub mod config;
