@@ -12,12 +12,9 @@
 //! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on. Training on
 //! attacks is part of the `report` example.
 
-use std::path::Path;
-
 use clap::Parser;
 use serde_json::json;
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
 use switchable_quant::experiments::robustness::protocol::attack_report::MatrixMap;
@@ -28,9 +25,11 @@ use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::search::heat_map::Colour;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::model::SwitchableModel;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant_examples::{Input, InputArgs, QuantArgs, RunArgs, parse_bits, stop_on_ctrl_c};
+use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits};
+use switchable_quant_examples::session::{Command, Session};
+use switchable_quant_examples::stop_on_ctrl_c;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,52 +59,40 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
-    let device = arguments.run.device.resolve()?;
-    device.dispatch_autodiff(Robustness { arguments, device: &device })
+    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }
 
-struct Robustness<'a> {
-    arguments: Arguments,
-    device: &'a Device,
-}
+impl Command for &Arguments {
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
+        let Arguments { run, input, quant, bits, attacks } = self;
+        let questions = session.questions(input, QuestionSet::HeldOut)?;
+        let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
+        println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
+        let plan = |bits: &BitWidth| (*bits, folder.model.transformer.uniform_plan(folder.precision(*bits)));
+        let (inference, sources) = plans_and_sources(&Ladder::new(bits.iter().map(plan))?);
 
-impl WithAutodiff for Robustness<'_> {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Arguments { run, input: input_args, quant, bits, attacks } = self.arguments;
-        let input = Input::<B>::load(&input_args, &run, &quant.model_options(), QuestionSet::HeldOut, &device)?;
-        println!("{}: model {}, questions {}", self.device, input.source["model"], input.source["questions"]);
-        let plans = bits.iter().map(|&bits| (bits, input.model.transformer.uniform_plan(input.precision(bits))));
-        let (inference, sources) = plans_and_sources(&Ladder::new(plans)?);
-
-        let (window, batch_size, workers) = (input_args.window, input_args.batch, run.workers(self.device));
+        let (window, batch_size, workers) = (input.window, input.batch, run.workers(machine));
         let reading =
             VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
-        let victim = Victim::new(&input.model, &input.tokenizer, &input.task.dataset, reading)?;
-        let options = RobustnessOptions {
-            seed: run.seed,
-            show: run.show(),
-            memory: run.out.as_ref().map_or(Memory::Nothing, |out| {
-                Memory::folder(out.join("attacks"), json!({ "source": input.source, "quantizer": quant.quantizer }))
-            }),
-            ..RobustnessOptions::default()
-        };
-        let items = input.task.dataset.examples();
+        let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
+        let identity = json!({ "source": source, "quantizer": quant.quantizer });
+        let memory =
+            run.out.as_ref().map_or(Memory::Nothing, |out| Memory::folder(out.join("attacks"), identity.clone()));
+        let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
+        let items = questions.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let mut matrices = Vec::new();
         for attack in attacks {
-            let matrix = protocol.matrix(&*attack.build::<B, _>()?, &sources)?;
+            let matrix = protocol.matrix(attack.build::<B, M>()?.as_ref(), &sources)?;
             println!("\n{}: right answers made wrong, percent", matrix.attack);
             print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
             matrices.push(matrix);
         }
         let report = protocol.report(matrices);
         print!("\n{report}");
-        let out = run.out.as_deref().unwrap_or(Path::new("."));
-        let how = json!({ "source": input.source, "device": self.device.to_string(), "quantizer": quant.quantizer });
-        write_json(out.join("robustness.json"), &json!({ "run": how, "report": report }))?;
-        println!("\nwrote robustness.json to {}", out.display());
+        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": quant.quantizer });
+        write_json(run.out().join("robustness.json"), &json!({ "run": how, "report": report }))?;
+        println!("\nwrote robustness.json to {}", run.out().display());
         Ok(())
     }
 }

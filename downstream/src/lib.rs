@@ -1,5 +1,8 @@
 //! A regime, an attack and a stage that `experiments` does not have.
 
+#[cfg(doctest)]
+mod readmes;
+
 use experiments::report::stage::Stage;
 use experiments::robustness::attacks::attack::{Access, Attack, Outcome};
 use experiments::robustness::protected_example::{EditScope, ProtectedExample, Unattackable};

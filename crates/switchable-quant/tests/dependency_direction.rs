@@ -22,7 +22,10 @@ const DIRECTION: [(&str, &[&str]); 13] = [
     ("gpt2-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
     ("llama-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
     ("squad-data", &["whole-files"]),
-    ("span-reader", &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "squad-data"]),
+    (
+        "span-reader",
+        &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "gpt2-model", "squad-data"],
+    ),
     ("charts", &["whole-files"]),
     (
         "experiments",

@@ -1,5 +1,7 @@
 //! A language model that training starts from, and how it is trained.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -14,6 +16,20 @@ use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
 
 use crate::files::resolve_model;
+
+/// Running text.
+#[derive(Debug, Clone, Args)]
+pub struct TextArgs {
+    /// Text files to train on, .txt or .txt.zst
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub text: Vec<PathBuf>,
+    /// Text files to measure on afterwards
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub validation: Vec<PathBuf>,
+    /// Tokens of the validation text that are used
+    #[arg(long, default_value_t = 200_000)]
+    pub validation_tokens: usize,
+}
 
 /// The language model that training starts from.
 #[derive(Debug, Clone, Args)]
@@ -74,6 +90,26 @@ pub struct LanguageTrainingArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 200)]
     pub checkpoint_every: usize,
+}
+
+impl TextArgs {
+    /// The text to train on.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, or is no text.
+    pub fn training(&self) -> anyhow::Result<TextFiles> {
+        Ok(TextFiles::new(&self.text)?)
+    }
+
+    /// The text to measure on afterwards, if any.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, or is no text.
+    pub fn validation(&self) -> anyhow::Result<Option<TextFiles>> {
+        Ok((!self.validation.is_empty()).then(|| TextFiles::new(&self.validation)).transpose()?)
+    }
 }
 
 impl LanguageModelArgs {

@@ -17,6 +17,7 @@ use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_wid
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::Interval;
@@ -59,11 +60,22 @@ struct ContestantRecord {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
 struct RegimeRecord {
     #[serde(flatten)]
     config: RegimeConfig,
     #[serde(default, skip_serializing_if = "BankOverrides::is_empty")]
     bank: BankOverrides,
+}
+
+impl TryFrom<Map<String, Value>> for RegimeRecord {
+    type Error = serde_json::Error;
+
+    /// Apart, so that a field that neither has is refused.
+    fn try_from(mut options: Map<String, Value>) -> Result<Self, Self::Error> {
+        let bank = options.remove("bank").map(serde_json::from_value).transpose()?.unwrap_or_default();
+        Ok(Self { config: serde_json::from_value(Value::Object(options))?, bank })
+    }
 }
 
 impl From<ContestantRecord> for Contestant {
@@ -314,6 +326,22 @@ mod tests {
             bit_ops: 0.0,
             final_loss: 0.0,
             widths: vec![WidthAccuracy { bits: BitWidth::B4, accuracy, exact: exact.into() }],
+        }
+    }
+
+    #[test]
+    fn a_contestant_is_read_as_it_was_written_and_unknown_fields_are_refused() {
+        let bank = BankOverrides { learned_steps: Some(true), ..BankOverrides::default() };
+        let contestant = Contestant { label: "a".into(), regime: RegimeConfig::default(), bank, steps: 3 };
+        let json = serde_json::to_value(&contestant).unwrap();
+        assert_eq!(serde_json::from_value::<Contestant>(json.clone()).unwrap(), contestant);
+        for place in ["", "bank"] {
+            let mut wrong = json.clone();
+            let regime = &mut wrong["regime"];
+            let options = if place.is_empty() { regime } else { &mut regime[place] };
+            options["betta"] = serde_json::json!(1);
+            let message = serde_json::from_value::<Contestant>(wrong).unwrap_err().to_string();
+            assert!(message.contains("betta"), "{message}");
         }
     }
 
