@@ -11,14 +11,16 @@
 //! scales included. Without arguments it takes the built-in model.
 
 use clap::Parser;
-use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{Tensor, TensorData};
 use switchable_quant::default_model;
-use switchable_quant::device::{DeviceChoice, WithAutodiff};
-use switchable_quant::kernels::{BitWidth, Distortion, NestedTensor, QuantAutodiffBackend, ScaleFormat};
-use switchable_quant::lora::pack_weight;
-use switchable_quant::model::{Gpt2, Gpt2Config, ModelConfig, ModelWeights, Site, SwitchableModel};
-use switchable_quant_examples::{QuantArgs, resolve_model};
+use switchable_quant::device::{DeviceChoice, WithBackend};
+use switchable_quant::kernels::{BitWidth, Distortion, NestedTensor, QuantBackend, Rounding, ScaleFormat};
+use switchable_quant::model::{Gpt2, Gpt2Config};
+use switchable_quant::transformer::model::SwitchableModel as _;
+use switchable_quant::transformer::model_weights::ModelWeights as _;
+use switchable_quant::transformer::sites::Site;
+use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::files::resolve_model;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,7 +47,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch_autodiff(Compare(arguments))?
+    arguments.device.dispatch(arguments)?
 }
 
 /// Decibels of several matrices.
@@ -63,25 +65,26 @@ impl Decibels {
     }
 }
 
-struct Compare(Arguments);
-
-impl WithAutodiff for Compare {
+impl WithBackend for Arguments {
     type Output = anyhow::Result<()>;
 
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Self(Arguments { model, gpt2_small, seed, quant, .. }) = self;
+    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let Self { model, gpt2_small, seed, quant, .. } = self;
         let options = quant.model_options();
         let model: Gpt2<B> = match model {
             Some(name) => Gpt2::load(resolve_model(&name)?, &options, &device)?,
             None if gpt2_small => Gpt2::random(&Gpt2Config::gpt2_small(), &options, seed, &device)?,
             None => default_model::load(&options, &device)?.model.transformer,
         };
-        let (config, model) = (model.config().clone(), model.valid());
-        let sites: Vec<Site> = config.sites().iter().collect();
-        let pack = |site, bits| pack_weight(&model.site(site).weight(), bits, &quant.quantizer, ScaleFormat::F32);
-        let eight = sites.iter().map(|&site| Ok(NestedTensor::new(pack(site, BitWidth::B8)?)?));
-        let eight = eight.collect::<anyhow::Result<Vec<_>>>()?;
-        let parameters: usize = sites.iter().map(|&site| config.sites().parameters(site)).sum();
+        let sites: Vec<Site> = model.sites().iter().collect();
+        let count = |site| model.sites().parameters(site);
+        let pack = |site, bits| {
+            let nearest = Rounding::Nearest { bits, spec: quant.quantizer };
+            nearest.pack(&model.site(site).weight(), ScaleFormat::F32)
+        };
+        let eight =
+            sites.iter().map(|&site| NestedTensor::new(pack(site, BitWidth::B8)?)).collect::<Result<Vec<_>, _>>()?;
+        let parameters: usize = sites.iter().copied().map(count).sum();
         let of_f32 = |bytes: usize| bytes as f64 / (parameters * size_of::<f32>()) as f64;
 
         println!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
@@ -94,7 +97,7 @@ impl WithAutodiff for Compare {
                 let weight = model.site(site).weight();
                 let db = |values: Vec<f32>| {
                     let values = Tensor::from_data(TensorData::new(values, weight.dims()), &device);
-                    (Distortion::between(&weight, &values).sqnr_db, config.sites().parameters(site))
+                    (Distortion::between(&weight, &values).sqnr_db, count(site))
                 };
                 let packed = pack(site, bits)?;
                 bytes += packed.bytes();

@@ -8,9 +8,8 @@ use switchable_quant::kernels::{
         packed_view::PackedView,
         product::{activations::ActivationBits, epilogue::OutputFunction},
     },
-    tensor::{packed_linear::packed_linear, reference},
+    tensor::{packed_linear::packed_linear, reference, rounding::Rounding},
 };
-use switchable_quant::lora::pack_weight::pack_weight;
 
 use crate::answer::{assert_close, finish, matrix, width};
 use crate::{Case, Unit};
@@ -46,7 +45,8 @@ fn pack<B: QuantBackend>(bits: u8, shape: [usize; 2], device: &B::Device) -> Cas
         let (weight, bits) = (matrix::<B>(shape, &device), width(bits));
         let expected = reference::fake_quantize(weight.clone(), bits, &per_channel(), GradientRule::Identity);
         let expected: Vec<f32> = expected.expect("valid options").into_data().iter().collect();
-        let run = move || pack_weight(&weight, bits, &per_channel(), ScaleFormat::F32).expect("it packs");
+        let nearest = Rounding::Nearest { bits, spec: per_channel() };
+        let run = move || nearest.pack(&weight, ScaleFormat::F32).expect("it packs");
         assert!(run().dequantize() == expected, "{id}: other values than those of fake quantisation");
         move || drop(std::hint::black_box(run()))
     })
@@ -69,8 +69,8 @@ fn product<B: QuantBackend>(
         };
         let expected =
             quantized(&x, activations, QuantSpec::PER_TOKEN).matmul(quantized(&weight, weights, per_channel()));
-        let packed = (!weights.is_full())
-            .then(|| pack_weight(&weight, weights, &per_channel(), ScaleFormat::F32).expect("it packs"));
+        let nearest = Rounding::Nearest { bits: weights, spec: per_channel() };
+        let packed = (!weights.is_full()).then(|| nearest.pack(&weight, ScaleFormat::F32).expect("it packs"));
         let activations = ActivationBits::new(activations).expect("a width");
         let run = move || match &packed {
             None => x.clone().matmul(weight.clone()),

@@ -23,7 +23,7 @@ use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::stop::StopFlag;
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
-    lora_config::{LoraConfig, LoraInit},
+    lora_config::{LoraConfig, LoraInit, WeightScales},
     site_precision::SitePrecision,
 };
 use switchable_model::config::ModelConfig;
@@ -35,6 +35,11 @@ use crate::support::{
 };
 
 const LOFTQ: LoraInit = LoraInit::LoftQ { iterations: 3 };
+
+/// Adapters whose scales are learned.
+fn learned() -> LoraConfig {
+    LoraConfig::new(2, 4.0).expect("valid input").with_scales(WeightScales::Learned)
+}
 
 fn bank(widths: &[BitWidth], learned_steps: bool) -> BankConfig {
     let lora = LoraConfig::new(2, 4.0).expect("valid input");
@@ -95,8 +100,8 @@ fn steps_of_every_quantised_width_move_by_shares_of_their_size_and_the_base_stay
     let before = {
         let mut model = start(&config);
         for width in &widths[1..] {
-            let (lora, seed) = (LoraConfig::new(2, 4.0).unwrap(), 3 + u64::from(width.bits()));
-            model.transformer.init_adapters_with_steps(*width, &lora, seed).unwrap();
+            let seed = 3 + u64::from(width.bits());
+            model.transformer.init_adapters(*width, &learned(), seed).unwrap();
         }
         model
     };
@@ -273,7 +278,7 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
         };
         model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
         let (by_range, fingerprint) = (bytes(&model), ModelFingerprint::of(&model));
-        model.transformer.init_adapters_with_steps(BitWidth::B4, &lora, 1).unwrap();
+        model.transformer.init_adapters(BitWidth::B4, &learned(), 1).unwrap();
         assert_eq!(bytes(&model), by_range, "{spec}");
         assert_ne!(ModelFingerprint::of(&model), fingerprint, "{spec}: the model computes something else");
         // As many values as the scales that are counted.
@@ -293,7 +298,7 @@ fn nested_codes_are_refused_to_a_bank_with_steps() {
     skip_without_device!();
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
-    model.transformer.init_adapters_with_steps(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    model.transformer.init_adapters(BitWidth::B4, &learned(), 1).unwrap();
     let error = model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
 }

@@ -53,7 +53,8 @@ mod tests {
     use burn::backend::NdArray;
 
     use super::*;
-    use crate::support::{Plain, Training, skip_without_device};
+    use test_support::skip_without_device;
+    use test_support::test_device::{Plain, Training};
 
     fn values<B: QuantBackend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
         let x = Tensor::<B, 1>::from_floats(x, &B::Device::default());

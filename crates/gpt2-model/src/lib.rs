@@ -10,9 +10,6 @@ mod mlp;
 mod model;
 pub mod names;
 pub mod prelude;
-#[cfg(test)]
-#[path = "../../quant-kernels/tests/support/test_device.rs"]
-mod support;
 
 pub use activation::Activation;
 pub use attention::CausalSelfAttention;

@@ -8,7 +8,7 @@ use gpt2_model::{
 use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec, tensor::learned_step::LearnedStep};
 use switchable_lora::{
     linear_settings::{Execution, LinearSettings, Placement},
-    lora_config::{LoraConfig, LoraInit},
+    lora_config::{LoraConfig, LoraInit, WeightScales},
     peft::{learned_steps::LEARNED_STEPS_FILE, width_folder},
 };
 
@@ -30,13 +30,18 @@ fn bare(linear: LinearSettings) -> Gpt2<Plain> {
     load_with::<Plain>("tiny", &options(linear))
 }
 
+/// Adapters whose scales are learned.
+fn learned() -> LoraConfig {
+    LoraConfig::new(2, 4.0).expect("a configuration").with_scales(WeightScales::Learned)
+}
+
 /// The model with a LoftQ adapter and a learned step at every site for each of `WIDTHS`; the steps are a
 /// little off what any rule finds.
 fn with_steps(linear: LinearSettings) -> Gpt2<Plain> {
     let mut model = bare(linear);
-    let lora = LoraConfig::new(2, 4.0).expect("a configuration").with_init(LoraInit::LoftQ { iterations: 2 });
+    let lora = learned().with_init(LoraInit::LoftQ { iterations: 2 });
     for width in WIDTHS {
-        model.init_adapters_with_steps(width, &lora, 7).expect("they fit");
+        model.init_adapters(width, &lora, 7).expect("they fit");
         for (index, site) in model.config().clone().sites().iter().enumerate() {
             let layer = model.site_mut(site);
             let pair = layer.bank().get(width).expect("an adapter").clone();
@@ -157,11 +162,10 @@ fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
 #[test]
 fn sites_that_cannot_have_a_step_are_named() {
     skip_without_device!();
-    let lora = LoraConfig::new(2, 4.0).expect("a configuration");
     for (spec, width) in [("per-tensor,asymmetric", BitWidth::B4), ("per-token", BitWidth::B4), ("", BitWidth::FULL)] {
         let linear = if spec.is_empty() { LinearSettings::default() } else { settings(spec) };
         let mut model = bare(linear);
-        let message = model.init_adapters_with_steps(width, &lora, 1).expect_err("it cannot").to_string();
+        let message = model.init_adapters(width, &learned(), 1).expect_err("it cannot").to_string();
         assert!(message.contains("h.0.attn.c_attn"), "{message}");
     }
     let model = with_steps(settings("per-channel")).with_linear_settings(settings("per-tensor"));

@@ -121,11 +121,11 @@ pub(crate) fn starting_step<B: QuantBackend>(
 ///
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};
-/// use switchable_lora::{BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, adapter_step::learned_step_ids};
+/// use switchable_lora::{BitWidth, LinearSettings, LoraConfig, QuantizedCache, SwitchableLinear, WeightScales, adapter_step::learned_step_ids};
 ///
 /// let weight = Tensor::<Flex, 2>::from_floats([[0.7, -0.3], [0.1, 0.6]], &Default::default());
 /// let mut layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());
-/// layer.init_adapter_with_step(BitWidth::B4, &LoraConfig::new(1, 1.0)?, 0)?;
+/// layer.init_adapter(BitWidth::B4, &LoraConfig::new(1, 1.0)?.with_scales(WeightScales::Learned), 0)?;
 ///
 /// let ids = learned_step_ids::<Flex, _>(&layer);
 /// let step = layer.bank().get(BitWidth::B4).and_then(|pair| pair.step()).unwrap();

@@ -8,7 +8,6 @@ pub mod linear_settings;
 pub mod lora_bank;
 pub mod lora_config;
 mod low_rank;
-pub mod pack_weight;
 pub mod packed_weights;
 pub mod peft;
 pub mod precision_plan;

@@ -480,15 +480,6 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.insert_adapter(width, pair)
     }
 
-    /// [`init_adapter`](Self::init_adapter) with learned scales.
-    ///
-    /// # Errors
-    ///
-    /// The same.
-    pub fn init_adapter_with_step(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
-        self.init_adapter(width, &config.with_scales(WeightScales::Learned), seed)
-    }
-
     /// A pair that starts as the configuration says. `quantized` gives the weight as the pair will find
     /// it.
     fn fresh_pair(

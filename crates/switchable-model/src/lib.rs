@@ -21,9 +21,6 @@ pub mod shape;
 pub mod site_plan;
 pub mod sites;
 pub mod span_head;
-#[cfg(test)]
-#[path = "../../quant-kernels/tests/support/test_device.rs"]
-mod support;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -361,25 +361,16 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         Ok(())
     }
 
-    /// Gives every site an adapter for a width, replacing one that is there.
+    /// Gives every site an adapter for a width, replacing one that is there; see
+    /// [`SwitchableLinear::init_adapter`].
     ///
     /// # Errors
     ///
-    /// When the adapter's rank does not fit a site.
+    /// When the adapter's rank does not fit a site, or its scales are to be learned and a weight cannot be
+    /// quantised by a learned step at that width: because it is full precision, or the weight's quantiser
+    /// is asymmetric or per token, or the weight is only there packed. The error names the site.
     fn init_adapters(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
         init_each(self, seed, |linear, seed| linear.init_adapter(width, lora, seed))
-    }
-
-    /// Gives every site an adapter with a learned step for a width, replacing one that is there; see
-    /// [`SwitchableLinear::init_adapter_with_step`].
-    ///
-    /// # Errors
-    ///
-    /// When a weight cannot be quantised by a learned step at that width, which names the site: because
-    /// it is full precision, or the weight's quantiser is asymmetric or per token, or the weight is only
-    /// there packed.
-    fn init_adapters_with_steps(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
-        init_each(self, seed, |linear, seed| linear.init_adapter_with_step(width, lora, seed))
     }
 
     /// The model with other settings at every site; their base policy holds for embeddings and

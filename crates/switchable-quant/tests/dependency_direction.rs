@@ -5,6 +5,8 @@
 //!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← examples, benches
 //! ```
 //!
+//! `test-support` is below all of them, for their tests alone.
+//!
 //! Nothing here needs a network: the manifests are read as they are, and the one resolution is
 //! that of the build that made this test.
 
@@ -14,13 +16,14 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 13] = [
+const DIRECTION: [(&str, &[&str]); 14] = [
+    ("test-support", &[]),
     ("whole-files", &[]),
-    ("quant-kernels", &["whole-files"]),
-    ("switchable-lora", &["whole-files", "quant-kernels"]),
-    ("switchable-model", &["whole-files", "quant-kernels", "switchable-lora"]),
-    ("gpt2-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
-    ("llama-model", &["quant-kernels", "switchable-lora", "switchable-model"]),
+    ("quant-kernels", &["test-support", "whole-files"]),
+    ("switchable-lora", &["test-support", "whole-files", "quant-kernels"]),
+    ("switchable-model", &["test-support", "whole-files", "quant-kernels", "switchable-lora"]),
+    ("gpt2-model", &["test-support", "quant-kernels", "switchable-lora", "switchable-model"]),
+    ("llama-model", &["test-support", "quant-kernels", "switchable-lora", "switchable-model"]),
     ("squad-data", &["whole-files"]),
     (
         "span-reader",
@@ -30,6 +33,7 @@ const DIRECTION: [(&str, &[&str]); 13] = [
     (
         "experiments",
         &[
+            "test-support",
             "whole-files",
             "quant-kernels",
             "switchable-lora",
@@ -61,6 +65,9 @@ const DIRECTION: [(&str, &[&str]); 13] = [
 ];
 
 const FACADE: &str = "switchable-quant";
+/// What tests of several crates share. It names the backend that they run on, so the rule for
+/// libraries about backends is not for it; another rule keeps it out of every build but a test's.
+const TEST_SUPPORT: &str = "test-support";
 const FAMILIES: [&str; 2] = ["gpt2-model", "llama-model"];
 const PROGRAMS: [&str; 2] = ["switchable-quant-examples", "switchable-quant-benches"];
 
@@ -147,7 +154,7 @@ fn experiments_and_the_facade_join_every_crate_below_them() {
             .map(|dependency| dependency.name.as_str())
             .collect();
         // What only writes files is there where files are written; families are tested with, not known.
-        let for_tests = |used: &&str| name != FACADE && FAMILIES.contains(used);
+        let for_tests = |used: &&str| *used == TEST_SUPPORT || name != FACADE && FAMILIES.contains(used);
         for used in below.iter().filter(|used| **used != "whole-files" && !for_tests(used)) {
             assert!(has.contains(used), "{name} does not depend on {used}");
         }
@@ -180,9 +187,22 @@ fn no_library_depends_on_a_program_s_crates() {
 }
 
 #[test]
+fn only_tests_use_the_support_of_tests() {
+    let metadata = manifests();
+    let mut users = 0;
+    for package in &metadata.packages {
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.name == TEST_SUPPORT) {
+            users += 1;
+            assert_eq!(dependency.kind, DependencyKind::Development, "{} depends on {TEST_SUPPORT}", package.name);
+        }
+    }
+    assert!(users >= 5, "only {users} dependencies on {TEST_SUPPORT} were found");
+}
+
+#[test]
 fn no_library_brings_a_backend_by_default() {
     let metadata = manifests();
-    for library in libraries(&metadata) {
+    for library in libraries(&metadata).filter(|library| library.name.as_str() != TEST_SUPPORT) {
         for feature in on_by_default(library) {
             let backend = feature.strip_prefix("burn/").or_else(|| feature.strip_prefix("burn?/"));
             assert!(

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
-    lora_config::{LoraConfig, LoraInit},
+    lora_config::{LoraConfig, LoraInit, WeightScales},
     site_precision::SitePrecision,
 };
 use switchable_model::model::TrainableModel;
@@ -229,11 +229,9 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
     for (width, lora) in adapters {
         let seed = bank.seed.wrapping_add(u64::from(width.bits()));
-        if bank.learned_steps && !width.is_full() {
-            model.transformer.init_adapters_with_steps(*width, lora, seed)?;
-        } else {
-            model.transformer.init_adapters(*width, lora, seed)?;
-        }
+        let learned = bank.learned_steps && !width.is_full();
+        let lora = if learned { lora.with_scales(WeightScales::Learned) } else { *lora };
+        model.transformer.init_adapters(*width, &lora, seed)?;
     }
     let regime = regime(&model, &ladder)?;
     let Training { config, run } = training;

@@ -15,10 +15,8 @@ use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::options::ModelOptions;
 
-#[path = "../../../quant-kernels/tests/support/test_device.rs"]
-mod test_device;
-
-pub(crate) use test_device::{Plain, Training, device, device_is_there, skip_without_device};
+pub(crate) use test_support::skip_without_device;
+pub(crate) use test_support::test_device::{Plain, Training, device};
 
 pub(crate) fn questions(split: Split, paragraphs: usize) -> Dataset {
     generate(&GeneratorConfig::new(split, paragraphs, 11)).expect("valid input")

@@ -8,7 +8,8 @@ use switchable_model::prelude::*;
 use super::*;
 use crate::config::Gpt2Config;
 use crate::model::Gpt2;
-use crate::support::{Plain, device, skip_without_device};
+use test_support::skip_without_device;
+use test_support::test_device::{Plain, device};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

@@ -13,7 +13,6 @@ use burn::{
 };
 use burn_cubecl::CubeRuntime;
 use half::{bf16, f16};
-use numbers::numbers;
 
 use quant_kernels::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
@@ -32,11 +31,9 @@ use quant_kernels::{
     },
     tensor::packed_linear::packed_linear,
 };
+use test_support::numbers::numbers;
 
 use crate::{Gpu, devices::on_every_gpu};
-
-#[path = "../support/numbers.rs"]
-mod numbers;
 
 /// Flex without its kernel for packed products, which autodiff does not hand on.
 type Plain = Autodiff<Flex>;

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use quant_kernels::spec::bit_width::BitWidth;
-use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth,
+    tensor::rounding::Rounding,
+};
 use serde::{Deserialize, Serialize};
-use switchable_lora::pack_weight::pack_weight;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::PackModel;
@@ -55,7 +56,8 @@ impl ResidentBytes {
             }
             let bytes = body.sites().iter().map(|site| {
                 let layer = body.site(site);
-                Ok(pack_weight(&layer.weight(), bits, &layer.settings().weight, ScaleFormat::F32)?.bytes())
+                let nearest = Rounding::Nearest { bits, spec: layer.settings().weight };
+                Ok(nearest.pack(&layer.weight(), ScaleFormat::F32)?.bytes())
             });
             Ok((bits, bytes.sum::<Result<usize>>()?))
         };

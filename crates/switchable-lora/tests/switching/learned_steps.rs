@@ -13,7 +13,7 @@ use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{nested::NestedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
-    tensor::{distortion::Distortion, learned_step::LearnedStep},
+    tensor::{distortion::Distortion, learned_step::LearnedStep, rounding::Rounding},
 };
 use switchable_lora::{
     adapter_pair::LoraAdapterPair,
@@ -22,7 +22,6 @@ use switchable_lora::{
     linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
     lora_bank::LoraBank,
     lora_config::{LoraConfig, LoraInit, WeightScales},
-    pack_weight::{pack_weight, pack_weight_by_step},
     packed_weights::PackedWeights,
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
@@ -37,6 +36,11 @@ const AT_2: SitePrecision = SitePrecision::uniform(BitWidth::B2);
 fn granularities() -> [Granularity; 4] {
     let group = |rows| Granularity::per_group(rows).expect("a size above 0");
     [Granularity::PerTensor, Granularity::PerChannel, group(5), group(32)]
+}
+
+/// The configuration with scales that are learned.
+fn learned(config: LoraConfig) -> LoraConfig {
+    config.with_scales(WeightScales::Learned)
 }
 
 fn settings(granularity: Granularity, placement: Placement) -> LinearSettings {
@@ -203,7 +207,7 @@ fn the_start_is_the_better_of_mean_and_range() {
         let mut layer = SwitchableLinear::new(weight.clone(), None, settings, &QuantizedCache::default());
         let mse = |quantised: Tensor<Plain, 2>| Distortion::between(&weight, &quantised).mse;
         for width in WIDTHS.into_iter().chain([BitWidth::B16]) {
-            layer.init_adapter_with_step(width, &LoraConfig::new(2, 2.0).unwrap(), 0).unwrap();
+            layer.init_adapter(width, &learned(LoraConfig::new(2, 2.0).unwrap()), 0).unwrap();
             let step = at(&layer, width).step().unwrap();
             assert_eq!((step.bits(), step.granularity()), (width, granularity));
             let got = mse(step.forward(weight.clone()));
@@ -227,7 +231,7 @@ fn loftq_repairs_what_the_step_leaves() {
         &QuantizedCache::default(),
     );
     let loftq = |rank| LoraConfig::new(rank, 3.0).unwrap().with_init(LoraInit::LoftQ { iterations: 4 });
-    layer.init_adapter_with_step(BitWidth::B2, &loftq(30), 0).unwrap();
+    layer.init_adapter(BitWidth::B2, &learned(loftq(30)), 0).unwrap();
     let pair = at(&layer, BitWidth::B2);
     let quantised = pair.step().unwrap().forward(layer.weight());
     let by_range = layer.quantized_weight(BitWidth::B2).unwrap();
@@ -340,7 +344,7 @@ fn steps_that_do_not_fit_are_refused_with_their_reason() {
         ("per-channel", one, "at least 2 bits, got 1"),
     ] {
         let mut layer = bare(weight);
-        let message = layer.init_adapter_with_step(width, &config, 0).unwrap_err().to_string();
+        let message = layer.init_adapter(width, &learned(config), 0).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert!(layer.bank().is_empty());
     }
@@ -443,13 +447,13 @@ fn a_negative_step_packs_to_what_it_quantises_to() {
         for width in WIDTHS {
             let negative = step(&weight, width, granularity).step.val().neg();
             let step = LearnedStep::from_steps(negative, width, granularity).unwrap();
-            let packed = pack_weight_by_step(&weight, &step, ScaleFormat::F32).unwrap();
+            let packed = Rounding::Step(&step).pack(&weight, ScaleFormat::F32).unwrap();
             assert_eq!(packed.dequantize(), values(&step.forward(weight.clone())), "{granularity} {width}");
         }
     }
     let step = step(&weight, BitWidth::B4, Granularity::PerChannel);
-    let error = pack_weight_by_step(&tensor::<Plain, 2>([D_IN, D_OUT + 1], 1), &step, ScaleFormat::F32).unwrap_err();
-    assert!(matches!(error, Error::Quantisation(quant_kernels::Error::StepShape { .. })), "{error}");
+    let error = Rounding::Step(&step).pack(&tensor::<Plain, 2>([D_IN, D_OUT + 1], 1), ScaleFormat::F32).unwrap_err();
+    assert!(matches!(error, quant_kernels::Error::StepShape { .. }), "{error}");
 }
 
 #[test]
@@ -464,7 +468,7 @@ fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and
         SwitchableLinear::<Plain>::from_packed(weights, bias, LinearSettings::default(), &cache, &device())
     };
     for format in [ScaleFormat::F32, ScaleFormat::F16] {
-        let codes = pack_weight_by_step(&weight, with_step.step().unwrap(), format).unwrap();
+        let codes = Rounding::Step(with_step.step().unwrap()).pack(&weight, format).unwrap();
         let mut layer = packed(PackedWeights::Fixed(codes));
         layer.insert_adapter(BitWidth::B4, with_step.clone()).expect("the codes are its own");
         assert!(layer.check(&four).is_ok());
@@ -478,10 +482,11 @@ fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and
         // A step of a width that the codes do not have is never used.
         layer.insert_adapter(BitWidth::B2, at(&float, BitWidth::B2).clone()).unwrap();
         assert!(matches!(layer.check(&AT_2), Err(Error::PackedWidth { .. })));
-        let error = layer.init_adapter_with_step(BitWidth::B4, &LoraConfig::new(1, 1.0).unwrap(), 0).unwrap_err();
+        let error = layer.init_adapter(BitWidth::B4, &learned(LoraConfig::new(1, 1.0).unwrap()), 0).unwrap_err();
         assert!(matches!(error, Error::PackedStep { .. }), "{error}");
     }
-    let by_range = |bits| pack_weight(&weight, bits, &QuantSpec::default(), ScaleFormat::F32).unwrap();
+    let nearest = |bits| Rounding::Nearest { bits, spec: QuantSpec::default() };
+    let by_range = |bits| nearest(bits).pack(&weight, ScaleFormat::F32).unwrap();
     let nested = PackedWeights::Nested(NestedTensor::new(by_range(BitWidth::B8)).unwrap());
     for weights in [PackedWeights::Fixed(by_range(BitWidth::B4)), nested] {
         let mut layer = packed(weights);

@@ -5,12 +5,12 @@ use burn::{backend::NdArray as Other, module::Module as _};
 use quant_kernels::{
     packed::{nested::NestedTensor, product::epilogue::OutputFunction, scales::ScaleFormat},
     spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::rounding::Rounding,
 };
 use switchable_lora::{
     error::Error,
     linear_settings::{Execution, LinearSettings},
     lora_config::WeightScales,
-    pack_weight::pack_weight,
     packed_weights::PackedWeights,
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
@@ -27,7 +27,8 @@ fn settings(execution: Execution) -> LinearSettings {
 
 fn packed_layer(nested: bool) -> SwitchableLinear<Plain> {
     let weight = tensor::<Plain, 2>([D_IN, D_OUT], 1);
-    let packed = |bits| pack_weight(&weight, bits, &QuantSpec::default(), ScaleFormat::F32).expect("it fits");
+    let nearest = |bits| Rounding::Nearest { bits, spec: QuantSpec::default() };
+    let packed = |bits| nearest(bits).pack(&weight, ScaleFormat::F32).expect("it fits");
     let weights = if nested {
         PackedWeights::Nested(NestedTensor::new(packed(BitWidth::B8)).expect("it fits"))
     } else {
@@ -147,7 +148,8 @@ fn a_broken_weight_is_not_packed_and_stays_broken() {
     numbers[3] = f32::NAN;
     let weight = burn::tensor::Tensor::<Plain, 1>::from_floats(&numbers[..], &device());
     let weight = weight.reshape([D_IN, D_OUT]);
-    assert!(pack_weight(&weight, BitWidth::B4, &QuantSpec::default(), ScaleFormat::F32).is_err());
+    let nearest = Rounding::Nearest { bits: BitWidth::B4, spec: QuantSpec::default() };
+    assert!(nearest.pack(&weight, ScaleFormat::F32).is_err());
     let layer = SwitchableLinear::new(weight, None, settings(Execution::Packed), &QuantizedCache::default());
     let y = layer.forward(tensor::<Plain, 2>([2, D_IN], 9), &SitePrecision::uniform(BitWidth::B4).without_adapter());
     assert!(values(&y).iter().all(|y| y.is_nan()));

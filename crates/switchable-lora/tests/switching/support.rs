@@ -1,7 +1,6 @@
 //! Layers and inputs to test with.
 
 use burn::tensor::{Tensor, TensorData};
-use numbers::numbers;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
@@ -11,13 +10,10 @@ use switchable_lora::{
     site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,
 };
+use test_support::numbers::numbers;
 
-#[path = "../../../quant-kernels/tests/support/numbers.rs"]
-mod numbers;
-#[path = "../../../quant-kernels/tests/support/test_device.rs"]
-mod test_device;
-
-pub(crate) use test_device::{Plain, Training as Tracked, device, device_is_there, skip_without_device};
+pub(crate) use test_support::skip_without_device;
+pub(crate) use test_support::test_device::{Plain, Training as Tracked, device};
 
 pub(crate) const D_IN: usize = 12;
 pub(crate) const D_OUT: usize = 7;

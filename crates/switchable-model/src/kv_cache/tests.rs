@@ -5,7 +5,8 @@ use switchable_lora::site_precision::SitePrecision;
 use super::*;
 use crate::kv_rounding::quantize_keys_and_values;
 use crate::sites::{Sites, sub_module::SubModule};
-use crate::support::{Plain, device, skip_without_device};
+use test_support::skip_without_device;
+use test_support::test_device::{Plain, device};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

@@ -2,7 +2,8 @@ use burn::backend::{Flex, NdArray};
 use burn::tensor::{Distribution, backend::Backend};
 
 use super::*;
-use crate::support::{Plain, Training, device, skip_without_device};
+use test_support::skip_without_device;
+use test_support::test_device::{Plain, Training, device};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

@@ -5,12 +5,10 @@ use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{nested::NestedTensor, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+    tensor::rounding::Rounding,
 };
 use switchable_lora::{
-    linear_settings::Placement,
-    pack_weight::{pack_weight, pack_weight_by_step},
-    packed_weights::PackedWeights,
-    site_precision::SitePrecision,
+    linear_settings::Placement, packed_weights::PackedWeights, site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,
 };
 
@@ -78,8 +76,8 @@ pub(crate) fn pack_head<B: QuantBackend>(
     scale_format: ScaleFormat,
 ) -> Result<PackedTensor> {
     // A column of the head is a token.
-    let per_token = QuantSpec::default().with_granularity(Granularity::PerChannel);
-    Ok(pack_weight(&output.transpose(), bits, &per_token, scale_format)?)
+    let spec = QuantSpec::default().with_granularity(Granularity::PerChannel);
+    Ok(Rounding::Nearest { bits, spec }.pack(&output.transpose(), scale_format)?)
 }
 
 /// The codes of a site; `None` where it stays in f32.
@@ -107,14 +105,16 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         return Ok(Some(tensor.clone()));
     }
     let settings = layer.settings();
-    let packed = match layer.learned_step(&precision) {
+    let rounding = match layer.learned_step(&precision) {
         Some(_) if settings.placement == Placement::Merged => {
-            Err(switchable_lora::Error::MergedStep { bits, what: "a packed weight without the adapter in it" })
+            let what = "a packed weight without the adapter in it";
+            return Err(named(switchable_lora::Error::MergedStep { bits, what }).into());
         }
-        Some(step) => pack_weight_by_step(&layer.weight(), step, options.scale_format),
-        None => pack_weight(&layer.weight(), bits, &settings.weight, options.scale_format),
+        Some(step) => Rounding::Step(step),
+        None => Rounding::Nearest { bits, spec: settings.weight },
     };
-    Ok(Some(packed.map_err(named)?))
+    let packed = rounding.pack(&layer.weight(), options.scale_format);
+    Ok(Some(packed.map_err(|error| named(error.into()))?))
 }
 
 /// Nested codes have the scales of one quantisation to 8 bits: an adapter's learned step cannot be one of

@@ -1,7 +1,7 @@
-//! Numbers to test with, for the tests of this crate and of those above it, which include this file.
+//! Numbers to test with.
 
 /// Numbers between −1 and 1, the same for the same seed.
-pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;

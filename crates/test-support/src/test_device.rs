@@ -1,4 +1,4 @@
-//! The backend that the tests of the crates above this one run on, which include this file.
+//! The backend that tests run on.
 //!
 //! It is flex, on the CPU. The cargo feature `test-cuda` puts burn's CUDA backend in its place,
 //! `test-wgpu` its wgpu backend; of both the former is taken.
@@ -11,39 +11,60 @@ use burn::{backend::Autodiff, tensor::Device};
 
 /// The backend under test.
 #[cfg(feature = "test-cuda")]
-pub(crate) type Plain = burn::backend::Cuda;
+pub type Plain = burn::backend::Cuda;
 /// The backend under test.
 #[cfg(all(feature = "test-wgpu", not(feature = "test-cuda")))]
-pub(crate) type Plain = burn::backend::Wgpu;
+pub type Plain = burn::backend::Wgpu;
 /// The backend under test.
 #[cfg(not(any(feature = "test-cuda", feature = "test-wgpu")))]
-pub(crate) type Plain = burn::backend::Flex;
+pub type Plain = burn::backend::Flex;
 
 /// The same, with gradients.
-pub(crate) type Training = Autodiff<Plain>;
+pub type Training = Autodiff<Plain>;
 
 /// The device under test.
-pub(crate) fn device() -> Device<Plain> {
+pub fn device() -> Device<Plain> {
     Device::<Plain>::default()
 }
 
 /// Ends a test, as passed, where the device that the tests were built for is not there.
+#[macro_export]
 macro_rules! skip_without_device {
     () => {
-        if !crate::support::device_is_there() {
+        if !$crate::test_device::device_is_there() {
             return;
         }
     };
 }
-pub(crate) use skip_without_device;
+
+/// Repeats generic tests as `#[test]` functions on the backend under test, on ndarray, and on the
+/// former with autodiff.
+///
+/// The crate that uses it has burn with the feature `ndarray`.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($test:ident),+ $(,)?) => {
+        mod plain {
+            $(#[test] fn $test() { $crate::test_device::run_on_device(super::$test::<$crate::test_device::Plain>); })+
+        }
+        mod ndarray {
+            $(#[test] fn $test() { super::$test::<burn::backend::NdArray>(); })+
+        }
+        mod autodiff {
+            $(#[test] fn $test() { $crate::test_device::run_on_device(super::$test::<$crate::test_device::Training>); })+
+        }
+    };
+}
+
+/// Runs a test, unless its device is not there.
+pub fn run_on_device(test: fn()) {
+    skip_without_device!();
+    test();
+}
 
 /// Whether the device is there. The CPU is.
-///
-/// # Panics
-///
-/// If it is not, and the environment requires it.
 #[cfg(not(any(feature = "test-cuda", feature = "test-wgpu")))]
-pub(crate) fn device_is_there() -> bool {
+pub fn device_is_there() -> bool {
     true
 }
 
@@ -53,7 +74,7 @@ pub(crate) fn device_is_there() -> bool {
 ///
 /// If it is not, and the environment requires it.
 #[cfg(feature = "test-cuda")]
-pub(crate) fn device_is_there() -> bool {
+pub fn device_is_there() -> bool {
     // The driver's device files, on Linux and on WSL. Asked first: burn panics where there is none.
     let found = ["/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"].iter().any(|path| std::path::Path::new(path).exists());
     found_or_required(found, "CUDA device", "SWITCHABLE_QUANT_REQUIRE_CUDA")
@@ -65,7 +86,7 @@ pub(crate) fn device_is_there() -> bool {
 ///
 /// If it is not, and the environment requires it.
 #[cfg(all(feature = "test-wgpu", not(feature = "test-cuda")))]
-pub(crate) fn device_is_there() -> bool {
+pub fn device_is_there() -> bool {
     use std::sync::OnceLock;
 
     use burn::{
