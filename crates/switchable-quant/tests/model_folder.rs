@@ -20,19 +20,20 @@ use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 type Folder = ModelFolder<Flex, Gpt2<Flex>>;
 
 fn built_in() -> Folder {
-    default_model::load(&ModelOptions::default(), &FlexDevice).unwrap()
+    default_model::load(&ModelOptions::default(), &FlexDevice).expect("it loads")
 }
 
 fn open(dir: &Path) -> Folder {
-    Folder::open(dir, &FolderOptions::default(), &FlexDevice).unwrap()
+    Folder::open(dir, &FolderOptions::default(), &FlexDevice).expect("it opens")
 }
 
 fn answers(folder: &Folder, precision: SitePrecision) -> String {
-    let questions = default_model::questions(QuestionSet::HeldOut).unwrap().limited(24);
-    let task = ReadingTask::new(questions, &folder.tokenizer, folder.model.config(), None).unwrap();
-    let evaluator = Evaluator::new(&folder.model, &task, EvaluateOptions::default(), &FlexDevice).unwrap();
+    let questions = default_model::questions(QuestionSet::HeldOut).expect("they are generated").limited(24);
+    let task = ReadingTask::new(questions, &folder.tokenizer, folder.model.config(), None).expect("they fit");
+    let evaluator =
+        Evaluator::new(&folder.model, &task, EvaluateOptions::default(), &FlexDevice).expect("it has batches");
     let plan = folder.model.transformer.uniform_plan(precision);
-    format!("{:?}", evaluator.predict(&plan).unwrap().1)
+    format!("{:?}", evaluator.predict(&plan).expect("it answers").1)
 }
 
 #[test]
@@ -76,8 +77,8 @@ impl WithFamily<Flex> for Blocks<'_> {
     type Output = usize;
 
     fn run<M: SwitchableModel<Flex>>(self) -> usize {
-        let folder = ModelFolder::<Flex, M>::open(self.0, &FolderOptions::default(), &FlexDevice).unwrap();
-        folder.model.transformer.shape().blocks
+        let folder = ModelFolder::<Flex, M>::open(self.0, &FolderOptions::default(), &FlexDevice);
+        folder.expect("it opens").model.transformer.shape().blocks
     }
 }
 
