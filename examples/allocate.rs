@@ -11,6 +11,7 @@
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};

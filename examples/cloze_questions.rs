@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Parser;
+
 use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
 
 /// Cloze questions in SQuAD format from text files

@@ -13,6 +13,7 @@ use std::io::IsTerminal as _;
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::charts::Figure as _;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::stages::dynamic::cascade_curve;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
+
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde_json::{Value, json};
+
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, check_tolerance, greedy_search};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};

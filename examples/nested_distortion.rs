@@ -11,6 +11,7 @@
 //! scales included. Without arguments it takes the built-in model.
 
 use clap::Parser;
+
 use switchable_quant::burn::tensor::{Tensor, TensorData};
 use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};

@@ -15,6 +15,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::SpecialTokens;
 use switchable_quant::device::{Device, WithAutodiff};

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
 use switchable_quant::experiments::report::study::run_study;

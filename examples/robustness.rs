@@ -14,6 +14,7 @@
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;

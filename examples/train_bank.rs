@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Parser;
 use serde_json::{Value, json};
+
 use switchable_quant::experiments::banks::bank::{RegimeOfBank, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::bank_accuracies;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};

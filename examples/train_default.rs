@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use serde_json::json;
+
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, DefaultModel, QuestionSet, Recipe};

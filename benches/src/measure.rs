@@ -1,6 +1,7 @@
 //! Cases under criterion.
 
 use criterion::{Criterion, Throughput};
+
 use switchable_quant::device::DeviceChoice;
 
 use crate::{Unit, Work, cases};

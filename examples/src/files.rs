@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+
 use switchable_quant::data::Dataset;
 use switchable_quant::hub::{Hub, log_to_stderr};
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
+
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::data::Dataset;

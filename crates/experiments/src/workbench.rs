@@ -1,6 +1,7 @@
 //! What the stages of a study work with.
 
 use burn::module::AutodiffModule as _;
+
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;

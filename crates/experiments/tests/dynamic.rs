@@ -1,14 +1,12 @@
 //! Plans chosen at run time on a small model: controller, cascade, resident memory.
 
-use gpt2_model::Gpt2;
 use std::time::Duration;
-use switchable_model::config::ModelConfig;
-use switchable_model::model::SwitchableModel;
-use switchable_model::packed::PackModel;
 
+use serde_json::{Value, json};
+
+use gpt2_model::Gpt2;
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
-use serde_json::{Value, json};
 use span_reader::choice::cascade::ConfidenceCascade;
 use span_reader::choice::cascade_curve::CascadeCurve;
 use span_reader::choice::cascade_table::{CascadeStage, CascadeTable};
@@ -29,6 +27,9 @@ use switchable_lora::{
     lora_config::{LoraConfig, WeightScales},
     site_precision::SitePrecision,
 };
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;
 

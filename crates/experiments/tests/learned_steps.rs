@@ -1,6 +1,8 @@
 //! Banks whose weights have learned steps: what they learn, how they go on, what they cost.
 
 use burn::module::AutodiffModule as _;
+use serde_json::json;
+
 use experiments::banks::bank::RegimeOfBank;
 use experiments::banks::bank::{BankConfig, BankOverrides, train_bank, train_bank_with, train_base};
 use experiments::banks::regime_comparison::Entry;
@@ -14,7 +16,6 @@ use experiments::workbench::StudyData;
 use experiments::workbench::Workbench;
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
-use serde_json::json;
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::cost::{Cost, plan_bytes};
 use span_reader::evaluation::evaluate::Evaluator;

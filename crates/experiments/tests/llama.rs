@@ -1,6 +1,7 @@
 //! The study on a model of another family: what holds for GPT-2 holds for a Llama.
 
 use burn::module::AutodiffModule as _;
+
 use experiments::banks::bank::{BankConfig, train_bank, train_base};
 use experiments::running::progress::ShowProgress;
 use experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};

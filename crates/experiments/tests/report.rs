@@ -1,5 +1,9 @@
 //! The report: all of it on a tiny model, interrupted and not.
 
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
 use experiments::banks::bank::{BankConfig, train_base};
 use experiments::banks::contestants::ContestantRow;
 use experiments::banks::contestants::Contestants;
@@ -26,11 +30,9 @@ use experiments::workbench::RunSettings;
 use experiments::workbench::StudyData;
 use experiments::workbench::Workbench;
 use quant_kernels::spec::bit_width::BitWidth;
-use serde_json::{Value, json};
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::stop::StopFlag;
 use squad_data::Split;
-use std::rc::Rc;
 use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig};
 use switchable_model::config::ModelConfig;
 

@@ -1,23 +1,23 @@
 //! Sensitivity and greedy search: re-used prefixes change no decision.
 
-use experiments::search::greedy::GreedyStart;
-use gpt2_model::Gpt2;
-use switchable_model::config::ModelConfig;
-use switchable_model::model::SwitchableModel;
+use serde_json::json;
 
 use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
+use experiments::search::greedy::GreedyStart;
 use experiments::search::greedy::{GreedyOptions, Ranking, StopAt, TrialLength, greedy_search};
 use experiments::search::harm_order::HarmOrder;
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use gpt2_model::Gpt2;
 use quant_kernels::spec::bit_width::BitWidth;
-use serde_json::json;
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::workers::Workers;
 use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision};
+use switchable_model::config::ModelConfig;
+use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 

@@ -1,6 +1,7 @@
 //! Training: learning, exact resume, independence of the number of workers, frozen bases.
 
 use burn::module::AutodiffModule as _;
+
 use experiments::banks::bank::RegimeOfBank;
 use experiments::banks::bank::{BankConfig, train_bank, train_bank_with, train_base};
 use experiments::train::branch::{Branch, Distance, Protection};

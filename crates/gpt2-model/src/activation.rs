@@ -9,8 +9,9 @@
 //! Source: Hendrycks and Gimpel, *Gaussian Error Linear Units*, arXiv:1606.08415.
 
 use burn::tensor::{Tensor, activation};
-use quant_kernels::{backends::quant_backend::QuantBackend, tensor::gelu::gelu_tanh};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantBackend, tensor::gelu::gelu_tanh};
 
 /// Activation function, under the name `config.json` gives it in `activation_function`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -52,9 +53,10 @@ impl Activation {
 mod tests {
     use burn::backend::NdArray;
 
-    use super::*;
     use test_support::skip_without_device;
     use test_support::test_device::{Plain, Training};
+
+    use super::*;
 
     fn values<B: QuantBackend>(activation: Activation, x: [f32; 6]) -> Vec<f32> {
         let x = Tensor::<B, 1>::from_floats(x, &B::Device::default());

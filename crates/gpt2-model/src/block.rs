@@ -7,6 +7,7 @@
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{Tensor, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::pass::BlockPass;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
 use switchable_model::config::{ModelConfig, fields::ConfigFields};
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;

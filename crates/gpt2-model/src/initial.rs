@@ -12,6 +12,7 @@
 //! Kolter, arXiv:2305.09828), `w` the width of a head, `d` that of the residual stream, `β = 4`.
 
 use rand::Rng;
+
 use switchable_model::initial::{InitialWeights, normal_values};
 
 use crate::config::Gpt2Config;

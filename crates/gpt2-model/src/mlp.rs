@@ -6,6 +6,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use quant_kernels::packed::product::epilogue::OutputFunction;
 use switchable_lora::switchable_linear::SwitchableLinear;

@@ -10,6 +10,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Int, Tensor, backend::Backend};
+
 use quant_kernels::{backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor};
 use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 use switchable_model::config::ModelConfig;

@@ -2,6 +2,7 @@
 
 use burn::nn::LayerNorm;
 use burn::tensor::backend::Backend;
+
 use switchable_model::parameters::ParameterRef;
 use switchable_model::sites::sub_module::SubModule;
 

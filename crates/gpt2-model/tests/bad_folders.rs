@@ -1,10 +1,11 @@
 //! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
 
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
 use gpt2_model::{
     Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelConfig, ModelOptions, ModelWeights, WeightSource,
 };
-use safetensors::Dtype;
-use serde_json::{Value, json};
 
 use crate::support::{Folder, Plain, StoredTensor, device, golden, skip_without_device};
 

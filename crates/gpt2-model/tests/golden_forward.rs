@@ -1,6 +1,7 @@
 //! The forward pass held against `transformers`.
 
 use burn::tensor::Tensor;
+
 use gpt2_model::{Generate, GenerateOptions, Gpt2, KvCache, QuantBackend, SitePlan, SwitchableModel};
 
 use crate::support::{

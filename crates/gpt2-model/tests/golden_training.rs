@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
+
 use gpt2_model::{
     Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, ParameterRef, SwitchableModel,
     next_token_loss, span_loss,

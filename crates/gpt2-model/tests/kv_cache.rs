@@ -1,6 +1,7 @@
 //! Keys and values at few bits: the whole model with a cache and without, training, and plans.
 
 use burn::tensor::{Int, Tensor};
+
 use gpt2_model::names::ATTN_C_ATTN;
 use gpt2_model::{
     BitWidth, Generate, GenerateOptions, Gpt2, KvCache, LinearSettings, ModelOptions, PrecisionPlan, QuantBackend,

@@ -1,6 +1,7 @@
 //! Learned steps of a whole model: folders of adapters, packed folders, and plans.
 
 use burn::tensor::{Tensor, f16};
+
 use gpt2_model::{
     AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, SitePlan,
     SitePrecision, SwitchableModel,

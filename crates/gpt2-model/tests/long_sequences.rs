@@ -1,6 +1,7 @@
 //! Sequences so long that the backend's attention kernel works in tiles.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
+
 use gpt2_model::{Gpt2, Gpt2Config, KvCache, ModelOptions, ModelWeights, QuantBackend, SwitchableModel};
 
 use crate::support::{Plain, Train, full, largest_difference, skip_without_device, values};

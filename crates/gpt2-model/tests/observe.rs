@@ -1,6 +1,7 @@
 //! The visitor of site inputs: what it sees, and that it changes nothing.
 
 use burn::tensor::Tensor;
+
 use gpt2_model::{BitWidth, Site, SitePrecision, SwitchableModel};
 
 use crate::support::{Fixture, Plain, full, load, skip_without_device, values};

@@ -4,11 +4,12 @@ use std::process::Command;
 
 use burn::backend::NdArray;
 use burn::tensor::{Tensor, TensorData};
+use safetensors::Dtype;
+
 use gpt2_model::{
     AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
-use safetensors::Dtype;
 use switchable_lora::lora_config::LoraConfig;
 
 use crate::support::{

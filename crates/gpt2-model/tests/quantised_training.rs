@@ -2,6 +2,7 @@
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::backend::AutodiffBackend;
+
 use gpt2_model::{
     BitWidth, Gpt2, LinearSettings, ModelConfig, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,

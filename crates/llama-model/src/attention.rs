@@ -13,6 +13,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
+
 use quant_kernels::{
     backends::{head_split::HeadSplit, quant_backend::QuantBackend},
     tensor::attention::{cached_attention, causal_attention},

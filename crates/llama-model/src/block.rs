@@ -10,6 +10,7 @@
 use burn::module::Module;
 use burn::nn::RmsNorm;
 use burn::tensor::{Tensor, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::pass::BlockPass;
 

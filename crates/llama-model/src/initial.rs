@@ -7,6 +7,7 @@
 //! As `transformers` starts a Llama: projections into the residual stream are drawn like all others.
 
 use rand_chacha::ChaCha8Rng;
+
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::{InitialWeights, normal_values};
 

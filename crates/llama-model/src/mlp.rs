@@ -9,6 +9,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Tensor, activation, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::pass::BlockPass;

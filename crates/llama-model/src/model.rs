@@ -10,6 +10,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+
 use quant_kernels::{backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor};
 use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 use switchable_model::config::ModelConfig as _;

@@ -1,9 +1,10 @@
 //! Model folders that are damaged or lie: an error that names file and field or tensor, no panic.
 
-use llama_model::{Llama, LlamaConfig, LlamaForQuestionAnswering};
-use quant_kernels::backends::quant_backend::QuantBackend;
 use safetensors::Dtype;
 use serde_json::{Value, json};
+
+use llama_model::{Llama, LlamaConfig, LlamaForQuestionAnswering};
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;

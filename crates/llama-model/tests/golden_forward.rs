@@ -1,6 +1,7 @@
 //! The forward pass held against `transformers`.
 
 use burn::tensor::Tensor;
+
 use llama_model::Llama;
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::generate::{Generate as _, GenerateOptions};

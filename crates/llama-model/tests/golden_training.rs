@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{Tensor, backend::AutodiffBackend};
+
 use llama_model::{Llama, LlamaForQuestionAnswering};
 use switchable_model::attention_mask::AttentionMask;
 use switchable_model::loss::{next_token_loss, span_loss};

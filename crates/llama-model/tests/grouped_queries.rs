@@ -1,7 +1,8 @@
 //! Keys and values that several query heads share.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde_json::json;
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;
 use switchable_model::options::ModelOptions;

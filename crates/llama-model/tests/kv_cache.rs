@@ -1,6 +1,7 @@
 //! Keys and values at few bits: the whole model with a cache and without, and in training.
 
 use burn::tensor::{Int, Tensor};
+
 use llama_model::Llama;
 use llama_model::sub_modules::{K_PROJ, Q_PROJ, V_PROJ};
 use quant_kernels::backends::quant_backend::QuantBackend;

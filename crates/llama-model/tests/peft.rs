@@ -2,6 +2,7 @@
 
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::Tensor;
+
 use llama_model::Llama;
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{lora_config::LoraConfig, peft::width_folder, site_precision::SitePrecision};

@@ -2,6 +2,7 @@
 
 use burn::backend::NdArray;
 use burn::backend::ndarray::NdArrayDevice;
+
 use llama_model::sub_modules::{DOWN_PROJ, O_PROJ};
 use llama_model::{Llama, LlamaConfig};
 use quant_kernels::spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec};

@@ -11,8 +11,9 @@
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;

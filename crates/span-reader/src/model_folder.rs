@@ -14,6 +14,7 @@
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
+
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
 use switchable_lora::site_precision::SitePrecision;

@@ -101,9 +101,10 @@ impl<B: Backend> Default for LoraBank<B> {
 #[cfg(test)]
 #[expect(clippy::default_trait_access, reason = "there is one device, that of the backend")]
 mod tests {
+    use burn::backend::Flex;
+
     use super::*;
     use crate::lora_config::LoraConfig;
-    use burn::backend::Flex;
 
     fn pair(rank: usize) -> LoraAdapterPair<Flex> {
         LoraAdapterPair::adding_nothing(&LoraConfig::new(rank, 1.0).unwrap(), [4, 3], 0, &Default::default())

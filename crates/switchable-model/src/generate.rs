@@ -7,9 +7,10 @@
 //! Source of top-k sampling: Fan, Lewis and Dauphin, arXiv:1805.04833.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use quant_kernels::backends::quant_backend::QuantBackend;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::{Bool, Int, Tensor};
+
 use quant_kernels::{
     backends::{
         linear_terms::LinearTerms,

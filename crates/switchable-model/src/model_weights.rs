@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::TensorData;
-use quant_kernels::backends::quant_backend::QuantBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 
 use crate::config::ModelConfig;
 use crate::error::Result;

@@ -5,6 +5,7 @@ use burn::tensor::{
     Tensor, TensorData,
     backend::{AutodiffBackend, Backend},
 };
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::switchable_linear::SwitchableLinear;
 

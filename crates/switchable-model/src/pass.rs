@@ -3,6 +3,7 @@
 use std::fmt;
 
 use burn::tensor::{Bool, Tensor, backend::Backend};
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend, packed::product::epilogue::OutputFunction, spec::bit_width::BitWidth,
 };

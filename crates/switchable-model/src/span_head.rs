@@ -11,9 +11,10 @@ use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-use quant_kernels::backends::quant_backend::QuantBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 
 use crate::config::ModelConfig;

@@ -42,10 +42,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 #[cfg(feature = "experiments")]
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::backends::quant_backend::QuantBackend;
-use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
 use crate::backend;

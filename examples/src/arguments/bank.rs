@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+
 use switchable_quant::data::Dataset;
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
@@ -12,7 +13,6 @@ use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::{BitWidth, Format, QuantSpec};
 use switchable_quant::lora::{LoraConfig, LoraInit};
-
 use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};

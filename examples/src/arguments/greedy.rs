@@ -1,6 +1,7 @@
 //! The flags of `greedy_search`.
 
 use clap::{Parser, ValueEnum};
+
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength};
 use switchable_quant::kernels::{BitWidth, QuantBackend};
 use switchable_quant::lora::SitePrecision;

@@ -1,6 +1,7 @@
 //! How models are trained on attacks.
 
 use clap::Args;
+
 use switchable_quant::experiments::robustness::hardening::adversarial_training::AdversarialTraining;
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::schedule::Schedule;

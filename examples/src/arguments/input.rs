@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+
 use switchable_quant::reader::FolderOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
+
 use switchable_quant::data::{BpeConfig, TextFiles, TextTokenizer};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::schedule::Schedule;

@@ -1,6 +1,7 @@
 //! How weights are quantised.
 
 use clap::Args;
+
 use switchable_quant::kernels::QuantSpec;
 use switchable_quant::lora::LinearSettings;
 use switchable_quant::transformer::options::ModelOptions;

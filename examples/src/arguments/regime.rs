@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+
 use switchable_quant::experiments::train::branch::{Distance, Protection};
 use switchable_quant::experiments::train::regimes::config::{RegimeConfig, RegimeKind, Specialisation};
 use switchable_quant::lora::SitePrecision;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::reader::EvaluateOptions;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+
 use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::BankConfig;

@@ -1,8 +1,9 @@
 //! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
 
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},

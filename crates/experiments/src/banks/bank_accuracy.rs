@@ -1,7 +1,8 @@
 //! Accuracy of a bank, one uniform plan after another.
 
-use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::text::plan_row;

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+
 use switchable_model::sites::Site;
 
 use crate::banks::bank::{BankConfig, BankOverrides};

@@ -11,8 +11,9 @@
 //! Source: Fu et al., *CPT*, arXiv:2101.09868, section 3.3, where one model climbs through the
 //! widths; here each width has an adapter of its own, so each starts anew.
 
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::statistics::mean;
 use switchable_model::model::TrainableModel;

@@ -13,11 +13,12 @@
 //! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
 
 use burn::module::AutodiffModule as _;
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::Interval;
@@ -301,11 +302,12 @@ fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::train::regimes::config::RegimeKind;
     use gpt2_model::Gpt2Config;
     use switchable_lora::site_precision::SitePrecision;
     use switchable_model::config::ModelConfig as _;
+
+    use super::*;
+    use crate::train::regimes::config::RegimeKind;
 
     fn ladder(config: &Gpt2Config) -> Ladder {
         let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];

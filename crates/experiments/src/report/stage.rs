@@ -3,8 +3,9 @@
 use std::fmt;
 use std::rc::Rc;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};

@@ -1,7 +1,8 @@
 //! The study on one model: all stages, one after another, each saved as it is done.
 
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::Serialize;
+
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use switchable_model::model::TrainableModel;
 
 use crate::error::Result;

@@ -12,6 +12,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
 use squad_data::{CharSpan, Example};
 
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
 use span_reader::running::json_file::{read_json, write_json};
 
 use crate::error::{Error, Result};

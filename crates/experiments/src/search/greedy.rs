@@ -12,8 +12,9 @@
 //! up once the questions read so far decide it ([`Bounds`]); its decision is that of all questions.
 
 use burn::tensor::backend::Backend;
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};

@@ -12,6 +12,7 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
+
 use span_reader::evaluation::accuracy::Accuracy;
 
 /// The figure that plans are ordered by.

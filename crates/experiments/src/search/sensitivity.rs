@@ -7,8 +7,9 @@
 //! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
 //! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;

@@ -12,8 +12,9 @@
 //! matrices alone ([`Cost::sites`]), so that the curve does not depend on how much of a model stands
 //! outside of them.
 
-use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
@@ -189,9 +190,10 @@ pub fn crossing(curves: &[CurvePoint]) -> Option<Crossing> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use span_reader::cost::Bytes;
     use squad_data::QuestionScore;
+
+    use super::*;
 
     fn point(bits: BitWidth, accuracy: f64) -> CurvePoint {
         CurvePoint { bits, accuracy, efficiency: 1.0 - f64::from(bits.bits()) / 32.0 }

@@ -12,6 +12,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
+
 use switchable_model::site_plan::SitePlan;
 
 /// One forward and backward pass of a step.
@@ -93,8 +94,9 @@ impl Distance {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use burn::backend::Flex;
+
+    use super::*;
 
     fn scores(values: [[f32; 3]; 2]) -> Tensor<Flex, 2> {
         Tensor::from_data(values, &burn::backend::flex::FlexDevice)

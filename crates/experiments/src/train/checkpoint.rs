@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::running::json_file::{read_json, write_json};
 use whole_files::PartialFolder;
 

@@ -12,6 +12,7 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion as _, Tensor};
+
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 
 /// Sum of the gradients of several micro-batches, added in their order.

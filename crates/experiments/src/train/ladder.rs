@@ -1,7 +1,8 @@
 //! The plans that a bank is trained at, from the fewest bits to the most.
 
-use quant_kernels::spec::bit_width::BitWidth;
 use serde_json::{Value, json};
+
+use quant_kernels::spec::bit_width::BitWidth;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};

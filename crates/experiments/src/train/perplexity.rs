@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 

@@ -8,6 +8,7 @@
 //! learns the kind of value that is asked for, but not whose.
 
 use burn::tensor::Tensor;
+
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
 use squad_data::{Batch, BatchConfig, Batches, Select};

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
+
 use switchable_lora::adapter_step::learned_step_ids;
 
 /// The learned steps of a model before an update.

@@ -3,6 +3,7 @@
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::site_plan::SitePlan;
 

@@ -9,10 +9,11 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
+
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use switchable_model::loss::next_token_loss;
 use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;

@@ -7,9 +7,10 @@ use std::time::Instant;
 use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{ElementConversion as _, Tensor};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
 

@@ -1,14 +1,15 @@
 //! Attacks that ask the model.
 
+use rand::SeedableRng as _;
+use rand::seq::IndexedRandom as _;
+use rand_chacha::ChaCha8Rng;
+
 use experiments::robustness::attacks::attack::{Attack, Outcome};
 use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions, TokenFlip};
 use experiments::robustness::attacks::word_substitution::{WordSubstitution, WordSubstitutionOptions};
 use experiments::robustness::protected_example::{EditScope, Names, ProtectedExample, Unattackable};
 use experiments::robustness::victim::oracle::Oracle;
 use gpt2_model::Gpt2;
-use rand::SeedableRng as _;
-use rand::seq::IndexedRandom as _;
-use rand_chacha::ChaCha8Rng;
 
 use super::{LEARNT, UNSURE, assert_gold_stands, example};
 use crate::support::{Training, skip_without_device};

@@ -1,13 +1,14 @@
 //! Edits and the attacks that need no model leave every gold answer where it can be found.
 
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
 use experiments::robustness::attacks::attack::{Amount, Outcome};
 use experiments::robustness::attacks::distractor::{Distractor, DistractorPlace};
 use experiments::robustness::attacks::misspellings::{MisspellingOptions, Misspellings};
 use experiments::robustness::attacks::typos::{TypoKind, TypoOptions, Typos};
 use experiments::robustness::protected_example::{Edit, EditScope, Place, ProtectedExample, Unattackable};
 use experiments::robustness::protocol::edit_size::EditSize;
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 use squad_data::{CharSpan, Example, Split, normalize_answer};
 
 use super::{assert_gold_stands, example, real_questions};

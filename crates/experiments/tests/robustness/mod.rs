@@ -5,19 +5,19 @@ mod attacks;
 mod edits;
 mod protocol;
 
-use gpt2_model::Gpt2;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use switchable_model::model::SwitchableModel;
 
 use experiments::robustness::protected_example::ProtectedExample;
 use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
+use gpt2_model::Gpt2;
 use gpt2_model::Gpt2ForQuestionAnswering;
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::workers::Workers;
 use squad_data::{Answer, Dataset, Example, TextTokenizer};
 use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision};
+use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::support::{Training, model, quiet, task, train_config, training};

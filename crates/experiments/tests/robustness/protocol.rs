@@ -1,5 +1,7 @@
 //! The attack × inference matrix.
 
+use serde_json::json;
+
 use experiments::error::Error;
 use experiments::robustness::attacks::attack::{Amount, Attack};
 use experiments::robustness::attacks::distractor::Distractor;
@@ -15,7 +17,6 @@ use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
 use experiments::search::heat_map::Colour;
 use gpt2_model::Gpt2;
-use serde_json::json;
 use span_reader::running::stop::StopFlag;
 use squad_data::Example;
 

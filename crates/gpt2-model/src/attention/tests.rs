@@ -1,15 +1,16 @@
 use burn::tensor::{Bool, Distribution, TensorData, activation::softmax};
+
 use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::kv_cache::KvCache;
 use switchable_model::pass::Pass;
 use switchable_model::prelude::*;
+use test_support::skip_without_device;
+use test_support::test_device::{Plain, device};
 
 use super::*;
 use crate::config::Gpt2Config;
 use crate::model::Gpt2;
-use test_support::skip_without_device;
-use test_support::test_device::{Plain, device};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
 use switchable_model::config::ModelConfig;
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+
 use switchable_model::config::ModelConfig as _;
 use switchable_model::config::fields::ConfigFields;
 use switchable_model::error::Result;

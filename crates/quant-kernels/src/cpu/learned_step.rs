@@ -17,12 +17,12 @@ use std::{
     ops::Range,
 };
 
+use rayon::prelude::*;
+
 use crate::{
     cpu::{instruction_set::InstructionSet, multiversion::multiversion},
     spec::{granularity::Granularity, step_quantizer::StepQuantizer},
 };
-
-use rayon::prelude::*;
 
 /// Values that one thread works on at a time, or one row if that is more.
 const RUN: usize = 1 << 15;
@@ -221,12 +221,13 @@ multiversion! {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{spec::bit_width::BitWidth, tensor::learned_step::LearnedStep};
     use burn::{
         backend::{Flex, flex::FlexDevice},
         tensor::Tensor,
     };
+
+    use super::*;
+    use crate::{spec::bit_width::BitWidth, tensor::learned_step::LearnedStep};
 
     #[test]
     fn every_instruction_set_gives_the_same_bits() {

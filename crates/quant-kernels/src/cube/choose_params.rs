@@ -12,6 +12,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     CubeRuntime, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
+use cubecl::prelude::*;
 
 use crate::{
     cube::{
@@ -25,8 +26,6 @@ use crate::{
         formats::{code_book::LevelRange, format::Format},
     },
 };
-
-use cubecl::prelude::*;
 
 /// Scales and zero points of `x`, in its own type.
 ///

@@ -7,6 +7,7 @@
 
 use burn::tensor::{DType, TensorMetadata};
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use crate::{
     cube::{
@@ -21,8 +22,6 @@ use crate::{
         formats::{code_book::LevelRange, format::Format},
     },
 };
-
-use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 /// The values of `x` after quantisation by the range of each block.
 ///

@@ -9,6 +9,8 @@
 
 use std::{mem::MaybeUninit, slice};
 
+use rayon::prelude::*;
+
 use crate::{
     cpu::instruction_set::InstructionSet,
     packed::{
@@ -25,8 +27,6 @@ use crate::{
     },
     spec::formats::code_book::CodeBook,
 };
-
-use rayon::prelude::*;
 
 impl PackedView<'_> {
     /// The values of the weights.

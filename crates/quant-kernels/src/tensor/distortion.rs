@@ -126,8 +126,9 @@ impl Sums {
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these results are exact")]
 mod tests {
-    use super::*;
     use burn::backend::{Flex, flex::FlexDevice};
+
+    use super::*;
 
     fn tensor(values: &[f32]) -> Tensor<Flex, 1> {
         Tensor::from_floats(values, &FlexDevice)

@@ -1,6 +1,7 @@
 //! Whatever the codes and the shape, they come back.
 
 use proptest::prelude::*;
+
 use quant_kernels::{
     packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},

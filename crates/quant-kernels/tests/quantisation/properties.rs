@@ -1,6 +1,7 @@
 //! Properties that hold for random tensors.
 
 use proptest::prelude::*;
+
 use quant_kernels::{
     spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity},
     tensor::{

@@ -12,8 +12,9 @@
 //! Information Theory 1970 (thresholds on the probability of the answer).
 
 use burn::tensor::backend::Backend;
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Decoded, SpanFeatures, TextTokenizer};
 use switchable_model::model::SwitchableModel;
 use switchable_model::span_head::ForQuestionAnswering;

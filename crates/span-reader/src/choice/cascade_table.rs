@@ -8,8 +8,9 @@
 //! Tokens are those of all windows of a question, padding left out. A question that escalates has paid
 //! for every stage that it went through.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Decoded, Predictions, QuestionScore, evaluate};
 use switchable_lora::precision_plan::PrecisionPlan;
 use switchable_model::model::SwitchableModel;

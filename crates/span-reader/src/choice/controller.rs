@@ -10,8 +10,9 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;

@@ -11,9 +11,10 @@
 use std::fmt;
 
 use burn::tensor::{Tensor, backend::Backend};
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::span_head::ForQuestionAnswering;

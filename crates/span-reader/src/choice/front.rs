@@ -8,8 +8,9 @@
 use std::fmt;
 use std::path::Path;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::precision_plan::PrecisionPlan;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;

@@ -8,8 +8,9 @@
 
 use std::time::Instant;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 

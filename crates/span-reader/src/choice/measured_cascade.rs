@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;

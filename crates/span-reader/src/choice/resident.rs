@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth,
     tensor::rounding::Rounding,
 };
-use serde::{Deserialize, Serialize};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::PackModel;

@@ -1,6 +1,7 @@
 //! Accuracy of one plan on one set of questions, with its uncertainty.
 
 use serde::{Deserialize, Serialize};
+
 use squad_data::QuestionScore;
 
 use crate::statistics::{Interval, PairedComparison};

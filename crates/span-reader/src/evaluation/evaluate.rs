@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 use switchable_model::model::SwitchableModel;

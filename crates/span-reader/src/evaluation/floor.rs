@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+
 use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
 
 use crate::error::Result;
@@ -125,6 +126,7 @@ impl<'a> Tally<'a> {
 mod tests {
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
+
     use squad_data::{BpeConfig, DecodeConfig, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
     use switchable_model::shape::ModelShape;
 

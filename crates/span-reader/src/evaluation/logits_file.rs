@@ -1,10 +1,11 @@
 //! Logits as a safetensors file, to be compared with another implementation's.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use std::path::Path;
 
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 
 use crate::error::{Error, Result};
 

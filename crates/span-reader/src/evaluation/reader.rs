@@ -1,6 +1,7 @@
 //! The loop from windows to answers: batches, tensors, the model, scores, the decoder.
 
 use burn::tensor::backend::Backend;
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Decoded, SpanDecoder, SpanFeatures};
 use switchable_model::model::SwitchableModel;

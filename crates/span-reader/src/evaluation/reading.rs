@@ -1,6 +1,7 @@
 //! A data set made ready for a model: windows of tokens and the batches of an evaluation.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
 use switchable_model::config::ModelConfig;

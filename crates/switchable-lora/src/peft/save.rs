@@ -9,6 +9,7 @@ use std::{
 
 use burn::tensor::{Tensor, backend::Backend};
 use safetensors::{Dtype, tensor::TensorView};
+
 use whole_files::{PartialFile, persist_all};
 
 use super::{

@@ -9,14 +9,13 @@ use tempfile::TempDir;
 
 use quant_kernels::{spec::granularity::Granularity, tensor::learned_step::LearnedStep};
 
-use crate::{adapter_pair::LoraAdapterPair, lora_config::LoraConfig};
-
 use super::*;
 use crate::peft::{
     learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
     load::load_peft,
     save::save_peft,
 };
+use crate::{adapter_pair::LoraAdapterPair, lora_config::LoraConfig};
 
 type Pairs = BTreeMap<String, LoraAdapterPair<Flex>>;
 

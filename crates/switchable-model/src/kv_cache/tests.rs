@@ -1,12 +1,13 @@
 use burn::tensor::Distribution;
+
 use quant_kernels::{backends::head_split::HeadSplit, spec::bit_width::BitWidth};
 use switchable_lora::site_precision::SitePrecision;
+use test_support::skip_without_device;
+use test_support::test_device::{Plain, device};
 
 use super::*;
 use crate::kv_rounding::quantize_keys_and_values;
 use crate::sites::{Sites, sub_module::SubModule};
-use test_support::skip_without_device;
-use test_support::test_device::{Plain, device};
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

@@ -14,6 +14,7 @@
 //! gradient passes straight through the rounding.
 
 use burn::tensor::Tensor;
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},

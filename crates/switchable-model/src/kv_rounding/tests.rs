@@ -1,9 +1,10 @@
 use burn::backend::{Flex, NdArray};
 use burn::tensor::{Distribution, backend::Backend};
 
-use super::*;
 use test_support::skip_without_device;
 use test_support::test_device::{Plain, Training, device};
+
+use super::*;
 
 const BATCH: usize = 2;
 const TOKENS: usize = 7;

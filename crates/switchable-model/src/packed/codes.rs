@@ -1,6 +1,7 @@
 //! The codes that a model's sites and its language-model head are packed as.
 
 use burn::tensor::Tensor;
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{nested::NestedTensor, packed_tensor::PackedTensor, scales::ScaleFormat},

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{

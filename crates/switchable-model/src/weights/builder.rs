@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+
 use whole_files::{PartialFile, persist_all};
 
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! Where a model's numbers come from while it is built.
 
 use burn::tensor::TensorData;
+
 use switchable_lora::packed_weights::PackedWeights;
 
 use crate::error::Result;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ureq::http::header::{CONTENT_LENGTH, ETAG, LOCATION};
 use ureq::http::{HeaderMap, HeaderName, Response};
 use ureq::{Agent, Body};
+
 use whole_files::PartialFile;
 
 use crate::error::{Error, Result};

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-use charts::{Axis, LineChart, LineStyle, Point, Series};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use charts::{Axis, LineChart, LineStyle, Point, Series};
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::accuracy::Accuracy;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::{SwitchableModel, TrainableModel};

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use charts::{Axis, LineChart, LineStyle, Point, Series};
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use charts::{Axis, LineChart, LineStyle, Point, Series};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::choice::cascade_curve::CascadeCurve;
 use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
 use span_reader::choice::resident::ResidentBytes;

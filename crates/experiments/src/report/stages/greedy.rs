@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use charts::{Axis, LineChart, Mark, Point, Series};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+use charts::{Axis, LineChart, Mark, Point, Series};
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::work::Work;

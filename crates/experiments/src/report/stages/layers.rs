@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use charts::{Axis, BarChart, BarGroup, Mark};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;
+
+use charts::{Axis, BarChart, BarGroup, Mark};
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 

@@ -1,8 +1,9 @@
 //! The width of the sensitivities and of the greedy search.
 
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::Serialize;
 use serde_json::json;
+
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use burn::module::AutodiffModule;
+use serde::Serialize;
+use serde_json::json;
+
 use charts::{Axis, BarChart, BarGroup, HeatMapChart, Size};
 use quant_kernels::{
     backends::quant_backend::QuantAutodiffBackend,
     spec::{bit_width::BitWidth, formats::format::Format},
 };
-use serde::Serialize;
-use serde_json::json;
 use span_reader::evaluation::evaluate::Evaluator;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use charts::{Axis, ColourScale, Estimate, HeatMapChart, Panel};
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use serde::Serialize;
 use serde_json::json;
+
+use charts::{Axis, ColourScale, Estimate, HeatMapChart, Panel};
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::statistics::Interval;
 use squad_data::Example;
 use switchable_lora::site_precision::SitePrecision;

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use charts::{Axis, Estimate, LineChart, Mark, Point, Series};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::Serialize;
 use serde_json::json;
+
+use charts::{Axis, Estimate, LineChart, Mark, Point, Series};
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::statistics::Interval;
 use switchable_lora::site_precision::SitePrecision;

@@ -7,10 +7,11 @@
 
 use std::fmt;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
@@ -91,9 +92,11 @@ impl FromStr for AttackKind {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use burn::backend::{Autodiff, Flex};
+
     use gpt2_model::Gpt2;
+
+    use super::*;
 
     #[test]
     fn every_attack_is_found_by_the_name_that_it_gives_itself() {

@@ -14,12 +14,13 @@
 
 use std::collections::BTreeMap;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use squad_data::{CharSpan, Example, normalize_answer};
 use switchable_model::model::TrainableModel;
 

@@ -13,10 +13,11 @@
 use std::collections::HashSet;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::reading::scores;
 use squad_data::CharSpan;
 use switchable_model::model::{SwitchableModel, TrainableModel};

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::Result;

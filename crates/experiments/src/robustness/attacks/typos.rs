@@ -11,12 +11,13 @@
 //! *Combating Adversarial Misspellings with Robust Word Recognition*, arXiv:1905.11268. Neighbours
 //! are those of a QWERTY keyboard.
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
@@ -193,8 +194,9 @@ fn neighbours(letter: char) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::SeedableRng as _;
+
+    use super::*;
 
     #[test]
     fn neighbour_keys_are_neighbours_of_each_other() {

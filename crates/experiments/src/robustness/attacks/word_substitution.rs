@@ -11,10 +11,11 @@
 //! which proposes from the left context alone, and by its own language-model head: no other model or
 //! word list takes part.
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use squad_data::CharSpan;
 use switchable_model::model::TrainableModel;
 

@@ -7,8 +7,9 @@
 
 use std::fmt;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use squad_data::{Dataset, Example};
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_model::model::TrainableModel;

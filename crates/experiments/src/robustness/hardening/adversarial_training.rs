@@ -13,8 +13,9 @@
 //! Sources: Madry et al., arXiv:1706.06083 (training on the attack of the model as it is); Fu et al.,
 //! *Double-Win Quant*, ICML 2021 (random precision).
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::reading::ReadingTask;
 use squad_data::{Dataset, Example, TextTokenizer};
 use switchable_model::model::TrainableModel;

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::Interval;
 use switchable_model::model::TrainableModel;
 

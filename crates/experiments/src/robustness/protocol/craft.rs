@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
 use squad_data::{Answer, Example};
 use switchable_model::model::{SwitchableModel, TrainableModel};

@@ -9,6 +9,7 @@
 //! capable of correcting deletions, insertions, and reversals*, Soviet Physics Doklady, 1966.
 
 use serde::{Deserialize, Serialize};
+
 use squad_data::Example;
 
 /// Levenshtein distance of an edited example from the clean one, question and context added up.

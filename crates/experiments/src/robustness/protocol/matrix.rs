@@ -14,10 +14,11 @@
 
 use std::collections::HashSet;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
 use squad_data::{Example, QuestionScore};
 use switchable_model::model::TrainableModel;

@@ -6,6 +6,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+
 use span_reader::statistics::{Interval, PairedComparison, bootstrap_mean, mean};
 use squad_data::QuestionScore;
 

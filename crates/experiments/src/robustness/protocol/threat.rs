@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
 use span_reader::statistics::{Interval, bootstrap_mean, mean};
 
 use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow};
@@ -123,11 +124,12 @@ impl ThreatAccuracy {
 
 #[cfg(test)]
 mod tests {
+    use squad_data::QuestionScore;
+
     use super::*;
     use crate::robustness::protocol::craft::CraftSummary;
     use crate::robustness::protocol::matrix::RandomPrecision;
     use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
-    use squad_data::QuestionScore;
 
     /// A cell over two items: flags when clean and when attacked.
     fn cell(clean: [bool; 2], attacked: [bool; 2]) -> RobustAccuracy {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use burn::module::{AutodiffModule as _, Module as _};
+
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;

@@ -13,6 +13,7 @@
 use std::cell::Cell;
 
 use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
+
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reader::Reader;

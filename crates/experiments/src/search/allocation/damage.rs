@@ -5,8 +5,9 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;

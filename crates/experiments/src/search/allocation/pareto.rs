@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
+
 use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::error::{Error, Result};
@@ -184,9 +185,10 @@ fn undominated(mut states: Vec<State>) -> Vec<State> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
 
     /// Every combination of choices: bytes and damage, summed in the order of the sites.
     fn all_plans(sites: &[Vec<Item>]) -> Vec<(usize, f64)> {

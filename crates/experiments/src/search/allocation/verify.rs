@@ -1,7 +1,8 @@
 //! Real evaluation of plans that the additive model chose.
 
-use quant_kernels::backends::quant_backend::QuantBackend;
 use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;

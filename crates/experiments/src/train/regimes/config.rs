@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::sites::Site;
 

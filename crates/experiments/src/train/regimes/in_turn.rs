@@ -1,6 +1,7 @@
 //! One width per step, in turn.
 
 use serde_json::{Value, json};
+
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};

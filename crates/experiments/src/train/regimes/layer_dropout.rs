@@ -12,6 +12,7 @@ use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 

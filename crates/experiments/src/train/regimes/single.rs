@@ -1,6 +1,7 @@
 //! One plan in every step.
 
 use serde_json::{Value, json};
+
 use switchable_model::site_plan::SitePlan;
 
 use crate::train::regimes::{Branch, Regime};

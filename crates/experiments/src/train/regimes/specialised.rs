@@ -8,6 +8,7 @@
 //! low width and everything else at the highest.
 
 use serde_json::{Value, json};
+
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;

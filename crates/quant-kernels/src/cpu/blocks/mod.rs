@@ -10,6 +10,8 @@
 
 use std::{mem::MaybeUninit, ops::Range};
 
+use rayon::prelude::*;
+
 use crate::{
     cpu::{
         instruction_set::InstructionSet,
@@ -25,8 +27,6 @@ use crate::{
         quantizer::Quantizer,
     },
 };
-
-use rayon::prelude::*;
 
 /// Values below which threads cost more than they save.
 const PARALLEL_FROM: usize = 1 << 15;

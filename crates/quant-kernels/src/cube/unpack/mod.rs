@@ -21,10 +21,9 @@
 
 use burn::tensor::DType;
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use crate::cube::{DeviceParams, address_type, choose_params::empty_like};
-
-use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 const TILE_ROWS: usize = 32;
 const TILE_COLUMNS: usize = 16;

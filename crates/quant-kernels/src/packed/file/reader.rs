@@ -10,6 +10,7 @@ use safetensors::{
     Dtype, SafeTensorError, SafeTensors,
     tensor::{Metadata, TensorInfo},
 };
+
 use whole_files::MappedFile;
 
 use crate::{

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, io::Write, path::Path};
 
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Serialize;
+
 use whole_files::PartialFile;
 
 use crate::{

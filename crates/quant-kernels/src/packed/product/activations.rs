@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use rayon::prelude::*;
+
 use crate::{
     cpu::elementary::ROUNDER,
     error::{Error, Result},
@@ -18,8 +20,6 @@ use crate::{
     },
     spec::bit_width::BitWidth,
 };
-
-use rayon::prelude::*;
 
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
 ///

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::packed::tiles::sums::PANEL_COLUMNS;
-
 use rayon::prelude::*;
+
+use crate::packed::tiles::sums::PANEL_COLUMNS;
 
 /// Products of less than this many multiplications stay on the calling thread.
 const WORTH_A_THREAD: usize = 1 << 17;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use http_server::{Answer, HttpServer};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use http_server::{Answer, HttpServer};
 
 mod http_server;
 
