@@ -1,4 +1,4 @@
-//! Trains an adapter bank on SQuAD files for any GPT-2 folder.
+//! Trains an adapter bank on SQuAD files for any model folder.
 //!
 //! ```text
 //! cargo run --release --example train_bank -- --model DIR --train train-v1.1.json \

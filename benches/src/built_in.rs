@@ -5,7 +5,7 @@ use switchable_quant::kernels::QuantBackend;
 use switchable_quant::model::{ModelOptions, SitePrecision, SwitchableModel};
 
 use crate::answer::{finish, token_ids, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const BATCH: usize = 32;
 const TOKENS: usize = 96;

@@ -11,7 +11,7 @@ use switchable_quant::model::{
 };
 
 use crate::answer::{assert_close, finish, relative_error, token_ids, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const BATCH: usize = 4;
 const TOKENS: usize = 256;

@@ -4,7 +4,7 @@ use criterion::{Criterion, Throughput};
 
 use switchable_quant::device::DeviceChoice;
 
-use crate::{Unit, Work, cases};
+use crate::case::{Unit, Work, cases};
 
 /// The environment variable that names devices as `--device` does elsewhere, separated by commas.
 const DEVICES: &str = "BENCH_DEVICES";

@@ -12,7 +12,7 @@ use switchable_quant::kernels::{
 };
 
 use crate::answer::{assert_close, finish, matrix, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const ROWS: [usize; 4] = [1, 16, 256, 1024];
 const SHAPES: [[usize; 2]; 4] = [[768, 768], [768, 2304], [768, 3072], [3072, 768]];

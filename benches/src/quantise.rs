@@ -6,7 +6,7 @@ use switchable_quant::kernels::{
 };
 
 use crate::answer::{assert_close, finish, matrix, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const SHAPES: [(&str, &str, u8, [usize; 2]); 4] = [
     ("per_tensor", "per-tensor", 4, [3072, 768]),

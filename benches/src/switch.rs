@@ -12,7 +12,7 @@ use switchable_quant::reader::evaluation::options::EvaluateOptions;
 use switchable_quant::reader::evaluation::reading::ReadingTask;
 
 use crate::answer::{finish, token_ids, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const TOKENS: usize = 96;
 

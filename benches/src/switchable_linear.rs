@@ -10,7 +10,7 @@ use switchable_quant::lora::{
 };
 
 use crate::answer::{assert_close, finish, matrix, width};
-use crate::{Case, Unit};
+use crate::case::{Case, Unit};
 
 const TOKENS: usize = 1024;
 const D_IN: usize = 768;

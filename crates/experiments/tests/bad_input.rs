@@ -3,8 +3,7 @@
 use experiments::banks::bank::train_base;
 use experiments::error::Error;
 use experiments::running::progress::ShowProgress;
-use experiments::search::greedy::GreedyStart;
-use experiments::search::greedy::{GreedyOptions, StopAt, greedy_search};
+use experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use experiments::train::config::TrainConfig;
 use experiments::train::trainer::TrainRun;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gpt2_model::Gpt2;
-use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
+use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::choice::cascade::ConfidenceCascade;
 use span_reader::choice::cascade_curve::CascadeCurve;

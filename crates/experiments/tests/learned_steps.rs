@@ -3,17 +3,13 @@
 use burn::module::AutodiffModule as _;
 use serde_json::json;
 
-use experiments::banks::bank::RegimeOfBank;
-use experiments::banks::bank::{BankConfig, BankOverrides, train_bank, train_bank_with, train_base};
-use experiments::banks::regime_comparison::Entry;
-use experiments::banks::regime_comparison::{Contestant, run_contestant};
+use experiments::banks::bank::{BankConfig, BankOverrides, RegimeOfBank, train_bank, train_bank_with, train_base};
+use experiments::banks::regime_comparison::{Contestant, Entry, run_contestant};
 use experiments::running::memory::Memory;
 use experiments::train::regimes::Regime;
 use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
 use experiments::train::trainer::TrainRun;
-use experiments::workbench::RunSettings;
-use experiments::workbench::StudyData;
-use experiments::workbench::Workbench;
+use experiments::workbench::{RunSettings, StudyData, Workbench};
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::choice::fingerprint::ModelFingerprint;

@@ -4,8 +4,7 @@ use serde_json::json;
 
 use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
-use experiments::search::greedy::GreedyStart;
-use experiments::search::greedy::{GreedyOptions, Ranking, StopAt, TrialLength, greedy_search};
+use experiments::search::greedy::{GreedyOptions, GreedyStart, Ranking, StopAt, TrialLength, greedy_search};
 use experiments::search::harm_order::HarmOrder;
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use gpt2_model::Gpt2;

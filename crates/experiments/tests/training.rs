@@ -2,8 +2,7 @@
 
 use burn::module::AutodiffModule as _;
 
-use experiments::banks::bank::RegimeOfBank;
-use experiments::banks::bank::{BankConfig, train_bank, train_bank_with, train_base};
+use experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank, train_bank_with, train_base};
 use experiments::train::branch::{Branch, Distance, Protection};
 use experiments::train::config::TrainConfig;
 use experiments::train::ladder::Ladder;

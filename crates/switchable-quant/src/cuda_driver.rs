@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use libloading::{Library, Symbol};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 #[cfg(windows)]
 const DRIVER: &[&str] = &["nvcuda.dll"];

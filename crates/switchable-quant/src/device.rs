@@ -52,7 +52,7 @@ use quant_kernels::backends::quant_backend::QuantBackend;
 use crate::backend;
 #[cfg(feature = "cuda")]
 use crate::cuda_driver;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Work that is written once for every backend.
 pub trait WithBackend {

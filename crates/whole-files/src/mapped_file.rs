@@ -6,8 +6,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use crate::Result;
-use crate::error::at;
+use crate::error::{Result, at};
 
 /// The bytes of a file, which the system reads when they are first looked at.
 ///

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::Result;
-use crate::error::at;
+use crate::error::{Result, at};
 
 /// Writes a file whole, in the place of one that is there; makes its folder.
 ///

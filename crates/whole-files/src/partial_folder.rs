@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::Result;
-use crate::error::at;
+use crate::error::{Result, at};
 
 /// A folder that is being filled beside the place that it will have; dropped, it leaves nothing.
 ///

@@ -1,4 +1,4 @@
-//! The adapter bank: one LoRA adapter per width on a frozen, quantised base (D6 of the study).
+//! The adapter bank: one LoRA adapter per width on a frozen, quantised base.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -2,10 +2,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `bank` | one adapter per width on a frozen base (D6 of the study) |
+//! | `bank` | one adapter per width on a frozen base |
 //! | `bank_accuracy` | accuracy of a bank, width by width |
 //! | `contestants` | the contestants of a comparison, as data |
-//! | `regime_comparison` | regimes against one another (D7) |
+//! | `regime_comparison` | regimes against one another |
 //! | `precision_range` | the lowest width that still learns |
 
 pub mod bank;

@@ -1,5 +1,4 @@
-//! Regimes against one another: the same base, data and seeds, equal steps or equal BitOps (D7 of the
-//! study).
+//! Regimes against one another: the same base, data and seeds, equal steps or equal BitOps.
 //!
 //! ```text
 //! training BitOps   = Σ_steps Σ_branches Σ_sites parameters · weight bits · activation bits    per token

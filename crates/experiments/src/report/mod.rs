@@ -1,4 +1,4 @@
-//! The whole study as JSON files, figures and one Markdown report (D10 of the study).
+//! The whole study as JSON files, figures and one Markdown report.
 //!
 //! | where | what |
 //! |---|---|

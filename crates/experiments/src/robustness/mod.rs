@@ -1,4 +1,4 @@
-//! Attacks and the protocol that measures robustness against them (D8 of the study).
+//! Attacks and the protocol that measures robustness against them.
 //!
 //! | where | what |
 //! |---|---|

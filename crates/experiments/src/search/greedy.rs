@@ -1,4 +1,4 @@
-//! Greedy bit-width search (D4 of the study).
+//! Greedy bit-width search.
 //!
 //! ```text
 //! start:   every site at the high precision

@@ -2,10 +2,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `uniform` | one width everywhere, and where accuracy meets size (D1 of the study) |
-//! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time (D2, D3) |
-//! | `greedy` | site after site until a tolerance or a size is reached (D4) |
-//! | `allocation` | bits per site under a byte budget, exact (D5) |
+//! | `uniform` | one width everywhere, and where accuracy meets size |
+//! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time |
+//! | `greedy` | site after site until a tolerance or a size is reached |
+//! | `allocation` | bits per site under a byte budget, exact |
 //! | `text` | what searches found as lines of text |
 
 pub mod allocation;

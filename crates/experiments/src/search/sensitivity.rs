@@ -4,8 +4,8 @@
 //! harm(part) = accuracy(reference) − accuracy(reference with the part at the other precision)
 //! ```
 //!
-//! The parts are blocks (D2 of the study) or single sites (D3). The reference is evaluated once and
-//! its hidden states are kept, so that a change in block `i` costs the blocks from `i` on.
+//! The parts are blocks or single sites. The reference is evaluated once and its hidden states are kept,
+//! so that a change in block `i` costs the blocks from `i` on.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,4 @@
-//! The same precision at every site and in every block's KV cache, one after another (D1 of the
-//! study).
+//! The same precision at every site and in every block's KV cache, one after another.
 //!
 //! ```text
 //! accuracy(b)   = EM(b) / EM(widest)

@@ -1,11 +1,9 @@
 use experiments::error::Result;
 use experiments::robustness::attacks::hot_flip::{HotFlip, HotFlipOptions};
-use experiments::robustness::hardening::adversarial_training::HardeningRun;
 use experiments::robustness::hardening::adversarial_training::{
-    AdversarialTraining, Round, RoundPrecision, adversarial_training,
+    AdversarialTraining, HardeningRun, Round, RoundPrecision, adversarial_training,
 };
-use experiments::robustness::protocol::craft::Crafting;
-use experiments::robustness::protocol::craft::{AttackSource, ItemChoice, RobustnessOptions};
+use experiments::robustness::protocol::craft::{AttackSource, Crafting, ItemChoice, RobustnessOptions};
 use experiments::robustness::victim::model_under_attack::VictimOptions;
 use experiments::running::progress::ShowProgress;
 use experiments::train::config::TrainConfig;

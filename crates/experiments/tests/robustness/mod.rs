@@ -10,8 +10,7 @@ use std::sync::LazyLock;
 
 use experiments::robustness::protected_example::ProtectedExample;
 use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
-use gpt2_model::Gpt2;
-use gpt2_model::Gpt2ForQuestionAnswering;
+use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::workers::Workers;

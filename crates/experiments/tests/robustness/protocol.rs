@@ -9,8 +9,7 @@ use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptio
 use experiments::robustness::attacks::typos::{TypoOptions, Typos};
 use experiments::robustness::protected_example::{ProtectedExample, Unattackable};
 use experiments::robustness::protocol::attack_report::{AttackReport, MatrixMap};
-use experiments::robustness::protocol::craft::Crafting;
-use experiments::robustness::protocol::craft::{AttackSource, CraftOutcome, ItemChoice, RobustnessOptions};
+use experiments::robustness::protocol::craft::{AttackSource, CraftOutcome, Crafting, ItemChoice, RobustnessOptions};
 use experiments::robustness::protocol::matrix::{InferencePlan, NO_SOURCE, RobustnessProtocol};
 use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
 use experiments::running::memory::Memory;

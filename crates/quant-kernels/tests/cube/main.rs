@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.x86_64.json \
-//!     cargo test -p quant-kernels --features wgpu --test cube
+//!     cargo test -p quant-kernels --features autodiff,flex,wgpu --test cube
 //! ```
 //!
 //! Results are equal to the bit, which rests on a device that divides and rounds as IEEE 754 says.

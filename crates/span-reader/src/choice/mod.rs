@@ -1,4 +1,4 @@
-//! Plans chosen while the model serves: by a budget, or by the confidence of the answer (D9 of the study).
+//! Plans chosen while the model serves: by a budget, or by the confidence of the answer.
 //!
 //! ```text
 //! controller   request → the best measured plan that fits

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{BpeConfig, GeneratorConfig, SpanConfig, SpecialTokens, Split, TextTokenizer, corpus_texts, generate};
+use crate::generator::{GeneratorConfig, Split, corpus_texts, generate};
+use crate::tokenizer::{BpeConfig, SpecialTokens, TextTokenizer};
+use crate::windows::SpanConfig;
 
 const PAD: u32 = 0;
 

@@ -4,7 +4,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::{BpeConfig, Example, LeadingSpace, SpanConfig, TextTokenizer};
+use crate::dataset::Example;
+use crate::tokenizer::{BpeConfig, LeadingSpace, TextTokenizer};
+use crate::windows::SpanConfig;
 
 fn features(contexts: &[&str], max_len: usize) -> SpanFeatures {
     let examples: Vec<Example> = contexts

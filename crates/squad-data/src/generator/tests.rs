@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::attributes::{ATTRIBUTES, FILLERS};
 use super::names::{FAMILY, GIVEN, split_of};
 use super::*;
-use crate::{BpeConfig, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
+use crate::tokenizer::{BpeConfig, SpecialTokens, TextTokenizer};
+use crate::windows::{SpanConfig, SpanFeatures};
 
 fn corpus(split: Split, paragraphs: usize, seed: u64) -> Dataset {
     generate(&GeneratorConfig::new(split, paragraphs, seed)).unwrap()

@@ -1,6 +1,6 @@
 use super::*;
-use crate::NullProbabilities;
 use crate::dataset::{Answer, Article, Paragraph, Question};
+use crate::predictions::NullProbabilities;
 
 /// A dataset of questions `(id, gold answers)`; offsets play no part in scores.
 fn dataset(format: Format, questions: &[(&str, &[&str])]) -> Dataset {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::BpeConfig;
 use crate::dataset::Answer;
+use crate::tokenizer::BpeConfig;
 
 fn example(question: &str, context: &str) -> Example {
     Example {

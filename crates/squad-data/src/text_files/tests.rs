@@ -1,7 +1,7 @@
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::*;
-use crate::{BpeConfig, LeadingSpace};
+use crate::tokenizer::{BpeConfig, LeadingSpace};
 
 fn documents(files: &[(&str, &[u8])]) -> Result<Vec<String>> {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{GeneratorConfig, Split, corpus_texts, generate};
+use crate::generator::{GeneratorConfig, Split, corpus_texts, generate};
 
 fn trained(leading_space: LeadingSpace) -> TextTokenizer {
     let corpus = generate(&GeneratorConfig::new(Split::Train, 60, 1)).unwrap();

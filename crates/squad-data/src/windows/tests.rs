@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dataset::Answer;
-use crate::{BpeConfig, GeneratorConfig, LeadingSpace, Split, corpus_texts, generate};
+use crate::generator::{GeneratorConfig, Split, corpus_texts, generate};
+use crate::tokenizer::{BpeConfig, LeadingSpace};
 
 const SEPARATOR: u32 = 1;
 

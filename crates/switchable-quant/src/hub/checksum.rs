@@ -13,7 +13,7 @@ use std::path::Path;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What a file must hash to, in lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]

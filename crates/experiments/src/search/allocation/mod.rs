@@ -1,4 +1,4 @@
-//! Exact allocation: bits per site under a byte budget (D5 of the study).
+//! Exact allocation: bits per site under a byte budget.
 //!
 //! ```text
 //! minimise    Σᵢ damageᵢ(bᵢ)    subject to    Σᵢ bytesᵢ(bᵢ) ≤ budget,    bᵢ from the choices
