@@ -30,10 +30,10 @@ use switchable_quant_examples::logits::logits_of;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Logits or text of a GPT-2 folder
+/// Logits or text of a model folder
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download
+    /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download
     #[arg(long, value_name = "DIR|NAME")]
     model: String,
     /// Token ids, separated by commas

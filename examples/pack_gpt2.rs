@@ -33,10 +33,10 @@ use switchable_quant_examples::session::{Command, Opening, Session};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Packs a GPT-2 at 2 to 8 bits
+/// Packs a model at 2 to 8 bits
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download;
+    /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download;
     /// by default the model that is part of the program
     #[arg(long, value_name = "DIR|NAME")]
     model: Option<String>,

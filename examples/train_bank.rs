@@ -33,7 +33,7 @@ use switchable_quant_examples::stop_on_ctrl_c;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Trains one LoRA adapter per width on a frozen, quantised GPT-2
+/// Trains one LoRA adapter per width on a frozen, quantised model
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(flatten)]

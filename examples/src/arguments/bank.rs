@@ -27,7 +27,7 @@ const SPAN_HEAD: &str = "qa_outputs.weight";
 /// The model that a bank is for, and its questions.
 #[derive(Debug, Clone, Args)]
 pub struct BankSourceArgs {
-    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download
+    /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download
     #[arg(long, value_name = "DIR|NAME")]
     pub model: String,
     /// SQuAD JSON files to train on

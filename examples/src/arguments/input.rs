@@ -14,7 +14,7 @@ use crate::session::Opening;
 /// Model and questions.
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
-    /// Hugging Face folder of a GPT-2, or a name such as openai-community/gpt2 to download;
+    /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download;
     /// by default the model that is part of the program
     #[arg(long, value_name = "DIR|NAME")]
     pub model: Option<String>,

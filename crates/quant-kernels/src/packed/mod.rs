@@ -14,6 +14,9 @@
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
 //! | files | `file` |
+//! | bytes that are shared: owned, or of a file | `storage` |
+//! | weights as numbers again | `dequantize` |
+//! | a matrix that many threads write at once | `grid` |
 //! | weights as products see them: whole, or cut | `packed_view` |
 //! | products | `product` |
 //! | copies on GPUs | `device_copies` |
