@@ -57,7 +57,6 @@ fn main() -> anyhow::Result<()> {
         bail!("the text holds no paragraph of 20 words with a span to ask for");
     }
     let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
-    std::fs::create_dir_all(&arguments.out)?;
     let path = arguments.out.join("cloze.json");
     dataset.write(&path)?;
     println!("{} questions about {} documents; wrote {}", dataset.len(), dataset.articles.len(), path.display());

@@ -18,7 +18,7 @@ use clap::Parser;
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::lora::PrecisionPlan;
+use switchable_quant::lora::{PrecisionPlan, SitePrecision};
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, plan_row};
 use switchable_quant::reader::{Cost, Evaluator};
@@ -78,7 +78,11 @@ impl Command for &Arguments {
         let body = &model.transformer;
         let plan = match (&self.plan, self.bits, &folder.plan) {
             (Some(file), ..) => body.resolve(&PrecisionPlan::load(file)?)?,
-            (None, None, Some(packed)) => packed.clone(),
+            (None, None, Some(packed)) if self.input.adapters.is_none() => packed.clone(),
+            (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
+                let adapter = folder.precision(precision.weights).adapter;
+                plan.with(site, SitePrecision { adapter, ..precision })
+            }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
         let plan = if self.no_adapter { plan.without_adapters() } else { plan };

@@ -60,6 +60,7 @@ impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
         let Arguments { run, quant, regime, source, bank, training } = self;
         let (out, window) = (run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank")), training.window);
+        anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let (questions, evaluation) = (source.questions()?, source.evaluation()?);
         println!("running on {}, {} training questions", session.machine, questions.len());
         let task = session.task(questions, window)?;

@@ -288,3 +288,26 @@ fn a_model_packed_in_memory_is_that_of_the_folder_and_keeps_its_adapters() {
     let missing = model.uniform_plan(SitePrecision::uniform(width(3)));
     assert!(model.pack(PackedForm::Plan(&missing), &pack).is_err(), "there are no adapters of 3 bits");
 }
+
+#[test]
+fn packed_weights_are_packed_again_from_their_codes_or_refused() {
+    skip_without_device!();
+    let options = options("per-channel");
+    let model = load_with::<Plain>("tiny", &options);
+    let pack = PackOptions::default();
+    let four = model.uniform_plan(bare(4));
+    let fixed = model.clone().pack(PackedForm::Plan(&four), &pack).unwrap();
+    let nested = model.clone().pack(PackedForm::Nested, &pack).unwrap();
+
+    assert_eq!(logits(&fixed.clone().pack(PackedForm::Plan(&four), &pack).unwrap(), &four), logits(&fixed, &four));
+    let message = fixed.pack(PackedForm::Nested, &pack).unwrap_err().to_string();
+    assert!(message.contains("h.0.attn.c_attn") && message.contains("8 bits"), "{message}");
+
+    for bits in WIDTHS {
+        let plan = model.uniform_plan(bare(bits));
+        let cut = nested.clone().pack(PackedForm::Plan(&plan), &pack).unwrap();
+        assert!(relative_error(&logits(&cut, &plan), &logits(&nested, &plan)) < 1e-5, "{bits} bits");
+        let again = nested.clone().pack(PackedForm::Nested, &pack).unwrap();
+        assert_eq!(logits(&again, &plan), logits(&nested, &plan), "{bits} bits");
+    }
+}

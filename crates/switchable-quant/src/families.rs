@@ -11,7 +11,7 @@ use llama_model::model::Llama;
 #[cfg(feature = "experiments")]
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_model::config::{read_model_type, unknown_family};
+use switchable_model::config::read_model_type;
 use switchable_model::model::SwitchableModel;
 #[cfg(feature = "experiments")]
 use switchable_model::model::TrainableModel;
@@ -50,9 +50,9 @@ macro_rules! families {
         /// lists. The task's own failures are in its output.
         pub fn with_family<B: QuantBackend, T: WithFamily<B>>(dir: impl AsRef<Path>, task: T) -> Result<T::Output> {
             let path = dir.as_ref().join("config.json");
-            match read_model_type(&path)?.as_str() {
+            match read_model_type(&path, FAMILIES)?.as_str() {
                 $($name => Ok(task.run::<$model<B>>()),)*
-                other => Err(unknown_family(&path, other, FAMILIES).into()),
+                _ => unreachable!("a family is one of those that are listed"),
             }
         }
 
@@ -67,9 +67,9 @@ macro_rules! families {
             task: T,
         ) -> Result<T::Output> {
             let path = dir.as_ref().join("config.json");
-            match read_model_type(&path)?.as_str() {
+            match read_model_type(&path, FAMILIES)?.as_str() {
                 $($name => Ok(task.run::<$model<B>>()),)*
-                other => Err(unknown_family(&path, other, FAMILIES).into()),
+                _ => unreachable!("a family is one of those that are listed"),
             }
         }
     };

@@ -53,9 +53,12 @@ pub enum RankingArg {
 }
 
 impl Arguments {
-    /// The widths that are tried everywhere before the search.
+    /// The widths that are tried everywhere before the search: the one asked for, or those of 4, 3 and 2 bits
+    /// that the quantiser has.
     pub fn candidates(&self) -> Vec<BitWidth> {
-        self.bits.map_or_else(|| vec![BitWidth::B4, BitWidth::B3, BitWidth::B2], |bits| vec![bits])
+        let has = |bits: &BitWidth| self.quant.quantizer.check(*bits, 2).is_ok();
+        let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
+        self.bits.map_or_else(defaults, |bits| vec![bits])
     }
 
     /// The precision of a width, with the adapter that the model has for it unless none is used.

@@ -92,27 +92,25 @@ pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
     }
 }
 
-/// The `model_type` of a `config.json`: it says which family reads the folder.
+/// The `model_type` of a `config.json`: it says which of some families reads the folder.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, is not a JSON object, or has no such text.
-pub fn read_model_type(path: impl AsRef<Path>) -> Result<String> {
-    const EXPECTED: &str = "the name of a family of models";
+/// When the file cannot be read, is not a JSON object, or its `model_type` is none of the families, which the
+/// error lists.
+pub fn read_model_type(path: impl AsRef<Path>, families: &[&str]) -> Result<String> {
     let path = path.as_ref();
     let value = read_json(path)?;
     let fields = ConfigFields::new(&value, path)?;
     match fields.get("model_type") {
-        Some(Value::String(family)) => Ok(family.clone()),
-        Some(other) => Err(fields.error("model_type", other, EXPECTED)),
-        None => Err(fields.missing("model_type", EXPECTED)),
+        Some(Value::String(family)) if families.contains(&family.as_str()) => Ok(family.clone()),
+        Some(other) => Err(fields.error("model_type", other, &listed(families))),
+        None => Err(fields.missing("model_type", &listed(families))),
     }
 }
 
-/// The error of a `model_type` of no known family, which lists the families.
-pub fn unknown_family(path: &Path, got: &str, families: &[&str]) -> Error {
-    let families: Vec<String> = families.iter().map(|family| format!("{family:?}")).collect();
-    Error::Config { path: path.into(), field: "model_type", got: format!("{got:?}"), expected: families.join(" or ") }
+fn listed(families: &[&str]) -> String {
+    families.iter().map(|family| format!("{family:?}")).collect::<Vec<_>>().join(" or ")
 }
 
 fn read_json(path: &Path) -> Result<Value> {
@@ -129,19 +127,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, r#"{"model_type": "llama"}"#).unwrap();
-        assert_eq!(read_model_type(&path).unwrap(), "llama");
+        let families = ["gpt2", "llama"];
+        assert_eq!(read_model_type(&path, &families).unwrap(), "llama");
         for (text, word) in [("{}", "missing"), (r#"{"model_type": 3}"#, "3"), ("[]", "<root>"), ("{", "EOF")] {
             std::fs::write(&path, text).unwrap();
-            let message = read_model_type(&path).unwrap_err().to_string();
+            let message = read_model_type(&path, &families).unwrap_err().to_string();
             assert!(message.contains("config.json") && message.contains(word), "{message}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(read_model_type(&path).unwrap_err().to_string().contains("config.json"));
+        assert!(read_model_type(&path, &families).unwrap_err().to_string().contains("config.json"));
     }
 
     #[test]
     fn an_unknown_family_is_refused_with_those_there_are() {
-        let message = unknown_family(Path::new("dir/config.json"), "mamba", &["gpt2", "llama"]).to_string();
-        assert_eq!(message, "dir/config.json: field `model_type` is \"mamba\", expected \"gpt2\" or \"llama\"");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        for (text, got) in [(r#"{"model_type": "mamba"}"#, "\"mamba\""), ("{}", "missing")] {
+            std::fs::write(&path, text).unwrap();
+            let message = read_model_type(&path, &["gpt2", "llama"]).unwrap_err().to_string();
+            let expected = format!("{}: field `model_type` is {got}, expected \"gpt2\" or \"llama\"", path.display());
+            assert_eq!(message, expected);
+        }
     }
 }

@@ -100,10 +100,14 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
     if bits > BitWidth::B8 {
         return Ok(None);
     }
-    if let Some(PackedWeights::Fixed(tensor)) = layer.packed_weights()
-        && tensor.bits() == bits
-    {
-        return Ok(Some(tensor.clone()));
+    // Codes that are there already are taken as they are, or cut to fewer bits; others cannot be made of them.
+    match (layer.packed_weights(), form) {
+        (Some(PackedWeights::Fixed(tensor)), _) if tensor.bits() == bits => return Ok(Some(tensor.clone())),
+        (Some(PackedWeights::Nested(codes)), PackedForm::Nested) => return Ok(Some(codes.tensor().clone())),
+        (Some(PackedWeights::Nested(codes)), PackedForm::Plan(_)) => {
+            return Ok(Some(codes.slice_to(bits).map_err(|error| named(error.into()))?));
+        }
+        _ => layer.check(&precision).map_err(named)?,
     }
     let settings = layer.settings();
     let rounding = match layer.learned_step(&precision) {
