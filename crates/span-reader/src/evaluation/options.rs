@@ -14,7 +14,7 @@ pub struct EvaluateOptions {
     pub workers: Workers,
     /// How spans become answers.
     pub decode: DecodeConfig,
-    /// Bytes that [`KeptStates`] may hold.
+    /// Bytes that [`KeptStates`](crate::evaluation::evaluate::KeptStates) may hold.
     pub kept_state_bytes: usize,
     /// Asked between batches.
     pub stop: StopFlag,
