@@ -108,7 +108,7 @@ impl Axis {
         let is_asked = |end: f64| padding == Padding::Exact || self.includes.contains(&end);
         let (fixed_low, fixed_high) = (is_asked(low), is_asked(high));
         let mut range = ResolvedAxis { scale: self.scale, low, high, ticks: Vec::new() };
-        range.widen(fixed_low, fixed_high);
+        range.stretch(fixed_low, fixed_high);
         range.ticks = if self.ticks.is_empty() {
             range.chosen_ticks(room)
         } else {
@@ -137,7 +137,7 @@ impl ResolvedAxis {
         (at(value) - at(self.low)) / (at(self.high) - at(self.low))
     }
 
-    fn widen(&mut self, fixed_low: bool, fixed_high: bool) {
+    fn stretch(&mut self, fixed_low: bool, fixed_high: bool) {
         // Below this width neighbouring positions would be the same number.
         let least = (self.low.abs().max(self.high.abs()) * 1e-9).max(SMALLEST);
         match self.scale {

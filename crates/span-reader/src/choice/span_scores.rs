@@ -31,12 +31,12 @@ pub(super) fn refuse_no_answer(options: &EvaluateOptions) -> Result<()> {
 pub struct SpanScores {
     /// Start and end scores of the context's tokens.
     windows: Vec<[Vec<f32>; 2]>,
-    answer: Vec<Place>,
+    answer: Vec<ShownSpan>,
 }
 
 /// A span in a window, counted from its first token of the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct ShownSpan {
     window: usize,
     start: usize,
     end: usize,
@@ -66,7 +66,7 @@ impl SpanScores {
             let start = offsets.iter().position(|token| chars.is_some_and(|chars| token.start == chars.start));
             let end = offsets.iter().rposition(|token| chars.is_some_and(|chars| token.end == chars.end));
             if let (Some(start), Some(end)) = (start, end) {
-                shown.push(Place { window: index, start, end });
+                shown.push(ShownSpan { window: index, start, end });
             }
         }
         let context = |(window, row): (&squad_data::Window, &[Vec<f32>; 2])| {
@@ -80,7 +80,7 @@ impl SpanScores {
         self.log_probability(&self.answer, temperature).exp().min(1.0)
     }
 
-    fn log_probability(&self, places: &[Place], temperature: Temperature) -> f64 {
+    fn log_probability(&self, places: &[ShownSpan], temperature: Temperature) -> f64 {
         let inverse = temperature.get().recip();
         let scaled = |score: &f32| f64::from(*score) * inverse;
         let total = self.windows.iter().map(|ends| ends.iter().map(|end| log_sum_exp(end.iter().map(scaled))).sum());
@@ -94,7 +94,7 @@ impl SpanScores {
     /// One window; the answer is a single token.
     #[cfg(test)]
     pub(super) fn of_one_window(start: &[f32], end: &[f32], answer: usize) -> Self {
-        let answer = vec![Place { window: 0, start: answer, end: answer }];
+        let answer = vec![ShownSpan { window: 0, start: answer, end: answer }];
         Self { windows: vec![[start.to_vec(), end.to_vec()]], answer }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn windows_share_one_distribution_and_a_place_in_two_counts_twice() {
         let window = |first: f32| [vec![first, 0.0], vec![0.0]];
-        let places = [0, 1].map(|window| Place { window, start: 0, end: 0 });
+        let places = [0, 1].map(|window| ShownSpan { window, start: 0, end: 0 });
         let mut scores =
             SpanScores { windows: vec![window(3f32.ln()), window(2f32.ln())], answer: places[..1].to_vec() };
         // Totals 4 and 3.
