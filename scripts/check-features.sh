@@ -19,13 +19,13 @@ list() { python3 -c "import json,sys; $1" <<<"$metadata"; }
 
 crates=("$@")
 if [[ $# -eq 0 ]]; then
-  mapfile -t crates < <(list 'print(*[p["name"] for p in json.load(sys.stdin)["packages"] if p["publish"] is None], sep="\n")')
+  mapfile -t crates < <(list 'print(*[p["name"] for p in json.load(sys.stdin)["packages"] if p["publish"] is None], sep="\n", end="")')
 fi
 
 for crate in "${crates[@]}"; do
-  mapfile -t features < <(list "print(*[f for p in json.load(sys.stdin)['packages'] if p['name'] == '$crate' for f in sorted(p['features'])], sep='\n')")
+  of_crate="[f for p in json.load(sys.stdin)['packages'] if p['name'] == '$crate' for f in sorted(p['features'])]"
+  mapfile -t features < <(list "print(*[f for f in $of_crate if f != 'default'], sep='\n', end='')")
   for feature in "" "${features[@]}"; do
-    [[ "$feature" == default || ( -z "$feature" && ${#features[@]} -eq 0 ) ]] && feature=""
     echo "== $crate, ${feature:-no feature}"
     cargo check --quiet --package "$crate" --lib --no-default-features ${feature:+--features "$feature"}
   done

@@ -4,6 +4,7 @@
 
 /// Calls a function of plain Rust, which must be `#[inline(always)]`, through a copy of it that is
 /// compiled for an instruction set.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! compiled_for {
     ($set:expr, $function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
@@ -56,6 +57,7 @@ macro_rules! multiversion {
     };
 }
 
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use compiled_for;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use multiversion;
