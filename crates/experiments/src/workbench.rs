@@ -106,8 +106,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Workbench<'a, B, M> {
 
     /// The precision of a width, with its adapter where the model has one.
     pub fn precision(&self, bits: BitWidth) -> SitePrecision {
-        let precision = SitePrecision::uniform(bits);
-        if self.plain.transformer.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
+        self.plain.transformer.precision_at(bits)
     }
 
     /// Every site at one precision.

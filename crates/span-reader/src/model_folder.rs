@@ -150,8 +150,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
 
     /// The precision of a width with its adapter, or without where the model has none.
     pub fn precision(&self, bits: BitWidth) -> SitePrecision {
-        let precision = SitePrecision::uniform(bits);
-        if self.model.transformer.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
+        self.model.transformer.precision_at(bits)
     }
 
     /// Writes the folder in floats: model, tokenizer and adapters. `base_model` stands in the adapters'

@@ -18,6 +18,7 @@ use switchable_lora::{
         save::save_peft,
         width_folder,
     },
+    site_precision::SitePrecision,
 };
 
 use crate::config::ModelConfig;
@@ -35,6 +36,12 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         let mut widths = held_widths(self);
         widths.retain(|&width| self.sites().iter().all(|site| self.site(site).bank().get(width).is_some()));
         widths
+    }
+
+    /// The precision of a width with its adapter, or without where not every site has one.
+    fn precision_at(&self, bits: BitWidth) -> SitePrecision {
+        let precision = SitePrecision::uniform(bits);
+        if self.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
     }
 
     /// Saves the adapters of every width, with their learned steps.
