@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
@@ -80,7 +81,9 @@ impl Command for &Arguments {
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
         let plan = match (&self.plan, self.bits, &folder.plan) {
-            (Some(file), ..) => body.resolve(&PrecisionPlan::load(file)?)?,
+            (Some(file), ..) => {
+                body.resolve(&PrecisionPlan::load(file)?).with_context(|| file.display().to_string())?
+            }
             (None, None, Some(packed)) if self.input.adapters.is_none() => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;

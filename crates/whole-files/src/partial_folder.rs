@@ -34,7 +34,9 @@ impl PartialFolder {
     /// When the folder around it cannot be made or written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let around = folder_around(path);
+        // The folder behind a link or a name such as `.`, not the link, is what is replaced.
+        let path = if path.exists() { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
+        let around = folder_around(&path);
         operation::make_folders(around).map_err(at(around))?;
         let mut builder = named();
         #[cfg(unix)]
@@ -43,7 +45,7 @@ impl PartialFolder {
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
         let folder = operation::make_folder(&builder, around).map_err(at(around))?;
-        Ok(Self { folder, target: path.to_owned() })
+        Ok(Self { folder, target: path })
     }
 
     /// The name that it has while it is filled.
@@ -126,5 +128,28 @@ mod tests {
         drop(PartialFolder::create(&target).unwrap());
         assert!(target.join("second").exists() && !target.join("first").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_the_folder_behind_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let [behind, link] = ["behind", "link"].map(|name| dir.path().join(name));
+        fs::create_dir(&behind).unwrap();
+        std::os::unix::fs::symlink(&behind, &link).unwrap();
+        let folder = PartialFolder::create(&link).unwrap();
+        crate::write(folder.path().join("file"), b"").unwrap();
+        folder.persist().unwrap();
+        assert!(link.is_symlink() && behind.join("file").exists());
+    }
+
+    #[test]
+    fn a_file_is_not_replaced_by_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
+        fs::write(&target, b"kept").unwrap();
+        let error = PartialFolder::create(&target).unwrap().persist().unwrap_err().to_string();
+        assert!(error.contains("file: "), "{error}");
+        assert_eq!((fs::read(&target).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"kept".to_vec(), 1));
     }
 }
