@@ -28,5 +28,5 @@ pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::spec::bit_width::BitWidth;
 pub use quantisation_settings::QuantisationSettings;
 pub use quantized_cache::QuantizedCache;
-pub use site_precision::SitePrecision;
+pub use site_precision::{SitePrecision, SiteRounding};
 pub use switchable_linear::SwitchableLinear;
