@@ -4,7 +4,9 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use quant_kernels::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
+use quant_kernels::spec::{
+    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -41,32 +43,48 @@ pub enum Error {
     #[error("invalid json: {0}")]
     Json(#[from] serde_json::Error),
     /// A plan written by another version of the format.
-    #[error("plan version {got} is unknown, expected {expected}")]
+    #[error("plan version {got} is unknown, expected 1 to {expected}")]
     PlanVersion {
         /// The version found.
         got: u64,
-        /// The version that is understood.
+        /// The newest version that is understood.
+        expected: u64,
+    },
+    /// A plan of a version that cannot say what this one says.
+    #[error("field `{field}` of a plan of version {version}, expected version {expected}")]
+    PlanField {
+        /// The field.
+        field: &'static str,
+        /// The version of the plan.
+        version: u64,
+        /// The version that has the field.
         expected: u64,
     },
     /// A plan names a site that the model does not have.
-    #[error("unknown site `{site}`")]
+    #[error("unknown site `{site}`, expected {known}")]
     UnknownSite {
         /// The name in the plan.
         site: String,
+        /// The names that there are.
+        known: String,
     },
     /// A plan has a rule that no site of the model follows.
-    #[error("{kind} `{name}` matches no site")]
+    #[error("{kind} `{name}` matches no site, expected {known}")]
     UnmatchedRule {
         /// `block` or `sub-module`.
         kind: &'static str,
         /// The name in the plan.
         name: String,
+        /// The names that there are.
+        known: String,
     },
     /// A plan gives bits to the keys and values of a block that the model does not have.
-    #[error("kv cache of unknown block `{block}`")]
+    #[error("kv cache of unknown block `{block}`, expected {known}")]
     UnknownBlock {
         /// The name in the plan.
         block: String,
+        /// The names that there are.
+        known: String,
     },
     /// The keys and values of a block cannot be kept at the bits of the plan.
     #[error("kv cache of block `{block}`: {source}")]
@@ -147,6 +165,23 @@ pub enum Error {
         /// What would fit.
         expected: &'static str,
     },
+    /// A precision that rounds by a learned step where there is none.
+    #[error("rounding is learned-step, and there is no adapter for {bits} bits with a learned step")]
+    NoStep {
+        /// The width of the weight.
+        bits: BitWidth,
+    },
+    /// A precision that names another quantiser than packed weights were made by.
+    #[error("the weights were packed by {expected}, the plan names {got}")]
+    PackedQuantizer {
+        /// The quantiser of the precision.
+        got: QuantSpec,
+        /// The quantiser of the codes.
+        expected: QuantSpec,
+    },
+    /// A precision that merges an adapter into packed weights.
+    #[error("placement is merged, expected residual as the weights are packed")]
+    PackedPlacement,
     /// A form of the weight that would lose the learned step.
     #[error("the adapter for {bits} bits has a learned step, which {what} cannot keep")]
     MergedStep {
@@ -230,7 +265,7 @@ impl Error {
     }
 
     /// Names the file that an error is about, unless it already does.
-    pub(crate) fn in_file(self, path: impl Into<PathBuf>) -> Self {
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
         match self {
             Self::File { .. } | Self::Io { .. } => self,
             other => Self::File { path: path.into(), source: Box::new(other) },
