@@ -9,6 +9,8 @@
 //! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use serde_json::json;
 
@@ -23,7 +25,7 @@ use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,7 +50,11 @@ struct Arguments {
     swaps: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }

@@ -10,6 +10,7 @@
 //! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
 
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -29,7 +30,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,7 +58,11 @@ struct Arguments {
     points: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.bits.sort_unstable();
     arguments.bits.dedup();

@@ -11,8 +11,8 @@
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
@@ -25,7 +25,7 @@ use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{files::resolve_data, stop_on_ctrl_c};
+use switchable_quant_examples::{files::resolve_data, finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,14 +49,17 @@ struct Arguments {
     #[arg(long, conflicts_with = "plan")]
     no_adapter: bool,
     /// Score these predictions ({"question id": "answer"}) and run no model
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
     predictions: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(predictions) = &arguments.predictions {
-        let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
+    if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         return score(predictions, &resolve_data(data)?);
     }
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
@@ -92,8 +95,6 @@ impl Command for &Arguments {
         let options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let (accuracy, predictions) = evaluator.predict(&plan)?;
-        println!("{}", plan_row("plan", &accuracy, cost.average_bits));
-        print!("{}", cost_table(&cost));
         if let Some(out) = &self.run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
@@ -101,6 +102,8 @@ impl Command for &Arguments {
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
+        println!("{}", plan_row("plan", &accuracy, cost.average_bits));
+        print!("{}", cost_table(&cost));
         println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! map and the path, checks the plan on questions that the search did not see, and writes
 //! `greedy_search.json` and `plan.json`. With `--out` a search that was stopped goes on where it was.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
@@ -29,12 +30,16 @@ use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     check_tolerance(arguments.tolerance)?;
     arguments.input.opening(&arguments.run, &arguments.quant).run(Search(&arguments))

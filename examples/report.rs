@@ -12,6 +12,7 @@
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -27,7 +28,7 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,8 +48,13 @@ struct Arguments {
     study: StudyArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }
 

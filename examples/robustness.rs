@@ -12,6 +12,8 @@
 //! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on. Training on
 //! attacks is part of the `report` example.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use serde_json::json;
 
@@ -30,7 +32,7 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,7 +59,11 @@ struct Arguments {
     attacks: Vec<AttackKind>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)

@@ -155,7 +155,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             None => (default_model::questions(set)?, format!("generated ({set})")),
         };
         let dataset = match input.limit {
-            Some(0) => bail!("`--limit` is 0, expected at least 1"),
             Some(limit) => dataset.limited(limit),
             None => dataset,
         };

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::Dataset;
@@ -18,6 +17,7 @@ use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
 use crate::arguments::widths::{PerWidth, parse_bits};
+use crate::ending::usage;
 use crate::files::{load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
@@ -148,7 +148,7 @@ impl BankArgs {
     /// When a rank or an alpha is out of its range, or the quantiser has no steps that could be learned.
     pub fn config(&self, quantizer: &QuantSpec, seed: u64) -> anyhow::Result<BankConfig> {
         if self.learned_steps && quantizer.format != Format::Symmetric {
-            bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`");
+            return Err(usage(format!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`")));
         }
         let init = if self.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let adapters = self.bits.iter().map(|&width| {
