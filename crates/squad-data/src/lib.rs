@@ -7,6 +7,7 @@ mod decoding;
 mod error;
 mod generator;
 mod metrics;
+mod null_answers;
 mod predictions;
 mod prompt;
 mod question_counts;
@@ -31,6 +32,7 @@ pub use metrics::{
     BestThresholds, Evaluation, QuestionScore, Subset, evaluate, evaluate_v1, evaluate_v2,
     evaluate_v2_with_null_probabilities, exact_match, f1_score, normalize_answer,
 };
+pub use null_answers::NullAnswers;
 pub use predictions::{NullProbabilities, Predictions};
 pub use prompt::PromptTemplate;
 pub use question_counts::{LeftOut, QuestionCounts, WhyLeftOut};

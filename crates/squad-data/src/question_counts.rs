@@ -1,7 +1,7 @@
 //! How many questions there are, how many were left out, and why.
 //!
 //! ```
-//! use squad_data::{LeftOut, QuestionCounts, WhyLeftOut};
+//! use squad_data::{QuestionCounts, WhyLeftOut};
 //!
 //! let mut counts = QuestionCounts::of(2);
 //! counts.leave_out(1, WhyLeftOut::NoWindow { shortest: 70, longest: 70, window: 64 });
@@ -60,8 +60,6 @@ pub enum WhyLeftOut {
     Repeated,
     /// A threshold was chosen on them, so that they measure nothing.
     ChoseThreshold,
-    /// An attack finds nothing that it may change.
-    Unattackable(String),
 }
 
 impl QuestionCounts {
@@ -119,7 +117,6 @@ impl fmt::Display for LeftOut {
             WhyLeftOut::Unanswerable => write!(f, "{n} {question} without an answer"),
             WhyLeftOut::Repeated => write!(f, "{n} {question} of an id that comes back"),
             WhyLeftOut::ChoseThreshold => write!(f, "{n} {question} to choose the null threshold on"),
-            WhyLeftOut::Unattackable(reason) => write!(f, "{n} not attackable: {reason}"),
         }
     }
 }

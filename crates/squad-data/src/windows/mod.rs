@@ -60,6 +60,10 @@ pub enum LongQuestions {
 }
 
 /// Which windows are taught to point at the separator, the position that means "no answer".
+///
+/// The null rule ([`NullAnswers`](crate::NullAnswers)) takes the lowest null score of a question's windows, so
+/// each of them has to learn that it holds no answer: [`NullTarget::ImpossibleOrOutside`] is the one for data of
+/// version 2.0, as in BERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NullTarget {
     /// None: the windows of impossible questions have no target.
