@@ -158,6 +158,12 @@ impl From<&[Decoded]> for NullProbabilities {
     }
 }
 
+/// The ids of a file, in its order.
+#[cfg(test)]
+pub(crate) fn ids_in_order(path: &Path) -> Result<Vec<String>> {
+    Ok(read_object(path)?.into_iter().map(|(id, _)| id).collect())
+}
+
 /// The members of a JSON object in the order of the file.
 fn read_object(path: &Path) -> Result<Vec<(String, Value)>> {
     let json = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
