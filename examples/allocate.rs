@@ -56,12 +56,12 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, quant, bits, average_bits, swaps } = self;
+        let Arguments { run, input, bits, average_bits, swaps, .. } = self;
         let questions = session.questions(input, QuestionSet::Search)?;
         let model = session.plain();
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
@@ -88,11 +88,11 @@ impl Command for &Arguments {
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let verified: Vec<_> = refined.iter().map(|row| &row.verified).collect();
         let swapped = |row: &RefinedAllocation| {
-            let plan = row.plan.to_precision_plan();
+            let plan = model.transformer.named_plan(&row.plan);
             json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
         };
         let result = json!({
-            "source": questions.source, "device": session.machine.to_string(), "quantizer": quant.quantizer,
+            "source": questions.source, "device": session.machine.to_string(), "quantizer": session.quantizer(),
             "seed": run.seed, "n": table.n, "front": points, "table": table, "verified": verified,
             "refined": refined.iter().map(swapped).collect::<Vec<_>>(),
             "greedy": compared.greedy, "equal_bytes": compared.equal_bytes,

@@ -8,8 +8,8 @@
 //! | `tokenizer.json`, or `vocab.json` and `merges.txt` | its tokenizer |
 //! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
 //!
-//! A folder of packed weights brings its adapters with it; those of a folder of floats are named apart,
-//! by [`ModelFolder::load_adapters`].
+//! A folder brings its adapters with it, unless [`OwnAdapters::LeftOut`] says otherwise; those of another
+//! folder are loaded by [`ModelFolder::load_adapters`].
 
 use std::path::Path;
 
@@ -40,12 +40,25 @@ const ADAPTERS: &str = "adapters";
 /// |---|---|
 /// | `model` | quantisers, placement, base policy and cache of [`ModelOptions`] |
 /// | `missing_head` | a folder without a span head is refused |
+/// | `adapters` | those in the folder `adapters` are loaded |
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
     /// How the model is built.
     pub model: ModelOptions,
     /// What to do with a folder of a language model alone.
     pub missing_head: MissingHead,
+    /// What to do with the folder's own adapters.
+    pub adapters: OwnAdapters,
+}
+
+/// What to do with the adapters in a model's folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OwnAdapters {
+    /// They are loaded.
+    #[default]
+    Used,
+    /// They are left out: every width runs without one, until adapters are loaded.
+    LeftOut,
 }
 
 /// The files of a folder that is part of the program; the names stand in errors.
@@ -95,17 +108,21 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When a file is missing or damaged, or does not fit the others; the error names the file and the
     /// tensor or field.
     pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
-        let dir = dir.as_ref();
+        let (dir, mut folder) = (dir.as_ref(), Self::open_model(dir.as_ref(), options, device)?);
+        if options.adapters == OwnAdapters::Used && dir.join(ADAPTERS).exists() {
+            folder.load_adapters(dir.join(ADAPTERS))?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder without its adapters.
+    fn open_model(dir: &Path, options: &FolderOptions, device: &B::Device) -> Result<Self> {
         if !dir.join(PACKED).exists() {
             let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
             return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None });
         }
         let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
-        let mut folder = Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan) };
-        if dir.join(ADAPTERS).exists() {
-            folder.load_adapters(dir.join(ADAPTERS))?;
-        }
-        Ok(folder)
+        Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan) })
     }
 
     /// Opens files that are part of the program.
@@ -135,6 +152,17 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When the folder holds no adapter, or one that does not fit the model.
     pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
         Ok(self.model.transformer.load_adapters(dir)?)
+    }
+
+    /// Takes out the adapters of all widths.
+    pub fn drop_adapters(&mut self) {
+        let model = &mut self.model.transformer;
+        for site in model.sites().clone().iter() {
+            let layer = model.site_mut(site);
+            for width in layer.bank().widths().to_vec() {
+                layer.remove_adapter(width);
+            }
+        }
     }
 
     /// The widths at which every weight can run, ascending: all where they are floats, those of the

@@ -260,12 +260,17 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// assert_eq!(layer.implicit(&said), four);
     /// ```
     pub fn explicit(&self, precision: &SitePrecision) -> SitePrecision {
+        // Codes do not tell whether their scales were learned while the adapter is not there.
+        let is_unknown =
+            self.packed_weights().is_some() && precision.adapter.is_some_and(|width| self.bank.get(width).is_none());
         let own = match self.learned_step(precision) {
-            Some(_) => SiteRounding::LearnedStep,
-            None => SiteRounding::Nearest,
+            Some(_) => Some(SiteRounding::LearnedStep),
+            None => (!is_unknown).then_some(SiteRounding::Nearest),
         };
-        let rounding = precision.rounding.unwrap_or(own);
-        precision.with_quantisation(self.quantisation(precision)).with_rounding(rounding)
+        SitePrecision {
+            rounding: precision.rounding.or(own),
+            ..precision.with_quantisation(self.quantisation(precision))
+        }
     }
 
     /// The precision without what this layer does of itself, so that precisions that compute the same are
@@ -283,7 +288,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             }),
             activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
             placement: precision.placement.filter(|placement| *placement != own.placement),
-            rounding: precision.rounding.filter(|rounding| *rounding != own_rounding),
+            rounding: precision.rounding.filter(|rounding| match self.packed_weights() {
+                Some(_) => *rounding == SiteRounding::Nearest && own_rounding == SiteRounding::LearnedStep,
+                None => *rounding != own_rounding,
+            }),
             ..*precision
         }
     }
@@ -313,7 +321,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
         let bits = precision.weights;
         match (precision.rounding, self.step_at(precision)) {
-            (Some(SiteRounding::LearnedStep), None) => Err(Error::NoStep { bits }),
+            // Codes are what the step made of the weight, whether it is there or not.
+            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
             (Some(SiteRounding::Nearest), Some(_)) if self.packed_weights().is_some() => {
                 Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
             }

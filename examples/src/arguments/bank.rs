@@ -12,6 +12,7 @@ use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::{BitWidth, Format, QuantSpec};
 use switchable_quant::lora::{LoraConfig, LoraInit};
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
@@ -129,7 +130,7 @@ impl BankSourceArgs {
         missing_head: MissingHead,
         command: impl Command,
     ) -> anyhow::Result<()> {
-        let options = FolderOptions { model, missing_head };
+        let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut };
         let opening = Opening { device, model: Some(&self.model), adapters: None, options };
         opening.run(command).map_err(|error| match error.downcast_ref() {
             Some(reader::Error::Model(transformer::Error::MissingTensor { name, .. })) if name == SPAN_HEAD => {

@@ -89,14 +89,13 @@ impl DamageTable {
                 return Err(Error::option("path", &flip.site, "flips with a score for each of the questions"));
             };
             let allocation = best_of(&front, flip.bytes)?;
-            let body = &evaluator.model().transformer;
-            let plan = body.resolve(&allocation.plan)?;
+            let plan = evaluator.model().transformer.resolve(&allocation.plan)?;
             let exact = evaluator.evaluate_from(&kept, &plan)?;
             rows.push(EqualBytes {
                 bytes: flip.bytes,
                 flipped: flip.site.clone(),
                 greedy: greedy.clone(),
-                allocation: Allocation { plan: body.named_plan(&plan), ..allocation.clone() },
+                allocation: allocation.clone(),
                 comparison: greedy.compare(&exact, self.seed),
                 exact,
             });

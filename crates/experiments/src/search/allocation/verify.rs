@@ -25,8 +25,7 @@ pub struct Verified {
 }
 
 impl DamageTable {
-    /// Evaluates allocations, each from where it departs from the reference. Their plans then say how every
-    /// site is quantised.
+    /// Evaluates allocations, each from where it departs from the reference.
     ///
     /// # Errors
     ///
@@ -39,12 +38,10 @@ impl DamageTable {
     ) -> Result<Vec<Verified>> {
         let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
         let verify = |allocation: &Allocation| {
-            let body = &evaluator.model().transformer;
-            let plan = body.resolve(&allocation.plan)?;
+            let plan = evaluator.model().transformer.resolve(&allocation.plan)?;
             let accuracy = evaluator.evaluate_from(&kept, &plan)?;
             let comparison = unchanged.compare(&accuracy, self.seed);
-            let allocation = Allocation { plan: body.named_plan(&plan), ..allocation.clone() };
-            Ok(Verified { allocation, accuracy, comparison })
+            Ok(Verified { allocation: allocation.clone(), accuracy, comparison })
         };
         allocations.iter().map(verify).collect()
     }
