@@ -122,6 +122,7 @@ impl<C: Command> OnDevice<'_, C> {
         if let Some(adapters) = self.opening.adapters {
             folder.load_adapters(adapters)?;
         }
+        folder.notes.iter().for_each(|note| eprintln!("{note}"));
         self.command.run(Session { folder, name: name.to_owned(), device, machine: self.machine.clone() })
     }
 }
