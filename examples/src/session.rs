@@ -157,6 +157,7 @@ impl<C: Command> OnDevice<'_, C> {
         let adapters = AdaptersUsed { source, widths: folder.model.transformer.adapter_widths() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
+        folder.notes.iter().for_each(|note| eprintln!("{note}"));
         let name = name.to_owned();
         self.command.run(Session { folder, name, adapters, device, machine: self.machine.clone() })
     }

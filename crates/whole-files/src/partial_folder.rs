@@ -1,8 +1,7 @@
 //! A folder that takes its name when all of it is there.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tempfile::TempDir;
 
@@ -34,7 +33,9 @@ impl PartialFolder {
     /// When the folder around it cannot be made or written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let around = folder_around(path);
+        // The folder behind a link or a name such as `.`, not the link, is what is replaced.
+        let path = if path.exists() { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
+        let around = folder_around(&path);
         operation::make_folders(around).map_err(at(around))?;
         let mut builder = named();
         #[cfg(unix)]
@@ -43,7 +44,7 @@ impl PartialFolder {
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
         let folder = operation::make_folder(&builder, around).map_err(at(around))?;
-        Ok(Self { folder, target: path.to_owned() })
+        Ok(Self { folder, target: path })
     }
 
     /// The name that it has while it is filled.
