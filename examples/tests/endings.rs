@@ -137,6 +137,30 @@ fn output_that_does_not_fit_the_disk_is_an_error() {
     assert!(error.starts_with("error: cannot print to stdout: No space left on device"), "{error}");
 }
 
+/// The security policy promises nothing that no test holds.
+#[test]
+fn every_promise_names_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let policy = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let table = policy.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut tests = 0;
+    for row in table {
+        let (promise, held_by) = row.rsplit_once(" | ").unwrap();
+        let (mut source, mut found) = (String::new(), 0);
+        for name in held_by.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                source = fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            } else {
+                assert!(source.contains(&format!("fn {name}(")), "{promise}: no test `{name}`");
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{promise} names no test");
+        tests += found;
+    }
+    assert!(tests >= 10, "{tests} tests");
+}
+
 #[test]
 #[ignore = "the child of the test below"]
 fn a_command_with_a_fault() {

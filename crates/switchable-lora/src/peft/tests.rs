@@ -788,3 +788,15 @@ fn steps_that_cannot_be_saved_leave_no_files() {
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn the_base_model_of_an_adapter_is_a_name_and_no_file() {
+    let pairs = pairs();
+    let dir = saved(&pairs);
+    let path = dir.path().join(CONFIG_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    for name in ["../../etc/passwd", "/no/such/folder", "\\u0000", "https://example.org/model"] {
+        fs::write(&path, text.replace("openai-community/gpt2", name)).unwrap();
+        assert_eq!(load(&dir).unwrap().len(), pairs.len(), "{name}");
+    }
+}
