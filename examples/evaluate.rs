@@ -17,6 +17,7 @@ use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{PrecisionPlan, SitePrecision};
 use switchable_quant::reader::running::json_file::write_json;
@@ -59,6 +60,11 @@ fn main() -> anyhow::Result<()> {
         let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
         return score(predictions, &resolve_data(data)?);
     }
+    if arguments.run.out.is_some() {
+        arguments.run.prepared_out(".")?;
+    }
+    // A plan that is none is refused before a model is opened.
+    arguments.plan.as_deref().map(PrecisionPlan::load).transpose()?;
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }
 
@@ -91,7 +97,9 @@ impl Command for &Arguments {
 
         let options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
-        let (accuracy, predictions) = evaluator.predict(&plan)?;
+        let progress = EvaluationProgress::start("evaluation", &evaluator, 1, self.run.show());
+        let (accuracy, predictions) = progress.predict(&evaluator, &plan)?;
+        progress.finish();
         println!("{}", plan_row("plan", &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));
         if let Some(out) = &self.run.out {

@@ -1,6 +1,6 @@
 //! A command over a model, written once for every device and every family of models.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -11,12 +11,14 @@ use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
+use switchable_quant::identity::Identity;
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 
 use crate::arguments::input::InputArgs;
+use crate::contents::of_questions;
 use crate::files::{resolve_data, resolve_model};
 
 /// What a command does with a model.
@@ -49,6 +51,10 @@ pub struct Session<B: Backend, M> {
     pub folder: ModelFolder<B, M>,
     /// The model's name, for artefacts.
     pub name: String,
+    /// The model's folder; `None` for the one that is part of the program.
+    pub dir: Option<PathBuf>,
+    /// The folder of the adapters that were loaded in the place of the model's own.
+    pub adapters: Option<PathBuf>,
     /// The device as burn knows it.
     pub device: B::Device,
     /// The device as the user knows it.
@@ -62,6 +68,8 @@ pub struct Questions {
     pub task: ReadingTask,
     /// The files and counts, for artefacts.
     pub source: Value,
+    /// What results depend on: the contents of the model and of the questions.
+    pub identity: Identity,
 }
 
 impl Opening<'_> {
@@ -88,7 +96,7 @@ impl<C: Command> WithAutodiff for OnDevice<'_, C> {
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Some(name) = self.opening.model else {
             let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
-            return self.start(folder, "built-in", device);
+            return self.start(folder, None, device);
         };
         let dir = resolve_model(name)?;
         with_trainable_family::<B, _>(&dir, InFolder { on: &device, dir: &dir, task: self })?
@@ -107,8 +115,7 @@ impl<B: QuantAutodiffBackend, C: Command> WithTrainableFamily<B> for InFolder<'_
     fn run<M: TrainableModel<B>>(self) -> anyhow::Result<()> {
         let Self { on, dir, task } = self;
         let folder = ModelFolder::<B, M>::open(dir, &task.opening.options, on)?;
-        let name = task.opening.model.unwrap_or_default().to_owned();
-        task.start(folder, &name, on.clone())
+        task.start(folder, Some(dir), on.clone())
     }
 }
 
@@ -116,13 +123,20 @@ impl<C: Command> OnDevice<'_, C> {
     fn start<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         self,
         mut folder: ModelFolder<B, M>,
-        name: &str,
+        dir: Option<&Path>,
         device: B::Device,
     ) -> anyhow::Result<()> {
         if let Some(adapters) = self.opening.adapters {
             folder.load_adapters(adapters)?;
         }
-        self.command.run(Session { folder, name: name.to_owned(), device, machine: self.machine.clone() })
+        self.command.run(Session {
+            folder,
+            name: self.opening.model.unwrap_or("built-in").to_owned(),
+            dir: dir.map(Into::into),
+            adapters: self.opening.adapters.map(Into::into),
+            device,
+            machine: self.machine.clone(),
+        })
     }
 }
 
@@ -163,6 +177,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let model = &self.name;
         let task = self.task(dataset, input.window).with_context(|| format!("{data_name} with the model {model}"))?;
         let source = json!({ "model": model, "adapters": input.adapters, "data": data_name, "questions": n });
-        Ok(Questions { task, source })
+        let identity = self.identity()?.with(&of_questions("data", &data_name, &task));
+        let identity = identity.with_option("window", input.window);
+        Ok(Questions { task, source, identity })
     }
 }

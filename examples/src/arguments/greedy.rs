@@ -1,13 +1,15 @@
 //! The flags of `greedy_search`.
 
+use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 
-use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength};
+use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
 use switchable_quant::kernels::{BitWidth, QuantBackend};
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::ModelFolder;
 use switchable_quant::transformer::model::SwitchableModel;
 
+use crate::arguments::widths::parse_average_bits;
 use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -33,7 +35,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0.1)]
     pub tolerance: f64,
     /// Stop at this mean width instead of a tolerance
-    #[arg(long, value_name = "BITS", conflicts_with = "tolerance")]
+    #[arg(long, value_name = "BITS", conflicts_with = "tolerance", value_parser = parse_average_bits)]
     pub target_bits: Option<f64>,
     /// When the harm of the sites is measured
     #[arg(long, value_enum, default_value = "once")]
@@ -59,6 +61,30 @@ impl Arguments {
         let has = |bits: &BitWidth| self.quant.quantizer.check(*bits, 2).is_ok();
         let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
         self.bits.map_or_else(defaults, |bits| vec![bits])
+    }
+
+    /// Looks at the flags before anything is opened or measured.
+    ///
+    /// # Errors
+    ///
+    /// When the tolerance is out of its range, the quantiser has no such width, or the sites could not become
+    /// as narrow as they should.
+    pub fn check(&self) -> anyhow::Result<()> {
+        check_tolerance(self.tolerance)?;
+        for bits in [self.high].into_iter().chain(self.bits) {
+            self.quant
+                .quantizer
+                .check(bits, 2)
+                .with_context(|| format!("{bits} bits by `{}`", self.quant.quantizer))?;
+        }
+        let candidates = self.candidates();
+        let Some(&narrowest) = candidates.iter().min() else {
+            bail!("`--quantizer {}` has none of 4, 3 and 2 bits, expected `--bits`", self.quant.quantizer)
+        };
+        if let Some(target) = self.target_bits.filter(|target| *target < f64::from(narrowest.bits())) {
+            bail!("`--target-bits {target}` is less than the {narrowest} bits that sites are flipped to at most");
+        }
+        Ok(())
     }
 
     /// The precision of a width, with the adapter that the model has for it unless none is used.

@@ -24,8 +24,8 @@ use crate::evaluation::evaluate::Evaluator;
 use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
 
-/// The version of the file.
-const VERSION: u32 = 1;
+/// The version of the file. The first one named models by SHA-256.
+const VERSION: u32 = 2;
 
 /// A plan with what it was measured to give and to cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -195,7 +195,8 @@ impl MeasuredFront {
     /// Checks every number against its range.
     pub(super) fn check(&self) -> Result<()> {
         if self.version != VERSION {
-            return Err(Error::option("version", self.version, VERSION.to_string()));
+            let expected = format!("{VERSION}: a front of another version names models otherwise; measure it anew");
+            return Err(Error::option("version", self.version, expected));
         }
         if self.points.is_empty() {
             return Err(Error::option("points", "empty", "at least one point"));
