@@ -1,8 +1,7 @@
 //! A folder that takes its name when all of it is there.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tempfile::TempDir;
 

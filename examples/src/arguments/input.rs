@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use switchable_quant::reader::FolderOptions;
+use switchable_quant::reader::model_folder::OwnAdapters;
+use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 
 use crate::arguments::count::parse_count;
-use crate::arguments::quant::QuantArgs;
 use crate::arguments::run::RunArgs;
 use crate::session::Opening;
 
@@ -20,9 +21,12 @@ pub struct InputArgs {
     #[arg(long, value_name = "DIR|NAME", requires = "data")]
     pub model: Option<String>,
     /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default those of the
-    /// built-in model, and none for another model
-    #[arg(long, value_name = "DIR")]
+    /// built-in model, and those in the folder adapters of another model
+    #[arg(long, value_name = "DIR", conflicts_with = "no_adapter")]
     pub adapters: Option<PathBuf>,
+    /// Use no adapter
+    #[arg(long)]
+    pub no_adapter: bool,
     /// SQuAD JSON file, v1.1 or v2.0, or squad to download it; by default generated questions
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
@@ -38,13 +42,18 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The model that the flags name; without a span head of its own it gets a random one.
-    pub fn opening(&self, run: &RunArgs, quant: &QuantArgs) -> Opening<'_> {
+    /// The model that the flags name, built with some options; without a span head of its own it gets a random
+    /// one.
+    pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
         Opening {
             device: run.device,
             model: self.model.as_deref(),
             adapters: self.adapters.as_deref(),
-            options: FolderOptions { model: quant.model_options(), missing_head: MissingHead::Random(run.seed) },
+            options: FolderOptions {
+                model,
+                missing_head: MissingHead::Random(run.seed),
+                adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+            },
         }
     }
 }

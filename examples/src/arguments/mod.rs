@@ -6,6 +6,7 @@ pub mod greedy;
 pub mod hardening;
 pub mod input;
 pub mod language_model;
+pub mod plan;
 pub mod quant;
 pub mod regime;
 pub mod run;

@@ -5,22 +5,18 @@
 //! mean accuracy     = 1/(s·n) · Σ_seeds Σ_questions score
 //! ```
 //!
-//! Seeds and questions both vary, so intervals come from a two-level bootstrap: every resample draws
-//! seeds with replacement and, for all of them alike, questions with replacement. Two regimes are
-//! compared in pairs of the same seed and question.
-//!
-//! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
+//! Seeds and questions both vary, so intervals are those of [`Interval::over_seeds`]: Student's over the
+//! seeds, of which there are few, and that of the questions, each with its mean over the seeds. With one seed
+//! there is no interval. Two regimes are compared in pairs of the same seed and question.
 
 use burn::module::AutodiffModule as _;
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
-use span_reader::statistics::Interval;
+use span_reader::statistics::{Interval, mean};
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::site_plan::SitePlan;
@@ -151,7 +147,9 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
     let training = Training { config: &config, ..training };
     let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
-    let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
+    // Also those of before an interruption, as if there had been none.
+    let losses = [outcome.earlier_losses, outcome.losses].concat();
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
     let final_loss = span_reader::statistics::mean(tail);
 
     let plain = model.valid();
@@ -228,13 +226,13 @@ pub fn steps_within(regimes: &Regimes, regime: &RegimeConfig, ladder: &Ladder, b
     Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")))
 }
 
-/// Mean over seeds and questions, percent, with a two-level bootstrap interval.
+/// Mean over seeds and questions, percent, with its interval over both.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SeededMean {
     /// The mean.
     pub mean: f64,
-    /// 95 % interval.
-    pub interval: Interval,
+    /// 95 % interval; `None` with one seed, which does not say how seeds differ.
+    pub interval: Option<Interval>,
     /// Number of seeds.
     pub seeds: usize,
     /// Number of questions.
@@ -242,9 +240,9 @@ pub struct SeededMean {
 }
 
 impl SeededMean {
-    /// Whether the interval holds zero: for a difference, that it lies inside the noise.
+    /// Whether the interval holds zero, or there is none: for a difference, that nothing tells it from noise.
     pub fn is_noise(&self) -> bool {
-        self.interval.contains(0.0)
+        self.interval.is_none_or(|interval| interval.contains(0.0))
     }
 }
 
@@ -253,9 +251,9 @@ impl SeededMean {
 /// # Errors
 ///
 /// When there is no run of that label, or one lacks the width.
-pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth, seed: u64) -> Result<SeededMean> {
+pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth) -> Result<SeededMean> {
     let flags = exact_by_seed(runs, label, bits)?;
-    Ok(two_level(&flags.iter().map(|(_, flags)| flags.clone()).collect::<Vec<_>>(), seed))
+    Ok(over_seeds(&flags.into_iter().map(|(_, flags)| flags).collect::<Vec<_>>(), Values::Scores))
 }
 
 /// Exact match of `second` minus that of `first` at one width, pairs of the same seed and question,
@@ -281,7 +279,7 @@ pub fn exact_match_difference(
     if pairs.is_empty() {
         return Err(Error::option("seeds", "none in common", "at least one seed that both regimes ran with"));
     }
-    Ok(two_level(&pairs, seed))
+    Ok(over_seeds(&pairs, Values::Differences(seed)))
 }
 
 /// Seed and exact-match flags of every run of a label.
@@ -298,27 +296,28 @@ fn exact_by_seed(runs: &[RegimeRun], label: &str, bits: BitWidth) -> Result<Vec<
     Ok(found)
 }
 
+/// What the values are that a mean is of.
+#[derive(Clone, Copy)]
+enum Values {
+    /// Scores, in [0, 1].
+    Scores,
+    /// Differences of scores, with the seed of their bootstrap.
+    Differences(u64),
+}
+
 /// Mean of seeds × questions and its interval, times 100.
-fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
-    const RESAMPLES: usize = 1000;
-    let n = scores[0].len();
-    let mean = |seeds: &[usize], questions: &[usize]| {
-        let of_seed = |&s: &usize| questions.iter().map(|&q| scores[s][q]).sum::<f64>();
-        100.0 * seeds.iter().map(of_seed).sum::<f64>() / (seeds.len() * questions.len()).max(1) as f64
+fn over_seeds(values: &[Vec<f64>], kind: Values) -> SeededMean {
+    let n = values[0].len();
+    let of_seeds: Vec<f64> = values.iter().map(|of_seed| mean(of_seed)).collect();
+    let of_question = |question| values.iter().map(|of_seed: &Vec<f64>| of_seed[question]).sum::<f64>();
+    let of_questions: Vec<f64> = (0..n).map(|question| of_question(question) / values.len() as f64).collect();
+    let (over_questions, least) = match kind {
+        Values::Scores => (Interval::of_mean(&of_questions), 0.0),
+        Values::Differences(seed) => (Interval::of_difference(&of_questions, seed), -1.0),
     };
-    let all = (0..scores.len()).collect::<Vec<_>>();
-    let centre = mean(&all, &(0..n).collect::<Vec<_>>());
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut draw = |count: usize| (0..count).map(|_| rng.random_range(0..count)).collect::<Vec<usize>>();
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let (seeds, questions) = (draw(scores.len()), draw(n));
-            mean(&seeds, &questions)
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let interval = Interval { low: means[RESAMPLES / 40], high: means[RESAMPLES - 1 - RESAMPLES / 40] };
-    SeededMean { mean: centre, interval, seeds: scores.len(), n }
+    let within = |Interval { low, high }: Interval| Interval { low: low.max(least), high: high.min(1.0) };
+    let interval = Interval::over_seeds(&of_seeds, over_questions).map(|interval| within(interval).scaled(100.0));
+    SeededMean { mean: 100.0 * mean(&of_seeds), interval, seeds: values.len(), n }
 }
 
 #[cfg(test)]
@@ -432,15 +431,20 @@ mod tests {
             run("b", 1, "110111"),
             run("c", 9, "0"),
         ];
-        let a = mean_exact_match(&runs, "a", BitWidth::B4, 0).unwrap();
+        let a = mean_exact_match(&runs, "a", BitWidth::B4).unwrap();
         assert!((a.mean - 100.0 * 5.0 / 12.0).abs() < 1e-9 && (a.seeds, a.n) == (2, 6));
         let difference = exact_match_difference(&runs, ["a", "b"], BitWidth::B4, 0).unwrap();
         assert!((difference.mean - 100.0 * 6.0 / 12.0).abs() < 1e-9);
-        assert!(difference.interval.low <= difference.mean && difference.mean <= difference.interval.high);
+        let interval = difference.interval.unwrap();
+        assert!(interval.low < difference.mean && difference.mean < interval.high);
         let same = exact_match_difference(&runs, ["a", "a"], BitWidth::B4, 0).unwrap();
         assert!(same.is_noise());
         assert!(exact_match_difference(&runs, ["a", "c"], BitWidth::B4, 0).is_err(), "no seed in common");
-        assert!(mean_exact_match(&runs, "d", BitWidth::B4, 0).is_err());
-        assert!(mean_exact_match(&runs, "a", BitWidth::B8, 0).unwrap_err().to_string().contains('8'));
+        let interval = same.interval.unwrap();
+        assert!(interval.low < 0.0 && interval.high > 0.0, "six questions do not make two regimes equal");
+        let one_seed = mean_exact_match(&runs, "c", BitWidth::B4).unwrap();
+        assert!(one_seed.interval.is_none() && one_seed.is_noise());
+        assert!(mean_exact_match(&runs, "d", BitWidth::B4).is_err());
+        assert!(mean_exact_match(&runs, "a", BitWidth::B8).unwrap_err().to_string().contains('8'));
     }
 }
