@@ -58,7 +58,8 @@ impl Command for &Arguments {
         let Arguments { run, input, quant, bits, average_bits, swaps } = self;
         let questions = session.questions(input, QuestionSet::Search)?;
         let model = session.plain();
-        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        options.decode.null = input.null_rule(questions.task.dataset.format)?;
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let mut bits = bits.clone();
         bits.sort_unstable();

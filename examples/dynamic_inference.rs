@@ -67,6 +67,10 @@ fn main() -> anyhow::Result<()> {
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Arguments { run, input, quant, bits, share, bytes, points } = self;
+        anyhow::ensure!(
+            input.null_threshold.is_none(),
+            "`--null-threshold` does not go with confidences, which are those of spans"
+        );
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let model = session.plain().pack(PackedForm::Nested, &PackOptions::default())?;
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);

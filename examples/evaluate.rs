@@ -6,16 +6,21 @@
 //! cargo run --release --example evaluate -- --predictions predictions.json --data dev-v1.1.json
 //! ```
 //!
+//! On SQuAD v2.0 questions are answered with nothing by the null rule, at `--null-threshold` (0): `auto` chooses
+//! the threshold on a fifth of the questions, which share no article with the others, and measures those.
+//!
 //! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
 //! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
-//! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
+//! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
+//! themselves would give.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
+use serde_json::Value;
 
-use switchable_quant::data::{self, Dataset, Predictions};
+use switchable_quant::data::{self, Format, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{PrecisionPlan, SitePrecision};
@@ -23,12 +28,17 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, plan_row};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant_examples::arguments::null_threshold::NullThreshold;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::files::{LoadedQuestions, load_questions, resolve_data};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{files::resolve_data, stop_on_ctrl_c};
+use switchable_quant_examples::stop_on_ctrl_c;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Share of v2.0 questions that a null threshold is chosen on.
+const HELD_OUT: f64 = 0.2;
 
 /// Accuracy of a model under a plan, or of a file of predictions
 #[derive(Debug, Parser)]
@@ -57,13 +67,16 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let Some(predictions) = &arguments.predictions {
         let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
-        return score(predictions, &resolve_data(data)?);
+        return score(predictions, &load_questions(&resolve_data(data)?, arguments.input.reading)?);
     }
     arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
 }
 
-fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
-    let evaluation = data::evaluate(&Dataset::read(data)?, &Predictions::read(predictions)?)?;
+fn score(predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
+    let evaluation = data::evaluate(&loaded.dataset, &Predictions::read(predictions)?)?;
+    if !loaded.counts.left_out.is_empty() {
+        eprintln!("{}", loaded.counts.text("questions"));
+    }
     if evaluation.missing > 0 {
         eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
     }
@@ -89,19 +102,50 @@ impl Command for &Arguments {
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
 
-        let options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
-        let (accuracy, predictions) = evaluator.predict(&plan)?;
+        let mut options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
+        let (mut task, mut counts) = (questions.task, questions.counts);
+        let is_v2 = task.dataset.format == Format::V2;
+        let threshold = match self.input.null_threshold {
+            Some(NullThreshold::Auto) if is_v2 => {
+                let [held_out, measured] = task.held_out(HELD_OUT, self.run.seed)?;
+                let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
+                let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
+                let n = held_out.dataset.len();
+                eprintln!("null threshold {threshold}, of the highest F1 on {n} questions that are not measured");
+                counts.leave_out(
+                    task.measured_counts().used - measured.measured_counts().used,
+                    WhyLeftOut::ChoseThreshold,
+                );
+                task = measured;
+                Some(threshold)
+            }
+            None if is_v2 => Some(0.0),
+            _ => match self.input.null_rule(task.dataset.format)? {
+                NullRule::Threshold(threshold) => Some(threshold),
+                NullRule::Never => None,
+            },
+        };
+        options.decode.null = threshold.map_or(NullRule::Never, NullRule::Threshold);
+        let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
+        let (accuracy, predictions, nulls) = evaluator.predict_with_nulls(&plan)?;
+        let scored = match (&nulls, threshold) {
+            (Some(nulls), Some(threshold)) => nulls.evaluate(&task.dataset, threshold)?,
+            _ => data::evaluate(&task.dataset, &predictions)?,
+        };
         println!("{}", plan_row("plan", &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));
         if let Some(out) = &self.run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
                 "source": questions.source, "plan": plan.to_precision_plan(), "accuracy": accuracy, "cost": cost,
+                "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&scored.to_json())?,
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
-        println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
+        if !counts.left_out.is_empty() {
+            println!("{}", counts.text("questions"));
+        }
+        println!("{}", scored.to_json());
         Ok(())
     }
 }

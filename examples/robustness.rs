@@ -15,6 +15,7 @@
 use clap::Parser;
 use serde_json::json;
 
+use switchable_quant::data::DecodeConfig;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
@@ -72,9 +73,11 @@ impl Command for &Arguments {
         let plan = |bits: &BitWidth| (*bits, folder.model.transformer.uniform_plan(folder.precision(*bits)));
         let (inference, sources) = plans_and_sources(&Ladder::new(bits.iter().map(plan))?);
 
+        let null = input.null_rule(questions.task.dataset.format)?;
+        let decode = DecodeConfig { null, ..DecodeConfig::default() };
         let (window, batch_size, workers) = (input.window, input.batch, run.workers(machine));
         let reading =
-            VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
+            VictimOptions { window, batch_size, workers, decode, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
         let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
         let identity = json!({ "source": source, "quantizer": quant.quantizer });
         let memory =

@@ -62,8 +62,9 @@ impl Command for &Arguments {
         let (out, window) = (run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank")), training.window);
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let (questions, evaluation) = (source.questions()?, source.evaluation()?);
-        println!("running on {}, {} training questions", session.machine, questions.len());
-        let task = session.task(questions, window)?;
+        let task = session.task(questions.dataset.clone(), window)?;
+        let counts = questions.counts_with(&task.training_counts());
+        println!("running on {}, {}", session.machine, counts.text("training questions"));
         let options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
         let bank = bank.config(&quant.quantizer, run.seed)?;
@@ -96,7 +97,7 @@ impl Command for &Arguments {
         session.folder.save(&target, &source.model)?;
         println!("wrote {}", target.display());
 
-        let Some(dataset) = evaluation else { return Ok(()) };
+        let Some(dataset) = evaluation.map(|loaded| loaded.dataset) else { return Ok(()) };
         if dataset.is_empty() {
             bail!("`--data` holds no question");
         }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use switchable_quant::data::Dataset;
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
 use switchable_quant::experiments::train::config::TrainConfig;
@@ -17,8 +16,9 @@ use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
+use crate::arguments::reading::ReadingArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
-use crate::files::{load_training_set, resolve_data};
+use crate::files::{LoadedQuestions, load_questions, load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
 /// The first tensor of a span head.
@@ -36,6 +36,9 @@ pub struct BankSourceArgs {
     /// SQuAD JSON file to evaluate on afterwards
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+    /// How data files are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Use at most this many training questions
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -102,8 +105,8 @@ impl BankSourceArgs {
     /// # Errors
     ///
     /// When a file is missing or damaged.
-    pub fn questions(&self) -> anyhow::Result<Dataset> {
-        let questions = load_training_set(&self.train)?;
+    pub fn questions(&self) -> anyhow::Result<LoadedQuestions> {
+        let questions = load_training_set(&self.train, self.reading)?;
         Ok(if let Some(limit) = self.limit { questions.limited(limit) } else { questions })
     }
 
@@ -112,8 +115,8 @@ impl BankSourceArgs {
     /// # Errors
     ///
     /// When the file is missing or damaged.
-    pub fn evaluation(&self) -> anyhow::Result<Option<Dataset>> {
-        Ok(self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?)
+    pub fn evaluation(&self) -> anyhow::Result<Option<LoadedQuestions>> {
+        self.data.as_deref().map(|data| load_questions(&resolve_data(data)?, self.reading)).transpose()
     }
 
     /// Opens the model and runs a command on it. A folder without a span head gets a random one where
