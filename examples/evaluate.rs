@@ -9,30 +9,36 @@
 //! On SQuAD v2.0 questions are answered with nothing by the null rule, at `--null-threshold` (0): `auto` chooses
 //! the threshold on a fifth of the questions, which share no article with the others, and measures those.
 //!
+//! A plan says how its sites are quantised, unless its file is of version 1: then the run's quantiser is used.
 //! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
 //! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
 //! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
 //! themselves would give.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 use serde_json::Value;
 
 use switchable_quant::data::{self, Format, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::lora::{PrecisionPlan, SitePrecision};
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, plan_row};
+use switchable_quant::reader::text::{cost_table, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
-use switchable_quant_examples::arguments::null_threshold::NullThreshold;
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{
+    input::InputArgs,
+    null_threshold::NullThreshold,
+    plan::{PlanArgs, PlanFile},
+    run::RunArgs,
+};
 use switchable_quant_examples::files::{LoadedQuestions, load_questions, resolve_data};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,28 +54,30 @@ struct Arguments {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    quant: QuantArgs,
+    plan: PlanArgs,
     /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
     #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
-    /// Plan as JSON, instead of --bits
-    #[arg(long, value_name = "FILE", conflicts_with = "bits")]
-    plan: Option<PathBuf>,
-    /// Use no adapter
-    #[arg(long, conflicts_with = "plan")]
-    no_adapter: bool,
     /// Score these predictions ({"question id": "answer"}) and run no model
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
     predictions: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(predictions) = &arguments.predictions {
-        let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
+    if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         return score(predictions, &load_questions(&resolve_data(data)?, arguments.input.reading)?);
     }
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    if arguments.run.out.is_some() {
+        arguments.run.prepared_out(".")?;
+    }
+    let plan = arguments.plan.read()?;
+    let options = arguments.plan.model_options(plan.as_ref());
+    arguments.input.opening(&arguments.run, options).run(Evaluation { arguments: &arguments, plan })
 }
 
 fn score(predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
@@ -84,30 +92,38 @@ fn score(predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Command for &Arguments {
+struct Evaluation<'a> {
+    arguments: &'a Arguments,
+    plan: Option<PlanFile>,
+}
+
+impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let questions = session.questions(&self.input, QuestionSet::HeldOut)?;
+        let Self { arguments: Arguments { run, input, plan: how, bits, .. }, plan: file } = self;
+        let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
-        let plan = match (&self.plan, self.bits, &folder.plan) {
-            (Some(file), ..) => body.resolve(&PrecisionPlan::load(file)?)?,
-            (None, None, Some(packed)) if self.input.adapters.is_none() => packed.clone(),
+        how.check_model(body)?;
+        let plan = match (&file, *bits, &folder.plan) {
+            (Some(file), ..) => file.resolve(body)?,
+            (None, None, Some(packed)) if input.adapters.is_none() => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;
                 plan.with(site, SitePrecision { adapter, ..precision })
             }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
-        let plan = if self.no_adapter { plan.without_adapters() } else { plan };
+        let plan = if input.no_adapter { plan.without_adapters() } else { plan };
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
+        eprint!("{}", quantisers_text(body, &plan));
 
-        let mut options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
+        let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (mut task, mut counts) = (questions.task, questions.counts);
         let is_v2 = task.dataset.format == Format::V2;
-        let threshold = match self.input.null_threshold {
+        let threshold = match input.null_threshold {
             Some(NullThreshold::Auto) if is_v2 => {
-                let [held_out, measured] = task.held_out(HELD_OUT, self.run.seed)?;
+                let [held_out, measured] = task.held_out(HELD_OUT, run.seed)?;
                 let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
                 let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
                 let n = held_out.dataset.len();
@@ -120,32 +136,35 @@ impl Command for &Arguments {
                 Some(threshold)
             }
             None if is_v2 => Some(0.0),
-            _ => match self.input.null_rule(task.dataset.format)? {
+            _ => match input.null_rule(task.dataset.format)? {
                 NullRule::Threshold(threshold) => Some(threshold),
                 NullRule::Never => None,
             },
         };
         options.decode.null = threshold.map_or(NullRule::Never, NullRule::Threshold);
         let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
-        let (accuracy, predictions, nulls) = evaluator.predict_with_nulls(&plan)?;
+        let progress = EvaluationProgress::start("evaluation", &evaluator, 1, run.show());
+        let (accuracy, predictions, nulls) = progress.predict_with_nulls(&evaluator, &plan)?;
+        progress.finish();
         let scored = match (&nulls, threshold) {
             (Some(nulls), Some(threshold)) => nulls.evaluate(&task.dataset, threshold)?,
             _ => data::evaluate(&task.dataset, &predictions)?,
         };
-        println!("{}", plan_row("plan", &accuracy, cost.average_bits));
-        print!("{}", cost_table(&cost));
-        if let Some(out) = &self.run.out {
+        let official = scored.to_json();
+        if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
-                "source": questions.source, "plan": plan.to_precision_plan(), "accuracy": accuracy, "cost": cost,
-                "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&scored.to_json())?,
+                "source": questions.source, "plan": body.named_plan(&plan), "accuracy": accuracy, "cost": cost,
+                "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
+        println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
+        print!("{}", cost_table(&cost));
         if !counts.left_out.is_empty() {
             println!("{}", counts.text("questions"));
         }
-        println!("{}", scored.to_json());
+        println!("{official}");
         Ok(())
     }
 }
