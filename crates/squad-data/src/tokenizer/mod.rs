@@ -174,6 +174,9 @@ impl TextTokenizer {
             // The tokenizer library's messages do not say which of the two files is missing.
             std::fs::metadata(path).map_err(|source| Error::read(path, source))?;
         }
+        let tokens = std::fs::read(vocab).map_err(|source| Error::read(vocab, source))?;
+        checked_json::check_vocabulary(&tokens)
+            .map_err(|reason| refused(&vocab.display().to_string(), &reason.into()))?;
         let name = format!("{} and {}", vocab.display(), merges.display());
         let (vocab, merges) = (vocab.to_string_lossy(), merges.to_string_lossy());
         let model = BPE::from_file(&vocab, &merges).build().map_err(|error| refused(&name, &error))?;
