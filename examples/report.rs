@@ -77,7 +77,6 @@ impl Command for Report<'_> {
         let to_train = questions.train(input, study, &to_search)?;
         let search = session.task(to_search.dataset.clone(), input.window)?;
         let train = session.task(to_train.dataset.clone(), input.window)?;
-        let [n_search, n_train] = [&search, &train].map(|task| task.dataset.len());
         let searched = to_search.counts_with(&search.measured_counts());
         let trained = to_train.counts_with(&train.training_counts());
 
