@@ -24,8 +24,8 @@ use crate::evaluation::evaluate::Evaluator;
 use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
 
-/// The version of the file.
-const VERSION: u32 = 1;
+/// The version of the file. The first one named models by SHA-256 and left adapters out of BitOps.
+const VERSION: u32 = 2;
 
 /// A plan with what it was measured to give and to cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct FrontPoint {
     pub site_bytes: usize,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
-    /// Bit operations of the sites per token.
+    /// Bit operations of the sites and of their adapters per token.
     pub bit_ops_per_token: f64,
     /// Questions answered exactly, percent.
     pub exact_match: f64,
@@ -94,7 +94,7 @@ impl MeasuredFront {
             let accuracy = evaluator.evaluate(plan)?;
             let cost = Cost::of(body, plan);
             Ok(FrontPoint {
-                plan: plan.to_precision_plan(),
+                plan: body.named_plan(plan),
                 site_bytes: plan_bytes(body, plan),
                 average_bits: cost.average_bits,
                 bit_ops_per_token: cost.bit_ops_per_token,
@@ -120,20 +120,21 @@ impl MeasuredFront {
     ///
     /// When the front is of another model, the options are out of range, or the work is stopped.
     pub fn with_latencies<B: QuantBackend, M: SwitchableModel<B>>(
-        mut self,
+        self,
         evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
-        self.check_model(evaluator.model())?;
+        let mut this = self;
+        this.check_model(evaluator.model())?;
         let body = &evaluator.model().transformer;
-        let all = || self.points.iter().chain(&self.dominated);
+        let all = || this.points.iter().chain(&this.dominated);
         let plans = all().map(|point| Ok(body.resolve(&point.plan)?)).collect::<Result<Vec<SitePlan>>>()?;
         let (conditions, times) = median_milliseconds(evaluator, &plans, options)?;
-        for (point, time) in self.points.iter_mut().chain(&mut self.dominated).zip(times) {
+        for (point, time) in this.points.iter_mut().chain(&mut this.dominated).zip(times) {
             point.latency_ms = Some(time);
         }
-        self.latency = Some(conditions);
-        Ok(self)
+        this.latency = Some(conditions);
+        Ok(this)
     }
 
     /// The same with the dominated points set aside: they stay listed under
@@ -195,7 +196,8 @@ impl MeasuredFront {
     /// Checks every number against its range.
     pub(super) fn check(&self) -> Result<()> {
         if self.version != VERSION {
-            return Err(Error::option("version", self.version, VERSION.to_string()));
+            let expected = format!("{VERSION}: a front of another version names models otherwise; measure it anew");
+            return Err(Error::option("version", self.version, expected));
         }
         if self.points.is_empty() {
             return Err(Error::option("points", "empty", "at least one point"));
