@@ -30,6 +30,7 @@ use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
+use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::{arguments::run::RunArgs, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -65,6 +66,10 @@ impl WithAutodiff for Pretrain<'_> {
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, text, start, training } = self.arguments;
         let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/pretrain"));
+        let read = [&start.model, &start.tokenizer];
+        let read: Vec<PathBuf> =
+            read.into_iter().flatten().map(|name| resolve_model(name)).collect::<Result<_, _>>()?;
+        check_apart(&out.join("model"), &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         let (files, unseen) = (text.training()?, text.validation()?);
         let config = training.config(run.seed);
         config.check()?;
@@ -93,7 +98,7 @@ impl WithAutodiff for Pretrain<'_> {
 
         let target = out.join("model");
         model.export(&target)?;
-        tokenizer.save(target.join("tokenizer.json"))?;
+        tokenizer.save_in(&target)?;
         println!("wrote {}", target.display());
         let Some(unseen) = unseen else { return Ok(()) };
         let tokens = unseen.tokens(&tokenizer, end, text.validation_tokens)?;

@@ -27,6 +27,7 @@ use switchable_quant::reader::Evaluator;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
+use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::stop_on_ctrl_c;
 
@@ -53,13 +54,20 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let Arguments { run, quant, source, training, .. } = &arguments;
+    check_apart(&arguments.out().join("model"), &[&resolve_model(&source.model)?])?;
     source.run(run.device, quant.model_options(), training.missing_head(run.seed), &arguments)
+}
+
+impl Arguments {
+    fn out(&self) -> PathBuf {
+        self.run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank"))
+    }
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
         let Arguments { run, quant, regime, source, bank, training } = self;
-        let (out, window) = (run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank")), training.window);
+        let (out, window) = (self.out(), training.window);
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let (questions, evaluation) = (source.questions()?, source.evaluation()?);
         println!("running on {}, {} training questions", session.machine, questions.len());
