@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -22,8 +23,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::PrecisionPlan;
-use switchable_quant::reader::FolderOptions;
+use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -32,6 +32,7 @@ use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::arguments::quant::QuantArgs;
 use switchable_quant_examples::files::{check_apart, resolve_model};
+use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
 
@@ -74,16 +75,41 @@ struct Arguments {
     device: DeviceChoice,
 }
 
-fn main() -> anyhow::Result<()> {
+impl Arguments {
+    /// The body of the folder that was written, with its adapters.
+    fn open_again<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        has_head: bool,
+        device: &B::Device,
+    ) -> anyhow::Result<M> {
+        let model = self.quant.model_options();
+        if has_head {
+            let options = FolderOptions { model, ..FolderOptions::default() };
+            return Ok(ModelFolder::<B, M>::open(&self.out, &options, device)?.model.transformer);
+        }
+        let (mut packed, _) = M::load_packed(&self.out, &model, device)?;
+        let adapters = self.out.join("adapters");
+        if adapters.is_dir() {
+            _ = packed.load_adapters(adapters)?;
+        }
+        Ok(packed)
+    }
+}
+
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
-    let options = FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0) };
+    let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
+    let options =
+        FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0), adapters: own };
     let (device, model) = (arguments.device, arguments.model.as_deref());
-    let beside = dir.as_ref().map(|dir| dir.join("adapters")).filter(|adapters| adapters.is_dir());
-    let adapters = arguments.adapters.clone().or(beside).filter(|_| !arguments.no_adapter);
-    let opening = Opening { device, model, adapters: adapters.as_deref(), options };
+    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options };
     opening.run(Pack { arguments: &arguments, dir: dir.as_deref() })
 }
 
@@ -98,13 +124,10 @@ impl Command for Pack<'_> {
         let Self { arguments, dir } = self;
         let out = &arguments.out;
         let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
-        let mut folder = session.folder;
-        if arguments.no_adapter {
-            without_adapters(&mut folder.model.transformer);
-        }
+        let folder = session.folder;
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
         let plan = match &arguments.plan {
-            Some(file) => folder.model.transformer.resolve(&PrecisionPlan::load(file)?)?,
+            Some(file) => folder.model.transformer.load_plan(file)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
@@ -116,11 +139,8 @@ impl Command for Pack<'_> {
         }
         println!("wrote {}: {}", out.display(), contents(&folder.model.transformer, has_head));
 
-        let (model, plan) = (folder.model.valid().transformer, plan.without_adapters());
-        let (mut packed, _) = M::InnerModule::load_packed(out, &arguments.quant.model_options(), &session.device)?;
-        if !held_widths(&model).is_empty() {
-            packed.load_adapters(out.join("adapters"))?;
-        }
+        let model = folder.model.valid().transformer;
+        let packed = arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
         let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let difference = largest(got - expected.clone());
@@ -133,14 +153,6 @@ impl Command for Pack<'_> {
         let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len() as usize;
         println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
-    }
-}
-
-fn without_adapters<B: QuantBackend, M: SwitchableModel<B>>(model: &mut M) {
-    for site in model.sites().clone().iter() {
-        for width in model.site(site).bank().widths().to_vec() {
-            model.site_mut(site).remove_adapter(width);
-        }
     }
 }
 

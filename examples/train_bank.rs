@@ -14,6 +14,7 @@
 //! saves these beside the adapters of each width.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
@@ -29,7 +30,7 @@ use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankT
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,7 +52,11 @@ struct Arguments {
     training: BankTrainingArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let Arguments { run, quant, source, training, .. } = &arguments;
     check_apart(&arguments.out().join("model"), &[&resolve_model(&source.model)?])?;

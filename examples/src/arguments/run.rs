@@ -10,6 +10,8 @@ use switchable_quant::reader::EvaluateOptions;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
 
+use crate::arguments::count::parse_count;
+
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -23,7 +25,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub workers: Option<usize>,
     /// Show no progress
     #[arg(long)]

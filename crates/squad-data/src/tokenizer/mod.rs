@@ -25,6 +25,7 @@
 //! ```
 
 mod bpe;
+mod checked_json;
 mod folder;
 mod offsets;
 mod special_names;

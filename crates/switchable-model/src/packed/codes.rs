@@ -109,14 +109,14 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         }
         _ => layer.check(&precision).map_err(named)?,
     }
-    let settings = layer.settings();
+    let quantisation = layer.quantisation(&precision);
     let rounding = match layer.learned_step(&precision) {
-        Some(_) if settings.placement == Placement::Merged => {
+        Some(_) if quantisation.placement == Placement::Merged => {
             let what = "a packed weight without the adapter in it";
             return Err(named(switchable_lora::Error::MergedStep { bits, what }).into());
         }
         Some(step) => Rounding::Step(step),
-        None => Rounding::Nearest { bits, spec: settings.weight },
+        None => Rounding::Nearest { bits, spec: quantisation.weight },
     };
     let packed = rounding.pack(&layer.weight(), options.scale_format);
     Ok(Some(packed.map_err(|error| named(error.into()))?))

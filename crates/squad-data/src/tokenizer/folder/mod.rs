@@ -22,7 +22,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer};
 
 use super::special_names::{Place, SpecialNames, described, special_tokens};
-use super::{END_OF_TEXT, TextTokenizer, refused};
+use super::{END_OF_TEXT, TextTokenizer, checked_json, refused};
 use crate::error::{Error, Result};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -175,6 +175,7 @@ pub(super) fn parse(json: &str, name: &str) -> Result<Tokenizer> {
         #[serde(default)]
         added_tokens: Vec<Added>,
     }
+    checked_json::check(json.as_bytes()).map_err(|reason| refused(name, &reason.into()))?;
     let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(name, &error))?;
     let file: File = serde_json::from_str(json).map_err(|error| refused(name, &error.into()))?;
     for Added { id, content } in file.added_tokens {
