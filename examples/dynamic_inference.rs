@@ -12,6 +12,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::{bail, ensure};
 use clap::Parser;
 use serde_json::json;
 
@@ -66,7 +67,22 @@ fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
+    arguments.check()?;
+    arguments.run.prepared_out(".")?;
     arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+}
+
+impl Arguments {
+    /// Looks at the flags before anything is opened or measured.
+    fn check(&self) -> anyhow::Result<()> {
+        let nested = BitWidth::B2..=BitWidth::B8;
+        if let Some(bits) = self.bits.iter().find(|bits| !nested.contains(bits)) {
+            bail!("`--bits {bits}`, expected 2 to 8: one nested copy of 8 bits serves all");
+        }
+        ensure!((0.0..=1.0).contains(&self.share), "`--share {}`, expected 0 to 1", self.share);
+        ensure!(self.points >= 2, "`--points {}`, expected at least 2", self.points);
+        Ok(())
+    }
 }
 
 impl Command for &Arguments {

@@ -18,6 +18,7 @@ use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
@@ -61,6 +62,9 @@ fn command() -> anyhow::Result<()> {
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         return score(predictions, &resolve_data(data)?);
     }
+    if arguments.run.out.is_some() {
+        arguments.run.prepared_out(".")?;
+    }
     let plan = arguments.plan.read()?;
     let options = arguments.plan.model_options(plan.as_ref());
     arguments.input.opening(&arguments.run, options).run(Evaluation { arguments: &arguments, plan })
@@ -103,7 +107,9 @@ impl Command for Evaluation<'_> {
 
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
-        let (accuracy, predictions) = evaluator.predict(&plan)?;
+        let progress = EvaluationProgress::start("evaluation", &evaluator, 1, run.show());
+        let (accuracy, predictions) = progress.predict(&evaluator, &plan)?;
+        progress.finish();
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({

@@ -1,6 +1,7 @@
 //! What the examples share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
+pub mod contents;
 mod ending;
 pub mod files;
 mod interrupt;
@@ -8,7 +9,7 @@ pub mod logits;
 pub mod session;
 
 pub use ending::{Usage, finish, usage};
-pub use interrupt::stop_on_ctrl_c;
+pub use interrupt::{resumable, stop_on_ctrl_c};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

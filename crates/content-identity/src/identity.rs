@@ -152,6 +152,13 @@ impl Identity {
     }
 }
 
+impl From<Value> for Identity {
+    /// The fields of a JSON object as options, as [`Identity::with_options`] takes them.
+    fn from(options: Value) -> Self {
+        Self::default().with_options(options)
+    }
+}
+
 /// How two parts of one key differ.
 fn difference(found: Option<&Part>, expected: Option<&Part>) -> Option<Difference> {
     match found.or(expected)? {
@@ -200,6 +207,11 @@ impl fmt::Display for Difference {
                 "computation changed: version {} made the saved result, this program is version {}",
                 found.0, expected.0
             ),
+            Self::Content { content, found: Some(found), expected: Some(expected) }
+                if found.is_empty() || expected.is_empty() =>
+            {
+                write!(f, "{content} changed")
+            }
             Self::Content { content, found, expected } => match (found, expected) {
                 (Some(found), Some(expected)) if found != expected => {
                     write!(f, "{content} changed: {expected}, was {found}")

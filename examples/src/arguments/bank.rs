@@ -37,9 +37,12 @@ pub struct BankSourceArgs {
     /// SQuAD JSON file to evaluate on afterwards
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
-    /// Use at most this many training questions
+    /// Train on at most this many questions of --train; those of --data are limited by --evaluation-limit
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Evaluate on at most this many questions of --data
+    #[arg(long, value_name = "N", requires = "data")]
+    pub evaluation_limit: Option<usize>,
 }
 
 /// Widths and adapters of a bank.
@@ -105,6 +108,7 @@ impl BankSourceArgs {
     /// When a file is missing or damaged.
     pub fn questions(&self) -> anyhow::Result<Dataset> {
         let questions = load_training_set(&self.train)?;
+        anyhow::ensure!(self.limit != Some(0), "`--limit` is 0, expected at least 1");
         Ok(if let Some(limit) = self.limit { questions.limited(limit) } else { questions })
     }
 
@@ -112,9 +116,17 @@ impl BankSourceArgs {
     ///
     /// # Errors
     ///
-    /// When the file is missing or damaged.
+    /// When the file is missing or damaged, or holds no question.
     pub fn evaluation(&self) -> anyhow::Result<Option<Dataset>> {
-        Ok(self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?)
+        let questions = self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?;
+        if questions.as_ref().is_some_and(Dataset::is_empty) {
+            anyhow::bail!("`--data` holds no question");
+        }
+        anyhow::ensure!(self.evaluation_limit != Some(0), "`--evaluation-limit` is 0, expected at least 1");
+        Ok(match (questions, self.evaluation_limit) {
+            (Some(questions), Some(limit)) => Some(questions.limited(limit)),
+            (questions, _) => questions,
+        })
     }
 
     /// Opens the model and runs a command on it. A folder without a span head gets a random one where

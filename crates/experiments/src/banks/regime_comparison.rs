@@ -147,8 +147,10 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
     let training = Training { config: &config, ..training };
     let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
-    let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
-    let final_loss = mean(tail);
+    // Also those of before an interruption, as if there had been none.
+    let losses = [outcome.earlier_losses, outcome.losses].concat();
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    let final_loss = span_reader::statistics::mean(tail);
 
     let plain = model.valid();
     let evaluator = Evaluator::new(&plain, bench.data.report, bench.run.evaluate.clone(), &bench.device())?;

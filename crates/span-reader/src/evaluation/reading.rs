@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
+use content_identity::{ContentHash, Hasher};
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{
     Article, Batch, BatchConfig, Batches, Dataset, Format, NullTarget, Paragraph, QuestionCounts, SpanConfig,
@@ -169,6 +169,22 @@ impl ReadingTask {
 
     /// The batches of one pass in file order, windows of like length together.
     ///
+    /// The hash of all that a result on these questions depends on: questions, contexts and answers, and the
+    /// tokens of every window with its target.
+    pub fn content(&self) -> ContentHash {
+        let mut hasher = Hasher::default();
+        hasher.bytes("questions", self.dataset.to_json().as_bytes());
+        for window in self.features.windows() {
+            hasher.numbers("tokens", window.ids.iter().map(|&id| u64::from(id)));
+            let target = window.target.map_or([u64::MAX; 2], |span| [span.start as u64, span.end as u64]);
+            let places = [window.example, window.null, window.context_start].map(|place| place as u64);
+            hasher.numbers("places", places.into_iter().chain(target).collect::<Vec<_>>().into_iter());
+        }
+        let special = format!("{:?}", self.special);
+        hasher.bytes("special tokens", special.as_bytes());
+        hasher.finish()
+    }
+
     /// # Errors
     ///
     /// When the batch size is zero.

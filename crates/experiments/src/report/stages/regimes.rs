@@ -151,7 +151,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
                 let (result, map) = bench.memory.recall(&name, &options, || {
                     let run = TrainRun {
                         dir: checkpoints.clone(),
-                        identity: json!({ "part": name, "run": run.identity }),
+                        identity: run.identity.clone().with_option("part", name.as_str()),
                         ..run.clone()
                     };
                     let training = Training { config: &study.train, run: &run };
