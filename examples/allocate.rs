@@ -65,6 +65,7 @@ impl Command for &Arguments {
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let full = model.transformer.uniform_plan(session.folder.precision(BitWidth::FULL));
         let low = choices[0];
+        session.adapters.say_bare(&bits);
 
         let how = DamageOptions { seed: run.seed, show: run.show(), ..DamageOptions::new(choices) };
         let table = measure_damage(&evaluator, &full, &how)?;

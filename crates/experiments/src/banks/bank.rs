@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
-    linear_settings::{BasePolicy, LinearSettings},
+    linear_settings::BasePolicy,
     lora_config::{LoraConfig, LoraInit, WeightScales},
     site_precision::SitePrecision,
 };
@@ -167,7 +167,7 @@ pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     task: &ReadingTask,
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
-    let model = with_base(model, BasePolicy::Trainable);
+    let model = model.with_policy(BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     training.config.check()?;
     train(model, &SpanTask::new(task, training.config)?, &Single(plan), training)
@@ -225,7 +225,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let RegimeOfBank { bank, regime } = *of;
-    let mut model = with_base(model, bank.trains.base());
+    let mut model = model.with_policy(bank.trains.base());
     let ladder = bank.ladder(&model)?;
     let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
     for (width, lora) in adapters {
@@ -254,12 +254,4 @@ fn identity(bank: &BankConfig, of_run: &Value) -> Value {
         }
         other => json!({ LEARNED_STEPS: true, "run": other }),
     }
-}
-
-fn with_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    model: ForQuestionAnswering<B, M>,
-    base: BasePolicy,
-) -> ForQuestionAnswering<B, M> {
-    let settings = model.transformer.settings();
-    model.with_linear_settings(LinearSettings { base, ..settings })
 }
