@@ -7,23 +7,38 @@
 //!
 //! Measures what every matrix costs alone at every width, solves for the whole Pareto front, evaluates
 //! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
-//! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
+//! narrowest width against the exact allocation of the same bytes. Writes `allocation.json` and, for each
+//! budget, `plan-BITS.json`.
+//!
+//! What is measured is kept in `allocation/` beside them, site by site: a run that was stopped goes on there,
+//! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
+//! alone, without an evaluation. Budgets that the widths cannot meet are named first and cost the others
+//! nothing; the exit code is 1 where there are any.
 
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use switchable_quant::default_model::QuestionSet;
-use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
+use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
+use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::site_plan::SitePlan;
+use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,58 +55,144 @@ struct Arguments {
     /// Widths that every site may take
     #[arg(long, value_delimiter = ',', default_value = "32,16,8,6,5,4,3,2", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
-    /// Budgets as mean bits per weight, scales included
-    #[arg(long, value_delimiter = ',', default_value = "2.5,3,4,6", value_name = "BITS,...")]
+    /// Budgets as mean bits per weight, scales included; by default those of 2.5, 3, 4 and 6 that the widths
+    /// can meet
+    #[arg(long, value_delimiter = ',', value_parser = parse_average_bits, value_name = "BITS,...")]
     average_bits: Vec<f64>,
     /// Swaps tried at each budget
     #[arg(long, default_value_t = 20, value_name = "N")]
     swaps: usize,
+    /// Answer from the damage of the sites alone: no plan is evaluated, refined or compared
+    #[arg(long)]
+    solve_only: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+/// The folder in that of the results where what is measured is kept.
+const MEASURED: &str = "allocation";
+
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+    for bits in &arguments.bits {
+        let quantizer = &arguments.quant.quantizer;
+        quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
+    }
+    let out = arguments.run.prepared_out(".")?;
+    let allocate = Allocate { arguments: &arguments, out: &out };
+    resumable(&out.join(MEASURED), || {
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(allocate)
+    })
 }
 
-impl Command for &Arguments {
+struct Allocate<'a> {
+    arguments: &'a Arguments,
+    out: &'a Path,
+}
+
+/// Mean widths asked for: those that some plan meets, and the others.
+struct Budgets {
+    met: Vec<f64>,
+    too_small: Vec<f64>,
+    range: BudgetRange,
+}
+
+impl Budgets {
+    fn new(asked: &[f64], range: BudgetRange) -> anyhow::Result<Self> {
+        let asked = if asked.is_empty() { range.defaults() } else { asked.to_vec() };
+        let (met, too_small) = asked.iter().partition(|bits| range.bytes_at(**bits) >= range.least);
+        let budgets = Self { met, too_small, range };
+        if budgets.met.is_empty() { Err(budgets.refusal()) } else { Ok(budgets) }
+    }
+
+    /// What is wrong with those that no plan meets.
+    fn refusal(&self) -> anyhow::Error {
+        let Self { too_small, range, .. } = self;
+        let asked: Vec<String> = too_small.iter().map(ToString::to_string).collect();
+        let (asked, least) = (asked.join(","), range.least_bits());
+        anyhow!("`--average-bits {asked}` is less than every plan needs: at least {least} at the widths of `--bits`")
+    }
+}
+
+impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, bits, average_bits, swaps, .. } = self;
-        let questions = session.questions(input, QuestionSet::Search)?;
-        let model = session.plain();
-        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
+        let Self { arguments: Arguments { run, input, bits, average_bits, swaps, solve_only, .. }, out } = self;
         let mut bits = bits.clone();
         bits.sort_unstable();
+        bits.dedup();
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
+        let model = session.plain();
+        let budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
+        if !budgets.too_small.is_empty() {
+            eprintln!("{}; the other budgets are answered", budgets.refusal());
+        }
+        let questions = session.questions(input, QuestionSet::Search)?;
+        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let full = model.transformer.uniform_plan(session.folder.precision(BitWidth::FULL));
-        let low = choices[0];
+        let (low, show) = (choices[0], run.show());
         session.adapters.say_bare(&bits);
 
-        let how = DamageOptions { seed: run.seed, show: run.show(), ..DamageOptions::new(choices) };
-        let table = measure_damage(&evaluator, &full, &how)?;
+        let made_from =
+            json!({ "choices": choices, "reference": model.transformer.named_plan(&full), "seed": run.seed });
+        let identity = questions.identity.with(&of_reading(evaluator.options())).with_options(made_from.clone());
+        let memory = Memory::folder(out.join(MEASURED), identity);
+        if memory.knows("damage") {
+            println!("the damage of every site is known from {}", out.join(MEASURED).display());
+        }
+        let sites = memory.parts("sites", Value::Null);
+        let table = memory.recall("damage", &Value::Null, || {
+            let how = DamageOptions { seed: run.seed, show, known: sites.clone(), ..DamageOptions::new(choices) };
+            measure_damage(&evaluator, &full, &how)
+        })?;
+        sites.forget()?;
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
         println!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
 
-        let budgets = average_bits.iter().map(|bits| table.bytes_at(*bits)).collect();
-        let how = BudgetOptions { budgets, swaps: *swaps, show: run.show() };
-        let refined = table.refined_at(&evaluator, &full, &how)?;
-        print!("{}", budgets_text(&refined));
-        let compared = table.against_greedy(&evaluator, &full, low, run.show())?;
-        print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
-
+        let save =
+            |bits: f64, plan: &SitePlan| model.transformer.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
+        let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
+        let solved = bytes.iter().map(|bytes| table.best_under(*bytes)).collect::<Result<Vec<_>, _>>()?;
+        for (bits, allocation) in budgets.met.iter().zip(&solved) {
+            save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
+            println!(
+                "solved for {bits} bits: {} bytes, predicted damage {:.4} nats",
+                allocation.bytes, allocation.damage
+            );
+        }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
-        let verified: Vec<_> = refined.iter().map(|row| &row.verified).collect();
-        let swapped = |row: &RefinedAllocation| {
-            let plan = model.transformer.named_plan(&row.plan);
-            json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
-        };
-        let result = json!({
+        let mut result = json!({
             "source": questions.source, "device": session.machine.to_string(), "quantizer": session.quantizer(),
-            "seed": run.seed, "n": table.n, "front": points, "table": table, "verified": verified,
-            "refined": refined.iter().map(swapped).collect::<Vec<_>>(),
-            "greedy": compared.greedy, "equal_bytes": compared.equal_bytes,
+            "seed": run.seed, "n": table.n, "front": points, "table": table, "average_bits": budgets.met,
+            "too_small": budgets.too_small, "solved": solved,
         });
-        Ok(write_json(run.out().join("allocation.json"), &result)?)
+        if !solve_only {
+            let how = BudgetOptions { budgets: bytes, swaps: *swaps, show, known: memory.within("budgets") };
+            let refined = table.refined_at(&evaluator, &full, &how)?;
+            print!("{}", budgets_text(&refined));
+            for (bits, row) in budgets.met.iter().zip(&refined) {
+                save(*bits, &row.plan)?;
+            }
+            let towards = GreedyPath { low, show, known: memory.within("greedy") };
+            let compared = memory.recall("against-greedy", &json!({ "low": low }), || {
+                table.against_greedy(&evaluator, &full, &towards)
+            })?;
+            towards.known.forget()?;
+            print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
+            let swapped = |row: &RefinedAllocation| {
+                let plan = model.transformer.named_plan(&row.plan);
+                json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
+            };
+            result["verified"] = json!(refined.iter().map(|row| &row.verified).collect::<Vec<_>>());
+            result["refined"] = refined.iter().map(swapped).collect();
+            result["greedy"] = json!(compared.greedy);
+            result["equal_bytes"] = json!(compared.equal_bytes);
+        }
+        write_json(out.join("allocation.json"), &result)?;
+        println!("wrote allocation.json and {} plans to {}", budgets.met.len(), out.display());
+        if budgets.too_small.is_empty() { Ok(()) } else { Err(budgets.refusal()) }
     }
 }

@@ -10,7 +10,9 @@
 //! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
 
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 
+use anyhow::{bail, ensure};
 use clap::Parser;
 use serde_json::json;
 
@@ -29,7 +31,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,11 +59,30 @@ struct Arguments {
     points: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
+    arguments.check()?;
+    arguments.run.prepared_out(".")?;
     arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+}
+
+impl Arguments {
+    /// Looks at the flags before anything is opened or measured.
+    fn check(&self) -> anyhow::Result<()> {
+        let nested = BitWidth::B2..=BitWidth::B8;
+        if let Some(bits) = self.bits.iter().find(|bits| !nested.contains(bits)) {
+            bail!("`--bits {bits}`, expected 2 to 8: one nested copy of 8 bits serves all");
+        }
+        ensure!((0.0..=1.0).contains(&self.share), "`--share {}`, expected 0 to 1", self.share);
+        ensure!(self.points >= 2, "`--points {}`, expected at least 2", self.points);
+        Ok(())
+    }
 }
 
 impl Command for &Arguments {

@@ -12,12 +12,13 @@
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
@@ -30,7 +31,7 @@ use switchable_quant_examples::arguments::{
     run::RunArgs,
 };
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{files::resolve_data, stop_on_ctrl_c};
+use switchable_quant_examples::{files::resolve_data, finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,15 +49,21 @@ struct Arguments {
     #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
     /// Score these predictions ({"question id": "answer"}) and run no model
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
     predictions: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(predictions) = &arguments.predictions {
-        let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
+    if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         return score(predictions, &resolve_data(data)?);
+    }
+    if arguments.run.out.is_some() {
+        arguments.run.prepared_out(".")?;
     }
     let plan = arguments.plan.read()?;
     let options = arguments.plan.model_options(plan.as_ref());
@@ -100,9 +107,9 @@ impl Command for Evaluation<'_> {
 
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
-        let (accuracy, predictions) = evaluator.predict(&plan)?;
-        println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
-        print!("{}", cost_table(&cost));
+        let progress = EvaluationProgress::start("evaluation", &evaluator, 1, run.show());
+        let (accuracy, predictions) = progress.predict(&evaluator, &plan)?;
+        progress.finish();
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
@@ -110,6 +117,8 @@ impl Command for Evaluation<'_> {
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
+        println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
+        print!("{}", cost_table(&cost));
         println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
         Ok(())
     }

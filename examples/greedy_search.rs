@@ -9,8 +9,11 @@
 //! bits; then, at the highest of them that costs more than the noise, each of the 48 matrices alone,
 //! and one after another until a tenth of the full-precision exact match is lost. It prints the heat
 //! map and the path, checks the plan on questions that the search did not see, and writes
-//! `greedy_search.json` and `plan.json`. With `--out` a search that was stopped goes on where it was.
+//! `greedy_search.json` and `plan.json`. A search that was stopped goes on where it was when it is started again
+//! with the same flags.
 
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
@@ -18,33 +21,50 @@ use serde_json::{Value, json};
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
-use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, greedy_search};
+use switchable_quant::experiments::search::greedy::{
+    GreedyOptions, GreedyStart, StopAt, check_reachable, greedy_search,
+};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
-use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, uniform_text};
-use switchable_quant::experiments::search::uniform::uniform_sweep;
+use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, tolerance_text, uniform_text};
+use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
+use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    arguments.check()?;
-    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(Search(&arguments))
+fn main() -> ExitCode {
+    finish(command)
 }
 
-struct Search<'a>(&'a Arguments);
+fn command() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    arguments.check()?;
+    let out = arguments.run.prepared_out(".")?;
+    let search = Search { arguments: &arguments, out: &out };
+    resumable(&out.join(SEARCH), || {
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(search)
+    })
+}
+
+/// The folder in that of the results where a search keeps what is done of it until it ends.
+const SEARCH: &str = "search";
+
+struct Search<'a> {
+    arguments: &'a Arguments,
+    out: &'a Path,
+}
 
 impl Command for Search<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self(arguments) = self;
+        let Self { arguments, out } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
         let input = session.questions(&arguments.input, QuestionSet::Search)?;
@@ -59,33 +79,40 @@ impl Command for Search<'_> {
 
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
-        let uniform = uniform_sweep(&evaluator, &precisions, seed)?;
+        let identity = input.identity.with(&of_reading(evaluator.options())).with_options(json!({
+            "seed": seed, "high": high, "precisions": precisions,
+        }));
+        // What is known of a search that was stopped.
+        let memory = Memory::folder(out.join(SEARCH), identity);
+        let sweep = SweepOptions { seed, show: run.show(), known: memory.within("uniform") };
+        let uniform = uniform_sweep(&evaluator, &precisions, &sweep)?;
         print!("{}", uniform_text(&uniform));
+        let too_few = match arguments.stop_at() {
+            StopAt::Tolerance(tolerance) => tolerance_text(tolerance, &uniform[0].accuracy),
+            _ => String::new(),
+        };
+        print!("{too_few}");
         let costly = uniform[1..].iter().find(|row| row.is_costly());
         let low = costly.unwrap_or(&uniform[1]).precision;
-        if costly.is_none() {
+        if costly.is_none() && too_few.is_empty() {
             let bits = low.weights;
             println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
         }
 
-        // What is known of a search that was stopped, where there is a folder to know it from.
-        let identity = json!({
-            "source": input.source, "quantizer": quantizer, "high": high, "low": low, "seed": seed,
-            "window": arguments.input.window,
-        });
-        let memory = run.out.as_ref().map_or(Memory::Nothing, |out| Memory::folder(out.join("search"), identity));
+        check_reachable(&model.transformer, &model.transformer.uniform_plan(low), arguments.stop_at())?;
+
         let known = |made_from| Parts::new(memory.clone(), made_from);
         let how = SensitivityOptions {
             seed,
             show: run.show(),
-            known: known(Value::Null),
+            known: known(json!({ "low": low })),
             ..SensitivityOptions::new(Part::Site, low)
         };
         let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
         print!("{}", sensitivity_text(&sites));
 
         let (stop_at, ranking, trials) = (arguments.stop_at(), arguments.ranking(), arguments.trials());
-        let known = known(json!({ "stop_at": stop_at, "ranking": ranking }));
+        let known = known(json!({ "low": low, "stop_at": stop_at, "ranking": ranking }));
         let greedy = GreedyOptions { stop_at, ranking, trials, show: run.show(), known, ..GreedyOptions::new(low) };
         let start_at = GreedyStart { reference: &reference, sensitivity: &sites, kept };
         let (result, plan) = greedy_search(&evaluator, start_at, &greedy)?;
@@ -112,7 +139,7 @@ impl Command for Search<'_> {
             held_out = json!({ "high": before, "plan": after, "comparison": comparison });
         }
 
-        let (out, seconds) = (run.out(), start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
         let found = json!({
             "source": input.source, "device": session.machine.to_string(), "quantizer": quantizer, "seed": seed,
             "n": sites.reference.n, "high": arguments.high, "low": low.weights, "stop_at": stop_at, "ranking": ranking,

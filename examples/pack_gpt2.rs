@@ -13,6 +13,7 @@
 //! them too. Without `--model` it packs the body of the built-in model.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -27,6 +28,7 @@ use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
 
@@ -62,7 +64,11 @@ struct Arguments {
     device: DeviceChoice,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let options = FolderOptions {
         model: arguments.quant.model_options(),

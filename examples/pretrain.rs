@@ -11,7 +11,8 @@
 //! with the same folder. `OUT/model` is a Hugging Face folder: `train_bank --model OUT/model` goes on
 //! from there.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -23,6 +24,7 @@ use switchable_quant::experiments::train::perplexity::Perplexity;
 use switchable_quant::experiments::train::regimes::single::Single;
 use switchable_quant::experiments::train::text_task::TextTask;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training, train};
+use switchable_quant::identity::{ContentHash, Hasher, Identity};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
@@ -30,7 +32,8 @@ use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
-use switchable_quant_examples::{arguments::run::RunArgs, stop_on_ctrl_c};
+use switchable_quant_examples::contents::{name_of, of_parameters};
+use switchable_quant_examples::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,14 +51,22 @@ struct Arguments {
     training: LanguageTrainingArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    arguments.training.config(arguments.run.seed).check()?;
+    let out = arguments.run.prepared_out("runs/pretrain")?;
     let machine = arguments.run.device.resolve()?;
-    machine.dispatch_autodiff(Pretrain { arguments: &arguments, machine: &machine })
+    let pretrain = Pretrain { arguments: &arguments, out: &out, machine: &machine };
+    resumable(&out, || machine.dispatch_autodiff(pretrain))
 }
 
 struct Pretrain<'a> {
     arguments: &'a Arguments,
+    out: &'a Path,
     machine: &'a Device,
 }
 
@@ -64,10 +75,9 @@ impl WithAutodiff for Pretrain<'_> {
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Arguments { run, text, start, training } = self.arguments;
-        let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/pretrain"));
+        let out = self.out;
         let (files, unseen) = (text.training()?, text.validation()?);
         let config = training.config(run.seed);
-        config.check()?;
         let (model, tokenizer) = start.start::<B>(&files, run.seed, &device)?;
         let (window, batch) = (training.window.unwrap_or(model.config().n_positions), config.batch_size);
         let end = SpecialTokens::of(&tokenizer)?.end;
@@ -75,17 +85,34 @@ impl WithAutodiff for Pretrain<'_> {
         // No more text is read than the run goes through.
         let most = config.steps.saturating_mul(batch).saturating_mul(window);
         let tokens = files.tokens(&tokenizer, end, most)?;
+        let unseen = unseen.map(|unseen| unseen.tokens(&tokenizer, end, text.validation_tokens)).transpose()?;
+        if let Some(unseen) = &unseen {
+            anyhow::ensure!(
+                unseen.len() >= window,
+                "`--validation` has {} tokens, expected {window} at least",
+                unseen.len()
+            );
+        }
         let (parameters, read, a_step) = (model.config().parameters(), tokens.len(), batch * window);
         println!("running on {}: {parameters} parameters, {read} tokens of text, {a_step} tokens a step", self.machine);
-        let task = TextTask::new(tokens, window, &config)?;
         let shape = model.config().to_json("GPT2LMHeadModel");
+        let mut identity = Identity::default();
+        for file in &text.text {
+            identity = identity.with_content("text", name_of(file), ContentHash::of_file(file)?);
+        }
+        let mut of_tokens = Hasher::default();
+        of_tokens.numbers("tokens", tokens.iter().map(|&id| u64::from(id)));
         let training = TrainRun {
             dir: Some(out.join("training")),
             workers: run.workers(self.machine),
             stop: stop_on_ctrl_c()?,
             show: run.show(),
-            identity: json!({ "text": text.text, "model": start.model, "shape": shape, "window": window }),
+            identity: identity
+                .with_content("tokenizer", "", of_tokens.finish())
+                .with_content("model", "", of_parameters(&model))
+                .with_options(json!({ "shape": shape, "window": window })),
         };
+        let task = TextTask::new(tokens, window, &config)?;
         let plan = model.uniform_plan(SitePrecision::FULL);
         let training = Training { config: &config, run: &training };
         let (model, outcome) = train(model, &task, &Single(plan.clone()), training)?;
@@ -95,8 +122,7 @@ impl WithAutodiff for Pretrain<'_> {
         model.export(&target)?;
         tokenizer.save(target.join("tokenizer.json"))?;
         println!("wrote {}", target.display());
-        let Some(unseen) = unseen else { return Ok(()) };
-        let tokens = unseen.tokens(&tokenizer, end, text.validation_tokens)?;
+        let Some(tokens) = unseen else { return Ok(()) };
         let measured = Perplexity::measure(&model.valid(), &tokens, window, &plan)?;
         println!("validation: {measured}");
         let Perplexity { loss, perplexity, tokens, .. } = measured;

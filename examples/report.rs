@@ -11,10 +11,10 @@
 //! goes on where it was when it is started again with the same flags and folder, and ends the same.
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::json;
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
@@ -26,8 +26,9 @@ use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,14 +48,28 @@ struct Arguments {
     study: StudyArgs,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+fn main() -> ExitCode {
+    finish(command)
 }
 
-impl Command for &Arguments {
+fn command() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // Flags that do not fit are refused before anything is opened.
+    arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
+    arguments.study.config(arguments.input.batch, arguments.run.seed)?;
+    let out = arguments.run.prepared_out("runs/report")?;
+    let report = Report { arguments: &arguments, out: &out };
+    resumable(&out, || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(report))
+}
+
+struct Report<'a> {
+    arguments: &'a Arguments,
+    out: &'a Path,
+}
+
+impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, questions, study, .. } = self;
+        let Self { arguments: Arguments { run, input, questions, study, .. }, out } = self;
         let config = study.config(input.batch, run.seed)?;
         let report = session.questions(input, QuestionSet::HeldOut)?;
         let (source, data) = (&report.source, input.data.as_deref());
@@ -62,18 +77,19 @@ impl Command for &Arguments {
         let train = session.task(questions.train(data, study, &search.dataset)?, input.window)?;
         let [n_report, n_search, n_train] = [&report.task, &search, &train].map(|task| task.dataset.len());
 
-        let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/report"));
-        let identity = json!({
-            "source": source, "search": questions.search, "search_questions": n_search, "train": questions.train,
-            "train_questions": n_train, "quantizer": session.quantizer(),
-        });
+        let named = |file: Option<&Path>| file.map_or_else(|| "generated".to_owned(), name_of);
+        let searched = questions.search.as_deref().map(Path::new);
+        let identity = report
+            .identity
+            .with(&of_questions("search questions", &named(searched), &search))
+            .with(&of_questions("training questions", &named(questions.train.first().map(PathBuf::as_path)), &train));
         let evaluate = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (workers, stop) = (evaluate.workers.clone(), evaluate.stop.clone());
         let training = TrainRun { workers, stop, show: run.show(), identity: identity.clone(), ..TrainRun::default() };
         let settings = RunSettings { seed: run.seed, evaluate, train: training, show: run.show() };
         let (tokenizer, window) = (&session.folder.tokenizer, input.window);
         let data = StudyData { train: &train, search: &search, report: &report.task, tokenizer, window };
-        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(&out, identity));
+        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
         let sections = run_study(&bench, &config.stages())?;
 
         let command =
@@ -91,7 +107,7 @@ impl Command for &Arguments {
             command: command.collect::<Vec<_>>().join(" "),
             facts: facts.map(|(name, value)| (name.to_owned(), value)).into(),
         };
-        let figures = write_report(&sections, &heading, &out)?;
+        let figures = write_report(&sections, &heading, out)?;
         println!("wrote report.md, {} figures and the JSON of every experiment to {}", figures.len(), out.display());
         Ok(())
     }

@@ -9,8 +9,11 @@
 //! model are made on each width and, as `all`, on all widths at once, and tried on each. For each attack
 //! it prints the share of right answers made wrong: made on (down) against tried on (across), `mean` and
 //! `sampled` being inference at a width drawn for each question; then a table. It writes
-//! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on. Training on
+//! `robustness.json`; attacks are kept in `attacks/` beside it, and a run that was stopped goes on. Training on
 //! attacks is part of the `report` example.
+
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -30,7 +33,7 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,15 +60,31 @@ struct Arguments {
     attacks: Vec<AttackKind>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let mut arguments = Arguments::parse();
-    arguments.input.limit = arguments.input.limit.or(Some(60));
-    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+fn main() -> ExitCode {
+    finish(command)
 }
 
-impl Command for &Arguments {
+fn command() -> anyhow::Result<()> {
+    let mut arguments = Arguments::parse();
+    arguments.input.limit = arguments.input.limit.or(Some(60));
+    let out = arguments.run.prepared_out(".")?;
+    let attacked = Attacked { arguments: &arguments, out: &out };
+    resumable(&out.join(ATTACKS), || {
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(attacked)
+    })
+}
+
+/// The folder in that of the results where attacks are kept.
+const ATTACKS: &str = "attacks";
+
+struct Attacked<'a> {
+    arguments: &'a Arguments,
+    out: &'a Path,
+}
+
+impl Command for Attacked<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, bits, attacks, .. } = self;
+        let Self { arguments: Arguments { run, input, bits, attacks, .. }, out } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
         println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
@@ -77,10 +96,7 @@ impl Command for &Arguments {
         let reading =
             VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
         let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
-        let quantizer = session.quantizer();
-        let identity = json!({ "source": source, "quantizer": quantizer });
-        let memory =
-            run.out.as_ref().map_or(Memory::Nothing, |out| Memory::folder(out.join("attacks"), identity.clone()));
+        let memory = Memory::folder(out.join(ATTACKS), questions.identity.with_option("batch", batch_size));
         let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
         let items = questions.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
@@ -93,9 +109,9 @@ impl Command for &Arguments {
         }
         let report = protocol.report(matrices);
         print!("\n{report}");
-        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": quantizer });
-        write_json(run.out().join("robustness.json"), &json!({ "run": how, "report": report }))?;
-        println!("\nwrote robustness.json to {}", run.out().display());
+        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": session.quantizer() });
+        write_json(out.join("robustness.json"), &json!({ "run": how, "report": report }))?;
+        println!("\nwrote robustness.json to {}", out.display());
         Ok(())
     }
 }

@@ -7,28 +7,35 @@
 //!
 //! A folder without a span head, such as that of a language model, is fine-tuned in full precision
 //! first: say for how long with `--base-steps`. Runs go on where they were when they are started
-//! again with the same folder. `OUT/model` holds the model and `OUT/model/adapters` the bank.
+//! again with the same folder. `OUT/model` holds the model and `OUT/model/adapters` the bank; with `--data`
+//! the last lines, and `OUT/train_bank.json`, show whether training helped: the base at full precision, then
+//! every width without and with its adapter.
 //!
 //! `--regime` says which widths a step trains; `--steps 0` trains the base alone. `--loftq` starts the
 //! adapters from what quantisation loses, `--learned-steps` trains the weights' step sizes with them and
 //! saves these beside the adapters of each width.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use switchable_quant::data::Dataset;
 use switchable_quant::experiments::banks::bank::{RegimeOfBank, train_bank_with, train_base};
-use switchable_quant::experiments::banks::bank_accuracy::bank_accuracies;
+use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
+use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::Evaluator;
+use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
+use switchable_quant_examples::contents::{name_of, of_questions, of_reading};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,20 +57,44 @@ struct Arguments {
     training: BankTrainingArgs,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let Arguments { run, quant, source, training, .. } = &arguments;
-    source.run(run.device, quant.model_options(), training.missing_head(run.seed), &arguments)
+fn main() -> ExitCode {
+    finish(command)
 }
 
-impl Command for &Arguments {
+fn command() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let Arguments { run, quant, source, training, bank, .. } = &arguments;
+    // Flags and data that do not fit are refused before anything is opened.
+    bank.config(&quant.quantizer, run.seed)?;
+    for config in [training.base(run.seed), training.bank(run.seed)].iter().filter(|config| config.steps > 0) {
+        config.check()?;
+    }
+    let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
+    let out = run.prepared_out("runs/bank")?;
+    let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
+    let task = TrainBank { arguments: &arguments, data, out: &out };
+    resumable(&out, || source.run(run.device, model, missing_head, task))
+}
+
+struct Questions {
+    training: Dataset,
+    evaluation: Option<Dataset>,
+}
+
+struct TrainBank<'a> {
+    arguments: &'a Arguments,
+    data: Questions,
+    out: &'a Path,
+}
+
+impl Command for TrainBank<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, quant, regime, source, bank, training } = self;
-        let (out, window) = (run.out.clone().unwrap_or_else(|| PathBuf::from("runs/bank")), training.window);
+        let Self { arguments: Arguments { run, quant, regime, source, bank, training }, data, out } = self;
+        let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
-        let (questions, evaluation) = (source.questions()?, source.evaluation()?);
-        println!("running on {}, {} training questions", session.machine, questions.len());
-        let task = session.task(questions, window)?;
+        println!("running on {}, {} training questions", session.machine, data.training.len());
+        let task = session.task(data.training, window)?;
+        let evaluation = data.evaluation.map(|questions| session.task(questions, window)).transpose()?;
         let options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
         let bank = bank.config(&quant.quantizer, run.seed)?;
@@ -72,21 +103,19 @@ impl Command for &Arguments {
             // A regime that does not fit is refused before the base is trained.
             regime.build(&bank.ladder(&session.folder.model)?, training.steps)?;
         }
-        let part = |part: &str, of_part: Value| {
+        let trained_on = source.train.first().map_or_else(String::new, |file| name_of(file));
+        let identity = session.identity()?.with(&of_questions("data", &trained_on, &task));
+        let part = |part: &str| {
             let (dir, workers, stop) = (Some(out.join(part)), options.workers.clone(), options.stop.clone());
-            let identity = json!({
-                "model": source.model, "train": source.train, "limit": source.limit,
-                "part": part, "window": window, "of_part": of_part,
-            });
+            let identity = identity.clone().with_options(json!({ "window": window, "part": part, "seed": run.seed }));
             TrainRun { dir, workers, stop, show: run.show(), identity }
         };
         if training.base_steps > 0 {
-            let (config, run) = (&training.base(run.seed), &part("base", Value::Null));
+            let (config, run) = (&training.base(run.seed), &part("base"));
             session.folder.model = train_base(session.folder.model, &task, Training { config, run })?.0;
         }
         if training.steps > 0 {
-            let of_part = json!({ "quantizer": quant.quantizer, "adapters": bank.adapters });
-            let (config, run) = (&training.bank(run.seed), &part("bank", of_part));
+            let (config, run) = (&training.bank(run.seed), &part("bank"));
             let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| regime.build(ladder, config.steps) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
             println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
@@ -96,17 +125,27 @@ impl Command for &Arguments {
         session.folder.save(&target, &source.model)?;
         println!("wrote {}", target.display());
 
-        let Some(dataset) = evaluation else { return Ok(()) };
-        if dataset.is_empty() {
-            bail!("`--data` holds no question");
-        }
-        let (task, model) = (session.task(dataset, window)?, session.plain());
+        let Some(task) = evaluation else { return Ok(()) };
+        let model = session.plain();
         let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
-        let trained = bank.widths().map(|width| bank.precision(width));
-        let precisions = trained.map(|p| if training.steps > 0 { p } else { p.without_adapter() });
-        for row in bank_accuracies(&evaluator, precisions) {
-            println!("{}", row?.row(""));
+        let of_width = bank.widths().map(|width| bank.precision(width));
+        let precisions = rows_of_bank(of_width.map(|p| if training.steps > 0 { p } else { p.without_adapter() }));
+        // Of the model as it has been trained, whatever it was trained from.
+        let identity = of_questions("data", source.data.as_deref().unwrap_or_default(), &task)
+            .with_content("trained model", "", ModelFingerprint::of(&model).into())
+            .with(&of_reading(evaluator.options()));
+        let known = Memory::folder(out.join("evaluation"), identity);
+        println!("on {} questions of --data", task.dataset.len());
+        let mut rows = Vec::new();
+        for row in bank_accuracies(&evaluator, precisions, BankEvaluation { show: run.show(), known: known.clone() }) {
+            let row = row?;
+            println!("{}", row.row_with_adapter());
+            rows.push(row);
         }
-        Ok(())
+        write_json(
+            out.join("train_bank.json"),
+            &json!({ "quantizer": quant.quantizer, "seed": run.seed, "rows": rows }),
+        )?;
+        Ok(known.forget()?)
     }
 }

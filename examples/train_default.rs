@@ -8,26 +8,30 @@
 //! again with the same folder. `runs/default/model` then holds what `crates/switchable-quant/default`
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::json;
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, DefaultModel, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::banks::bank::{train_bank, train_base};
-use switchable_quant::experiments::banks::bank_accuracy::bank_accuracies;
+use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies};
+use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
+use switchable_quant::identity::Identity;
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::model::Gpt2ForQuestionAnswering;
+use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::{Evaluator, ReadingTask};
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant_examples::{arguments::run::RunArgs, stop_on_ctrl_c};
+use switchable_quant_examples::contents::{of_questions, of_reading};
+use switchable_quant_examples::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,14 +49,21 @@ struct Arguments {
     bank_steps: Option<usize>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let out = arguments.run.prepared_out("runs/default")?;
     let machine = arguments.run.device.resolve()?;
-    machine.dispatch_autodiff(Make { arguments: &arguments, machine: &machine })
+    let make = Make { arguments: &arguments, out: &out, machine: &machine };
+    resumable(&out, || machine.dispatch_autodiff(make))
 }
 
 struct Make<'a> {
     arguments: &'a Arguments,
+    out: &'a Path,
     machine: &'a Device,
 }
 
@@ -64,10 +75,10 @@ impl WithAutodiff for Make<'_> {
         let Recipe { tokenizer, shape, initial, seed, mut base, bank, mut bank_train } = default_model::recipe()?;
         base.steps = base_steps.unwrap_or(base.steps);
         bank_train.steps = bank_steps.unwrap_or(bank_train.steps);
-        let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/default"));
+        let out = self.out;
         let (stop, workers) = (stop_on_ctrl_c()?, run.workers(self.machine));
         let part = |part: &str| {
-            let identity = json!({ "model": "default", "part": part });
+            let identity = Identity::default().with_option("part", part);
             let (dir, workers, stop) = (Some(out.join(part)), workers.clone(), stop.clone());
             TrainRun { dir, workers, stop, show: run.show(), identity }
         };
@@ -85,7 +96,7 @@ impl WithAutodiff for Make<'_> {
         println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
         let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
-        let folder = DefaultModel { model, tokenizer, plan: None };
+        let folder = DefaultModel { model, tokenizer, plan: None, notes: Vec::new() };
         folder.save(out.join("model"), "switchable-quant-default")?;
 
         let questions = default_model::questions(QuestionSet::HeldOut)?;
@@ -93,12 +104,19 @@ impl WithAutodiff for Make<'_> {
         let (model, options) = (folder.model.valid(), run.evaluate_options(self.machine, 32, &stop));
         let evaluator = Evaluator::new(&model, &task, options, &device)?;
         let adapted = default_model::BANK_WIDTHS.map(SitePrecision::uniform);
+        let identity = of_questions("questions", "held-out", &task)
+            .with_content("trained model", "", ModelFingerprint::of(&model).into())
+            .with(&of_reading(evaluator.options()));
+        let known = Memory::folder(out.join("evaluation"), identity);
         let mut rows = Vec::new();
-        for row in bank_accuracies(&evaluator, adapted.into_iter().flat_map(|p| [p, p.without_adapter()])) {
+        let precisions = adapted.into_iter().flat_map(|p| [p, p.without_adapter()]).collect();
+        let evaluation = BankEvaluation { show: run.show(), known: known.clone() };
+        for row in bank_accuracies(&evaluator, precisions, evaluation) {
             rows.push(row?);
             print!("{}", rows.last().map_or_else(String::new, |row| row.row_with_adapter() + "\n"));
         }
         write_json(out.join("train_default.json"), &rows)?;
+        known.forget()?;
         println!("wrote {}", out.join("model").display());
         Ok(())
     }

@@ -1,8 +1,14 @@
-//! Ctrl-C.
+//! Ctrl-C and SIGTERM.
+
+use std::path::Path;
 
 use switchable_quant::reader::running::stop::StopFlag;
+use switchable_quant::{experiments, reader};
 
-/// A flag that Ctrl-C raises. The first one lets the work stop at its next safe point and save; a
+/// The exit code of a command that was asked to stop.
+const STOPPED: i32 = 130;
+
+/// A flag that Ctrl-C and SIGTERM raise. The first one lets the work stop at its next safe point and save; a
 /// second one ends the program at once.
 ///
 /// # Errors
@@ -13,10 +19,68 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
     let raised = stop.clone();
     ctrlc::set_handler(move || {
         if raised.is_requested() {
-            std::process::exit(130);
+            std::process::exit(STOPPED);
         }
-        eprintln!("stopping at the next safe point; press Ctrl-C again to end at once");
+        eprintln!("stopping at the next safe point; once more ends at once");
         raised.request();
     })?;
     Ok(stop)
+}
+
+/// Runs a command that keeps what is done of it in a folder. One that was asked to stop ends with exit code
+/// 130, and says where that is and by which command it goes on.
+///
+/// # Errors
+///
+/// Those of the command.
+pub fn resumable(kept_in: &Path, command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let result = command();
+    if result.as_ref().is_err_and(was_stopped) {
+        let line: Vec<String> = std::env::args().map(|argument| quoted(&argument)).collect();
+        eprintln!("stopped; what is done is kept in {}. It goes on with\n  {}", kept_in.display(), line.join(" "));
+        std::process::exit(STOPPED);
+    }
+    result
+}
+
+fn was_stopped(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(experiments::error::Error::Stopped))
+            || matches!(cause.downcast_ref(), Some(reader::Error::Stopped))
+    })
+}
+
+/// An argument as a shell reads it back.
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,.:/@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted_where_a_shell_would_change_them() {
+        for (argument, expected) in [
+            ("--out", "--out"),
+            ("runs/a-1.json", "runs/a-1.json"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+        ] {
+            assert_eq!(quoted(argument), expected);
+        }
+    }
+
+    #[test]
+    fn a_stop_is_found_under_its_context() {
+        use anyhow::Context as _;
+        let stopped = Err::<(), _>(experiments::error::Error::Stopped).context("in the search").unwrap_err();
+        assert!(was_stopped(&stopped) && was_stopped(&reader::Error::Stopped.into()));
+        assert!(!was_stopped(&anyhow::anyhow!("another")));
+    }
 }

@@ -1,12 +1,15 @@
 //! What the examples share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
+pub mod contents;
+mod ending;
 pub mod files;
 mod interrupt;
 pub mod logits;
 pub mod session;
 
-pub use interrupt::stop_on_ctrl_c;
+pub use ending::{Usage, finish, usage};
+pub use interrupt::{resumable, stop_on_ctrl_c};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -1,7 +1,7 @@
 //! A command over a model, written once for every device and every family of models.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
+use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
@@ -20,6 +21,7 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 
 use crate::arguments::input::InputArgs;
+use crate::contents::of_questions;
 use crate::files::{resolve_data, resolve_model};
 
 /// What a command does with a model.
@@ -52,6 +54,8 @@ pub struct Session<B: Backend, M> {
     pub folder: ModelFolder<B, M>,
     /// The model's name, for artefacts.
     pub name: String,
+    /// The model's folder; `None` for the one that is part of the program.
+    pub dir: Option<PathBuf>,
     /// The adapters of its widths.
     pub adapters: AdaptersUsed,
     /// The device as burn knows it.
@@ -65,8 +69,21 @@ pub struct Session<B: Backend, M> {
 pub struct AdaptersUsed {
     /// The model or folder that they come from.
     pub source: String,
+    /// Where the files lie.
+    pub place: AdapterPlace,
     /// The widths that have one, ascending.
     pub widths: Vec<BitWidth>,
+}
+
+/// Where adapters lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdapterPlace {
+    /// With the model.
+    Own,
+    /// In another folder, in the place of the model's own.
+    Folder(PathBuf),
+    /// None are used.
+    LeftOut,
 }
 
 impl AdaptersUsed {
@@ -98,6 +115,8 @@ pub struct Questions {
     pub task: ReadingTask,
     /// The files and counts, for artefacts.
     pub source: Value,
+    /// What results depend on: the contents of the model and of the questions.
+    pub identity: Identity,
 }
 
 impl Opening<'_> {
@@ -124,7 +143,7 @@ impl<C: Command> WithAutodiff for OnDevice<'_, C> {
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Some(name) = self.opening.model else {
             let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
-            return self.start(folder, "built-in", device);
+            return self.start(folder, None, device);
         };
         let dir = resolve_model(name)?;
         with_trainable_family::<B, _>(&dir, InFolder { on: &device, dir: &dir, task: self })?
@@ -143,8 +162,7 @@ impl<B: QuantAutodiffBackend, C: Command> WithTrainableFamily<B> for InFolder<'_
     fn run<M: TrainableModel<B>>(self) -> anyhow::Result<()> {
         let Self { on, dir, task } = self;
         let folder = ModelFolder::<B, M>::open(dir, &task.opening.options, on)?;
-        let name = task.opening.model.unwrap_or_default().to_owned();
-        task.start(folder, &name, on.clone())
+        task.start(folder, Some(dir), on.clone())
     }
 }
 
@@ -152,24 +170,27 @@ impl<C: Command> OnDevice<'_, C> {
     fn start<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         self,
         mut folder: ModelFolder<B, M>,
-        name: &str,
+        dir: Option<&Path>,
         device: B::Device,
     ) -> anyhow::Result<()> {
-        let mut source = name.to_owned();
-        if let Some(dir) = self.opening.adapters {
+        let name = self.opening.model.unwrap_or("built-in").to_owned();
+        let (mut source, mut place) = (name.clone(), AdapterPlace::Own);
+        if let Some(adapters) = self.opening.adapters {
             // In the place of the model's own: widths that the folder lacks run without one.
             folder.drop_adapters();
-            folder.load_adapters(dir)?;
-            source = dir.display().to_string();
+            folder.load_adapters(adapters)?;
+            (source, place) = (adapters.display().to_string(), AdapterPlace::Folder(adapters.into()));
         }
         if self.opening.options.adapters == OwnAdapters::LeftOut && self.opening.adapters.is_none() {
             folder.drop_adapters();
+            place = AdapterPlace::LeftOut;
         }
-        let adapters = AdaptersUsed { source, widths: folder.model.transformer.adapter_widths() };
+        let adapters = AdaptersUsed { source, place, widths: folder.model.transformer.adapter_widths() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
-        let name = name.to_owned();
-        self.command.run(Session { folder, name, adapters, device, machine: self.machine.clone() })
+        folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        let (dir, machine) = (dir.map(Into::into), self.machine.clone());
+        self.command.run(Session { folder, name, dir, adapters, device, machine })
     }
 }
 
@@ -207,14 +228,18 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             None => (default_model::questions(set)?, format!("generated ({set})")),
         };
         let dataset = match input.limit {
-            Some(0) => bail!("`--limit` is 0, expected at least 1"),
             Some(limit) => dataset.limited(limit),
             None => dataset,
         };
         let n = dataset.len();
         let model = &self.name;
         let task = self.task(dataset, input.window).with_context(|| format!("{data_name} with the model {model}"))?;
-        let source = json!({ "model": model, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name, "questions": n });
-        Ok(Questions { task, source })
+        let source = json!({
+            "model": model, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name,
+            "questions": n,
+        });
+        let identity = self.identity()?.with(&of_questions("data", &data_name, &task));
+        let identity = identity.with_option("window", input.window);
+        Ok(Questions { task, source, identity })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use content_identity::Difference;
 use squad_data::CharSpan;
 
 use crate::robustness::protected_example::Place;
@@ -71,19 +72,30 @@ pub enum Error {
         /// The loss.
         loss: f64,
     },
-    /// A run folder belongs to another configuration.
-    #[error("{path}: `{field}` is {found} in the saved run and {expected} in this one; use another folder")]
+    /// A saved result belongs to other work.
+    #[error("{path} is of other work: {difference}; name another folder for this work, or remove that one")]
     OtherRun {
-        /// The state file.
+        /// The file of the result.
         path: PathBuf,
-        /// First field that differs.
-        field: String,
-        /// Value in the folder.
-        found: String,
-        /// Value asked for.
-        expected: String,
+        /// The first difference.
+        difference: Difference,
     },
-    /// A checkpoint cannot be read or written.
+    /// A saved result is of another version of its format.
+    #[error(
+        "{path} was written by {} version (format {found}, expected {expected}){}; name another folder, or remove that \
+         one",
+        if found < expected { "an earlier" } else { "a later" },
+        if found < expected { ", which told work apart by the paths of its files and not by what is in them" } else { "" }
+    )]
+    OtherFormat {
+        /// The file of the result.
+        path: PathBuf,
+        /// Its version, 0 where it has none.
+        found: u32,
+        /// The version of this program.
+        expected: u32,
+    },
+    /// A saved state cannot be read, written or used.
     #[error("{path}: {reason}")]
     Checkpoint {
         /// The file.

@@ -1,8 +1,11 @@
 //! What the stages of a study work with.
 
 use burn::module::AutodiffModule as _;
+use serde_json::json;
 
+use content_identity::Identity;
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
+use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
@@ -71,8 +74,10 @@ pub struct Workbench<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> {
 }
 
 impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Workbench<'a, B, M> {
-    /// A bench with the regimes and attacks of this crate, on which nothing has been found yet.
+    /// A bench with the regimes and attacks of this crate, on which nothing has been found yet. What it
+    /// remembers belongs to the contents of this model and these questions, read in this way.
     pub fn new(model: &'a ForQuestionAnswering<B, M>, data: StudyData<'a>, run: RunSettings, memory: Memory) -> Self {
+        let memory = memory.made_from(|| contents(model, &data, &run));
         Self {
             plain: model.valid(),
             model,
@@ -125,4 +130,22 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Workbench<'a, B, M> {
             stop: evaluate.stop.clone(),
         }
     }
+}
+
+/// What every result of a study depends on.
+fn contents<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
+    data: &StudyData<'_>,
+    run: &RunSettings,
+) -> Identity {
+    let decode = format!("{:?}", run.evaluate.decode);
+    Identity::default()
+        .with_content("model", "", ModelFingerprint::of(model).into())
+        .with_content("search questions", "", data.search.content())
+        .with_content("report questions", "", data.report.content())
+        .with_content("training questions", "", data.train.content())
+        .with_options(json!({
+            "backend": B::name(&model.transformer.device()), "batch_size": run.evaluate.batch_size, "decode": decode,
+            "window": data.window,
+        }))
 }

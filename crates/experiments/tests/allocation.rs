@@ -1,8 +1,10 @@
 //! Exact allocation on a small model: the table, what is found in it, and swaps.
 
+use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
 use experiments::search::allocation::budgets::BudgetOptions;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
+use experiments::search::allocation::equal_bytes::GreedyPath;
 use experiments::search::allocation::pareto::Allocation;
 use experiments::search::allocation::swaps::{RefineFrom, RefineOptions};
 use experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
@@ -213,7 +215,8 @@ fn budgets_are_verified_and_refined_and_set_against_a_greedy_search() {
         let table = measured(evaluator, full, DamageMeasure::Divergence);
         assert_eq!(table.bytes_at(32.0), 4 * model.config().site_parameters());
         let budgets = vec![table.bytes_at(5.0), table.bytes_at(16.0)];
-        let how = BudgetOptions { budgets: budgets.clone(), swaps: 2, show: ShowProgress::No };
+        let how =
+            BudgetOptions { budgets: budgets.clone(), swaps: 2, show: ShowProgress::No, ..BudgetOptions::default() };
         let rows = table.refined_at(evaluator, full, &how).unwrap();
         assert_eq!(rows.iter().map(|row| row.budget).collect::<Vec<_>>(), budgets);
         for row in &rows {
@@ -224,7 +227,8 @@ fn budgets_are_verified_and_refined_and_set_against_a_greedy_search() {
         let text = budgets_text(&rows);
         assert!(text.starts_with(&format!("exact, {} bytes", budgets[0])) && text.lines().count() == 4, "{text}");
 
-        let compared = table.against_greedy(evaluator, full, at(BitWidth::B2), ShowProgress::No).unwrap();
+        let towards = GreedyPath { low: at(BitWidth::B2), show: ShowProgress::No, known: Memory::Nothing };
+        let compared = table.against_greedy(evaluator, full, &towards).unwrap();
         let accepted = compared.greedy.path.iter().filter(|flip| flip.accepted).count();
         assert_eq!(compared.equal_bytes.len(), accepted);
         assert_eq!(equal_bytes_text(&compared.equal_bytes, table.n).lines().count(), accepted + 1);

@@ -28,8 +28,9 @@ use span_reader::running::stop::StopFlag;
 use squad_data::Split;
 use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig};
 use switchable_model::config::ModelConfig;
+use switchable_model::options::ModelOptions;
 
-use crate::support::{Training, model, questions, quiet, skip_without_device, task, train_config, training};
+use crate::support::{Training, device, model, questions, quiet, skip_without_device, task, train_config, training};
 
 fn config() -> StudyConfig {
     let widths = [BitWidth::B2, BitWidth::B4, BitWidth::FULL];
@@ -89,14 +90,36 @@ fn settings(stop: &StopFlag) -> RunSettings {
     }
 }
 
+/// What is changed in place.
+#[derive(Clone, Copy, PartialEq)]
+enum Edit {
+    Nothing,
+    Question,
+    Weights,
+}
+
 fn run(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings) -> Result<Study> {
+    run_edited(dir, config, settings, Edit::Nothing)
+}
+
+fn edited_study(dir: &std::path::Path, config: &StudyConfig, edit: Edit) -> Result<Study> {
+    run_edited(dir, config, settings(&StopFlag::default()), edit)
+}
+
+fn run_edited(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings, edit: Edit) -> Result<Study> {
     let (tokenizer, shape, train) = task(4);
-    let search =
-        span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 2), &tokenizer, &shape, None)?;
+    let mut searched = questions(Split::Dev, 2);
+    if edit == Edit::Question {
+        searched.articles[0].paragraphs[0].questions[0].question.push('?');
+    }
+    let search = span_reader::evaluation::reading::ReadingTask::new(searched, &tokenizer, &shape, None)?;
     let report =
         span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
     let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
-    let model = model::<Training>(&shape, BasePolicy::Frozen);
+    let mut model = model::<Training>(&shape, BasePolicy::Frozen);
+    if edit == Edit::Weights {
+        model = gpt2_model::Gpt2ForQuestionAnswering::random(&shape, &ModelOptions::default(), 6, &device())?;
+    }
     let bench = Workbench::new(&model, data, settings, Memory::folder(dir, json!({ "model": "tiny" })));
     let sections = run_study(&bench, &config.stages())?;
     let robustness = config.robustness.as_ref().map(|stage| stage.output(&bench)).transpose()?;
@@ -234,7 +257,7 @@ fn an_allocation_goes_on_with_the_budgets_that_are_not_done() {
     marked.average_bits += 1.0;
     let budget = (task(4).1.site_parameters() as f64 * small.budgets[0] / 8.0) as usize;
     std::fs::create_dir(&parts).unwrap();
-    let part = json!({ "version": 1, "made_from": allocation["made_from"], "result": [whole.refined[0], marked] });
+    let part = json!({ "version": 2, "made_from": allocation["made_from"], "result": [whole.refined[0], marked] });
     std::fs::write(parts.join(format!("budget-{budget}.json")), part.to_string()).unwrap();
     std::fs::remove_file(&file).unwrap();
 
@@ -290,7 +313,12 @@ fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     let small = StudyConfig { regimes: None, robustness: None, dynamic: None, ..config() };
     study(dir.path(), &small, &StopFlag::default()).unwrap();
     let message = seeded_study(dir.path(), &small, 9).err().expect("another seed").to_string();
-    assert!(message.contains("uniform.json") && message.contains("options.seed"), "{message}");
+    assert!(message.contains("uniform.json") && message.contains("option `seed` was"), "{message}");
+    // Another search question under the same names, or another model of the same shape.
+    let message = edited_study(dir.path(), &small, Edit::Question).err().expect("other questions").to_string();
+    assert!(message.contains(".json") && message.contains("search questions changed"), "{message}");
+    let message = edited_study(dir.path(), &small, Edit::Weights).err().expect("another model").to_string();
+    assert!(message.contains("model changed"), "{message}");
     let refused = |config: StudyConfig| {
         study(dir.path(), &config, &StopFlag::default()).err().expect("it is refused").to_string()
     };

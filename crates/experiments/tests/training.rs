@@ -17,6 +17,7 @@ use experiments::train::trainer::{TrainRun, train};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
+use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::stop::StopFlag;
 use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
@@ -79,7 +80,74 @@ fn an_interrupted_run_ends_with_the_same_weights() {
     let (resumed, rest) = train(start(), &spans, &Single(plan), training(&train_config(8), &run)).unwrap();
     assert_eq!(rest.first_step, 3);
     assert_eq!(rest.losses, outcome.losses[3..]);
+    assert_eq!(rest.earlier_losses, outcome.losses[..3]);
     assert_eq!(weights(&resumed), weights(&whole));
+    let log = std::fs::read_to_string(middle.path().join("train.jsonl")).unwrap();
+    let steps: Vec<u64> = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, (0..8).collect::<Vec<_>>(), "each step has one line");
+}
+
+#[test]
+fn a_checkpoint_of_other_weights_or_questions_is_refused() {
+    skip_without_device!();
+    let (tokenizer, config, first) = task(3);
+    let dir = tempfile::tempdir().unwrap();
+    let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
+    let start = model::<Training>(&config, BasePolicy::Trainable);
+    train_base(start.clone(), &first, training(&train_config(2), &run)).unwrap();
+    let refused = |model, task: &ReadingTask, config: &TrainConfig| {
+        let result = train_base(model, task, training(config, &run));
+        result.err().expect("it is of other work").to_string()
+    };
+
+    // The same names, shapes and numbers of everything: only the contents differ.
+    let mut edited = first.dataset.clone();
+    edited.articles[0].paragraphs[0].questions[0].question.push('?');
+    let edited = ReadingTask::new(edited, &tokenizer, &config, None).unwrap();
+    let message = refused(start.clone(), &edited, &train_config(2));
+    assert!(message.contains("training questions changed"), "{message}");
+    let (other, _) = train_base(start.clone(), &first, training(&train_config(1), &quiet(1))).unwrap();
+    let message = refused(other, &first, &train_config(2));
+    assert!(message.contains("model changed"), "{message}");
+    let message = refused(start.clone(), &first, &train_config(3));
+    assert!(message.contains("option `config.steps` was 2, is 3"), "{message}");
+
+    // How often it is saved changes no result, and neither does the number of workers.
+    let often = TrainConfig { checkpoint_every: 1, ..train_config(2) };
+    let elsewhere = TrainRun { dir: run.dir.clone(), ..quiet(3) };
+    let (_, outcome) = train_base(start.clone(), &first, training(&often, &elsewhere)).unwrap();
+    assert_eq!(outcome.first_step, 2);
+
+    let state = dir.path().join("step-000002/state.json");
+    let by_paths = r#"{"version": 1, "step": 2, "run": {"run": {"model": "gpt2", "train": "train.json"}}}"#;
+    std::fs::write(&state, by_paths).unwrap();
+    let message = refused(start, &first, &train_config(2));
+    assert!(message.contains("state.json") && message.contains("earlier version"), "{message}");
+}
+
+#[test]
+fn a_run_that_is_stopped_where_it_started_keeps_its_only_checkpoint() {
+    skip_without_device!();
+    let (_, config, task) = task(3);
+    let dir = tempfile::tempdir().unwrap();
+    let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
+    let start = || model::<Training>(&config, BasePolicy::Trainable);
+    let stop = StopFlag::default();
+    stop.request();
+    let stopped = TrainRun { stop, ..run.clone() };
+    assert!(train_base(start(), &task, training(&train_config(4), &stopped)).is_err());
+    let folder = dir.path().join("step-000000");
+    let marker = folder.join("marker");
+    std::fs::write(&marker, "").unwrap();
+    // What a killed process was about to save.
+    std::fs::create_dir(dir.path().join(".partial-abc")).unwrap();
+    assert!(train_base(start(), &task, training(&train_config(4), &stopped)).is_err());
+    assert!(marker.exists(), "the checkpoint was not written again in its place");
+    train_base(start(), &task, training(&train_config(4), &run)).unwrap();
+    assert!(!dir.path().join(".partial-abc").exists() && !folder.exists());
 }
 
 /// Raises a stop flag when the plans of a step are asked for.
@@ -126,7 +194,10 @@ fn the_number_of_workers_changes_nothing() {
         let (trained, outcome) = train_base(start, &task, training(&train_config(4), &quiet(workers))).unwrap();
         (weights(&trained), outcome.losses)
     };
-    assert_eq!(run(2), run(3));
+    let alone = run(1);
+    for workers in [2, 3] {
+        assert_eq!(run(workers), alone, "{workers} workers");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use burn::tensor::backend::Backend;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
+use switchable_lora::peft::load::AdapterBytes;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
@@ -87,6 +88,8 @@ pub struct EmbeddedAdapter {
     pub config: &'static [u8],
     /// `adapter_model.safetensors`.
     pub weights: &'static [u8],
+    /// `switchable_quant.json`, what the adapter was trained for.
+    pub trained_for: &'static [u8],
 }
 
 /// A model, opened.
@@ -98,6 +101,8 @@ pub struct ModelFolder<B: Backend, M> {
     pub tokenizer: TextTokenizer,
     /// The plan that its weights were packed by.
     pub plan: Option<SitePlan>,
+    /// What the files leave open, one line each, for whoever runs the model.
+    pub notes: Vec<String>,
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
@@ -119,10 +124,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     fn open_model(dir: &Path, options: &FolderOptions, device: &B::Device) -> Result<Self> {
         if !dir.join(PACKED).exists() {
             let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
-            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None });
+            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None, notes: Vec::new() });
         }
         let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
-        Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan) })
+        Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan), notes: Vec::new() })
     }
 
     /// Opens files that are part of the program.
@@ -138,20 +143,26 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let weights = WeightSource::embedded(file("model.safetensors"), files.weights);
         let mut model = ForQuestionAnswering::<B, M>::from_sources(&config, vec![weights], options, device)?;
         for adapter in files.adapters {
-            model.transformer.parse_adapter(adapter.name, adapter.config, adapter.weights, adapter.width)?;
+            let EmbeddedAdapter { name, width, config, weights, trained_for } = *adapter;
+            let bytes = AdapterBytes { config, weights, trained_for: Some(trained_for) };
+            _ = model.transformer.parse_adapter(name, bytes, width)?;
         }
         let name = file(TOKENIZER);
         let tokenizer = TextTokenizer::from_bytes(files.tokenizer, &name.to_string_lossy())?;
-        Ok(Self { model, tokenizer, plan: None })
+        Ok(Self { model, tokenizer, plan: None, notes: Vec::new() })
     }
 
-    /// Takes the adapters of a folder, in the place of those of the same widths.
+    /// Takes the adapters of a folder, in the place of those of the same widths. What their files leave open
+    /// is added to the notes.
     ///
     /// # Errors
     ///
-    /// When the folder holds no adapter, or one that does not fit the model.
+    /// When the folder holds no adapter, or one that does not fit the model or was trained for another
+    /// quantiser.
     pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
-        Ok(self.model.transformer.load_adapters(dir)?)
+        let loaded = self.model.transformer.load_adapters(dir)?;
+        self.notes.extend(loaded.to_string().lines().map(str::to_owned));
+        Ok(loaded.widths)
     }
 
     /// Takes out the adapters of all widths.

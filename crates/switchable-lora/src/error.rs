@@ -200,6 +200,62 @@ pub enum Error {
         /// What is supported.
         expected: &'static str,
     },
+    /// A field of an adapter's configuration that asks for something else than is computed here.
+    #[error("field `{field}` is {got}, expected {expected}")]
+    AdapterField {
+        /// The name of the field.
+        field: String,
+        /// Its value.
+        got: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A regular expression in an adapter's configuration that cannot be read.
+    #[error("field `{field}` has `{pattern}`, expected a regular expression: {reason}")]
+    Pattern {
+        /// The name of the field.
+        field: &'static str,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name in an adapter's configuration that none of its modules has.
+    #[error("field `{field}` has `{pattern}`, which matches no module of the adapter")]
+    UnmatchedPattern {
+        /// The name of the field.
+        field: &'static str,
+        /// The name or expression.
+        pattern: String,
+    },
+    /// An adapter whose tensors are only there as a pickle of torch, which can run code when it is read.
+    #[error(
+        "{}: a pickle of torch is not read, expected adapter_model.safetensors; in the folder, convert it in Python by\n\
+         import torch; from safetensors.torch import save_file\n\
+         save_file({{n: t.contiguous() for n, t in torch.load(\"adapter_model.bin\", map_location=\"cpu\", \
+         weights_only=True).items()}}, \"adapter_model.safetensors\", {{\"format\": \"pt\"}})",
+        path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder that should be that of a width.
+    #[error("a folder of adapters, expected {expected}")]
+    WidthFolder {
+        /// What is wrong.
+        expected: &'static str,
+    },
+    /// An adapter that was trained for something else than it is to be used for.
+    #[error("the adapter was trained for another {field}: {trained}, here it is {here}")]
+    TrainedFor {
+        /// `bits`, or the field of the quantisation settings.
+        field: &'static str,
+        /// The value in training.
+        trained: String,
+        /// The value here.
+        here: String,
+    },
     /// A safetensors file that is truncated or malformed.
     #[error("invalid safetensors: {0}")]
     Safetensors(#[from] SafeTensorError),
@@ -253,8 +309,8 @@ pub enum Error {
         /// Where the zero is, in row-major order.
         index: usize,
     },
-    /// Nothing to save.
-    #[error("no adapters to save")]
+    /// Nothing to save, or a file without a pair of factors.
+    #[error("no adapters in it, expected a pair of factors for at least one module")]
     NoAdapters,
 }
 

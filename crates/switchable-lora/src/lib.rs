@@ -23,7 +23,7 @@ pub use linear_settings::{BasePolicy, Execution, LinearSettings, Placement};
 pub use lora_bank::LoraBank;
 pub use lora_config::{LoraConfig, LoraInit, WeightScales};
 pub use packed_weights::PackedWeights;
-pub use peft::{load::load_peft, save::save_peft};
+pub use peft::{load::load_peft, save::save_peft, trained_for::TrainedFor};
 pub use precision_plan::PrecisionPlan;
 pub use quant_kernels::spec::bit_width::BitWidth;
 pub use quantisation_settings::QuantisationSettings;

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::Dataset;
@@ -19,6 +18,7 @@ use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
 use crate::arguments::widths::{PerWidth, parse_bits};
+use crate::ending::usage;
 use crate::files::{load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
@@ -37,9 +37,12 @@ pub struct BankSourceArgs {
     /// SQuAD JSON file to evaluate on afterwards
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
-    /// Use at most this many training questions
+    /// Train on at most this many questions of --train; those of --data are limited by --evaluation-limit
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Evaluate on at most this many questions of --data
+    #[arg(long, value_name = "N", requires = "data")]
+    pub evaluation_limit: Option<usize>,
 }
 
 /// Widths and adapters of a bank.
@@ -105,6 +108,7 @@ impl BankSourceArgs {
     /// When a file is missing or damaged.
     pub fn questions(&self) -> anyhow::Result<Dataset> {
         let questions = load_training_set(&self.train)?;
+        anyhow::ensure!(self.limit != Some(0), "`--limit` is 0, expected at least 1");
         Ok(if let Some(limit) = self.limit { questions.limited(limit) } else { questions })
     }
 
@@ -112,9 +116,17 @@ impl BankSourceArgs {
     ///
     /// # Errors
     ///
-    /// When the file is missing or damaged.
+    /// When the file is missing or damaged, or holds no question.
     pub fn evaluation(&self) -> anyhow::Result<Option<Dataset>> {
-        Ok(self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?)
+        let questions = self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?;
+        if questions.as_ref().is_some_and(Dataset::is_empty) {
+            anyhow::bail!("`--data` holds no question");
+        }
+        anyhow::ensure!(self.evaluation_limit != Some(0), "`--evaluation-limit` is 0, expected at least 1");
+        Ok(match (questions, self.evaluation_limit) {
+            (Some(questions), Some(limit)) => Some(questions.limited(limit)),
+            (questions, _) => questions,
+        })
     }
 
     /// Opens the model and runs a command on it. A folder without a span head gets a random one where
@@ -149,7 +161,7 @@ impl BankArgs {
     /// When a rank or an alpha is out of its range, or the quantiser has no steps that could be learned.
     pub fn config(&self, quantizer: &QuantSpec, seed: u64) -> anyhow::Result<BankConfig> {
         if self.learned_steps && quantizer.format != Format::Symmetric {
-            bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`");
+            return Err(usage(format!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`")));
         }
         let init = if self.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let adapters = self.bits.iter().map(|&width| {

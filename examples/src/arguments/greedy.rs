@@ -1,11 +1,12 @@
 //! The flags of `greedy_search`.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
 use switchable_quant::kernels::BitWidth;
 
+use crate::arguments::widths::parse_average_bits;
 use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -31,7 +32,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0.1)]
     pub tolerance: f64,
     /// Stop at this mean width instead of a tolerance
-    #[arg(long, value_name = "BITS", conflicts_with = "tolerance")]
+    #[arg(long, value_name = "BITS", conflicts_with = "tolerance", value_parser = parse_average_bits)]
     pub target_bits: Option<f64>,
     /// When the harm of the sites is measured
     #[arg(long, value_enum, default_value = "once")]
@@ -56,7 +57,10 @@ impl Arguments {
     /// asked for is not between the two.
     pub fn check(&self) -> anyhow::Result<()> {
         check_tolerance(self.tolerance)?;
-        let high = self.high;
+        let (high, quantizer) = (self.high, self.quant.quantizer);
+        for bits in [high].into_iter().chain(self.bits) {
+            quantizer.check(bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
+        }
         if let Some(bits) = self.bits
             && bits >= high
         {
@@ -69,7 +73,6 @@ impl Arguments {
             }
         }
         if self.candidates().is_empty() {
-            let quantizer = self.quant.quantizer;
             bail!("none of 4, 3 and 2 bits is below `--high {high}` and one that `{quantizer}` has; name `--bits`");
         }
         Ok(())
@@ -112,8 +115,10 @@ mod tests {
     use super::*;
 
     fn refused(flags: &str) -> Option<String> {
-        let arguments = Arguments::try_parse_from(["greedy_search"].into_iter().chain(flags.split_whitespace()));
-        arguments.expect("the flags are known").check().err().map(|error| error.to_string())
+        match Arguments::try_parse_from(["greedy_search"].into_iter().chain(flags.split_whitespace())) {
+            Ok(arguments) => arguments.check().err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     #[test]

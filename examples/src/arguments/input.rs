@@ -9,6 +9,7 @@ use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 
+use crate::arguments::count::parse_count;
 use crate::arguments::run::RunArgs;
 use crate::session::Opening;
 
@@ -17,7 +18,7 @@ use crate::session::Opening;
 pub struct InputArgs {
     /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download;
     /// by default the model that is part of the program
-    #[arg(long, value_name = "DIR|NAME")]
+    #[arg(long, value_name = "DIR|NAME", requires = "data")]
     pub model: Option<String>,
     /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default those of the
     /// built-in model, and those in the folder adapters of another model
@@ -30,13 +31,13 @@ pub struct InputArgs {
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// Use at most this many questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub limit: Option<usize>,
     /// Longest window in tokens; by default the model's positions, at most 384
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<usize>,
     /// Windows per batch
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count)]
     pub batch: usize,
 }
 

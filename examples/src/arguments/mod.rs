@@ -1,6 +1,7 @@
 //! Flags that several examples take, and those of one that are many.
 
 pub mod bank;
+pub mod count;
 pub mod greedy;
 pub mod hardening;
 pub mod input;

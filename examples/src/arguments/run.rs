@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::reader::EvaluateOptions;
+use switchable_quant::reader::running::results_folder::prepare_folder;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
+
+use crate::arguments::count::parse_count;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +27,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub workers: Option<usize>,
     /// Show no progress
     #[arg(long)]
@@ -36,9 +40,25 @@ impl RunArgs {
         self.out.as_deref().unwrap_or(Path::new("."))
     }
 
-    /// The workers for a device.
+    /// The folder for results, or `default`: made, and known to take files, before anything is computed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or written.
+    pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(default));
+        prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
+        Ok(out)
+    }
+
+    /// The workers for a device. On the CPU the results do not depend on their number.
     pub fn workers(&self, device: &Device) -> Workers {
-        Workers::new(self.workers.unwrap_or_else(|| device.worker_threads().get()))
+        let on_device = device.worker_threads().get();
+        match self.workers.unwrap_or(on_device) {
+            // A GPU queues its work in the order of one thread.
+            0 | 1 if on_device == 1 => Workers::callers_thread(),
+            workers => Workers::new(workers),
+        }
     }
 
     /// Whether progress is shown.

@@ -43,9 +43,27 @@ pub fn parse_bits(text: &str) -> Result<Vec<BitWidth>, String> {
     text.split(',').map(|part| part.trim().parse().map_err(|e| format!("{e}"))).collect()
 }
 
+/// A mean width in bits: a number above 0 and at most 32.
+///
+/// # Errors
+///
+/// When it is none.
+pub fn parse_average_bits(text: &str) -> Result<f64, String> {
+    let bits: f64 = text.trim().parse().map_err(|e| format!("{e}"))?;
+    if bits > 0.0 && bits <= 32.0 { Ok(bits) } else { Err("expected a number of bits above 0 and at most 32".into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mean_widths_are_numbers_above_0() {
+        assert_eq!(parse_average_bits("2.5"), Ok(2.5));
+        for wrong in ["nan", "NaN", "-1", "0", "inf", "-inf", "33", "", "x"] {
+            assert!(parse_average_bits(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_per_width_have_a_default_and_exceptions() {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
+use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
     linear_settings::BasePolicy,
@@ -102,6 +103,15 @@ impl BankConfig {
         bank
     }
 
+    /// All of it as JSON, for the identity of a run.
+    fn options(&self) -> Value {
+        let Self { adapters, activations, seed, learned_steps, trains } = self;
+        json!({
+            "adapters": adapters, "activations": activations, "seed": seed, "learned_steps": learned_steps,
+            "trains": trains,
+        })
+    }
+
     /// The widths, in their order.
     pub fn widths(&self) -> impl Iterator<Item = BitWidth> + '_ {
         self.adapters.iter().map(|(width, _)| *width)
@@ -167,6 +177,8 @@ pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     task: &ReadingTask,
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let run = &identified(training.run, &model, task);
+    let training = Training { run, ..training };
     let model = model.with_policy(BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     training.config.check()?;
@@ -225,6 +237,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let RegimeOfBank { bank, regime } = *of;
+    let mut identified = identified(training.run, &model, task);
     let mut model = model.with_policy(bank.trains.base());
     let ladder = bank.ladder(&model)?;
     let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
@@ -235,23 +248,25 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         model.transformer.init_adapters(*width, &lora, seed)?;
     }
     let regime = regime(&model, &ladder)?;
-    let Training { config, run } = training;
+    let config = training.config;
     config.check()?;
-    let run = TrainRun { identity: identity(bank, &run.identity), ..run.clone() };
-    train(model, &SpanTask::new(task, config)?, &regime, Training { config, run: &run })
+    identified.identity = identified.identity.with_options(bank.options());
+    train(model, &SpanTask::new(task, config)?, &regime, Training { config, run: &identified })
 }
 
-/// The identity of a run with what its model has beside adapters. Without learned steps it is the run's
-/// own.
-fn identity(bank: &BankConfig, of_run: &Value) -> Value {
-    const LEARNED_STEPS: &str = "learned_steps";
-    match of_run {
-        _ if !bank.learned_steps => of_run.clone(),
-        Value::Object(fields) => {
-            let mut fields = fields.clone();
-            fields.insert(LEARNED_STEPS.to_owned(), true.into());
-            Value::Object(fields)
-        }
-        other => json!({ LEARNED_STEPS: true, "run": other }),
+/// A run on a model and questions, which are in its identity where it is saved.
+fn identified<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    run: &TrainRun,
+    model: &ForQuestionAnswering<B, M>,
+    task: &ReadingTask,
+) -> TrainRun {
+    let mut run = run.clone();
+    if run.dir.is_some() {
+        run.identity = run.identity.with_content("model", "", ModelFingerprint::of(model).into()).with_content(
+            "training questions",
+            "",
+            task.content(),
+        );
     }
+    run
 }

@@ -1,21 +1,23 @@
 //! Results known from before.
 //!
 //! A result is one JSON file with what it was made from. Work that is started again reads the results
-//! that are there; one made from something else is refused. Results are used as they read back from
-//! their file, so that work which was interrupted ends like work that was not.
+//! that are there; one made from something else is refused, and the first difference named. Results are
+//! used as they read back from their file, so that work which was interrupted ends like work that was not.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use content_identity::Identity;
 use span_reader::running::json_file::{read_json, write_json};
 
 use crate::error::{Error, Result};
-use crate::running::identity::{check_identity, check_version};
+use crate::running::computation::COMPUTATION;
 
-const VERSION: u32 = 1;
+/// The first version told work apart by paths and names.
+const VERSION: u32 = 2;
 
 /// What is known from before, and where it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,8 +29,8 @@ pub enum Memory {
     Folder {
         /// The folder, made when missing.
         dir: PathBuf,
-        /// Of which work the results are: model, data, seeds.
-        identity: Value,
+        /// Of which work the results are: contents of model and data, options.
+        identity: Identity,
     },
 }
 
@@ -39,26 +41,28 @@ pub struct Parts {
     made_from: Value,
 }
 
-/// A result whose file says by itself what it was made from.
-pub trait Identified {
-    /// What it was made from.
-    fn identity(&self) -> &Value;
-}
-
 /// The file of a result.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct Record<T> {
     version: u32,
     /// What the result was made from.
-    made_from: Value,
-    result: Value,
+    made_from: Identity,
+    result: T,
+}
+
+/// What a file says of itself, whatever its version.
+#[derive(Debug, Deserialize)]
+struct Label {
+    #[serde(default)]
+    version: u32,
 }
 
 impl Memory {
-    /// Results in a folder, all of the same work: `identity` says of which.
-    pub fn folder(dir: impl Into<PathBuf>, identity: Value) -> Self {
-        Self::Folder { dir: dir.into(), identity }
+    /// Results in a folder, all of the same work: `identity` says of which. The version of the computation
+    /// is added.
+    pub fn folder(dir: impl Into<PathBuf>, identity: impl Into<Identity>) -> Self {
+        Self::Folder { dir: dir.into(), identity: identity.into().computed_by(COMPUTATION) }
     }
 
     /// The folder, if there is one.
@@ -69,20 +73,21 @@ impl Memory {
         }
     }
 
-    /// Of which work the results are; null where nothing is kept.
-    pub fn identity(&self) -> &Value {
-        match self {
-            Self::Nothing => &Value::Null,
-            Self::Folder { identity, .. } => identity,
-        }
-    }
-
     /// The same memory in a folder of that name in it.
     #[must_use]
     pub fn within(&self, name: &str) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
             Self::Folder { dir, identity } => Self::folder(dir.join(name), identity.clone()),
+        }
+    }
+
+    /// The same memory of work that is made from something else as well.
+    #[must_use]
+    pub fn made_from(self, also: impl FnOnce() -> Identity) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Folder { dir, identity } => Self::folder(dir, identity.with(&also())),
         }
     }
 
@@ -104,9 +109,14 @@ impl Memory {
         }
     }
 
+    /// Whether the result in `NAME.json` is known.
+    pub fn knows(&self, name: &str) -> bool {
+        self.dir().is_some_and(|dir| file(dir, name).exists())
+    }
+
     /// The result in `NAME.json`, or that of `compute`, saved there.
     ///
-    /// `options` are what it depends on beside the identity of the work.
+    /// `options` are what it depends on beside the identity of the work: a JSON object.
     ///
     /// # Errors
     ///
@@ -119,34 +129,34 @@ impl Memory {
     ) -> Result<T> {
         let Self::Folder { dir, identity } = self else { return compute() };
         let path = file(dir, name);
-        let made_from = json!({ "study": identity, "options": options });
-        let record: Record = known_or(&path, || {
-            let result = serde_json::to_value(compute()?).map_err(|e| Error::json(&path, e))?;
-            Ok(Record { version: VERSION, made_from: made_from.clone(), result })
-        })?;
-        check_version(&path, record.version, VERSION)?;
+        let made_from = identity.clone().with_options(options.clone());
+        if !path.exists() {
+            write_json(&path, &Record { version: VERSION, made_from: made_from.clone(), result: compute()? })?;
+        }
+        check_version(&path, read_json::<Label>(&path)?.version, VERSION)?;
+        let record: Record<T> = read_json(&path)?;
         check_identity(&path, &record.made_from, &made_from)?;
-        serde_json::from_value(record.result).map_err(|e| Error::json(&path, e))
+        Ok(record.result)
     }
+}
 
-    /// The result in `NAME.json`, which says itself what it was made from, or that of `compute`, saved
-    /// there.
-    ///
-    /// # Errors
-    ///
-    /// As [`recall`](Self::recall).
-    pub fn recall_identified<T: Identified + Serialize + DeserializeOwned>(
-        &self,
-        name: &str,
-        identity: &Value,
-        compute: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let Self::Folder { dir, .. } = self else { return compute() };
-        let path = file(dir, name);
-        let result: T = known_or(&path, compute)?;
-        check_identity(&path, result.identity(), identity)?;
-        Ok(result)
-    }
+/// Refuses a file of other work, by the first thing in which it differs.
+///
+/// # Errors
+///
+/// When the work is another.
+pub fn check_identity(path: &Path, found: &Identity, at_hand: &Identity) -> Result<()> {
+    let other = |difference| Err(Error::OtherRun { path: path.into(), difference });
+    found.first_difference(at_hand).map_or(Ok(()), other)
+}
+
+/// Refuses a file of another version of its format.
+///
+/// # Errors
+///
+/// When the versions differ.
+pub fn check_version(path: &Path, found: u32, expected: u32) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::OtherFormat { path: path.into(), found, expected }) }
 }
 
 impl Parts {
@@ -183,16 +193,11 @@ fn file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.json"))
 }
 
-/// What a file holds, written first where it is not there.
-fn known_or<T: Serialize + DeserializeOwned>(path: &Path, make: impl FnOnce() -> Result<T>) -> Result<T> {
-    if !path.exists() {
-        write_json(path, &make()?)?;
-    }
-    Ok(read_json(path)?)
-}
-
 #[cfg(test)]
 mod tests {
+    use content_identity::ContentHash;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -205,18 +210,36 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_other_studies_and_damaged_ones_are_refused() {
+    fn parts_of_other_work_and_damaged_ones_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let memory = |model: &str| Memory::folder(dir.path(), json!({ "model": model }));
-        memory("a").recall("part", &json!({ "seed": 1 }), || Ok(1)).unwrap();
-        let refused = |model: &str, seed| {
-            let error = memory(model).recall::<i32>("part", &json!({ "seed": seed }), || Ok(2)).unwrap_err();
+        let memory = |weights: &[u8]| {
+            let weights = Identity::default().with_content("weights", "m.safetensors", ContentHash::of_bytes(weights));
+            Memory::folder(dir.path(), weights)
+        };
+        memory(b"a").recall("part", &json!({ "seed": 1 }), || Ok(1)).unwrap();
+        let refused = |weights: &[u8], seed| {
+            let error = memory(weights).recall::<i32>("part", &json!({ "seed": seed }), || Ok(2)).unwrap_err();
             error.to_string()
         };
-        assert!(refused("b", 1).contains("study.model"), "{}", refused("b", 1));
-        assert!(refused("a", 2).contains("options.seed"), "{}", refused("a", 2));
-        std::fs::write(dir.path().join("part.json"), "{\"version\":1").unwrap();
-        assert!(refused("a", 1).contains("part.json"));
+        let message = refused(b"b", 1);
+        assert!(message.contains("part.json") && message.contains("weights changed: m.safetensors"), "{message}");
+        let message = refused(b"a", 2);
+        assert!(message.contains("option `seed` was 1, is 2"), "{message}");
+        std::fs::write(dir.path().join("part.json"), "{\"version\":2").unwrap();
+        assert!(refused(b"a", 1).contains("part.json"));
+    }
+
+    #[test]
+    fn a_part_of_another_computation_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::folder(dir.path(), Identity::default());
+        memory.recall("part", &json!(null), || Ok(1)).unwrap();
+        let path = dir.path().join("part.json");
+        let mut record: Value = read_json(&path).unwrap();
+        record["made_from"]["computation"] = json!(COMPUTATION.0 - 1);
+        write_json(&path, &record).unwrap();
+        let message = memory.recall::<i32>("part", &json!(null), || Ok(2)).unwrap_err().to_string();
+        assert!(message.contains("computation changed"), "{message}");
     }
 
     #[test]
@@ -247,14 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_written_by_earlier_versions_is_read() {
+    fn a_part_of_earlier_versions_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::folder(dir.path(), json!({ "model": "a" }));
-        let part = r#"{"version": 1, "made_from": {"study": {"model": "a"}, "options": {"seed": 1}}, "result": [0.5]}"#;
-        std::fs::create_dir(dir.path().join("sites")).unwrap();
-        std::fs::write(dir.path().join("sites").join("h.0.json"), part).unwrap();
-        let parts = memory.parts("sites", json!({ "seed": 1 }));
-        assert_eq!(parts.recall::<Vec<f64>>("h.0", || panic!("it is there")).unwrap(), [0.5]);
+        let by_path =
+            r#"{"version": 1, "made_from": {"study": {"model": "a"}, "options": {"seed": 1}}, "result": [0.5]}"#;
+        let without_version = r#"{"attack": "typos", "records": []}"#;
+        for part in [by_path, without_version] {
+            std::fs::create_dir_all(dir.path().join("sites")).unwrap();
+            std::fs::write(dir.path().join("sites").join("h.0.json"), part).unwrap();
+            let parts = memory.parts("sites", json!({ "seed": 1 }));
+            let message = parts.recall::<Vec<f64>>("h.0", || panic!("it is there")).unwrap_err().to_string();
+            assert!(message.contains("h.0.json") && message.contains("earlier version"), "{message}");
+        }
     }
 
     #[test]

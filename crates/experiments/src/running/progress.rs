@@ -1,8 +1,18 @@
 //! Progress of long work: a bar on a terminal, a line now and then elsewhere.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use squad_data::Predictions;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
+use crate::error::Result;
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(20);
@@ -52,7 +62,8 @@ impl Progress {
         let hidden = self.bar.is_hidden();
         if hidden && self.show == ShowProgress::Yes && self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
-            eprintln!("{} {}/{} {message}", self.label, self.bar.position(), self.bar.length().unwrap_or(0));
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            eprintln!("{} {done}/{all}, {} s left {message}", self.label, self.bar.eta().as_secs());
         }
         self.bar.set_message(message);
     }
@@ -60,5 +71,40 @@ impl Progress {
     /// Ends the bar.
     pub fn finish(self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Progress of whole evaluations, batch by batch.
+#[derive(Debug)]
+pub struct EvaluationProgress(Mutex<Progress>);
+
+impl EvaluationProgress {
+    /// Starts showing so many evaluations.
+    pub fn start<B: QuantBackend, M: SwitchableModel<B>>(
+        label: &str,
+        evaluator: &Evaluator<'_, B, M>,
+        evaluations: usize,
+        show: ShowProgress,
+    ) -> Self {
+        Self(Mutex::new(Progress::start(label, 0, evaluations * evaluator.batches(), show)))
+    }
+
+    /// Evaluates a plan and moves on by its batches.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn predict<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        plan: &SitePlan,
+    ) -> Result<(Accuracy, Predictions)> {
+        let step = || self.0.lock().unwrap_or_else(PoisonError::into_inner).step(String::new());
+        Ok(evaluator.predict_telling(plan, &step)?)
+    }
+
+    /// Ends the bar.
+    pub fn finish(self) {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     }
 }

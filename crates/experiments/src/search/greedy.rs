@@ -201,7 +201,8 @@ pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
     let (search, names) = (Search { evaluator, options }, reference.sites());
-    search.check_size(&sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low)))?;
+    let smallest = sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low));
+    check_reachable(&evaluator.model().transformer, &smallest, options.stop_at)?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
     let (mut plan, mut accuracy, mut left) = (reference.clone(), full.clone(), sites);
@@ -344,26 +345,6 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
             StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
         }
     }
-
-    /// Refuses a size that the smallest plan does not reach.
-    fn check_size(&self, smallest: &SitePlan) -> Result<()> {
-        if self.is_small_enough(smallest) {
-            return Ok(());
-        }
-        let model = self.evaluator.model();
-        let least = |value: String| format!("at least {value}, which every site at the low precision needs");
-        match self.options.stop_at {
-            StopAt::Tolerance(_) => Ok(()),
-            StopAt::AverageBits(most) => {
-                let bits = smallest.average_weight_bits();
-                Err(Error::option("average_bits", most, least(bits.to_string())))
-            }
-            StopAt::SiteBytes(most) => {
-                let bytes = plan_bytes(&model.transformer, smallest);
-                Err(Error::option("site_bytes", most, least(bytes.to_string())))
-            }
-        }
-    }
 }
 
 /// Exact match that plans must stay above.
@@ -374,6 +355,44 @@ fn threshold(stop_at: StopAt, reference: &Accuracy) -> Result<Option<f64>> {
             Ok(Some((1.0 - tolerance) * reference.exact_match))
         }
         StopAt::AverageBits(_) | StopAt::SiteBytes(_) => Ok(None),
+    }
+}
+
+/// Right answers that a tolerance needs before it lets one of them be lost: 11 for a tenth. With fewer the
+/// first flip that costs a single answer ends the search.
+///
+/// ```text
+/// right − 1 > (1 − tolerance) · right   ⇔   right > 1 / tolerance
+/// ```
+///
+/// ```
+/// use experiments::search::greedy::least_right_answers;
+///
+/// assert_eq!(least_right_answers(0.1), 11);
+/// assert_eq!(least_right_answers(0.3), 4);
+/// ```
+pub fn least_right_answers(tolerance: f64) -> usize {
+    (1.0 / tolerance).floor() as usize + 1
+}
+
+/// Refuses a size that plans do not reach when every site is at the lowest precision of a search.
+///
+/// # Errors
+///
+/// When the size is smaller; the error names the least.
+pub fn check_reachable<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    smallest: &SitePlan,
+    stop_at: StopAt,
+) -> Result<()> {
+    let least = |value: String| format!("at least {value}, which every site at the low precision needs");
+    let (bits, bytes) = (smallest.average_weight_bits(), plan_bytes(model, smallest));
+    match stop_at {
+        StopAt::AverageBits(most) if bits > most || most.is_nan() => {
+            Err(Error::option("average_bits", most, least(bits.to_string())))
+        }
+        StopAt::SiteBytes(most) if bytes > most => Err(Error::option("site_bytes", most, least(bytes.to_string()))),
+        _ => Ok(()),
     }
 }
 

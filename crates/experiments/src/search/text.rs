@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use quant_kernels::spec::bit_width::BitWidth;
+use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::text::{plan_row, points, verdict};
 
 use crate::search::allocation::budgets::RefinedAllocation;
 use crate::search::allocation::equal_bytes::EqualBytes;
-use crate::search::greedy::GreedyResult;
+use crate::search::greedy::{GreedyResult, least_right_answers};
 use crate::search::heat_map::HeatMap;
 use crate::search::sensitivity::Sensitivity;
 use crate::search::uniform::UniformRow;
@@ -23,6 +24,20 @@ pub fn uniform_text(rows: &[UniformRow]) -> String {
         let _ = writeln!(text, "{}{verdict}", plan_row(&label, &row.accuracy, f64::from(width.bits())));
     }
     text
+}
+
+/// A line where so few answers are right that a tolerance lets none of them be lost; empty else.
+pub fn tolerance_text(tolerance: f64, reference: &Accuracy) -> String {
+    let right = (reference.exact_match / 100.0 * reference.n as f64).round() as usize;
+    let least = least_right_answers(tolerance);
+    if right >= least {
+        return String::new();
+    }
+    format!(
+        "{n} questions are too few for a tolerance of {tolerance}: {right} are answered rightly, so that one answer is \
+         more than may be lost and the first flip that costs one ends the search. It takes {least} right answers.\n",
+        n = reference.n
+    )
 }
 
 /// What each site costs alone.
@@ -87,4 +102,33 @@ pub fn equal_bytes_text(rows: &[EqualBytes], n: usize) -> String {
         let _ = writeln!(text, "{bytes:>12} bytes  {}  {}", points(comparison), verdict(comparison));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use squad_data::QuestionScore;
+
+    use super::*;
+
+    #[test]
+    fn a_tolerance_finer_than_one_answer_is_named() {
+        let accuracy = |right: usize, n: usize| {
+            let score = |i: usize| QuestionScore {
+                id: i.to_string(),
+                exact: f64::from(u8::from(i < right)),
+                f1: 0.0,
+                has_answer: true,
+            };
+            Accuracy::new(100.0 * right as f64 / n as f64, 0.0, (0..n).map(score).collect(), None)
+        };
+        let text = tolerance_text(0.1, &accuracy(8, 8));
+        assert!(text.contains("8 questions are too few for a tolerance of 0.1") && text.contains("11 right"), "{text}");
+        assert!(tolerance_text(0.1, &accuracy(10, 60)).contains("10 are answered rightly"));
+        assert_eq!(tolerance_text(0.1, &accuracy(11, 60)), "");
+        // The line is right: of 10 answers one is too many, of 11 it is not.
+        for (right, admits) in [(10, false), (11, true)] {
+            let [before, after] = [right, right - 1].map(|right| accuracy(right, 60).exact_match);
+            assert_eq!(after > (1.0 - 0.1) * before, admits);
+        }
+    }
 }

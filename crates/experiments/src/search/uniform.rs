@@ -12,16 +12,20 @@
 //! outside of them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::Cost;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
+use squad_data::QuestionScore;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 
 use crate::error::Result;
+use crate::running::memory::Memory;
+use crate::running::progress::{EvaluationProgress, ShowProgress};
 
 /// What a whole model runs at.
 ///
@@ -93,27 +97,54 @@ pub fn sweep_precisions() -> Vec<UniformPoint> {
     weights.chain(pairs).chain(caches).map(point).collect()
 }
 
+/// How a sweep runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SweepOptions {
+    /// Seed of the bootstraps.
+    pub seed: u64,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+    /// Rows known from before, one by one. They are made from the point.
+    pub known: Memory,
+}
+
+/// A row as it is known again: the scores of its questions, which a saved [`Accuracy`] has not, beside it.
+#[derive(Serialize, Deserialize)]
+struct KnownAccuracy {
+    accuracy: Accuracy,
+    scores: Vec<QuestionScore>,
+}
+
 /// Evaluates uniform plans; the first point is what the others are compared with.
 ///
 /// A point is a [`UniformPoint`], or a [`SitePrecision`] with keys and values at full precision.
 ///
 /// # Errors
 ///
-/// When an adapter is missing, or the work is stopped.
+/// When an adapter is missing, a known row is of other work, or the work is stopped.
 pub fn uniform_sweep<B: QuantBackend, M: SwitchableModel<B>, P: Into<UniformPoint> + Copy>(
     evaluator: &Evaluator<'_, B, M>,
     points: &[P],
-    seed: u64,
+    options: &SweepOptions,
 ) -> Result<Vec<UniformRow>> {
     let body = &evaluator.model().transformer;
     let mut rows: Vec<UniformRow> = Vec::with_capacity(points.len());
-    for &point in points {
+    let progress = EvaluationProgress::start("one width everywhere", evaluator, points.len(), options.show);
+    for (i, &point) in points.iter().enumerate() {
         let UniformPoint { precision, kv_cache } = point.into();
         let plan = body.uniform_plan(precision).with_kv_cache(kv_cache);
-        let accuracy = evaluator.evaluate(&plan)?;
-        let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, seed);
+        let made_from = json!({ "precision": precision, "kv_cache": kv_cache });
+        let KnownAccuracy { mut accuracy, scores } =
+            options.known.recall(&format!("row-{:03}", i + 1), &made_from, || {
+                let (mut accuracy, _) = progress.predict(evaluator, &plan)?;
+                let scores = std::mem::take(&mut accuracy.scores);
+                Ok(KnownAccuracy { accuracy, scores })
+            })?;
+        accuracy.scores = scores;
+        let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, options.seed);
         rows.push(UniformRow { precision, kv_cache, accuracy, comparison, cost: Cost::of(body, &plan) });
     }
+    progress.finish();
     Ok(rows)
 }
 
@@ -190,7 +221,6 @@ pub fn crossing(curves: &[CurvePoint]) -> Option<Crossing> {
 #[cfg(test)]
 mod tests {
     use span_reader::cost::Bytes;
-    use squad_data::QuestionScore;
 
     use super::*;
 

@@ -8,13 +8,15 @@ use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
 use burn::tensor::{ElementConversion as _, Tensor};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use content_identity::Identity;
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
 
 use crate::error::{Error, Result};
+use crate::running::computation::COMPUTATION;
 use crate::running::progress::{Progress, ShowProgress};
 use crate::train::branch::{Branch, Protection};
 use crate::train::config::TrainConfig;
@@ -34,8 +36,9 @@ pub struct TrainRun {
     pub stop: StopFlag,
     /// Whether progress is shown.
     pub show: ShowProgress,
-    /// Anything else that must be the same for a saved run to go on, such as model and data.
-    pub identity: Value,
+    /// Contents and options that must be the same for a saved run to go on, beside those of the training
+    /// itself: model, data.
+    pub identity: Identity,
 }
 
 /// What a run does, and where it works.
@@ -52,6 +55,8 @@ pub struct Training<'a> {
 pub struct TrainOutcome {
     /// Total loss of each step done by this call, in nats.
     pub losses: Vec<f64>,
+    /// Total loss of each step that was done before and found in a checkpoint, in nats.
+    pub earlier_losses: Vec<f64>,
     /// Step it started at: above 0 when a checkpoint was found.
     pub first_step: usize,
     /// Tokens per second, padding not counted.
@@ -103,34 +108,36 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     for branch in regime.branches(0) {
         task.check_plan(&model, &branch.plan)?;
     }
-    let identity = json!({
-        "config": config, "regime": regime.name(), "regime_parameters": regime.parameters(), "run": run.identity,
-    });
+    let identity = identity::<B>(regime, training);
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
     let mut optimizer = optimizer.init::<B, M>();
-    let (mut model, mut first_step) = (model, 0);
+    let (mut model, mut earlier_losses, mut found) = (model, Vec::new(), None);
     if let Some((folder, state)) =
         run.dir.as_deref().map(|dir| checkpoint::newest(dir, &identity)).transpose()?.flatten()
     {
         model = model.load_record(checkpoint::load_model::<B, _>(&folder, device)?);
         optimizer = optimizer.load_record(checkpoint::load_optimizer::<B, _>(&folder, device)?);
-        first_step = state.step;
+        found = Some(state.step);
+        earlier_losses = state.losses;
     }
-    let save = |step: usize, model: &M, optimizer: &_| -> Result<()> {
-        let Some(dir) = &run.dir else { return Ok(()) };
+    let first_step = found.unwrap_or(0);
+    let save = |losses: &[f64], model: &M, optimizer: &_| -> Result<()> {
+        let step = first_step + losses.len();
+        // A checkpoint that is there is the only one: it is not written again in its place.
+        let Some(dir) = run.dir.as_deref().filter(|_| found != Some(step)) else { return Ok(()) };
         let record = burn::optim::Optimizer::<M, B>::to_record(optimizer);
-        let state = checkpoint::State::new(step, identity.clone());
+        let state = checkpoint::State::new(identity.clone(), [&earlier_losses, losses].concat());
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
 
     let mut data = task.batches_from(first_step * config.micro_batches)?;
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
-    let mut log = Log::open(run)?;
+    let mut log = Log::open(run, first_step)?;
     let mut losses = Vec::new();
     let (mut tokens, start) = (0, Instant::now());
     for step in first_step..config.steps {
         if run.stop.is_requested() {
-            save(step, &model, &optimizer)?;
+            save(&losses, &model, &optimizer)?;
             return Err(Error::Stopped);
         }
         let parts: Vec<T::Batch> = data.by_ref().take(config.micro_batches).collect();
@@ -160,12 +167,25 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
         let regime = regime.name();
         log.line(&LogLine { step, regime, loss, main_loss, gradient_norm, learning_rate, tokens_per_second })?;
         if (step + 1) % config.checkpoint_every == 0 || step + 1 == config.steps {
-            save(step + 1, &model, &optimizer)?;
+            save(&losses, &model, &optimizer)?;
         }
     }
     progress.finish();
     let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);
-    Ok((model, TrainOutcome { losses, first_step, tokens_per_second }))
+    Ok((model, TrainOutcome { losses, earlier_losses, first_step, tokens_per_second }))
+}
+
+/// What must be the same for a saved run to go on. How often it is saved need not be.
+fn identity<B: QuantAutodiffBackend>(regime: &dyn Regime, Training { config, run }: Training<'_>) -> Identity {
+    let mut config = json!(config);
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove("checkpoint_every");
+    }
+    let of_training = json!({
+        "backend": B::name(&B::Device::default()), "config": config, "regime": regime.name(),
+        "regime_parameters": regime.parameters(),
+    });
+    run.identity.clone().computed_by(COMPUTATION).with_options(of_training)
 }
 
 /// The part of a step that a micro-batch is.
@@ -195,10 +215,8 @@ fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B
         let output = task.forward(model, batch, &branch.plan);
         let mut total = output.loss;
         for teacher in &branch.teachers {
-            for (known, scores) in taught[teacher.branch].iter().zip(&output.scores) {
-                let known = Tensor::<B, 2>::from_inner(known.clone());
-                total = total + teacher.distance.of(known, scores.clone()) * teacher.weight;
-            }
+            let known = taught[teacher.branch].iter().cloned().map(Tensor::<B, 2>::from_inner);
+            total = total + teacher.pull(known, &output.scores);
         }
         taught.push(output.scores.into_iter().map(Tensor::inner).collect());
         let total = total * (branch.weight * of_step);
@@ -235,10 +253,21 @@ fn combine<B: QuantAutodiffBackend, M: AutodiffModule<B>>(model: &M, parts: Vec<
 struct Log(Option<(PathBuf, std::fs::File)>);
 
 impl Log {
-    fn open(run: &TrainRun) -> Result<Self> {
+    /// Opens the log behind its lines of steps before the first one. What follows them was done after the
+    /// checkpoint that the run goes on from, and is done again.
+    fn open(run: &TrainRun, first_step: usize) -> Result<Self> {
         let Some(dir) = &run.dir else { return Ok(Self(None)) };
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         let path = dir.join("train.jsonl");
+        if path.exists() {
+            let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+            let is_before = |line: &&[u8]| {
+                let line: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+                line.and_then(|line| line["step"].as_u64()).is_some_and(|step| (step as usize) < first_step)
+            };
+            let lines = text.split(|&byte| byte == b'\n').filter(is_before);
+            whole_files::write(&path, &lines.flat_map(|line| [line, b"\n"].concat()).collect::<Vec<u8>>())?;
+        }
         let file =
             std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io(&path, e))?;
         Ok(Self(Some((path, file))))

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use content_identity::{ContentHash, Identity};
 use experiments::error::Error;
 use experiments::robustness::attacks::attack::{Amount, Attack};
 use experiments::robustness::attacks::distractor::Distractor;
@@ -9,7 +10,9 @@ use experiments::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptio
 use experiments::robustness::attacks::typos::{TypoOptions, Typos};
 use experiments::robustness::protected_example::{ProtectedExample, Unattackable};
 use experiments::robustness::protocol::attack_report::{AttackReport, MatrixMap};
-use experiments::robustness::protocol::craft::{AttackSource, CraftOutcome, Crafting, ItemChoice, RobustnessOptions};
+use experiments::robustness::protocol::craft::{
+    AttackSource, CraftOutcome, Crafted, Crafting, ItemChoice, RobustnessOptions,
+};
 use experiments::robustness::protocol::matrix::{InferencePlan, NO_SOURCE, RobustnessProtocol};
 use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
 use experiments::running::memory::Memory;
@@ -196,25 +199,25 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     let path = dir.path().join("hot-flip-word-2.json");
 
     let refused = |result: experiments::error::Result<_>| match result {
-        Err(Error::OtherRun { path: at, field, .. }) if at == path => field,
+        Err(Error::OtherRun { path: at, difference }) if at == path => difference.to_string(),
         other => panic!("{other:?}"),
     };
+    let damaged = |result: experiments::error::Result<_>| match result {
+        Err(Error::Checkpoint { path: at, .. }) if at == path => (),
+        other => panic!("{other:?}"),
+    };
+    let craft = |items: &[Example], attack: &dyn Attack<Training, Gpt2<Training>>, options: &RobustnessOptions| {
+        Crafting { victim: &victim, items, options }.craft(attack, source)
+    };
     let other_seed = RobustnessOptions { seed: 6, ..kept.clone() };
-    assert_eq!(
-        refused(Crafting { victim: &victim, items: &items, options: &other_seed }.craft(&hot_flip(), source)),
-        "seed"
-    );
-    assert_eq!(
-        refused(Crafting { victim: &victim, items: &items[1..], options: &kept }.craft(&hot_flip(), source)),
-        "items"
-    );
+    assert_eq!(refused(craft(&items, &hot_flip(), &other_seed)), "option `seed` was 5, is 6");
+    assert!(refused(craft(&items[1..], &hot_flip(), &kept)).starts_with("option `items` was \"5 items"));
     let other = HotFlip::new(HotFlipOptions { flips: 9, ..HotFlipOptions::default() }).unwrap();
-    assert_eq!(
-        refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&other, source)),
-        "settings.flips"
-    );
-    let model = RobustnessOptions { memory: Memory::folder(dir.path(), "another model".into()), ..kept.clone() };
-    assert_eq!(refused(Crafting { victim: &victim, items: &items, options: &model }.craft(&hot_flip(), source)), "run");
+    assert!(refused(craft(&items, &other, &kept)).starts_with("option `settings.flips` was"));
+    let weights = Identity::default().with_content("weights", "m.safetensors", ContentHash::of_bytes(b"others"));
+    let model = RobustnessOptions { memory: Memory::folder(dir.path(), weights), ..kept.clone() };
+    let difference = refused(craft(&items, &hot_flip(), &model));
+    assert_eq!(difference, "weights changed: m.safetensors has been added");
 
     let mut moved = first.clone();
     let record = moved.records.iter_mut().find_map(|record| match &mut record.outcome {
@@ -224,15 +227,21 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     let starts = record.expect("some item was attacked");
     starts[0] += 1;
     let mut short = moved.clone();
-    span_reader::running::json_file::write_json(&path, &moved).unwrap();
-    refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source));
+    let record: serde_json::Value = span_reader::running::json_file::read_json(&path).unwrap();
+    let write = |crafted: &Crafted| {
+        let mut record = record.clone();
+        record["result"] = json!(crafted);
+        span_reader::running::json_file::write_json(&path, &record).unwrap();
+    };
+    write(&moved);
+    damaged(craft(&items, &hot_flip(), &kept));
     for record in &mut short.records {
         if let CraftOutcome::Attacked { answer_starts, .. } = &mut record.outcome {
             answer_starts.clear();
         }
     }
-    span_reader::running::json_file::write_json(&path, &short).unwrap();
-    refused(Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source));
+    write(&short);
+    damaged(craft(&items, &hot_flip(), &kept));
     std::fs::write(&path, "{").unwrap();
     assert!(matches!(
         Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source),

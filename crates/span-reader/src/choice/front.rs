@@ -24,10 +24,8 @@ use crate::evaluation::evaluate::Evaluator;
 use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
 
-/// The version of the file.
+/// The version of the file. The first one named models by SHA-256 and left adapters out of BitOps.
 const VERSION: u32 = 2;
-/// The last version whose BitOps left adapters out.
-const WITHOUT_ADAPTERS: u32 = 1;
 
 /// A plan with what it was measured to give and to cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,7 +124,7 @@ impl MeasuredFront {
         evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
-        let mut this = self.recounted(evaluator.model())?;
+        let mut this = self;
         this.check_model(evaluator.model())?;
         let body = &evaluator.model().transformer;
         let all = || this.points.iter().chain(&this.dominated);
@@ -197,8 +195,9 @@ impl MeasuredFront {
 
     /// Checks every number against its range.
     pub(super) fn check(&self) -> Result<()> {
-        if !(WITHOUT_ADAPTERS..=VERSION).contains(&self.version) {
-            return Err(Error::option("version", self.version, format!("{WITHOUT_ADAPTERS} to {VERSION}")));
+        if self.version != VERSION {
+            let expected = format!("{VERSION}: a front of another version names models otherwise; measure it anew");
+            return Err(Error::option("version", self.version, expected));
         }
         if self.points.is_empty() {
             return Err(Error::option("points", "empty", "at least one point"));
@@ -207,22 +206,6 @@ impl MeasuredFront {
             return Err(Error::option("n", 0, "at least one question"));
         }
         self.points.iter().chain(&self.dominated).try_for_each(|point| point.check(self.latency.is_some()))
-    }
-
-    /// The front with the BitOps of its plans counted again where they are those of an older version, which
-    /// left adapters out.
-    pub(super) fn recounted<B: QuantBackend, M: SwitchableModel<B>>(
-        mut self,
-        model: &ForQuestionAnswering<B, M>,
-    ) -> Result<Self> {
-        if self.version == WITHOUT_ADAPTERS {
-            for point in self.points.iter_mut().chain(&mut self.dominated) {
-                let plan = model.transformer.resolve(&point.plan)?;
-                point.bit_ops_per_token = Cost::of(&model.transformer, &plan).bit_ops_per_token;
-            }
-            self.version = VERSION;
-        }
-        Ok(self)
     }
 
     /// Checks that the front is of a model, and that its points cost there what it says.

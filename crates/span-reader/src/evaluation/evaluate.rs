@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
+use squad_data::{Batch, Format, NullAnswers, Predictions, SpanDecoder, evaluate};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
 use crate::evaluation::floor::{Floor, Tally, Trial};
@@ -53,6 +53,8 @@ struct Request<'r, B: Backend> {
     kept: Option<&'r KeptStates<B>>,
     keep: Keep,
     floor: Option<Floor>,
+    /// Told of every batch.
+    after_batch: Option<&'r (dyn Fn() + Sync)>,
 }
 
 /// Which states a run keeps.
@@ -72,6 +74,8 @@ struct BatchOutput<B: Backend> {
 struct Evaluated<B: Backend> {
     accuracy: Accuracy,
     predictions: Predictions,
+    /// Of data of version 2.0.
+    nulls: Option<NullAnswers>,
     outputs: Vec<BatchOutput<B>>,
 }
 
@@ -130,8 +134,37 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     ///
     /// As [`Evaluator::evaluate`].
     pub fn predict(&self, plan: &SitePlan) -> Result<(Accuracy, Predictions)> {
-        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None })?;
+        self.predict_telling(plan, &|| ())
+    }
+
+    /// The same; `after_batch` is told of every batch that was read, [`batches`](Self::batches) of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn predict_telling(&self, plan: &SitePlan, after_batch: &(dyn Fn() + Sync)) -> Result<(Accuracy, Predictions)> {
+        let told = Some(after_batch);
+        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None, after_batch: told })?;
         Ok((run.accuracy, run.predictions))
+    }
+
+    /// The best span of each question under a plan, and how its score compares with that of "no answer": what
+    /// thresholds are chosen on and compared by, whatever the options' null rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`], and when the data are of version 1.1, where each question has an answer.
+    pub fn null_answers(&self, plan: &SitePlan) -> Result<NullAnswers> {
+        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None, after_batch: None })?;
+        run.nulls.ok_or_else(|| {
+            let expected = "data of version 2.0, in which questions may have no answer";
+            Error::option("null_threshold", "data of version 1.1", expected)
+        })
+    }
+
+    /// Number of batches in one evaluation.
+    pub fn batches(&self) -> usize {
+        self.batches.len()
     }
 
     /// Accuracy of a plan, computed from where it departs from the kept one, and its divergence from
@@ -141,7 +174,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     ///
     /// As [`Evaluator::evaluate`].
     pub fn evaluate_from(&self, kept: &KeptStates<B>, plan: &SitePlan) -> Result<Accuracy> {
-        Ok(self.run_whole(&Request { plan, kept: Some(kept), keep: Keep::Nothing, floor: None })?.accuracy)
+        let request = Request { plan, kept: Some(kept), keep: Keep::Nothing, floor: None, after_batch: None };
+        Ok(self.run_whole(&request)?.accuracy)
     }
 
     /// Accuracy of a plan, its states kept for plans that depart from it.
@@ -154,7 +188,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     /// As [`Evaluator::evaluate`].
     pub fn evaluate_keeping(&self, kept: Option<&KeptStates<B>>, plan: &SitePlan) -> Result<(Accuracy, KeptStates<B>)> {
         let keep = Keep::Every(kept.map_or_else(|| self.stride(), |kept| kept.stride));
-        let request = Request { plan, kept, keep, floor: None };
+        let request = Request { plan, kept, keep, floor: None, after_batch: None };
         Ok(self.keep(&request, self.run_whole(&request)?))
     }
 
@@ -164,7 +198,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     ///
     /// As [`Evaluator::evaluate`].
     pub fn try_from(&self, kept: &KeptStates<B>, plan: &SitePlan, floor: Option<Floor>) -> Result<Trial<Accuracy>> {
-        Ok(match self.run(&Request { plan, kept: Some(kept), keep: Keep::Nothing, floor })? {
+        let request = Request { plan, kept: Some(kept), keep: Keep::Nothing, floor, after_batch: None };
+        Ok(match self.run(&request)? {
             Trial::Whole(run) => Trial::Whole(run.accuracy),
             Trial::Short(bounds) => Trial::Short(bounds),
         })
@@ -181,7 +216,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         plan: &SitePlan,
         floor: Option<Floor>,
     ) -> Result<Trial<(Accuracy, KeptStates<B>)>> {
-        let request = Request { plan, kept: Some(kept), keep: Keep::Every(kept.stride), floor };
+        let request = Request { plan, kept: Some(kept), keep: Keep::Every(kept.stride), floor, after_batch: None };
         Ok(match self.run(&request)? {
             Trial::Whole(run) => Trial::Whole(self.keep(&request, run)),
             Trial::Short(bounds) => Trial::Short(bounds),
@@ -226,46 +261,50 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         while outputs.len() < self.batches.len() {
             let first = outputs.len();
             let most = if watch.is_some() { self.options.workers.len() } else { self.batches.len() };
-            let chunk = &self.batches[first..self.chunk_end(first, most)];
+            let chunk = &self.batches[first..self.batches.len().min(first + most)];
             let reader = Reader { model: self.model, options: &self.options };
-            let compute = |i: usize, tensors: &BatchTensors<B>| self.run_batch(request, first + i, tensors);
+            let compute = |i: usize, tensors: &BatchTensors<B>| {
+                let output = self.run_batch(request, first + i, tensors);
+                if let Some(tell) = request.after_batch {
+                    tell();
+                }
+                output
+            };
+            let mut short = None;
             reader.each(chunk, compute, |batch, output| {
                 self.meter.add_computed(to_compute * batch.batch);
+                // Decided by a batch before: those computed beside it change nothing, so that the bounds do
+                // not depend on the number of workers.
+                if short.is_some() {
+                    return Ok(());
+                }
                 decoder.add_batch(batch, &output.scores.start, &output.scores.end)?;
                 loss.add(batch, &output.scores);
                 if let Some(kept) = request.kept {
                     divergence.add(batch, &kept.reference[outputs.len()], &output.scores);
                 }
-                if let Some((_, tally)) = &mut watch {
-                    tally.add(batch, &decoder)?;
-                }
                 outputs.push(output);
-                Ok(())
-            })?;
-            if let Some((floor, tally)) = &watch {
+                let Some((floor, tally)) = &mut watch else { return Ok(()) };
+                tally.add(batch, &decoder)?;
                 let bounds = tally.bounds();
                 if !floor.admits(bounds.high) && outputs.len() < self.batches.len() {
-                    return Ok(Trial::Short(bounds));
-                }
-                if floor.admits(bounds.low) {
+                    short = Some(bounds);
+                } else if floor.admits(bounds.low) {
                     watch = None;
                 }
+                Ok(())
+            })?;
+            if let Some(bounds) = short {
+                return Ok(Trial::Short(bounds));
             }
         }
-        let predictions = Predictions::from(decoder.finish()?.as_slice());
+        let decoded = decoder.finish()?;
+        let nulls = (self.task.dataset.format == Format::V2).then(|| NullAnswers::from(decoded.as_slice()));
+        let predictions = Predictions::from(decoded.as_slice());
         let evaluation = evaluate(&self.task.dataset, &predictions)?;
         let mut accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
         accuracy.divergence = request.kept.map(|_| divergence.mean());
-        Ok(Trial::Whole(Evaluated { accuracy, predictions, outputs }))
-    }
-
-    /// End of the batches that are computed before the floor is looked at again.
-    fn chunk_end(&self, first: usize, most: usize) -> usize {
-        let all = self.batches.len();
-        let end = all.min(first + most);
-        // A single batch runs on the caller's thread, where products may use several cores and differ
-        // in the last bit from those of a worker: none is left over.
-        if all - end == 1 { all } else { end }
+        Ok(Trial::Whole(Evaluated { accuracy, predictions, nulls, outputs }))
     }
 
     fn run_batch(&self, request: &Request<'_, B>, index: usize, tensors: &BatchTensors<B>) -> BatchOutput<B> {

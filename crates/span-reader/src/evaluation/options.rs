@@ -24,7 +24,7 @@ impl Default for EvaluateOptions {
     fn default() -> Self {
         Self {
             batch_size: 32,
-            workers: Workers::new(1),
+            workers: Workers::callers_thread(),
             decode: DecodeConfig::default(),
             kept_state_bytes: 2 << 30,
             stop: StopFlag::default(),

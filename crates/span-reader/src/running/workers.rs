@@ -2,7 +2,8 @@
 //!
 //! On a CPU most operations of a small model run on one core. A worker is a thread with a rayon
 //! pool of its own, one thread wide, so that what it computes stays on its core and does not wait
-//! for the others. Results come back in the order of the input, whatever the number of workers.
+//! for the others. Results come back in the order of the input, and are the same to the bit for every
+//! number of workers: no product is shared by several cores.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,22 +11,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// A fixed number of workers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Workers {
+    /// Empty for the caller's thread.
     pools: Arc<Vec<ThreadPool>>,
 }
 
 impl Workers {
-    /// `n` workers; at least one.
+    /// `n` workers; at least one. Also a single one has a core to itself, so that it computes what several
+    /// compute.
     ///
     /// # Panics
     ///
     /// When the system refuses to start a thread.
     pub fn new(n: usize) -> Self {
         let pool = |_| ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be started");
-        // A single worker runs on the caller's thread, where operations may use every core.
-        let pools = if n <= 1 { Vec::new() } else { (0..n).map(pool).collect() };
-        Self { pools: Arc::new(pools) }
+        Self { pools: Arc::new((0..n.max(1)).map(pool).collect()) }
+    }
+
+    /// One worker on the caller's thread, where operations may use every core, or queue their work on a GPU.
+    /// Sums that cores share may differ in the last bit from those of [`Workers::new`].
+    pub fn callers_thread() -> Self {
+        Self::default()
     }
 
     /// Number of workers.
@@ -71,13 +78,6 @@ impl Workers {
     }
 }
 
-impl Default for Workers {
-    /// One worker, on the caller's thread.
-    fn default() -> Self {
-        Self::new(1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,11 +85,21 @@ mod tests {
     #[test]
     fn results_come_back_in_order_for_any_number_of_workers() {
         let items: Vec<usize> = (0..101).collect();
-        for n in [0, 1, 2, 5] {
-            let squares = Workers::new(n).map(&items, |i, item| i * item);
+        for workers in [0, 1, 2, 5].map(Workers::new).into_iter().chain([Workers::callers_thread()]) {
+            let squares = workers.map(&items, |i, item| i * item);
             assert_eq!(squares, items.iter().map(|i| i * i).collect::<Vec<_>>());
         }
         assert!(Workers::new(3).map(&[] as &[u8], |_, _| 0).is_empty());
+    }
+
+    #[test]
+    fn work_runs_on_one_core_for_any_number_of_workers() {
+        for n in [0, 1, 2, 3] {
+            for items in [1, 2, 3] {
+                let threads = Workers::new(n).map(&vec![(); items], |_, ()| rayon::current_num_threads());
+                assert_eq!(threads, vec![1; items], "{n} workers");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use charts::{Axis, LineChart, LineStyle, Point, Series};
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::{SwitchableModel, TrainableModel};
@@ -20,6 +20,7 @@ use crate::report::stages::damage::SiteDamages;
 use crate::report::stages::estimates::{exact_match, questions};
 use crate::report::stages::greedy::{Greedy, GreedyStudy};
 use crate::report::stages::uniform::{Uniform, UniformOutput};
+use crate::search::allocation::budgets::BudgetRange;
 use crate::search::allocation::damage::DamageTable;
 use crate::search::allocation::pareto::Allocation;
 use crate::search::allocation::swaps::{RefineFrom, RefineOptions, Refinement};
@@ -82,6 +83,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for ExactAllocat
     fn check(&self, bench: &Workbench<'_, B, M>) -> Result<()> {
         if let Some(budget) = self.budgets.iter().find(|budget| !(**budget > 0.0 && budget.is_finite())) {
             return Err(Error::option("budgets", budget, "finite numbers of bits above 0"));
+        }
+        let precision = |&bits: &BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
+        let choices: Vec<_> = self.greedy.damage.choices.iter().map(precision).collect();
+        let range = BudgetRange::of(&bench.plain().transformer, &choices);
+        if let Some(budget) = self.budgets.iter().find(|budget| range.bytes_at(**budget) < range.least) {
+            let least = format!("at least {} bits, what the smallest plan needs", range.least_bits());
+            return Err(Error::option("budgets", budget, least));
         }
         Stage::check(&self.greedy, bench)
     }

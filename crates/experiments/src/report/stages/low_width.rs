@@ -10,7 +10,7 @@ use switchable_model::model::TrainableModel;
 use crate::error::Result;
 use crate::report::section::Section;
 use crate::report::stage::Stage;
-use crate::search::uniform::uniform_sweep;
+use crate::search::uniform::{SweepOptions, uniform_sweep};
 use crate::workbench::Workbench;
 
 /// A width, or by default the highest of 4, 3 and 2 bits that costs more than the noise.
@@ -33,7 +33,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for LowWidth {
         bench.memory.recall(<Self as Stage<B, M>>::NAME, &json!({ "seed": seed }), || {
             let candidates = [BitWidth::B4, BitWidth::B3, BitWidth::B2].map(|bits| bench.precision(bits));
             let precisions: Vec<_> = std::iter::once(SitePrecision::FULL).chain(candidates).collect();
-            let rows = uniform_sweep(&bench.evaluator(bench.data.search)?, &precisions, seed)?;
+            let how = SweepOptions { seed, show: bench.run.show, ..SweepOptions::default() };
+            let rows = uniform_sweep(&bench.evaluator(bench.data.search)?, &precisions, &how)?;
             let costly = rows[1..].iter().find(|row| row.is_costly());
             Ok(costly.map_or(candidates[2], |row| row.precision))
         })

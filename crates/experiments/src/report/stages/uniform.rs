@@ -18,7 +18,7 @@ use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
 use crate::report::stages::cells::{em, f1, percent, points};
 use crate::report::stages::estimates::{bits_axis, estimate, questions};
-use crate::search::uniform::{UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
+use crate::search::uniform::{SweepOptions, UniformRow, crossing, normalised_curves, sweep_precisions, uniform_sweep};
 use crate::workbench::Workbench;
 
 /// Uniform plans on the report questions.
@@ -42,9 +42,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Uniform {
     fn run(&self, bench: &Workbench<'_, B, M>) -> Result<UniformOutput> {
         let seed = bench.run.seed;
         let report = bench.evaluator(bench.data.report)?;
+        let how = SweepOptions { seed, show: bench.run.show, ..SweepOptions::default() };
         let plain = bench
             .memory
-            .recall("uniform", &json!({ "seed": seed }), || uniform_sweep(&report, &sweep_precisions(), seed))?;
+            .recall("uniform", &json!({ "seed": seed }), || uniform_sweep(&report, &sweep_precisions(), &how))?;
         let mut widths = bench.plain().transformer.adapter_widths();
         widths.sort_unstable_by(|a, b| b.cmp(a));
         let adapted = if widths.is_empty() {
@@ -54,7 +55,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Uniform {
                 .chain(widths.iter().map(|width| SitePrecision::uniform(*width)))
                 .collect();
             bench.memory.recall("uniform-adapters", &json!({ "widths": widths, "seed": seed }), || {
-                uniform_sweep(&report, &precisions, seed)
+                uniform_sweep(&report, &precisions, &how)
             })?
         };
         Ok(UniformOutput { adapted, plain })

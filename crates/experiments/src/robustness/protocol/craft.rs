@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
@@ -20,7 +20,7 @@ use crate::robustness::protected_example::{ProtectedExample, Unattackable};
 use crate::robustness::protocol::edit_size::EditSize;
 use crate::robustness::victim::model_under_attack::Victim;
 use crate::robustness::victim::oracle::Oracle;
-use crate::running::memory::{Identified, Memory};
+use crate::running::memory::Memory;
 use crate::running::progress::{Progress, ShowProgress};
 
 /// What an attack is made on: one plan, or several at once for the adaptive attack.
@@ -103,8 +103,6 @@ pub struct Crafted {
     pub attack: String,
     /// The source's label.
     pub source: String,
-    /// Everything that decides about the records.
-    pub identity: Value,
     /// One record per item, in their order.
     pub records: Vec<CraftRecord>,
 }
@@ -180,12 +178,6 @@ impl Crafted {
     }
 }
 
-impl Identified for Crafted {
-    fn identity(&self) -> &Value {
-        &self.identity
-    }
-}
-
 impl CraftRecord {
     /// The edited item, if it was attacked.
     fn edited(&self, clean: &Example) -> Option<Example> {
@@ -239,16 +231,15 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
         for plan in plans {
             victim.model.transformer.check_plan(plan)?;
         }
-        let identity = json!({
+        let made_from = json!({
             "settings": attack.settings(),
             "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
             "item_choice": options.items,
             "seed": options.seed,
             "items": fingerprint(items),
-            "run": options.memory.identity(),
         });
         let name = format!("{}-{}", attack.name(), source.label);
-        let crafted = options.memory.recall_identified(&name, &identity, || {
+        let crafted = options.memory.recall(&name, &made_from, || {
             let label = format!("{} on {}", attack.name(), source.label);
             let mut progress = Progress::start(&label, 0, items.len(), options.show);
             let mut records = Vec::with_capacity(items.len());
@@ -263,7 +254,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
                 }
             }
             progress.finish();
-            Ok(Crafted { attack: attack.name(), source: source.label.clone(), identity: identity.clone(), records })
+            Ok(Crafted { attack: attack.name(), source: source.label.clone(), records })
         })?;
         if let Some(dir) = options.memory.dir() {
             crafted.check(&dir.join(format!("{name}.json")), items)?;
@@ -334,7 +325,7 @@ impl Crafted {
     /// Checks records read from a file: one for each item, and every gold answer where it should be.
     fn check(&self, path: &std::path::Path, items: &[Example]) -> Result<()> {
         let other = |field: &str, found: String, expected: String| {
-            Err(Error::OtherRun { path: path.into(), field: field.into(), found, expected })
+            Err(Error::Checkpoint { path: path.into(), reason: format!("`{field}` is {found}, expected {expected}") })
         };
         if !self.records.iter().map(|record| &record.id).eq(items.iter().map(|item| &item.id)) {
             return other("records", format!("{} records", self.records.len()), "one record per item".into());

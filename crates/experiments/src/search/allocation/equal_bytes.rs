@@ -1,6 +1,7 @@
 //! A greedy path against the exact allocation of the same bytes.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::evaluation::accuracy::Accuracy;
@@ -11,6 +12,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
+use crate::running::memory::Memory;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::damage::DamageTable;
 use crate::search::allocation::pareto::{Allocation, best_of};
@@ -34,6 +36,17 @@ pub struct EqualBytes {
     pub comparison: PairedComparison,
 }
 
+/// A greedy search from the reference of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GreedyPath {
+    /// The precision that sites are flipped to.
+    pub low: SitePrecision,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+    /// Sites and flips known from before.
+    pub known: Memory,
+}
+
 /// A greedy search, and the exact allocation of the bytes of each of its flips.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgainstGreedy {
@@ -54,13 +67,17 @@ impl DamageTable {
         &self,
         evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
-        low: SitePrecision,
-        show: ShowProgress,
+        towards: &GreedyPath,
     ) -> Result<AgainstGreedy> {
-        let alone = SensitivityOptions { seed: self.seed, show, ..SensitivityOptions::new(Part::Site, low) };
+        let &GreedyPath { low, show, ref known } = towards;
+        let made_from = json!({ "low": low, "seed": self.seed });
+        let [of_sites, of_flips] = ["sites", "flips"].map(|name| known.parts(name, made_from.clone()));
+        let alone =
+            SensitivityOptions { seed: self.seed, show, known: of_sites, ..SensitivityOptions::new(Part::Site, low) };
         let (sites, kept) = sensitivity(evaluator, reference, &alone)?;
         let start = GreedyStart { reference, sensitivity: &sites, kept };
-        let (greedy, _) = greedy_search(evaluator, start, &GreedyOptions { show, ..GreedyOptions::new(low) })?;
+        let how = GreedyOptions { show, known: of_flips, ..GreedyOptions::new(low) };
+        let (greedy, _) = greedy_search(evaluator, start, &how)?;
         let equal_bytes = self.compare_at_equal_bytes(evaluator, reference, &greedy.path)?;
         Ok(AgainstGreedy { greedy, equal_bytes })
     }

@@ -1,0 +1,245 @@
+//! What is wrong is found before anything is computed, and what is done is used for the same work alone: the
+//! commands themselves, as a user runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use switchable_quant::data::{GeneratorConfig, Split, generate};
+
+/// An example that was built beside this test.
+fn example(name: &str) -> Command {
+    let here = std::env::current_exe().expect("a test has a path");
+    let target = here.parent().and_then(Path::parent).expect("tests lie in deps");
+    let path = target.join("examples").join(name);
+    assert!(path.is_file(), "{} is not built: cargo test --workspace builds it", path.display());
+    let mut command = Command::new(path);
+    command.stdin(std::process::Stdio::null());
+    command
+}
+
+fn run(name: &str, flags: &str, files: &[(&str, &Path)]) -> Output {
+    let mut command = example(name);
+    command.args(flags.split_whitespace());
+    files.iter().for_each(|(flag, file)| _ = command.arg(flag).arg(file));
+    command.output().expect("it starts")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn prints(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder with questions to read and to train on.
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let questions = generate(&GeneratorConfig::new(Split::Dev, 2, 2)).expect("valid");
+        questions.write(dir.path().join("dev.json")).expect("it is written");
+        std::fs::write(dir.path().join("file"), "no folder").expect("it is written");
+        std::fs::write(dir.path().join("text.txt"), "some words\n".repeat(2000)).expect("it is written");
+        std::fs::write(dir.path().join("plan.json"), r#"{"sites": 3}"#).expect("it is written");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+#[test]
+fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measurement() {
+    let bench = Bench::new();
+    let (dev, text, plan) = (bench.path("dev.json"), bench.path("text.txt"), bench.path("plan.json"));
+    let (taken, missing) = (bench.path("file").join("out"), bench.path("missing.json"));
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    let trains: [(&str, &Path); 2] = [("--model", model), ("--train", &dev)];
+    let reads_text: [(&str, &Path); 1] = [("--text", &text)];
+    // A command, its flags and files, and what the error says.
+    let out = ("--out", taken.as_path());
+    let cases: [(&str, &str, Vec<(&str, &Path)>, &str); 24] = [
+        // A folder that cannot be made.
+        ("evaluate", "--bits 4", vec![out], "file"),
+        ("greedy_search", "", vec![out], "file"),
+        ("allocate", "", vec![out], "file"),
+        ("report", "", vec![out], "file"),
+        ("robustness", "", vec![out], "file"),
+        ("dynamic_inference", "", vec![out], "file"),
+        ("train_default", "", vec![out], "file"),
+        ("train_bank", "", [&trains[..], &[out]].concat(), "file"),
+        ("pretrain", "", [&reads_text[..], &[out]].concat(), "file"),
+        // Widths that there are not.
+        ("greedy_search", "--bits 1", vec![], "1 bits"),
+        ("allocate", "--bits 1,4", vec![], "1 bits"),
+        ("dynamic_inference", "--bits 2,16", vec![], "--bits 16"),
+        ("greedy_search", "--tolerance 1.5", vec![], "tolerance"),
+        ("dynamic_inference", "--points 1", vec![], "--points 1"),
+        // Budgets that are none, or that no plan meets.
+        ("allocate", "--average-bits nan", vec![], "--average-bits"),
+        ("allocate", "--average-bits=-1", vec![], "--average-bits"),
+        (
+            "allocate",
+            "--bits 8,4,3 --average-bits 2",
+            vec![],
+            "`--average-bits 2` is less than every plan needs: at least 3",
+        ),
+        ("greedy_search", "--target-bits 1", vec![], "--target-bits 1"),
+        ("greedy_search", "--target-bits nan", vec![], "--target-bits"),
+        // Plans and data that are none.
+        ("evaluate", "", vec![("--plan", &plan)], "plan.json"),
+        ("train_bank", "", vec![("--model", model), ("--train", &missing)], "missing.json"),
+        ("train_bank", "", [&trains[..], &[("--data", &plan)]].concat(), "plan.json"),
+        ("train_bank", "--evaluation-limit 0", [&trains[..], &[("--data", &dev)]].concat(), "--evaluation-limit"),
+        ("pretrain", "--steps 1 --batch 7", reads_text.to_vec(), "micro"),
+    ];
+    for (name, flags, files, expected) in cases {
+        let mut files = files;
+        let results = bench.path("results");
+        if !files.iter().any(|(flag, _)| *flag == "--out") {
+            files.push(("--out", &results));
+        }
+        let output = run(name, flags, &files);
+        let said = errors(&output);
+        assert!(!output.status.success() && said.contains(expected), "{name} {flags}: {said}");
+        assert!(!said.contains("panicked"), "{name} {flags}: {said}");
+        let printed = prints(&output);
+        assert!(!printed.contains(" EM ") && !printed.contains("steps at"), "{name} {flags} computed first: {printed}");
+        let left = std::fs::read_dir(&results).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{name} {flags} left results");
+        _ = std::fs::remove_dir_all(&results);
+    }
+}
+
+#[test]
+fn an_allocation_answers_later_budgets_from_its_table_and_feasible_ones_beside_others() {
+    let bench = Bench::new();
+    let out = bench.path("results");
+    let files: [(&str, &Path); 1] = [("--out", &out)];
+    let flags = "--limit 4 --bits 8,4,3 --solve-only --quiet";
+    let first = run("allocate", flags, &files);
+    assert!(first.status.success(), "{}", errors(&first));
+    for plan in ["plan-4.json", "plan-6.json"] {
+        assert!(out.join(plan).is_file(), "{plan}: the default budgets fit the widths");
+    }
+    // A budget that no plan meets is named, the other is answered, and the exit code says so.
+    let later = run("allocate", &format!("{flags} --average-bits 2,5"), &files);
+    assert!(!later.status.success() && errors(&later).contains("`--average-bits 2` is less"), "{}", errors(&later));
+    assert!(prints(&later).contains("is known from"), "{}", prints(&later));
+    assert!(out.join("plan-5.json").is_file() && !out.join("plan-2.json").exists());
+    // Without its table nothing could be known: the plan comes from it alone.
+    let damage = out.join("allocation/damage.json");
+    let table = std::fs::read_to_string(&damage).expect("the table is kept");
+    assert!(!table.is_empty() && !out.join("allocation/sites").exists());
+    // Another seed is other work.
+    let other = run("allocate", &format!("{flags} --seed 9"), &files);
+    let said = errors(&other);
+    assert!(!other.status.success() && said.contains("option `seed` was 0, is 9"), "{said}");
+}
+
+#[test]
+fn a_search_that_was_killed_takes_no_results_of_other_questions() {
+    let bench = Bench::new();
+    let (out, data) = (bench.path("results"), bench.path("dev.json"));
+    let model = bench.path("model");
+    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default")), &model);
+    let flags = "--bits 3 --no-adapter --quiet";
+    let files: [(&str, &Path); 3] = [("--model", &model), ("--data", &data), ("--out", &out)];
+    let mut search = example("greedy_search");
+    search.args(flags.split_whitespace());
+    files.iter().for_each(|(flag, file)| _ = search.arg(flag).arg(file));
+    let mut child = search.stdout(std::process::Stdio::null()).spawn().expect("it starts");
+    let start = std::time::Instant::now();
+    while !out.join("search/h.1.mlp.c_fc.json").exists() {
+        assert!(start.elapsed().as_secs() < 300 && child.try_wait().expect("it runs").is_none(), "a site is saved");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("it is gone");
+
+    // The same path, other questions.
+    let text = std::fs::read_to_string(&data).expect("readable");
+    std::fs::write(&data, text.replace('?', "!")).expect("writable");
+    let refused = run("greedy_search", flags, &files);
+    let said = errors(&refused);
+    assert!(!refused.status.success() && said.contains("data changed: dev.json"), "{said}");
+    assert!(said.contains("search"), "the folder is named: {said}");
+
+    // The same questions under another name, and a model that was moved.
+    std::fs::write(&data, text).expect("writable");
+    let (renamed, moved) = (bench.path("renamed.json"), bench.path("moved"));
+    std::fs::rename(&data, &renamed).expect("it is renamed");
+    std::fs::rename(&model, &moved).expect("it is moved");
+    let files: [(&str, &Path); 3] = [("--model", &moved), ("--data", &renamed), ("--out", &out)];
+
+    // A weight of the model, changed in place.
+    let weights = moved.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("readable");
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, &bytes).expect("writable");
+    let said = errors(&run("greedy_search", flags, &files));
+    assert!(said.contains("weights changed: model.safetensors"), "{said}");
+    bytes[last] ^= 1;
+    std::fs::write(&weights, &bytes).expect("writable");
+
+    let resumed = run("greedy_search", flags, &files);
+    assert!(resumed.status.success(), "{}", errors(&resumed));
+    assert!(out.join("plan.json").is_file() && !out.join("search").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_saves_and_prints_the_command_that_goes_on() {
+    let bench = Bench::new();
+    let out = bench.path("a folder");
+    let flags = "--limit 12 --bits 3 --quiet";
+    let mut search = example("greedy_search");
+    search.args(flags.split_whitespace()).arg("--out").arg(&out);
+    let mut child =
+        search.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    while !out.join("search/h.0.mlp.c_fc.json").exists() {
+        assert!(child.try_wait().expect("it runs").is_none(), "a site is saved");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("it ends");
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("--limit 12 --bits 3 --quiet --out '") && said.contains("a folder/search"), "{said}");
+    let known = std::fs::read_dir(out.join("search")).expect("it is kept").count();
+    assert!(known >= 3, "{known}");
+    let resumed = run("greedy_search", flags, &[("--out", &out)]);
+    assert!(resumed.status.success(), "{}", errors(&resumed));
+}
+
+#[test]
+fn a_tolerance_finer_than_one_answer_is_named_before_the_search() {
+    let bench = Bench::new();
+    let out = bench.path("results");
+    let output = run("greedy_search", "--limit 4 --bits 8 --quiet", &[("--out", &out)]);
+    let printed = prints(&output);
+    assert!(output.status.success(), "{}", errors(&output));
+    let named = printed.find("4 questions are too few for a tolerance of 0.1").expect(&printed);
+    let searched = printed.find("greedy search, stops when").expect(&printed);
+    assert!(named < searched && !printed.contains("may flip everything"), "{printed}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("it is made");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let path = entry.expect("readable").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("it is copied");
+        }
+    }
+}
