@@ -88,6 +88,10 @@ impl Arguments {
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Arguments { run, input, bits, share, bytes, points, .. } = self;
+        anyhow::ensure!(
+            input.null_threshold.is_none(),
+            "`--null-threshold` does not go with confidences, which are those of spans"
+        );
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let model = session.plain().pack(PackedForm::Nested, &PackOptions::default())?;
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
@@ -95,6 +99,7 @@ impl Command for &Arguments {
         let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
         println!("running on {machine}\n{resident}");
 
+        session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| model.transformer.uniform_plan(session.folder.precision(*bits));
         let (plans, latency) = (bits.iter().map(plan).collect::<Vec<_>>(), LatencyOptions::new(&machine));
         let how = (&options, Some(&latency));

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use switchable_quant::data::Dataset;
+use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, WhyLeftOut};
 use switchable_quant::hub::{Hub, log_to_stderr};
+
+use crate::arguments::reading::ReadingArgs;
 
 /// Folder of a model: the argument itself when it is one, else downloaded by its name.
 ///
@@ -30,6 +32,68 @@ pub fn resolve_data(argument: &str) -> anyhow::Result<PathBuf> {
         return Ok(argument.into());
     }
     Ok(Hub::from_env()?.data(argument, &mut |event| log_to_stderr(event))?)
+}
+
+/// Questions of files, and how many of them were left out and why.
+#[derive(Debug, Clone)]
+pub struct LoadedQuestions {
+    /// The questions that are left.
+    pub dataset: Dataset,
+    /// Those that there were, and what became of them.
+    pub counts: QuestionCounts,
+}
+
+impl From<Dataset> for LoadedQuestions {
+    fn from(dataset: Dataset) -> Self {
+        let counts = QuestionCounts::of(dataset.len());
+        Self { dataset, counts }
+    }
+}
+
+impl LoadedQuestions {
+    /// The first of them.
+    #[must_use]
+    pub fn limited(mut self, questions: usize) -> Self {
+        self.dataset = self.dataset.limited(questions);
+        self.counts.leave_out(self.counts.used - self.dataset.len(), WhyLeftOut::Limit);
+        self
+    }
+
+    /// These counts, and then what is left out of them on the way from all of these questions to those that
+    /// are used.
+    #[must_use]
+    pub fn counts_with(&self, later: &QuestionCounts) -> QuestionCounts {
+        let mut counts = self.counts.clone();
+        for left_out in &later.left_out {
+            counts.leave_out(left_out.questions, left_out.why.clone());
+        }
+        counts
+    }
+}
+
+/// Questions of a SQuAD file; says which answers were left out or moved.
+///
+/// # Errors
+///
+/// When the file is missing or damaged; where a flag helps, the error says which.
+pub fn load_questions(file: &Path, reading: ReadingArgs) -> anyhow::Result<LoadedQuestions> {
+    let read = Dataset::read_with(file, reading.options()).map_err(|error| {
+        let hint = match &error {
+            Error::AnswerOffset { .. } | Error::AnswerOffsets { .. } => {
+                "`--realign` moves answers to where their text stands once, `--skip-bad-answers` leaves them out"
+            }
+            Error::Field { expected, .. } if expected.starts_with("only the fields") => {
+                "`--ignore-unknown-fields` passes over fields that no SQuAD file has"
+            }
+            _ => return anyhow::Error::from(error),
+        };
+        anyhow::anyhow!("{error} ({hint})")
+    })?;
+    if read.skipped_answers + read.realigned_answers > 0 {
+        let (skipped, realigned) = (read.skipped_answers, read.realigned_answers);
+        eprintln!("{}: {skipped} answers left out, {realigned} moved to where their text stands", file.display());
+    }
+    Ok(LoadedQuestions { dataset: read.dataset, counts: read.counts })
 }
 
 /// Refuses a folder that a command writes, where it is that of a model or of adapters that the command reads,
@@ -73,18 +137,24 @@ fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// One data set from several SQuAD files.
+/// One data set from several SQuAD files; of version 2.0 if one of them is.
 ///
 /// # Errors
 ///
 /// When a file is missing or damaged.
-pub fn load_training_set(files: &[PathBuf]) -> anyhow::Result<Dataset> {
-    let mut whole: Option<Dataset> = None;
+pub fn load_training_set(files: &[PathBuf], reading: ReadingArgs) -> anyhow::Result<LoadedQuestions> {
+    let mut whole: Option<LoadedQuestions> = None;
     for file in files {
-        let dataset = Dataset::read(Path::new(file))?;
+        let loaded = load_questions(file, reading)?;
         match &mut whole {
-            None => whole = Some(dataset),
-            Some(whole) => whole.articles.extend(dataset.articles),
+            None => whole = Some(loaded),
+            Some(whole) => {
+                whole.counts.add(loaded.counts);
+                whole.dataset.articles.extend(loaded.dataset.articles);
+                if loaded.dataset.format == Format::V2 {
+                    whole.dataset.format = Format::V2;
+                }
+            }
         }
     }
     whole.context("`--train` names no file")

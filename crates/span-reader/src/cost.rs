@@ -3,6 +3,7 @@
 //! ```text
 //! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
 //! average bits   = Σ parameters · bits / Σ parameters            over the sites
+//! adapters       = Σ 4 · rank · (d_in + d_out)                    over the adapters that the plan uses
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
 //!                                                                adapters that the plan uses
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
@@ -62,6 +63,10 @@ pub struct Cost {
     /// and the adapters that the plan uses; against f32. Of weights that are packed already, and of a packed
     /// output matrix, it is what their codes and scales take, whatever quantiser the model was opened with.
     pub stored: Bytes,
+    /// Bytes of the adapters that the plan uses, in f32; part of `stored`, and no part of the others. 0 where
+    /// a file has none.
+    #[serde(default)]
+    pub adapters: usize,
     /// Mean width of the sites' weights in bits, weighted by parameters.
     pub average_bits: f64,
     /// Bit operations of the sites and of the adapters that the plan uses, per token.
@@ -104,6 +109,7 @@ impl Cost {
             whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
             whole_vs_fp16: Bytes::new(half_bytes(plan) + rest * 2, all * 2),
             stored: Bytes::new(stored + rest * F32_BYTES - replaced + head + adapters, all * F32_BYTES),
+            adapters,
             average_bits: plan.average_weight_bits(),
             bit_ops_per_token: bit_ops,
             kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
@@ -138,7 +144,7 @@ fn half_bytes(plan: &SitePlan) -> usize {
 /// Bytes of a site as its quantiser would store it: its packed weights, scales and zero points.
 ///
 /// Adapters are left out, so that the bytes of a plan are the sum over its sites and depend on their
-/// widths alone.
+/// widths alone: [`Cost::adapters`] are their bytes.
 ///
 /// # Panics
 ///

@@ -172,6 +172,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         SpanLogits { start: side(0), end: side(1) }
     }
 
+    /// The model with its weights trained or not, all other settings as they are.
+    pub fn with_policy(mut self, base: BasePolicy) -> Self {
+        let train = base == BasePolicy::Trainable;
+        self.transformer = self.transformer.with_policy(base);
+        self.weight = self.weight.set_require_grad(train);
+        self.bias = self.bias.set_require_grad(train);
+        self
+    }
+
     /// The model with other settings at every site; their base policy holds for the head too.
     pub fn with_linear_settings(mut self, settings: LinearSettings) -> Self {
         let train = settings.base == BasePolicy::Trainable;

@@ -170,13 +170,6 @@ impl<C: ModelConfig> PackedFolder<C> {
         let plan = SitePlan::of_plan(&sites, &plan);
         let named = |error: Error| error.in_file(&self.path);
         model.check_plan(&plan.clone().without_adapters()).map_err(named)?;
-        // What the plan was found with is what the sites do of themselves.
-        for (site, precision) in plan.iter() {
-            let layer = model.site_mut(site);
-            let settings = layer.settings();
-            let quantisation = precision.quantisation(settings.quantisation());
-            *layer = layer.clone().with_settings(settings.with_quantisation(quantisation));
-        }
         let plan = model.implicit_plan(&plan);
         Ok((model, plan))
     }

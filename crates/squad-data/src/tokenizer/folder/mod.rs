@@ -192,6 +192,8 @@ pub(super) fn parse(json: &str, name: &str) -> Result<Tokenizer> {
 /// GPT-2's pair of files, without special tokens.
 fn byte_level_bpe(vocab_path: &Path, merges_path: &Path) -> Result<Tokenizer> {
     let [vocab, merges] = [read_text(vocab_path)?, read_text(merges_path)?];
+    checked_json::check_vocabulary(vocab.as_bytes())
+        .map_err(|reason| refused(&vocab_path.display().to_string(), &reason.into()))?;
     let vocab: BTreeMap<String, u32> =
         serde_json::from_str(&vocab).map_err(|source| Error::Json { path: vocab_path.to_owned(), source })?;
     let mut pairs = Vec::new();
