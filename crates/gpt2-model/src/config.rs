@@ -45,6 +45,8 @@ pub struct Gpt2Config {
     pub scale_attn_weights: bool,
     /// Divide attention scores by the block's number, counted from 1, as well.
     pub scale_attn_by_inverse_layer_idx: bool,
+    /// Whether the output matrix is the token embedding.
+    pub tie_word_embeddings: bool,
 }
 
 impl Gpt2Config {
@@ -62,6 +64,7 @@ impl Gpt2Config {
             initializer_range: 0.02,
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: true,
         }
     }
 

@@ -29,7 +29,6 @@ impl ModelConfig for Gpt2Config {
         let fields = ConfigFields::new(value, path)?;
         fields.expect("model_type", |v| v == "gpt2", "\"gpt2\"")?;
         fields.refuse_true("add_cross_attention")?;
-        fields.refuse_false("tie_word_embeddings")?;
         let n_embd = fields.size("n_embd")?;
         let config = Self {
             vocab_size: fields.size("vocab_size")?,
@@ -50,6 +49,7 @@ impl ModelConfig for Gpt2Config {
             initializer_range: fields.positive("initializer_range", 0.02)?,
             scale_attn_weights: fields.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
+            tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
         };
         config.check(path)?;
         Ok(config)
@@ -71,7 +71,7 @@ impl ModelConfig for Gpt2Config {
             "initializer_range": self.initializer_range,
             "scale_attn_weights": self.scale_attn_weights,
             "scale_attn_by_inverse_layer_idx": self.scale_attn_by_inverse_layer_idx,
-            "tie_word_embeddings": true,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "attn_pdrop": 0.0,
             "embd_pdrop": 0.0,
             "resid_pdrop": 0.0,
@@ -121,7 +121,12 @@ impl ModelConfig for Gpt2Config {
         let d = self.n_embd;
         let biases = 3 * d + d + self.n_inner + d;
         let norms = 4 * d;
-        (self.vocab_size + self.n_positions) * d + self.site_parameters() + self.n_layer * (biases + norms) + 2 * d
+        let output = if self.tie_word_embeddings { 0 } else { self.vocab_size * d };
+        output
+            + (self.vocab_size + self.n_positions) * d
+            + self.site_parameters()
+            + self.n_layer * (biases + norms)
+            + 2 * d
     }
 
     fn initializer_range(&self) -> f64 {
@@ -169,7 +174,7 @@ mod tests {
             ("layer_norm_epsilon", json!(0)),
             ("scale_attn_weights", json!("yes")),
             ("add_cross_attention", json!(true)),
-            ("tie_word_embeddings", json!(false)),
+            ("tie_word_embeddings", json!("no")),
         ];
         for (field, value) in cases {
             let mut bad = good.clone();

@@ -127,7 +127,7 @@ fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
     let message = load(MissingHead::Refuse).map(|_| ()).expect_err("it has no span head").to_string();
     assert!(message.contains("qa_outputs.weight"), "{message}");
     let model = load(MissingHead::Random(1)).expect("a random head");
-    assert!(model.transformer.lm_head.is_some(), "its own head is lost");
+    assert!(model.transformer.lm_head.param().is_some(), "its own head is lost");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_span_model_needs_no_output_matrix() {
     folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(false));
     let (options, refuse) = (ModelOptions::default(), MissingHead::Refuse);
     let model = LlamaForQuestionAnswering::<Plain>::load(folder.path(), &options, refuse, &device()).expect("it loads");
-    assert!(model.transformer.lm_head.is_none() && model.config().tie_word_embeddings);
+    assert!(model.transformer.lm_head.param().is_none() && model.config().tie_word_embeddings);
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
     let expected = logits(&packed, &plan);
     assert!(relative_error(&expected, &logits(&model, &plan)) > 1e-6);
     for packed in [&packed, &in_memory] {
-        assert!(packed.lm_head.is_none() && packed.packed_head().is_some());
+        assert!(packed.lm_head.param().is_none() && packed.packed_head().is_some());
         assert_eq!(logits(packed, &plan), expected);
         // Saved again the codes are the same, and exported what they stand for.
         let (again, _) = saved(packed, PackedForm::Plan(&plan), PackOptions::default(), &options);
@@ -152,11 +152,11 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
         let folder = Folder::empty();
         packed.export(folder.path()).expect("exports");
         let exported = Llama::<Plain>::load(folder.path(), &options, &device()).expect("it loads");
-        assert!(exported.lm_head.is_some());
+        assert!(exported.lm_head.param().is_some());
         assert!(relative_error(&logits(&exported, &plan), &expected) < 1e-5);
         let mut floats = (*packed).clone();
         floats.set_packed_head(None);
-        assert!(floats.lm_head.is_some());
+        assert!(floats.lm_head.param().is_some());
         assert!(relative_error(&logits(&floats, &plan), &expected) < 1e-5);
     }
 }

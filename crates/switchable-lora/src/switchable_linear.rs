@@ -75,7 +75,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     }
 
     /// A layer whose weight is only there packed, without adapters. Products are computed from the
-    /// codes; nothing of it is trained but adapters, whose placement is residual.
+    /// codes; nothing of it is trained but adapters, which need residual placement.
     ///
     /// # Shapes
     ///
@@ -101,7 +101,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             bank,
             weight_spec: settings.weight,
             activation_spec: settings.activation,
-            placement: if packed { Placement::Residual } else { settings.placement },
+            placement: settings.placement,
             gradient: settings.gradient,
             execution: if packed { Execution::Packed } else { settings.execution },
         }
@@ -174,6 +174,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         function: OutputFunction,
     ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        if pair.is_some() {
+            self.check_placement()?;
+        }
         let step = self.active_step(precision)?;
         if let Some(activations) = self.packed_activations(precision, &x) {
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
@@ -260,6 +263,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Ok(step)
     }
 
+    /// Checks that an adapter can be added where the settings say: there is nothing to merge it into where
+    /// the weight is only there packed.
+    fn check_placement(&self) -> Result<()> {
+        match (self.placement, self.packed_weights()) {
+            (Placement::Merged, Some(_)) => Err(Error::MergedCodes { what: "packed weights" }),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that the weight can be quantised by a step at a width.
     fn check_step(&self, width: BitWidth, step: &LearnedStep<B>) -> Result<()> {
         if step.bits() != width {
@@ -285,14 +297,19 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::Quantisation`] if a width
-    /// does not fit its quantiser, and the `Step…` errors if the weight cannot be quantised by the
+    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::AdapterShape`] if it does not fit the
+    /// weight, [`Error::MergedCodes`] if it is to be merged into packed weights, [`Error::Quantisation`] if a
+    /// width does not fit its quantiser, and the `Step…` errors if the weight cannot be quantised by the
     /// adapter's learned step, as after a change of its settings.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         self.base.check(precision.weights, &self.weight_spec)?;
         self.activation_spec.check(precision.activations, 2)?;
         if let Some(width) = precision.adapter {
-            self.bank.expect(width)?;
+            let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
+            if got != expected {
+                return Err(Error::AdapterShape { got, expected });
+            }
+            self.check_placement()?;
         }
         match self.learned_step(precision) {
             Some(step) => self.check_step(precision.weights, step),
@@ -350,11 +367,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { base, ..self }
     }
 
-    /// The layer with its weight only there packed, and the same bias, adapters and cache; placement is
-    /// residual.
+    /// The layer with its weight only there packed, and the same bias, adapters and cache.
     ///
     /// # Errors
     ///
+    /// [`Error::MergedCodes`] if there are adapters that are merged into the weight:
+    /// [`merged_with`](Self::merged_with) gives a layer whose weight has one of them in it.
     /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
     /// width.
     ///
@@ -421,6 +439,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
+    /// The cache that the layer's quantised weights are kept in.
+    pub fn quantized_cache(&self) -> &QuantizedCache {
+        self.base.cache()
+    }
+
     /// Drops this layer's weights from the cache.
     pub fn clear_quantized(&self) {
         self.base.clear_quantized();
@@ -435,7 +458,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdapterShape`] if it is for a weight of another shape; where it has a learned step,
+    /// [`Error::AdapterShape`] if it is for a weight of another shape, [`Error::MergedCodes`] if it is to be
+    /// merged and the weight is only there packed; where it has a learned step,
     /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
     /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
     /// only there packed, by other scales.
@@ -444,6 +468,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if got != expected {
             return Err(Error::AdapterShape { got, expected });
         }
+        self.check_placement()?;
         if let Some(step) = pair.step() {
             self.check_step(width, step)?;
         }

@@ -167,6 +167,10 @@ impl Values for &WeightSet {
         WeightSet::contains(self, name)
     }
 
+    fn contradicts_tie(&self, name: &str) -> bool {
+        WeightSet::contains(self, name)
+    }
+
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         WeightSet::data(self, name, shape)
     }
