@@ -9,6 +9,8 @@
 //! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use serde_json::json;
 
@@ -23,7 +25,7 @@ use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,14 +50,18 @@ struct Arguments {
     swaps: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, quant, bits, average_bits, swaps } = self;
+        let Arguments { run, input, bits, average_bits, swaps, .. } = self;
         let questions = session.questions(input, QuestionSet::Search)?;
         let model = session.plain();
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
@@ -82,11 +88,11 @@ impl Command for &Arguments {
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let verified: Vec<_> = refined.iter().map(|row| &row.verified).collect();
         let swapped = |row: &RefinedAllocation| {
-            let plan = row.plan.to_precision_plan();
+            let plan = model.transformer.named_plan(&row.plan);
             json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
         };
         let result = json!({
-            "source": questions.source, "device": session.machine.to_string(), "quantizer": quant.quantizer,
+            "source": questions.source, "device": session.machine.to_string(), "quantizer": session.quantizer(),
             "seed": run.seed, "n": table.n, "front": points, "table": table, "verified": verified,
             "refined": refined.iter().map(swapped).collect::<Vec<_>>(),
             "greedy": compared.greedy, "equal_bytes": compared.equal_bytes,

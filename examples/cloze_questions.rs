@@ -9,11 +9,13 @@
 //! `train_bank --train OUT/cloze.json --base-steps N`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
 
 use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
+use switchable_quant_examples::finish;
 
 /// Cloze questions in SQuAD format from text files
 #[derive(Debug, Parser)]
@@ -38,7 +40,11 @@ struct Arguments {
     out: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = ClozeConfig { seed: arguments.seed, words_per_context: arguments.words, ..ClozeConfig::default() };
     let mut articles = Vec::new();

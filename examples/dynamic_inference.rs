@@ -10,6 +10,7 @@
 //! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
 
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -29,7 +30,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,16 +58,20 @@ struct Arguments {
     points: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, quant, bits, share, bytes, points } = self;
+        let Arguments { run, input, bits, share, bytes, points, .. } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let model = session.plain().pack(PackedForm::Nested, &PackOptions::default())?;
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
@@ -89,9 +94,10 @@ impl Command for &Arguments {
         }
         let measured = cascade.measure(&model, &evaluation, (*points, run.seed), &options)?;
         print!("{}", measured.table(bits));
+        run.tell_cache(&model.transformer);
         cascade_curve(&measured.curve, bits.iter().copied()).write(&run.out().join("dynamic_inference.png"))?;
         let result = json!({
-            "source": questions.source, "device": machine, "quantizer": quant.quantizer, "seed": run.seed,
+            "source": questions.source, "device": machine, "quantizer": session.quantizer(), "seed": run.seed,
             "resident": resident, "front": controller.front(), "curve": measured.curve, "chosen": measured.chosen,
             "outcome": measured.outcome,
         });

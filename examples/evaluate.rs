@@ -6,26 +6,31 @@
 //! cargo run --release --example evaluate -- --predictions predictions.json --data dev-v1.1.json
 //! ```
 //!
+//! A plan says how its sites are quantised, unless its file is of version 1: then the run's quantiser is used.
 //! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
 //! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
 //! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::data::{self, Dataset, Predictions};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::lora::{PrecisionPlan, SitePrecision};
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, plan_row};
+use switchable_quant::reader::text::{cost_table, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{
+    input::InputArgs,
+    plan::{PlanArgs, PlanFile},
+    run::RunArgs,
+};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{files::resolve_data, stop_on_ctrl_c};
+use switchable_quant_examples::{files::resolve_data, finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,28 +43,27 @@ struct Arguments {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    quant: QuantArgs,
+    plan: PlanArgs,
     /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
     #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
-    /// Plan as JSON, instead of --bits
-    #[arg(long, value_name = "FILE", conflicts_with = "bits")]
-    plan: Option<PathBuf>,
-    /// Use no adapter
-    #[arg(long, conflicts_with = "plan")]
-    no_adapter: bool,
     /// Score these predictions ({"question id": "answer"}) and run no model
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
     predictions: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(predictions) = &arguments.predictions {
-        let data = arguments.input.data.as_deref().context("`--predictions` needs `--data`")?;
+    if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         return score(predictions, &resolve_data(data)?);
     }
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    let plan = arguments.plan.read()?;
+    let options = arguments.plan.model_options(plan.as_ref());
+    arguments.input.opening(&arguments.run, options).run(Evaluation { arguments: &arguments, plan })
 }
 
 fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
@@ -71,36 +75,45 @@ fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Command for &Arguments {
+struct Evaluation<'a> {
+    arguments: &'a Arguments,
+    plan: Option<PlanFile>,
+}
+
+impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let questions = session.questions(&self.input, QuestionSet::HeldOut)?;
+        let Self { arguments: Arguments { run, input, plan: how, bits, .. }, plan: file } = self;
+        let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
-        let plan = match (&self.plan, self.bits, &folder.plan) {
-            (Some(file), ..) => body.resolve(&PrecisionPlan::load(file)?)?,
-            (None, None, Some(packed)) if self.input.adapters.is_none() => packed.clone(),
+        how.check_model(body)?;
+        let plan = match (&file, *bits, &folder.plan) {
+            (Some(file), ..) => file.resolve(body)?,
+            (None, None, Some(packed)) if input.adapters.is_none() => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;
                 plan.with(site, SitePrecision { adapter, ..precision })
             }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
-        let plan = if self.no_adapter { plan.without_adapters() } else { plan };
+        let plan = if input.no_adapter { plan.without_adapters() } else { plan };
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
+        eprint!("{}", quantisers_text(body, &plan));
 
-        let options = self.run.evaluate_options(&session.machine, self.input.batch, &stop_on_ctrl_c()?);
+        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let (accuracy, predictions) = evaluator.predict(&plan)?;
-        println!("{}", plan_row("plan", &accuracy, cost.average_bits));
-        print!("{}", cost_table(&cost));
-        if let Some(out) = &self.run.out {
+        if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
-                "source": questions.source, "plan": plan.to_precision_plan(), "accuracy": accuracy, "cost": cost,
+                "source": questions.source, "plan": body.named_plan(&plan), "accuracy": accuracy, "cost": cost,
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
+        println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
+        print!("{}", cost_table(&cost));
+        self.run.tell_cache(body);
         println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
         Ok(())
     }

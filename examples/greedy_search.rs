@@ -11,6 +11,7 @@
 //! map and the path, checks the plan on questions that the search did not see, and writes
 //! `greedy_search.json` and `plan.json`. With `--out` a search that was stopped goes on where it was.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
-use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, check_tolerance, greedy_search};
+use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, uniform_text};
 use switchable_quant::experiments::search::uniform::uniform_sweep;
@@ -29,15 +30,19 @@ use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    check_tolerance(arguments.tolerance)?;
-    arguments.input.opening(&arguments.run, &arguments.quant).run(Search(&arguments))
+    arguments.check()?;
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(Search(&arguments))
 }
 
 struct Search<'a>(&'a Arguments);
@@ -45,19 +50,19 @@ struct Search<'a>(&'a Arguments);
 impl Command for Search<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self(arguments) = self;
-        let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, arguments.quant.quantizer);
+        let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
         let input = session.questions(&arguments.input, QuestionSet::Search)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {quantizer}");
 
-        let (model, high) = (session.plain(), arguments.precision(&session.folder, arguments.high));
+        let (model, high) = (session.plain(), session.folder.precision(arguments.high));
         let reference = model.transformer.uniform_plan(high);
         let options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
 
-        let candidates = arguments.candidates().into_iter().map(|bits| arguments.precision(&session.folder, bits));
+        let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
         let uniform = uniform_sweep(&evaluator, &precisions, seed)?;
         print!("{}", uniform_text(&uniform));
@@ -120,8 +125,9 @@ impl Command for Search<'_> {
             "uniform": uniform, "sensitivity": sites, "seconds": seconds,
         });
         write_json(out.join("greedy_search.json"), &found)?;
-        plan.to_precision_plan().save(out.join("plan.json"))?;
+        model.transformer.named_plan(&plan).save(out.join("plan.json"))?;
         memory.forget()?;
+        run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! `--text` continues a text.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -25,6 +26,7 @@ use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::quant::QuantArgs;
 use switchable_quant_examples::files::resolve_model;
+use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of;
 
 #[global_allocator]
@@ -67,7 +69,11 @@ struct Arguments {
     device: DeviceChoice,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.device.dispatch(&arguments)?
 }

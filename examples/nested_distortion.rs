@@ -10,6 +10,8 @@
 //! parameters with the least and the greatest of a matrix; and the bytes of the packed tensors,
 //! scales included. Without arguments it takes the built-in model.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 use switchable_quant::burn::tensor::{Tensor, TensorData};
@@ -22,6 +24,7 @@ use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::sites::Site;
 use switchable_quant_examples::arguments::quant::QuantArgs;
 use switchable_quant_examples::files::resolve_model;
+use switchable_quant_examples::finish;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -46,7 +49,11 @@ struct Arguments {
     device: DeviceChoice,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.device.dispatch(arguments)?
 }

@@ -13,13 +13,14 @@
 //! them too. Without `--model` it packs the body of the built-in model.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::lora::{PrecisionPlan, SitePrecision};
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::FolderOptions;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
@@ -27,6 +28,7 @@ use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
 
@@ -62,9 +64,17 @@ struct Arguments {
     device: DeviceChoice,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let options = FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0) };
+    let options = FolderOptions {
+        model: arguments.quant.model_options(),
+        missing_head: MissingHead::Random(0),
+        ..FolderOptions::default()
+    };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     Opening { device, model, adapters: None, options }.run(&arguments)
 }
@@ -74,7 +84,7 @@ impl Command for &Arguments {
         let model = session.plain().transformer;
         let uniform = SitePrecision::uniform(if self.nested { BitWidth::B8 } else { self.bits }).without_adapter();
         let plan = match &self.plan {
-            Some(file) => model.resolve(&PrecisionPlan::load(file)?)?.without_adapters(),
+            Some(file) => model.load_plan(file)?.without_adapters(),
             None => model.uniform_plan(uniform),
         };
         let form = if self.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };

@@ -12,6 +12,7 @@
 //! from there.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -30,7 +31,7 @@ use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
-use switchable_quant_examples::{arguments::run::RunArgs, stop_on_ctrl_c};
+use switchable_quant_examples::{arguments::run::RunArgs, finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,7 +49,11 @@ struct Arguments {
     training: LanguageTrainingArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let machine = arguments.run.device.resolve()?;
     machine.dispatch_autodiff(Pretrain { arguments: &arguments, machine: &machine })

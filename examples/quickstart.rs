@@ -4,10 +4,17 @@
 //! cargo run --release --example quickstart
 //! ```
 
+use std::process::ExitCode;
+
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::prelude::*;
+use switchable_quant_examples::finish;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    finish(quickstart)
+}
+
+fn quickstart() -> anyhow::Result<()> {
     let device = CpuDevice::default();
     let DefaultModel { model, tokenizer, .. } = default_model::load::<Cpu>(&ModelOptions::default(), &device)?;
 

@@ -12,6 +12,7 @@
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -27,7 +28,7 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,14 +48,19 @@ struct Arguments {
     study: StudyArgs,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, quant, questions, study } = self;
+        let Arguments { run, input, questions, study, .. } = self;
         let config = study.config(input.batch, run.seed)?;
         let report = session.questions(input, QuestionSet::HeldOut)?;
         let (source, data) = (&report.source, input.data.as_deref());
@@ -65,7 +71,7 @@ impl Command for &Arguments {
         let out = run.out.clone().unwrap_or_else(|| PathBuf::from("runs/report"));
         let identity = json!({
             "source": source, "search": questions.search, "search_questions": n_search, "train": questions.train,
-            "train_questions": n_train, "quantizer": quant.quantizer,
+            "train_questions": n_train, "quantizer": session.quantizer(),
         });
         let evaluate = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (workers, stop) = (evaluate.workers.clone(), evaluate.stop.clone());
@@ -83,7 +89,8 @@ impl Command for &Arguments {
             ("report questions", format!("{}, n = {n_report}", source["data"])),
             ("search questions", format!("n = {n_search}")),
             ("training questions", format!("n = {n_train}")),
-            ("quantiser", quant.quantizer.to_string()),
+            ("quantiser", session.quantizer().to_string()),
+            ("adapters", session.adapters.to_string()),
             ("seed", run.seed.to_string()),
         ];
         let heading = Heading {

@@ -12,6 +12,8 @@
 //! `robustness.json`; with `--out` attacks are kept there, and a run that was stopped goes on. Training on
 //! attacks is part of the `report` example.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use serde_json::json;
 
@@ -30,7 +32,7 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::stop_on_ctrl_c;
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,15 +59,19 @@ struct Arguments {
     attacks: Vec<AttackKind>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
-    arguments.input.opening(&arguments.run, &arguments.quant).run(&arguments)
+    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
 }
 
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, quant, bits, attacks } = self;
+        let Arguments { run, input, bits, attacks, .. } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
         println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
@@ -76,7 +82,8 @@ impl Command for &Arguments {
         let reading =
             VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
         let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
-        let identity = json!({ "source": source, "quantizer": quant.quantizer });
+        let quantizer = session.quantizer();
+        let identity = json!({ "source": source, "quantizer": quantizer });
         let memory =
             run.out.as_ref().map_or(Memory::Nothing, |out| Memory::folder(out.join("attacks"), identity.clone()));
         let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
@@ -91,7 +98,7 @@ impl Command for &Arguments {
         }
         let report = protocol.report(matrices);
         print!("\n{report}");
-        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": quant.quantizer });
+        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": quantizer });
         write_json(run.out().join("robustness.json"), &json!({ "run": how, "report": report }))?;
         println!("\nwrote robustness.json to {}", run.out().display());
         Ok(())

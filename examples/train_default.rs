@@ -9,6 +9,7 @@
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
@@ -27,7 +28,7 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::{Evaluator, ReadingTask};
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant_examples::{arguments::run::RunArgs, stop_on_ctrl_c};
+use switchable_quant_examples::{arguments::run::RunArgs, finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,7 +46,11 @@ struct Arguments {
     bank_steps: Option<usize>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(command)
+}
+
+fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let machine = arguments.run.device.resolve()?;
     machine.dispatch_autodiff(Make { arguments: &arguments, machine: &machine })
@@ -85,7 +90,7 @@ impl WithAutodiff for Make<'_> {
         println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
         let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
-        let folder = DefaultModel { model, tokenizer, plan: None };
+        let folder = DefaultModel { model, tokenizer, plan: None, notes: Vec::new() };
         folder.save(out.join("model"), "switchable-quant-default")?;
 
         let questions = default_model::questions(QuestionSet::HeldOut)?;

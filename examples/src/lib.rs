@@ -1,11 +1,13 @@
 //! What the examples share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
+mod ending;
 pub mod files;
 mod interrupt;
 pub mod logits;
 pub mod session;
 
+pub use ending::{Usage, finish, usage};
 pub use interrupt::stop_on_ctrl_c;
 
 #[cfg(doctest)]

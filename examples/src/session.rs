@@ -1,5 +1,6 @@
 //! A command over a model, written once for every device and every family of models.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -11,8 +12,10 @@ use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
-use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
+use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 
@@ -49,10 +52,32 @@ pub struct Session<B: Backend, M> {
     pub folder: ModelFolder<B, M>,
     /// The model's name, for artefacts.
     pub name: String,
+    /// The adapters of its widths.
+    pub adapters: AdaptersUsed,
     /// The device as burn knows it.
     pub device: B::Device,
     /// The device as the user knows it.
     pub machine: Device,
+}
+
+/// The adapters that a command runs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdaptersUsed {
+    /// The model or folder that they come from.
+    pub source: String,
+    /// The widths that have one, ascending.
+    pub widths: Vec<BitWidth>,
+}
+
+/// `runs/bank/adapters: 2, 4, 8 bits, none at other widths`
+impl fmt::Display for AdaptersUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widths: Vec<String> = self.widths.iter().map(ToString::to_string).collect();
+        if widths.is_empty() {
+            return f.write_str("none");
+        }
+        write!(f, "{}: {} bits, none at other widths", self.source, widths.join(", "))
+    }
 }
 
 /// Questions, and where they and the model come from.
@@ -119,14 +144,31 @@ impl<C: Command> OnDevice<'_, C> {
         name: &str,
         device: B::Device,
     ) -> anyhow::Result<()> {
-        if let Some(adapters) = self.opening.adapters {
-            folder.load_adapters(adapters)?;
+        let mut source = name.to_owned();
+        if let Some(dir) = self.opening.adapters {
+            // In the place of the model's own: widths that the folder lacks run without one.
+            folder.drop_adapters();
+            folder.load_adapters(dir)?;
+            source = dir.display().to_string();
         }
-        self.command.run(Session { folder, name: name.to_owned(), device, machine: self.machine.clone() })
+        if self.opening.options.adapters == OwnAdapters::LeftOut && self.opening.adapters.is_none() {
+            folder.drop_adapters();
+        }
+        let adapters = AdaptersUsed { source, widths: folder.model.transformer.adapter_widths() };
+        eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
+        eprintln!("adapters   {adapters}");
+        folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        let name = name.to_owned();
+        self.command.run(Session { folder, name, adapters, device, machine: self.machine.clone() })
     }
 }
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
+    /// The weight quantiser of the model: that of the flags, or of the codes of a packed folder.
+    pub fn quantizer(&self) -> QuantSpec {
+        self.folder.model.transformer.settings().weight
+    }
+
     /// The model as it answers, without gradients.
     pub fn plain(&self) -> ForQuestionAnswering<B::InnerBackend, M::InnerModule> {
         self.folder.model.valid()
@@ -155,14 +197,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             None => (default_model::questions(set)?, format!("generated ({set})")),
         };
         let dataset = match input.limit {
-            Some(0) => bail!("`--limit` is 0, expected at least 1"),
             Some(limit) => dataset.limited(limit),
             None => dataset,
         };
         let n = dataset.len();
         let model = &self.name;
         let task = self.task(dataset, input.window).with_context(|| format!("{data_name} with the model {model}"))?;
-        let source = json!({ "model": model, "adapters": input.adapters, "data": data_name, "questions": n });
+        let source = json!({ "model": model, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name, "questions": n });
         Ok(Questions { task, source })
     }
 }

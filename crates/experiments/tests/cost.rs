@@ -4,7 +4,7 @@ use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{Gpt2, Gpt2Config};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::cost::{Cost, macs_per_token, plan_bytes, site_bytes};
-use switchable_lora::{lora_config::LoraConfig, site_precision::SitePrecision};
+use switchable_lora::{linear_settings::Placement, lora_config::LoraConfig, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::model_weights::ModelWeights;
@@ -52,6 +52,19 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     let adapters = 2 * 2 * (32 + 16 + 40 + 40) * 4;
     assert_eq!(cost.stored.bytes, sites / 2 + 8 * 4 + (all - sites) * 4 + adapters);
     assert!((cost.average_bits - 4.0).abs() < 1e-12);
+    // The adapters read and hold f32, whatever the activations of the sites.
+    let eight = SitePrecision::uniform(BitWidth::B4).with_activations(BitWidth::B8);
+    for (precision, activations) in [(SitePrecision::uniform(BitWidth::B4), 32), (eight, 8)] {
+        let cost = Cost::of(&model, &model.uniform_plan(precision));
+        let expected = sites * 4 * activations + adapters / 4 * 32 * 32;
+        assert!((cost.bit_ops_per_token - expected as f64).abs() < 1e-6, "{}", cost.bit_ops_per_token);
+        // Merged into the quantised weight there is no product of their own.
+        let merged = Cost::of(&model, &model.uniform_plan(precision.with_placement(Placement::Merged)));
+        assert!((merged.bit_ops_per_token - (sites * 4 * activations) as f64).abs() < 1e-6);
+    }
+    let full = SitePrecision::uniform(BitWidth::B4).with_weights(BitWidth::FULL).with_activations(BitWidth::B8);
+    let beside = Cost::of(&model, &model.uniform_plan(full.with_placement(Placement::Merged)));
+    assert!((beside.bit_ops_per_token - ((sites + adapters / 4) * 32 * 8) as f64).abs() < 1e-6);
     let plan = model.uniform_plan(SitePrecision::uniform(BitWidth::B4));
     assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4 - adapters);
     let site = Site { block: 1, module: ATTN_C_PROJ };

@@ -252,7 +252,7 @@ fn tampered_fronts_are_refused_with_the_field() {
     };
     tamper(&|_| {}).unwrap();
     let cases: [Tampering<'_>; 13] = [
-        (&|front| front["version"] = json!(2), "`version` is 2, expected 1"),
+        (&|front| front["version"] = json!(3), "`version` is 3, expected 1 to 2"),
         (&|front| front["colour"] = json!("red"), "colour"),
         (&|front| front["points"][1]["colour"] = json!("red"), "colour"),
         (&|front| front["model"] = json!("abc"), "64 hexadecimal digits"),

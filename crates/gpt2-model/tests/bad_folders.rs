@@ -258,6 +258,16 @@ fn a_folder_without_its_files_is_refused() {
 }
 
 #[test]
+fn a_pickle_is_not_read() {
+    skip_without_device!();
+    let folder = Folder::copy_of("tiny");
+    std::fs::remove_file(folder.join(WEIGHTS)).expect("it was there");
+    // As `torch.save` writes the call of a function.
+    folder.write("pytorch_model.bin", b"\x80\x02cos\nsystem\nq\0X\x04\0\0\0exitq\x01\x85q\x02Rq\x03.");
+    refused(&folder, &["model.safetensors"]);
+}
+
+#[test]
 fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
     skip_without_device!();
     let load =

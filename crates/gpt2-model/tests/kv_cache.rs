@@ -197,7 +197,7 @@ fn plans_that_keep_keys_and_values_of_no_block_or_in_one_bit_are_refused_by_name
     let named = |block: &str, bits| PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block(block, width(bits));
     for block in ["h.3", "h", "h.0.attn", "h.00", "transformer.h.0"] {
         let message = model.resolve(&named(block, 8)).expect_err("no such block").to_string();
-        assert_eq!(message, format!("kv cache of unknown block `{block}`"));
+        assert_eq!(message, format!("kv cache of unknown block `{block}`, expected `h.0`, `h.1`, `h.2`"));
     }
     for message in [
         model.resolve(&named("h.1", 1)).expect_err("one bit").to_string(),

@@ -10,7 +10,7 @@ use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec, te
 use switchable_lora::{
     linear_settings::{Execution, LinearSettings, Placement},
     lora_config::{LoraConfig, LoraInit, WeightScales},
-    peft::{learned_steps::LEARNED_STEPS_FILE, width_folder},
+    peft::{learned_steps::LEARNED_STEPS_FILE, load::AdapterBytes, trained_for::TRAINED_FOR_FILE, width_folder},
 };
 
 use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};
@@ -70,6 +70,13 @@ fn difference(got: &Gpt2<Plain>, expected: &Gpt2<Plain>, plan: &SitePlan) -> f32
     largest_difference(&logits(got, plan), &expected) / largest
 }
 
+/// Takes the files away that say what the adapters were trained for.
+fn as_of_peft_alone(folder: &Folder) {
+    for width in WIDTHS {
+        std::fs::remove_file(width_folder(folder.path(), width).join(TRAINED_FOR_FILE)).expect("it is there");
+    }
+}
+
 fn saved(model: &Gpt2<Plain>) -> Folder {
     let folder = Folder::empty();
     model.save_adapters(folder.path(), "tiny").expect("saves");
@@ -83,7 +90,7 @@ fn a_bank_with_steps_is_saved_and_loaded() {
         let model = with_steps(settings(spec));
         let folder = saved(&model);
         let mut loaded = bare(settings(spec));
-        assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), WIDTHS);
+        assert_eq!(loaded.load_adapters(folder.path()).expect("loads").widths, WIDTHS);
         for site in model.config().sites().iter() {
             for width in WIDTHS {
                 let step = |model: &Gpt2<Plain>| {
@@ -102,6 +109,10 @@ fn a_bank_with_steps_is_saved_and_loaded() {
             std::fs::remove_file(width_folder(folder.path(), width).join(LEARNED_STEPS_FILE)).expect("it is there");
         }
         let mut without = bare(settings(spec));
+        let message = without.load_adapters(folder.path()).expect_err("the third file is gone").to_string();
+        let expected = [TRAINED_FOR_FILE, "`learned_steps` is true", LEARNED_STEPS_FILE];
+        assert!(expected.iter().all(|word| message.contains(word)), "{message}");
+        as_of_peft_alone(&folder);
         without.load_adapters(folder.path()).expect("PEFT's files are whole");
         let plan = uniform(&model, BitWidth::B2);
         assert!(difference(&without, &model, &plan) > 1e-2, "{spec}");
@@ -120,7 +131,8 @@ fn steps_from_bytes_are_those_of_their_folder() {
     let mut parsed = bare(settings("per-channel"));
     let message = parsed.parse_learned_steps("embedded", &steps, BitWidth::B3).expect_err("no adapters").to_string();
     assert!(message.contains("embedded") && message.contains("h.0.attn.c_attn.step"), "{message}");
-    parsed.parse_adapter("embedded", &config, &weights, BitWidth::B3).expect("whole");
+    let bytes = AdapterBytes { config: &config, weights: &weights, trained_for: None };
+    _ = parsed.parse_adapter("embedded", bytes, BitWidth::B3).expect("whole");
     let plan = uniform(&model, BitWidth::B3);
     assert!(difference(&parsed, &model, &plan) > 1e-3, "the steps change nothing");
     let cut = &steps[..steps.len() - 1];
@@ -144,6 +156,9 @@ fn steps_that_do_not_fit_leave_the_model_alone_and_name_file_and_site() {
             "half of it was loaded"
         );
     };
+    let reason = "trained for another weight: per-channel,symmetric,min-max, here it is per-tensor,symmetric,min-max";
+    refused(settings("per-tensor"), &[TRAINED_FOR_FILE, "bits-2", reason]);
+    as_of_peft_alone(&folder);
     for (spec, reason) in [("per-tensor", "a learned step per-channel"), ("per-channel,asymmetric", "symmetric")] {
         refused(settings(spec), &[LEARNED_STEPS_FILE, "bits-2", "h.0.attn.c_attn", reason]);
     }

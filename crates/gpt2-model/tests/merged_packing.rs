@@ -135,6 +135,7 @@ fn packed_weights_take_no_adapter_into_them() {
         assert!(message.contains("h.0.attn.c_attn") && message.contains("residual"), "{message}");
         // Asked for as residual they load.
         let residual = options(Placement::Residual).linear;
+        merged().with_linear_settings(residual).save_adapters(adapters.path(), "tiny").expect("adapters");
         let mut packed = packed.with_linear_settings(LinearSettings { execution: Execution::Packed, ..residual });
         packed.load_adapters(adapters.path()).expect("beside the codes");
         let four = packed.uniform_plan(SitePrecision::uniform(BitWidth::B4));

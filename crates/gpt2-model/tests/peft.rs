@@ -10,7 +10,8 @@ use gpt2_model::{
     AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
-use switchable_lora::lora_config::LoraConfig;
+use switchable_lora::{lora_config::LoraConfig, peft::load::AdapterBytes};
+use switchable_model::adapters::LoadedAdapters;
 
 use crate::support::{
     Fixture, Folder, Plain, StoredTensor, Train, assert_close, full, golden, largest_difference, load,
@@ -29,9 +30,16 @@ fn adapted<B: QuantBackend>(model: &Gpt2<B>, width: BitWidth) -> SitePlan {
     model.uniform_plan(SitePrecision::FULL.with_adapter(width))
 }
 
+/// What loading a folder says that tells what its adapters are for.
+fn known(widths: impl Into<Vec<BitWidth>>) -> LoadedAdapters {
+    LoadedAdapters { widths: widths.into(), unknown: Vec::new() }
+}
+
 fn with_golden_adapter<B: QuantBackend>() -> Gpt2<B> {
     let mut model = load::<B>("tiny");
-    model.load_adapter(golden("peft/adapter"), eight()).expect("PEFT's adapter loads");
+    let loaded = model.load_adapter(golden("peft/adapter"), eight()).expect("PEFT's adapter loads");
+    // PEFT does not say which quantiser an adapter is for.
+    assert_eq!(loaded.unknown, [golden("peft/adapter")]);
     model
 }
 
@@ -118,7 +126,7 @@ fn saved_adapters_load_back_equal() {
     model.save_adapters(folder.path(), "tiny").expect("saves");
 
     let mut loaded = load::<Plain>("tiny");
-    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), widths);
+    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), known(widths));
     assert_eq!(loaded.adapter_widths(), widths);
     for site in model.config().sites().iter() {
         for width in widths {
@@ -149,7 +157,7 @@ fn adapters_of_a_few_sites_are_saved_too() {
     model.save_adapters(folder.path(), "tiny").expect("saves");
 
     let mut loaded = load::<Plain>("tiny");
-    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), [eight()]);
+    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), known([eight()]));
     for other in model.config().sites().iter() {
         assert_eq!(loaded.site(other).bank().len(), usize::from(other == site), "{other:?}");
     }
@@ -185,7 +193,8 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
     let (config, weights) = (bytes("adapter_config.json"), bytes("adapter_model.safetensors"));
     let from_folder = with_golden_adapter::<Plain>();
     let mut model = load::<Plain>("tiny");
-    model.parse_adapter("embedded bank", &config, &weights, eight()).expect("PEFT's adapter");
+    let bytes = |config, weights| AdapterBytes { config, weights, trained_for: None };
+    _ = model.parse_adapter("embedded bank", bytes(&config, &weights), eight()).expect("PEFT's adapter");
     for site in model.config().sites().iter() {
         let pair = |model: &Gpt2<Plain>| {
             let pair = model.site(site).bank().get(eight()).expect("an adapter").clone();
@@ -197,7 +206,8 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
     let mut bare = load::<Plain>("tiny");
     let cut = &weights[..weights.len() - 1];
     for (config, weights) in [(config.as_slice(), cut), (b"[]".as_slice(), weights.as_slice())] {
-        let message = bare.parse_adapter("embedded bank", config, weights, eight()).expect_err("damaged").to_string();
+        let message =
+            bare.parse_adapter("embedded bank", bytes(config, weights), eight()).expect_err("damaged").to_string();
         assert!(message.contains("embedded bank"), "{message}");
         assert!(bare.adapter_widths().is_empty());
     }
@@ -207,7 +217,7 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
 fn peft_loads_what_is_saved() {
     skip_without_device!();
     let Some(python) = std::env::var_os("PEFT_PYTHON") else {
-        eprintln!("not run: PEFT_PYTHON is not set");
+        eprintln!("skipped: PEFT_PYTHON is not set");
         return;
     };
     let (model, widths) = with_two_widths();

@@ -153,7 +153,8 @@ fn plans_name_blocks_as_hugging_face_does() {
     assert_eq!([0, 1, 2].map(|block| plan.kv_cache(block).bits()), [32, 4, 32]);
     for block in ["layers.3", "layers", "h.0", "model.layers.0"] {
         let message = model.resolve(&named(block, 8)).expect_err("no such block").to_string();
-        assert_eq!(message, format!("kv cache of unknown block `{block}`"));
+        let known = "`layers.0`, `layers.1`, `layers.2`";
+        assert_eq!(message, format!("kv cache of unknown block `{block}`, expected {known}"));
     }
     let message = model.resolve(&named("layers.1", 1)).expect_err("one bit").to_string();
     assert!(message.starts_with("kv cache of block `layers.1`: ") && message.contains('1'), "{message}");

@@ -113,7 +113,7 @@ fn training_a_width_repairs_it_and_its_adapters_survive_their_folder() {
     let folder = Folder::empty();
     trained.save_adapters(folder.path(), "tiny").expect("saves");
     let mut loaded = load::<Train>("tiny");
-    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), [three, eight]);
+    assert_eq!(loaded.load_adapters(folder.path()).expect("loads").widths, [three, eight]);
     for site in model.sites().iter() {
         for width in [three, eight] {
             assert_eq!(pair(&loaded, site, width), pair(&trained, site, width));

@@ -76,6 +76,14 @@ pub enum Error {
         /// Which values share a step.
         granularity: Granularity,
     },
+    /// A learned step by which nothing can be divided.
+    #[error("learned step {index} is {got}, expected a finite number other than 0")]
+    StepValue {
+        /// The position of the step, row-major in the shape of the steps.
+        index: usize,
+        /// The step.
+        got: f32,
+    },
     /// A width that weights cannot be packed to.
     #[error("weights cannot be packed to {bits} bits, expected 2 to 8")]
     PackedBits {

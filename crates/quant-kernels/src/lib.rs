@@ -1,5 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "quant-kernels needs a little-endian target: packed weights are multiplied as they lie in memory-mapped \
+     little-endian files, and no big-endian machine has tested another order"
+);
+
 pub mod backends;
 pub mod cpu;
 #[cfg(feature = "cube")]

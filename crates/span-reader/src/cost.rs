@@ -3,9 +3,14 @@
 //! ```text
 //! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
 //! average bits   = Σ parameters · bits / Σ parameters            over the sites
-//! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites
+//! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
+//!                                                                adapters that the plan uses
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
 //! ```
+//!
+//! A site of `[d_in, d_out]` is `d_in · d_out` MACs at its own widths. An adapter of rank `r` beside it
+//! (residual) is `r · (d_in + d_out)` MACs at 32 bits by 32; one that is merged into a quantised weight
+//! is none, and beside a weight of 32 bits it reads the quantised activations.
 //!
 //! `w` is the width of a head; the 4 bytes are the scale of a token's key or value in one head.
 //!
@@ -13,8 +18,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use switchable_lora::adapter_pair::LoraAdapterPair;
+use switchable_lora::linear_settings::Placement;
 use switchable_lora::site_precision::SitePrecision;
+use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -53,7 +61,7 @@ pub struct Cost {
     pub stored: Bytes,
     /// Mean width of the sites' weights in bits, weighted by parameters.
     pub average_bits: f64,
-    /// Bit operations of the sites per token.
+    /// Bit operations of the sites and of the adapters that the plan uses, per token.
     pub bit_ops_per_token: f64,
     /// Bytes of keys and values per token of context, computed for packed storage with an f32 scale
     /// for every token and head; see [`SitePlan::kv_cache_bytes_per_token`]. 0 where a file has none.
@@ -77,9 +85,10 @@ impl Cost {
             let weight_bits = usize::from(precision.weights.bits());
             sites += packed_bytes(parameters, weight_bits);
             bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
+            bit_ops += adapter_bit_ops(linear, precision);
             tables += table_bytes(model, site, precision);
             if let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) {
-                adapters += pair.rank() * (linear.d_in() + linear.d_out()) * F32_BYTES;
+                adapters += adapter_parameters(linear, pair) * F32_BYTES;
             }
         }
         Self {
@@ -92,6 +101,21 @@ impl Cost {
             kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
         }
     }
+}
+
+fn adapter_parameters<B: QuantBackend>(linear: &SwitchableLinear<B>, pair: &LoraAdapterPair<B>) -> usize {
+    pair.rank() * (linear.d_in() + linear.d_out())
+}
+
+/// Bit operations per token of the adapter that a precision names.
+fn adapter_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> f64 {
+    let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) else { return 0.0 };
+    let activations = match linear.quantisation(&precision).placement {
+        Placement::Residual => BitWidth::FULL,
+        Placement::Merged if precision.weights.is_full() => precision.activations,
+        Placement::Merged => return 0.0,
+    };
+    adapter_parameters(linear, pair) as f64 * f64::from(BitWidth::FULL.bits()) * f64::from(activations.bits())
 }
 
 /// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
@@ -135,7 +159,7 @@ fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, pr
     if precision.weights.is_full() {
         return 0;
     }
-    let spec = model.site(site).settings().weight;
+    let spec = model.site(site).quantisation(&precision).weight;
     let shape = spec.granularity.param_shape(model.sites().shape(site));
     let scales = shape.map_or(1, |shape| shape.iter().product());
     let zero_point = usize::from(spec.format.has_zero_points());

@@ -8,8 +8,8 @@
 //! | `tokenizer.json`, or `vocab.json` and `merges.txt` | its tokenizer |
 //! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
 //!
-//! A folder of packed weights brings its adapters with it; those of a folder of floats are named apart,
-//! by [`ModelFolder::load_adapters`].
+//! A folder brings its adapters with it, unless [`OwnAdapters::LeftOut`] says otherwise; those of another
+//! folder are loaded by [`ModelFolder::load_adapters`].
 
 use std::path::Path;
 
@@ -17,6 +17,7 @@ use burn::tensor::backend::Backend;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
+use switchable_lora::peft::load::AdapterBytes;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
@@ -40,12 +41,25 @@ const ADAPTERS: &str = "adapters";
 /// |---|---|
 /// | `model` | quantisers, placement, base policy and cache of [`ModelOptions`] |
 /// | `missing_head` | a folder without a span head is refused |
+/// | `adapters` | those in the folder `adapters` are loaded |
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
     /// How the model is built.
     pub model: ModelOptions,
     /// What to do with a folder of a language model alone.
     pub missing_head: MissingHead,
+    /// What to do with the folder's own adapters.
+    pub adapters: OwnAdapters,
+}
+
+/// What to do with the adapters in a model's folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OwnAdapters {
+    /// They are loaded.
+    #[default]
+    Used,
+    /// They are left out: every width runs without one, until adapters are loaded.
+    LeftOut,
 }
 
 /// The files of a folder that is part of the program; the names stand in errors.
@@ -74,6 +88,8 @@ pub struct EmbeddedAdapter {
     pub config: &'static [u8],
     /// `adapter_model.safetensors`.
     pub weights: &'static [u8],
+    /// `switchable_quant.json`, what the adapter was trained for.
+    pub trained_for: &'static [u8],
 }
 
 /// A model, opened.
@@ -85,6 +101,8 @@ pub struct ModelFolder<B: Backend, M> {
     pub tokenizer: TextTokenizer,
     /// The plan that its weights were packed by.
     pub plan: Option<SitePlan>,
+    /// What the files leave open, one line each, for whoever runs the model.
+    pub notes: Vec<String>,
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
@@ -95,17 +113,21 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When a file is missing or damaged, or does not fit the others; the error names the file and the
     /// tensor or field.
     pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
-        let dir = dir.as_ref();
-        if !dir.join(PACKED).exists() {
-            let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
-            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None });
-        }
-        let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
-        let mut folder = Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan) };
-        if dir.join(ADAPTERS).exists() {
+        let (dir, mut folder) = (dir.as_ref(), Self::open_model(dir.as_ref(), options, device)?);
+        if options.adapters == OwnAdapters::Used && dir.join(ADAPTERS).exists() {
             folder.load_adapters(dir.join(ADAPTERS))?;
         }
         Ok(folder)
+    }
+
+    /// The folder without its adapters.
+    fn open_model(dir: &Path, options: &FolderOptions, device: &B::Device) -> Result<Self> {
+        if !dir.join(PACKED).exists() {
+            let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
+            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None, notes: Vec::new() });
+        }
+        let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
+        Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan), notes: Vec::new() })
     }
 
     /// Opens files that are part of the program.
@@ -121,20 +143,37 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let weights = WeightSource::embedded(file("model.safetensors"), files.weights);
         let mut model = ForQuestionAnswering::<B, M>::from_sources(&config, vec![weights], options, device)?;
         for adapter in files.adapters {
-            model.transformer.parse_adapter(adapter.name, adapter.config, adapter.weights, adapter.width)?;
+            let EmbeddedAdapter { name, width, config, weights, trained_for } = *adapter;
+            let bytes = AdapterBytes { config, weights, trained_for: Some(trained_for) };
+            _ = model.transformer.parse_adapter(name, bytes, width)?;
         }
         let name = file(TOKENIZER);
         let tokenizer = TextTokenizer::from_bytes(files.tokenizer, &name.to_string_lossy())?;
-        Ok(Self { model, tokenizer, plan: None })
+        Ok(Self { model, tokenizer, plan: None, notes: Vec::new() })
     }
 
-    /// Takes the adapters of a folder, in the place of those of the same widths.
+    /// Takes the adapters of a folder, in the place of those of the same widths. What their files leave open
+    /// is added to the notes.
     ///
     /// # Errors
     ///
-    /// When the folder holds no adapter, or one that does not fit the model.
+    /// When the folder holds no adapter, or one that does not fit the model or was trained for another
+    /// quantiser.
     pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
-        Ok(self.model.transformer.load_adapters(dir)?)
+        let loaded = self.model.transformer.load_adapters(dir)?;
+        self.notes.extend(loaded.to_string().lines().map(str::to_owned));
+        Ok(loaded.widths)
+    }
+
+    /// Takes out the adapters of all widths.
+    pub fn drop_adapters(&mut self) {
+        let model = &mut self.model.transformer;
+        for site in model.sites().clone().iter() {
+            let layer = model.site_mut(site);
+            for width in layer.bank().widths().to_vec() {
+                layer.remove_adapter(width);
+            }
+        }
     }
 
     /// The widths at which every weight can run, ascending: all where they are floats, those of the

@@ -1,15 +1,25 @@
 //! Intervals and paired comparisons, so that noise is not taken for an effect.
 //!
 //! ```text
-//! Wilson:     (p̂ + z²/2n ± z·√(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n),   z = 1.959964
-//! mean:       x̄ ± z·s/√n
-//! McNemar:    p = 2·P(X ≤ min(b, c)),   X ~ Binomial(b + c, ½)
-//! bootstrap:  2.5 % and 97.5 % quantiles of the mean paired difference over resamples
+//! mean in [0, 1]:  (x̄ + z²/2n ± z·√(s²/n + z²/4n²)) / (1 + z²/n)           z = 1.959964, s² divides by n
+//!                  Wilson's interval where every value is 0 or 1, for then s² = p̂(1 − p̂)
+//! unseen share:    u = z²/(n + z²)                  what n questions that agree leave open, by Wilson
+//! support:         [(1 − u)·x̄ + u·a, (1 − u)·x̄ + u·b]        for values in [a, b]
+//! McNemar:         p = 2·P(X ≤ min(b, c)),   X ~ Binomial(b + c, ½)
+//! difference:      2.5 % and 97.5 % quantiles of the mean paired difference over resamples, and never
+//!                  narrower than the support of values in [−1, 1]
+//! over seeds:      x̄ ± √((t·s_seeds/√k)² + q²)      k seeds, t of k − 1 degrees of freedom, q the distance
+//!                  to the end of the interval over questions; with one seed there is none
 //! ```
+//!
+//! All intervals of accuracies in this workspace come from here. None has no width: where all questions
+//! agree, as many as were asked say how far others could differ, which no resampling shows.
 //!
 //! Sources: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA
 //! 1927; McNemar, *Note on the sampling error of the difference between correlated proportions*,
-//! Psychometrika 1947 (exact form); Efron, *Bootstrap methods*, Annals of Statistics 1979.
+//! Psychometrika 1947 (exact form); Efron, *Bootstrap methods*, Annals of Statistics 1979; Student, *The
+//! probable error of a mean*, Biometrika 1908; Zou and Donner, *Construction of confidence limits about
+//! effect measures*, Statistics in Medicine 2008 (two sources of variance, each with its own limits).
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -17,6 +27,13 @@ use serde::{Deserialize, Serialize};
 
 /// Quantile of the normal distribution for 95 % intervals.
 const Z: f64 = 1.959_963_984_540_054;
+
+/// 97.5 % quantiles of Student's distribution for 1, 2, 3, … degrees of freedom.
+const T: [f64; 30] = [
+    12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912, 2.364_624, 2.306_004, 2.262_157, 2.228_139,
+    2.200_985, 2.178_813, 2.160_369, 2.144_787, 2.131_450, 2.119_905, 2.109_816, 2.100_922, 2.093_024, 2.085_963,
+    2.079_614, 2.073_873, 2.068_658, 2.063_899, 2.059_539, 2.055_529, 2.051_831, 2.048_407, 2.045_230, 2.042_272,
+];
 
 /// A 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -49,16 +66,50 @@ impl Interval {
         Self { low, high }
     }
 
-    /// Interval of a mean of values in [0, 1] by the normal approximation, cut to [0, 1].
+    /// Interval of a mean of values in [0, 1]; that of [`Interval::wilson`] where each is 0 or 1.
     pub fn of_mean(values: &[f64]) -> Self {
         let n = values.len() as f64;
-        if values.len() < 2 {
+        if values.is_empty() {
             return Self { low: 0.0, high: 1.0 };
         }
-        let mean = values.iter().sum::<f64>() / n;
-        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let half = Z * (variance / n).sqrt();
-        Self { low: (mean - half).max(0.0), high: (mean + half).min(1.0) }
+        let mean = mean(values);
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        let centre = mean + Z * Z / (2.0 * n);
+        let half = Z * (variance / n + Z * Z / (4.0 * n * n)).sqrt();
+        let scale = 1.0 + Z * Z / n;
+        Self { low: ((centre - half) / scale).max(0.0), high: ((centre + half) / scale).min(1.0) }
+    }
+
+    /// Interval of a mean paired difference of values in [−1, 1], by the bootstrap with a seed.
+    pub fn of_difference(differences: &[f64], seed: u64) -> Self {
+        let n = differences.len() as f64;
+        if differences.is_empty() {
+            return Self { low: -1.0, high: 1.0 };
+        }
+        let unseen = Z * Z / (n + Z * Z);
+        let seen = (1.0 - unseen) * mean(differences);
+        let support = Self { low: seen - unseen, high: seen + unseen };
+        bootstrap_mean(differences, seed).hull(support)
+    }
+
+    /// Interval of a mean over seeds of values that were measured on the same questions with each.
+    ///
+    /// `of_seeds` holds the mean with each seed, `over_questions` the interval of their mean that the
+    /// questions leave. `None` with fewer than two seeds, which say nothing of how seeds differ.
+    pub fn over_seeds(of_seeds: &[f64], over_questions: Self) -> Option<Self> {
+        let k = of_seeds.len();
+        let t = *T.get(k.checked_sub(2)?).unwrap_or(&T[T.len() - 1]);
+        let centre = mean(of_seeds);
+        let variance = of_seeds.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / (k - 1) as f64;
+        let seeds = t * (variance / k as f64).sqrt();
+        let Self { low, high } = over_questions;
+        Some(Self { low: centre - seeds.hypot(centre - low), high: centre + seeds.hypot(high - centre) })
+    }
+
+    /// The narrowest interval that holds both.
+    #[must_use]
+    pub fn hull(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 
     /// Both ends times a factor, such as 100 for percent.
@@ -77,7 +128,7 @@ impl Interval {
 pub struct PairedComparison {
     /// Mean of the second minus mean of the first.
     pub difference: f64,
-    /// Bootstrap interval of the difference.
+    /// Interval of the difference, as [`Interval::of_difference`] has it.
     pub interval: Interval,
     /// Questions that only the first answers exactly.
     pub only_first: usize,
@@ -100,7 +151,7 @@ impl PairedComparison {
         let only_second = differences.iter().filter(|d| **d > 0.5).count();
         Self {
             difference: mean(&differences),
-            interval: bootstrap_mean(&differences, seed),
+            interval: Interval::of_difference(&differences, seed),
             only_first,
             only_second,
             p_value: mcnemar(only_first, only_second),
@@ -118,12 +169,9 @@ pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
-/// 95 % interval of a mean by the percentile bootstrap with 2,000 resamples.
-pub fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
+/// 95 % interval of a mean by the percentile bootstrap with 2,000 resamples; of no width where all agree.
+fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
     const RESAMPLES: usize = 2000;
-    if values.is_empty() {
-        return Interval { low: 0.0, high: 0.0 };
-    }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
@@ -192,6 +240,66 @@ mod tests {
             .count();
         // 950 expected; three standard deviations are 21.
         assert!((929..=971).contains(&covered), "{covered}");
+    }
+
+    #[test]
+    fn a_mean_of_all_or_nothing_scores_has_the_interval_of_its_proportion() {
+        for (right, n) in [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (239, 240), (240, 240), (81, 263)] {
+            let scores: Vec<f64> = (0..n).map(|i| f64::from(u8::from(i < right))).collect();
+            let (mean, proportion) = (Interval::of_mean(&scores), Interval::wilson(right, n));
+            close(mean.low, proportion.low);
+            close(mean.high, proportion.high);
+        }
+        assert_eq!(Interval::of_mean(&[]), Interval { low: 0.0, high: 1.0 });
+    }
+
+    #[test]
+    fn scores_that_agree_leave_open_what_their_number_leaves_open() {
+        for n in [1, 2, 10, 240, 5000] {
+            let unseen = Z * Z / (n as f64 + Z * Z);
+            for score in [0.0, 0.25, 1.0] {
+                let interval = Interval::of_mean(&vec![score; n]);
+                close(interval.high - interval.low, unseen);
+                assert!(interval.low <= score + 1e-12 && score <= interval.high + 1e-12, "{score}: {interval:?}");
+            }
+            let same = PairedComparison::new(&vec![1.0; n], &vec![1.0; n], 1);
+            close(same.interval.low, -unseen);
+            close(same.interval.high, unseen);
+            let all = PairedComparison::new(&vec![0.0; n], &vec![1.0; n], 1);
+            close(all.interval.low, 1.0 - 2.0 * unseen);
+            close(all.interval.high, 1.0);
+        }
+        assert_eq!(Interval::of_difference(&[], 1), Interval { low: -1.0, high: 1.0 });
+    }
+
+    #[test]
+    fn rare_differences_are_covered_at_the_stated_rate() {
+        // One question in 500 differs: of 240, most samples show none, and resamples of those only zero.
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let covered = (0..400)
+            .filter(|&seed| {
+                let draws: Vec<f64> = (0..240).map(|_| f64::from(u8::from(rng.random_bool(0.002)))).collect();
+                Interval::of_difference(&draws, seed).contains(0.002)
+            })
+            .count();
+        assert!(covered >= 380, "{covered} of 400");
+    }
+
+    #[test]
+    fn few_seeds_have_wide_intervals_and_one_has_none() {
+        let questions = Interval { low: 0.4, high: 0.7 };
+        assert_eq!(Interval::over_seeds(&[0.5], questions), None);
+        assert_eq!(Interval::over_seeds(&[], questions), None);
+        // Seeds that agree leave the interval over questions.
+        let same = Interval::over_seeds(&[0.5; 3], questions).unwrap();
+        close(same.low, 0.4);
+        close(same.high, 0.7);
+        // Questions without a width leave Student's: 0.1·4.302653/√3 around the mean.
+        let exact = Interval::over_seeds(&[0.4, 0.5, 0.6], Interval { low: 0.5, high: 0.5 }).unwrap();
+        close(exact.high - 0.5, 0.1 * 4.302_653 / 3f64.sqrt());
+        let both = Interval::over_seeds(&[0.4, 0.5, 0.6], questions).unwrap();
+        close(both.low, 0.5 - (0.1 * 4.302_653 / 3f64.sqrt()).hypot(0.1));
+        assert!(Interval::over_seeds(&[0.0; 100], questions).is_some());
     }
 
     #[test]

@@ -1,5 +1,11 @@
 //! Accuracies, comparisons and costs as lines of text.
 
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::quantisation_settings::QuantisationSettings;
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
 use crate::cost::{Bytes, Cost};
 use crate::evaluation::accuracy::Accuracy;
 use crate::statistics::{Interval, PairedComparison};
@@ -14,6 +20,47 @@ pub fn plan_row(label: &str, accuracy: &Accuracy, average_bits: f64) -> String {
     let exact = interval(accuracy.exact_match, accuracy.exact_match_interval);
     let f1 = interval(accuracy.f1, accuracy.f1_interval);
     format!("{label:<28} EM {exact:<20} F1 {f1:<20} {average_bits:>6.2} bits  n = {}", accuracy.n)
+}
+
+/// What a plan is called in a row: its width where it has one, and which sites have an adapter.
+///
+/// `4 bits, with adapters`, `plan, 30 of 48 sites with adapters`, `2 bits, without adapters`.
+pub fn plan_label(plan: &SitePlan) -> String {
+    let precisions: Vec<SitePrecision> = plan.iter().map(|(_, precision)| precision).collect();
+    let uniform = precisions.first().filter(|first| precisions.iter().all(|other| other.weights == first.weights));
+    let name = uniform.map_or_else(|| "plan".to_owned(), |first| format!("{} bits", first.weights));
+    let adapters = match precisions.iter().filter(|precision| precision.adapter.is_some()).count() {
+        0 => "without adapters".to_owned(),
+        some if some == precisions.len() => "with adapters".to_owned(),
+        some => format!("{some} of {} sites with adapters", precisions.len()),
+    };
+    format!("{name}, {adapters}")
+}
+
+/// How a plan quantises the sites of a model, a line for each way that some of them share.
+pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> String {
+    let mut ways: Vec<(String, usize)> = Vec::new();
+    for (site, precision) in plan.iter() {
+        let said = model.site(site).explicit(&precision);
+        let QuantisationSettings { weight, activation, placement } = model.site(site).quantisation(&precision);
+        let mut parts = Vec::new();
+        if !precision.weights.is_full() {
+            let rounding = said.rounding.map_or_else(String::new, |rounding| format!(" {rounding}"));
+            parts.push(format!("weights {weight}{rounding}"));
+        }
+        if !precision.activations.is_full() {
+            parts.push(format!("activations {activation}"));
+        }
+        if precision.adapter.is_some() {
+            parts.push(format!("adapters {placement}"));
+        }
+        let way = if parts.is_empty() { "full precision".to_owned() } else { parts.join(", ") };
+        match ways.iter_mut().find(|(known, _)| *known == way) {
+            Some((_, sites)) => *sites += 1,
+            None => ways.push((way, 1)),
+        }
+    }
+    ways.iter().map(|(way, sites)| format!("{sites:>3} sites: {way}\n")).collect()
 }
 
 /// The four memory figures of a plan.

@@ -36,6 +36,16 @@ pub enum Error {
         /// What the parser says, with line and column.
         source: serde_json::Error,
     },
+    /// A line of JSON lines is not JSON.
+    #[error("{}: line {line}: not valid JSON: {source}", path.display())]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says, with the column.
+        source: serde_json::Error,
+    },
     /// A text file does not hold text.
     #[error("{}: {reason}", path.display())]
     Text {
@@ -69,6 +79,19 @@ pub enum Error {
         expected: String,
         /// What the context holds there.
         got: String,
+    },
+    /// Several answers do not stand at their offsets.
+    #[error(
+        "{}: {} of {answers} answers do not stand at their offsets, which count characters: {}",
+        path.display(), bad.len(), listed(bad)
+    )]
+    AnswerOffsets {
+        /// The file.
+        path: PathBuf,
+        /// Answers in the file.
+        answers: usize,
+        /// Those that do not stand at their offsets.
+        bad: Vec<BadAnswer>,
     },
     /// A question that cannot be scored: it contradicts itself or another one.
     #[error("{}: question `{id}`: {field}: expected {expected}, got {got}", path.display())]
@@ -150,6 +173,36 @@ pub enum Error {
         /// The question.
         id: String,
     },
+}
+
+/// An answer that does not stand at its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadAnswer {
+    /// The question.
+    pub id: String,
+    /// The field, as in `answers[0].answer_start`.
+    pub field: String,
+    /// The answer's text and its offset in characters.
+    pub expected: String,
+    /// What the context holds there.
+    pub got: String,
+}
+
+impl Display for BadAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, field, expected, got } = self;
+        write!(f, "question `{id}`: {field}: expected {expected}, got `{got}`")
+    }
+}
+
+/// The first of some bad answers, and how many more there are.
+fn listed(bad: &[BadAnswer]) -> String {
+    const MOST: usize = 10;
+    let mut list: Vec<String> = bad.iter().take(MOST).map(ToString::to_string).collect();
+    if bad.len() > MOST {
+        list.push(format!("and {} more", bad.len() - MOST));
+    }
+    list.join("; ")
 }
 
 impl Error {

@@ -4,7 +4,9 @@ use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use quant_kernels::spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity};
+use quant_kernels::spec::{
+    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+};
 
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -41,32 +43,48 @@ pub enum Error {
     #[error("invalid json: {0}")]
     Json(#[from] serde_json::Error),
     /// A plan written by another version of the format.
-    #[error("plan version {got} is unknown, expected {expected}")]
+    #[error("plan version {got} is unknown, expected 1 to {expected}")]
     PlanVersion {
         /// The version found.
         got: u64,
-        /// The version that is understood.
+        /// The newest version that is understood.
+        expected: u64,
+    },
+    /// A plan of a version that cannot say what this one says.
+    #[error("field `{field}` of a plan of version {version}, expected version {expected}")]
+    PlanField {
+        /// The field.
+        field: &'static str,
+        /// The version of the plan.
+        version: u64,
+        /// The version that has the field.
         expected: u64,
     },
     /// A plan names a site that the model does not have.
-    #[error("unknown site `{site}`")]
+    #[error("unknown site `{site}`, expected {known}")]
     UnknownSite {
         /// The name in the plan.
         site: String,
+        /// The names that there are.
+        known: String,
     },
     /// A plan has a rule that no site of the model follows.
-    #[error("{kind} `{name}` matches no site")]
+    #[error("{kind} `{name}` matches no site, expected {known}")]
     UnmatchedRule {
         /// `block` or `sub-module`.
         kind: &'static str,
         /// The name in the plan.
         name: String,
+        /// The names that there are.
+        known: String,
     },
     /// A plan gives bits to the keys and values of a block that the model does not have.
-    #[error("kv cache of unknown block `{block}`")]
+    #[error("kv cache of unknown block `{block}`, expected {known}")]
     UnknownBlock {
         /// The name in the plan.
         block: String,
+        /// The names that there are.
+        known: String,
     },
     /// The keys and values of a block cannot be kept at the bits of the plan.
     #[error("kv cache of block `{block}`: {source}")]
@@ -147,6 +165,23 @@ pub enum Error {
         /// What would fit.
         expected: &'static str,
     },
+    /// A precision that rounds by a learned step where there is none.
+    #[error("rounding is learned-step, and there is no adapter for {bits} bits with a learned step")]
+    NoStep {
+        /// The width of the weight.
+        bits: BitWidth,
+    },
+    /// A precision that names another quantiser than packed weights were made by.
+    #[error("the weights were packed by {expected}, the plan names {got}")]
+    PackedQuantizer {
+        /// The quantiser of the precision.
+        got: QuantSpec,
+        /// The quantiser of the codes.
+        expected: QuantSpec,
+    },
+    /// A precision that merges an adapter into packed weights.
+    #[error("placement is merged, expected residual as the weights are packed")]
+    PackedPlacement,
     /// A form of the weight that would lose the learned step.
     #[error("the adapter for {bits} bits has a learned step, which {what} cannot keep")]
     MergedStep {
@@ -170,6 +205,62 @@ pub enum Error {
         got: String,
         /// What is supported.
         expected: &'static str,
+    },
+    /// A field of an adapter's configuration that asks for something else than is computed here.
+    #[error("field `{field}` is {got}, expected {expected}")]
+    AdapterField {
+        /// The name of the field.
+        field: String,
+        /// Its value.
+        got: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A regular expression in an adapter's configuration that cannot be read.
+    #[error("field `{field}` has `{pattern}`, expected a regular expression: {reason}")]
+    Pattern {
+        /// The name of the field.
+        field: &'static str,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name in an adapter's configuration that none of its modules has.
+    #[error("field `{field}` has `{pattern}`, which matches no module of the adapter")]
+    UnmatchedPattern {
+        /// The name of the field.
+        field: &'static str,
+        /// The name or expression.
+        pattern: String,
+    },
+    /// An adapter whose tensors are only there as a pickle of torch, which can run code when it is read.
+    #[error(
+        "{}: a pickle of torch is not read, expected adapter_model.safetensors; in the folder, convert it in Python by\n\
+         import torch; from safetensors.torch import save_file\n\
+         save_file({{n: t.contiguous() for n, t in torch.load(\"adapter_model.bin\", map_location=\"cpu\", \
+         weights_only=True).items()}}, \"adapter_model.safetensors\", {{\"format\": \"pt\"}})",
+        path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder that should be that of a width.
+    #[error("a folder of adapters, expected {expected}")]
+    WidthFolder {
+        /// What is wrong.
+        expected: &'static str,
+    },
+    /// An adapter that was trained for something else than it is to be used for.
+    #[error("the adapter was trained for another {field}: {trained}, here it is {here}")]
+    TrainedFor {
+        /// `bits`, or the field of the quantisation settings.
+        field: &'static str,
+        /// The value in training.
+        trained: String,
+        /// The value here.
+        here: String,
     },
     /// A safetensors file that is truncated or malformed.
     #[error("invalid safetensors: {0}")]
@@ -224,8 +315,8 @@ pub enum Error {
         /// Where the zero is, in row-major order.
         index: usize,
     },
-    /// Nothing to save.
-    #[error("no adapters to save")]
+    /// Nothing to save, or a file without a pair of factors.
+    #[error("no adapters in it, expected a pair of factors for at least one module")]
     NoAdapters,
 }
 
@@ -236,7 +327,7 @@ impl Error {
     }
 
     /// Names the file that an error is about, unless it already does.
-    pub(crate) fn in_file(self, path: impl Into<PathBuf>) -> Self {
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
         match self {
             Self::File { .. } | Self::Io { .. } => self,
             other => Self::File { path: path.into(), source: Box::new(other) },

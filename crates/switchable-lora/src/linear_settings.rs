@@ -1,8 +1,12 @@
 //! The settings of a layer that do not change from call to call.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec};
+
+use crate::quantisation_settings::QuantisationSettings;
 
 /// Where the adapter is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -15,6 +19,15 @@ pub enum Placement {
     /// Into the weight before it is quantised: `x · Qw(W + s · A · B)`. One product at inference and
     /// no adapter at run time, but the weight is quantised anew in each call.
     Merged,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Residual => "residual",
+            Self::Merged => "merged",
+        })
+    }
 }
 
 /// Whether the base weight is trained.
@@ -79,5 +92,18 @@ impl Default for LinearSettings {
             gradient: GradientRule::default(),
             execution: Execution::default(),
         }
+    }
+}
+
+impl LinearSettings {
+    /// Those of the settings that decide what an adapter repairs.
+    pub const fn quantisation(&self) -> QuantisationSettings {
+        QuantisationSettings { weight: self.weight, activation: self.activation, placement: self.placement }
+    }
+
+    /// The same with other quantisers and another placement.
+    pub const fn with_quantisation(self, quantisation: QuantisationSettings) -> Self {
+        let QuantisationSettings { weight, activation, placement } = quantisation;
+        Self { weight, activation, placement, ..self }
     }
 }

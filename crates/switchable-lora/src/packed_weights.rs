@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, backend::Backend, f16};
 
 use quant_kernels::{
     packed::{nested::NestedTensor, packed_tensor::PackedTensor, packed_view::PackedView, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, formats::format::Format},
+    spec::{bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec},
     tensor::learned_step::LearnedStep,
 };
 
@@ -36,6 +36,13 @@ impl PackedWeights {
             Self::Fixed(tensor) => tensor,
             Self::Nested(nested) => nested.tensor(),
         }
+    }
+
+    /// The quantiser that the codes were made by. They do not tell how its ranges were found: that is
+    /// taken from `named`.
+    pub fn quantizer(&self, named: QuantSpec) -> QuantSpec {
+        let spec = self.stored().spec();
+        QuantSpec { granularity: spec.granularity, format: spec.format, range: named.range }
     }
 
     /// Resident bytes of codes, scales and zero points.

@@ -1,10 +1,46 @@
 //! What one linear layer computes with in one call.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::spec::bit_width::BitWidth;
+use quant_kernels::spec::{
+    bit_width::BitWidth,
+    quant_spec::{self, QuantSpec},
+};
 
-/// The widths of a layer's weights and activations, and the adapter that goes with them.
+use crate::{linear_settings::Placement, quantisation_settings::QuantisationSettings};
+
+/// How a weight is rounded to the levels of its width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SiteRounding {
+    /// To the nearest level, by the scales that the weight's quantiser finds.
+    Nearest,
+    /// By the learned step of the adapter, whose width is that of the weight.
+    LearnedStep,
+}
+
+impl fmt::Display for SiteRounding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nearest => "nearest",
+            Self::LearnedStep => "learned-step",
+        })
+    }
+}
+
+/// The widths of a layer's weights and activations, the adapter that goes with them, and how they are
+/// quantised.
+///
+/// What is not said of quantisers, placement and rounding is as the layer's settings have it:
+///
+/// | field | in JSON | where it is left out |
+/// |---|---|---|
+/// | `quantizer` | `"per-channel,symmetric,min-max"` | [`LinearSettings::weight`](crate::LinearSettings) |
+/// | `activation_quantizer` | `"per-token,symmetric,min-max"` | [`LinearSettings::activation`](crate::LinearSettings) |
+/// | `placement` | `"residual"`, `"merged"` | [`LinearSettings::placement`](crate::LinearSettings) |
+/// | `rounding` | `"nearest"`, `"learned-step"` | the step of the adapter if it has one, else nearest |
 ///
 /// ```
 /// use switchable_lora::{BitWidth, SitePrecision};
@@ -12,6 +48,10 @@ use quant_kernels::spec::bit_width::BitWidth;
 /// let w4a8 = SitePrecision::uniform(BitWidth::B4).with_activations(BitWidth::B8);
 /// assert_eq!(w4a8.adapter, Some(BitWidth::B4));
 /// assert_eq!(SitePrecision::FULL, SitePrecision::uniform(BitWidth::FULL).without_adapter());
+///
+/// let per_channel = w4a8.with_quantizer("per-channel".parse()?);
+/// assert_ne!(per_channel, w4a8);
+/// # Ok::<(), quant_kernels::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,15 +62,35 @@ pub struct SitePrecision {
     pub activations: BitWidth,
     /// The width whose adapter is added, if any.
     pub adapter: Option<BitWidth>,
+    /// How the weights are quantised.
+    #[serde(default, with = "quant_spec::optional_text", skip_serializing_if = "Option::is_none")]
+    pub quantizer: Option<QuantSpec>,
+    /// How the activations are quantised.
+    #[serde(default, with = "quant_spec::optional_text", skip_serializing_if = "Option::is_none")]
+    pub activation_quantizer: Option<QuantSpec>,
+    /// Where the adapter is added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// How the weights are rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<SiteRounding>,
 }
 
 impl SitePrecision {
     /// Weights and activations at full precision, no adapter.
-    pub const FULL: Self = Self { weights: BitWidth::FULL, activations: BitWidth::FULL, adapter: None };
+    pub const FULL: Self = Self {
+        weights: BitWidth::FULL,
+        activations: BitWidth::FULL,
+        adapter: None,
+        quantizer: None,
+        activation_quantizer: None,
+        placement: None,
+        rounding: None,
+    };
 
     /// Weights at `bits` with the adapter of that width, activations at full precision.
     pub const fn uniform(bits: BitWidth) -> Self {
-        Self { weights: bits, activations: BitWidth::FULL, adapter: Some(bits) }
+        Self { weights: bits, adapter: Some(bits), ..Self::FULL }
     }
 
     /// The same with other weights. The adapter stays.
@@ -48,9 +108,52 @@ impl SitePrecision {
         Self { adapter: Some(bits), ..self }
     }
 
-    /// The same without an adapter.
+    /// The same without an adapter, and so without its learned step.
     pub const fn without_adapter(self) -> Self {
-        Self { adapter: None, ..self }
+        let rounding = match self.rounding {
+            Some(SiteRounding::LearnedStep) => None,
+            rounding => rounding,
+        };
+        Self { adapter: None, rounding, ..self }
+    }
+
+    /// The same with weights quantised by `quantizer`.
+    pub const fn with_quantizer(self, quantizer: QuantSpec) -> Self {
+        Self { quantizer: Some(quantizer), ..self }
+    }
+
+    /// The same with the adapter added in another place.
+    pub const fn with_placement(self, placement: Placement) -> Self {
+        Self { placement: Some(placement), ..self }
+    }
+
+    /// The same with both quantisers and the placement of `settings`.
+    pub const fn with_quantisation(self, settings: QuantisationSettings) -> Self {
+        let QuantisationSettings { weight, activation, placement } = settings;
+        let (quantizer, activation_quantizer, placement) = (Some(weight), Some(activation), Some(placement));
+        Self { quantizer, activation_quantizer, placement, ..self }
+    }
+
+    /// The same with another rounding.
+    pub const fn with_rounding(self, rounding: SiteRounding) -> Self {
+        Self { rounding: Some(rounding), ..self }
+    }
+
+    /// Quantisers and placement: what the precision says, and else those of a layer.
+    pub fn quantisation(&self, layer: QuantisationSettings) -> QuantisationSettings {
+        QuantisationSettings {
+            weight: self.quantizer.unwrap_or(layer.weight),
+            activation: self.activation_quantizer.unwrap_or(layer.activation),
+            placement: self.placement.unwrap_or(layer.placement),
+        }
+    }
+
+    /// Whether nothing is left to the settings of a layer.
+    pub const fn is_explicit(&self) -> bool {
+        self.quantizer.is_some()
+            && self.activation_quantizer.is_some()
+            && self.placement.is_some()
+            && self.rounding.is_some()
     }
 }
 

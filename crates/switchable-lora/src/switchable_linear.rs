@@ -34,8 +34,9 @@ use crate::{
     lora_bank::LoraBank,
     lora_config::{LoraConfig, LoraInit, WeightScales},
     packed_weights::PackedWeights,
+    quantisation_settings::QuantisationSettings,
     quantized_cache::QuantizedCache,
-    site_precision::SitePrecision,
+    site_precision::{SitePrecision, SiteRounding},
     weight_rounding::WeightRounding,
 };
 
@@ -96,10 +97,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     fn with_base(base: BaseWeights<B>, bank: LoraBank<B>, settings: LinearSettings) -> Self {
         let packed = base.packed_weights().is_some();
+        let weight_spec = base.packed_weights().map_or(settings.weight, |codes| codes.quantizer(settings.weight));
         Self {
             base,
             bank,
-            weight_spec: settings.weight,
+            weight_spec,
             activation_spec: settings.activation,
             placement: settings.placement,
             gradient: settings.gradient,
@@ -174,10 +176,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         function: OutputFunction,
     ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
-        if pair.is_some() {
-            self.check_placement()?;
-        }
-        let step = self.active_step(precision)?;
+        let quantisation = self.quantisation(&precision);
+        self.check_codes(&precision)?;
+        let rounding =
+            WeightRounding { bits: precision.weights, spec: quantisation.weight, step: self.active_step(precision)? };
         if let Some(activations) = self.packed_activations(precision, &x) {
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             let terms = LinearTerms {
@@ -188,19 +190,22 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
             }
-            if let Some(codes) = self.base.codes_at(self.rounding(precision.weights, step)) {
+            if let Some(codes) = self.base.codes_at(rounding) {
                 return Ok(packed_linear(x, codes.view(), activations, terms));
             }
         }
-        let quantized_x = fake_quantize(x.clone(), precision.activations, &self.activation_spec, self.gradient)?;
-        let (weight, adapted) = match (self.placement, pair) {
-            (_, None) => (self.base_at(precision.weights, step)?, None),
-            (Placement::Residual, Some(pair)) => (self.base_at(precision.weights, step)?, Some(pair.forward(x))),
+        let quantized_x = fake_quantize(x.clone(), precision.activations, &quantisation.activation, self.gradient)?;
+        let (weight, adapted) = match (quantisation.placement, pair) {
+            (_, None) => (self.base.at(rounding, self.gradient)?, None),
+            (Placement::Residual, Some(pair)) => (self.base.at(rounding, self.gradient)?, Some(pair.forward(x))),
             // A weight that is not quantised takes the adapter beside it: no copy of the weight.
             (Placement::Merged, Some(pair)) if precision.weights.is_full() => {
                 (self.weight(), Some(pair.forward(quantized_x.clone())))
             }
-            (Placement::Merged, Some(pair)) => (self.merged_weight(pair, precision.weights, step)?, None),
+            (Placement::Merged, Some(pair)) => {
+                let merged = self.weight() + pair.product();
+                (rounding.rounding().apply(merged, self.gradient)?, None)
+            }
         };
         let mut y = quantized_x.matmul(weight);
         if let Some(adapted) = adapted {
@@ -218,8 +223,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// The bits of the activations if the product can be computed from codes.
     fn packed_activations(&self, precision: SitePrecision, x: &Tensor<B, 2>) -> Option<ActivationBits> {
         let wanted = self.execution == Execution::Packed && !B::ad_enabled(&x.device());
-        let placed = precision.adapter.is_none() || self.placement == Placement::Residual;
-        let per_token = precision.activations.is_full() || self.activation_spec == QuantSpec::PER_TOKEN;
+        let QuantisationSettings { activation, placement, .. } = self.quantisation(&precision);
+        let placed = precision.adapter.is_none() || placement == Placement::Residual;
+        let per_token = precision.activations.is_full() || activation == QuantSpec::PER_TOKEN;
         if wanted && placed && per_token && !precision.weights.is_full() {
             ActivationBits::new(precision.activations).ok()
         } else {
@@ -235,14 +241,73 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.base.at(self.rounding(bits, step), self.gradient)
     }
 
-    fn merged_weight(
-        &self,
-        pair: &LoraAdapterPair<B>,
-        bits: BitWidth,
-        step: Option<&AdapterStep<B>>,
-    ) -> Result<Tensor<B, 2>> {
-        let weight = self.weight() + pair.product();
-        Ok(self.rounding(bits, step).rounding().apply(weight, self.gradient)?)
+    /// Quantisers and placement at a precision: what it says, and else those of the settings.
+    pub fn quantisation(&self, precision: &SitePrecision) -> QuantisationSettings {
+        precision.quantisation(self.settings().quantisation())
+    }
+
+    /// The precision with all that it leaves to this layer said.
+    ///
+    /// ```
+    /// use burn::{backend::Flex, tensor::Tensor};
+    /// use switchable_lora::{BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
+    ///
+    /// let weight = Tensor::<Flex, 2>::from_floats([[1.0, 0.2]], &Default::default());
+    /// let layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());
+    /// let four = SitePrecision::uniform(BitWidth::B4).without_adapter();
+    /// let said = layer.explicit(&four);
+    /// assert_eq!(said.quantizer, Some(LinearSettings::default().weight));
+    /// assert_eq!(layer.implicit(&said), four);
+    /// ```
+    pub fn explicit(&self, precision: &SitePrecision) -> SitePrecision {
+        // Codes do not tell whether their scales were learned while the adapter is not there.
+        let is_unknown =
+            self.packed_weights().is_some() && precision.adapter.is_some_and(|width| self.bank.get(width).is_none());
+        let own = match self.learned_step(precision) {
+            Some(_) => Some(SiteRounding::LearnedStep),
+            None => (!is_unknown).then_some(SiteRounding::Nearest),
+        };
+        SitePrecision {
+            rounding: precision.rounding.or(own),
+            ..precision.with_quantisation(self.quantisation(precision))
+        }
+    }
+
+    /// The precision without what this layer does of itself, so that precisions that compute the same are
+    /// equal.
+    pub fn implicit(&self, precision: &SitePrecision) -> SitePrecision {
+        let own = self.settings();
+        let own_rounding = match self.step_at(*precision) {
+            Some(_) => SiteRounding::LearnedStep,
+            None => SiteRounding::Nearest,
+        };
+        SitePrecision {
+            quantizer: precision.quantizer.filter(|spec| match self.packed_weights() {
+                Some(codes) => codes.quantizer(*spec) != *spec,
+                None => *spec != own.weight,
+            }),
+            activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
+            placement: precision.placement.filter(|placement| *placement != own.placement),
+            rounding: precision.rounding.filter(|rounding| match self.packed_weights() {
+                Some(_) => *rounding == SiteRounding::Nearest && own_rounding == SiteRounding::LearnedStep,
+                None => *rounding != own_rounding,
+            }),
+            ..*precision
+        }
+    }
+
+    /// Checks that codes are what a precision says that the weight is quantised to.
+    fn check_codes(&self, precision: &SitePrecision) -> Result<()> {
+        let Some(codes) = self.packed_weights() else { return Ok(()) };
+        if let Some(got) = precision.quantizer
+            && codes.quantizer(got) != got
+        {
+            return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
+        }
+        match self.quantisation(precision).placement {
+            Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
+            _ => Ok(()),
+        }
     }
 
     /// The step of the adapter that is named, if the weight is at the width that it was learned for.
@@ -251,36 +316,44 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.bank.get(width)?.adapter_step()
     }
 
-    /// The same, checked against the quantiser of the weight, which may have been replaced since the
-    /// step came.
+    /// The step that a precision rounds by, checked against the quantiser that it names: a step belongs to
+    /// one quantiser, and that of the layer may have been replaced since the step came.
     fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
-        let step = self.step_at(precision);
-        if let Some(step) = step
-            && self.packed_weights().is_none()
-        {
-            check_spec(step.get(), &self.weight_spec)?;
+        let bits = precision.weights;
+        match (precision.rounding, self.step_at(precision)) {
+            // Codes are what the step made of the weight, whether it is there or not.
+            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
+            (Some(SiteRounding::Nearest), Some(_)) if self.packed_weights().is_some() => {
+                Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
+            }
+            (_, None) | (Some(SiteRounding::Nearest), _) => Ok(None),
+            (_, Some(step)) => {
+                if self.packed_weights().is_none() {
+                    check_spec(step.get(), &self.quantisation(&precision).weight)?;
+                }
+                Ok(Some(step))
+            }
         }
-        Ok(step)
     }
 
     /// Checks that an adapter can be added where the settings say: there is nothing to merge it into where
     /// the weight is only there packed.
     fn check_placement(&self) -> Result<()> {
         match (self.placement, self.packed_weights()) {
-            (Placement::Merged, Some(_)) => Err(Error::MergedCodes { what: "packed weights" }),
+            (Placement::Merged, Some(_)) => Err(Error::PackedPlacement),
             _ => Ok(()),
         }
     }
 
     /// Checks that the weight can be quantised by a step at a width.
-    fn check_step(&self, width: BitWidth, step: &LearnedStep<B>) -> Result<()> {
+    fn check_step(&self, width: BitWidth, step: &LearnedStep<B>, spec: &QuantSpec) -> Result<()> {
         if step.bits() != width {
             return Err(Error::StepWidth { got: step.bits(), expected: width });
         }
         step.check_fits(self.base.shape())?;
         match self.packed_weights() {
             Some(weights) => weights.check_step(step),
-            None => check_spec(step, &self.weight_spec),
+            None => check_spec(step, spec),
         }
     }
 
@@ -288,9 +361,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// quantiser finds.
     ///
     /// There is one if the adapter that the precision names has one and the weights are at the width of
-    /// that adapter.
+    /// that adapter, unless it asks for rounding to the nearest level.
     pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
-        self.step_at(*precision).map(AdapterStep::get)
+        let step = self.step_at(*precision).filter(|_| precision.rounding != Some(SiteRounding::Nearest));
+        step.map(AdapterStep::get)
     }
 
     /// Checks that the layer can compute at a precision.
@@ -298,21 +372,24 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::AdapterShape`] if it does not fit the
-    /// weight, [`Error::MergedCodes`] if it is to be merged into packed weights, [`Error::Quantisation`] if a
-    /// width does not fit its quantiser, and the `Step…` errors if the weight cannot be quantised by the
-    /// adapter's learned step, as after a change of its settings.
+    /// weight, [`Error::Quantisation`] if a width
+    /// does not fit its quantiser, the `Step…` errors if the weight cannot be quantised by the
+    /// adapter's learned step, as where the precision names another quantiser than the step was learned
+    /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`] and
+    /// [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
-        self.base.check(precision.weights, &self.weight_spec)?;
-        self.activation_spec.check(precision.activations, 2)?;
+        self.check_codes(precision)?;
+        let quantisation = self.quantisation(precision);
+        self.base.check(precision.weights, &quantisation.weight)?;
+        quantisation.activation.check(precision.activations, 2)?;
         if let Some(width) = precision.adapter {
             let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
             if got != expected {
                 return Err(Error::AdapterShape { got, expected });
             }
-            self.check_placement()?;
         }
-        match self.learned_step(precision) {
-            Some(step) => self.check_step(precision.weights, step),
+        match self.active_step(*precision)? {
+            Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
             None => Ok(()),
         }
     }
@@ -371,7 +448,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::MergedCodes`] if there are adapters that are merged into the weight:
+    /// [`Error::PackedPlacement`] if there are adapters that are merged into the weight:
     /// [`merged_with`](Self::merged_with) gives a layer whose weight has one of them in it.
     /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
     /// width.
@@ -458,7 +535,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdapterShape`] if it is for a weight of another shape, [`Error::MergedCodes`] if it is to be
+    /// [`Error::AdapterShape`] if it is for a weight of another shape, [`Error::PackedPlacement`] if it is to be
     /// merged and the weight is only there packed; where it has a learned step,
     /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
     /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
@@ -470,7 +547,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
         self.check_placement()?;
         if let Some(step) = pair.step() {
-            self.check_step(width, step)?;
+            self.check_step(width, step, &self.weight_spec)?;
         }
         self.bank.insert(width, pair);
         Ok(())

@@ -2,10 +2,12 @@
 //!
 //! `dir/bits-4/adapter_config.json` and `dir/bits-4/adapter_model.safetensors` hold the adapters
 //! that belong to 4 bits, and so on; `dir/bits-4/learned_steps.safetensors` the learned steps of the
-//! weights at that width, if there are any.
+//! weights at that width, if there are any; `dir/bits-4/switchable_quant.json` what they were trained for,
+//! which has to be what the model computes with.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
@@ -14,8 +16,9 @@ use switchable_lora::{
         BaseLayer, PeftOptions,
         learned_steps::{LEARNED_STEPS_FILE, parse_learned_steps},
         list_widths,
-        load::{load_peft, parse_peft},
-        save::save_peft,
+        load::{AdapterBytes, AdapterNames, PeftAdapter, parse_adapter, read_adapter},
+        save::{WidthAdapters, save_bank},
+        trained_for::{TRAINED_FOR_FILE, TrainedFor},
         width_folder,
     },
     site_precision::SitePrecision,
@@ -26,6 +29,27 @@ use crate::error::{Error, Result, at_site, in_file};
 use crate::model::SwitchableModel;
 use crate::parameters::WeightLayout;
 use crate::sites::Site;
+
+/// What was loaded of a folder of adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedAdapters {
+    /// The widths, in rising order.
+    pub widths: Vec<BitWidth>,
+    /// Folders that do not say which quantiser they were trained for.
+    pub unknown: Vec<PathBuf>,
+}
+
+/// A line for each folder of which something is not known; nothing where all is.
+impl fmt::Display for LoadedAdapters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, path) in self.unknown.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{}: no {TRAINED_FOR_FILE}, ", path.display())?;
+            f.write_str("so the quantiser that the adapter was trained for is not known")?;
+        }
+        Ok(())
+    }
+}
 
 /// A model's adapters on disk, and those in the bytes of such files.
 ///
@@ -44,31 +68,17 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         if self.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
     }
 
-    /// Saves the adapters of every width, with their learned steps.
+    /// Saves the adapters of every width, with their learned steps and what they were trained for, in the
+    /// place of all that the folder has: see [`save_bank`].
     ///
     /// `base_model` stands in `adapter_config.json` as the model that the adapters belong to.
     ///
     /// # Errors
     ///
-    /// When a folder cannot be written.
+    /// When a folder cannot be written; what was there before stays.
     fn save_adapters(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
-        let options = PeftOptions {
-            prefix: Self::Config::BODY.into(),
-            base_model: base_model.into(),
-            task_type: None,
-            base_layer: match Self::Config::LAYOUT {
-                WeightLayout::InOut => BaseLayer::Conv1d,
-                WeightLayout::OutIn => BaseLayer::Linear,
-            },
-        };
-        let sites: Vec<(String, Site)> = self.sites().iter().map(|site| (self.sites().name(site), site)).collect();
-        for width in held_widths(self) {
-            let pairs = sites
-                .iter()
-                .filter_map(|(name, site)| self.site(*site).bank().get(width).map(|pair| (name.as_str(), pair)));
-            save_peft(width_folder(&dir, width), pairs, &options)?;
-        }
-        Ok(())
+        let options = |width| peft_options(self, Self::Config::BODY, base_model, width);
+        save_widths(self, dir.as_ref(), options)
     }
 
     /// Loads the adapters of every width found in a folder, replacing those of the same width, with
@@ -76,21 +86,17 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     ///
     /// # Errors
     ///
-    /// When the folder holds no adapter, or one that does not fit this model, such as learned steps for
-    /// another quantiser; the error names the file and the tensor or site, and the model stays as it
-    /// was.
-    fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
-        let dir = dir.as_ref();
-        let widths = list_widths(dir)?;
-        if widths.is_empty() {
-            return Err(Error::NoAdapters { path: dir.into() });
+    /// When the folder holds no adapter, or one that does not fit this model, such as one for another
+    /// quantiser or with a head of its own; the error names the file and the tensor, field or site, and the model
+    /// stays as it was.
+    fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<LoadedAdapters> {
+        let (loaded, folders) = read_widths::<B, Self>(self, dir.as_ref(), &[])?;
+        let mut changed = self.clone();
+        for folder in folders {
+            take_adapter(&mut changed, folder)?;
         }
-        let mut loaded = self.clone();
-        for &width in &widths {
-            take_adapter(&mut loaded, &width_folder(dir, width), width)?;
-        }
-        *self = loaded;
-        Ok(widths)
+        *self = changed;
+        Ok(loaded)
     }
 
     /// Loads one adapter folder, as PEFT writes it, for a width.
@@ -98,28 +104,35 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
     /// # Errors
     ///
     /// When the folder cannot be read or does not fit this model; the error names the file and the
-    /// tensor or site, and the model stays as it was.
-    fn load_adapter(&mut self, dir: impl AsRef<Path>, width: BitWidth) -> Result<()> {
-        let mut loaded = self.clone();
-        take_adapter(&mut loaded, dir.as_ref(), width)?;
-        *self = loaded;
-        Ok(())
+    /// tensor, field or site, and the model stays as it was.
+    fn load_adapter(&mut self, dir: impl AsRef<Path>, width: BitWidth) -> Result<LoadedAdapters> {
+        let folder = read_folder::<B, Self>(self, dir.as_ref(), width, &[])?;
+        let loaded = folder.as_loaded();
+        let mut changed = self.clone();
+        take_adapter(&mut changed, folder)?;
+        *self = changed;
+        Ok(loaded)
     }
 
-    /// Takes an adapter from the bytes of PEFT's two files, such as files that are part of a
+    /// Takes an adapter from the bytes of its files, such as files that are part of a
     /// program; `name` stands in errors. Learned steps follow by
     /// [`parse_learned_steps`](Self::parse_learned_steps).
     ///
     /// # Errors
     ///
     /// As [`load_adapter`](Self::load_adapter).
-    fn parse_adapter(&mut self, name: impl AsRef<Path>, config: &[u8], weights: &[u8], width: BitWidth) -> Result<()> {
-        let name = name.as_ref();
-        let mut loaded = self.clone();
-        let pairs = parse_peft(config, weights, Self::Config::BODY, &self.device()).map_err(|e| in_file(name, e))?;
-        insert_pairs(&mut loaded, [name, name], pairs, width)?;
-        *self = loaded;
-        Ok(())
+    fn parse_adapter(
+        &mut self,
+        name: impl AsRef<Path>,
+        bytes: AdapterBytes<'_>,
+        width: BitWidth,
+    ) -> Result<LoadedAdapters> {
+        let folder = parse_folder::<B, Self>(self, name.as_ref(), bytes, width)?;
+        let loaded = folder.as_loaded();
+        let mut changed = self.clone();
+        take_adapter(&mut changed, folder)?;
+        *self = changed;
+        Ok(loaded)
     }
 
     /// Gives the adapters of a width their learned steps from the bytes of a
@@ -143,16 +156,125 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
 
 impl<B: QuantBackend, M: SwitchableModel<B>> AdapterFolders<B> for M {}
 
+/// An adapter that was read for a model and not yet given to it.
+pub(crate) struct AdapterFolder<B: QuantBackend> {
+    pub(crate) path: PathBuf,
+    pub(crate) width: BitWidth,
+    pub(crate) adapter: PeftAdapter<B>,
+}
+
+impl<B: QuantBackend> AdapterFolder<B> {
+    fn as_loaded(&self) -> LoadedAdapters {
+        let unknown = self.adapter.trained_for.is_none().then(|| self.path.clone());
+        LoadedAdapters { widths: vec![self.width], unknown: unknown.into_iter().collect() }
+    }
+}
+
 /// Widths for which at least one site has an adapter, ascending.
-fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> Vec<BitWidth> {
+pub(crate) fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> Vec<BitWidth> {
     let sites = model.sites().iter();
     let widths: BTreeSet<BitWidth> = sites.flat_map(|site| model.site(site).bank().widths().to_vec()).collect();
     widths.into_iter().collect()
 }
 
-fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(model: &mut M, dir: &Path, width: BitWidth) -> Result<()> {
-    let pairs = load_peft(dir, M::Config::BODY, &model.device())?;
-    insert_pairs(model, [dir, &dir.join(LEARNED_STEPS_FILE)], pairs, width)
+/// What the files of a width say about a model; `body` stands before its sites' names.
+pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    body: &str,
+    base_model: &str,
+    width: BitWidth,
+) -> PeftOptions {
+    PeftOptions {
+        prefix: body.into(),
+        base_model: base_model.into(),
+        task_type: None,
+        base_layer: match M::Config::LAYOUT {
+            WeightLayout::InOut => BaseLayer::Conv1d,
+            WeightLayout::OutIn => BaseLayer::Linear,
+        },
+        saved_modules: Vec::new(),
+        trained_for: Some(TrainedFor { bits: width, settings: model.settings().quantisation(), base: None }),
+    }
+}
+
+/// Saves the adapters of every width, each with its own options.
+pub(crate) fn save_widths<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    dir: &Path,
+    options: impl Fn(BitWidth) -> PeftOptions,
+) -> Result<()> {
+    let sites: Vec<(String, Site)> = model.sites().iter().map(|site| (model.sites().name(site), site)).collect();
+    let bank = held_widths(model).into_iter().map(|width| WidthAdapters {
+        width,
+        pairs: sites
+            .iter()
+            .filter_map(|(name, site)| model.site(*site).bank().get(width).map(|pair| (name.as_str(), pair)))
+            .collect(),
+        options: options(width),
+    });
+    Ok(save_bank(dir, bank)?)
+}
+
+/// Reads the adapters of every width of a folder.
+pub(crate) fn read_widths<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    dir: &Path,
+    saved_modules: &[&str],
+) -> Result<(LoadedAdapters, Vec<AdapterFolder<B>>)> {
+    let widths = list_widths(dir)?;
+    if widths.is_empty() {
+        return Err(Error::NoAdapters { path: dir.into() });
+    }
+    let read = |&width: &BitWidth| read_folder(model, &width_folder(dir, width), width, saved_modules);
+    let folders = widths.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let unknown = folders.iter().flat_map(|folder| folder.as_loaded().unknown).collect();
+    Ok((LoadedAdapters { widths, unknown }, folders))
+}
+
+/// Reads an adapter and checks that it is for this model: that each of its targets is there, and that it
+/// was trained for the width and the model's quantisers.
+pub(crate) fn read_folder<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    dir: &Path,
+    width: BitWidth,
+    saved_modules: &[&str],
+) -> Result<AdapterFolder<B>> {
+    let adapter = read_adapter(dir, names::<B, M>(saved_modules), &model.device())?;
+    checked(model, AdapterFolder { path: dir.into(), width, adapter })
+}
+
+fn parse_folder<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    name: &Path,
+    bytes: AdapterBytes<'_>,
+    width: BitWidth,
+) -> Result<AdapterFolder<B>> {
+    let adapter = parse_adapter(bytes, names::<B, M>(&[]), &model.device()).map_err(|e| in_file(name, e))?;
+    checked(model, AdapterFolder { path: name.into(), width, adapter })
+}
+
+fn names<'a, B: QuantBackend, M: SwitchableModel<B>>(saved_modules: &'a [&'a str]) -> AdapterNames<'a> {
+    AdapterNames { prefixes: &[M::Config::BODY, M::Config::SPAN_BODY, ""], saved_modules }
+}
+
+fn checked<B: QuantBackend, M: SwitchableModel<B>>(model: &M, folder: AdapterFolder<B>) -> Result<AdapterFolder<B>> {
+    let sites = model.sites();
+    let AdapterFolder { path, width, adapter } = &folder;
+    adapter.check_sites(sites.iter().map(|site| sites.name(site))).map_err(|e| in_file(path, e))?;
+    if let Some(trained_for) = &adapter.trained_for {
+        let settings = model.settings().quantisation();
+        trained_for.check(*width, &settings).map_err(|e| in_file(&path.join(TRAINED_FOR_FILE), e))?;
+    }
+    Ok(folder)
+}
+
+/// Gives a model the pairs of an adapter.
+pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &mut M,
+    folder: AdapterFolder<B>,
+) -> Result<()> {
+    let AdapterFolder { path, width, adapter } = folder;
+    insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)
 }
 
 /// The paths are those that errors of adapters and of learned steps name.

@@ -198,6 +198,15 @@ impl Error {
         Self::Io { path: path.into(), source }
     }
 
+    /// The error with the name of the file that it is about, where it has none.
+    #[must_use]
+    pub fn in_file(self, path: impl AsRef<Path>) -> Self {
+        match self {
+            Self::Lora(error) => Self::Lora(error.in_file(path.as_ref())),
+            other => other,
+        }
+    }
+
     /// An error in a JSON file.
     pub fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
         Self::Json { path: path.into(), source }

@@ -8,6 +8,7 @@
 //! blocks, plans and adapters are the same for all.
 
 use std::ops::Range;
+use std::path::Path;
 
 use burn::module::{AutodiffModule, Module, ModuleDisplay, Param};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
@@ -30,7 +31,7 @@ use switchable_lora::{
     lora_config::LoraConfig,
     precision_plan::PrecisionPlan,
     quantized_cache::QuantizedCache,
-    site_precision::SitePrecision,
+    site_precision::{SitePrecision, SiteRounding},
     switchable_linear::SwitchableLinear,
 };
 
@@ -405,9 +406,46 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         let sites = self.sites();
         plan.validate(sites.iter().map(|site| (sites.name(site), self.site(site).bank().widths().to_vec())))?;
         plan.validate_kv_cache((0..sites.blocks()).map(|block| sites.block_name(block)), KV_CACHE_SPEC)?;
-        let plan = SitePlan::of_plan(sites, plan);
+        let plan = self.implicit_plan(&SitePlan::of_plan(sites, plan));
         self.check_plan(&plan)?;
         Ok(plan)
+    }
+
+    /// Reads a plan from a JSON file and [resolves](Self::resolve) it.
+    ///
+    /// # Errors
+    ///
+    /// As [`PrecisionPlan::load`] and [`resolve`](Self::resolve); the error names the file.
+    fn load_plan(&self, path: impl AsRef<Path>) -> Result<SitePlan> {
+        let path = path.as_ref();
+        self.resolve(&PrecisionPlan::load(path)?).map_err(|error| error.in_file(path))
+    }
+
+    /// The plan with site names, to be saved: it says of every site how weights and activations are
+    /// quantised and rounded and where the adapter is added, so that it means the same whatever the
+    /// settings of the model that reads it.
+    fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
+        let full = SitePrecision::FULL.with_rounding(SiteRounding::Nearest);
+        let mut named = PrecisionPlan::uniform(full.with_quantisation(self.settings().quantisation()));
+        for (site, precision) in plan.iter() {
+            let layer = self.site(site);
+            if layer.implicit(&precision) != SitePrecision::FULL {
+                named.set(self.sites().name(site), layer.explicit(&precision));
+            }
+        }
+        for block in 0..plan.blocks() {
+            let bits = plan.kv_cache(block);
+            if !bits.is_full() {
+                named.set_kv_cache_block(self.sites().block_name(block), bits);
+            }
+        }
+        named
+    }
+
+    /// The plan without what the sites do of themselves, so that plans that compute the same are equal.
+    fn implicit_plan(&self, plan: &SitePlan) -> SitePlan {
+        plan.iter()
+            .fold(plan.clone(), |implicit, (site, precision)| implicit.with(site, self.site(site).implicit(&precision)))
     }
 
     /// Checks that the model can run at a plan.

@@ -56,7 +56,9 @@ impl SitePlan {
         }
     }
 
-    /// The plan with site names, to be saved.
+    /// The plan with site names. Of quantisers, placement and rounding it says what this plan says:
+    /// what is to be saved is [`SwitchableModel::named_plan`](crate::model::SwitchableModel::named_plan),
+    /// which says all of them.
     pub fn to_precision_plan(&self) -> PrecisionPlan {
         let mut plan = PrecisionPlan::uniform(SitePrecision::FULL);
         for (site, precision) in self.iter() {

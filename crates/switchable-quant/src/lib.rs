@@ -15,6 +15,7 @@ pub mod prelude;
 pub use burn;
 #[cfg(feature = "experiments")]
 pub use charts;
+pub use content_identity as identity;
 pub use error::{Error, Result};
 #[cfg(feature = "experiments")]
 pub use experiments;

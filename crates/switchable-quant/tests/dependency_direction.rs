@@ -16,9 +16,10 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 14] = [
+const DIRECTION: [(&str, &[&str]); 15] = [
     ("test-support", &[]),
     ("whole-files", &[]),
+    ("content-identity", &[]),
     ("quant-kernels", &["test-support", "whole-files"]),
     ("switchable-lora", &["test-support", "whole-files", "quant-kernels"]),
     ("switchable-model", &["test-support", "whole-files", "quant-kernels", "switchable-lora"]),
@@ -27,7 +28,15 @@ const DIRECTION: [(&str, &[&str]); 14] = [
     ("squad-data", &["whole-files"]),
     (
         "span-reader",
-        &["whole-files", "quant-kernels", "switchable-lora", "switchable-model", "gpt2-model", "squad-data"],
+        &[
+            "whole-files",
+            "content-identity",
+            "quant-kernels",
+            "switchable-lora",
+            "switchable-model",
+            "gpt2-model",
+            "squad-data",
+        ],
     ),
     ("charts", &["whole-files"]),
     (
@@ -35,6 +44,7 @@ const DIRECTION: [(&str, &[&str]); 14] = [
         &[
             "test-support",
             "whole-files",
+            "content-identity",
             "quant-kernels",
             "switchable-lora",
             "switchable-model",
@@ -49,6 +59,7 @@ const DIRECTION: [(&str, &[&str]); 14] = [
         "switchable-quant",
         &[
             "whole-files",
+            "content-identity",
             "quant-kernels",
             "switchable-lora",
             "switchable-model",

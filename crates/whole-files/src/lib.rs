@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+#[cfg(test)]
+mod failing;
 mod mapped_file;
+mod operation;
 mod partial_file;
 mod partial_folder;
 

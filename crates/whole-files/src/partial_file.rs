@@ -1,5 +1,6 @@
 //! Files that take their names when all of them is on the disk.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::error::{Result, at};
+use crate::operation;
 
 /// Writes a file whole, in the place of one that is there; makes its folder.
 ///
@@ -50,8 +52,8 @@ impl PartialFile {
         if path.is_dir() {
             return Err(at(path)(io::ErrorKind::IsADirectory.into()));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(at(path))?;
+        let folder = folder_around(path);
+        operation::make_folders(folder).map_err(at(path))?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".partial-").suffix(".tmp");
         #[cfg(unix)]
@@ -60,7 +62,7 @@ impl PartialFile {
             // Those of any new file, less what the process masks: temporary files are private by default.
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
-        let file = builder.tempfile_in(folder).map_err(at(path))?;
+        let file = operation::make_file(&builder, folder).map_err(at(path))?;
         Ok(Self { file, target: path.to_owned() })
     }
 
@@ -80,7 +82,7 @@ impl PartialFile {
     ///
     /// Those of `write`.
     pub fn fill(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-        write(self.file.as_file_mut()).map_err(at(&self.target))
+        operation::write(self.file.as_file_mut(), write).map_err(at(&self.target))
     }
 
     /// Brings what was written to the disk.
@@ -89,7 +91,7 @@ impl PartialFile {
     ///
     /// When the system cannot.
     pub fn sync(&self) -> Result<()> {
-        self.file.as_file().sync_all().map_err(at(&self.target))
+        operation::sync(self.file.as_file()).map_err(at(&self.target))
     }
 
     /// Brings the file to the disk and gives it its name.
@@ -107,16 +109,28 @@ impl PartialFile {
 /// # Errors
 ///
 /// When a file cannot be brought to the disk, none is renamed. A rename that fails after that leaves the
-/// files before it in their places.
+/// files before it in their places: each is the old one or the new one, and files that must not be mixed are
+/// written as a [`PartialFolder`](crate::PartialFolder). When only the names cannot be brought to the disk, all
+/// files are in their places.
 pub fn persist_all(files: impl IntoIterator<Item = PartialFile>) -> Result<()> {
     let files: Vec<PartialFile> = files.into_iter().collect();
     for file in &files {
         file.sync()?;
     }
+    let mut folders = BTreeSet::new();
     for PartialFile { file, target } in files {
-        file.persist(&target).map_err(|error| at(&target)(error.error))?;
+        operation::name_file(file, &target).map_err(at(&target))?;
+        folders.insert(folder_around(&target).to_owned());
+    }
+    for folder in folders {
+        operation::sync_names(&folder).map_err(at(&folder))?;
     }
     Ok(())
+}
+
+/// The folder that holds what `path` names.
+pub(crate) fn folder_around(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! A folder that takes its name when all of it is there.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tempfile::TempDir;
 
 use crate::error::{Result, at};
+use crate::operation;
+use crate::partial_file::folder_around;
 
 /// A folder that is being filled beside the place that it will have; dropped, it leaves nothing.
 ///
@@ -31,17 +33,18 @@ impl PartialFolder {
     /// When the folder around it cannot be made or written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let around = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(around).map_err(at(around))?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".partial-");
+        // The folder behind a link or a name such as `.`, not the link, is what is replaced.
+        let path = if path.exists() { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
+        let around = folder_around(&path);
+        operation::make_folders(around).map_err(at(around))?;
+        let mut builder = named();
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
-        let folder = builder.tempdir_in(around).map_err(at(around))?;
-        Ok(Self { folder, target: path.to_owned() })
+        let folder = operation::make_folder(&builder, around).map_err(at(around))?;
+        Ok(Self { folder, target: path })
     }
 
     /// The name that it has while it is filled.
@@ -49,21 +52,63 @@ impl PartialFolder {
         self.folder.path()
     }
 
-    /// Gives the folder its name, in the place of one that is there.
+    /// Gives the folder its name, in the place of one that is there. At no moment is neither there, unless the
+    /// file system cannot exchange two names; then the old folder has another name, `.partial-…`, for a moment.
     ///
     /// # Errors
     ///
-    /// When an old folder cannot be removed or the new one not be renamed.
+    /// When the name is that of a file, the new folder cannot be renamed, which leaves the old one in its place,
+    /// or the old one not be removed, which leaves the new one in its place.
     pub fn persist(self) -> Result<()> {
         let Self { folder, target } = self;
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(at(&target))?;
+        operation::sync_names(folder.path()).map_err(at(&target))?;
+        let replaced = match fs::symlink_metadata(&target) {
+            Ok(there) if there.is_dir() => Some(replace(folder, &target).map_err(at(&target))?),
+            Ok(_) => return Err(at(&target)(io::ErrorKind::NotADirectory.into())),
+            Err(_) => {
+                operation::name_folder(folder.path(), &target).map_err(at(&target))?;
+                // It has another name, so there is nothing left to remove.
+                _ = folder.keep();
+                None
+            }
+        };
+        let around = folder_around(&target);
+        operation::sync_names(around).map_err(at(around))?;
+        match replaced {
+            Some(replaced) => operation::remove_folder(replaced).map_err(at(&target)),
+            None => Ok(()),
         }
-        fs::rename(folder.path(), &target).map_err(at(&target))?;
-        // It has another name, so there is nothing left to remove.
-        _ = folder.keep();
-        Ok(())
     }
+}
+
+/// Puts a folder in the place of another one, which is returned.
+fn replace(folder: TempDir, target: &Path) -> io::Result<TempDir> {
+    match operation::exchange(folder.path(), target) {
+        // The old folder has the name that the new one had.
+        Ok(()) => return Ok(folder),
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+        Err(_) => {}
+    }
+    let aside = operation::make_folder(&named(), folder_around(target))?;
+    operation::name_folder(target, aside.path())?;
+    match operation::name_folder(folder.path(), target) {
+        Ok(()) => {
+            _ = folder.keep();
+            Ok(aside)
+        }
+        Err(error) => {
+            fs::rename(aside.path(), target)?;
+            _ = aside.keep();
+            Err(error)
+        }
+    }
+}
+
+/// Names of folders that are not whole, or not in their places.
+fn named() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".partial-");
+    builder
 }
 
 #[cfg(test)]

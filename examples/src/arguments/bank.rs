@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::Dataset;
@@ -13,11 +12,13 @@ use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::{BitWidth, Format, QuantSpec};
 use switchable_quant::lora::{LoraConfig, LoraInit};
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
 use crate::arguments::widths::{PerWidth, parse_bits};
+use crate::ending::usage;
 use crate::files::{load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
@@ -129,7 +130,7 @@ impl BankSourceArgs {
         missing_head: MissingHead,
         command: impl Command,
     ) -> anyhow::Result<()> {
-        let options = FolderOptions { model, missing_head };
+        let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut };
         let opening = Opening { device, model: Some(&self.model), adapters: None, options };
         opening.run(command).map_err(|error| match error.downcast_ref() {
             Some(reader::Error::Model(transformer::Error::MissingTensor { name, .. })) if name == SPAN_HEAD => {
@@ -148,7 +149,7 @@ impl BankArgs {
     /// When a rank or an alpha is out of its range, or the quantiser has no steps that could be learned.
     pub fn config(&self, quantizer: &QuantSpec, seed: u64) -> anyhow::Result<BankConfig> {
         if self.learned_steps && quantizer.format != Format::Symmetric {
-            bail!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`");
+            return Err(usage(format!("`--learned-steps` needs a symmetric `--quantizer`, got `{quantizer}`")));
         }
         let init = if self.loftq { LoraInit::LoftQ { iterations: 5 } } else { LoraInit::ZeroB };
         let adapters = self.bits.iter().map(|&width| {

@@ -1,12 +1,10 @@
 //! The flags of `greedy_search`.
 
+use anyhow::bail;
 use clap::{Parser, ValueEnum};
 
-use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength};
-use switchable_quant::kernels::{BitWidth, QuantBackend};
-use switchable_quant::lora::SitePrecision;
-use switchable_quant::reader::ModelFolder;
-use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
+use switchable_quant::kernels::BitWidth;
 
 use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 
@@ -38,9 +36,6 @@ pub struct Arguments {
     /// When the harm of the sites is measured
     #[arg(long, value_enum, default_value = "once")]
     pub ranking: RankingArg,
-    /// Use no adapter
-    #[arg(long)]
-    pub no_adapter: bool,
 }
 
 /// When the harm of the sites is measured.
@@ -53,22 +48,40 @@ pub enum RankingArg {
 }
 
 impl Arguments {
-    /// The widths that are tried everywhere before the search: the one asked for, or those of 4, 3 and 2 bits
-    /// that the quantiser has.
-    pub fn candidates(&self) -> Vec<BitWidth> {
-        let has = |bits: &BitWidth| self.quant.quantizer.check(*bits, 2).is_ok();
-        let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
-        self.bits.map_or_else(defaults, |bits| vec![bits])
+    /// Checks the widths and the end of the search before anything is opened or measured.
+    ///
+    /// # Errors
+    ///
+    /// When the tolerance is outside (0, 1), no width is below the one that sites start at, or the mean width
+    /// asked for is not between the two.
+    pub fn check(&self) -> anyhow::Result<()> {
+        check_tolerance(self.tolerance)?;
+        let high = self.high;
+        if let Some(bits) = self.bits
+            && bits >= high
+        {
+            bail!("`--bits` is {bits}, expected fewer bits than `--high`, which is {high}");
+        }
+        if let Some(target) = self.target_bits {
+            let low = self.bits.unwrap_or(BitWidth::B2);
+            if !(f64::from(low.bits())..f64::from(high.bits())).contains(&target) {
+                bail!("`--target-bits` is {target}, expected {low} to less than {high}, the widths of the sites");
+            }
+        }
+        if self.candidates().is_empty() {
+            let quantizer = self.quant.quantizer;
+            bail!("none of 4, 3 and 2 bits is below `--high {high}` and one that `{quantizer}` has; name `--bits`");
+        }
+        Ok(())
     }
 
-    /// The precision of a width, with the adapter that the model has for it unless none is used.
-    pub fn precision<B: QuantBackend, M: SwitchableModel<B>>(
-        &self,
-        folder: &ModelFolder<B, M>,
-        bits: BitWidth,
-    ) -> SitePrecision {
-        let precision = folder.precision(bits);
-        if self.no_adapter { precision.without_adapter() } else { precision }
+    /// The widths that are tried everywhere before the search: the one asked for, or those of 4, 3 and 2 bits
+    /// that the quantiser has, that are below the high one and reach the mean width asked for.
+    pub fn candidates(&self) -> Vec<BitWidth> {
+        let reaches = |bits: &BitWidth| self.target_bits.is_none_or(|target| f64::from(bits.bits()) <= target);
+        let has = |bits: &BitWidth| *bits < self.high && reaches(bits) && self.quant.quantizer.check(*bits, 2).is_ok();
+        let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
+        self.bits.map_or_else(defaults, |bits| vec![bits])
     }
 
     /// Where the search ends.
@@ -91,5 +104,49 @@ impl Arguments {
             RankingArg::Once => TrialLength::Whole,
             RankingArg::AfterEachFlip => TrialLength::UntilDecided,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(flags: &str) -> Option<String> {
+        let arguments = Arguments::try_parse_from(["greedy_search"].into_iter().chain(flags.split_whitespace()));
+        arguments.expect("the flags are known").check().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn widths_and_sizes_that_no_search_can_reach_are_refused_before_it() {
+        for (flags, expected) in [
+            ("--bits 32 --high 4", "`--bits` is 32, expected fewer bits than `--high`, which is 4"),
+            ("--bits 4 --high 4", "`--bits` is 4, expected fewer bits than `--high`, which is 4"),
+            ("--target-bits 99", "`--target-bits` is 99, expected 2 to less than 32"),
+            ("--target-bits 32", "`--target-bits` is 32, expected 2 to less than 32"),
+            ("--bits 3 --target-bits 2.5", "`--target-bits` is 2.5, expected 3 to less than 32"),
+            ("--target-bits NaN", "`--target-bits` is NaN"),
+            ("--target-bits=-1", "`--target-bits` is -1"),
+            ("--high 2", "none of 4, 3 and 2 bits is below `--high 2`"),
+            ("--tolerance 1", "tolerance"),
+        ] {
+            let error = refused(flags).expect(flags);
+            assert!(error.contains(expected), "{flags}: {error}");
+        }
+        for flags in ["", "--bits 2", "--bits 8 --high 16", "--target-bits 2", "--bits 3 --target-bits 3"] {
+            assert_eq!(refused(flags), None, "{flags}");
+        }
+    }
+
+    #[test]
+    fn widths_tried_are_those_from_which_the_size_can_be_reached() {
+        let candidates = |flags: &str| {
+            let flags = ["greedy_search"].into_iter().chain(flags.split_whitespace());
+            let bits = Arguments::try_parse_from(flags).unwrap().candidates().into_iter().map(BitWidth::bits);
+            bits.collect::<Vec<_>>()
+        };
+        assert_eq!(candidates(""), [4, 3, 2]);
+        assert_eq!(candidates("--high 4"), [3, 2]);
+        assert_eq!(candidates("--target-bits 3.5"), [3, 2]);
+        assert_eq!(candidates("--quantizer per-channel,nf4"), [4]);
     }
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use switchable_quant::reader::FolderOptions;
+use switchable_quant::reader::model_folder::OwnAdapters;
+use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 
-use crate::arguments::quant::QuantArgs;
+use crate::arguments::count::parse_count;
 use crate::arguments::run::RunArgs;
 use crate::session::Opening;
 
@@ -16,34 +18,42 @@ use crate::session::Opening;
 pub struct InputArgs {
     /// Hugging Face folder of a GPT-2 or a Llama, or a name such as openai-community/gpt2 to download;
     /// by default the model that is part of the program
-    #[arg(long, value_name = "DIR|NAME")]
+    #[arg(long, value_name = "DIR|NAME", requires = "data")]
     pub model: Option<String>,
     /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default those of the
-    /// built-in model, and none for another model
-    #[arg(long, value_name = "DIR")]
+    /// built-in model, and those in the folder adapters of another model
+    #[arg(long, value_name = "DIR", conflicts_with = "no_adapter")]
     pub adapters: Option<PathBuf>,
+    /// Use no adapter
+    #[arg(long)]
+    pub no_adapter: bool,
     /// SQuAD JSON file, v1.1 or v2.0, or squad to download it; by default generated questions
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// Use at most this many questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub limit: Option<usize>,
     /// Longest window in tokens; by default the model's positions, at most 384
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<usize>,
     /// Windows per batch
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count)]
     pub batch: usize,
 }
 
 impl InputArgs {
-    /// The model that the flags name; without a span head of its own it gets a random one.
-    pub fn opening(&self, run: &RunArgs, quant: &QuantArgs) -> Opening<'_> {
+    /// The model that the flags name, built with some options; without a span head of its own it gets a random
+    /// one.
+    pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
         Opening {
             device: run.device,
             model: self.model.as_deref(),
             adapters: self.adapters.as_deref(),
-            options: FolderOptions { model: quant.model_options(), missing_head: MissingHead::Random(run.seed) },
+            options: FolderOptions {
+                model,
+                missing_head: MissingHead::Random(run.seed),
+                adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+            },
         }
     }
 }

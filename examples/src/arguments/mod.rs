@@ -1,10 +1,12 @@
 //! Flags that several examples take, and those of one that are many.
 
 pub mod bank;
+pub mod count;
 pub mod greedy;
 pub mod hardening;
 pub mod input;
 pub mod language_model;
+pub mod plan;
 pub mod quant;
 pub mod regime;
 pub mod run;

@@ -6,9 +6,14 @@ use clap::Args;
 
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::experiments::running::progress::ShowProgress;
+use switchable_quant::kernels::QuantBackend;
+use switchable_quant::lora::QuantizedCache;
 use switchable_quant::reader::EvaluateOptions;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
+use switchable_quant::transformer::model::SwitchableModel;
+
+use crate::arguments::count::parse_count;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +28,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub workers: Option<usize>,
     /// Show no progress
     #[arg(long)]
@@ -44,6 +49,15 @@ impl RunArgs {
     /// Whether progress is shown.
     pub fn show(&self) -> ShowProgress {
         if self.quiet { ShowProgress::No } else { ShowProgress::Yes }
+    }
+
+    /// Says on standard error how well the cache of quantised weights served, unless the run is quiet and
+    /// nothing is wrong with it. Nothing where no weight was looked up, as with packed weights.
+    pub fn tell_cache<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) {
+        let statistics = model.quantized_cache().map(QuantizedCache::statistics).unwrap_or_default();
+        if statistics.hits + statistics.misses > 0 && (!self.quiet || statistics.is_too_small()) {
+            eprintln!("{statistics}");
+        }
     }
 
     /// Options of an evaluation.

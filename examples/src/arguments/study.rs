@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::Dataset;
@@ -20,6 +19,7 @@ use switchable_quant::lora::LoraConfig;
 
 use crate::arguments::hardening::HardeningArgs;
 use crate::arguments::widths::parse_bits;
+use crate::ending::usage;
 use crate::files::{load_training_set, resolve_data};
 
 /// Questions that plans are searched on and adapters trained on.
@@ -92,6 +92,19 @@ pub struct StudyArgs {
 }
 
 impl StudyDataArgs {
+    /// Checks, before anything is opened, that questions of the user's own come with all that the study needs.
+    ///
+    /// # Errors
+    ///
+    /// A [`Usage`](crate::Usage) that names the flag that is missing.
+    pub fn check(&self, data: Option<&str>, study: &StudyArgs) -> anyhow::Result<()> {
+        match data {
+            Some(_) if self.search.is_none() => Err(search_missing()),
+            Some(_) if self.train.is_empty() && study.trains() => Err(train_missing()),
+            _ => Ok(()),
+        }
+    }
+
     /// The questions to search on; `data` are those that are reported on.
     ///
     /// # Errors
@@ -101,9 +114,7 @@ impl StudyDataArgs {
         let questions = match (&self.search, data) {
             (Some(file), _) => Dataset::read(resolve_data(file)?)?,
             (None, None) => default_model::questions(QuestionSet::Search)?,
-            (None, Some(_)) => {
-                bail!("`--data` needs `--search`: plans are not chosen on the questions they are reported on")
-            }
+            (None, Some(_)) => return Err(search_missing()),
         };
         Ok(questions.limited(self.search_limit))
     }
@@ -118,12 +129,18 @@ impl StudyDataArgs {
             (false, _) => load_training_set(&self.train)?,
             (true, None) => default_model::questions(QuestionSet::Train)?,
             (true, Some(_)) if !study.trains() => search.clone(),
-            (true, Some(_)) => bail!(
-                "`--data` needs `--train`, or `--no-regimes` and `--adversarial-rounds 0` to leave the training out"
-            ),
+            (true, Some(_)) => return Err(train_missing()),
         };
         Ok(questions.limited(self.train_limit))
     }
+}
+
+fn search_missing() -> anyhow::Error {
+    usage("`--data` needs `--search`: plans are not chosen on the questions they are reported on")
+}
+
+fn train_missing() -> anyhow::Error {
+    usage("`--data` needs `--train`, or `--no-regimes` and `--adversarial-rounds 0` to leave the training out")
 }
 
 impl StudyArgs {

@@ -5,22 +5,18 @@
 //! mean accuracy     = 1/(s·n) · Σ_seeds Σ_questions score
 //! ```
 //!
-//! Seeds and questions both vary, so intervals come from a two-level bootstrap: every resample draws
-//! seeds with replacement and, for all of them alike, questions with replacement. Two regimes are
-//! compared in pairs of the same seed and question.
-//!
-//! Source of the resampling: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993.
+//! Seeds and questions both vary, so intervals are those of [`Interval::over_seeds`]: Student's over the
+//! seeds, of which there are few, and that of the questions, each with its mean over the seeds. With one seed
+//! there is no interval. Two regimes are compared in pairs of the same seed and question.
 
 use burn::module::AutodiffModule as _;
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
-use span_reader::statistics::Interval;
+use span_reader::statistics::{Interval, mean};
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::site_plan::SitePlan;
@@ -152,7 +148,7 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let training = Training { config: &config, ..training };
     let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
     let tail = &outcome.losses[outcome.losses.len() - outcome.losses.len().div_ceil(10)..];
-    let final_loss = span_reader::statistics::mean(tail);
+    let final_loss = mean(tail);
 
     let plain = model.valid();
     let evaluator = Evaluator::new(&plain, bench.data.report, bench.run.evaluate.clone(), &bench.device())?;
@@ -174,45 +170,67 @@ fn plan_bit_ops(plan: &SitePlan) -> f64 {
     plan.iter().map(site).sum()
 }
 
+/// BitOps of the sites per token of the passes of one step.
+fn step_bit_ops(regime: &dyn Regime, step: usize) -> f64 {
+    regime.branches(step).iter().map(|branch| plan_bit_ops(&branch.plan)).sum()
+}
+
 /// BitOps of the sites per token over a run of so many steps, forward passes only.
 pub fn training_bit_ops(regime: &dyn Regime, steps: usize) -> f64 {
-    let step = |step| regime.branches(step).iter().map(|branch| plan_bit_ops(&branch.plan)).sum::<f64>();
-    (0..steps).map(step).sum()
+    (0..steps).map(|step| step_bit_ops(regime, step)).sum()
 }
 
 /// The most steps of a regime that cost no more BitOps than a budget.
 ///
+/// A longer run can cost less than a shorter one: the cycles of a cyclic regime get longer with its run,
+/// and the widths nearest to a longer ramp can be lower ones. So every length is looked at, down from the
+/// one that fits if every step costs what the cheapest of the first ones does.
+///
 /// # Errors
 ///
-/// When not even one step fits, or one cycle of a cyclic regime, or the regime refuses its ladder.
+/// When not even the fewest steps fit, or the regime refuses its ladder.
 pub fn steps_within(regimes: &Regimes, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
     const PROBE: usize = 64;
-    let cost = |steps: usize| Ok::<_, Error>(training_bit_ops(&*regimes.build(regime, ladder, steps)?, steps));
     let least = regimes.least_steps(regime)?;
-    let first = cost(least)?;
-    if first > budget {
-        let got = format!("{budget:.3e} BitOps per token");
-        return Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")));
-    }
-    // A few periods of any regime give its mean step, so the estimate is close.
+    let build = |steps: usize| regimes.build(regime, ladder, steps);
+
     let probe = least.max(PROBE);
-    let mut steps = ((budget / cost(probe)? * probe as f64) as usize).max(least);
-    while cost(steps)? > budget {
-        steps -= 1;
+    let probed = build(probe)?;
+    let cheapest = (0..probe).map(|step| step_bit_ops(&*probed, step)).fold(f64::INFINITY, f64::min);
+    let mut longest = ((budget / cheapest) as usize).max(least);
+    while longest >= least {
+        // Runs of other lengths that have the same steps are looked at together.
+        let run = build(longest)?;
+        let parameters = run.parameters();
+        let mut shortest = longest;
+        while shortest > least && build(shortest - 1)?.parameters() == parameters {
+            shortest -= 1;
+        }
+        let (mut fitting, mut spent) = (None, training_bit_ops(&*run, shortest));
+        for steps in shortest..=longest {
+            if spent > budget {
+                break;
+            }
+            fitting = Some(steps);
+            spent += step_bit_ops(&*run, steps);
+        }
+        if let Some(steps) = fitting {
+            return Ok(steps);
+        }
+        longest = shortest - 1;
     }
-    while cost(steps + 1)? <= budget {
-        steps += 1;
-    }
-    Ok(steps)
+    let got = format!("{budget:.3e} BitOps per token");
+    let first = training_bit_ops(&*build(least)?, least);
+    Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")))
 }
 
-/// Mean over seeds and questions, percent, with a two-level bootstrap interval.
+/// Mean over seeds and questions, percent, with its interval over both.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SeededMean {
     /// The mean.
     pub mean: f64,
-    /// 95 % interval.
-    pub interval: Interval,
+    /// 95 % interval; `None` with one seed, which does not say how seeds differ.
+    pub interval: Option<Interval>,
     /// Number of seeds.
     pub seeds: usize,
     /// Number of questions.
@@ -220,9 +238,9 @@ pub struct SeededMean {
 }
 
 impl SeededMean {
-    /// Whether the interval holds zero: for a difference, that it lies inside the noise.
+    /// Whether the interval holds zero, or there is none: for a difference, that nothing tells it from noise.
     pub fn is_noise(&self) -> bool {
-        self.interval.contains(0.0)
+        self.interval.is_none_or(|interval| interval.contains(0.0))
     }
 }
 
@@ -231,9 +249,9 @@ impl SeededMean {
 /// # Errors
 ///
 /// When there is no run of that label, or one lacks the width.
-pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth, seed: u64) -> Result<SeededMean> {
+pub fn mean_exact_match(runs: &[RegimeRun], label: &str, bits: BitWidth) -> Result<SeededMean> {
     let flags = exact_by_seed(runs, label, bits)?;
-    Ok(two_level(&flags.iter().map(|(_, flags)| flags.clone()).collect::<Vec<_>>(), seed))
+    Ok(over_seeds(&flags.into_iter().map(|(_, flags)| flags).collect::<Vec<_>>(), Values::Scores))
 }
 
 /// Exact match of `second` minus that of `first` at one width, pairs of the same seed and question,
@@ -259,7 +277,7 @@ pub fn exact_match_difference(
     if pairs.is_empty() {
         return Err(Error::option("seeds", "none in common", "at least one seed that both regimes ran with"));
     }
-    Ok(two_level(&pairs, seed))
+    Ok(over_seeds(&pairs, Values::Differences(seed)))
 }
 
 /// Seed and exact-match flags of every run of a label.
@@ -276,27 +294,28 @@ fn exact_by_seed(runs: &[RegimeRun], label: &str, bits: BitWidth) -> Result<Vec<
     Ok(found)
 }
 
+/// What the values are that a mean is of.
+#[derive(Clone, Copy)]
+enum Values {
+    /// Scores, in [0, 1].
+    Scores,
+    /// Differences of scores, with the seed of their bootstrap.
+    Differences(u64),
+}
+
 /// Mean of seeds × questions and its interval, times 100.
-fn two_level(scores: &[Vec<f64>], seed: u64) -> SeededMean {
-    const RESAMPLES: usize = 1000;
-    let n = scores[0].len();
-    let mean = |seeds: &[usize], questions: &[usize]| {
-        let of_seed = |&s: &usize| questions.iter().map(|&q| scores[s][q]).sum::<f64>();
-        100.0 * seeds.iter().map(of_seed).sum::<f64>() / (seeds.len() * questions.len()).max(1) as f64
+fn over_seeds(values: &[Vec<f64>], kind: Values) -> SeededMean {
+    let n = values[0].len();
+    let of_seeds: Vec<f64> = values.iter().map(|of_seed| mean(of_seed)).collect();
+    let of_question = |question| values.iter().map(|of_seed: &Vec<f64>| of_seed[question]).sum::<f64>();
+    let of_questions: Vec<f64> = (0..n).map(|question| of_question(question) / values.len() as f64).collect();
+    let (over_questions, least) = match kind {
+        Values::Scores => (Interval::of_mean(&of_questions), 0.0),
+        Values::Differences(seed) => (Interval::of_difference(&of_questions, seed), -1.0),
     };
-    let all = (0..scores.len()).collect::<Vec<_>>();
-    let centre = mean(&all, &(0..n).collect::<Vec<_>>());
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut draw = |count: usize| (0..count).map(|_| rng.random_range(0..count)).collect::<Vec<usize>>();
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let (seeds, questions) = (draw(scores.len()), draw(n));
-            mean(&seeds, &questions)
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let interval = Interval { low: means[RESAMPLES / 40], high: means[RESAMPLES - 1 - RESAMPLES / 40] };
-    SeededMean { mean: centre, interval, seeds: scores.len(), n }
+    let within = |Interval { low, high }: Interval| Interval { low: low.max(least), high: high.min(1.0) };
+    let interval = Interval::over_seeds(&of_seeds, over_questions).map(|interval| within(interval).scaled(100.0));
+    SeededMean { mean: 100.0 * mean(&of_seeds), interval, seeds: values.len(), n }
 }
 
 #[cfg(test)]
@@ -309,9 +328,15 @@ mod tests {
     use crate::train::regimes::config::RegimeKind;
 
     fn ladder(config: &Gpt2Config) -> Ladder {
-        let widths = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
-        Ladder::new(widths.map(|bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))))
-            .unwrap()
+        ladder_of(config, &[4, 8, 16, 32])
+    }
+
+    fn ladder_of(config: &Gpt2Config, widths: &[u8]) -> Ladder {
+        let rungs = widths.iter().map(|&bits| {
+            let bits = BitWidth::new(bits).unwrap();
+            (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))
+        });
+        Ladder::new(rungs).unwrap()
     }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
@@ -360,18 +385,39 @@ mod tests {
         assert!((of(RegimeKind::Triangular, 12) - 168.0).abs() < 1e-9);
     }
 
+    /// Every length up to `most` that fits a budget, each run built and summed for itself.
+    fn most_by_trying_all(regime: &RegimeConfig, ladder: &Ladder, budget: f64, most: usize) -> Option<usize> {
+        let fits = |&steps: &usize| training_bit_ops(&*regime.build(ladder, steps).unwrap(), steps) <= budget;
+        (regime.least_steps()..=most).rev().find(fits)
+    }
+
     #[test]
     fn steps_within_a_budget_are_the_most_that_fit() {
         let config = Gpt2Config::new(97, 64, 32, 3, 4);
-        let ladder = ladder(&config);
-        let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 200).unwrap(), 200);
-        for kind in RegimeKind::ALL {
-            let regime = RegimeConfig::of(kind.clone());
-            let steps = steps_within(&Regimes::default(), &regime, &ladder, budget).unwrap();
-            let cost = |steps| training_bit_ops(&*regime.build(&ladder, steps).unwrap(), steps);
-            assert!(cost(steps) <= budget && cost(steps + 1) > budget, "{kind}: {steps}");
+        let regimes = Regimes::default();
+        for widths in [vec![4, 8, 16, 32], vec![2, 3, 4, 32], vec![2, 32]] {
+            let ladder = ladder_of(&config, &widths);
+            for static_steps in [1, 17, 40] {
+                let paid = RegimeConfig::default().build(&ladder, static_steps).unwrap();
+                let budget = training_bit_ops(&*paid, static_steps);
+                for kind in RegimeKind::ALL {
+                    let regime = RegimeConfig { layer_dropout: static_steps % 2, ..RegimeConfig::of(kind.clone()) };
+                    let steps = steps_within(&regimes, &regime, &ladder, budget);
+                    let expected = most_by_trying_all(&regime, &ladder, budget, 20 * static_steps);
+                    assert_eq!(steps.ok(), expected, "{kind}, {widths:?}, {static_steps} static steps");
+                }
+            }
         }
-        assert!(steps_within(&Regimes::default(), &RegimeConfig::default(), &ladder, 1.0).is_err());
+        assert!(steps_within(&regimes, &RegimeConfig::default(), &ladder(&config), 1.0).is_err());
+    }
+
+    #[test]
+    fn a_longer_cyclic_run_can_fit_where_a_shorter_one_does_not() {
+        let config = Gpt2Config::new(97, 64, 32, 3, 4);
+        let ladder = ladder_of(&config, &[2, 3, 4, 32]);
+        let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 64).unwrap(), 64);
+        let cyclic = RegimeConfig::of(RegimeKind::Cyclic);
+        assert_eq!(steps_within(&Regimes::default(), &cyclic, &ladder, budget).unwrap(), 52);
     }
 
     #[test]
@@ -383,15 +429,20 @@ mod tests {
             run("b", 1, "110111"),
             run("c", 9, "0"),
         ];
-        let a = mean_exact_match(&runs, "a", BitWidth::B4, 0).unwrap();
+        let a = mean_exact_match(&runs, "a", BitWidth::B4).unwrap();
         assert!((a.mean - 100.0 * 5.0 / 12.0).abs() < 1e-9 && (a.seeds, a.n) == (2, 6));
         let difference = exact_match_difference(&runs, ["a", "b"], BitWidth::B4, 0).unwrap();
         assert!((difference.mean - 100.0 * 6.0 / 12.0).abs() < 1e-9);
-        assert!(difference.interval.low <= difference.mean && difference.mean <= difference.interval.high);
+        let interval = difference.interval.unwrap();
+        assert!(interval.low < difference.mean && difference.mean < interval.high);
         let same = exact_match_difference(&runs, ["a", "a"], BitWidth::B4, 0).unwrap();
         assert!(same.is_noise());
         assert!(exact_match_difference(&runs, ["a", "c"], BitWidth::B4, 0).is_err(), "no seed in common");
-        assert!(mean_exact_match(&runs, "d", BitWidth::B4, 0).is_err());
-        assert!(mean_exact_match(&runs, "a", BitWidth::B8, 0).unwrap_err().to_string().contains('8'));
+        let interval = same.interval.unwrap();
+        assert!(interval.low < 0.0 && interval.high > 0.0, "six questions do not make two regimes equal");
+        let one_seed = mean_exact_match(&runs, "c", BitWidth::B4).unwrap();
+        assert!(one_seed.interval.is_none() && one_seed.is_noise());
+        assert!(mean_exact_match(&runs, "d", BitWidth::B4).is_err());
+        assert!(mean_exact_match(&runs, "a", BitWidth::B8).unwrap_err().to_string().contains('8'));
     }
 }

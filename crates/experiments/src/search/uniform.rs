@@ -87,7 +87,7 @@ pub fn sweep_precisions() -> Vec<UniformPoint> {
     let weights = weights.map(|weights| (weights, Bits::FULL, Bits::FULL)).into_iter();
     let pairs = pairs.map(|(weights, activations)| (weights, activations, Bits::FULL));
     let point = |(weights, activations, kv_cache)| UniformPoint {
-        precision: SitePrecision { weights, activations, adapter: None },
+        precision: SitePrecision::FULL.with_weights(weights).with_activations(activations),
         kv_cache,
     };
     weights.chain(pairs).chain(caches).map(point).collect()
@@ -208,7 +208,7 @@ mod tests {
         let accuracy = Accuracy::new(right, right, (0..100).map(score).collect(), None);
         let bytes = Bytes { bytes: 0, baseline: 1, saved: 1.0 - f64::from(weights.bits()) / 32.0 };
         UniformRow {
-            precision: SitePrecision { weights, activations, adapter: None },
+            precision: SitePrecision::FULL.with_weights(weights).with_activations(activations),
             kv_cache: BitWidth::FULL,
             comparison: accuracy.compare(&accuracy, 1),
             accuracy,

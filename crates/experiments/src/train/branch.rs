@@ -4,7 +4,8 @@
 //! L = Σ_b w_b · (L_task(z_b) + Σ_{t ∈ teachers(b)} β_t · D(stop_grad(z_t), z_b))
 //! ```
 //!
-//! `z_b` are the scores of branch `b`, `D` a [`Distance`]. A teacher is an earlier branch of the same
+//! `z_b` are the scores of branch `b`, `D` a [`Distance`], of several kinds of scores (starts and ends) the
+//! mean, as in the loss of a span. A teacher is an earlier branch of the same
 //! step; it gets no gradient from its pupils.
 //!
 //! Source of distillation among the widths of one model: InstantNet, arXiv:2104.10853.
@@ -44,6 +45,30 @@ pub struct Teacher {
     pub weight: f64,
     /// How scores are compared.
     pub distance: Distance,
+}
+
+impl Teacher {
+    /// `β/k · Σ D(known, scores)` over the `k` kinds of scores of a pass, such as those of starts and of ends.
+    ///
+    /// The mean, as the loss of a span is the mean of that of its start and that of its end: `β` counts
+    /// once, however many kinds of scores a task has.
+    ///
+    /// # Shapes
+    ///
+    /// `known`, `scores`: `[rows, classes]`, as many; a scalar `[1]` out.
+    ///
+    /// # Panics
+    ///
+    /// When there are no scores.
+    pub fn pull<B: Backend>(
+        &self,
+        known: impl IntoIterator<Item = Tensor<B, 2>>,
+        scores: &[Tensor<B, 2>],
+    ) -> Tensor<B, 1> {
+        let distances = known.into_iter().zip(scores).map(|(known, scores)| self.distance.of(known, scores.clone()));
+        let sum = distances.reduce(|sum, distance| sum + distance).expect("a pass has scores");
+        sum * (self.weight / scores.len() as f64)
+    }
 }
 
 /// What happens to gradients of other branches that would raise a branch's loss.
@@ -110,6 +135,22 @@ mod tests {
         // (1/3)·ln(2/3) + (2/3)·ln(4/3) in the first of two rows.
         let expected = 0.5 * ((2.0f64 / 3.0).ln() / 3.0 + (4.0f64 / 3.0).ln() * 2.0 / 3.0);
         assert!((got - expected).abs() < 1e-6, "{got} is not {expected}");
+    }
+
+    #[test]
+    fn the_weight_of_a_teacher_counts_once_for_starts_and_ends() {
+        let teacher = Teacher { branch: 0, weight: 0.5, distance: Distance::Mse };
+        let (known, start) = (scores([[0.0; 3]; 2]), scores([[2.0; 3]; 2]));
+        let pull =
+            |known: Vec<_>, scores: &[Tensor<Flex, 2>]| -> f64 { teacher.pull(known, scores).into_scalar().into() };
+        // One kind of scores at a distance of 4, two of them, and one beside one that agrees.
+        let one = pull(vec![known.clone()], std::slice::from_ref(&start));
+        let both = pull(vec![known.clone(), known.clone()], &[start.clone(), start.clone()]);
+        let half = pull(vec![known.clone(), known.clone()], &[start, known]);
+        assert!(
+            (one - 2.0).abs() < 1e-6 && (both - 2.0).abs() < 1e-6 && (half - 1.0).abs() < 1e-6,
+            "{one} {both} {half}"
+        );
     }
 
     #[test]

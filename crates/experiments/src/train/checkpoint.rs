@@ -20,6 +20,8 @@ const VERSION: u32 = 1;
 const MODEL: &str = "model.mpk";
 const OPTIMIZER: &str = "optimizer.mpk";
 const STATE: &str = "state.json";
+/// The field of a run that says what its model was.
+const MODEL_FIELD: &str = "model";
 
 /// What a checkpoint says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +67,12 @@ pub(crate) fn newest(dir: &Path, run: &Value) -> Result<Option<(PathBuf, State)>
     let path = folder.join(STATE);
     let state: State = read_json(&path)?;
     check_version(&path, state.version, VERSION)?;
-    check_identity(&path, &state.run, run)?;
+    let mut expected = run.clone();
+    // Checkpoints of version 0.1.0 do not say what the model was, and are taken as they were.
+    if let (Some(fields), None) = (expected.as_object_mut(), state.run.get(MODEL_FIELD)) {
+        fields.remove(MODEL_FIELD);
+    }
+    check_identity(&path, &state.run, &expected)?;
     Ok(Some((folder, state)))
 }
 

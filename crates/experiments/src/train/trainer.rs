@@ -105,6 +105,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     }
     let identity = json!({
         "config": config, "regime": regime.name(), "regime_parameters": regime.parameters(), "run": run.identity,
+        "model": task.model_identity(&model),
     });
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
     let mut optimizer = optimizer.init::<B, M>();
@@ -195,10 +196,8 @@ fn run_part<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B
         let output = task.forward(model, batch, &branch.plan);
         let mut total = output.loss;
         for teacher in &branch.teachers {
-            for (known, scores) in taught[teacher.branch].iter().zip(&output.scores) {
-                let known = Tensor::<B, 2>::from_inner(known.clone());
-                total = total + teacher.distance.of(known, scores.clone()) * teacher.weight;
-            }
+            let known = taught[teacher.branch].iter().cloned().map(Tensor::<B, 2>::from_inner);
+            total = total + teacher.pull(known, &output.scores);
         }
         taught.push(output.scores.into_iter().map(Tensor::inner).collect());
         let total = total * (branch.weight * of_step);

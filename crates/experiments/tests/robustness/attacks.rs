@@ -59,20 +59,23 @@ fn attacks_on_the_model_keep_every_gold_answer_and_repeat_themselves() {
 }
 
 #[test]
-fn attacks_on_the_model_raise_the_loss_of_most_items() {
+fn attacks_on_the_model_fool_it_raise_the_loss_or_leave_the_item_as_it_is() {
     skip_without_device!();
-    let victim = LEARNT.victim(1);
-    let plans = [LEARNT.plan(32)];
-    for attack in white_box() {
-        let (mut rose, mut attacked) = (0, 0);
-        for item in LEARNT.items().iter().take(12) {
-            let oracle = Oracle::new(&victim, &plans);
-            let Outcome::Attacked(edited) = attack.attack(item, &oracle, &mut rng()).unwrap() else { continue };
-            let readings = oracle.read(&[item, &edited]).unwrap();
-            attacked += 1;
-            rose += usize::from(readings[1].loss > readings[0].loss);
+    for (learnt, least) in [(&*LEARNT, 9), (&*UNSURE, 9)] {
+        let victim = learnt.victim(1);
+        let plans = [learnt.plan(32)];
+        for attack in white_box() {
+            let mut worked = 0;
+            for item in learnt.items().iter().take(12) {
+                let oracle = Oracle::new(&victim, &plans);
+                let Outcome::Attacked(edited) = attack.attack(item, &oracle, &mut rng()).unwrap() else { continue };
+                let readings = oracle.read(&[item, &edited]).unwrap();
+                let works = readings[1].is_fooled() || readings[1].loss > readings[0].loss;
+                assert!(works || edited.example() == item.example(), "{attack:?}: {readings:?}");
+                worked += usize::from(works);
+            }
+            assert!(worked >= least, "{attack:?}: {worked}");
         }
-        assert!(rose * 10 >= attacked * 9 && attacked > 9, "{attack:?}: {rose} of {attacked}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `CubeCL` kernels on the tensors of burn's GPU backends: CUDA, and wgpu with Vulkan, Metal and
 //! WebGPU behind it.
 //!
-//! f16 and bf16 are computed in f32 and rounded once at the end; f64 runs on plain tensor
+//! f16 and bf16 are computed in f32, scales included, and rounded once at the end; f64 runs on plain tensor
 //! operations, and so do the ranges of the estimators that are not min-max.
 
 use burn::tensor::{

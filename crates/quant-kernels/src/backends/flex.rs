@@ -14,9 +14,13 @@ use burn::{
 
 use crate::{
     backends::{
-        head_split::HeadSplit,
+        head_split::{CachedShapes, HeadSplit},
         linear_terms::LinearTerms,
-        plain::{self, matrices::matrices_of},
+        plain::{
+            self,
+            matrices::matrices_of,
+            precision::{narrowed_primitive, widened_primitive},
+        },
         primitive_params::PrimitiveParams,
         quant_backend::{QuantBackend, packed_linear_of_dequantized},
         transformer_backend::TransformerBackend,
@@ -46,20 +50,20 @@ impl QuantBackend for Flex {
             let params = Self::choose_params(x.clone(), quantizer);
             return Self::fake_quantize_by(x, &params, quantizer);
         }
-        match Matrices::of(&x, quantizer) {
+        let dtype = x.dtype();
+        let x = widened_primitive::<Self>(x);
+        let y = match Matrices::of(&x, quantizer) {
             Some(matrices) => matrices.tensor(matrices.kernel.round_trip(matrices.values())),
-            None => in_f32(
-                x,
-                |x| Self::fake_quantize(x, quantizer),
-                |x| {
-                    let params = Self::choose_params(x.clone(), quantizer);
-                    plain::quantisation::fake_quantize::<Self>(x, &params, quantizer)
-                },
-            ),
-        }
+            None => {
+                let params = Self::choose_params(x.clone(), quantizer);
+                plain::quantisation::fake_quantize::<Self>(x, &params, quantizer)
+            }
+        };
+        narrowed_primitive::<Self>(y, dtype)
     }
 
     fn choose_params(x: FlexTensor, quantizer: &Quantizer) -> PrimitiveParams<Self> {
+        let x = widened_primitive::<Self>(x);
         // The scales of exchanged dimensions would lie in another order than is promised.
         let matrices = match quantizer.spec().range {
             RangeEstimator::MinMax => Matrices::of(&x.to_contiguous(), quantizer),
@@ -77,10 +81,13 @@ impl QuantBackend for Flex {
     }
 
     fn fake_quantize_by(x: FlexTensor, params: &PrimitiveParams<Self>, quantizer: &Quantizer) -> FlexTensor {
-        match given(&x, params, quantizer) {
+        let dtype = x.dtype();
+        let x = widened_primitive::<Self>(x);
+        let y = match given(&x, params, quantizer) {
             Some((matrices, params)) => matrices.tensor(matrices.kernel.round_trip_by(matrices.values(), &params)),
             None => plain::quantisation::fake_quantize(x, params, quantizer),
-        }
+        };
+        narrowed_primitive::<Self>(y, dtype)
     }
 
     fn pass_inside(
@@ -89,6 +96,8 @@ impl QuantBackend for Flex {
         gradient: FlexTensor,
         quantizer: &Quantizer,
     ) -> FlexTensor {
+        assert_eq!(x.shape(), gradient.shape(), "there is one gradient for each value");
+        let x = widened_primitive::<Self>(x);
         let contiguous = gradient.to_contiguous();
         match (given(&x, params, quantizer), contiguous.as_slice::<f32>()) {
             (Some((matrices, params)), Some(gradient)) => {
@@ -99,14 +108,16 @@ impl QuantBackend for Flex {
     }
 
     fn learned_step(x: FlexTensor, step: FlexTensor, quantizer: &StepQuantizer) -> FlexTensor {
-        let (x, step) = (x.to_contiguous(), step.to_contiguous());
-        match (x.as_slice(), step.as_slice()) {
+        let dtype = x.dtype();
+        let [x, step] = [x, step].map(|tensor| widened_primitive::<Self>(tensor).to_contiguous());
+        let y = match (x.as_slice(), step.as_slice()) {
             (Some(values), Some(steps)) => {
                 let y = StepKernel::new(x.shape().dims(), quantizer).forward(values, steps);
                 tensor_of(y, Layout::contiguous(x.shape()))
             }
             _ => plain::learned_step::learned_step::<Self>(x, step, quantizer),
-        }
+        };
+        narrowed_primitive::<Self>(y, dtype)
     }
 
     fn learned_step_backward(
@@ -168,6 +179,7 @@ impl TransformerBackend for Flex {
     }
 
     fn gelu_tanh_backward(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        assert_eq!(x.shape(), gradient.shape(), "there is one gradient for each value");
         let (values, gradients) = (x.to_contiguous(), gradient.to_contiguous());
         match (values.as_slice::<f32>(), gradients.as_slice::<f32>()) {
             (Some(values), Some(gradients)) => tensor_of(
@@ -198,6 +210,8 @@ impl TransformerBackend for Flex {
         match (values.as_slice::<f32>(), gradients.as_slice::<f32>()) {
             (Some(numbers), Some(gradients)) => {
                 let shape = attention_shape(&values, split);
+                let expected = [shape.batch, shape.queries, shape.heads * shape.width];
+                assert_eq!(gradient.shape().as_slice(), expected, "there is one gradient for each output");
                 let out = shape.backward_of_packed(InstructionSet::best(), numbers, gradients);
                 tensor_of(out, Layout::contiguous(qkv.shape()))
             }
@@ -206,6 +220,8 @@ impl TransformerBackend for Flex {
     }
 
     fn cached_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, scale: f64) -> FlexTensor {
+        let [of_q, of_k, of_v] = [&q, &k, &v].map(|x| x.shape().dims());
+        CachedShapes { q: of_q, k: of_k, v: of_v }.check();
         let all = [&q, &k, &v].map(heads_of);
         let [Some(q_heads), Some(k_heads), Some(v_heads)] = all else {
             return plain::attention::cached_attention::<Self>(q, k, v, scale);

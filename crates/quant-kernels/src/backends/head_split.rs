@@ -1,4 +1,4 @@
-//! How attention splits a token's numbers into heads.
+//! How attention splits a token's numbers into heads, and which shapes belong together.
 
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -28,5 +28,28 @@ impl HeadSplit {
     pub fn join<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
         let [batch, heads, tokens, width] = x.dims();
         x.swap_dims(1, 2).reshape([batch, tokens, heads * width])
+    }
+}
+
+/// The shapes of new queries and of the keys and values of all tokens, `[batch, heads, tokens, width]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CachedShapes {
+    pub(crate) q: [usize; 4],
+    pub(crate) k: [usize; 4],
+    pub(crate) v: [usize; 4],
+}
+
+impl CachedShapes {
+    /// Checks that there is one key and one value for each token, and that the queries are of the last of them.
+    ///
+    /// # Panics
+    ///
+    /// If not.
+    pub(crate) fn check(self) {
+        let Self { q, k, v } = self;
+        assert!(k == v, "keys of shape {k:?} and values of shape {v:?} are not of the same tokens");
+        let [batch, heads, new, width] = q;
+        let fits = [batch, heads, width] == [k[0], k[1], k[3]] && new <= k[2];
+        assert!(fits, "queries of shape {q:?} are not of the last tokens of keys of shape {k:?}");
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{backend::Backend, ops::FloatTensor};
 ///
 /// For a tensor `[.., rows, columns]`, with the dimensions before the last two taken together as
 /// `outer`, both have the shape `[outer, 1, columns]` per channel, `[outer, ⌈rows / n⌉, columns]`
-/// per group, `[outer, rows, 1]` per token and `[1, 1, 1]` per tensor.
+/// per group, `[outer, rows, 1]` per token and `[1, 1, 1]` per tensor. For values of 16 bits they are f32.
 #[derive(Debug, Clone)]
 pub struct PrimitiveParams<B: Backend> {
     /// The scales.

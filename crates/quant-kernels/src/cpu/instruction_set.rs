@@ -1,6 +1,8 @@
 //! The vector instructions of the processor that the program runs on.
 
-use std::sync::OnceLock;
+use std::{fmt, str::FromStr, sync::OnceLock};
+
+use crate::error::{Error, Result};
 
 /// A set of vector instructions that a kernel is compiled for.
 ///
@@ -16,7 +18,8 @@ use std::sync::OnceLock;
 ///
 /// The environment variable `SWITCHABLE_QUANT_INSTRUCTIONS` (`portable`, `avx2`, `avx512`,
 /// `avx512-vnni`) holds [`best`](Self::best) down to a lower set, to measure or to rule out a
-/// kernel; a set that the processor lacks is never chosen.
+/// kernel; a set that the processor lacks is never chosen. `SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS`
+/// (a list of them, separated by commas) makes a test of this crate fail where the processor lacks one.
 ///
 /// ```
 /// use quant_kernels::cpu::instruction_set::InstructionSet;
@@ -37,6 +40,9 @@ pub enum InstructionSet {
     Avx512Vnni,
 }
 
+/// The environment variable that holds the best set down.
+const LIMIT: &str = "SWITCHABLE_QUANT_INSTRUCTIONS";
+
 impl InstructionSet {
     const ALL: [(Self, &str); 4] = [
         (Self::Portable, "portable"),
@@ -51,12 +57,18 @@ impl InstructionSet {
     }
 
     /// The best set that this processor has and the environment allows.
+    ///
+    /// # Panics
+    ///
+    /// If `SWITCHABLE_QUANT_INSTRUCTIONS` is none of the names: a misspelt limit would be none.
     pub fn best() -> Self {
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let cap = std::env::var("SWITCHABLE_QUANT_INSTRUCTIONS").ok();
-            let cap = cap.and_then(|text| Self::ALL.into_iter().find(|(_, name)| *name == text));
-            let allowed = |set: &Self| cap.is_none_or(|(cap, _)| *set <= cap);
+            let cap = std::env::var(LIMIT).ok().map(|text| match text.parse::<Self>() {
+                Ok(cap) => cap,
+                Err(error) => panic!("{LIMIT}: {error}"),
+            });
+            let allowed = |set: &Self| cap.is_none_or(|cap| *set <= cap);
             Self::available().filter(allowed).last().unwrap_or(Self::Portable)
         })
     }
@@ -82,5 +94,66 @@ impl InstructionSet {
     #[cfg(not(target_arch = "x86_64"))]
     pub fn is_available(self) -> bool {
         self == Self::Portable
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.into_iter().find(|(set, _)| set == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for InstructionSet {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        found.map(|(set, _)| set).ok_or_else(|| Error::Text {
+            what: "instruction set",
+            got: text.to_owned(),
+            expected: "`portable`, `avx2`, `avx512` or `avx512-vnni`",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets that a variable lists.
+    fn listed(variable: &str) -> Vec<InstructionSet> {
+        let text = std::env::var(variable).unwrap_or_default();
+        text.split(',').filter(|name| !name.is_empty()).map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_sets_that_the_environment_requires_are_there() {
+        let available: Vec<_> = InstructionSet::available().collect();
+        let names: Vec<_> = available.iter().map(ToString::to_string).collect();
+        println!("instruction sets: {}", names.join(", "));
+        for set in listed("SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS") {
+            assert!(set.is_available(), "this processor lacks {set}, which is required; it has {}", names.join(", "));
+        }
+    }
+
+    #[test]
+    fn the_best_set_is_the_highest_that_the_limit_allows() {
+        let limit = listed(LIMIT).first().copied();
+        let best = InstructionSet::available().filter(|set| limit.is_none_or(|limit| *set <= limit)).max();
+        assert_eq!(Some(InstructionSet::best()), best);
+        println!("chosen: {}", InstructionSet::best());
+    }
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for (set, name) in InstructionSet::ALL {
+            assert_eq!((set.to_string().as_str(), name.parse()), (name, Ok(set)));
+        }
+        let error = "avx-512".parse::<InstructionSet>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "instruction set: got `avx-512`, expected `portable`, `avx2`, `avx512` or `avx512-vnni`"
+        );
     }
 }

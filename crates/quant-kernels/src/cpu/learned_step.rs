@@ -7,7 +7,7 @@
 //! ds = f · Σ g · (⌊r⌉ − r where |x / s| < Q, else r)
 //! ```
 //!
-//! `⌊·⌉` rounds half to even; `g` is the gradient of y and `f` the quantiser's gradient scale. Values
+//! A step of 0 counts as NaN, so that what it makes of the values is no number. `⌊·⌉` rounds half to even; `g` is the gradient of y and `f` the quantiser's gradient scale. Values
 //! and `dx` are those of the plain-tensor functions in `reference`, to the bit. The terms of `ds` are
 //! summed in f64, where each product of two f32 is exact, and rounded to f32 at the end; the order of
 //! the sum does not depend on the number of threads.
@@ -149,6 +149,12 @@ struct Part {
     steps: Range<usize>,
 }
 
+/// A step, NaN for one of 0.
+#[inline(always)]
+fn usable(step: f32) -> f32 {
+    if step == 0.0 { f32::NAN } else { step }
+}
+
 /// `clamp(x / s, −Q, Q)`, in which a NaN stays one.
 #[inline(always)]
 fn clamped(x: f32, step: f32, high: f32) -> f32 {
@@ -159,13 +165,14 @@ fn clamped(x: f32, step: f32, high: f32) -> f32 {
 
 #[inline(always)]
 fn value(x: f32, step: f32, high: f32) -> f32 {
+    let step = usable(step);
     clamped(x, step, high).round_ties_even() * step
 }
 
 /// The gradient of a value, and its part of the gradient of the step.
 #[inline(always)]
 fn gradients(x: f32, gradient: f32, step: f32, high: f32) -> (f32, f64) {
-    let ratio = clamped(x, step, high);
+    let ratio = clamped(x, usable(step), high);
     let level = ratio.round_ties_even();
     // A NaN is not inside, and goes into the sum.
     let inside = ratio.abs() < high;

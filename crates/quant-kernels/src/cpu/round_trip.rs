@@ -6,8 +6,8 @@
 //!              z = clamp(⌊−min / s⌉, low, high)
 //! ```
 //!
-//! `⌊·⌉` rounds half to even; `min` and `max` include 0; `s` is 1 for a block of zeros and NaN for
-//! one that holds a NaN or an infinity. These are the formulas of the plain-tensor functions in
+//! `⌊·⌉` rounds half to even; `min` and `max` include 0; `s` is 1 for a block of zeros, NaN for one that
+//! holds a NaN or an infinity, and never so large that a level stands for infinity. These are the formulas of the plain-tensor functions in
 //! `params` and `quantize`, operation for operation, so the results are the same to the bit.
 //!
 //! Each function here is written once in plain Rust and compiled for every instruction set.
@@ -16,7 +16,10 @@ use std::mem::MaybeUninit;
 
 use crate::{
     cpu::multiversion::multiversion,
-    spec::formats::{code_book::LevelRange, format::Format},
+    spec::formats::{
+        code_book::{LevelRange, largest_scale},
+        format::Format,
+    },
 };
 
 /// What the range of a block follows from, gathered value by value.
@@ -53,9 +56,11 @@ impl Extent {
             let scale = one_where_zero(self.max / high - self.min / high);
             // A zero point of a broken block is never looked at: the scale makes all of it NaN.
             let zero_point = (-self.min / scale).round_ties_even().clamp(0.0, high);
-            (nan_where_broken(scale), if finite { zero_point } else { f32::NAN })
+            let reach = zero_point.max(high - zero_point);
+            (nan_where_broken(scale.min(largest_scale(reach))), if finite { zero_point } else { f32::NAN })
         } else {
-            (nan_where_broken(one_where_zero(f32::from_bits(self.magnitude) / high)), 0.0)
+            let scale = one_where_zero(f32::from_bits(self.magnitude) / high);
+            (nan_where_broken(scale.min(largest_scale(high))), 0.0)
         }
     }
 }
@@ -81,11 +86,10 @@ impl Bounds {
 
     #[inline(always)]
     fn value<const ZERO_POINT: bool>(self, x: f32, scale: f32, zero_point: f32) -> f32 {
-        // Not `clamp`: these are one vector instruction each. A NaN level becomes the lowest one
-        // here, and the NaN scale that made it brings the NaN back.
+        // Not `clamp`: these are one vector instruction each, which leave a NaN level as it is.
         let level = Self::level::<ZERO_POINT>(x, scale, zero_point);
-        let level = if level > self.low { level } else { self.low };
-        let level = if level < self.high { level } else { self.high };
+        let level = if level < self.low { self.low } else { level };
+        let level = if level > self.high { self.high } else { level };
         if ZERO_POINT { (level - zero_point) * scale } else { level * scale }
     }
 

@@ -4,7 +4,7 @@
 //! y = entry(number of middles below x / s) · s
 //! ```
 //!
-//! The entry is chosen by comparisons alone, so that every instruction set gives the same bits.
+//! The entry is chosen by comparisons alone, so that every instruction set gives the same bits. A NaN stays one.
 
 use std::mem::MaybeUninit;
 
@@ -17,6 +17,7 @@ fn value(table: &Table, x: f32, scale: f32) -> f32 {
     for (middle, entry) in table.middles.iter().zip(&table.entries[1..]) {
         value = if ratio > *middle { *entry } else { value };
     }
+    let value = if ratio.is_nan() { ratio } else { value };
     value * scale
 }
 

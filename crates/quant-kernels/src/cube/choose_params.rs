@@ -18,7 +18,7 @@ use crate::{
     cube::{
         DeviceParams, address_type,
         block_view::{BlockView, Blocks, Lanes, Spread, share_of_unit},
-        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        extent::{Extent, asymmetric_params, of_column, symmetric_scale},
         rounding::{Levels, LevelsLaunch},
     },
     spec::{
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Scales and zero points of `x`, in its own type.
+/// Scales and zero points of `x`, in f32.
 ///
 /// # Shapes
 ///
@@ -39,24 +39,22 @@ pub(crate) fn choose_params<R: CubeRuntime>(
     levels: LevelRange,
     format: Format,
 ) -> DeviceParams<R> {
-    let dtype = x.dtype;
-    params_of(&into_contiguous(x), block, levels, format, dtype)
+    params_of(&into_contiguous(x), block, levels, format)
 }
 
-/// The same for a contiguous tensor, with results of type `dtype`.
+/// The same for a contiguous tensor.
 pub(super) fn params_of<R: CubeRuntime>(
     x: &CubeTensor<R>,
     block: BlockShape,
     levels: LevelRange,
     format: Format,
-    dtype: DType,
 ) -> DeviceParams<R> {
     let view = BlockView::new(block);
     let spread = view.in_chunks(&x.client);
     let extents = extents_of_chunks(x, view, spread);
     let chunks = view.of_chunks(spread.chunks);
     let spread = chunks.whole_blocks(&x.client);
-    let param = || empty_like(x, block.param_shape().into(), dtype);
+    let param = || empty_like(x, block.param_shape().into(), DType::F32);
     let scale = param();
     let zero_point = format.has_zero_points().then(param);
     let [above, below] = extents;
@@ -75,10 +73,9 @@ pub(super) fn params_of<R: CubeRuntime>(
             scale.clone().into_array_arg(),
             zero_point.clone().map(CubeTensor::into_array_arg).into(),
             chunks.launch(),
-            LevelsLaunch::new(levels.low as f32, levels.high as f32),
+            LevelsLaunch::new(levels.low as f32, levels.high as f32, f32::MAX),
             spread.cubes,
             spread.lanes,
-            dtype.into(),
         );
     }
     DeviceParams { scale, zero_point }
@@ -146,16 +143,15 @@ fn extents_of_values<F: Float>(
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
-fn params_of_extents<S: Float>(
+fn params_of_extents(
     above: &Array<u32>,
     below: &Array<u32>,
-    scale: &mut Array<S>,
-    zero_point: &mut ComptimeOption<Array<S>>,
+    scale: &mut Array<f32>,
+    zero_point: &mut ComptimeOption<Array<f32>>,
     chunks: Blocks,
     levels: Levels,
     cubes: usize,
     #[comptime] lanes: Lanes,
-    #[define(S)] _dtype: StorageType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
@@ -173,11 +169,11 @@ fn params_of_extents<S: Float>(
         let param = share.block * chunks.inner + share.column;
         #[comptime]
         match zero_point {
-            ComptimeOption::None => scale[param] = S::cast_from(symmetric_scale(extent, &levels)),
+            ComptimeOption::None => scale[param] = symmetric_scale(extent, &levels),
             ComptimeOption::Some(zero_point) => {
-                let of_block = asymmetric_scale(extent, &levels);
-                scale[param] = S::cast_from(of_block);
-                zero_point[param] = S::cast_from(zero_point_of(extent, of_block, &levels));
+                let of_block = asymmetric_params(extent, &levels);
+                scale[param] = of_block.scale;
+                zero_point[param] = of_block.zero_point;
             }
         }
     }

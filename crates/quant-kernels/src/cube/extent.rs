@@ -7,7 +7,8 @@
 //! asymmetric   s = above / high + below / high      z = clamp(⌊below / s⌉, 0, high)
 //! ```
 //!
-//! `s` is 1 for a block of zeros, and NaN for one that holds a NaN or an infinity.
+//! `s` is 1 for a block of zeros, NaN for one that holds a NaN or an infinity, and never so large that a level
+//! stands for infinity.
 //!
 //! `above` and `below` are kept as the bits of non-negative f32, which order as the numbers do, with
 //! infinity and NaN above all of them. So maxima are those of integers: exact on every device,
@@ -24,6 +25,8 @@ const SIGN: u32 = 0x8000_0000;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const INFINITY: u32 = 0x7f80_0000;
 const QUIET_NAN: u32 = 0x7fc0_0000;
+const LARGEST: f32 = f32::MAX;
+const BELOW_ONE: f32 = 1.0 - f32::EPSILON / 2.0;
 
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Extent {
@@ -77,25 +80,43 @@ pub(super) fn of_column(extent: Extent, #[comptime] lanes: Lanes) -> Extent {
 #[cube]
 pub(super) fn symmetric_scale(extent: Extent, levels: &Levels) -> f32 {
     let magnitude = max(extent.above, extent.below);
-    marked(f32::reinterpret(magnitude) / levels.high, magnitude)
+    let scale = one_where_zero(f32::reinterpret(magnitude) / levels.high);
+    marked(at_most_finite(scale, levels.high), magnitude)
+}
+
+/// The scale and the zero point of a block.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct AsymmetricParams {
+    pub(super) scale: f32,
+    pub(super) zero_point: f32,
 }
 
 #[cube]
-pub(super) fn asymmetric_scale(extent: Extent, levels: &Levels) -> f32 {
+pub(super) fn asymmetric_params(extent: Extent, levels: &Levels) -> AsymmetricParams {
     // Divided before added: the width of the range may overflow where the scale does not.
-    let scale = f32::reinterpret(extent.above) / levels.high + f32::reinterpret(extent.below) / levels.high;
-    marked(scale, max(extent.above, extent.below))
+    let above = f32::reinterpret(extent.above);
+    let below = f32::reinterpret(extent.below);
+    let scale = one_where_zero(above / levels.high + below / levels.high);
+    let zero_point = clamp_level(round_half_even(below / scale), levels);
+    let reach = select(zero_point > levels.high - zero_point, zero_point, levels.high - zero_point);
+    AsymmetricParams { scale: marked(at_most_finite(scale, reach), max(extent.above, extent.below)), zero_point }
 }
 
 #[cube]
-pub(super) fn zero_point_of(extent: Extent, scale: f32, levels: &Levels) -> f32 {
-    clamp_level(round_half_even(f32::reinterpret(extent.below) / scale), levels)
+fn one_where_zero(scale: f32) -> f32 {
+    select(scale == 0.0, 1.0, scale)
 }
 
-/// 1 for a scale of 0, and NaN for one of a block whose largest magnitude is no number.
+/// `largest_scale` of the CPU's kernels, operation for operation.
+#[cube]
+fn at_most_finite(scale: f32, reach: f32) -> f32 {
+    let largest = LARGEST / reach * BELOW_ONE;
+    select(scale > largest, largest, scale)
+}
+
+/// NaN for the scale of a block whose largest magnitude is no number.
 #[cube]
 fn marked(scale: f32, magnitude: u32) -> f32 {
-    let scale = select(scale == 0.0, 1.0, scale);
     // Built from what was read: shader compilers refuse a constant that is NaN.
     select(magnitude >= INFINITY, f32::reinterpret(magnitude | QUIET_NAN), scale)
 }

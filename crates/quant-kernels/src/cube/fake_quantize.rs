@@ -10,11 +10,12 @@ use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use crate::{
+    backends::plain::precision::largest_of,
     cube::{
         DeviceParams, address_type,
         block_view::{BlockView, Blocks, Lanes, Spread, param_of, share_of_unit},
         choose_params::{empty_like, params_of},
-        extent::{Extent, asymmetric_scale, of_column, symmetric_scale, zero_point_of},
+        extent::{Extent, asymmetric_params, of_column, symmetric_scale},
         rounding::{Levels, LevelsLaunch, level_of, round_trip},
     },
     spec::{
@@ -39,7 +40,7 @@ pub(crate) fn fake_quantize<R: CubeRuntime>(
     if view.in_chunks(&x.client).is_whole() {
         return fused(&x, view, levels, format);
     }
-    let params = params_of(&x, block, levels, format, DType::F32);
+    let params = params_of(&x, block, levels, format);
     by_params(x, params, view, levels)
 }
 
@@ -77,7 +78,8 @@ pub(crate) fn pass_gradient_inside<R: CubeRuntime>(
     let y = empty_like(&gradient, gradient.shape(), gradient.dtype);
     let values = block.len();
     let cube_dim = CubeDim::new(&x.client, values);
-    let dtypes = [x.dtype.into(), gradient.dtype.into(), scale.dtype.into()];
+    let dtype = x.dtype;
+    let dtypes = [dtype.into(), gradient.dtype.into(), scale.dtype.into()];
     // SAFETY: units past the last value stop, and the tensors have the shapes of the view.
     #[expect(unsafe_code, reason = "bounds are checked once per value instead of once per access")]
     unsafe {
@@ -92,7 +94,7 @@ pub(crate) fn pass_gradient_inside<R: CubeRuntime>(
             zero_point.map(CubeTensor::into_array_arg).into(),
             y.clone().into_array_arg(),
             view.launch(),
-            LevelsLaunch::new(levels.low as f32, levels.high as f32),
+            launch(levels, dtype),
             values,
             dtypes,
         );
@@ -115,7 +117,7 @@ fn fused<R: CubeRuntime>(x: &CubeTensor<R>, view: BlockView, levels: LevelRange,
             x.clone().into_array_arg(),
             y.clone().into_array_arg(),
             view.launch(),
-            LevelsLaunch::new(levels.low as f32, levels.high as f32),
+            launch(levels, x.dtype),
             spread.cubes,
             format,
             spread.lanes,
@@ -134,7 +136,8 @@ fn by_params<R: CubeRuntime>(
     let y = empty_like(&x, x.shape(), x.dtype);
     let values = x.meta.num_elements();
     let cube_dim = CubeDim::new(&x.client, values);
-    let dtypes = [x.dtype.into(), scale.dtype.into()];
+    let dtype = x.dtype;
+    let dtypes = [dtype.into(), scale.dtype.into()];
     // SAFETY: units past the last value stop, and the tensors have the shapes of the view.
     #[expect(unsafe_code, reason = "bounds are checked once per value instead of once per access")]
     unsafe {
@@ -148,12 +151,17 @@ fn by_params<R: CubeRuntime>(
             zero_point.map(CubeTensor::into_array_arg).into(),
             y.clone().into_array_arg(),
             view.launch(),
-            LevelsLaunch::new(levels.low as f32, levels.high as f32),
+            launch(levels, dtype),
             values,
             dtypes,
         );
     }
     y
+}
+
+/// Levels as kernels on values of a type are told them.
+fn launch<R: CubeRuntime>(levels: LevelRange, dtype: DType) -> LevelsLaunch<R> {
+    LevelsLaunch::new(levels.low as f32, levels.high as f32, largest_of(dtype) as f32)
 }
 
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -188,8 +196,9 @@ fn values_of_blocks<F: Float>(
             value += comptime!(lanes.per_column);
         }
     } else {
-        let scale = asymmetric_scale(extent, &levels);
-        let zero_point = zero_point_of(extent, scale, &levels);
+        let params = asymmetric_params(extent, &levels);
+        let scale = params.scale;
+        let zero_point = params.zero_point;
         while value < share.end {
             let position = share.origin + value * blocks.inner;
             let zero_point = ComptimeOption::new_Some(zero_point);

@@ -14,11 +14,12 @@ use cubecl::prelude::*;
 const SIGN: u32 = 0x8000_0000;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// The lowest and the highest level.
+/// The lowest and the highest level, and the largest number of the type of the values.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Levels {
     pub(super) low: f32,
     pub(super) high: f32,
+    pub(super) largest: f32,
 }
 
 /// Rounds half to even. The sign is kept, that of zero included.
@@ -63,8 +64,11 @@ pub(super) fn restore(level: f32, scale: f32, zero_point: ComptimeOption<f32>) -
     }
 }
 
-/// The value of `x` after quantisation.
+/// The value of `x` after quantisation, within the numbers of the type that it is rounded to.
 #[cube]
 pub(super) fn round_trip(x: f32, scale: f32, zero_point: ComptimeOption<f32>, levels: &Levels) -> f32 {
-    restore(clamp_level(level_of(x, scale, zero_point), levels), scale, zero_point)
+    let value = restore(clamp_level(level_of(x, scale, zero_point), levels), scale, zero_point);
+    let value = select(value > levels.largest, levels.largest, value);
+    let lowest = 0.0 - levels.largest;
+    select(value < lowest, lowest, value)
 }

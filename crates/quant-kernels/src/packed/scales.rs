@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! f32   4 bytes, little-endian
-//! f16   2 bytes, little-endian: s rounded half to even, 6·10⁻⁸ ≤ s ≤ 65504
+//! f16   2 bytes, little-endian: s rounded half to even, 6.1·10⁻⁵ ≤ s ≤ 65504
 //! ```
+//!
+//! Below its normal numbers f16 loses digits: 8.9·10⁻⁸ would be 6·10⁻⁸, which clips a third of the range. A
+//! rounding keeps all scales of a weight in f32 then, which the format of its scales says; where codes and scales
+//! are given, such a scale is refused. A file that holds one is read as it is.
 
 use std::{fmt, str::FromStr};
 
@@ -34,11 +38,19 @@ impl ScaleFormat {
         }
     }
 
-    /// The nearest scale of the format.
-    fn round(self, scale: f32) -> f32 {
+    /// The format if it holds all of some scales, else f32, which holds every one.
+    pub(crate) fn that_holds(self, scales: &[f32]) -> Self {
+        if scales.iter().all(|&scale| self.holds(scale)) { self } else { Self::F32 }
+    }
+
+    /// Whether the format has a number next to a positive scale, up to the rounding of its digits.
+    fn holds(self, scale: f32) -> bool {
         match self {
-            Self::F16 => f16::from_f32(scale).to_f32(),
-            Self::F32 => scale,
+            Self::F16 => {
+                let rounded = f16::from_f32(scale);
+                rounded >= f16::MIN_POSITIVE && rounded.is_finite()
+            }
+            Self::F32 => true,
         }
     }
 }
@@ -78,14 +90,12 @@ impl Scales {
     ///
     /// # Errors
     ///
-    /// [`Error::PackedScale`] for a scale that is not positive and finite, or that is not any more
-    /// once it is rounded.
+    /// [`Error::PackedScale`] for a scale that is not positive and finite, or that the format does not hold.
     pub(crate) fn store(format: ScaleFormat, scales: &[f32]) -> Result<Self> {
         for (index, &got) in scales.iter().enumerate() {
             check(index, got)?;
-            let rounded = format.round(got);
-            if !(rounded > 0.0 && rounded.is_finite()) {
-                let expected = "a number that f16 can hold, 6e-8 to 65504; use f32 scales";
+            if !format.holds(got) {
+                let expected = "a number that f16 holds to 11 bits, 6.1e-5 to 65504; use f32 scales";
                 return Err(Error::PackedScale { index, got, expected });
             }
         }
@@ -212,7 +222,8 @@ mod tests {
 
     #[test]
     fn f16_refuses_what_it_cannot_hold_and_f32_takes_it() {
-        for scale in [65520.0, 1e-8] {
+        // The last rounds down to the largest subnormal number.
+        for scale in [65520.0, 1e-8, 8.9e-8, 6e-5, 6.1e-5] {
             let error = Scales::store(ScaleFormat::F16, &[1.0, scale]).unwrap_err();
             assert!(matches!(error, Error::PackedScale { index: 1, .. }), "{error}");
             assert!(error.to_string().contains("use f32"), "{error}");

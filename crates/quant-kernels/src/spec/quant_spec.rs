@@ -116,6 +116,80 @@ impl FromStr for QuantSpec {
     }
 }
 
+/// The text form in JSON, in the place of an object: `"per-channel,symmetric,min-max"`, as flags take it.
+///
+/// ```
+/// use quant_kernels::QuantSpec;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Settings {
+///     #[serde(with = "quant_kernels::spec::quant_spec::text")]
+///     weight: QuantSpec,
+/// }
+///
+/// let json = serde_json::to_string(&Settings { weight: QuantSpec::PER_TOKEN })?;
+/// assert_eq!(json, r#"{"weight":"per-token,symmetric,min-max"}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub mod text {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::QuantSpec;
+
+    /// Writes the text form.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serialiser.
+    pub fn serialize<S: Serializer>(spec: &QuantSpec, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(spec)
+    }
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    ///
+    /// When it is no quantiser, which the message says.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<QuantSpec, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// [`text`] for a quantiser that may be left out; give the field `#[serde(default)]` too.
+pub mod optional_text {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::{QuantSpec, text};
+
+    /// Writes the text form, or null.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serialiser.
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub fn serialize<S: Serializer>(spec: &Option<QuantSpec>, serializer: S) -> Result<S::Ok, S::Error> {
+        match spec {
+            Some(spec) => text::serialize(spec, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads the text form.
+    ///
+    /// # Errors
+    ///
+    /// When it is no quantiser, which the message says; null is none.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<QuantSpec>, D::Error> {
+        let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,10 @@
 
 use burn::tensor::{Tensor, TensorPrimitive};
 
-use crate::backends::{head_split::HeadSplit, transformer_backend::TransformerBackend};
+use crate::backends::{
+    head_split::{CachedShapes, HeadSplit},
+    transformer_backend::TransformerBackend,
+};
 
 /// Attention of every token to itself and those before it.
 ///
@@ -45,12 +48,17 @@ pub fn causal_attention<B: TransformerBackend>(qkv: Tensor<B, 3>, split: HeadSpl
 /// - `q` `[batch, heads, new, width]`
 /// - `k`, `v` `[batch, heads, old + new, width]`, parts of larger tensors without being copied
 /// - output `[batch, new, heads · width]`
+///
+/// # Panics
+///
+/// If the shapes are not these.
 pub fn cached_attention<B: TransformerBackend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
     v: Tensor<B, 4>,
     scale: f64,
 ) -> Tensor<B, 3> {
+    CachedShapes { q: q.dims(), k: k.dims(), v: v.dims() }.check();
     let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(B::cached_attention(q, k, v, scale)))
 }

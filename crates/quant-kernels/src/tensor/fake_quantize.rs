@@ -24,6 +24,9 @@ use crate::{
 /// The result equals `dequantize(quantize(x))` bit for bit, whether or not the backend records
 /// gradients. At [`BitWidth::FULL`] and for an empty tensor it is `x` itself.
 ///
+/// Values of 16 bits are computed in f32, scales included, and rounded once at the end, whatever the gradient
+/// rule.
+///
 /// A block of values that holds a NaN or an infinity becomes NaN (see [`choose_params`](crate::tensor::params::choose_params)).
 ///
 /// # Shapes

@@ -20,11 +20,20 @@ use burn::{
 
 use crate::{
     backends::{
-        plain::blocks::{reduce_blocks, sum_of},
+        plain::{
+            blocks::{reduce_blocks, sum_of},
+            precision::widened,
+            ranges::mark_of_non_finite,
+        },
         quant_backend::QuantBackend,
     },
     error::{Error, Result},
-    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity, step_quantizer::StepQuantizer},
+    spec::{
+        bit_width::BitWidth,
+        formats::{code_book::largest_scale, format::Format},
+        granularity::Granularity,
+        step_quantizer::StepQuantizer,
+    },
 };
 
 /// A quantiser whose step (scale) is a parameter that an optimizer trains.
@@ -52,7 +61,8 @@ pub struct LearnedStep<B: Backend> {
 }
 
 impl<B: Backend> LearnedStep<B> {
-    /// Steps that start from the values of `x`. Where those are all 0, the step starts at 1.
+    /// Steps that start from the values of `x`, in f32 for values of 16 bits. Where those are all 0, the step starts
+    /// at 1; where one is no finite number, it is NaN.
     ///
     /// # Shapes
     ///
@@ -68,15 +78,17 @@ impl<B: Backend> LearnedStep<B> {
             return Err(Error::LearnedStep { granularity });
         }
         let shape = granularity.param_shape(x.dims())?;
-        let x = x.clone().set_require_grad(false);
+        let x = widened(x.clone().set_require_grad(false));
         let step = if x.shape().num_elements() == 0 {
             Tensor::ones(shape, (&x.device(), x.dtype()))
         } else {
             let initial = |block: Tensor<B, 3>| {
                 let values = block.dims()[1] as f32;
-                let step = sum_of(block.abs()) * (2.0 / (values * (levels.high as f32).sqrt()));
+                let step = sum_of(block.clone().abs()) * (2.0 / (values * (levels.high as f32).sqrt()));
                 let zero = step.clone().equal_elem(0.0);
-                [step.mask_fill(zero, 1.0)]
+                // The sum of huge values may be infinite.
+                let step = step.mask_fill(zero, 1.0).clamp_max(largest_scale(levels.high as f32));
+                [step + mark_of_non_finite(&block)]
             };
             let [step] = reduce_blocks(x, granularity, shape, initial);
             step
@@ -92,7 +104,7 @@ impl<B: Backend> LearnedStep<B> {
     ///
     /// # Errors
     ///
-    /// As [`LearnedStep::new`].
+    /// As [`LearnedStep::new`], and [`Error::StepValue`] for a step that is 0 or no finite number.
     ///
     /// ```
     /// use burn::{backend::Flex, tensor::Tensor};
@@ -111,7 +123,12 @@ impl<B: Backend> LearnedStep<B> {
         if granularity == Granularity::PerToken {
             return Err(Error::LearnedStep { granularity });
         }
-        Ok(Self { step: Param::from_tensor(step.set_require_grad(false)), bits, granularity })
+        let step = step.set_require_grad(false);
+        let usable = |value: &f32| *value != 0.0 && value.is_finite();
+        if let Some((index, got)) = step.to_data().iter::<f32>().enumerate().find(|(_, value)| !usable(value)) {
+            return Err(Error::StepValue { index, got });
+        }
+        Ok(Self { step: Param::from_tensor(step), bits, granularity })
     }
 
     /// Whether there is one step for each block of a matrix `[d_in, d_out]`.
@@ -143,8 +160,8 @@ impl<B: Backend> LearnedStep<B> {
 
     /// The quantised values of `x`, with gradients for `x` and for the step.
     ///
-    /// Steps must stay away from 0; a negative step quantises as its absolute value does. A NaN
-    /// passes on, into the gradient of its step as well; an infinity is clipped.
+    /// A negative step quantises as its absolute value does. A step that has become 0 makes all its values NaN,
+    /// so that a loss shows it. A NaN passes on, into the gradient of its step as well; an infinity is clipped.
     ///
     /// # Shapes
     ///

@@ -8,11 +8,11 @@
 //! `min` and `max` are over the values that share a scale ([`Granularity`]) and come from the range
 //! estimator ([`RangeEstimator`](crate::spec::range_estimator::RangeEstimator)); `b` is the number of bits.
 
-use burn::tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
+use burn::tensor::{DType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{
     backends::{
-        plain::{blocks::broadcastable, levels::Broadcast},
+        plain::{blocks::broadcastable, levels::Broadcast, precision::is_half},
         primitive_params::PrimitiveParams,
         quant_backend::QuantBackend,
     },
@@ -29,12 +29,14 @@ use crate::{
 
 /// The scales and zero points of a tensor, with the options they were chosen by.
 ///
-/// The tensors are constants: no gradient flows through them.
+/// The tensors are constants: no gradient flows through them. Those of values of 16 bits are f32.
 #[derive(Debug, Clone)]
 pub struct QuantParams<B: Backend, const D: usize> {
     scale: Tensor<B, D>,
     zero_point: Option<Tensor<B, D>>,
     quantizer: Quantizer,
+    /// The type of the values that they were chosen for.
+    dtype: DType,
 }
 
 impl<B: Backend, const D: usize> QuantParams<B, D> {
@@ -47,14 +49,16 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
     ) -> Result<Self> {
         let quantizer = Quantizer::new(bits, *spec, GradientRule::default())?;
         let shape = spec.granularity.param_shape(x.dims())?;
+        let dtype = x.dtype();
         if x.shape().num_elements() == 0 {
-            let scale = Tensor::ones(shape, (&x.device(), x.dtype()));
+            let of_params = if is_half(dtype) { DType::F32 } else { dtype };
+            let scale = Tensor::ones(shape, (&x.device(), of_params));
             let zero_point = spec.format.has_zero_points().then(|| scale.zeros_like());
-            return Ok(Self { scale, zero_point, quantizer });
+            return Ok(Self { scale, zero_point, quantizer, dtype });
         }
         let PrimitiveParams { scale, zero_point } = choose(x.clone().into_primitive().tensor(), &quantizer);
         let tensor = |param| Tensor::<B, 3>::from_primitive(TensorPrimitive::Float(param)).reshape(shape);
-        Ok(Self { scale: tensor(scale), zero_point: zero_point.map(tensor), quantizer })
+        Ok(Self { scale: tensor(scale), zero_point: zero_point.map(tensor), quantizer, dtype })
     }
 
     /// The scales, above 0, in the shape that [`Granularity::param_shape`] gives.
@@ -81,6 +85,11 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
     /// Which numbers codes stand for.
     pub fn format(&self) -> Format {
         self.quantizer.spec().format
+    }
+
+    /// The type of the values that they were chosen for.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The lowest and the highest level.
@@ -111,7 +120,8 @@ impl<B: Backend, const D: usize> QuantParams<B, D> {
 ///
 /// A block of values that are all 0 gets scale 1, so that it is quantised to zeros. A block that
 /// holds a NaN or an infinity gets scale NaN, so that all of it becomes NaN when it is quantised:
-/// broken input never turns into plausible numbers. An empty tensor gets scales of 1.
+/// broken input never turns into plausible numbers. An empty tensor gets scales of 1. No level of a block stands
+/// for infinity: the scale of `[f32::MAX]` is a bit smaller than its formula where that rounds up.
 ///
 /// # Shapes
 ///

@@ -10,9 +10,10 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::tensor::params::QuantParams;
+use crate::{backends::plain::precision::narrowed, tensor::params::QuantParams};
 
-/// The levels of `x`: integers held in a float tensor, as plain tensor operations need them.
+/// The levels of `x`: integers held in a float tensor, as plain tensor operations need them. Those of 16-bit
+/// values are f32, as bf16 has no integer past 256. The level of a NaN is NaN.
 ///
 /// # Shapes
 ///
@@ -38,7 +39,7 @@ pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParam
     params.for_shape(x.dims()).nearest(x)
 }
 
-/// The values that levels stand for.
+/// The values that levels stand for, in the type of the values that the scales were chosen for.
 ///
 /// # Shapes
 ///
@@ -48,5 +49,5 @@ pub fn quantize<B: Backend, const D: usize>(x: Tensor<B, D>, params: &QuantParam
 ///
 /// If the scales do not fit the shape of `levels`.
 pub fn dequantize<B: Backend, const D: usize>(levels: Tensor<B, D>, params: &QuantParams<B, D>) -> Tensor<B, D> {
-    params.for_shape(levels.dims()).values(levels)
+    narrowed(params.for_shape(levels.dims()).values(levels), params.dtype())
 }

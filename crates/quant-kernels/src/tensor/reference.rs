@@ -24,7 +24,11 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{
     backends::plain::{
-        blocks::broadcastable, levels::clamp_to, quantisation::choose_params as choose_params_of_primitive,
+        blocks::broadcastable,
+        learned_step::usable,
+        levels::clamp_to,
+        precision::{narrowed, widened},
+        quantisation::choose_params as choose_params_of_primitive,
     },
     error::Result,
     spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
@@ -62,7 +66,7 @@ pub fn fake_quantize<B: Backend, const D: usize>(
     let params = choose_params(&x, bits, spec)?;
     let params = params.for_shape(x.dims());
     let constant = x.clone().set_require_grad(false);
-    let restored = params.values(params.nearest(constant.clone()));
+    let restored = narrowed(params.values(params.nearest(constant.clone())), x.dtype());
     if !B::ad_enabled(&x.device()) {
         return Ok(restored);
     }
@@ -88,7 +92,8 @@ pub fn learned_step<B: Backend, const D: usize>(x: Tensor<B, D>, learned: &Learn
     }
     learned.check_fit(dims);
     let quantizer = learned.quantizer(dims);
-    let step = learned.step.val();
+    let dtype = x.dtype();
+    let (x, step) = (widened(x), usable(widened(learned.step.val())));
     let mut broadcast = [1; D];
     for (to, from) in broadcast.iter_mut().rev().zip(step.dims().iter().rev()) {
         *to = *from;
@@ -100,5 +105,5 @@ pub fn learned_step<B: Backend, const D: usize>(x: Tensor<B, D>, learned: &Learn
     let clamped = clamp_to(x / step.clone(), quantizer.levels());
     let constant = clamped.clone().set_require_grad(false);
     let rounded = constant.clone().round() - (constant - clamped);
-    rounded * step
+    narrowed(rounded * step, dtype)
 }

@@ -83,7 +83,8 @@ impl<B: QuantBackend> Rounding<'_, B> {
         }
     }
 
-    /// The codes of a weight, and the scales that stand for them.
+    /// The codes of a weight, and the scales that stand for them. Scales that f16 does not hold to its 11 bits, below
+    /// 6.1e-5 or above 65504, are f32 whatever was asked for: [`PackedSpec::scale_format`] of the result says which.
     ///
     /// # Shapes
     ///
@@ -114,7 +115,9 @@ impl<B: QuantBackend> Rounding<'_, B> {
         // A NaN, of a block that holds one, is caught with its scale or its weight.
         let zero_points =
             zero_points.map_or_else(Vec::new, |zeros| floats(zeros).into_iter().map(|z| z as u8).collect());
-        Coded::nearest(spec, &floats(weight.clone()), &floats(scales), &zero_points)
+        let scales = floats(scales);
+        let spec = PackedSpec { scale_format: scale_format.that_holds(&scales), ..spec };
+        Coded::nearest(spec, &floats(weight.clone()), &scales, &zero_points)
     }
 
     /// [`code`](Self::code), packed.

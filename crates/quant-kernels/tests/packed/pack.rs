@@ -1,9 +1,18 @@
 //! Codes and values of packed weights.
 
+use burn::{
+    backend::{Flex, flex::FlexDevice},
+    tensor::{Tensor, TensorData},
+};
+
 use quant_kernels::{
     error::Error,
     packed::{packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
+        quant_spec::QuantSpec,
+    },
+    tensor::{reference, rounding::Rounding},
 };
 
 use super::cases::{Case, Numbers, SHAPES, bits, specs};
@@ -145,4 +154,63 @@ fn a_missing_scale_is_a_panic() {
 fn a_level_outside_is_a_panic() {
     let packed = PackedTensor::from_weights(SPEC, &[0.0; 6], &[1.0; 3], &[]).unwrap();
     packed.level(2, 0);
+}
+
+/// Weights packed by the scales that a quantiser finds, which the reference takes as well.
+fn rounded(weights: &[f32], shape: [usize; 2], bits: BitWidth, spec: &QuantSpec) -> (PackedTensor, Vec<f32>) {
+    let weights = Tensor::<Flex, 2>::from_data(TensorData::new(weights.to_vec(), shape), &FlexDevice);
+    let packed = Rounding::Nearest { bits, spec: *spec }.pack(&weights, ScaleFormat::F16).unwrap();
+    let expected = reference::fake_quantize(weights, bits, spec, GradientRule::Identity).unwrap();
+    (packed, expected.into_data().to_vec().unwrap())
+}
+
+fn rounded_specs() -> impl Iterator<Item = (BitWidth, QuantSpec)> {
+    specs([40, 17]).filter(|spec| spec.scale_format == ScaleFormat::F16).flat_map(|spec| {
+        let quantizer = QuantSpec::default().with_granularity(spec.granularity);
+        let nf4 = (spec.bits == BitWidth::B4).then(|| (spec.bits, quantizer.with_format(Format::Nf4)));
+        [(spec.bits, quantizer.with_format(spec.format))].into_iter().chain(nf4)
+    })
+}
+
+#[test]
+fn scales_that_f16_does_not_hold_are_f32_and_say_so() {
+    let mut numbers = Numbers::new(6);
+    let ordinary = numbers.floats(40 * 17);
+    for (bits, spec) in rounded_specs() {
+        let (packed, _) = rounded(&ordinary, [40, 17], bits, &spec);
+        assert_eq!(packed.scale_format(), ScaleFormat::F16, "{spec} {bits} bits");
+        for size in [1e-6, 1e-20, 1e9] {
+            let weights: Vec<f32> = ordinary.iter().map(|x| x * size).collect();
+            let (packed, expected) = rounded(&weights, [40, 17], bits, &spec);
+            assert_eq!(packed.scale_format(), ScaleFormat::F32, "{spec} {bits} bits");
+            assert!(
+                packed.dequantize() == expected,
+                "{spec} {bits} bits: other values than those of fake quantisation"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_given_scale_that_f16_would_change_is_refused() {
+    for scale in [8.9e-8, 5.9e-5, 7e4] {
+        let scales = [1.0, scale, 1.0];
+        let error = PackedTensor::from_weights(SPEC, &[0.0; 6], &scales, &[]).unwrap_err();
+        assert!(matches!(error, Error::PackedScale { index: 1, .. }), "{error}");
+        assert!(error.to_string().ends_with("6.1e-5 to 65504; use f32 scales"), "{error}");
+        let spec = PackedSpec { scale_format: ScaleFormat::F32, ..SPEC };
+        assert!(PackedTensor::from_weights(spec, &[0.0; 6], &scales, &[]).is_ok());
+    }
+}
+
+#[test]
+fn the_largest_weights_are_finite_once_they_are_packed() {
+    let weights: Vec<f32> = (0..40 * 17).map(|at| [f32::MAX, -f32::MAX, 0.0, 1.0][at * 3 % 4]).collect();
+    for (bits, spec) in rounded_specs() {
+        for weights in [&weights, &vec![f32::MAX; 40 * 17], &vec![-f32::MAX; 40 * 17]] {
+            let (packed, expected) = rounded(weights, [40, 17], bits, &spec);
+            let values = packed.dequantize();
+            assert!(values == expected && values.iter().all(|x| x.is_finite()), "{spec} {bits} bits");
+        }
+    }
 }

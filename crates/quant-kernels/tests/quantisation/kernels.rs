@@ -1,15 +1,16 @@
-//! Kernels against the plain tensor operations, in every layout that a tensor may have.
+//! Kernels against the plain tensor operations and the scalar reference, in every layout that a tensor may have.
 
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    spec::gradient_rule::GradientRule,
     tensor::{fake_quantize::fake_quantize, params::choose_params, reference},
 };
 
-use crate::support::{
-    Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,
+use crate::{
+    scalar_reference::{self, sharing},
+    support::{Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings},
 };
 
 const DIMS: [usize; 3] = [3, 37, 23];
@@ -40,6 +41,7 @@ fn layouts<B: Backend>(x: &[f32]) -> Vec<(&'static str, Tensor<B, 3>)> {
 
 fn agree<B: QuantBackend>(range: &str, widths: &[u8]) {
     let x = numbers(DIMS.iter().product(), 41);
+    let percent = range.strip_prefix("percentile:").map(|percent| percent.parse::<f64>().expect("a percentile"));
     let range = range.parse().expect("a range estimator");
     for granularity in granularities() {
         for (bits, format) in widths_and_mappings().filter(|(bits, _)| widths.contains(&bits.bits())) {
@@ -57,6 +59,16 @@ fn agree<B: QuantBackend>(range: &str, widths: &[u8]) {
                 // A zero point of −0 is one of 0.
                 let zero_points = [kernel.zero_point(), plain.zero_point()].map(|z| z.map(|z| values(&z)));
                 assert_eq!(zero_points[0], zero_points[1], "{what}");
+                // Percentiles have no kernel of their own, so that both sides are the same operations.
+                let levels = format.levels(bits).expect("a width of the format");
+                let blocks = sharing(&values(&x), DIMS, granularity);
+                let expected = blocks.values().map(|block| match percent {
+                    Some(percent) => scalar_reference::percentile(block, percent, format, levels),
+                    None => scalar_reference::min_max(block, format, levels),
+                });
+                let (scales, zeros): (Vec<f32>, Vec<Option<f32>>) = expected.unzip();
+                assert_same_bits(&values(&kernel.scale()), &scales, &format!("scales of {what}"));
+                assert_eq!(zero_points[0], zeros.into_iter().collect::<Option<Vec<f32>>>(), "zero points of {what}");
             }
         }
     }
@@ -72,21 +84,4 @@ fn kernels_on_flex_equal_plain_operations_bit_for_bit() {
 fn kernels_on_ndarray_equal_plain_operations_bit_for_bit() {
     agree::<Other>("min-max", &[1, 2, 4, 8, 16]);
     agree::<Other>("percentile:97", &[3]);
-}
-
-#[test]
-fn half_precision_is_computed_in_f32_and_rounded_once() {
-    let x = numbers(DIMS.iter().product(), 42);
-    for dtype in [DType::F16, DType::BF16] {
-        for granularity in granularities() {
-            let spec = QuantSpec::default().with_granularity(granularity);
-            let half = tensor::<Plain, 3>(&x, DIMS).cast(dtype);
-            let rule = GradientRule::Identity;
-            let got = fake_quantize(half.clone(), BitWidth::B4, &spec, rule).unwrap();
-            assert_eq!(got.dtype(), dtype);
-            let expected = fake_quantize(half.cast(DType::F32), BitWidth::B4, &spec, rule).unwrap();
-            let back = |x: Tensor<Plain, 3>| values(&x.cast(DType::F32));
-            assert_same_bits(&back(got), &back(expected.cast(dtype)), &format!("{dtype:?} {granularity}"));
-        }
-    }
 }

@@ -7,14 +7,15 @@ use burn::{
 };
 
 use quant_kernels::{
+    backends::quant_backend::QuantBackend,
     error::Error,
     spec::{bit_width::BitWidth, granularity::Granularity},
-    tensor::learned_step::LearnedStep,
+    tensor::{learned_step::LearnedStep, reference},
 };
 
 use crate::{
     scalar_reference::{scale_index, sharing},
-    support::{Plain, Tracked, granularities, numbers, tensor, values},
+    support::{Other, Plain, Tracked, granularities, numbers, tensor, values},
 };
 
 const DIMS: [usize; 2] = [10, 4];
@@ -136,6 +137,49 @@ fn silent_and_empty_samples_start_at_one() {
     }
 }
 
+fn a_step_of_zero_makes_no_number<B: QuantBackend>() {
+    let x = [0.7, 0.0, -0.3, 0.2];
+    for granularity in learnable() {
+        for bits in [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::B16] {
+            let mut learned = LearnedStep::new(&tensor::<B, 2>(&x, [2, 2]), bits, granularity).unwrap();
+            for zero in [0.0, -0.0] {
+                learned.step = learned.step.map(|step| step.zeros_like() + zero);
+                for y in [
+                    learned.forward(tensor::<B, 2>(&x, [2, 2])),
+                    reference::learned_step(tensor::<B, 2>(&x, [2, 2]), &learned),
+                ] {
+                    assert!(values(&y).iter().all(|y| y.is_nan()), "{granularity} {bits} bits: {:?}", values(&y));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_that_became_zero_shows_as_nan_on_every_backend() {
+    a_step_of_zero_makes_no_number::<Plain>();
+    a_step_of_zero_makes_no_number::<Other>();
+    a_step_of_zero_makes_no_number::<Tracked>();
+}
+
+#[test]
+fn steps_start_as_finite_numbers_at_the_ends_of_f32_and_as_nan_where_values_are_broken() {
+    for granularity in learnable() {
+        for bits in [BitWidth::B2, BitWidth::B3, BitWidth::B8] {
+            let x = tensor::<Plain, 2>(&[f32::MAX; 40], DIMS);
+            let learned = LearnedStep::new(&x, bits, granularity).unwrap();
+            let y = values(&learned.forward(x));
+            assert!(y.iter().all(|y| y.is_finite() && *y > 0.0), "{granularity} {bits} bits: {y:?}");
+            for broken in [f32::NAN, f32::INFINITY] {
+                let mut x = vec![1.0; 40];
+                x[0] = broken;
+                let step = LearnedStep::new(&tensor::<Plain, 2>(&x, DIMS), bits, granularity).unwrap();
+                assert!(values(&step.step.val())[0].is_nan(), "{granularity} {bits} bits");
+            }
+        }
+    }
+}
+
 #[test]
 fn steps_that_cannot_be_learned_are_errors() {
     let x = tensor::<Plain, 2>(&[1.0], [1, 1]);
@@ -174,4 +218,9 @@ fn steps_that_are_given_quantise_as_those_that_were_found() {
     assert!(matches!(of(BitWidth::B4, Granularity::PerToken), Error::LearnedStep { .. }));
     assert!(matches!(of(BitWidth::FULL, Granularity::PerTensor), Error::FullPrecision));
     assert!(matches!(of(BitWidth::new(1).unwrap(), Granularity::PerTensor), Error::TooFewBits { .. }));
+    for got in [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let steps = tensor::<Plain, 2>(&[0.5, -0.25, got], [1, 3]);
+        let error = LearnedStep::from_steps(steps, BitWidth::B4, Granularity::PerChannel).unwrap_err();
+        assert_eq!(error.to_string(), format!("learned step 2 is {got}, expected a finite number other than 0"));
+    }
 }

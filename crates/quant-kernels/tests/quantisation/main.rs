@@ -5,7 +5,10 @@
 
 mod backends;
 mod exhaustive;
+mod extremes;
+mod given_scales;
 mod gradients;
+mod half_precision;
 mod kernels;
 mod learned_step;
 mod learned_step_kernels;

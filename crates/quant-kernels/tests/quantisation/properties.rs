@@ -3,7 +3,14 @@
 use proptest::prelude::*;
 
 use quant_kernels::{
-    spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity},
+    spec::{
+        bit_width::BitWidth,
+        formats::format::Format,
+        gradient_rule::GradientRule,
+        granularity::Granularity,
+        quant_spec::{self, QuantSpec},
+        range_estimator::{Percentile, RangeEstimator},
+    },
     tensor::{
         fake_quantize::fake_quantize,
         params::choose_params,
@@ -48,6 +55,46 @@ fn case(lowest_bits: u8) -> impl Strategy<Value = Case> {
         let values = proptest::collection::vec(finite(), rows * columns);
         values.prop_map(move |x| Case { x, dims: [rows, columns], bits, granularity })
     })
+}
+
+fn any_spec() -> impl Strategy<Value = QuantSpec> {
+    let granularity = prop_oneof![
+        Just(Granularity::PerTensor),
+        Just(Granularity::PerChannel),
+        Just(Granularity::PerToken),
+        (1usize..=usize::MAX).prop_map(|rows| Granularity::per_group(rows).expect("groups are not empty")),
+    ];
+    let format = prop_oneof![Just(Format::Symmetric), Just(Format::Asymmetric), Just(Format::Nf4)];
+    // Percentiles are kept to a ten-thousandth of a percent.
+    let percentile = (500_001u32..=1_000_000).prop_map(|steps| f64::from(steps) / 10_000.0);
+    let range = prop_oneof![
+        Just(RangeEstimator::MinMax),
+        Just(RangeEstimator::Mse),
+        percentile.prop_map(|percent| RangeEstimator::Percentile(Percentile::new(percent).expect("it is in range"))),
+    ];
+    (granularity, format, range).prop_map(|(granularity, format, range)| QuantSpec { granularity, format, range })
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Named {
+    #[serde(with = "quant_spec::text")]
+    weight: QuantSpec,
+    #[serde(default, with = "quant_spec::optional_text")]
+    activation: Option<QuantSpec>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_text_of_a_quantiser_is_read_back_as_the_same(spec in any_spec(), is_said in any::<bool>()) {
+        let text = spec.to_string();
+        prop_assert_eq!(text.parse::<QuantSpec>().expect("its own text"), spec);
+        let named = Named { weight: spec, activation: is_said.then_some(spec) };
+        let json = serde_json::to_string(&named).expect("text is JSON");
+        prop_assert_eq!(json.matches(&text).count(), 1 + usize::from(is_said));
+        prop_assert_eq!(serde_json::from_str::<Named>(&json).expect("its own JSON"), named);
+    }
 }
 
 impl Case {

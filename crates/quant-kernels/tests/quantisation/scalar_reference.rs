@@ -31,6 +31,31 @@ pub(crate) fn sharing(x: &[f32], dims: [usize; 3], granularity: Granularity) -> 
     sharing
 }
 
+/// The value at a fraction of sorted values, interpolated between its neighbours in f32.
+fn quantile(sorted: &[f32], fraction: f64) -> f32 {
+    let last = sorted.len() - 1;
+    let position = (fraction * last as f64).clamp(0.0, last as f64);
+    let (below, weight) = (position.floor() as usize, (position - position.floor()) as f32);
+    if weight == 0.0 { sorted[below] } else { sorted[below] * (1.0 - weight) + sorted[below + 1] * weight }
+}
+
+/// Scale and zero point of the range between percentiles.
+pub(crate) fn percentile(values: &[f32], percent: f64, format: Format, levels: LevelRange) -> (f32, Option<f32>) {
+    let sorted = |values: Vec<f32>| {
+        let mut values = values;
+        values.sort_by(f32::total_cmp);
+        values
+    };
+    let ends = match format {
+        Format::Symmetric => vec![quantile(&sorted(values.iter().map(|x| x.abs()).collect()), percent / 100.0)],
+        _ => {
+            let sorted = sorted(values.to_vec());
+            [1.0 - percent / 100.0, percent / 100.0].map(|fraction| quantile(&sorted, fraction)).to_vec()
+        }
+    };
+    min_max(&ends, format, levels)
+}
+
 /// Scale and zero point of the min-max range.
 pub(crate) fn min_max(values: &[f32], format: Format, levels: LevelRange) -> (f32, Option<f32>) {
     let count = levels.high as f32;

@@ -59,6 +59,11 @@ pub(crate) fn widths_and_mappings() -> impl Iterator<Item = (BitWidth, Format)> 
         .filter(|(bits, format)| format.levels(*bits).is_ok())
 }
 
+/// Every pair of width and format that exists, tables included.
+pub(crate) fn widths_and_formats() -> impl Iterator<Item = (BitWidth, Format)> {
+    widths_and_mappings().chain([(BitWidth::B4, Format::Nf4)])
+}
+
 pub(crate) fn spec(granularity: Granularity, format: Format) -> QuantSpec {
     QuantSpec::default().with_granularity(granularity).with_format(format)
 }

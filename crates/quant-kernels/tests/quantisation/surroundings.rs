@@ -116,6 +116,51 @@ fn cached_attention_reads_parts_of_longer_buffers() {
     assert_close(&values(&got), &values(&expected), 1e-5);
 }
 
+/// Attention of two new tokens to values of another shape than that of the seven keys.
+fn attention_to<B: TransformerBackend>(q: [usize; 4], k: [usize; 4], v: [usize; 4]) {
+    let of = |dims: [usize; 4]| tensor::<B, 4>(&numbers(dims.iter().product(), 4), dims);
+    let _ = cached_attention(of(q), of(k), of(v), 0.5);
+}
+
+#[test]
+#[should_panic(expected = "keys of shape [1, 2, 7, 4] and values of shape [1, 2, 6, 4] are not of the same tokens")]
+fn values_of_fewer_tokens_than_keys_panic() {
+    attention_to::<Plain>([1, 2, 2, 4], [1, 2, 7, 4], [1, 2, 6, 4]);
+}
+
+#[test]
+#[should_panic(expected = "keys of shape [1, 2, 7, 4] and values of shape [1, 2, 8, 4] are not of the same tokens")]
+fn values_of_more_tokens_than_keys_panic() {
+    attention_to::<Plain>([1, 2, 2, 4], [1, 2, 7, 4], [1, 2, 8, 4]);
+}
+
+#[test]
+#[should_panic(expected = "keys of shape [1, 2, 7, 4] and values of shape [1, 2, 7, 8] are not of the same tokens")]
+fn values_of_another_width_panic_on_a_backend_without_a_kernel() {
+    attention_to::<Other>([1, 2, 2, 4], [1, 2, 7, 4], [1, 2, 7, 8]);
+}
+
+#[test]
+#[should_panic(expected = "queries of shape [1, 2, 8, 4] are not of the last tokens of keys of shape [1, 2, 7, 4]")]
+fn more_queries_than_keys_panic() {
+    attention_to::<Plain>([1, 2, 8, 4], [1, 2, 7, 4], [1, 2, 7, 4]);
+}
+
+#[test]
+#[should_panic(expected = "queries of shape [1, 1, 2, 4] are not of the last tokens of keys of shape [1, 2, 7, 4]")]
+fn queries_of_fewer_heads_panic() {
+    attention_to::<Plain>([1, 1, 2, 4], [1, 2, 7, 4], [1, 2, 7, 4]);
+}
+
+#[test]
+#[should_panic(expected = "keys of shape [1, 1, 3, 4] and values of shape [1, 1, 2, 4] are not of the same tokens")]
+fn the_kernel_itself_looks_at_the_shapes() {
+    let of = |dims: [usize; 4]| tensor::<Plain, 4>(&numbers(dims.iter().product(), 4), dims).into_primitive().tensor();
+    // Values of a longer buffer, of which one row is stale.
+    let v = tensor::<Plain, 4>(&numbers(16, 4), [1, 1, 4, 4]).narrow(2, 0, 2).into_primitive().tensor();
+    let _ = Plain::cached_attention(of([1, 1, 1, 4]), of([1, 1, 3, 4]), v, 0.5);
+}
+
 fn terms<B: QuantBackend>([d_in, d_out, rank]: [usize; 3], function: OutputFunction) -> LinearTerms<B> {
     let matrix =
         |seed, dims: [usize; 2]| tensor::<B, 2>(&numbers(dims[0] * dims[1], seed), dims).into_primitive().tensor();

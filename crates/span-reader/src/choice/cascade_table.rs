@@ -41,7 +41,7 @@ pub struct CascadeStage {
 pub struct PlanAnswers {
     /// The plan.
     pub plan: PrecisionPlan,
-    /// Bit operations of the sites per token.
+    /// Bit operations of the sites and of their adapters per token.
     pub bit_ops_per_token: f64,
     /// Accuracy where every question is answered under this plan.
     pub accuracy: Accuracy,
@@ -70,7 +70,7 @@ pub struct CascadeOutcome {
     pub thresholds: Vec<f64>,
     /// Accuracy over all questions.
     pub accuracy: Accuracy,
-    /// Mean bit operations of the sites for a question, all its stages together.
+    /// Mean bit operations of the sites and their adapters for a question, all its stages together.
     pub bit_ops_per_question: f64,
     /// Questions that each stage read.
     pub reached: Vec<usize>,
@@ -158,7 +158,7 @@ impl CascadeTable {
             let at = |temperature| scores.iter().map(|scores| scores.confidence(temperature)).collect::<Vec<f64>>();
             let confidences = at(temperature);
             table.plans.push(PlanAnswers {
-                plan: plan.to_precision_plan(),
+                plan: model.transformer.named_plan(plan),
                 bit_ops_per_token: Cost::of(&model.transformer, plan).bit_ops_per_token,
                 temperature,
                 calibration_error_before: expected_calibration_error(&at(Temperature::ONE), &right),

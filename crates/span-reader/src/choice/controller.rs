@@ -71,6 +71,7 @@ impl PrecisionController {
         device: impl Into<String>,
     ) -> Result<Self> {
         front.check()?;
+        let front = front.recounted(model)?;
         front.check_model(model)?;
         let resolve = |point: &FrontPoint| Ok(model.transformer.resolve(&point.plan)?);
         let plans = front.points().iter().map(resolve).collect::<Result<_>>()?;

@@ -25,7 +25,9 @@ use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
 
 /// The version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The last version whose BitOps left adapters out.
+const WITHOUT_ADAPTERS: u32 = 1;
 
 /// A plan with what it was measured to give and to cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +40,7 @@ pub struct FrontPoint {
     pub site_bytes: usize,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
-    /// Bit operations of the sites per token.
+    /// Bit operations of the sites and of their adapters per token.
     pub bit_ops_per_token: f64,
     /// Questions answered exactly, percent.
     pub exact_match: f64,
@@ -94,7 +96,7 @@ impl MeasuredFront {
             let accuracy = evaluator.evaluate(plan)?;
             let cost = Cost::of(body, plan);
             Ok(FrontPoint {
-                plan: plan.to_precision_plan(),
+                plan: body.named_plan(plan),
                 site_bytes: plan_bytes(body, plan),
                 average_bits: cost.average_bits,
                 bit_ops_per_token: cost.bit_ops_per_token,
@@ -120,20 +122,21 @@ impl MeasuredFront {
     ///
     /// When the front is of another model, the options are out of range, or the work is stopped.
     pub fn with_latencies<B: QuantBackend, M: SwitchableModel<B>>(
-        mut self,
+        self,
         evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
-        self.check_model(evaluator.model())?;
+        let mut this = self.recounted(evaluator.model())?;
+        this.check_model(evaluator.model())?;
         let body = &evaluator.model().transformer;
-        let all = || self.points.iter().chain(&self.dominated);
+        let all = || this.points.iter().chain(&this.dominated);
         let plans = all().map(|point| Ok(body.resolve(&point.plan)?)).collect::<Result<Vec<SitePlan>>>()?;
         let (conditions, times) = median_milliseconds(evaluator, &plans, options)?;
-        for (point, time) in self.points.iter_mut().chain(&mut self.dominated).zip(times) {
+        for (point, time) in this.points.iter_mut().chain(&mut this.dominated).zip(times) {
             point.latency_ms = Some(time);
         }
-        self.latency = Some(conditions);
-        Ok(self)
+        this.latency = Some(conditions);
+        Ok(this)
     }
 
     /// The same with the dominated points set aside: they stay listed under
@@ -194,8 +197,8 @@ impl MeasuredFront {
 
     /// Checks every number against its range.
     pub(super) fn check(&self) -> Result<()> {
-        if self.version != VERSION {
-            return Err(Error::option("version", self.version, VERSION.to_string()));
+        if !(WITHOUT_ADAPTERS..=VERSION).contains(&self.version) {
+            return Err(Error::option("version", self.version, format!("{WITHOUT_ADAPTERS} to {VERSION}")));
         }
         if self.points.is_empty() {
             return Err(Error::option("points", "empty", "at least one point"));
@@ -204,6 +207,22 @@ impl MeasuredFront {
             return Err(Error::option("n", 0, "at least one question"));
         }
         self.points.iter().chain(&self.dominated).try_for_each(|point| point.check(self.latency.is_some()))
+    }
+
+    /// The front with the BitOps of its plans counted again where they are those of an older version, which
+    /// left adapters out.
+    pub(super) fn recounted<B: QuantBackend, M: SwitchableModel<B>>(
+        mut self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<Self> {
+        if self.version == WITHOUT_ADAPTERS {
+            for point in self.points.iter_mut().chain(&mut self.dominated) {
+                let plan = model.transformer.resolve(&point.plan)?;
+                point.bit_ops_per_token = Cost::of(&model.transformer, &plan).bit_ops_per_token;
+            }
+            self.version = VERSION;
+        }
+        Ok(self)
     }
 
     /// Checks that the front is of a model, and that its points cost there what it says.

@@ -70,7 +70,8 @@ impl CalibratedCascade {
             front = front.with_latencies(&evaluator, latency)?;
         }
         let front = front.without_dominated();
-        let is_stage = |plan: &SitePlan| front.points().iter().any(|point| point.plan == plan.to_precision_plan());
+        let is_stage =
+            |plan: &SitePlan| front.points().iter().any(|point| point.plan == model.transformer.named_plan(plan));
         let mut stages: Vec<usize> = (0..plans.len()).filter(|&index| is_stage(&plans[index])).collect();
         let (plans, table) = CascadeTable::calibrate(model, calibration, plans, options)?;
         stages.sort_by(|&a, &b| table.bit_ops_per_question(a).total_cmp(&table.bit_ops_per_question(b)));

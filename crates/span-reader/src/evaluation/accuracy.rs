@@ -16,7 +16,7 @@ pub struct Accuracy {
     pub exact_match_interval: Interval,
     /// Mean token overlap with the best gold answer, percent.
     pub f1: f64,
-    /// Normal interval of the F1, percent.
+    /// Interval of the F1, percent; that of the exact match where every answer is right or shares no word.
     pub f1_interval: Interval,
     /// Mean cross-entropy of the gold spans in nats; `None` when no window holds a gold span.
     pub loss: Option<f64>,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
+use squad_data::{Batch, Format, NullAnswers, Predictions, SpanDecoder, evaluate};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
 use crate::evaluation::floor::{Floor, Tally, Trial};
@@ -72,6 +72,8 @@ struct BatchOutput<B: Backend> {
 struct Evaluated<B: Backend> {
     accuracy: Accuracy,
     predictions: Predictions,
+    /// Of data of version 2.0.
+    nulls: Option<NullAnswers>,
     outputs: Vec<BatchOutput<B>>,
 }
 
@@ -132,6 +134,20 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     pub fn predict(&self, plan: &SitePlan) -> Result<(Accuracy, Predictions)> {
         let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None })?;
         Ok((run.accuracy, run.predictions))
+    }
+
+    /// The best span of each question under a plan, and how its score compares with that of "no answer": what
+    /// thresholds are chosen on and compared by, whatever the options' null rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`], and when the data are of version 1.1, where each question has an answer.
+    pub fn null_answers(&self, plan: &SitePlan) -> Result<NullAnswers> {
+        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None })?;
+        run.nulls.ok_or_else(|| {
+            let expected = "data of version 2.0, in which questions may have no answer";
+            Error::option("null_threshold", "data of version 1.1", expected)
+        })
     }
 
     /// Accuracy of a plan, computed from where it departs from the kept one, and its divergence from
@@ -252,11 +268,13 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
                 }
             }
         }
-        let predictions = Predictions::from(decoder.finish()?.as_slice());
+        let decoded = decoder.finish()?;
+        let nulls = (self.task.dataset.format == Format::V2).then(|| NullAnswers::from(decoded.as_slice()));
+        let predictions = Predictions::from(decoded.as_slice());
         let evaluation = evaluate(&self.task.dataset, &predictions)?;
         let mut accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
         accuracy.divergence = request.kept.map(|_| divergence.mean());
-        Ok(Trial::Whole(Evaluated { accuracy, predictions, outputs }))
+        Ok(Trial::Whole(Evaluated { accuracy, predictions, nulls, outputs }))
     }
 
     /// End of the batches that are computed before the floor is looked at again.

@@ -1,9 +1,17 @@
 //! A data set made ready for a model: windows of tokens and the batches of an evaluation.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Batch, BatchConfig, Batches, Dataset, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
+use squad_data::{
+    Article, Batch, BatchConfig, Batches, Dataset, Format, NullTarget, Paragraph, QuestionCounts, SpanConfig,
+    SpanFeatures, SpecialTokens, TextTokenizer, WhyLeftOut,
+};
 use switchable_model::config::ModelConfig;
 use switchable_model::shape::ModelShape;
 
@@ -23,7 +31,8 @@ pub struct ReadingTask {
 impl ReadingTask {
     /// Cuts every context into windows that fit the model.
     ///
-    /// `window` is the longest window in tokens; by default the model's positions, at most 384.
+    /// `window` is the longest window in tokens; by default the model's positions, at most 384. In data of
+    /// version 2.0 windows without an answer point to the separator, the position of "no answer".
     ///
     /// # Errors
     ///
@@ -60,39 +69,102 @@ impl ReadingTask {
             return Err(Error::DoesNotFit { what: "the window", got: window, room: shape.positions });
         }
         let special = SpecialTokens::of(tokenizer)?;
-        let span = SpanConfig::new(window, special.separator.clone());
+        let mut span = SpanConfig::new(window, special.separator.clone());
+        if dataset.format == Format::V2 {
+            // The null rule asks every window of a question whether it holds an answer.
+            span.null_target = NullTarget::ImpossibleOrOutside;
+        }
         let features = SpanFeatures::new(tokenizer, &dataset.examples(), &span)?;
         Ok(Self { dataset, features, special })
     }
 
-    /// The questions of every other paragraph, and those of the rest: no paragraph is in both.
+    /// How many questions a model can be trained on, and why not on the others.
+    pub fn training_counts(&self) -> QuestionCounts {
+        self.features.target_counts()
+    }
+
+    /// How many questions are measured; in version 2.0 an id that comes back is scored once.
+    pub fn measured_counts(&self) -> QuestionCounts {
+        let mut counts = QuestionCounts::of(self.dataset.len());
+        if self.dataset.format == Format::V2 {
+            let ids: HashSet<&str> = self.dataset.questions().map(|question| question.id.as_str()).collect();
+            counts.leave_out(counts.all - ids.len(), WhyLeftOut::Repeated);
+        }
+        counts
+    }
+
+    /// The questions of every other context, and those of the rest: no context is in both.
     ///
     /// # Errors
     ///
-    /// When all questions are about one paragraph.
+    /// When all questions are about one context.
     pub fn halves(&self) -> Result<[Self; 2]> {
-        let half = |parity: usize| {
-            let mut dataset = self.dataset.clone();
-            let (mut paragraphs, mut questions) = (0, 0);
-            let mut chosen = Vec::new();
-            for article in &mut dataset.articles {
-                article.paragraphs.retain(|paragraph| {
-                    let here = questions..questions + paragraph.questions.len();
-                    questions = here.end;
-                    let is_chosen = paragraphs % 2 == parity;
-                    paragraphs += usize::from(!here.is_empty());
-                    if is_chosen {
-                        chosen.extend(here);
-                    }
-                    is_chosen
-                });
-            }
-            if chosen.is_empty() {
-                return Err(Error::NoQuestions { what: "half of the data set".into() });
-            }
-            Ok(Self { dataset, features: self.features.select(&chosen), special: self.special.clone() })
+        let mut number_of: HashMap<&str, usize> = HashMap::new();
+        let asked = self.dataset.articles.iter().flat_map(|a| &a.paragraphs).filter(|p| !p.questions.is_empty());
+        for paragraph in asked {
+            let next = number_of.len();
+            number_of.entry(&paragraph.context).or_insert(next);
+        }
+        let first = |_: &Article, paragraph: &Paragraph| {
+            number_of.get(paragraph.context.as_str()).is_some_and(|number| number % 2 == 0)
         };
-        Ok([half(0)?, half(1)?])
+        Ok([self.part(&first)?, self.part(&|article, paragraph| !first(article, paragraph))?])
+    }
+
+    /// A share of the questions, held out to choose something on, and the others, to measure it. No title is
+    /// in both; where all have one title, no context.
+    ///
+    /// # Errors
+    ///
+    /// When all questions are about one context.
+    pub fn held_out(&self, share: f64, seed: u64) -> Result<[Self; 2]> {
+        let titles: BTreeSet<&str> = self.dataset.articles.iter().map(|article| article.title.as_str()).collect();
+        let (has_titles, mut titles_of) = (titles.len() > 1, HashMap::new());
+        // A context under two titles binds them together.
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        for article in &self.dataset.articles {
+            for paragraph in &article.paragraphs {
+                let key = if has_titles { article.title.as_str() } else { paragraph.context.as_str() };
+                let key = *titles_of.entry(paragraph.context.as_str()).or_insert(key);
+                *groups.entry(key).or_default() += paragraph.questions.len();
+            }
+        }
+        let mut keys: Vec<&str> = groups.keys().copied().collect();
+        keys.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let wanted = share * self.dataset.len() as f64;
+        let mut taken = 0;
+        let mut chosen: HashSet<&str> = HashSet::new();
+        for key in keys {
+            if taken as f64 >= wanted {
+                break;
+            }
+            taken += groups[key];
+            chosen.insert(key);
+        }
+        let is_held_out = |_: &Article, paragraph: &Paragraph| chosen.contains(titles_of[paragraph.context.as_str()]);
+        Ok([self.part(&is_held_out)?, self.part(&|article, paragraph| !is_held_out(article, paragraph))?])
+    }
+
+    /// The questions of some paragraphs.
+    fn part(&self, is_chosen: &dyn Fn(&Article, &Paragraph) -> bool) -> Result<Self> {
+        let (mut articles, mut chosen, mut questions) = (Vec::new(), Vec::new(), 0);
+        for article in &self.dataset.articles {
+            let mut paragraphs = Vec::new();
+            for paragraph in &article.paragraphs {
+                let here = questions..questions + paragraph.questions.len();
+                questions = here.end;
+                if is_chosen(article, paragraph) {
+                    chosen.extend(here);
+                    paragraphs.push(paragraph.clone());
+                }
+            }
+            articles.push(Article { title: article.title.clone(), paragraphs });
+        }
+        if chosen.is_empty() {
+            return Err(Error::NoQuestions { what: "a part of the data set".into() });
+        }
+        let dataset = Dataset { format: self.dataset.format, articles };
+        Ok(Self { dataset, features: self.features.select(&chosen), special: self.special.clone() })
     }
 
     /// The batches of one pass in file order, windows of like length together.

@@ -6,8 +6,19 @@
 //! ```
 //!
 //! Version 2.0 adds `is_impossible` and `plausible_answers` to a question. `answer_start` counts
-//! Unicode scalar values, as the official files do, and reading checks that each answer stands
-//! where it says.
+//! characters (Unicode code points, not bytes and not what is seen as one letter), as the official files
+//! do, and reading checks that each answer stands where it says.
+//!
+//! Read as well are the rows that `datasets` of Hugging Face exports, one question each: as JSON lines,
+//! as a JSON array, or as `{"data": [rows]}`. What a file is, its content says, not its name; a byte order
+//! mark and CRLF are no hindrance.
+//!
+//! ```text
+//! {"id", "title", "context", "question", "answers": {"text": ["tea"], "answer_start": [13]}}
+//! ```
+//!
+//! Rows have no version: without an answer a question is impossible, and the file is of version 2.0 if
+//! there is one. Rows of one title and context become one paragraph, at the place of the first of them.
 //!
 //! ```
 //! use squad_data::Dataset;
@@ -31,6 +42,7 @@
 //!
 //! Source: Rajpurkar et al., arXiv 1606.05250 (v1.1) and 1806.03822 (v2.0).
 
+mod form;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -42,6 +54,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::question_counts::QuestionCounts;
+pub(crate) use reading::shown;
 
 /// Which of the two formats, and so which of the two official scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -130,31 +144,69 @@ pub enum UnknownFields {
     Ignore,
 }
 
+/// What to do with an answer that does not stand at its offset, but elsewhere in the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Realign {
+    /// Nothing: its offset is bad.
+    #[default]
+    Never,
+    /// It is moved to where its text stands, if that is in one place only.
+    WhereOnce,
+}
+
+/// What to do with answers whose offsets are bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BadAnswers {
+    /// They are an error, which lists them.
+    #[default]
+    Refuse,
+    /// They are left out and counted, with the questions that have no other answer.
+    Skip,
+}
+
 /// How [`Dataset::read_with`] reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReadOptions {
     /// What to do with a JSON field that no SQuAD file has.
     pub unknown_fields: UnknownFields,
+    /// What to do with an answer that stands elsewhere in the context.
+    pub realign: Realign,
+    /// What to do with answers whose offsets are bad.
+    pub bad_answers: BadAnswers,
+}
+
+/// A data set and what reading it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadDataset {
+    /// The questions that are left.
+    pub dataset: Dataset,
+    /// The questions of the file, and those left out.
+    pub counts: QuestionCounts,
+    /// Answers left out because they do not stand at their offsets.
+    pub skipped_answers: usize,
+    /// Answers moved to where their text stands.
+    pub realigned_answers: usize,
 }
 
 impl Dataset {
     /// Reads a SQuAD file and checks all of it.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`], [`Error::Field`], [`Error::AnswerOffset`] or
-    /// [`Error::Question`]; all of them name the file.
+    /// [`Error::Read`], [`Error::Text`], [`Error::Json`], [`Error::Field`], [`Error::AnswerOffset`],
+    /// [`Error::AnswerOffsets`] or [`Error::Question`]; all of them name the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        Self::read_with(path, ReadOptions::default())
+        // By these options nothing is left out.
+        Ok(Self::read_with(path, ReadOptions::default())?.dataset)
     }
 
     /// Reads a SQuAD file with other than the default options.
     ///
     /// # Errors
     /// As [`Dataset::read`].
-    pub fn read_with(path: impl AsRef<Path>, options: ReadOptions) -> Result<Self> {
+    pub fn read_with(path: impl AsRef<Path>, options: ReadOptions) -> Result<ReadDataset> {
         let path = path.as_ref();
-        let json = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
-        reading::parse(&json, path, options)
+        let bytes = std::fs::read(path).map_err(|source| Error::read(path, source))?;
+        reading::parse(&form::text(bytes, path)?, path, options)
     }
 
     /// Reads SQuAD from memory; errors call it `name`.
@@ -162,7 +214,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::read`], but for [`Error::Read`].
     pub fn from_json(json: &str, name: impl AsRef<Path>) -> Result<Self> {
-        reading::parse(json, name.as_ref(), ReadOptions::default())
+        Ok(reading::parse(json, name.as_ref(), ReadOptions::default())?.dataset)
     }
 
     /// The dataset as a SQuAD file's text, which [`Dataset::from_json`] reads back.

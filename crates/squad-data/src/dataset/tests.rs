@@ -129,7 +129,8 @@ fn each_wrong_field_is_named_with_what_was_expected() {
         let error = message(&bad);
         assert!(error.starts_with(&expected), "{error}\nis not\n{expected}");
     }
-    assert_eq!(message("[]"), "folder/file.json: file: expected an object, got an array of 0");
+    assert_eq!(message("[]"), "folder/file.json: file: expected at least one question, got none");
+    assert_eq!(message("7"), "folder/file.json: file: expected an object, got 7");
 }
 
 #[test]
@@ -147,8 +148,8 @@ fn unknown_fields_can_be_passed_over() {
     let path = folder.path().join("extra.json");
     std::fs::write(&path, file(PARAGRAPH).replace("\"title\"", "\"licence\": \"CC\", \"title\"")).unwrap();
     assert!(Dataset::read(&path).is_err());
-    let options = ReadOptions { unknown_fields: UnknownFields::Ignore };
-    assert_eq!(Dataset::read_with(&path, options).unwrap().len(), 1);
+    let options = ReadOptions { unknown_fields: UnknownFields::Ignore, ..ReadOptions::default() };
+    assert_eq!(Dataset::read_with(&path, options).unwrap().dataset.len(), 1);
 }
 
 #[test]
@@ -226,4 +227,158 @@ fn limiting_keeps_whole_paragraph_structure() {
     assert_eq!(dataset.limited(1).examples(), dataset.examples()[..1]);
     assert_eq!(dataset.limited(1).articles[0].paragraphs.len(), 1);
     assert!(dataset.limited(0).is_empty());
+}
+
+fn read_bytes(bytes: &[u8], options: ReadOptions) -> Result<ReadDataset> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("any-name.txt");
+    std::fs::write(&path, bytes).unwrap();
+    Dataset::read_with(&path, options)
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+    let text = file(PARAGRAPH);
+    let plain = Dataset::from_json(&text, "file.json").unwrap();
+    let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    assert_eq!(read_bytes(windows.as_bytes(), ReadOptions::default()).unwrap().dataset, plain);
+    assert_eq!(Dataset::from_json(&windows, "file.json").unwrap(), plain);
+}
+
+#[test]
+fn what_is_no_json_is_called_by_what_it_is() {
+    let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, what) in [
+        (utf16.as_slice(), "UTF-16"),
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"{\"data\": \"\xe9\"}", "behind the first 10"),
+    ] {
+        let error = read_bytes(bytes, ReadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("any-name.txt: ") && error.contains(what), "{error}");
+    }
+}
+
+/// The rows that `datasets` exports, of two titles, three contexts and one question without an answer.
+const ROWS: [&str; 4] = [
+    r#"{"id":"q1","title":"Ada","context":"Ada drinks tea.","question":"What?","answers":{"text":["tea","tea."],"answer_start":[11,11]}}"#,
+    r#"{"id":"q2","title":"Ida","context":"Ida sips 🍵 tea.","question":"What?","answers":{"text":["tea"],"answer_start":[11]}}"#,
+    r#"{"id":"q3","title":"Ada","context":"Ada drinks tea.","question":"Who?","answers":{"text":["Ada"],"answer_start":[0]}}"#,
+    r#"{"id":"q4","title":"Ada","context":"Ada rests.","question":"Why?","answers":{"text":[],"answer_start":[]}}"#,
+];
+
+#[test]
+fn rows_of_hugging_face_are_read_in_each_of_their_forms() {
+    let question = |id: &str, question: &str, answers: &[(&str, usize)]| Question {
+        id: id.into(),
+        question: question.into(),
+        answers: answers.iter().map(|&(text, start)| Answer { text: text.into(), start }).collect(),
+        plausible_answers: Vec::new(),
+        is_impossible: answers.is_empty(),
+    };
+    let paragraph = |context: &str, questions: Vec<Question>| Paragraph { context: context.into(), questions };
+    let article = |title: &str, paragraphs: Vec<Paragraph>| Article { title: title.into(), paragraphs };
+    let tea = vec![question("q1", "What?", &[("tea", 11), ("tea.", 11)]), question("q3", "Who?", &[("Ada", 0)])];
+    let ada = vec![paragraph("Ada drinks tea.", tea), paragraph("Ada rests.", vec![question("q4", "Why?", &[])])];
+    let ida = vec![paragraph("Ida sips 🍵 tea.", vec![question("q2", "What?", &[("tea", 11)])])];
+    let expected = Dataset { format: Format::V2, articles: vec![article("Ada", ada), article("Ida", ida)] };
+    let listed = ROWS.join(",\n");
+    for text in [
+        ROWS.join("\n"),
+        format!("\u{feff}{}\r\n\r\n", ROWS.join("\r\n")),
+        format!("[{listed}]"),
+        format!("{{\"data\": [{listed}]}}"),
+        format!("{{\"version\": \"v2.0\", \"data\": [{listed}]}}"),
+    ] {
+        let read = read_bytes(text.as_bytes(), ReadOptions::default()).unwrap();
+        assert_eq!(read.dataset, expected, "{text}");
+        assert_eq!(read.counts, QuestionCounts::of(4));
+    }
+    let one = Dataset::from_json(ROWS[0], "row.json").unwrap();
+    assert_eq!((one.format, one.len()), (Format::V1, 1));
+    // Answers as a list of objects, and nulls where a column is empty.
+    let list = ROWS[2].replace(r#"{"text":["Ada"],"answer_start":[0]}"#, r#"[{"text":"Ada","answer_start":0}]"#);
+    let list = list.replace("\"Ada\",\"context", "null,\"is_impossible\":null,\"context");
+    assert_eq!(Dataset::from_json(&list, "row.json").unwrap().examples()[0].answers[0].text, "Ada");
+}
+
+#[test]
+fn a_wrong_row_is_named_by_its_line() {
+    let cases = [
+        (ROWS[1].replace("[11]", "[]"), "line 2.answers.answer_start: expected as many offsets as texts, 1, got 0"),
+        (ROWS[1].replace("[\"tea\"]", "[null]"), "line 2.answers.text[0]: expected a string, got null"),
+        (ROWS[1].replace("[11]", "[-1]"), "line 2.answers.answer_start[0]: expected a character offset of at least 0"),
+        (ROWS[1].replace("\"context\"", "\"text\""), "line 2: expected only the fields `id`, `title`"),
+        (ROWS[1].replace("\"answers\"", "\"is_impossible\": 1, \"answers\""), "line 2.is_impossible: expected true"),
+        ("7".into(), "line 2: expected an object, got 7"),
+        (ROWS[1][..40].into(), "line 2: not valid JSON: "),
+        (ROWS[1].replace("[11]", "[10]"), "question `q2`: answers.answer_start[0]: expected `tea` at character 10"),
+    ];
+    for (line, expected) in cases {
+        let error = message(&[ROWS[0], &line, ROWS[2]].join("\n"));
+        assert!(error.starts_with(&format!("folder/file.json: {expected}")), "{error}\nis not\n{expected}");
+    }
+}
+
+/// Questions `q0`, `q1`, … about tea, whose answers are said to stand at `starts`.
+fn about_tea(starts: &[usize]) -> String {
+    let questions: Vec<String> = starts
+        .iter()
+        .enumerate()
+        .map(|(i, start)| {
+            format!(r#"{{"id": "q{i}", "question": "?", "answers": [{{"text": "tea", "answer_start": {start}}}]}}"#)
+        })
+        .collect();
+    file(&format!(r#"{{"context": "Ada drinks tea.", "qas": [{}]}}"#, questions.join(",")))
+}
+
+#[test]
+fn all_bad_offsets_are_listed_with_their_number() {
+    let error = message(&about_tea(&[11, 10, 11, 12]));
+    assert_eq!(
+        error,
+        "folder/file.json: 2 of 4 answers do not stand at their offsets, which count characters: \
+         question `q1`: answers[0].answer_start: expected `tea` at character 10, got ` te`; \
+         question `q3`: answers[0].answer_start: expected `tea` at character 12, got `ea.`"
+    );
+    let error = message(&about_tea(&[10; 500]));
+    assert!(error.contains(": 500 of 500 answers") && error.ends_with("; and 490 more"), "{error}");
+    assert!(error.len() < 2_000, "{error}");
+}
+
+#[test]
+fn bad_answers_are_left_out_or_realigned_on_request_and_counted() {
+    let two_places = r#"{"context": "tea is tea", "qas": [{"id": "r", "question": "?", "answers": [
+        {"text": "tea", "answer_start": 1}, {"text": "is", "answer_start": 4}]}, {"id": "s", "question": "?",
+        "answers": [{"text": "tea", "answer_start": 1}]}]}"#;
+    let text = about_tea(&[11, 10]).replace("\"paragraphs\": [", &format!("\"paragraphs\": [{two_places},"));
+    let read = |realign, bad_answers| {
+        read_bytes(text.as_bytes(), ReadOptions { realign, bad_answers, ..ReadOptions::default() })
+    };
+    let ids = |read: &ReadDataset| read.dataset.examples().into_iter().map(|e| e.id).collect::<Vec<_>>();
+
+    let skipped = read(Realign::Never, BadAnswers::Skip).unwrap();
+    assert_eq!(ids(&skipped), ["r", "q0"]);
+    assert_eq!(skipped.dataset.format, Format::V1);
+    assert_eq!((skipped.skipped_answers, skipped.realigned_answers), (3, 0));
+    assert_eq!(skipped.counts.text("questions"), "2 of 4 questions (2 questions have no answer at its offset)");
+    assert_eq!(skipped.dataset.examples()[0].answers, [Answer { text: "is".into(), start: 4 }]);
+
+    // "tea" stands in two places of the first context and in one of the second.
+    let error = read(Realign::WhereOnce, BadAnswers::Refuse).unwrap_err().to_string();
+    assert!(error.contains(": 2 of 5 answers do not stand"), "{error}");
+    let both = read(Realign::WhereOnce, BadAnswers::Skip).unwrap();
+    assert_eq!(
+        (ids(&both), both.skipped_answers, both.realigned_answers),
+        (vec!["r".into(), "q0".into(), "q1".into()], 2, 1)
+    );
+    assert_eq!(both.dataset.examples()[2].answers[0].start, 11);
+}
+
+#[test]
+fn a_text_that_overlaps_itself_stands_in_two_places() {
+    let text =
+        r#"{"context": "xaaa", "qas": [{"id": "q", "question": "?", "answers": [{"text": "aa", "answer_start": 0}]}]}"#;
+    let options = ReadOptions { realign: Realign::WhereOnce, ..ReadOptions::default() };
+    assert!(read_bytes(file(text).as_bytes(), options).is_err());
 }

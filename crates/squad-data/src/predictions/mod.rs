@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::dataset::shown;
 use crate::decoding::Decoded;
 use crate::error::{Error, Result};
 
@@ -157,11 +158,18 @@ impl From<&[Decoded]> for NullProbabilities {
     }
 }
 
+/// The ids of a file, in its order.
+#[cfg(test)]
+pub(crate) fn ids_in_order(path: &Path) -> Result<Vec<String>> {
+    Ok(read_object(path)?.into_iter().map(|(id, _)| id).collect())
+}
+
 /// The members of a JSON object in the order of the file.
 fn read_object(path: &Path) -> Result<Vec<(String, Value)>> {
     let json = std::fs::read_to_string(path).map_err(|source| Error::read(path, source))?;
+    let json = json.strip_prefix('\u{feff}').unwrap_or(&json);
     let members: Members =
-        serde_json::from_str(&json).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        serde_json::from_str(json).map_err(|source| Error::Json { path: path.to_owned(), source })?;
     Ok(members.0)
 }
 
@@ -192,6 +200,16 @@ impl<'de> serde::Deserialize<'de> for Members {
     }
 }
 
+/// Characters of a wrong value that a message shows whole.
+const MOST_SHOWN: usize = 40;
+
 fn wrong_type(path: &Path, id: String, expected: &str, got: &Value) -> Error {
-    Error::Field { path: path.to_owned(), field: id, expected: expected.to_owned(), got: got.to_string() }
+    let expected = match id.as_str() {
+        // What a SQuAD file has where a file of predictions has the answer to a question.
+        "data" | "version" => format!("{expected} for each question id, not a SQuAD file"),
+        _ => expected.to_owned(),
+    };
+    let whole = got.to_string();
+    let got = if whole.chars().count() <= MOST_SHOWN { whole } else { shown(got) };
+    Error::Field { path: path.to_owned(), field: id, expected, got }
 }

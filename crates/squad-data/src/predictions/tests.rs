@@ -55,3 +55,17 @@ fn null_probabilities_keep_the_order_of_the_file() {
     assert_eq!(ids, ["b", "a", "c"]);
     assert_eq!((values.get("b"), values.get("a"), values.get("x")), (Some(0.25), Some(1.0), None));
 }
+
+#[test]
+fn a_squad_file_in_the_place_of_predictions_is_called_one_in_a_short_message() {
+    let long = format!("{{\"version\": \"1.1\", \"data\": [{}]}}", vec!["{}"; 10_000].join(","));
+    let data_first = format!("{{\"data\": [{}]}}", vec!["{}"; 10_000].join(","));
+    for text in [long, data_first] {
+        let (_folder, path) = written(&text);
+        let error = Predictions::read(&path).unwrap_err().to_string();
+        assert!(error.contains("not a SQuAD file") && error.ends_with("got an array of 10000"), "{error}");
+    }
+    // A mark that Windows editors write.
+    let (_folder, path) = written("\u{feff}{\"q1\": \"tea\"}");
+    assert_eq!(Predictions::read(&path).unwrap().get("q1"), Some("tea"));
+}

@@ -24,6 +24,7 @@
 //! ```
 
 mod bpe;
+mod checked_json;
 mod offsets;
 #[cfg(test)]
 mod tests;
@@ -158,6 +159,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn from_bytes(json: &[u8], name: &str) -> Result<Self> {
+        checked_json::check(json).map_err(|reason| refused(name, &reason.into()))?;
         let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(name, &error))?;
         Self::from_tokenizer(tokenizer, String::from_utf8_lossy(json).into(), name)
     }

@@ -285,3 +285,25 @@ proptest! {
 }
 
 static KEPT: std::sync::OnceLock<TextTokenizer> = std::sync::OnceLock::new();
+
+#[test]
+fn what_the_tokenizer_library_would_panic_on_is_refused() {
+    let tokenizer = TextTokenizer::train_bpe(["Ada"], &BpeConfig { vocab_size: 260, ..BpeConfig::default() }).unwrap();
+    let json = tokenizer.to_json();
+    let with = |field: &str, value: serde_json::Value| {
+        let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
+        json[field] = value;
+        json.to_string()
+    };
+    let long_table = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "/////w==" });
+    let sequence = serde_json::json!({ "type": "Sequence", "normalizers": [long_table] });
+    for (what, text) in [
+        ("a fault inside of the decoder", json.replace("\"decoder\":", "\"decoder\": {\"type\": x},")),
+        ("a normaliser without its table", with("normalizer", serde_json::json!({ "type": "Precompiled" }))),
+        ("a table of 4 GiB", with("normalizer", long_table.clone())),
+        ("one in a sequence", with("normalizer", sequence.clone())),
+    ] {
+        let error = TextTokenizer::from_bytes(text.as_bytes(), "tokenizer.json").unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{what}: {error}");
+    }
+}

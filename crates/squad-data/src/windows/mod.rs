@@ -35,8 +35,9 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::dataset::Example;
+use crate::dataset::{Answer, Example};
 use crate::error::{Error, Result};
+use crate::question_counts::{QuestionCounts, WhyLeftOut};
 use crate::tokenizer::{CharSpan, TextTokenizer};
 
 /// Tokens `start..=end` of a window: both ends belong to the span.
@@ -59,6 +60,10 @@ pub enum LongQuestions {
 }
 
 /// Which windows are taught to point at the separator, the position that means "no answer".
+///
+/// The null rule ([`NullAnswers`](crate::NullAnswers)) takes the lowest null score of a question's windows, so
+/// each of them has to learn that it holds no answer: [`NullTarget::ImpossibleOrOutside`] is the one for data of
+/// version 2.0, as in BERT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NullTarget {
     /// None: the windows of impossible questions have no target.
@@ -179,6 +184,11 @@ impl Window {
         (tokens.start <= tokens.end).then_some(CharSpan { start: first.start, end: last.end })
     }
 
+    /// Whether the target is an answer, not "no answer".
+    fn points_at_answer(&self) -> bool {
+        self.target.is_some_and(|target| target.start != self.null)
+    }
+
     /// Whether `position` may be answered with: a token of the context, or [`Window::null`].
     pub fn is_answerable(&self, position: usize) -> bool {
         position == self.null || (self.context_start..self.ids.len()).contains(&position)
@@ -190,6 +200,8 @@ impl Window {
 pub struct SpanFeatures {
     examples: Vec<Example>,
     windows: Vec<Window>,
+    /// Most tokens in a window.
+    max_len: usize,
 }
 
 impl SpanFeatures {
@@ -213,7 +225,7 @@ impl SpanFeatures {
             lay_out(position, example, question, &context, config, &mut windows);
             last_context = Some(context);
         }
-        Ok(Self { examples: examples.to_vec(), windows })
+        Ok(Self { examples: examples.to_vec(), windows, max_len: config.max_len })
     }
 
     /// The examples, as given.
@@ -243,8 +255,35 @@ impl SpanFeatures {
         });
         Self {
             windows: windows.collect(),
+            max_len: self.max_len,
             examples: examples.iter().map(|&example| self.examples[example].clone()).collect(),
         }
+    }
+
+    /// How many examples have a window to learn from, and why the others have none.
+    ///
+    /// An answer fits no window where it is longer than what a window has left beside the question, or
+    /// lies across the ends of two that overlap by less than its length.
+    pub fn target_counts(&self) -> QuestionCounts {
+        let mut counts = QuestionCounts::of(self.examples.len());
+        let (mut unanswerable, mut lengths) = (0, Vec::new());
+        for (position, example) in self.examples.iter().enumerate() {
+            let windows = self.windows_of(position);
+            if windows.iter().any(|window| window.points_at_answer()) {
+                continue;
+            }
+            if example.answers.is_empty() {
+                unanswerable += usize::from(windows.iter().all(|window| window.target.is_none()));
+            } else if let Some(window) = windows.first() {
+                let tokens = |answer| tokens_of(&window.offsets, answer).map(|tokens| tokens.len());
+                lengths.push(example.answers.iter().filter_map(tokens).min().unwrap_or(0));
+            }
+        }
+        if let (Some(&shortest), Some(&longest)) = (lengths.iter().min(), lengths.iter().max()) {
+            counts.leave_out(lengths.len(), WhyLeftOut::NoWindow { shortest, longest, window: self.max_len });
+        }
+        counts.leave_out(unanswerable, WhyLeftOut::Unanswerable);
+        counts
     }
 
     /// Number of windows.
@@ -272,13 +311,14 @@ impl TokenizedContext {
         }
         Ok(Self { text: Arc::clone(&example.context), ids: encoding.ids, offsets: encoding.offsets.into() })
     }
+}
 
-    /// The tokens that touch the characters from `start` to `end`, as positions in the context.
-    fn tokens_touching(&self, start: usize, end: usize) -> Option<Range<usize>> {
-        let first = self.offsets.partition_point(|token| token.end <= start);
-        let behind = self.offsets.partition_point(|token| token.start < end);
-        (first < behind).then_some(first..behind)
-    }
+/// The tokens that touch the characters of an answer, as positions in the context.
+fn tokens_of(offsets: &[CharSpan], answer: &Answer) -> Option<Range<usize>> {
+    let end = answer.start + answer.text.chars().count();
+    let first = offsets.partition_point(|token| token.end <= answer.start);
+    let behind = offsets.partition_point(|token| token.start < end);
+    (first < behind).then_some(first..behind)
 }
 
 fn lay_out(
@@ -292,14 +332,8 @@ fn lay_out(
     let context_start = question.len() + config.separator.len();
     let room = config.max_len - context_start;
     let step = room - config.overlap.min(room / 2);
-    let answers: Vec<Range<usize>> = example
-        .answers
-        .iter()
-        .filter_map(|answer| {
-            let end = answer.start + answer.text.chars().count();
-            context.tokens_touching(answer.start, end)
-        })
-        .collect();
+    let answers: Vec<Range<usize>> =
+        example.answers.iter().filter_map(|answer| tokens_of(&context.offsets, answer)).collect();
     let null = context_start - 1;
     let mut first = 0;
     loop {

@@ -288,3 +288,30 @@ fn selected_examples_have_the_windows_they_would_have_alone() {
         assert_eq!(selected.examples(), expected.examples());
     }
 }
+
+#[test]
+fn answers_that_fit_no_window_are_counted_with_their_length() {
+    let long = "tea ".repeat(70).trim().to_owned();
+    // In its context a space stands before it.
+    let tokens = tokenizer().encode(&format!(" {long}")).unwrap().ids.len();
+    assert!(tokens > 64, "{tokens} tokens");
+    let context = format!("Ada drinks milk. {long}");
+    let fits = example("What?", &context, &["milk"]);
+    let too_long = example("What else?", &context, &[&long]);
+    let impossible = example("What not?", &context, &[]);
+    let examples = [fits.clone(), too_long, impossible];
+    let counts = |null_target, examples: &[Example]| {
+        let config = SpanConfig { null_target, ..config(64, 8) };
+        SpanFeatures::new(tokenizer(), examples, &config).unwrap().target_counts()
+    };
+    let no_window = format!("1 answer of {tokens} tokens fits no window of 64");
+    let never = counts(NullTarget::Never, &examples);
+    assert_eq!(
+        never.text("training questions"),
+        format!("1 of 3 training questions ({no_window}; 1 question without an answer)")
+    );
+    for null_target in [NullTarget::Impossible, NullTarget::ImpossibleOrOutside] {
+        assert_eq!(counts(null_target, &examples).text("questions"), format!("2 of 3 questions ({no_window})"));
+    }
+    assert_eq!(counts(NullTarget::Impossible, &[fits.clone(), fits]), QuestionCounts::of(2));
+}

@@ -13,11 +13,7 @@
 //! `d_out` and `groups = ⌈d_in / rows⌉` are those of the site's weight `[d_in, d_out]`. The file is
 //! there only if a site has a step. PEFT does not know it: for PEFT the folder is an adapter like others.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs, io,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use safetensors::{
@@ -70,13 +66,30 @@ pub(super) fn file_of<B: Backend>(adapters: &BTreeMap<String, &LoraAdapterPair<B
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([
-        ("format".to_owned(), FORMAT.to_owned()),
-        ("version".to_owned(), VERSION.to_owned()),
-        ("bits".to_owned(), bits.to_string()),
-        ("granularities".to_owned(), serde_json::to_string(&granularities)?),
+    let granularities = serde_json::to_string(&granularities)?;
+    let metadata = BTreeMap::from([
+        ("format", FORMAT.to_owned()),
+        ("version", VERSION.to_owned()),
+        ("bits", bits.to_string()),
+        ("granularities", granularities),
     ]);
-    Ok(Some(safetensors::serialize(views, Some(metadata))?))
+    Ok(Some(with_metadata(&safetensors::serialize(views, None)?, &metadata)?))
+}
+
+/// A file of safetensors with metadata in the order of their names, so that equal steps give equal bytes:
+/// the library would put them down in an order that differs from run to run.
+fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>> {
+    const LENGTH: usize = size_of::<u64>();
+    let (header, _) = SafeTensors::read_metadata(file)?;
+    let (header, tensors) = file[LENGTH..].split_at(header);
+    // Behind the brace that opens it; there is at least one tensor.
+    let mut text = format!("{{\"__metadata__\":{},", serde_json::to_string(metadata)?).into_bytes();
+    text.extend(header[1..].trim_ascii_end());
+    text.resize(text.len().next_multiple_of(LENGTH), b' ');
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text);
+    bytes.extend(tensors);
+    Ok(bytes)
 }
 
 /// Gives adapters the steps of their folder, if it has any.

@@ -1,37 +1,54 @@
-//! Writing an adapter folder.
+//! Writing adapter folders.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
-    io::{self, Write as _},
+    ffi::OsStr,
+    fs, io,
     path::Path,
 };
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use safetensors::{Dtype, tensor::TensorView};
 
-use whole_files::{PartialFile, persist_all};
+use quant_kernels::spec::bit_width::BitWidth;
+use whole_files::PartialFolder;
 
 use super::{
-    BaseLayer, CONFIG_FILE, MODEL_FILE, PeftOptions, WRAPPER,
-    config::{WrittenConfig, number},
+    BaseLayer, CONFIG_FILE, FOLDER_PREFIX, MODEL_FILE, PICKLED_FILE, PeftOptions, WRAPPER,
+    adapter_config::{WrittenConfig, number},
     learned_steps::{self, LEARNED_STEPS_FILE},
+    tensor_names::FactorName,
+    trained_for::TRAINED_FOR_FILE,
+    width_folder,
 };
 use crate::{
     adapter_pair::LoraAdapterPair,
     error::{Error, Result},
 };
 
+/// The adapters of a model's sites for one width.
+#[derive(Debug)]
+pub struct WidthAdapters<'a, B: Backend> {
+    /// The width that they belong to.
+    pub width: BitWidth,
+    /// The pairs by the sites' names.
+    pub pairs: Vec<(&'a str, &'a LoraAdapterPair<B>)>,
+    /// What their files say about the model.
+    pub options: PeftOptions,
+}
+
 /// Writes the adapters of a model's sites for one width as PEFT keeps them, in f32.
 ///
-/// All files are complete on disk before one takes its place. Adapters with learned steps bring a third
-/// file, `learned_steps.safetensors`, of which PEFT takes no notice; without any, one that an earlier
-/// save left is removed.
+/// The folder takes its place when all of it is on the disk; files in it that are not those of an adapter are
+/// kept. Adapters with learned steps bring `learned_steps.safetensors`, and [`PeftOptions::trained_for`]
+/// brings `switchable_quant.json`; PEFT takes no notice of either. Without them, those that an earlier save left
+/// are gone.
 ///
 /// # Errors
 ///
 /// [`Error::NoAdapters`] if there are none, [`Error::Site`] if an adapter or a step holds a NaN or an
 /// infinity or a step a zero, or the steps are of several widths, [`Error::Io`] if the folder cannot be written.
+/// What was there before stays.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -56,32 +73,101 @@ pub fn save_peft<'a, B: Backend>(
     adapters: impl IntoIterator<Item = (&'a str, &'a LoraAdapterPair<B>)>,
     options: &PeftOptions,
 ) -> Result<()> {
-    let adapters: BTreeMap<_, _> =
-        adapters.into_iter().map(|(site, pair)| (format!("{}{site}", options.prefix), pair)).collect();
-    let config = config_of(&adapters, options)?;
-    let config = serde_json::to_vec_pretty(&config)?;
-    let model = tensors_of(&adapters)?;
-    let steps = learned_steps::file_of(&adapters)?;
     let dir = dir.as_ref();
-    let steps_path = dir.join(LEARNED_STEPS_FILE);
-    let mut files = vec![(dir.join(MODEL_FILE), model.as_slice()), (dir.join(CONFIG_FILE), config.as_slice())];
-    if let Some(steps) = &steps {
-        files.push((steps_path.clone(), steps.as_slice()));
-    }
-    let mut complete = Vec::with_capacity(files.len());
-    for (path, contents) in files {
-        let mut file = PartialFile::create(path)?;
-        file.fill(|file| file.write_all(contents))?;
-        complete.push(file);
-    }
-    persist_all(complete)?;
-    if steps.is_some() {
+    let files = files_of(adapters, options)?;
+    let folder = PartialFolder::create(dir)?;
+    carry_over(dir, folder.path(), &is_adapter_file)?;
+    write_files(folder.path(), &files)?;
+    Ok(folder.persist()?)
+}
+
+/// Writes the adapters of several widths, one folder for each, in the place of all those that `dir` has.
+///
+/// `dir` takes its place when all of it is on the disk, so that it holds the old bank or the new one. What
+/// is in it beside the folders of widths is kept, and so are foreign files in the folders of the bank's
+/// widths. A bank without a width leaves none, and no folder if there is nothing else in it.
+///
+/// # Errors
+///
+/// Those of [`save_peft`].
+pub fn save_bank<'a, B: Backend>(
+    dir: impl AsRef<Path>,
+    bank: impl IntoIterator<Item = WidthAdapters<'a, B>>,
+) -> Result<()> {
+    let dir = dir.as_ref();
+    let bank = bank.into_iter().map(|WidthAdapters { width, pairs, options }| Ok((width, files_of(pairs, &options)?)));
+    let bank = bank.collect::<Result<Vec<_>>>()?;
+    if bank.is_empty() && !dir.exists() {
         return Ok(());
     }
-    match fs::remove_file(&steps_path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&steps_path)(error)),
-        _ => Ok(()),
+    let folder = PartialFolder::create(dir)?;
+    // Unfinished folders are what a kill leaves of earlier saves.
+    let replaced = |name: &OsStr| {
+        name.to_str().is_some_and(|name| [FOLDER_PREFIX, ".partial-"].iter().any(|start| name.starts_with(start)))
+    };
+    carry_over(dir, folder.path(), &replaced)?;
+    for (width, files) in &bank {
+        let new = width_folder(folder.path(), *width);
+        fs::create_dir(&new).map_err(Error::io(width_folder(dir, *width)))?;
+        carry_over(&width_folder(dir, *width), &new, &is_adapter_file)?;
+        write_files(&new, files)?;
     }
+    folder.persist()?;
+    if bank.is_empty() {
+        // Fails where other things are kept in it.
+        _ = fs::remove_dir(dir);
+    }
+    Ok(())
+}
+
+/// A file of an adapter by its name.
+type AdapterFile = (&'static str, Vec<u8>);
+
+fn files_of<'a, B: Backend>(
+    adapters: impl IntoIterator<Item = (&'a str, &'a LoraAdapterPair<B>)>,
+    options: &PeftOptions,
+) -> Result<Vec<AdapterFile>> {
+    let adapters: Adapters<'_, B> =
+        adapters.into_iter().map(|(site, pair)| (format!("{}{site}", options.prefix), pair)).collect();
+    let config = serde_json::to_vec_pretty(&config_of(&adapters, options)?)?;
+    let mut files = vec![(MODEL_FILE, tensors_of(&adapters, options)?), (CONFIG_FILE, config)];
+    let steps = learned_steps::file_of(&adapters)?;
+    if let Some(trained_for) = &options.trained_for {
+        files.push((TRAINED_FOR_FILE, trained_for.to_json(steps.is_some())?));
+    }
+    files.extend(steps.map(|steps| (LEARNED_STEPS_FILE, steps)));
+    Ok(files)
+}
+
+fn write_files(folder: &Path, files: &[AdapterFile]) -> Result<()> {
+    files.iter().try_for_each(|(name, bytes)| Ok(whole_files::write(folder.join(name), bytes)?))
+}
+
+fn is_adapter_file(name: &OsStr) -> bool {
+    [CONFIG_FILE, MODEL_FILE, PICKLED_FILE, LEARNED_STEPS_FILE, TRAINED_FOR_FILE].iter().any(|file| name == *file)
+}
+
+/// Puts what a folder holds into the one that will replace it, but for the entries that are replaced. Files
+/// are shared where the file system can.
+fn carry_over(old: &Path, new: &Path, replaced: &dyn Fn(&OsStr) -> bool) -> Result<()> {
+    let entries = match fs::read_dir(old) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(old))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io(old))?;
+        let (from, to) = (entry.path(), new.join(entry.file_name()));
+        if replaced(&entry.file_name()) {
+            continue;
+        }
+        if entry.file_type().map_err(Error::io(&from))?.is_dir() {
+            fs::create_dir(&to).map_err(Error::io(&from))?;
+            carry_over(&from, &to, &|_| false)?;
+        } else if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).map_err(Error::io(&from))?;
+        }
+    }
+    Ok(())
 }
 
 type Adapters<'a, B> = BTreeMap<String, &'a LoraAdapterPair<B>>;
@@ -101,6 +187,7 @@ fn config_of<'o, B: Backend>(adapters: &Adapters<'_, B>, options: &'o PeftOption
         .filter(|(_, pair)| pair.alpha().to_bits() != alpha_bits)
         .map(|(module, pair)| Ok((module.clone(), number(pair.alpha())?)))
         .collect::<Result<_>>()?;
+    let saved_modules: Vec<String> = options.saved_modules.iter().map(|module| module.name.clone()).collect();
     Ok(WrittenConfig {
         peft_type: "LORA",
         task_type: options.task_type.as_deref(),
@@ -117,7 +204,7 @@ fn config_of<'o, B: Backend>(adapters: &Adapters<'_, B>, options: &'o PeftOption
         use_rslora: false,
         use_dora: false,
         init_lora_weights: true,
-        modules_to_save: None,
+        modules_to_save: (!saved_modules.is_empty()).then_some(saved_modules),
     })
 }
 
@@ -130,13 +217,21 @@ fn most_common<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     counts.into_iter().rev().max_by_key(|&(_, count)| count).map(|(value, _)| value)
 }
 
-fn tensors_of<B: Backend>(adapters: &Adapters<'_, B>) -> Result<Vec<u8>> {
-    let mut tensors = Vec::with_capacity(2 * adapters.len());
+fn tensors_of<B: Backend>(adapters: &Adapters<'_, B>, options: &PeftOptions) -> Result<Vec<u8>> {
+    let mut tensors = Vec::with_capacity(2 * (adapters.len() + options.saved_modules.len()));
     for (module, pair) in adapters {
-        for (factor, tensor) in [("lora_A", pair.a.val()), ("lora_B", pair.b.val())] {
-            let name = format!("{WRAPPER}{module}.{factor}.weight");
-            let (shape, bytes) = transposed_bytes(tensor, &name).map_err(|error| error.at_site(module))?;
-            tensors.push((name, shape, bytes));
+        for (factor, tensor) in [(FactorName::A, pair.a.val()), (FactorName::B, pair.b.val())] {
+            let name = factor.tensor(module);
+            let tensor = transposed(tensor);
+            let bytes = bytes_of(&tensor, &name).map_err(|error| error.at_site(module))?;
+            tensors.push((name, tensor.shape.to_vec(), bytes));
+        }
+    }
+    for module in &options.saved_modules {
+        for (part, tensor) in [("weight", &module.weight), ("bias", &module.bias)] {
+            let name = format!("{WRAPPER}{}.{part}", module.name);
+            let bytes = bytes_of(tensor, &name)?;
+            tensors.push((name, tensor.shape.to_vec(), bytes));
         }
     }
     let views = tensors
@@ -147,16 +242,18 @@ fn tensors_of<B: Backend>(adapters: &Adapters<'_, B>) -> Result<Vec<u8>> {
     Ok(safetensors::serialize(views, Some(metadata))?)
 }
 
-/// The transpose of a matrix as little-endian f32.
-fn transposed_bytes<B: Backend>(tensor: Tensor<B, 2>, name: &str) -> Result<(Vec<usize>, Vec<u8>)> {
-    let tensor = tensor.transpose();
-    let shape = tensor.dims().to_vec();
-    let mut bytes = Vec::with_capacity(4 * tensor.shape().num_elements());
-    for (index, value) in tensor.into_data().iter::<f32>().enumerate() {
+fn transposed<B: Backend>(tensor: Tensor<B, 2>) -> TensorData {
+    tensor.transpose().into_data()
+}
+
+/// The values of a tensor as little-endian f32.
+fn bytes_of(tensor: &TensorData, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4 * tensor.num_elements());
+    for (index, value) in tensor.iter::<f32>().enumerate() {
         if !value.is_finite() {
             return Err(Error::TensorNotFinite { tensor: name.to_owned(), got: value, index });
         }
         bytes.extend(value.to_le_bytes());
     }
-    Ok((shape, bytes))
+    Ok(bytes)
 }

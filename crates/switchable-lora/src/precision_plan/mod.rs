@@ -1,5 +1,7 @@
 //! What every linear layer of a model computes with.
 
+mod known_names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -10,12 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
 
+use self::known_names::{KnownNames, prefixes, suffixes};
 use crate::{
     error::{Error, Result},
     site_precision::SitePrecision,
 };
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// The last version that left quantisers, placement and rounding to the run.
+const WITHOUT_QUANTISERS: u64 = 1;
 
 /// Keys and values are `[batch, heads, tokens, width]`.
 const KV_CACHE_RANK: usize = 4;
@@ -35,12 +40,17 @@ const KV_CACHE_RANK: usize = 4;
 /// Keys and values are kept at the bits of their block's entry in `kv_cache_blocks`, which names the
 /// block in full, and otherwise at `kv_cache`.
 ///
-/// As JSON, where all but `version` and `default` may be left out:
+/// As JSON, where all but `version` and `default` may be left out. A precision says how it quantises, as
+/// [`SitePrecision`] shows; what it leaves out is that of the run:
 ///
 /// ```json
 /// {
-///   "version": 1,
-///   "default": { "weights": 32, "activations": 32, "adapter": null },
+///   "version": 2,
+///   "default": {
+///     "weights": 4, "activations": 32, "adapter": 4,
+///     "quantizer": "per-channel,symmetric,min-max", "activation_quantizer": "per-token,symmetric,min-max",
+///     "placement": "residual", "rounding": "nearest"
+///   },
 ///   "sub_modules": { "mlp.c_fc": { "weights": 8, "activations": 32, "adapter": 8 } },
 ///   "blocks": { "h.3": { "weights": 4, "activations": 8, "adapter": 4 } },
 ///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } },
@@ -48,6 +58,8 @@ const KV_CACHE_RANK: usize = 4;
 ///   "kv_cache_blocks": { "h.3": 4 }
 /// }
 /// ```
+///
+/// Files of version 1 say nothing of quantisers, placement and rounding: theirs are those of the run.
 ///
 /// ```
 /// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
@@ -90,6 +102,17 @@ impl PrecisionPlan {
         let block = || prefixes(site).find_map(|prefix| self.blocks.get(prefix));
         let sub_module = || suffixes(site).find_map(|suffix| self.sub_modules.get(suffix));
         exact().or_else(block).or_else(sub_module).copied().unwrap_or(self.default)
+    }
+
+    /// Whether every entry says how it quantises, so that nothing is left to the run.
+    pub fn is_explicit(&self) -> bool {
+        self.entries().all(|(_, precision)| precision.is_explicit())
+    }
+
+    /// Every entry with its name: the default's is empty.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, SitePrecision)> {
+        let named = self.sub_modules.iter().chain(&self.blocks).chain(&self.sites);
+        std::iter::once(("", self.default)).chain(named.map(|(name, &precision)| (name.as_str(), precision)))
     }
 
     /// The precision of the sites that no other entry covers.
@@ -176,18 +199,23 @@ impl PrecisionPlan {
     ///
     /// let plan = PrecisionPlan::uniform(SitePrecision::FULL).with_kv_cache_block("h.2", BitWidth::B8);
     /// let error = plan.validate_kv_cache(["h.0", "h.1"], QuantSpec::PER_TOKEN).unwrap_err();
-    /// assert_eq!(error.to_string(), "kv cache of unknown block `h.2`");
+    /// assert_eq!(error.to_string(), "kv cache of unknown block `h.2`, expected `h.0`, `h.1`");
     /// ```
     pub fn validate_kv_cache<S: AsRef<str>>(&self, blocks: impl IntoIterator<Item = S>, spec: QuantSpec) -> Result<()> {
         let mut unknown: BTreeSet<&str> = self.kv_cache_blocks.keys().map(String::as_str).collect();
+        let mut known = Vec::new();
         for block in blocks {
             let block = block.as_ref();
             unknown.remove(block);
+            known.push(block.to_owned());
             spec.check(self.kv_cache(block), KV_CACHE_RANK)
                 .map_err(|source| Error::KvCache { block: block.to_owned(), source })?;
         }
         match unknown.first() {
-            Some(&block) => Err(Error::UnknownBlock { block: block.to_owned() }),
+            Some(&block) => {
+                let known = known_names::list(known.iter().map(String::as_str));
+                Err(Error::UnknownBlock { block: block.to_owned(), known })
+            }
             None => Ok(()),
         }
     }
@@ -213,20 +241,22 @@ impl PrecisionPlan {
         W: AsRef<[BitWidth]>,
     {
         let known: Vec<_> = known.into_iter().collect();
+        let names = || KnownNames::of(known.iter().map(|(site, _)| site.as_ref()));
         let any = |matches: &dyn Fn(&str) -> bool| known.iter().any(|(site, _)| matches(site.as_ref()));
         for site in self.sites.keys() {
             if !any(&|known| known == site) {
-                return Err(Error::UnknownSite { site: site.clone() });
+                return Err(Error::UnknownSite { site: site.clone(), known: names().sites() });
             }
         }
         for name in self.blocks.keys() {
             if !any(&|known| prefixes(known).any(|prefix| prefix == name)) {
-                return Err(Error::UnmatchedRule { kind: "block", name: name.clone() });
+                return Err(Error::UnmatchedRule { kind: "block", name: name.clone(), known: names().blocks() });
             }
         }
         for name in self.sub_modules.keys() {
             if !any(&|known| suffixes(known).any(|suffix| suffix == name)) {
-                return Err(Error::UnmatchedRule { kind: "sub-module", name: name.clone() });
+                let (name, known) = (name.clone(), names().sub_modules());
+                return Err(Error::UnmatchedRule { kind: "sub-module", name, known });
             }
         }
         for (site, widths) in &known {
@@ -244,8 +274,8 @@ impl PrecisionPlan {
     ///
     /// # Errors
     ///
-    /// [`Error::PlanVersion`] for another version, [`Error::Json`] for anything else that is not a
-    /// plan, unknown fields included.
+    /// [`Error::PlanVersion`] for another version, [`Error::PlanField`] for a field that came after the
+    /// version, [`Error::Json`] for anything else that is not a plan, unknown fields included.
     pub fn from_json(text: &str) -> Result<Self> {
         // The version first: a plan of another version may well have fields that this one has not.
         let Versioned { version } = serde_json::from_str(text)?;
@@ -289,18 +319,12 @@ impl Default for PrecisionPlan {
     }
 }
 
-/// A dotted name and what remains of it as parts are dropped from its end, the longest first.
-fn prefixes(site: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(site), |name| name.rsplit_once('.').map(|(rest, _)| rest))
-}
-
-/// A dotted name and what remains of it as parts are dropped from its start, the longest first.
-fn suffixes(site: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(site), |name| name.split_once('.').map(|(_, rest)| rest))
-}
-
 fn check_version(got: u64) -> Result<()> {
-    if got == VERSION { Ok(()) } else { Err(Error::PlanVersion { got, expected: VERSION }) }
+    if (WITHOUT_QUANTISERS..=VERSION).contains(&got) {
+        Ok(())
+    } else {
+        Err(Error::PlanVersion { got, expected: VERSION })
+    }
 }
 
 #[derive(Deserialize)]
@@ -339,9 +363,28 @@ impl TryFrom<PlanFile> for PrecisionPlan {
 
     fn try_from(file: PlanFile) -> Result<Self> {
         check_version(file.version)?;
-        let PlanFile { version: _, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = file;
-        Ok(Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks })
+        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = file;
+        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks };
+        if version == WITHOUT_QUANTISERS
+            && let Some(field) = plan.entries().find_map(|(_, precision)| said(precision))
+        {
+            return Err(Error::PlanField { field, version, expected: VERSION });
+        }
+        Ok(plan)
     }
+}
+
+/// The first field that a precision says of how it quantises.
+fn said(precision: SitePrecision) -> Option<&'static str> {
+    let SitePrecision { quantizer, activation_quantizer, placement, rounding, .. } = precision;
+    [
+        ("quantizer", quantizer.is_some()),
+        ("activation_quantizer", activation_quantizer.is_some()),
+        ("placement", placement.is_some()),
+        ("rounding", rounding.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(field, is_said)| is_said.then_some(field))
 }
 
 impl From<PrecisionPlan> for PlanFile {

@@ -1,4 +1,7 @@
+use quant_kernels::spec::quant_spec::QuantSpec;
+
 use super::*;
+use crate::{linear_settings::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
 
 const ONE: SitePrecision = SitePrecision::uniform(BitWidth::B2);
 const TWO: SitePrecision = SitePrecision::uniform(BitWidth::B3);
@@ -66,6 +69,53 @@ fn json_round_trips_every_kind_of_entry() {
     assert_eq!(serde_json::from_str::<PrecisionPlan>(&json).unwrap(), plan);
 }
 
+/// Every quantiser that differs from others in its text form.
+fn quantizers() -> impl Iterator<Item = QuantSpec> {
+    let granularities = ["per-tensor", "per-channel", "per-group:1", "per-group:64", "per-token"];
+    let formats = ["symmetric", "asymmetric", "nf4"];
+    let ranges = ["min-max", "mse", "percentile:99.95"];
+    granularities.into_iter().flat_map(move |granularity| {
+        formats.into_iter().flat_map(move |format| {
+            ranges.into_iter().map(move |range| format!("{granularity},{format},{range}").parse().unwrap())
+        })
+    })
+}
+
+#[test]
+fn a_plan_says_the_quantiser_rounding_and_placement_of_every_site() {
+    for quantizer in quantizers() {
+        for placement in [Placement::Residual, Placement::Merged] {
+            for rounding in [SiteRounding::Nearest, SiteRounding::LearnedStep] {
+                let settings = QuantisationSettings { weight: quantizer, activation: QuantSpec::PER_TOKEN, placement };
+                let said = ONE.with_quantisation(settings).with_rounding(rounding);
+                let plan = PrecisionPlan::uniform(said).with_site("h.0.mlp.c_fc", TWO);
+                assert!(!plan.is_explicit());
+                let plan = plan.with_site("h.0.mlp.c_fc", TWO.with_quantisation(settings).with_rounding(rounding));
+                assert!(plan.is_explicit());
+                let json = plan.to_json();
+                assert_eq!(PrecisionPlan::from_json(&json).unwrap(), plan);
+                for text in [
+                    "\"version\": 2".to_owned(),
+                    format!("\"quantizer\": \"{quantizer}\""),
+                    "\"activation_quantizer\": \"per-token,symmetric,min-max\"".to_owned(),
+                    format!("\"placement\": \"{placement}\""),
+                    format!("\"rounding\": \"{rounding}\""),
+                ] {
+                    assert_eq!(json.matches(&text).count(), if text.contains("version") { 1 } else { 2 }, "{json}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_of_version_1_leaves_quantisers_to_the_run() {
+    let text = r#"{"version":1,"default":{"weights":4,"activations":32,"adapter":null}}"#;
+    let plan = PrecisionPlan::from_json(text).unwrap();
+    assert_eq!(plan, PrecisionPlan::uniform(SitePrecision::FULL.with_weights(BitWidth::B4)));
+    assert!(!plan.is_explicit());
+}
+
 #[test]
 fn the_documented_json_is_read() {
     let text = r#"{
@@ -87,7 +137,14 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
         ("[]".into(), "invalid json"),
         (r#"{"version":1}"#.into(), "missing field `default`"),
         (format!(r#"{{"default":{full}}}"#), "missing field `version`"),
-        (format!(r#"{{"version":2,"default":{full},"new":1}}"#), "plan version 2 is unknown, expected 1"),
+        (format!(r#"{{"version":3,"default":{full},"new":1}}"#), "plan version 3 is unknown, expected 1 to 2"),
+        (
+            r#"{"version":1,"default":{"weights":4,"activations":32,"quantizer":"per-channel"}}"#.into(),
+            "field `quantizer` of a plan of version 1, expected version 2",
+        ),
+        (r#"{"version":2,"default":{"weights":4,"activations":32,"quantizer":"per-row"}}"#.into(), "`per-row`"),
+        (r#"{"version":2,"default":{"weights":4,"activations":32,"placement":"beside"}}"#.into(), "`beside`"),
+        (r#"{"version":2,"default":{"weights":4,"activations":32,"rounding":"up"}}"#.into(), "`up`"),
         (format!(r#"{{"version":1,"default":{full},"layers":{{}}}}"#), "unknown field `layers`"),
         (r#"{"version":1,"default":{"weights":4,"activations":32,"bits":4}}"#.into(), "unknown field `bits`"),
         (r#"{"version":1,"default":{"weights":24,"activations":32}}"#.into(), "bit-width 24"),
@@ -136,7 +193,7 @@ fn validation_names_the_block_whose_keys_and_values_it_refuses() {
     for name in ["h.2", "h", "h.1.attn", "h.1.attn.c_attn", ""] {
         assert_eq!(
             message(plan().with_kv_cache_block(name, BitWidth::B4)),
-            format!("kv cache of unknown block `{name}`")
+            format!("kv cache of unknown block `{name}`, expected `h.0`, `h.1`")
         );
     }
     let one_bit = message(plan().with_kv_cache_block("h.1", BitWidth::B1));
@@ -151,9 +208,21 @@ fn validation_names_what_covers_nothing() {
     let all = known(&[BitWidth::B2, BitWidth::B3, BitWidth::B4, BitWidth::B8]);
     let message = |plan: PrecisionPlan| plan.validate(all.clone()).unwrap_err().to_string();
     let plan = || PrecisionPlan::uniform(ONE);
-    assert_eq!(message(plan().with_site("h.12.mlp.c_fc", TWO)), "unknown site `h.12.mlp.c_fc`");
-    assert_eq!(message(plan().with_block("h.12", TWO)), "block `h.12` matches no site");
-    assert_eq!(message(plan().with_sub_module("mlp.fc", TWO)), "sub-module `mlp.fc` matches no site");
+    let blocks: Vec<String> = (0..12).map(|block| format!("`h.{block}`")).collect();
+    let (blocks, modules) = (blocks.join(", "), "`attn.c_attn`, `attn.c_proj`, `mlp.c_fc`, `mlp.c_proj`");
+    assert_eq!(
+        message(plan().with_site("h.12.mlp.c_fc", TWO)),
+        format!(
+            "unknown site `h.12.mlp.c_fc`, expected a block ({blocks}) and a sub-module ({modules}) with a dot between"
+        )
+    );
+    assert_eq!(message(plan().with_block("h.12", TWO)), format!("block `h.12` matches no site, expected {blocks}"));
+    for name in ["mlp", "mlp.fc"] {
+        assert_eq!(
+            message(plan().with_sub_module(name, TWO)),
+            format!("sub-module `{name}` matches no site, expected {modules}")
+        );
+    }
     let good = plan().with_site("h.11.mlp.c_fc", TWO).with_block("h.3", THREE).with_sub_module("mlp.c_fc", FOUR);
     good.validate(all).unwrap();
 }

@@ -183,7 +183,7 @@ fn a_step_serves_its_own_width_and_adapter_alone() {
     }
     for weights in WIDTHS.into_iter().chain([BitWidth::FULL]) {
         for adapter in WIDTHS.map(Some).into_iter().chain([None]) {
-            let precision = SitePrecision { weights, activations: BitWidth::FULL, adapter };
+            let precision = SitePrecision { weights, adapter, ..SitePrecision::FULL };
             let same = values(&layer.forward(x(), &precision)) == values(&without.forward(x(), &precision));
             let uses_step = adapter == Some(weights);
             assert_eq!(same, !uses_step, "{precision:?}");

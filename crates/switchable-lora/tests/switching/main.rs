@@ -9,4 +9,5 @@ mod learned_steps;
 mod outputs;
 mod packed;
 mod peft_golden;
+mod quantisers;
 mod support;

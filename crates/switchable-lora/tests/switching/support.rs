@@ -63,7 +63,7 @@ pub(crate) fn precisions() -> Vec<SitePrecision> {
     for weights in WIDTHS {
         for activations in [BitWidth::B4, BitWidth::FULL] {
             for adapter in WIDTHS.map(Some).into_iter().chain([None]) {
-                precisions.push(SitePrecision { weights, activations, adapter });
+                precisions.push(SitePrecision { weights, activations, adapter, ..SitePrecision::FULL });
             }
         }
     }

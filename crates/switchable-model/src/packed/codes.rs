@@ -45,12 +45,12 @@ pub(crate) fn merged<B: QuantBackend, M: SwitchableModel<B>>(
     form: PackedForm<'_>,
 ) -> Result<Option<(M, SitePlan)>> {
     let sites = model.sites();
-    let is_merged = |site: &Site| {
-        let layer = model.site(*site);
-        layer.settings().placement == Placement::Merged && !layer.bank().is_empty()
+    let is_merged = |site: Site, precision: SitePrecision| {
+        let layer = model.site(site);
+        layer.quantisation(&precision).placement == Placement::Merged && !layer.bank().is_empty()
     };
     let PackedForm::Plan(plan) = form else {
-        return match sites.iter().find(is_merged) {
+        return match sites.iter().find(|&site| is_merged(site, SitePrecision::FULL)) {
             Some(site) => {
                 let error = switchable_lora::Error::MergedCodes { what: "nested codes" };
                 Err(at_site(sites.name(site), error).into())
@@ -58,12 +58,11 @@ pub(crate) fn merged<B: QuantBackend, M: SwitchableModel<B>>(
             None => Ok(None),
         };
     };
-    if !sites.iter().any(|site| is_merged(&site)) {
+    if !plan.iter().any(|(site, precision)| is_merged(site, precision)) {
         return Ok(None);
     }
     let (mut merged, mut bare) = (model.clone(), plan.clone());
-    for site in sites.iter().filter(is_merged) {
-        let precision = plan.get(site);
+    for (site, precision) in plan.iter().filter(|&(site, precision)| is_merged(site, precision)) {
         let layer = model.site(site);
         *merged.site_mut(site) = match precision.adapter {
             Some(width) => layer.merged_with(width).map_err(|error| at_site(sites.name(site), error))?,
@@ -161,10 +160,10 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         }
         _ => layer.check(&precision).map_err(named)?,
     }
-    let settings = layer.settings();
+    let quantisation = layer.quantisation(&precision);
     let rounding = match layer.learned_step(&precision) {
         Some(step) => Rounding::Step(step),
-        None => Rounding::Nearest { bits, spec: settings.weight },
+        None => Rounding::Nearest { bits, spec: quantisation.weight },
     };
     let packed = rounding.pack(&layer.weight(), options.scale_format);
     Ok(Some(packed.map_err(|error| named(error.into()))?))

@@ -46,7 +46,7 @@ const CONFIG: &str = "config";
 /// A packed folder that is to be written.
 pub(crate) struct PackedWriter<C> {
     config: C,
-    plan: SitePlan,
+    plan: PrecisionPlan,
     nested: bool,
     packed: Vec<(String, PackedTensor)>,
 }
@@ -58,7 +58,7 @@ impl<C: ModelConfig> PackedWriter<C> {
         form: PackedForm<'_>,
         options: PackOptions,
     ) -> Result<Self> {
-        let plan = packed_plan(model, form)?;
+        let plan = model.named_plan(&packed_plan(model, form)?);
         let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
         let sites = packed_sites(model, form, options)?.into_iter();
         let mut packed: Vec<_> = sites.map(|(site, tensor)| (name_of(site), tensor)).collect();
@@ -86,7 +86,7 @@ impl<C: ModelConfig> PackedWriter<C> {
         for (name, shape, values) in &plain {
             writer.plain(name.as_str(), shape, PlainData::F32(values));
         }
-        writer.metadata(PLAN, self.plan.to_precision_plan().to_json());
+        writer.metadata(PLAN, self.plan.to_json());
         writer.metadata(NESTED, self.nested.to_string());
         let config = self.config.to_json(architecture);
         writer.metadata(CONFIG, config.to_string());
@@ -154,7 +154,16 @@ impl<C: ModelConfig> PackedFolder<C> {
         let blocks = (0..sites.blocks()).map(|block| sites.block_name(block));
         plan.validate_kv_cache(blocks, KV_CACHE_SPEC).map_err(in_file)?;
         let plan = SitePlan::of_plan(&sites, &plan);
-        model.check_plan(&plan.clone().without_adapters())?;
+        let named = |error: Error| error.in_file(&self.path);
+        model.check_plan(&plan.clone().without_adapters()).map_err(named)?;
+        // What the plan was found with is what the sites do of themselves.
+        for (site, precision) in plan.iter() {
+            let layer = model.site_mut(site);
+            let settings = layer.settings();
+            let quantisation = precision.quantisation(settings.quantisation());
+            *layer = layer.clone().with_settings(settings.with_quantisation(quantisation));
+        }
+        let plan = model.implicit_plan(&plan);
         Ok((model, plan))
     }
 

@@ -38,7 +38,12 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
         let sites = self.sites().clone();
         for (site, tensor) in packed_sites(&self, form, *options)? {
             let layer = self.site_mut(site);
-            let packed = layer.clone().with_packed_weights(as_weights(tensor, form)?);
+            let settings = match form {
+                // What the plan says is what the site does of itself, as in a folder.
+                PackedForm::Plan(plan) => layer.settings().with_quantisation(layer.quantisation(&plan.get(site))),
+                PackedForm::Nested => layer.settings(),
+            };
+            let packed = layer.clone().with_settings(settings).with_packed_weights(as_weights(tensor, form)?);
             *layer = packed.map_err(|error| at_site(sites.name(site), error))?;
         }
         match options.lm_head {

@@ -40,6 +40,7 @@ macro_rules! adapter {
             width: $width,
             config: include_bytes!(concat!("../../default/adapters/", $folder, "/adapter_config.json")),
             weights: include_bytes!(concat!("../../default/adapters/", $folder, "/adapter_model.safetensors")),
+            trained_for: include_bytes!(concat!("../../default/adapters/", $folder, "/switchable_quant.json")),
         }
     };
 }

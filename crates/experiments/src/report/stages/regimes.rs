@@ -12,6 +12,7 @@ use quant_kernels::{
     spec::{bit_width::BitWidth, formats::format::Format},
 };
 use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::statistics::Interval;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -258,13 +259,20 @@ fn text(regimes: &RegimeResults) -> Result<String> {
         seeds.join(", "),
         first.widths[0].accuracy.n
     );
+    if seeds.len() < 2 {
+        text += "One seed does not say how seeds differ: there are no intervals, and no difference is told from \
+                 noise.\n\n";
+    }
     header(&mut text, "steps, BitOps");
     for label in labels(&regimes.runs) {
         let of_label: Vec<_> = regimes.runs.iter().filter(|run| run.contestant.label == label).collect();
         let _ = write!(text, "| {label} | {}, {:.2e} |", of_label[0].contestant.steps, of_label[0].bit_ops);
         for &bits in &widths {
-            let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
-            let _ = write!(text, " {:.1} [{:.1}, {:.1}] |", mean.mean, mean.interval.low, mean.interval.high);
+            let mean = mean_exact_match(&regimes.runs, label, bits)?;
+            let _ = match mean.interval {
+                Some(Interval { low, high }) => write!(text, " {:.1} [{low:.1}, {high:.1}] |", mean.mean),
+                None => write!(text, " {:.1} |", mean.mean),
+            };
         }
         text += "\n";
     }
@@ -291,8 +299,12 @@ fn text(regimes: &RegimeResults) -> Result<String> {
         for &bits in &widths {
             let difference = exact_match_difference(&regimes.runs, [baseline, label], bits, 0)?;
             let noise = if difference.is_noise() { ", noise" } else { "" };
-            let interval = difference.interval;
-            let _ = write!(text, " {:+.1} [{:+.1}, {:+.1}]{noise} |", difference.mean, interval.low, interval.high);
+            let _ = match difference.interval {
+                Some(Interval { low, high }) => {
+                    write!(text, " {:+.1} [{low:+.1}, {high:+.1}]{noise} |", difference.mean)
+                }
+                None => write!(text, " {:+.1} |", difference.mean),
+            };
         }
         text += "\n";
     }
@@ -311,9 +323,9 @@ fn chart(regimes: &RegimeResults) -> Result<Option<BarChart>> {
     for bits in first.widths.iter().map(|width| width.bits) {
         let mut values = Vec::new();
         for label in &labels {
-            let mean = mean_exact_match(&regimes.runs, label, bits, 0)?;
+            let mean = mean_exact_match(&regimes.runs, label, bits)?;
             seeds = mean.seeds;
-            values.push(estimate(mean.mean, mean.interval));
+            values.push(mean.interval.map_or_else(|| mean.mean.into(), |interval| estimate(mean.mean, interval)));
         }
         groups.push(BarGroup::new(format!("{bits} bits"), values));
     }
@@ -322,9 +334,9 @@ fn chart(regimes: &RegimeResults) -> Result<Option<BarChart>> {
         size: Size { height: 1200, ..Size::default() },
         title: "Training regimes".into(),
         subtitle: format!(
-            "at each width of the weights; mean of {seeds} seeds, n = {} questions, 95 % intervals over seeds and \
-             questions",
-            first.widths[0].accuracy.n
+            "at each width of the weights; mean of {seeds} seeds, n = {} questions, {}",
+            first.widths[0].accuracy.n,
+            if seeds > 1 { "95 % intervals over seeds and questions" } else { "no intervals from one seed" }
         ),
         category_label: "regime".into(),
         categories: labels.into_iter().map(ToOwned::to_owned).collect(),

@@ -193,7 +193,7 @@ fn hardening_text(results: &RobustnessResults) -> String {
         let _ = write!(text, "| {} |", model.hardening);
         for threat in Threat::ALL {
             let cell = model.matrix.under(threat).map(|under| {
-                let (value, interval) = under.exact_match(seed);
+                let (value, interval) = under.exact_match();
                 format!("{value:.1} [{:.1}, {:.1}], n = {}", interval.low, interval.high, under.n())
             });
             let _ = write!(text, " {} |", cell.unwrap_or_else(|| "–".into()));

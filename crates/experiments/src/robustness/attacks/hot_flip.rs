@@ -243,13 +243,16 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
     fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, _: &mut ChaCha8Rng) -> Result<Outcome> {
         let mut beam = vec![item.clone()];
         let mut seen = HashSet::from([texts(item)]);
+        // At first the item as it is: swaps that all lower the loss are a failed attack.
         let mut best: Option<(f64, ProtectedExample)> = None;
+        let mut has_read = false;
         for _ in 0..self.0.flips {
             let mut edited = Vec::new();
             for text in &beam {
                 let Some(gradient) = oracle.gradient(text)? else {
                     return Ok(Outcome::Unattackable(Unattackable::AnswerOutsideWindow));
                 };
+                best.get_or_insert_with(|| (gradient.loss, item.clone()));
                 let mut read = 0;
                 for flip in self.best_flips(text, &gradient, oracle, self.0.candidates * 8) {
                     let Some(after) = self.apply(text, &flip, &gradient.gold, oracle)? else { continue };
@@ -265,6 +268,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
             if edited.is_empty() {
                 break;
             }
+            has_read = true;
             let readings = oracle.read(&edited.iter().collect::<Vec<_>>())?;
             let mut ranked: Vec<_> = edited.into_iter().zip(readings).collect();
             let loss = |reading: &Reading| reading.loss.unwrap_or(f64::NEG_INFINITY);
@@ -279,7 +283,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
             beam = ranked.into_iter().map(|(text, _)| text).collect();
         }
         let nothing = Outcome::Unattackable(Unattackable::NoCandidate);
-        Ok(best.map_or(nothing, |(_, edited)| Outcome::Attacked(edited)))
+        Ok(best.filter(|_| has_read).map_or(nothing, |(_, edited)| Outcome::Attacked(edited)))
     }
 }
 

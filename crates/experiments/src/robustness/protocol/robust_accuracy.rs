@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use span_reader::statistics::{Interval, PairedComparison, bootstrap_mean, mean};
+use span_reader::statistics::{Interval, PairedComparison, mean};
 use squad_data::QuestionScore;
 
 /// How one item was answered, clean and attacked.
@@ -52,7 +52,7 @@ pub struct RobustAccuracy {
     pub attacked_f1: f64,
     /// Attacked minus clean, percent points.
     pub f1_drop: f64,
-    /// Bootstrap interval of the difference in F1, percent points.
+    /// Interval of the difference in F1, percent points.
     pub f1_drop_interval: Interval,
     /// Item by item.
     pub items: Vec<ItemScores>,
@@ -94,7 +94,7 @@ impl RobustAccuracy {
             clean_f1: 100.0 * mean(&f1[0]),
             attacked_f1: 100.0 * mean(&f1[1]),
             f1_drop: 100.0 * mean(&drops),
-            f1_drop_interval: bootstrap_mean(&drops, seed).scaled(100.0),
+            f1_drop_interval: Interval::of_difference(&drops, seed).scaled(100.0),
             items,
         }
     }

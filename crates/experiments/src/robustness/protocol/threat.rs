@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use span_reader::statistics::{Interval, bootstrap_mean, mean};
+use span_reader::statistics::{Interval, mean};
 
 use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow};
 use crate::robustness::protocol::robust_accuracy::ItemScores;
@@ -104,21 +104,21 @@ impl ThreatAccuracy {
         self.items.len()
     }
 
-    /// Exact match, percent, and its bootstrap interval.
-    pub fn exact_match(&self, seed: u64) -> (f64, Interval) {
+    /// Exact match, percent, and its interval.
+    pub fn exact_match(&self) -> (f64, Interval) {
         let values: Vec<f64> = self.items.values().copied().collect();
-        (100.0 * mean(&values), bootstrap_mean(&values, seed).scaled(100.0))
+        (100.0 * mean(&values), Interval::of_mean(&values).scaled(100.0))
     }
 
     /// Exact match of this one minus that of another on the items that both have, percent points, and
-    /// its bootstrap interval; `None` where there is no such item.
+    /// its interval; `None` where there is no such item.
     pub fn minus(&self, other: &Self, seed: u64) -> Option<(f64, Interval)> {
         let differences: Vec<f64> =
             self.items.iter().filter_map(|(id, value)| Some(value - other.items.get(id)?)).collect();
         if differences.is_empty() {
             return None;
         }
-        Some((100.0 * mean(&differences), bootstrap_mean(&differences, seed).scaled(100.0)))
+        Some((100.0 * mean(&differences), Interval::of_difference(&differences, seed).scaled(100.0)))
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn each_threat_takes_its_own_cells() {
         let matrix = matrix();
-        let exact = |threat| matrix.under(threat).unwrap().exact_match(0).0;
+        let exact = |threat| matrix.under(threat).unwrap().exact_match().0;
         let expected = [(Threat::Clean, 100.0), (Threat::WhiteBox, 25.0), (Threat::Transferred, 75.0)];
         for (threat, expected) in expected.into_iter().chain([(Threat::Drawn, 75.0), (Threat::Adaptive, 50.0)]) {
             assert!((exact(threat) - expected).abs() < 1e-9, "{threat:?}: {}", exact(threat));

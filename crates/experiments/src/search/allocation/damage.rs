@@ -65,7 +65,7 @@ impl DamageOptions {
 /// One site at one precision, the others as in the reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Damage {
-    /// The site's precision.
+    /// The site's precision; it says how the site is quantised.
     pub precision: SitePrecision,
     /// Bytes of the site, as [`site_bytes`] counts them.
     pub bytes: usize,
@@ -175,7 +175,7 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
                 measured += 1;
                 progress.step(format!("{name} EM {:.1} at {} bits", changed.exact_match, precision.weights));
                 choices.push(Damage {
-                    precision,
+                    precision: model.transformer.site(site).explicit(&precision),
                     bytes: site_bytes(&model.transformer, site, precision),
                     loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
                     divergence: changed.divergence.unwrap_or(0.0),

@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::precision_plan::PrecisionPlan;
+use switchable_lora::site_precision::{SitePrecision, SiteRounding};
 
 use crate::error::{Error, Result};
 use crate::search::allocation::damage::{Damage, DamageTable};
@@ -82,7 +84,12 @@ impl DamageTable {
     fn allocation(&self, front: &Front, index: usize) -> Allocation {
         let State { bytes, damage, .. } = front.states()[index];
         let (mut bits, mut parameters) = (0.0, 0.0);
-        let mut plan = PrecisionPlan::default();
+        // Every site has an entry: the default only says what they have in common.
+        let first = self.sites.iter().find_map(|site| site.choices.first());
+        let first = first.map_or(SitePrecision::FULL, |choice| choice.precision);
+        let rounding = first.rounding.map(|_| SiteRounding::Nearest);
+        let full = SitePrecision { weights: BitWidth::FULL, activations: BitWidth::FULL, rounding, ..first };
+        let mut plan = PrecisionPlan::uniform(SitePrecision { adapter: None, ..full });
         for (site, pick) in self.sites.iter().zip(front.picks(index)) {
             let precision = site.choices[pick].precision;
             bits += site.parameters as f64 * f64::from(precision.weights.bits());

@@ -123,7 +123,8 @@ impl DamageTable {
     ) -> Result<(Refinement, SitePlan)> {
         let before = evaluator.work();
         let mut plan = evaluator.model().transformer.resolve(&start.plan)?;
-        let mut picks = self.picks_of(&plan)?;
+        let body = &evaluator.model().transformer;
+        let mut picks = self.picks_of(body, &plan)?;
         let mut bytes = self.bytes_of(&picks);
         if bytes > options.budget_bytes {
             return Err(budget_too_small(options.budget_bytes, bytes));
@@ -141,7 +142,8 @@ impl DamageTable {
             let mut trial = plan.clone();
             for (site, pick) in std::iter::once(candidate.raised).chain(candidate.lowered) {
                 trial_picks[site] = pick;
-                trial.set(self.sites[site].site, self.sites[site].choices[pick].precision);
+                let row = &self.sites[site];
+                trial.set(row.site, body.site(row.site).implicit(&row.choices[pick].precision));
             }
             if !seen.insert(trial_picks.clone()) {
                 continue;
@@ -169,10 +171,11 @@ impl DamageTable {
     }
 
     /// The choice that a plan takes at every site.
-    fn picks_of(&self, plan: &SitePlan) -> Result<Vec<usize>> {
+    fn picks_of<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: &SitePlan) -> Result<Vec<usize>> {
         let pick = |row: &SiteDamage| {
             let precision = plan.get(row.site);
-            let found = row.choices.iter().position(|choice| choice.precision == precision);
+            let implicit = |precision: &SitePrecision| model.site(row.site).implicit(precision);
+            let found = row.choices.iter().position(|choice| implicit(&choice.precision) == implicit(&precision));
             let got = || format!("{} at {} bits", self.name(row.site), precision.weights);
             found.ok_or_else(|| Error::option("plan", got(), "precisions that the damage table has"))
         };

@@ -4,6 +4,8 @@
 //! L = 1/n · Σ_b (L_task(b) + β · Σ_{t: bits(t) > bits(b)} D(stop_grad(z_t), z_b))
 //! ```
 //!
+//! `D` is the mean over starts and ends, as the loss of a span is.
+//!
 //! Source: Fu et al., *InstantNet: Automated Generation and Deployment of Instantaneously
 //! Switchable-Precision Networks*, arXiv:2104.10853.
 
@@ -43,7 +45,7 @@ impl Regime for Cascade {
     fn parameters(&self) -> Value {
         json!({
             "ladder": self.ladder.describe(), "beta": self.beta, "distance": self.distance,
-            "protection": self.protection,
+            "protection": self.protection, "distance_of_several_scores": "mean",
         })
     }
 

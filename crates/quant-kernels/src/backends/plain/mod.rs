@@ -9,6 +9,7 @@
 //! | GELU | `gelu` |
 //! | attention | `attention` |
 //! | tensors seen as matrices, as blocks, and their levels | `matrices`, `blocks`, `levels` |
+//! | tensors of 16 bits in f32 | `precision` |
 
 pub(crate) mod attention;
 pub(crate) mod blocks;
@@ -17,5 +18,6 @@ pub(crate) mod learned_step;
 pub(crate) mod levels;
 pub(crate) mod matrices;
 pub(crate) mod packed;
+pub(crate) mod precision;
 pub(crate) mod quantisation;
 pub(crate) mod ranges;

@@ -8,6 +8,7 @@ use crate::{
             blocks::{broadcastable, reduce_blocks},
             levels::Broadcast,
             matrices::{as_matrices, with_shape_of},
+            precision::{narrowed, widened},
             ranges::BlockQuantizer,
         },
         primitive_params::PrimitiveParams,
@@ -15,9 +16,9 @@ use crate::{
     spec::{quant_spec::QuantSpec, quantizer::Quantizer},
 };
 
-/// Scales and zero points.
+/// Scales and zero points, in f32 for values of 16 bits.
 pub(crate) fn choose_params<B: Backend>(x: FloatTensor<B>, quantizer: &Quantizer) -> PrimitiveParams<B> {
-    let x = as_matrices::<B>(x).set_require_grad(false);
+    let x = widened(as_matrices::<B>(x).set_require_grad(false));
     let QuantSpec { granularity, format, range } = quantizer.spec();
     let Ok(shape) = granularity.param_shape(x.dims()) else {
         unreachable!("three dimensions are enough for every granularity")
@@ -40,10 +41,10 @@ pub(crate) fn fake_quantize<B: Backend>(
     params: &PrimitiveParams<B>,
     quantizer: &Quantizer,
 ) -> FloatTensor<B> {
-    let shape = x.shape();
+    let (shape, dtype) = (x.shape(), x.dtype());
     let x = as_matrices::<B>(x);
     let params = fit(params, quantizer, x.dims());
-    with_shape_of(params.values(params.nearest(x)), shape)
+    with_shape_of(narrowed(params.values(params.nearest(x)), dtype), shape)
 }
 
 /// The gradient where the level was not clamped, 0 elsewhere.

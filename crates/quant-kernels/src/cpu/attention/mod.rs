@@ -11,6 +11,8 @@
 //! computes the scores again instead of keeping them: Dao et al., *FlashAttention*,
 //! arXiv:2205.14135, from which the form of the gradient comes too.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::cpu::{elementary::exp, instruction_set::InstructionSet, multiversion::multiversion};
@@ -77,12 +79,27 @@ impl AttentionShape {
                 let rows = BLOCK.min(self.queries - first);
                 let seen = self.keys - self.queries + first + rows;
                 self.probabilities(set, q, k, first, rows, &mut scores);
-                let y = shared.at(strides.of(batch, head) + first * strides.token, strides.token);
-                // SAFETY: the rows and columns lie in their slices as checked above, and no other
-                // head writes to these columns of the output.
-                #[expect(unsafe_code, reason = "the product takes pointers")]
-                unsafe {
-                    product([rows, seen, self.width], Matrix::rows(&scores, seen), v.matrix(0), y, false);
+                let weights = Matrix::rows(&scores, seen);
+                let y = |row: usize| shared.at(strides.of(batch, head) + (first + row) * strides.token, strides.token);
+                // A hidden value has the weight 0, and 0·NaN is NaN: where one is not finite, each row is
+                // multiplied by the values that it sees alone.
+                let seen_by_first = seen - rows + 1;
+                if v.are_finite(seen_by_first..seen, self.width) {
+                    // SAFETY: the rows and columns lie in their slices as checked above, and no other
+                    // head writes to these columns of the output.
+                    #[expect(unsafe_code, reason = "the product takes pointers")]
+                    unsafe {
+                        product([rows, seen, self.width], weights, v.matrix(0), y(0), false);
+                    }
+                } else {
+                    for row in 0..rows {
+                        let weights = Matrix { values: &weights.values[row * seen..], ..weights };
+                        // SAFETY: as above.
+                        #[expect(unsafe_code, reason = "the product takes pointers")]
+                        unsafe {
+                            product([1, seen_by_first + row, self.width], weights, v.matrix(0), y(row), false);
+                        }
+                    }
                 }
             }
         });
@@ -182,6 +199,11 @@ impl<'a> Heads<'a> {
     /// One head, from its first token on.
     fn at(self, batch: usize, head: usize) -> Self {
         self.skip(self.strides.of(batch, head))
+    }
+
+    /// Whether all values of some tokens of one head are finite.
+    fn are_finite(self, tokens: Range<usize>, width: usize) -> bool {
+        tokens.into_iter().all(|token| self.values[token * self.strides.token..][..width].iter().all(|x| x.is_finite()))
     }
 
     /// The tokens of one head from `first` on, as rows.

@@ -5,7 +5,8 @@
 //! a = clamp(round(x / s), ±(2^(b−1) − 1))
 //! ```
 //!
-//! Rounding is half to even and the division a true one, as everywhere in this crate.
+//! Rounding is half to even and the division a true one, as everywhere in this crate. Where the largest level
+//! would stand for infinity, the scale is a bit smaller.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ use crate::{
         target::Target,
         tiles::{layout::TILE_ROWS, rows::IntegerRows, segments::Segment},
     },
-    spec::bit_width::BitWidth,
+    spec::{bit_width::BitWidth, formats::code_book::largest_scale},
 };
 
 /// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
@@ -145,6 +146,7 @@ fn quantize_row(values: &[f32], high: f32, segments: &[Segment], scale: &mut f32
     if step == 0.0 {
         return;
     }
+    let step = step.min(largest_scale(high));
     *scale = step;
     for (code, value) in codes.iter_mut().zip(values) {
         let level = (value / step).max(-high).min(high);

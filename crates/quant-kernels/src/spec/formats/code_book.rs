@@ -24,6 +24,14 @@ impl LevelRange {
     }
 }
 
+/// The largest scale under which a level that is `reach` levels from 0 stands for a finite number: `MAX / reach`,
+/// which rounding may have raised, and a bit less.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
+pub(crate) fn largest_scale(reach: f32) -> f32 {
+    f32::MAX / reach * (1.0 - f32::EPSILON / 2.0)
+}
+
 /// What the codes of a format stand for, in units of their scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CodeBook {

@@ -1,0 +1,101 @@
+//! What decides which error an adapter repairs.
+//!
+//! ```text
+//! residual   y = Qa(x) · Qw(W) + b + s · (x · A) · B
+//! merged     y = Qa(x) · Qw(W + s · A · B) + b
+//! ```
+//!
+//! `Qw` and `Qa` are the quantisers of weights and activations. An adapter that was trained under one of
+//! each repairs nothing under another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use quant_kernels::spec::quant_spec::{self, QuantSpec};
+
+use crate::linear_settings::{LinearSettings, Placement};
+
+/// The quantisers of a layer and where its adapter is added.
+///
+/// As JSON, in the text form of `--quantizer`:
+///
+/// ```
+/// use switchable_lora::{LinearSettings, QuantisationSettings};
+///
+/// let settings = LinearSettings::default().quantisation();
+/// let json = r#"{"weight":"per-tensor,symmetric,min-max","activation":"per-token,symmetric,min-max","placement":"residual"}"#;
+/// assert_eq!(serde_json::to_string(&settings)?, json);
+/// assert_eq!(serde_json::from_str::<QuantisationSettings>(json)?, settings);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantisationSettings {
+    /// How weights are quantised.
+    #[serde(with = "quant_spec::text")]
+    pub weight: QuantSpec,
+    /// How activations are quantised.
+    #[serde(with = "quant_spec::text")]
+    pub activation: QuantSpec,
+    /// Where the adapter is added.
+    pub placement: Placement,
+}
+
+/// A field in which two settings differ, and its two values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsDifference {
+    /// `weight`, `activation` or `placement`.
+    pub field: &'static str,
+    /// The value of the settings that were asked.
+    pub got: String,
+    /// The value of those that they were compared with.
+    pub expected: String,
+}
+
+impl QuantisationSettings {
+    /// The first field in which these settings differ from `expected`.
+    ///
+    /// ```
+    /// use switchable_lora::{LinearSettings, Placement, QuantisationSettings};
+    ///
+    /// let residual = LinearSettings::default().quantisation();
+    /// let merged = QuantisationSettings { placement: Placement::Merged, ..residual };
+    /// let difference = merged.first_difference(&residual).unwrap();
+    /// assert_eq!(difference.to_string(), "placement is merged, expected residual");
+    /// assert_eq!(residual.first_difference(&residual), None);
+    /// ```
+    pub fn first_difference(&self, expected: &Self) -> Option<SettingsDifference> {
+        let difference = |field, got: &dyn fmt::Display, expected: &dyn fmt::Display| SettingsDifference {
+            field,
+            got: got.to_string(),
+            expected: expected.to_string(),
+        };
+        if self.weight != expected.weight {
+            return Some(difference("weight", &self.weight, &expected.weight));
+        }
+        if self.activation != expected.activation {
+            return Some(difference("activation", &self.activation, &expected.activation));
+        }
+        (self.placement != expected.placement).then(|| difference("placement", &self.placement, &expected.placement))
+    }
+}
+
+impl Default for QuantisationSettings {
+    fn default() -> Self {
+        LinearSettings::default().quantisation()
+    }
+}
+
+/// `weights per-channel,symmetric,min-max, activations per-token,symmetric,min-max, adapters residual`.
+impl fmt::Display for QuantisationSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "weights {}, activations {}, adapters {}", self.weight, self.activation, self.placement)
+    }
+}
+
+impl fmt::Display for SettingsDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, expected {}", self.field, self.got, self.expected)
+    }
+}

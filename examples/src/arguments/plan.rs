@@ -1,0 +1,107 @@
+//! A plan that a command runs at, and the quantiser that goes with it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+
+use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
+use switchable_quant::lora::{LinearSettings, PrecisionPlan};
+use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::transformer::options::ModelOptions;
+use switchable_quant::transformer::site_plan::SitePlan;
+
+/// Width or plan of every site, and how weights are quantised.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Plan as JSON, instead of --bits; it says how its sites are quantised, unless it is of version 1
+    #[arg(long, value_name = "FILE", conflicts_with = "bits")]
+    pub plan: Option<PathBuf>,
+    /// Weight quantiser: granularity,mapping,range; by default that of the plan or of the packed weights, else
+    /// per-tensor,symmetric,min-max
+    #[arg(long, value_name = "SPEC")]
+    pub quantizer: Option<QuantSpec>,
+}
+
+/// A plan from a file.
+#[derive(Debug, Clone)]
+pub struct PlanFile {
+    path: PathBuf,
+    plan: PrecisionPlan,
+}
+
+impl PlanArgs {
+    /// Reads the plan, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or no plan, or `--quantizer` is another quantiser than that of its sites.
+    pub fn read(&self) -> anyhow::Result<Option<PlanFile>> {
+        let Some(path) = &self.plan else { return Ok(None) };
+        let file = PlanFile { plan: PrecisionPlan::load(path)?, path: path.clone() };
+        if let Some(asked) = self.quantizer {
+            file.check(asked)?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Options to build the model with: the settings of the plan, which its sites may differ from, with the
+    /// quantiser that is asked for.
+    pub fn model_options(&self, plan: Option<&PlanFile>) -> ModelOptions {
+        let own = LinearSettings::default();
+        let of_plan = plan.map(|file| file.plan.default_precision().quantisation(own.quantisation()));
+        let settings = own.with_quantisation(of_plan.unwrap_or(own.quantisation()));
+        let linear = LinearSettings { weight: self.quantizer.unwrap_or(settings.weight), ..settings };
+        ModelOptions { linear, ..ModelOptions::default() }
+    }
+
+    /// Checks that a model of packed weights is of the quantiser that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// When it is another.
+    pub fn check_model<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<()> {
+        let Some(asked) = self.quantizer else { return Ok(()) };
+        for site in model.sites().iter() {
+            let layer = model.site(site);
+            let got = layer.settings().weight;
+            if layer.packed_weights().is_some_and(|codes| codes.quantizer(asked) != asked) {
+                let name = model.sites().name(site);
+                bail!("`--quantizer {asked}` contradicts the packed weights: `{name}` was packed by {got}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PlanFile {
+    /// The plan for a model. A plan that leaves its quantiser to the run is said to do so.
+    ///
+    /// # Errors
+    ///
+    /// When it is not one of the model; the error names the file.
+    pub fn resolve<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<SitePlan> {
+        let plan = model.resolve(&self.plan).map_err(|error| error.in_file(&self.path))?;
+        if !self.plan.is_explicit() {
+            let (path, run) = (self.path.display(), model.settings().quantisation());
+            eprintln!("{path} does not say how every site is quantised; where it does not: {run}");
+        }
+        Ok(plan)
+    }
+
+    /// Where the plan is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {
+        for (name, precision) in self.plan.entries() {
+            let is_quantised = precision.weights != BitWidth::FULL;
+            if let Some(got) = precision.quantizer.filter(|got| is_quantised && *got != asked) {
+                let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });
+                bail!("`--quantizer {asked}` contradicts {path}, which quantises `{name}` {got}");
+            }
+        }
+        Ok(())
+    }
+}
