@@ -66,9 +66,8 @@ impl InputArgs {
                 bail!("`--null-threshold` is for data of version 2.0: in version 1.1 each question has an answer")
             }
             (Some(NullThreshold::Auto), _) => {
-                return Err(usage(
-                    "`--null-threshold auto` is for `evaluate`, which prints the threshold that it chooses",
-                ));
+                let chooser = "`evaluate`, which prints the threshold that it chooses";
+                Err(usage(format!("`--null-threshold auto` is for {chooser}")))
             }
             (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold)),
             (None, Format::V2) => {
