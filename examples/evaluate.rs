@@ -21,6 +21,7 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::SitePrecision;
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Cost, Evaluator};
@@ -67,7 +68,12 @@ fn command() -> anyhow::Result<()> {
     }
     let plan = arguments.plan.read()?;
     let options = arguments.plan.model_options(plan.as_ref());
-    arguments.input.opening(&arguments.run, options).run(Evaluation { arguments: &arguments, plan })
+    let mut opening = arguments.input.opening(&arguments.run, options);
+    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) {
+        // Adapters that are not asked for need not be those of the plan's quantiser.
+        opening.options.adapters = OwnAdapters::LeftOut;
+    }
+    opening.run(Evaluation { arguments: &arguments, plan })
 }
 
 fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
