@@ -129,7 +129,8 @@ impl Command for Allocate<'_> {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
         let questions = session.questions(input, QuestionSet::Search)?;
-        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        options.decode.null = input.null_rule(questions.task.dataset.format)?;
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let full = model.transformer.uniform_plan(session.folder.precision(BitWidth::FULL));
         let (low, show) = (choices[0], run.show());

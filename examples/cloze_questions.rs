@@ -48,12 +48,15 @@ fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = ClozeConfig { seed: arguments.seed, words_per_context: arguments.words, ..ClozeConfig::default() };
     let mut articles = Vec::new();
-    let mut made = 0;
+    let (mut made, mut lines, mut asked) = (0, 0, 0);
     for (number, document) in TextFiles::new(&arguments.text)?.documents().enumerate().skip(arguments.skip_documents) {
         if made >= arguments.questions {
             break;
         }
-        let paragraphs = cloze_questions(&document?, &format!("cloze-{number}"), &config)?;
+        let document = document?;
+        let paragraphs = cloze_questions(&document, &format!("cloze-{number}"), &config)?;
+        lines += document.lines().filter(|line| !line.trim().is_empty()).count();
+        asked += paragraphs.len();
         made += paragraphs.iter().map(|paragraph| paragraph.questions.len()).sum::<usize>();
         if !paragraphs.is_empty() {
             articles.push(Article { title: format!("document {number}"), paragraphs });
@@ -65,6 +68,12 @@ fn command() -> anyhow::Result<()> {
     let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
     let path = arguments.out.join("cloze.json");
     dataset.write(&path)?;
-    println!("{} questions about {} documents; wrote {}", dataset.len(), dataset.articles.len(), path.display());
+    println!(
+        "{} questions about {} documents, {asked} of {lines} paragraphs (the others are shorter than 20 words or hold \
+         no span to ask for); wrote {}",
+        dataset.len(),
+        dataset.articles.len(),
+        path.display()
+    );
     Ok(())
 }

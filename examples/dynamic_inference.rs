@@ -88,6 +88,10 @@ impl Arguments {
 impl Command for &Arguments {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Arguments { run, input, bits, share, bytes, points, .. } = self;
+        anyhow::ensure!(
+            input.null_threshold.is_none(),
+            "`--null-threshold` does not go with confidences, which are those of spans"
+        );
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let model = session.plain().pack(PackedForm::Nested, &PackOptions::default())?;
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
@@ -111,6 +115,7 @@ impl Command for &Arguments {
         }
         let measured = cascade.measure(&model, &evaluation, (*points, run.seed), &options)?;
         print!("{}", measured.table(bits));
+        run.tell_cache(&model.transformer);
         cascade_curve(&measured.curve, bits.iter().copied()).write(&run.out().join("dynamic_inference.png"))?;
         let result = json!({
             "source": questions.source, "device": machine, "quantizer": session.quantizer(), "seed": run.seed,

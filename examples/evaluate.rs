@@ -6,17 +6,22 @@
 //! cargo run --release --example evaluate -- --predictions predictions.json --data dev-v1.1.json
 //! ```
 //!
+//! On SQuAD v2.0 questions are answered with nothing by the null rule, at `--null-threshold` (0): `auto` chooses
+//! the threshold on a fifth of the questions, which share no article with the others, and measures those.
+//!
 //! A plan says how its sites are quantised, unless its file is of version 1: then the run's quantiser is used.
 //! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
 //! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
-//! SQuAD v2.0 also `HasAns_*` and `NoAns_*`.
+//! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
+//! themselves would give.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::Value;
 
-use switchable_quant::data::{self, Dataset, Predictions};
+use switchable_quant::data::{self, Format, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -28,14 +33,19 @@ use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::{
     input::InputArgs,
+    null_threshold::NullThreshold,
     plan::{PlanArgs, PlanFile},
     run::RunArgs,
 };
+use switchable_quant_examples::files::{LoadedQuestions, load_questions, resolve_data};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{files::resolve_data, finish, stop_on_ctrl_c};
+use switchable_quant_examples::{finish, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Share of v2.0 questions that a null threshold is chosen on.
+const HELD_OUT: f64 = 0.2;
 
 /// Accuracy of a model under a plan, or of a file of predictions
 #[derive(Debug, Parser)]
@@ -61,7 +71,7 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
-        return score(predictions, &resolve_data(data)?);
+        return score(predictions, &load_questions(&resolve_data(data)?, arguments.input.reading)?);
     }
     if arguments.run.out.is_some() {
         arguments.run.prepared_out(".")?;
@@ -76,8 +86,11 @@ fn command() -> anyhow::Result<()> {
     opening.run(Evaluation { arguments: &arguments, plan })
 }
 
-fn score(predictions: &Path, data: &Path) -> anyhow::Result<()> {
-    let evaluation = data::evaluate(&Dataset::read(data)?, &Predictions::read(predictions)?)?;
+fn score(predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
+    let evaluation = data::evaluate(&loaded.dataset, &Predictions::read(predictions)?)?;
+    if !loaded.counts.left_out.is_empty() {
+        eprintln!("{}", loaded.counts.text("questions"));
+    }
     if evaluation.missing > 0 {
         eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
     }
@@ -111,21 +124,54 @@ impl Command for Evaluation<'_> {
         eprintln!("running on {}", session.machine);
         eprint!("{}", quantisers_text(body, &plan));
 
-        let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
-        let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
+        let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        let (mut task, mut counts) = (questions.task, questions.counts);
+        let is_v2 = task.dataset.format == Format::V2;
+        let threshold = match input.null_threshold {
+            Some(NullThreshold::Auto) if is_v2 => {
+                let [held_out, measured] = task.held_out(HELD_OUT, run.seed)?;
+                let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
+                let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
+                let n = held_out.dataset.len();
+                eprintln!("null threshold {threshold}, of the highest F1 on {n} questions that are not measured");
+                counts.leave_out(
+                    task.measured_counts().used - measured.measured_counts().used,
+                    WhyLeftOut::ChoseThreshold,
+                );
+                task = measured;
+                Some(threshold)
+            }
+            None if is_v2 => Some(0.0),
+            _ => match input.null_rule(task.dataset.format)? {
+                NullRule::Threshold(threshold) => Some(threshold),
+                NullRule::Never => None,
+            },
+        };
+        options.decode.null = threshold.map_or(NullRule::Never, NullRule::Threshold);
+        let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
         let progress = EvaluationProgress::start("evaluation", &evaluator, 1, run.show());
-        let (accuracy, predictions) = progress.predict(&evaluator, &plan)?;
+        let (accuracy, predictions, nulls) = progress.predict_with_nulls(&evaluator, &plan)?;
         progress.finish();
+        let scored = match (&nulls, threshold) {
+            (Some(nulls), Some(threshold)) => nulls.evaluate(&task.dataset, threshold)?,
+            _ => data::evaluate(&task.dataset, &predictions)?,
+        };
+        let official = scored.to_json();
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
                 "source": questions.source, "plan": body.named_plan(&plan), "accuracy": accuracy, "cost": cost,
+                "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
         println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));
-        println!("{}", data::evaluate(&questions.task.dataset, &predictions)?.to_json());
+        if !counts.left_out.is_empty() {
+            println!("{}", counts.text("questions"));
+        }
+        run.tell_cache(body);
+        println!("{official}");
         Ok(())
     }
 }

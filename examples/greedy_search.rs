@@ -74,7 +74,8 @@ impl Command for Search<'_> {
 
         let (model, high) = (session.plain(), session.folder.precision(arguments.high));
         let reference = model.transformer.uniform_plan(high);
-        let options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
+        let mut options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
+        options.decode.null = arguments.input.null_rule(input.task.dataset.format)?;
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
 
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
@@ -149,6 +150,7 @@ impl Command for Search<'_> {
         write_json(out.join("greedy_search.json"), &found)?;
         model.transformer.named_plan(&plan).save(out.join("plan.json"))?;
         memory.forget()?;
+        run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())
     }

@@ -72,18 +72,22 @@ impl Command for Report<'_> {
         let Self { arguments: Arguments { run, input, questions, study, .. }, out } = self;
         let config = study.config(input.batch, run.seed)?;
         let report = session.questions(input, QuestionSet::HeldOut)?;
-        let (source, data) = (&report.source, input.data.as_deref());
-        let search = session.task(questions.search(data)?, input.window)?;
-        let train = session.task(questions.train(data, study, &search.dataset)?, input.window)?;
-        let [n_report, n_search, n_train] = [&report.task, &search, &train].map(|task| task.dataset.len());
+        let source = &report.source;
+        let to_search = questions.search(input)?;
+        let to_train = questions.train(input, study, &to_search)?;
+        let search = session.task(to_search.dataset.clone(), input.window)?;
+        let train = session.task(to_train.dataset.clone(), input.window)?;
+        let searched = to_search.counts_with(&search.measured_counts());
+        let trained = to_train.counts_with(&train.training_counts());
 
         let named = |file: Option<&Path>| file.map_or_else(|| "generated".to_owned(), name_of);
-        let searched = questions.search.as_deref().map(Path::new);
+        let search_file = questions.search.as_deref().map(Path::new);
         let identity = report
             .identity
-            .with(&of_questions("search questions", &named(searched), &search))
+            .with(&of_questions("search questions", &named(search_file), &search))
             .with(&of_questions("training questions", &named(questions.train.first().map(PathBuf::as_path)), &train));
-        let evaluate = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        let mut evaluate = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
+        evaluate.decode.null = input.null_rule(report.task.dataset.format)?;
         let (workers, stop) = (evaluate.workers.clone(), evaluate.stop.clone());
         let training = TrainRun { workers, stop, show: run.show(), identity: identity.clone(), ..TrainRun::default() };
         let settings = RunSettings { seed: run.seed, evaluate, train: training, show: run.show() };
@@ -96,9 +100,9 @@ impl Command for Report<'_> {
             ["cargo run --release --example report --".to_owned()].into_iter().chain(std::env::args().skip(1));
         let facts = [
             ("model", source["model"].to_string()),
-            ("report questions", format!("{}, n = {n_report}", source["data"])),
-            ("search questions", format!("n = {n_search}")),
-            ("training questions", format!("n = {n_train}")),
+            ("report questions", format!("{}, {}", source["data"], report.counts.text("questions"))),
+            ("search questions", searched.text("questions")),
+            ("training questions", trained.text("questions")),
             ("quantiser", session.quantizer().to_string()),
             ("adapters", session.adapters.to_string()),
             ("seed", run.seed.to_string()),

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
+use switchable_quant::data::DecodeConfig;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
@@ -92,11 +93,16 @@ impl Command for Attacked<'_> {
         let plan = |bits: &BitWidth| (*bits, folder.model.transformer.uniform_plan(folder.precision(*bits)));
         let (inference, sources) = plans_and_sources(&Ladder::new(bits.iter().map(plan))?);
 
+        let null = input.null_rule(questions.task.dataset.format)?;
+        let decode = DecodeConfig { null, ..DecodeConfig::default() };
         let (window, batch_size, workers) = (input.window, input.batch, run.workers(machine));
         let reading =
-            VictimOptions { window, batch_size, workers, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
+            VictimOptions { window, batch_size, workers, decode, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
         let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
-        let memory = Memory::folder(out.join(ATTACKS), questions.identity.with_option("batch", batch_size));
+        let memory = Memory::folder(
+            out.join(ATTACKS),
+            questions.identity.with_option("batch", batch_size).with_option("decode", format!("{decode:?}")),
+        );
         let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
         let items = questions.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;

@@ -21,7 +21,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use switchable_quant::data::Dataset;
 use switchable_quant::experiments::banks::bank::{RegimeOfBank, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
 use switchable_quant::experiments::running::memory::Memory;
@@ -34,11 +33,15 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions, of_reading};
+use switchable_quant_examples::files::{LoadedQuestions, check_apart, resolve_model};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The folder for results by default.
+const OUT: &str = "runs/bank";
 
 /// Trains one LoRA adapter per width on a frozen, quantised model
 #[derive(Debug, Parser)]
@@ -70,15 +73,16 @@ fn command() -> anyhow::Result<()> {
         config.check()?;
     }
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
-    let out = run.prepared_out("runs/bank")?;
+    check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
+    let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
     resumable(&out, || source.run(run.device, model, missing_head, task))
 }
 
 struct Questions {
-    training: Dataset,
-    evaluation: Option<Dataset>,
+    training: LoadedQuestions,
+    evaluation: Option<LoadedQuestions>,
 }
 
 struct TrainBank<'a> {
@@ -92,9 +96,18 @@ impl Command for TrainBank<'_> {
         let Self { arguments: Arguments { run, quant, regime, source, bank, training }, data, out } = self;
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
-        println!("running on {}, {} training questions", session.machine, data.training.len());
-        let task = session.task(data.training, window)?;
-        let evaluation = data.evaluation.map(|questions| session.task(questions, window)).transpose()?;
+        let task = session.task(data.training.dataset.clone(), window)?;
+        let counts = data.training.counts_with(&task.training_counts());
+        println!("running on {}, {}", session.machine, counts.text("training questions"));
+        let load = |loaded: LoadedQuestions| {
+            let task = session.task(loaded.dataset.clone(), window)?;
+            let counts = loaded.counts_with(&task.measured_counts());
+            if !counts.left_out.is_empty() {
+                println!("evaluated on {}", counts.text("questions"));
+            }
+            anyhow::Ok(task)
+        };
+        let evaluation = data.evaluation.map(load).transpose()?;
         let options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
         let bank = bank.config(&quant.quantizer, run.seed)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::Backend;
-use switchable_quant::data::Dataset;
+use switchable_quant::data::{Dataset, QuestionCounts};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
@@ -23,7 +23,7 @@ use switchable_quant::transformer::span_head::ForQuestionAnswering;
 
 use crate::arguments::input::InputArgs;
 use crate::contents::of_questions;
-use crate::files::{resolve_data, resolve_model};
+use crate::files::{LoadedQuestions, load_questions, resolve_data, resolve_model};
 
 /// What a command does with a model.
 pub trait Command {
@@ -116,6 +116,8 @@ pub struct Questions {
     pub task: ReadingTask,
     /// The files and counts, for artefacts.
     pub source: Value,
+    /// The questions there are, and those left out.
+    pub counts: QuestionCounts,
     /// What results depend on: the contents of the model and of the questions.
     pub identity: Identity,
 }
@@ -227,26 +229,32 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     ///
     /// When a file is missing or damaged, or the questions do not fit the model.
     pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
-        let (dataset, data_name) = match &input.data {
-            Some(name) => (Dataset::read(resolve_data(name)?)?, name.clone()),
+        let (loaded, data_name) = match &input.data {
+            Some(name) => (load_questions(&resolve_data(name)?, input.reading)?, name.clone()),
             None if input.model.is_some() => {
                 bail!("`--model` needs `--data`: the generated questions are for the built-in model")
             }
-            None => (default_model::questions(set)?, format!("generated ({set})")),
+            None => (default_model::questions(set)?.into(), format!("generated ({set})")),
         };
-        let dataset = match input.limit {
-            Some(limit) => dataset.limited(limit),
-            None => dataset,
+        let loaded: LoadedQuestions = match input.limit {
+            Some(limit) => loaded.limited(limit),
+            None => loaded,
         };
-        let n = dataset.len();
+        let n = loaded.dataset.len();
         let model = &self.name;
-        let task = self.task(dataset, input.window).with_context(|| format!("{data_name} with the model {model}"))?;
+        let task = self
+            .task(loaded.dataset.clone(), input.window)
+            .with_context(|| format!("{data_name} with the model {model}"))?;
+        let counts = loaded.counts_with(&task.measured_counts());
+        if !counts.left_out.is_empty() {
+            eprintln!("{data_name}: {}", counts.text("questions"));
+        }
         let source = json!({
             "model": model, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name,
-            "questions": n,
+            "questions": n, "counts": counts,
         });
         let identity = self.identity()?.with(&of_questions("data", &data_name, &task));
         let identity = identity.with_option("window", input.window);
-        Ok(Questions { task, source, identity })
+        Ok(Questions { task, source, counts, identity })
     }
 }

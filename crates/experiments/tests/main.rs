@@ -6,6 +6,7 @@ mod cost;
 mod dynamic;
 mod learned_steps;
 mod llama;
+mod null_rule;
 mod report;
 mod robustness;
 mod search;

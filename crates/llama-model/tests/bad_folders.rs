@@ -11,7 +11,9 @@ use switchable_model::model_weights::ModelWeights as _;
 use switchable_model::options::ModelOptions;
 use switchable_model::span_head::MissingHead;
 
-use crate::support::{Folder, Plain, StoredTensor, device, full, golden, load as load_golden, skip_without_device};
+use crate::support::{
+    Folder, Plain, StoredTensor, device, full, golden, load as load_golden, skip_without_device, values,
+};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -127,7 +129,7 @@ fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
     let message = load(MissingHead::Refuse).map(|_| ()).expect_err("it has no span head").to_string();
     assert!(message.contains("qa_outputs.weight"), "{message}");
     let model = load(MissingHead::Random(1)).expect("a random head");
-    assert!(model.transformer.lm_head.is_some(), "its own head is lost");
+    assert!(model.transformer.lm_head.param().is_some(), "its own head is lost");
 }
 
 #[test]
@@ -138,7 +140,33 @@ fn a_span_model_needs_no_output_matrix() {
     folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(false));
     let (options, refuse) = (ModelOptions::default(), MissingHead::Refuse);
     let model = LlamaForQuestionAnswering::<Plain>::load(folder.path(), &options, refuse, &device()).expect("it loads");
-    assert!(model.transformer.lm_head.is_none() && model.config().tie_word_embeddings);
+    assert!(model.transformer.lm_head.param().is_none() && model.config().tie_word_embeddings);
+}
+
+#[test]
+fn an_output_matrix_is_its_own_where_it_is_not_the_embedding_whatever_the_config_says() {
+    skip_without_device!();
+    let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    let open = |folder: &Folder| Llama::<Plain>::load(folder.path(), &ModelOptions::default(), &device());
+    // As transformers 5.23: a tied config with another matrix in the files runs with that matrix.
+    let folder = Folder::copy_of("tiny_untied");
+    folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(true));
+    let model = open(&folder).expect("it loads");
+    assert!(model.lm_head.param().is_some() && !model.config().tie_word_embeddings);
+    let untied = load_golden::<Plain>("tiny_untied");
+    assert_eq!(values(model.output_matrix()), values(untied.output_matrix()));
+    // The same numbers twice are one matrix.
+    folder.edit_tensors("model.safetensors", |tensors| {
+        let same = tensors[embedding].clone();
+        tensors.insert(head.into(), same);
+    });
+    let model = open(&folder).expect("it loads");
+    assert!(model.lm_head.is_tied() && model.config().tie_word_embeddings);
+    // Not tied, and no matrix: transformers draws a random one.
+    let folder = Folder::copy_of("tiny_untied");
+    folder.edit_tensors("model.safetensors", |tensors| drop(tensors.remove(head)));
+    let message = open(&folder).map(|_| ()).expect_err("no output matrix").to_string();
+    assert!(message.contains(head) && message.contains("missing"), "{message}");
 }
 
 #[test]

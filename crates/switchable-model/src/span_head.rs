@@ -24,13 +24,17 @@ use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
 use crate::options::ModelOptions;
 use crate::packed::PackModel;
-use crate::packed::folder::{PackedFolder, PackedWriter};
+use crate::packed::codes::{merged, packed_plan};
+use crate::packed::folder::{FILE, PackedFolder, PackedWriter};
 use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
 use crate::weights::tensors::WeightSet;
+
+/// The matrix of the head by its name in files.
+pub(crate) const SPAN_HEAD: &str = "qa_outputs.weight";
 
 /// What to do when a folder holds no span head, as that of a language model does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -127,11 +131,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ) -> Result<Self> {
         let transformer: M = from_weights(config, weights, options, device)?;
         match missing {
-            MissingHead::Random(seed) if !weights.contains("qa_outputs.weight") => {
+            MissingHead::Random(seed) if !weights.contains(SPAN_HEAD) => {
                 Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
             }
             _ => {
-                let weight = weights.data("qa_outputs.weight", &[2, config.shape().width])?;
+                let weight = weights.data(SPAN_HEAD, &[2, config.shape().width])?;
                 let bias = weights.data("qa_outputs.bias", &[2])?;
                 Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
             }
@@ -200,7 +204,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// The same, the base under the names that it has in a language model.
     fn parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
         let mut list = self.transformer.named_parameters();
-        list.push(("qa_outputs.weight".to_string(), ParameterRef::Matrix(&self.weight)));
+        list.push((SPAN_HEAD.to_owned(), ParameterRef::Matrix(&self.weight)));
         list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&self.bias)));
         list
     }
@@ -233,8 +237,26 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// The same.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        packed_plan(&self.transformer, form)?;
+        if let Some((transformer, plan)) = merged(&self.transformer, form)? {
+            let model = Self { transformer, ..self.clone() };
+            return model.save_packed(dir, PackedForm::Plan(&plan), options);
+        }
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
         writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters())
+    }
+
+    /// Whether a folder of floats or of codes holds a span head.
+    ///
+    /// # Errors
+    ///
+    /// When its weights cannot be opened.
+    pub fn holds_head(dir: impl AsRef<Path>) -> Result<bool> {
+        let dir = dir.as_ref();
+        if dir.join(FILE).exists() {
+            return Ok(PackedFolder::<M::Config>::open(dir)?.holds_span_head());
+        }
+        Ok(WeightSet::open::<M::Config>(dir)?.contains(SPAN_HEAD))
     }
 
     /// Opens a packed folder; see [`PackModel::load_packed`].
@@ -244,9 +266,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// The same, and when the folder holds no span head.
     pub fn load_packed(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<(Self, SitePlan)> {
         let mut folder = PackedFolder::<M::Config>::open(dir.as_ref())?;
+        if !folder.holds_span_head() {
+            return Err(folder.no_span_head());
+        }
         let (transformer, plan) = folder.body::<B, M>(options, device)?;
         let width = transformer.shape().width;
-        let weight = folder.plain("qa_outputs.weight", &[2, width])?;
+        let weight = folder.plain(SPAN_HEAD, &[2, width])?;
         let bias = folder.plain("qa_outputs.bias", &[2])?;
         let model = Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear);
         Ok((model, plan))

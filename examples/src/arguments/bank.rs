@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use switchable_quant::data::Dataset;
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
 use switchable_quant::experiments::train::config::TrainConfig;
@@ -17,9 +16,10 @@ use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
+use crate::arguments::reading::ReadingArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
 use crate::ending::usage;
-use crate::files::{load_training_set, resolve_data};
+use crate::files::{LoadedQuestions, load_questions, load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
 /// The first tensor of a span head.
@@ -37,6 +37,9 @@ pub struct BankSourceArgs {
     /// SQuAD JSON file to evaluate on afterwards
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+    /// How data files are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Train on at most this many questions of --train; those of --data are limited by --evaluation-limit
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -106,8 +109,8 @@ impl BankSourceArgs {
     /// # Errors
     ///
     /// When a file is missing or damaged.
-    pub fn questions(&self) -> anyhow::Result<Dataset> {
-        let questions = load_training_set(&self.train)?;
+    pub fn questions(&self) -> anyhow::Result<LoadedQuestions> {
+        let questions = load_training_set(&self.train, self.reading)?;
         anyhow::ensure!(self.limit != Some(0), "`--limit` is 0, expected at least 1");
         Ok(if let Some(limit) = self.limit { questions.limited(limit) } else { questions })
     }
@@ -117,9 +120,10 @@ impl BankSourceArgs {
     /// # Errors
     ///
     /// When the file is missing or damaged, or holds no question.
-    pub fn evaluation(&self) -> anyhow::Result<Option<Dataset>> {
-        let questions = self.data.as_deref().map(resolve_data).transpose()?.map(Dataset::read).transpose()?;
-        if questions.as_ref().is_some_and(Dataset::is_empty) {
+    pub fn evaluation(&self) -> anyhow::Result<Option<LoadedQuestions>> {
+        let load = |data: &str| load_questions(&resolve_data(data)?, self.reading);
+        let questions = self.data.as_deref().map(load).transpose()?;
+        if questions.as_ref().is_some_and(|loaded| loaded.dataset.is_empty()) {
             anyhow::bail!("`--data` holds no question");
         }
         anyhow::ensure!(self.evaluation_limit != Some(0), "`--evaluation-limit` is 0, expected at least 1");

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 
+use switchable_quant::data::{Format, NullRule};
 use switchable_quant::reader::FolderOptions;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 
 use crate::arguments::count::parse_count;
+use crate::arguments::null_threshold::NullThreshold;
+use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
 use crate::session::Opening;
 
@@ -27,9 +31,17 @@ pub struct InputArgs {
     /// Use no adapter
     #[arg(long)]
     pub no_adapter: bool,
-    /// SQuAD JSON file, v1.1 or v2.0, or squad to download it; by default generated questions
+    /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; by default
+    /// generated questions
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
+    /// How data files are read.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Answer a question of v2.0 data with nothing where its null score exceeds that of its best span by more
+    /// than this; auto (evaluate alone) chooses it on a fifth of the data, which is then not measured
+    #[arg(long, value_name = "T|auto", allow_hyphen_values = true)]
+    pub null_threshold: Option<NullThreshold>,
     /// Use at most this many questions
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub limit: Option<usize>,
@@ -42,6 +54,28 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
+    /// When questions of these data are answered with nothing: never without the flag.
+    ///
+    /// # Errors
+    ///
+    /// When the data are of version 1.1, where each question has an answer, or the threshold is to be chosen.
+    pub fn null_rule(&self, format: Format) -> anyhow::Result<NullRule> {
+        match (self.null_threshold, format) {
+            (Some(_), Format::V1) => {
+                bail!("`--null-threshold` is for data of version 2.0: in version 1.1 each question has an answer")
+            }
+            (Some(NullThreshold::Auto), _) => {
+                bail!("`--null-threshold auto` is for `evaluate`, which prints the threshold that it chooses")
+            }
+            (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold)),
+            (None, Format::V2) => {
+                eprintln!("no `--null-threshold`: every question of these v2.0 data gets an answer");
+                Ok(NullRule::Never)
+            }
+            (None, Format::V1) => Ok(NullRule::Never),
+        }
+    }
+
     /// The model that the flags name, built with some options; without a span head of its own it gets a random
     /// one.
     pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {

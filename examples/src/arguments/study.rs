@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::BankConfig;
 use switchable_quant::experiments::banks::contestants::Contestants;
@@ -18,9 +17,10 @@ use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::LoraConfig;
 
 use crate::arguments::hardening::HardeningArgs;
+use crate::arguments::input::InputArgs;
 use crate::arguments::widths::parse_bits;
 use crate::ending::usage;
-use crate::files::{load_training_set, resolve_data};
+use crate::files::{LoadedQuestions, load_questions, load_training_set, resolve_data};
 
 /// Questions that plans are searched on and adapters trained on.
 #[derive(Debug, Clone, Args)]
@@ -105,15 +105,15 @@ impl StudyDataArgs {
         }
     }
 
-    /// The questions to search on; `data` are those that are reported on.
+    /// The questions to search on; those of the `input` are reported on.
     ///
     /// # Errors
     ///
     /// When a file is missing or damaged, or is needed and not named.
-    pub fn search(&self, data: Option<&str>) -> anyhow::Result<Dataset> {
-        let questions = match (&self.search, data) {
-            (Some(file), _) => Dataset::read(resolve_data(file)?)?,
-            (None, None) => default_model::questions(QuestionSet::Search)?,
+    pub fn search(&self, input: &InputArgs) -> anyhow::Result<LoadedQuestions> {
+        let questions = match (&self.search, &input.data) {
+            (Some(file), _) => load_questions(&resolve_data(file)?, input.reading)?,
+            (None, None) => default_model::questions(QuestionSet::Search)?.into(),
             (None, Some(_)) => return Err(search_missing()),
         };
         Ok(questions.limited(self.search_limit))
@@ -124,10 +124,15 @@ impl StudyDataArgs {
     /// # Errors
     ///
     /// When a file is missing or damaged, or is needed and not named.
-    pub fn train(&self, data: Option<&str>, study: &StudyArgs, search: &Dataset) -> anyhow::Result<Dataset> {
-        let questions = match (self.train.is_empty(), data) {
-            (false, _) => load_training_set(&self.train)?,
-            (true, None) => default_model::questions(QuestionSet::Train)?,
+    pub fn train(
+        &self,
+        input: &InputArgs,
+        study: &StudyArgs,
+        search: &LoadedQuestions,
+    ) -> anyhow::Result<LoadedQuestions> {
+        let questions = match (self.train.is_empty(), &input.data) {
+            (false, _) => load_training_set(&self.train, input.reading)?,
+            (true, None) => default_model::questions(QuestionSet::Train)?.into(),
             (true, Some(_)) if !study.trains() => search.clone(),
             (true, Some(_)) => return Err(train_missing()),
         };

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
-use squad_data::Predictions;
+use squad_data::{NullAnswers, Predictions};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
@@ -99,8 +99,22 @@ impl EvaluationProgress {
         evaluator: &Evaluator<'_, B, M>,
         plan: &SitePlan,
     ) -> Result<(Accuracy, Predictions)> {
+        let (accuracy, predictions, _) = self.predict_with_nulls(evaluator, plan)?;
+        Ok((accuracy, predictions))
+    }
+
+    /// The same with what null thresholds are compared by, for data of version 2.0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn predict_with_nulls<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        plan: &SitePlan,
+    ) -> Result<(Accuracy, Predictions, Option<NullAnswers>)> {
         let step = || self.0.lock().unwrap_or_else(PoisonError::into_inner).step(String::new());
-        Ok(evaluator.predict_telling(plan, &step)?)
+        Ok(evaluator.predict_with_nulls(plan, &step)?)
     }
 
     /// Ends the bar.

@@ -143,20 +143,33 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     ///
     /// As [`Evaluator::evaluate`].
     pub fn predict_telling(&self, plan: &SitePlan, after_batch: &(dyn Fn() + Sync)) -> Result<(Accuracy, Predictions)> {
-        let told = Some(after_batch);
-        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None, after_batch: told })?;
-        Ok((run.accuracy, run.predictions))
+        let (accuracy, predictions, _) = self.predict_with_nulls(plan, after_batch)?;
+        Ok((accuracy, predictions))
     }
 
-    /// The best span of each question under a plan, and how its score compares with that of "no answer": what
-    /// thresholds are chosen on and compared by, whatever the options' null rule.
+    /// [`Evaluator::predict_telling`], and for data of version 2.0 the best span of each question and how its
+    /// score compares with that of "no answer", whatever the options' null rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evaluator::evaluate`].
+    pub fn predict_with_nulls(
+        &self,
+        plan: &SitePlan,
+        after_batch: &(dyn Fn() + Sync),
+    ) -> Result<(Accuracy, Predictions, Option<NullAnswers>)> {
+        let told = Some(after_batch);
+        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None, after_batch: told })?;
+        Ok((run.accuracy, run.predictions, run.nulls))
+    }
+
+    /// What a null threshold is chosen on, of data of version 2.0.
     ///
     /// # Errors
     ///
     /// As [`Evaluator::evaluate`], and when the data are of version 1.1, where each question has an answer.
     pub fn null_answers(&self, plan: &SitePlan) -> Result<NullAnswers> {
-        let run = self.run_whole(&Request { plan, kept: None, keep: Keep::Nothing, floor: None, after_batch: None })?;
-        run.nulls.ok_or_else(|| {
+        self.predict_with_nulls(plan, &|| ())?.2.ok_or_else(|| {
             let expected = "data of version 2.0, in which questions may have no answer";
             Error::option("null_threshold", "data of version 1.1", expected)
         })

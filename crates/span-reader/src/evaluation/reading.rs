@@ -243,3 +243,89 @@ impl<B: QuantBackend> BatchTensors<B> {
 pub fn scores<B: QuantBackend>(logits: Tensor<B, 2>) -> Vec<f32> {
     logits.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }
+
+#[cfg(test)]
+mod tests {
+    use squad_data::{BpeConfig, GeneratorConfig, Split, corpus_texts, generate};
+
+    use super::*;
+
+    /// Articles of a few generated paragraphs each; the first context comes back under the last title.
+    fn task(titles: &[&str], format: Format) -> ReadingTask {
+        let corpus = generate(&GeneratorConfig::new(Split::Dev, 3 * titles.len(), 1)).unwrap();
+        let mut paragraphs: Vec<Paragraph> = corpus.articles.iter().flat_map(|a| a.paragraphs.clone()).collect();
+        let mut again = paragraphs[0].clone();
+        again.questions.iter_mut().for_each(|question| question.id.push('b'));
+        paragraphs.push(again);
+        let mut articles: Vec<Article> = Vec::new();
+        for (i, paragraph) in paragraphs.into_iter().enumerate() {
+            let title = titles[(i / 3).min(titles.len() - 1)].to_owned();
+            articles.push(Article { title, paragraphs: vec![paragraph] });
+        }
+        let bpe = BpeConfig { vocab_size: 400, ..BpeConfig::default() };
+        let tokenizer = TextTokenizer::train_bpe(corpus_texts(&corpus), &bpe).unwrap();
+        let vocabulary = tokenizer.vocab_size();
+        let shape =
+            ModelShape { blocks: 1, width: 8, positions: 160, vocabulary, heads: 1, kv_heads: 1, head_width: 8 };
+        ReadingTask::for_shape(Dataset { format, articles }, &tokenizer, &shape, Some(100)).unwrap()
+    }
+
+    fn contexts(task: &ReadingTask) -> BTreeSet<&str> {
+        let paragraphs = task.dataset.articles.iter().flat_map(|a| &a.paragraphs);
+        paragraphs.filter(|p| !p.questions.is_empty()).map(|p| p.context.as_str()).collect()
+    }
+
+    fn titles(task: &ReadingTask) -> BTreeSet<&str> {
+        let asked = task.dataset.articles.iter().filter(|a| a.paragraphs.iter().any(|p| !p.questions.is_empty()));
+        asked.map(|article| article.title.as_str()).collect()
+    }
+
+    /// That two parts share no context, make up the whole, and have the windows of their questions.
+    fn assert_apart([first, second]: &[ReadingTask; 2], whole: &ReadingTask) {
+        assert!(contexts(first).is_disjoint(&contexts(second)));
+        assert_eq!(first.dataset.len() + second.dataset.len(), whole.dataset.len());
+        for part in [first, second] {
+            assert_eq!(part.features.examples(), part.dataset.examples());
+        }
+    }
+
+    #[test]
+    fn halves_share_no_context_where_one_comes_back() {
+        let whole = task(&["a", "b"], Format::V1);
+        assert_apart(&whole.halves().unwrap(), &whole);
+    }
+
+    #[test]
+    fn held_out_questions_share_neither_title_nor_context_with_the_others() {
+        let whole = task(&["a", "b", "c", "d", "e", "f"], Format::V2);
+        let mut drawn = BTreeSet::new();
+        for seed in 0..20 {
+            let parts = whole.held_out(0.2, seed).unwrap();
+            assert_apart(&parts, &whole);
+            let [held_out, others] = &parts;
+            let share = held_out.dataset.len() as f64 / whole.dataset.len() as f64;
+            assert!((0.2..0.45).contains(&share), "{share}");
+            let both: Vec<&str> = titles(held_out).intersection(&titles(others)).copied().collect();
+            // Only the article that repeats another's context is torn apart, for the sake of the context.
+            assert!(both.is_empty() || both == ["f"], "{both:?}");
+            let again = whole.held_out(0.2, seed).unwrap();
+            assert_eq!(contexts(held_out), contexts(&again[0]));
+            drawn.insert(format!("{:?}", titles(held_out)));
+        }
+        assert!(drawn.len() > 3, "the seed chooses: {drawn:?}");
+        // One title: contexts are kept apart.
+        let one = task(&["a"], Format::V2);
+        assert_apart(&one.held_out(0.2, 1).unwrap(), &one);
+    }
+
+    #[test]
+    fn windows_of_version_2_without_an_answer_point_to_the_separator() {
+        for (format, has_null) in [(Format::V1, false), (Format::V2, true)] {
+            let task = task(&["a", "b"], format);
+            assert!(task.features.len() > task.dataset.len(), "some questions have windows without their answer");
+            let nulls = task.features.windows().iter().filter(|w| w.target.is_some_and(|t| t.start == w.null)).count();
+            let none = task.features.windows().iter().filter(|w| w.target.is_none()).count();
+            assert_eq!((nulls > 0, none > 0), (has_null, !has_null));
+        }
+    }
+}

@@ -12,8 +12,12 @@ use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::options::ModelOptions;
+use crate::output_matrix::OutputMatrix;
+use crate::packable_matrix::PackableMatrix;
+use crate::packed::codes::HEAD;
 use crate::parameters::WeightLayout;
 use crate::sites::{Site, Sites};
+use crate::span_head::SPAN_HEAD;
 
 /// Makes the parameters of one model, under their Hugging Face names, each checked against the shape
 /// that the configuration gives it.
@@ -69,6 +73,38 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
         let data = self.values.data(name, &shape)?;
         Ok(self.parameter(data))
+    }
+
+    /// The token embedding, a matrix as [`matrix`](Self::matrix) gives it that a packed copy may follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`matrix`](Self::matrix).
+    pub fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<PackableMatrix<B>> {
+        Ok(PackableMatrix::new(self.matrix(name, shape)?))
+    }
+
+    /// The output matrix of a model with this token embedding: one of its own, or the embedding where the
+    /// configuration says that they are tied. Files that say so and yet hold an output matrix of other
+    /// numbers keep it, as `transformers` does; those with a span head need none.
+    ///
+    /// # Errors
+    ///
+    /// When it is not tied and the source has none, or it has another shape than the embedding or values
+    /// that are not finite.
+    pub fn output(&mut self, embedding: &PackableMatrix<B>, is_tied: bool) -> Result<OutputMatrix<B>> {
+        let shape = embedding.dims();
+        if !is_tied {
+            // A folder with a span head has no output matrix: the embedding takes its place.
+            let is_span = !self.contains(HEAD) && self.contains(SPAN_HEAD);
+            return if is_span { Ok(OutputMatrix::Tied) } else { Ok(OutputMatrix::Own(self.matrix(HEAD, shape)?)) };
+        }
+        if !self.values.contradicts_tie(HEAD) {
+            return Ok(OutputMatrix::Tied);
+        }
+        let data = self.values.data(HEAD, &shape)?;
+        let is_same = data.iter::<f32>().eq(embedding.val().into_data().iter::<f32>());
+        Ok(if is_same { OutputMatrix::Tied } else { OutputMatrix::Own(self.parameter(data)) })
     }
 
     /// A site without a bias.

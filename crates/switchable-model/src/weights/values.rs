@@ -13,6 +13,12 @@ pub(crate) trait Values {
         true
     }
 
+    /// Whether the output matrix stands there beside a token embedding that it is said to be tied to, and
+    /// may hold other numbers.
+    fn contradicts_tie(&self, _name: &str) -> bool {
+        false
+    }
+
     /// A tensor in floats.
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData>;
 
