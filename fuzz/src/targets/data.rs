@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use squad_data::{
-    Dataset, NullProbabilities, Predictions, ReadOptions, TextFiles, UnknownFields, evaluate,
+    BadAnswers, Dataset, NullProbabilities, Predictions, ReadOptions, Realign, TextFiles, UnknownFields, evaluate,
     evaluate_v2_with_null_probabilities,
 };
 
@@ -15,7 +15,15 @@ pub fn squad(input: &[u8]) {
     with_files(&[("data.json", input)], |dir| {
         let path = dir.join("data.json");
         check(Dataset::read(&path));
-        check(Dataset::read_with(&path, ReadOptions { unknown_fields: UnknownFields::Ignore }));
+        let lenient = ReadOptions {
+            unknown_fields: UnknownFields::Ignore,
+            realign: Realign::WhereOnce,
+            bad_answers: BadAnswers::Skip,
+        };
+        check(Dataset::read_with(&path, lenient).map(|read| {
+            assert_eq!(read.counts.used, read.dataset.len());
+            read.dataset
+        }));
     });
 }
 
