@@ -134,6 +134,7 @@ impl Command for Allocate<'_> {
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let full = model.transformer.uniform_plan(session.folder.precision(BitWidth::FULL));
         let (low, show) = (choices[0], run.show());
+        session.adapters.say_bare(&bits);
 
         let made_from =
             json!({ "choices": choices, "reference": model.transformer.named_plan(&full), "seed": run.seed });

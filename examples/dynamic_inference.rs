@@ -99,6 +99,7 @@ impl Command for &Arguments {
         let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
         println!("running on {machine}\n{resident}");
 
+        session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| model.transformer.uniform_plan(session.folder.precision(*bits));
         let (plans, latency) = (bits.iter().map(plan).collect::<Vec<_>>(), LatencyOptions::new(&machine));
         let how = (&options, Some(&latency));

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 
-use switchable_quant::data::TextTokenizer;
+use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::{BitWidth, QuantBackend};
@@ -25,7 +25,7 @@ use switchable_quant::transformer::generate::{Generate as _, GenerateOptions, Sa
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::quant::QuantArgs;
-use switchable_quant_examples::files::resolve_model;
+use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of;
 
@@ -83,6 +83,10 @@ impl WithBackend for &Arguments {
 
     fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let dir = resolve_model(&self.model)?;
+        if let Some(out) = &self.out {
+            ensure!(!out.is_dir(), "`--out` is the folder {}, expected a file", out.display());
+            check_apart(out, &[&dir])?;
+        }
         with_family::<B, _>(&dir, Import { arguments: self, dir: &dir, device })?
     }
 }
@@ -111,7 +115,7 @@ impl<B: QuantBackend> WithFamily<B> for Import<'_, B::Device> {
                 1 => Sampling::Greedy,
                 top_k => Sampling::TopK { top_k, temperature: arguments.temperature, seed: arguments.seed },
             };
-            let stop = tokenizer.token_id("<|endoftext|>").into_iter().collect();
+            let stop = SpecialTokens::of(&tokenizer).map(|special| special.end).into_iter().collect();
             let options = GenerateOptions { max_new_tokens: arguments.tokens, sampling, stop };
             let generated = model.generate(&prompt, &options, &plan)?;
             println!("{text}{}", tokenizer.decode(&generated)?);

@@ -7,27 +7,31 @@
 //! cargo run --release --example pack_gpt2 -- --model DIR --nested --out runs/packed
 //! ```
 //!
-//! Writes a folder that `PackModel::load_packed` opens, loads it again and compares it with the same model
-//! in floats rounded to the levels of the plan: but for the order of sums, and for a packed head, the two
-//! are the same. Adapters and a span head are not written; `ModelFolder::save_packed` of the library writes
-//! them too. Without `--model` it packs the body of the built-in model.
+//! Writes a folder with all that the model has: codes, span head if it has one, tokenizer, configuration, and
+//! the adapters beside the model or those of `--adapters`, with their learned steps. `evaluate --model` runs
+//! it. Loads it again and compares its logits with those of the model in floats rounded to the levels of the
+//! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
+//! built-in model.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
-use switchable_quant::lora::SitePrecision;
-use switchable_quant::reader::FolderOptions;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
-use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
-use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
@@ -42,7 +46,14 @@ struct Arguments {
     /// by default the model that is part of the program
     #[arg(long, value_name = "DIR|NAME")]
     model: Option<String>,
-    /// Width of every site; sites above 8 bits stay in floats
+    /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default `adapters` in the folder of
+    /// the model, where there is one
+    #[arg(long, value_name = "DIR")]
+    adapters: Option<PathBuf>,
+    /// Pack without adapters
+    #[arg(long, conflicts_with = "adapters")]
+    no_adapter: bool,
+    /// Width of every site, with its adapter where there is one; sites above 8 bits stay in floats
     #[arg(long, default_value = "4", value_name = "BITS")]
     bits: BitWidth,
     /// Plan as JSON, instead of --bits
@@ -64,33 +75,72 @@ struct Arguments {
     device: DeviceChoice,
 }
 
+impl Arguments {
+    /// The body of the folder that was written, with its adapters.
+    fn open_again<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        has_head: bool,
+        device: &B::Device,
+    ) -> anyhow::Result<M> {
+        let model = self.quant.model_options();
+        if has_head {
+            let options = FolderOptions { model, ..FolderOptions::default() };
+            return Ok(ModelFolder::<B, M>::open(&self.out, &options, device)?.model.transformer);
+        }
+        let (mut packed, _) = M::load_packed(&self.out, &model, device)?;
+        let adapters = self.out.join("adapters");
+        if adapters.is_dir() {
+            _ = packed.load_adapters(adapters)?;
+        }
+        Ok(packed)
+    }
+}
+
 fn main() -> ExitCode {
     finish(command)
 }
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let options = FolderOptions {
-        model: arguments.quant.model_options(),
-        missing_head: MissingHead::Random(0),
-        ..FolderOptions::default()
-    };
+    let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
+    let read = [dir.as_deref(), arguments.adapters.as_deref()];
+    check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
+    let options =
+        FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0), adapters: own };
     let (device, model) = (arguments.device, arguments.model.as_deref());
-    Opening { device, model, adapters: None, options }.run(&arguments)
+    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options };
+    opening.run(Pack { arguments: &arguments, dir: dir.as_deref() })
 }
 
-impl Command for &Arguments {
-    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let model = session.plain().transformer;
-        let uniform = SitePrecision::uniform(if self.nested { BitWidth::B8 } else { self.bits }).without_adapter();
-        let plan = match &self.plan {
-            Some(file) => model.load_plan(file)?.without_adapters(),
-            None => model.uniform_plan(uniform),
-        };
-        let form = if self.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        model.save_packed(&self.out, form, &PackOptions { lm_head: self.head, ..PackOptions::default() })?;
+struct Pack<'a> {
+    arguments: &'a Arguments,
+    /// The model's folder; none is that of the built-in model.
+    dir: Option<&'a Path>,
+}
 
-        let (packed, _) = M::InnerModule::load_packed(&self.out, &self.quant.model_options(), &session.device)?;
+impl Command for Pack<'_> {
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
+        let Self { arguments, dir } = self;
+        let out = &arguments.out;
+        let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
+        let folder = session.folder;
+        let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
+        let plan = match &arguments.plan {
+            Some(file) => folder.model.transformer.load_plan(file)?,
+            None => folder.model.transformer.uniform_plan(uniform),
+        };
+        let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
+        let options = PackOptions { lm_head: arguments.head, ..PackOptions::default() };
+        if has_head {
+            folder.save_packed(out, form, &options)?;
+        } else {
+            folder.save_packed_language_model(out, form, &options)?;
+        }
+        println!("wrote {}: {}", out.display(), contents(&folder.model.transformer, has_head));
+
+        let model = folder.model.valid().transformer;
+        let packed = arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
         let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let difference = largest(got - expected.clone());
@@ -100,8 +150,22 @@ impl Command for &Arguments {
         let ratio = |bytes: usize, of: usize| bytes as f64 / of as f64;
         let bytes = packed.site_bytes();
         println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
-        let bytes = std::fs::metadata(self.out.join("packed.safetensors"))?.len() as usize;
+        let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len() as usize;
         println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
     }
+}
+
+/// Widths for which some site has an adapter, ascending.
+fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> BTreeSet<BitWidth> {
+    model.sites().iter().flat_map(|site| model.site(site).bank().widths().to_vec()).collect()
+}
+
+/// What the folder holds, in words.
+fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
+    let head = if has_head { "span head" } else { "no span head" };
+    let widths: Vec<String> = held_widths(model).iter().map(ToString::to_string).collect();
+    let adapters =
+        if widths.is_empty() { "no adapters".to_owned() } else { format!("adapters of {} bits", widths.join(", ")) };
+    format!("codes, {head}, tokenizer, {adapters}")
 }

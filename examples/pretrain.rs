@@ -11,7 +11,7 @@
 //! with the same folder. `OUT/model` is a Hugging Face folder: `train_bank --model OUT/model` goes on
 //! from there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,10 +33,14 @@ use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
 use switchable_quant_examples::contents::{name_of, of_parameters};
+use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The folder for results by default.
+const OUT: &str = "runs/pretrain";
 
 /// Next-token training of a GPT-2 from text files
 #[derive(Debug, Parser)]
@@ -58,7 +62,11 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.training.config(arguments.run.seed).check()?;
-    let out = arguments.run.prepared_out("runs/pretrain")?;
+    let named = [&arguments.start.model, &arguments.start.tokenizer].into_iter().flatten();
+    let read = named.map(|name| resolve_model(name)).collect::<Result<Vec<_>, _>>()?;
+    let target = arguments.run.out_or(OUT).join("model");
+    check_apart(&target, &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let out = arguments.run.prepared_out(OUT)?;
     let machine = arguments.run.device.resolve()?;
     let pretrain = Pretrain { arguments: &arguments, out: &out, machine: &machine };
     resumable(&out, || machine.dispatch_autodiff(pretrain))
@@ -120,7 +128,7 @@ impl WithAutodiff for Pretrain<'_> {
 
         let target = out.join("model");
         model.export(&target)?;
-        tokenizer.save(target.join("tokenizer.json"))?;
+        tokenizer.save_in(&target)?;
         println!("wrote {}", target.display());
         let Some(tokens) = unseen else { return Ok(()) };
         let measured = Perplexity::measure(&model.valid(), &tokens, window, &plan)?;

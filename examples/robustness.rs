@@ -89,6 +89,7 @@ impl Command for Attacked<'_> {
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
         println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
+        session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| (*bits, folder.model.transformer.uniform_plan(folder.precision(*bits)));
         let (inference, sources) = plans_and_sources(&Ladder::new(bits.iter().map(plan))?);
 

@@ -33,12 +33,15 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions, of_reading};
-use switchable_quant_examples::files::LoadedQuestions;
+use switchable_quant_examples::files::{LoadedQuestions, check_apart, resolve_model};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The folder for results by default.
+const OUT: &str = "runs/bank";
 
 /// Trains one LoRA adapter per width on a frozen, quantised model
 #[derive(Debug, Parser)]
@@ -70,7 +73,8 @@ fn command() -> anyhow::Result<()> {
         config.check()?;
     }
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
-    let out = run.prepared_out("runs/bank")?;
+    check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
+    let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
     resumable(&out, || source.run(run.device, model, missing_head, task))

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use switchable_quant::burn::module::AutodiffModule as _;
-use switchable_quant::data::{TextTokenizer, corpus_texts};
+use switchable_quant::data::{SpecialTokens, TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, DefaultModel, QuestionSet, Recipe};
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::banks::bank::{train_bank, train_base};
@@ -86,7 +86,8 @@ impl WithAutodiff for Make<'_> {
         println!("running on {}", self.machine);
         let questions = default_model::questions(QuestionSet::Train)?;
         let tokenizer = TextTokenizer::train_bpe(corpus_texts(&questions), &tokenizer)?;
-        let config = shape(tokenizer.vocab_size());
+        let (mut config, special) = (shape(tokenizer.vocab_size()), SpecialTokens::of(&tokenizer)?);
+        config.kept = config.kept.with("eos_token_id", special.end).with("pad_token_id", special.pad);
         println!("{} questions, {} tokens, {} parameters", questions.len(), config.vocab_size, config.parameters());
         let task = ReadingTask::new(questions, &tokenizer, &config, None)?;
 

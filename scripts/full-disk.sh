@@ -63,6 +63,10 @@ check pretrain --text "$work/text.txt" --validation "$work/text.txt" --validatio
   --layers 1 --embedding 8 --heads 2 --positions 32 --steps 2 --batch 2 --quiet --out "$disk/out"
 check robustness --limit 2 --bits 32,3 --quiet --out "$disk/out"
 check dynamic_inference --limit 8 --quiet --out "$disk/out"
-check train_bank --steps 1 --batch 2 --limit 4 --bits 4 --rank 2 --quiet --out "$disk/out"
+"$examples/pretrain" --text "$work/text.txt" --validation "$work/text.txt" --validation-tokens 200 --vocabulary 300 \
+  --layers 1 --embedding 8 --heads 2 --positions 96 --steps 1 --batch 2 --quiet --out "$work/small" >/dev/null 2>&1
+"$examples/cloze_questions" --text "$work/text.txt" --questions 10 --words 30 --out "$work/cloze" >/dev/null
+check train_bank --model "$work/small/model" --train "$work/cloze/cloze.json" --base-steps 1 --steps 1 --batch 4 \
+  --bits 4 --rank 2 --quiet --out "$disk/out"
 check report --limit 2 --search-limit 2 --no-regimes --no-robustness --no-dynamic --swaps 0 --low 3 --quiet \
   --out "$disk/out"

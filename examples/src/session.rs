@@ -86,6 +86,17 @@ pub enum AdapterPlace {
     LeftOut,
 }
 
+impl AdaptersUsed {
+    /// Says on standard error which of some widths run without an adapter, where others have one.
+    pub fn say_bare(&self, widths: &[BitWidth]) {
+        let bare = widths.iter().filter(|width| !self.widths.contains(width)).map(ToString::to_string);
+        let bare: Vec<String> = bare.collect();
+        if !bare.is_empty() && !self.widths.is_empty() {
+            eprintln!("{} bits run without an adapter: {} has none", bare.join(", "), self.source);
+        }
+    }
+}
+
 /// `runs/bank/adapters: 2, 4, 8 bits, none at other widths`
 impl fmt::Display for AdaptersUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
+use experiments::running::memory::Memory;
 use gpt2_model::Gpt2;
 use llama_model::{Llama, LlamaConfig};
 use quant_kernels::{BitWidth, Granularity, LearnedStep};
+use serde_json::{Value, json};
 use squad_data::{BpeConfig, TextTokenizer};
 use switchable_lora::{PrecisionPlan, SitePrecision};
 use switchable_model::adapters::AdapterFolders;
@@ -73,17 +75,34 @@ fn main() -> Result<()> {
     model.save_adapters(&folder, "gpt2")?;
     let [config, weights] = files(&folder.join(&bits), ["adapter_config.json", "adapter_model.safetensors"])?;
     let [header, data] = split(&weights);
-    seed("adapter_folder", "plain", &[&config, header, b"", &data])?;
+    seed("adapter_folder", "plain", &[&config, header, b"", b"", data])?;
     give_steps(&mut model)?;
     model.save_adapters(&folder, "gpt2")?;
-    let [steps] = files(&folder.join(&bits), ["learned_steps.safetensors"])?;
+    let [steps, trained_for] = files(&folder.join(&bits), ["learned_steps.safetensors", "switchable_quant.json"])?;
     let [steps_header, steps] = split(&steps);
-    seed("adapter_folder", "steps", &[&config, header, steps_header, &steps])?;
+    seed("adapter_folder", "steps", &[&config, header, steps_header, &trained_for, steps])?;
     seed("learned_steps", "per-tensor", &[steps_header, &steps])?;
+
+    let memory = Memory::folder(dir.path().join("parts"), json!({ "model": "a" }));
+    let options = json!({ "seed": 1 });
+    memory.recall("list", &options, || Ok(vec![0.1, 1e300]))?;
+    memory.recall("accuracy", &options, || Ok(accuracy()))?;
+    for name in ["list", "accuracy"] {
+        let [part] = files(&dir.path().join("parts"), [&format!("{name}.json")])?;
+        seed("stage_part", &format!("{name}.json"), &[&part])?;
+    }
 
     let texts = ["Ada keeps a crab.", "Ada keeps a crow."];
     let tokenizer = TextTokenizer::train_bpe(texts, &BpeConfig { vocab_size: 264, ..BpeConfig::default() })?;
     seed("tokenizer_json", "byte-level", &[tokenizer.to_json().as_bytes()])
+}
+
+fn accuracy() -> Value {
+    let interval = json!({ "low": 1.0, "high": 99.0 });
+    json!({
+        "exact_match": 50.0, "exact_match_interval": interval, "f1": 50.0, "f1_interval": interval, "loss": 0.1,
+        "divergence": null, "n": 2,
+    })
 }
 
 fn without_adapters(model: Gpt2<Flex>) -> Result<Gpt2<Flex>> {
@@ -133,13 +152,13 @@ fn shards(header: &[u8]) -> Result<[Vec<u8>; 4]> {
         let (which, mut tensor) = (number % 2, tensor.clone());
         let offsets = tensor["data_offsets"].as_array().ok_or("offsets")?;
         let length = offsets[1].as_u64().ok_or("an end")? - offsets[0].as_u64().ok_or("a start")?;
-        tensor["data_offsets"] = serde_json::json!([ends[which], ends[which] + length]);
+        tensor["data_offsets"] = json!([ends[which], ends[which] + length]);
         ends[which] += length;
         shards[which].insert(name.clone(), tensor);
         index.insert(name.clone(), format!("{}.safetensors", which + 1).into());
     }
-    let [first, second] = shards.map(|shard| serde_json::Value::Object(shard).to_string().into_bytes());
-    let index = serde_json::json!({ "weight_map": index }).to_string().into_bytes();
+    let [first, second] = shards.map(|shard| Value::Object(shard).to_string().into_bytes());
+    let index = json!({ "weight_map": index }).to_string().into_bytes();
     Ok([index, first, second, 0.5_f32.to_le_bytes().to_vec()])
 }
 

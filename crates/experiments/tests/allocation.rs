@@ -20,6 +20,7 @@ use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Sites;
 
 use crate::support::{Plain, device, model, skip_without_device, task};
 
@@ -69,6 +70,12 @@ fn a_table_holds_what_each_site_alone_measures() {
         let read: DamageTable = serde_json::from_str(&json).unwrap();
         assert_eq!(read.sites, table.sites);
         assert_eq!(read.pareto_front(), table.pareto_front());
+        // A file of an earlier form, which does not say how the model calls its blocks.
+        let mut older: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(older.as_object_mut().unwrap().remove("block_word"), Some("h".into()));
+        let older: DamageTable = serde_json::from_value(older).unwrap();
+        let older = older.with_names_of(&Sites::new("layers", 3, []));
+        assert_eq!(older.name(table.sites[0].site), "layers.0.attn.c_attn");
     });
 }
 

@@ -50,6 +50,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     assert_eq!(cost.whole_vs_fp16.baseline, all * 2);
     // One f32 scale per matrix; rank 2 on [8, 24], [8, 8], [8, 32] and [32, 8].
     let adapters = 2 * 2 * (32 + 16 + 40 + 40) * 4;
+    assert_eq!(cost.adapters, adapters);
     assert_eq!(cost.stored.bytes, sites / 2 + 8 * 4 + (all - sites) * 4 + adapters);
     assert!((cost.average_bits - 4.0).abs() < 1e-12);
     // The adapters read and hold f32, whatever the activations of the sites.
@@ -105,6 +106,11 @@ fn a_cost_without_the_bytes_of_keys_and_values_is_read() {
     let model = tiny();
     let cost = Cost::of(&model, &model.uniform_plan(SitePrecision::FULL));
     let mut json = serde_json::to_value(cost).unwrap();
-    json.as_object_mut().unwrap().remove("kv_cache_bytes_per_token").unwrap();
-    assert_eq!(serde_json::from_value::<Cost>(json).unwrap(), Cost { kv_cache_bytes_per_token: 0, ..cost });
+    for field in ["kv_cache_bytes_per_token", "adapters"] {
+        json.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    assert_eq!(
+        serde_json::from_value::<Cost>(json).unwrap(),
+        Cost { kv_cache_bytes_per_token: 0, adapters: 0, ..cost }
+    );
 }

@@ -1,5 +1,9 @@
 //! The shape of a GPT-2.
 
+use serde_json::Value;
+
+use switchable_model::config::kept_fields::KeptFields;
+
 use crate::activation::Activation;
 
 /// Shape and constants of a GPT-2.
@@ -45,10 +49,13 @@ pub struct Gpt2Config {
     pub scale_attn_weights: bool,
     /// Divide attention scores by the block's number, counted from 1, as well.
     pub scale_attn_by_inverse_layer_idx: bool,
+    /// What `config.json` says beside that, such as token ids and rates of dropout.
+    pub kept: KeptFields,
 }
 
 impl Gpt2Config {
-    /// A GPT-2 of the given shape, its MLP four times as wide as its residual stream.
+    /// A GPT-2 of the given shape, its MLP four times as wide as its residual stream, trained without dropout
+    /// on a vocabulary whose special tokens are not known.
     pub fn new(vocab_size: usize, n_positions: usize, n_embd: usize, n_layer: usize, n_head: usize) -> Self {
         Self {
             vocab_size,
@@ -62,12 +69,20 @@ impl Gpt2Config {
             initializer_range: 0.02,
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
+            // Where these are missing, transformers takes a rate of 0.1 and the published vocabulary's ids.
+            kept: KeptFields::new()
+                .with("attn_pdrop", 0.0)
+                .with("embd_pdrop", 0.0)
+                .with("resid_pdrop", 0.0)
+                .with("bos_token_id", Value::Null)
+                .with("eos_token_id", Value::Null),
         }
     }
 
     /// GPT-2 small: 124,439,808 parameters.
     pub fn gpt2_small() -> Self {
-        Self::new(50_257, 1024, 768, 12, 12)
+        let config = Self::new(50_257, 1024, 768, 12, 12);
+        Self { kept: config.kept.with("bos_token_id", 50_256).with("eos_token_id", 50_256), ..config }
     }
 
     /// The same with another activation.

@@ -4,7 +4,8 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use gpt2_model::{
-    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelConfig, ModelOptions, ModelWeights, WeightSource,
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel,
+    PackOptions, PackedForm, SwitchableModel, WeightSource,
 };
 
 use crate::support::{Folder, Plain, StoredTensor, device, golden, skip_without_device};
@@ -255,6 +256,155 @@ fn a_folder_without_its_files_is_refused() {
     refused(&folder, &[WEIGHTS, INDEX]);
     std::fs::create_dir(folder.join(WEIGHTS)).expect("a folder");
     refused(&folder, &[WEIGHTS]);
+}
+
+#[test]
+fn weights_of_another_format_say_what_they_are_and_what_converts_them() {
+    skip_without_device!();
+    for file in ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5"] {
+        let folder = Folder::copy_of("tiny");
+        std::fs::rename(folder.join(WEIGHTS), folder.join(file)).expect("it was there");
+        refused(&folder, &[WEIGHTS, file, "GPT2LMHeadModel.from_pretrained", "save_pretrained"]);
+    }
+    let folder = Folder::copy_of("tiny_qa");
+    std::fs::rename(folder.join(WEIGHTS), folder.join("pytorch_model.bin")).expect("it was there");
+    refused(&folder, &["transformers.GPT2ForQuestionAnswering.from_pretrained"]);
+    let folder = Folder::copy_of("tiny");
+    std::fs::rename(folder.join(WEIGHTS), folder.join("adapter_config.json")).expect("it was there");
+    refused(&folder, &["PEFT adapter"]);
+}
+
+#[test]
+fn a_prefix_that_a_wrapper_put_before_every_name_is_read_over() {
+    skip_without_device!();
+    let expected = load(&Folder::copy_of("tiny")).expect("the golden folder");
+    for prefix in ["module.", "_orig_mod.", "module._orig_mod."] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_tensors(WEIGHTS, |tensors| {
+            *tensors = std::mem::take(tensors).into_iter().map(|(name, t)| (format!("{prefix}{name}"), t)).collect();
+        });
+        let loaded = load(&folder).expect(prefix);
+        for ((name, got), (_, want)) in loaded.named_parameters().iter().zip(expected.named_parameters()) {
+            assert_eq!(got.values(), want.values(), "{prefix}{name}");
+        }
+    }
+    // Half of the names: it is not plain what is meant.
+    let folder = Folder::copy_of("tiny");
+    folder.edit_tensors(WEIGHTS, |tensors| {
+        let tensor = tensors.remove("transformer.wpe.weight").expect("it is there");
+        tensors.insert("module.transformer.wpe.weight".into(), tensor);
+    });
+    refused(&folder, &["wpe.weight", "missing"]);
+}
+
+#[test]
+fn a_mixture_of_names_with_and_without_the_body_is_read_and_a_tensor_in_both_forms_refused() {
+    skip_without_device!();
+    let folder = Folder::copy_of("tiny");
+    folder.edit_tensors(WEIGHTS, |tensors| {
+        let tensor = tensors.remove("transformer.wpe.weight").expect("it is there");
+        tensors.insert("wpe.weight".into(), tensor);
+    });
+    assert!(load(&folder).is_ok());
+    folder.edit_tensors(WEIGHTS, |tensors| {
+        let tensor = tensors["wpe.weight"].clone();
+        tensors.insert("transformer.wpe.weight".into(), tensor);
+    });
+    refused(&folder, &[WEIGHTS, "`wpe.weight`"]);
+}
+
+#[test]
+fn a_tensor_that_the_configuration_gives_no_meaning_is_refused_by_name() {
+    skip_without_device!();
+    for name in ["transformer.h.0.attn.q_norm.weight", "transformer.h.1.crossattention.c_attn.weight", "lm_head.bias"] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_tensors(WEIGHTS, |tensors| {
+            let tensor = tensors["transformer.ln_f.bias"].clone();
+            tensors.insert(name.into(), tensor);
+        });
+        refused(&folder, &[WEIGHTS, name]);
+    }
+    // Masks that old files hold, and heads of other tasks.
+    for name in
+        ["transformer.h.0.attn.bias", "h.1.attn.masked_bias", "score.weight", "multiple_choice_head.summary.bias"]
+    {
+        let folder = Folder::copy_of("tiny");
+        folder.edit_tensors(WEIGHTS, |tensors| {
+            let tensor = tensors["transformer.ln_f.bias"].clone();
+            tensors.insert(name.into(), tensor);
+        });
+        assert!(load(&folder).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_json_file() {
+    skip_without_device!();
+    for (case, file) in [("tiny", "config.json"), ("tiny_sharded", INDEX)] {
+        let folder = Folder::copy_of(case);
+        folder.write(file, [b"\xef\xbb\xbf".as_slice(), &folder.read(file)].concat());
+        assert!(load(&folder).is_ok(), "{file}");
+    }
+}
+
+#[test]
+fn a_config_that_is_cut_names_the_line() {
+    skip_without_device!();
+    let folder = Folder::copy_of("tiny");
+    folder.write("config.json", "{\n \"model_type\": \"gpt2\",\n \"n_embd\": ");
+    refused(&folder, &["config.json", "line 3"]);
+    let file = std::fs::File::create(folder.join("config.json")).expect("a file");
+    file.set_len(1 << 40).expect("a sparse file");
+    refused(&folder, &["config.json", "at most"]);
+}
+
+#[test]
+fn a_config_of_more_parameters_than_can_be_is_refused() {
+    skip_without_device!();
+    let folder = Folder::copy_of("tiny");
+    folder.edit_json("config.json", |config| {
+        config["n_head"] = json!(1);
+        for field in ["n_layer", "n_embd", "n_inner", "vocab_size"] {
+            config[field] = json!(u32::MAX);
+        }
+    });
+    refused(&folder, &["config.json", "parameters"]);
+    let config = Gpt2Config { n_layer: usize::MAX, ..Gpt2Config::new(97, 32, 20, 3, 4) };
+    let random = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 1, &device());
+    assert!(random.map(|_| ()).expect_err("too many").to_string().contains("parameters"));
+}
+
+#[test]
+fn packed_weights_beside_others_are_refused() {
+    skip_without_device!();
+    let folder = Folder::copy_of("tiny");
+    let model = load(&folder).expect("the golden folder");
+    let packed = Folder::empty();
+    model.save_packed(packed.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    for (file, bytes) in [(WEIGHTS, folder.read(WEIGHTS)), (INDEX, b"{}".to_vec())] {
+        packed.write(file, bytes);
+        refused(&packed, &["packed.safetensors", file, "one of them"]);
+        let loaded = Gpt2::<Plain>::load_packed(packed.path(), &ModelOptions::default(), &device());
+        let message = loaded.map(|_| ()).expect_err("two weights").to_string();
+        assert!(message.contains(file), "{message}");
+        std::fs::remove_file(packed.join(file)).expect("it was there");
+    }
+}
+
+#[test]
+fn a_packed_language_model_is_no_span_model_and_says_what_to_do() {
+    skip_without_device!();
+    let folder = Folder::empty();
+    let model = load(&Folder::copy_of("tiny")).expect("the golden folder");
+    model.save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    let loaded = Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device());
+    let message = loaded.map(|_| ()).expect_err("no head").to_string();
+    let parts = ["packed.safetensors", "span head", "pack"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    for (case, holds) in [("tiny", false), ("tiny_qa", true)] {
+        assert_eq!(Gpt2ForQuestionAnswering::<Plain>::holds_head(golden(case)).expect("it opens"), holds);
+    }
+    assert!(!Gpt2ForQuestionAnswering::<Plain>::holds_head(folder.path()).expect("it opens"));
 }
 
 #[test]

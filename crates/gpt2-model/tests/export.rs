@@ -1,7 +1,10 @@
 //! Writing model folders.
 
+use serde_json::json;
+
 use gpt2_model::{
-    Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ModelWeights, ParameterRef, SwitchableModel,
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, ModelWeights, PackModel, PackOptions,
+    PackedForm, ParameterRef, SwitchableModel,
 };
 
 use crate::support::{Fixture, Folder, Plain, device, full, golden, load, skip_without_device, values};
@@ -68,6 +71,58 @@ fn an_export_holds_the_names_and_values_of_transformers() {
         }
     });
     assert!(expected.is_empty(), "not exported: {:?}", expected.keys());
+}
+
+#[test]
+fn an_export_keeps_the_fields_of_config_json_that_it_does_not_compute_with() {
+    skip_without_device!();
+    let original = Folder::copy_of("tiny");
+    let fields = [
+        ("bos_token_id", json!(3)),
+        ("eos_token_id", json!([4, 5])),
+        ("pad_token_id", json!(null)),
+        ("attn_pdrop", json!(0.25)),
+        ("resid_pdrop", json!(0)),
+        ("task_specific_params", json!({"text-generation": {"do_sample": true, "max_length": 50}})),
+        ("id2label", json!({"0": "LABEL_0"})),
+        ("reorder_and_upcast_attn", json!(true)),
+    ];
+    original.edit_json("config.json", |config| {
+        for (field, value) in &fields {
+            config[*field] = value.clone();
+        }
+        config.as_object_mut().expect("an object").remove("embd_pdrop");
+    });
+    let read = || Gpt2::<Plain>::load(original.path(), &ModelOptions::default(), &device()).expect("loads");
+    let (exported, packed) = (Folder::empty(), Folder::empty());
+    read().export(exported.path()).expect("exports");
+    read().save_packed(packed.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    for folder in [exported, packed] {
+        folder.edit_json("config.json", |config| {
+            for (field, value) in &fields {
+                assert_eq!(config.get(field), Some(value), "{field}");
+            }
+            assert_eq!(config.get("embd_pdrop"), None, "a field that was not there");
+            assert_eq!(config["torch_dtype"], "float32");
+        });
+    }
+}
+
+#[test]
+fn a_model_of_random_weights_names_no_tokens_that_it_does_not_know() {
+    skip_without_device!();
+    let folder = Folder::empty();
+    let config = Gpt2Config::new(97, 32, 20, 3, 4);
+    Gpt2::<Plain>::random(&config, &ModelOptions::default(), 1, &device())
+        .expect("random")
+        .export(folder.path())
+        .expect("exports");
+    folder.edit_json("config.json", |config| {
+        for field in ["bos_token_id", "eos_token_id"] {
+            assert_eq!(config.get(field), Some(&json!(null)), "{field}: transformers would take 50256");
+        }
+        assert_eq!(config["attn_pdrop"], 0.0);
+    });
 }
 
 #[test]

@@ -7,7 +7,10 @@ use gpt2_model::{
     SitePrecision, SwitchableModel,
 };
 use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
-use switchable_lora::{linear_settings::Execution, lora_config::LoraConfig};
+use switchable_lora::{
+    linear_settings::{BasePolicy, Execution},
+    lora_config::LoraConfig,
+};
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
 
@@ -310,4 +313,93 @@ fn packed_weights_are_packed_again_from_their_codes_or_refused() {
         let again = nested.clone().pack(PackedForm::Nested, &pack).unwrap();
         assert_eq!(logits(&again, &plan), logits(&nested, &plan), "{bits} bits");
     }
+}
+
+#[test]
+fn a_packed_folder_whose_plan_names_what_the_model_has_not_is_refused() {
+    skip_without_device!();
+    let model = load_with::<Plain>("tiny", &options("per-channel"));
+    let plan = model.uniform_plan(bare(4)).with_block_kv_cache(1, width(8));
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
+    let file = folder.path().join("packed.safetensors");
+    let whole = std::fs::read(&file).unwrap();
+    // The plan is JSON in the JSON of the header.
+    for (from, to, expected) in [
+        (r#"\"h.1.mlp.c_fc\""#, r#"\"h.9.mlp.c_fc\""#, "unknown site `h.9.mlp.c_fc`, expected a block (`h.0`, `h.1`"),
+        (r#"\"h.1\":"#, r#"\"h.9\":"#, "kv cache of unknown block `h.9`, expected `h.0`"),
+        (
+            "per-channel,symmetric,min-max",
+            "per-group:1,symmetric,min-max",
+            "the plan names per-group:1,symmetric,min-max",
+        ),
+        ("per-channel,symmetric,min-max", "per-channel,symmetric,mon-max", "range estimator `mon-max`"),
+    ] {
+        let at: Vec<usize> =
+            (0..whole.len() - from.len()).filter(|&at| whole[at..].starts_with(from.as_bytes())).collect();
+        assert!(!at.is_empty(), "{from} is not in the file");
+        let mut changed = whole.clone();
+        for at in at {
+            changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+        }
+        std::fs::write(&file, changed).unwrap();
+        let message =
+            Gpt2::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device()).expect_err(from).to_string();
+        assert!(message.contains("packed.safetensors") && message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn codes_of_one_quantiser_refuse_a_plan_of_another() {
+    skip_without_device!();
+    let model = load_with::<Plain>("tiny", &options("per-channel"));
+    let plan = model.uniform_plan(bare(4));
+    // Opened under other settings: the codes tell what they are.
+    let (packed, own) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &ModelOptions::default());
+    assert_eq!(own, plan);
+    assert_eq!(packed.settings().weight, "per-channel".parse().unwrap());
+    let named = model.named_plan(&plan);
+    assert_eq!(packed.resolve(&named).expect("its own quantiser"), plan);
+    let other = load_with::<Plain>("tiny", &options("per-tensor")).named_plan(&plan);
+    let message = packed.resolve(&other).expect_err("another quantiser").to_string();
+    assert!(
+        message.starts_with("site `h.0.attn.c_attn`: ")
+            && message.contains("packed by per-channel,symmetric,min-max, the plan names per-tensor"),
+        "{message}"
+    );
+}
+
+#[test]
+fn sites_of_different_quantisers_are_packed_each_by_its_own() {
+    skip_without_device!();
+    let options = options("per-channel,symmetric,mse");
+    let load = |options: &ModelOptions| {
+        let folder = golden("tiny_qa");
+        Gpt2ForQuestionAnswering::<Plain>::load(folder, options, MissingHead::Refuse, &device()).expect("it loads")
+    };
+    let hidden = |model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan| {
+        values(model.transformer.forward(Fixture::open("tiny_qa").batch("input_ids"), None, plan))
+    };
+    let model = load(&options);
+    let [blocks, tensor] = ["per-group:4,asymmetric", "per-tensor"].map(|text| text.parse::<QuantSpec>().unwrap());
+    let plan = model
+        .transformer
+        .uniform_plan(bare(4))
+        .with(Site { block: 0, module: MLP_C_FC }, bare(3).with_quantizer(blocks))
+        // Floats that are rounded in each call, by another quantiser than the codes around them.
+        .with(Site { block: 1, module: MLP_C_FC }, bare(10).with_quantizer(tensor));
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
+    // Opened under other settings, frozen or trained.
+    let (packed, own) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device())
+            .expect("it loads");
+    let expected = hidden(&model, &plan);
+    for packed in [packed.clone(), packed.with_policy(BasePolicy::Trainable)] {
+        packed.transformer.check_plan(&own).expect("its own plan");
+        let error = relative_error(&hidden(&packed, &own), &expected);
+        assert!(error < 1e-5, "{error}");
+        assert_eq!(packed.transformer.named_plan(&own).entries().count(), 9);
+    }
+    assert!(relative_error(&hidden(&load(&ModelOptions::default()), &plan), &expected) > 1e-3);
 }

@@ -8,7 +8,9 @@ use gpt2_model::{
 use quant_kernels::spec::{granularity::Granularity, quant_spec::QuantSpec};
 use switchable_lora::lora_config::LoraConfig;
 
-use crate::support::{Fixture, Plain, device, full, largest_difference, load, load_with, skip_without_device, values};
+use crate::support::{
+    Fixture, Folder, Plain, device, full, largest_difference, load, load_with, skip_without_device, values,
+};
 
 /// The two sides do the same arithmetic, but need not in the same order.
 const SAME: f32 = 1e-5;
@@ -252,4 +254,51 @@ fn a_model_from_a_seed_is_the_same_on_every_backend() {
     let other = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 10, &device()).expect("a model");
     let wte = |model: &Gpt2<Plain>| values(model.wte.val());
     assert_ne!(wte(&other), wte(&flex));
+}
+
+#[test]
+fn a_saved_plan_means_the_same_under_any_settings_and_sites_may_differ() {
+    skip_without_device!();
+    let with = |weight: &str| {
+        let linear = LinearSettings { weight: weight.parse().expect("a quantiser"), ..LinearSettings::default() };
+        load_with::<Plain>("tiny", &ModelOptions { linear, ..ModelOptions::default() })
+    };
+    let [per_channel, per_tensor] = ["per-channel", "per-tensor"].map(with);
+    let plan = per_channel.uniform_plan(SitePrecision::FULL.with_weights(width(3)));
+    let named = PrecisionPlan::from_json(&per_channel.named_plan(&plan).to_json()).expect("its own JSON");
+    assert!(named.is_explicit());
+    let elsewhere = per_tensor.resolve(&named).expect("its own sites");
+    assert_eq!(logits(&per_tensor, &elsewhere), logits(&per_channel, &plan));
+    assert_ne!(logits(&per_tensor, &plan), logits(&per_channel, &plan));
+    assert_eq!(per_channel.resolve(&named).expect("its own sites"), plan);
+
+    // One site in blocks of 4 rows, one by a table, the rest as the model has them.
+    let [blocks, table] = ["per-group:4,asymmetric", "per-group:4,nf4"].map(|text| text.parse().unwrap());
+    let at = |block, module| Site { block, module };
+    let four = SitePrecision::FULL.with_weights(width(4));
+    let mixed = plan
+        .clone()
+        .with(at(1, MLP_C_PROJ), four.with_quantizer(blocks))
+        .with(at(2, ATTN_C_PROJ), four.with_quantizer(table));
+    assert_eq!(plan.first_difference(&mixed), Some(1));
+    let other = mixed.clone().with(at(2, ATTN_C_PROJ), four.with_quantizer(blocks));
+    assert_eq!(mixed.first_difference(&other), Some(2), "the quantiser alone differs");
+    let named = PrecisionPlan::from_json(&per_channel.named_plan(&mixed).to_json()).expect("its own JSON");
+    let elsewhere = per_tensor.resolve(&named).expect("its own sites");
+    assert_eq!(logits(&per_tensor, &elsewhere), logits(&per_channel, &mixed));
+    assert_ne!(logits(&per_channel, &mixed), logits(&per_channel, &other));
+}
+
+#[test]
+fn a_plan_in_a_file_is_refused_with_its_path() {
+    skip_without_device!();
+    let (model, dir) = (load::<Plain>("tiny"), Folder::empty());
+    let path = dir.path().join("plan.json");
+    PrecisionPlan::uniform(SitePrecision::FULL).with_sub_module("mlp", SitePrecision::FULL).save(&path).unwrap();
+    let message = model.load_plan(&path).expect_err("no such sub-module").to_string();
+    let expected = "sub-module `mlp` matches no site, expected `attn.c_attn`, `attn.c_proj`, `mlp.c_fc`, `mlp.c_proj`";
+    assert_eq!(message, format!("{}: {expected}", path.display()));
+    PrecisionPlan::uniform(SitePrecision::uniform(width(4))).save(&path).unwrap();
+    let message = model.load_plan(&path).expect_err("no adapters").to_string();
+    assert!(message.contains("plan.json") && message.contains("no adapter for 4 bits"), "{message}");
 }

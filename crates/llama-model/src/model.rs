@@ -33,7 +33,6 @@ use crate::sub_modules::{self, DOWN_PROJ, GATE_PROJ, K_PROJ, O_PROJ, Q_PROJ, UP_
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
 const HEAD: &str = "lm_head.weight";
-const SPAN_HEAD: &str = "qa_outputs.weight";
 
 /// A Llama with a span head.
 pub type LlamaForQuestionAnswering<B> = ForQuestionAnswering<B, Llama<B>>;
@@ -92,10 +91,8 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
             layers.push(build_block(&config, builder, block)?);
         }
         let norm = build_norm(&config, builder, NORM)?;
-        // A folder with a span head has no output matrix: the embedding takes its place.
-        config.tie_word_embeddings |= !builder.contains(HEAD) && builder.contains(SPAN_HEAD);
-        let lm_head =
-            if config.tie_word_embeddings { None } else { Some(builder.matrix(HEAD, [config.vocab_size, d])?) };
+        let lm_head = builder.output_matrix(config.tie_word_embeddings, &embed_tokens)?;
+        config.tie_word_embeddings = lm_head.is_none();
         let rotary = RotaryPositions::new(config.rope_theta, config.rope_scaling, config.head_dim);
         let sites = sub_modules::sites(&config);
         Ok(Self { embed_tokens, layers, norm, lm_head, packed_head: None, rotary, sites, config })

@@ -11,7 +11,9 @@ use switchable_model::model_weights::ModelWeights as _;
 use switchable_model::options::ModelOptions;
 use switchable_model::span_head::MissingHead;
 
-use crate::support::{Folder, Plain, StoredTensor, device, full, golden, load as load_golden, skip_without_device};
+use crate::support::{
+    Folder, Plain, StoredTensor, device, full, golden, load as load_golden, skip_without_device, values,
+};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -139,6 +141,32 @@ fn a_span_model_needs_no_output_matrix() {
     let (options, refuse) = (ModelOptions::default(), MissingHead::Refuse);
     let model = LlamaForQuestionAnswering::<Plain>::load(folder.path(), &options, refuse, &device()).expect("it loads");
     assert!(model.transformer.lm_head.is_none() && model.config().tie_word_embeddings);
+}
+
+#[test]
+fn an_output_matrix_is_its_own_where_it_is_not_the_embedding_whatever_the_config_says() {
+    skip_without_device!();
+    let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    let open = |folder: &Folder| Llama::<Plain>::load(folder.path(), &ModelOptions::default(), &device());
+    // As transformers 5.23: a tied config with another matrix in the files runs with that matrix.
+    let folder = Folder::copy_of("tiny_untied");
+    folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(true));
+    let model = open(&folder).expect("it loads");
+    assert!(model.lm_head.is_some() && !model.config().tie_word_embeddings);
+    let untied = load_golden::<Plain>("tiny_untied");
+    assert_eq!(values(model.output_matrix()), values(untied.output_matrix()));
+    // The same numbers twice are one matrix.
+    folder.edit_tensors("model.safetensors", |tensors| {
+        let same = tensors[embedding].clone();
+        tensors.insert(head.into(), same);
+    });
+    let model = open(&folder).expect("it loads");
+    assert!(model.lm_head.is_none() && model.config().tie_word_embeddings);
+    // Not tied, and no matrix: transformers draws a random one.
+    let folder = Folder::copy_of("tiny_untied");
+    folder.edit_tensors("model.safetensors", |tensors| drop(tensors.remove(head)));
+    let message = open(&folder).map(|_| ()).expect_err("no output matrix").to_string();
+    assert!(message.contains(head) && message.contains("missing"), "{message}");
 }
 
 #[test]

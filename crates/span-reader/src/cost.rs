@@ -3,6 +3,7 @@
 //! ```text
 //! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
 //! average bits   = Σ parameters · bits / Σ parameters            over the sites
+//! adapters       = Σ 4 · rank · (d_in + d_out)                    over the adapters that the plan uses
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
 //!                                                                adapters that the plan uses
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
@@ -18,7 +19,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use quant_kernels::{
+    backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor, spec::bit_width::BitWidth,
+};
 use switchable_lora::adapter_pair::LoraAdapterPair;
 use switchable_lora::linear_settings::Placement;
 use switchable_lora::site_precision::SitePrecision;
@@ -57,8 +60,13 @@ pub struct Cost {
     /// The whole model, everything but the sites in f16, against f16.
     pub whole_vs_fp16: Bytes,
     /// What storage needs: packed sites with their scales and zero points, everything else in f32,
-    /// and the adapters that the plan uses; against f32.
+    /// and the adapters that the plan uses; against f32. Of weights that are packed already, and of a packed
+    /// output matrix, it is what their codes and scales take, whatever quantiser the model was opened with.
     pub stored: Bytes,
+    /// Bytes of the adapters that the plan uses, in f32; part of `stored`, and no part of the others. 0 where
+    /// a file has none.
+    #[serde(default)]
+    pub adapters: usize,
     /// Mean width of the sites' weights in bits, weighted by parameters.
     pub average_bits: f64,
     /// Bit operations of the sites and of the adapters that the plan uses, per token.
@@ -76,7 +84,7 @@ impl Cost {
         let all = config.parameters();
         let rest = all - config.site_parameters();
         let mut sites = 0;
-        let mut tables = 0;
+        let mut stored = 0;
         let mut adapters = 0;
         let mut bit_ops = 0.0;
         for (site, precision) in plan.iter() {
@@ -86,16 +94,22 @@ impl Cost {
             sites += packed_bytes(parameters, weight_bits);
             bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
             bit_ops += adapter_bit_ops(linear, precision);
-            tables += table_bytes(model, site, precision);
+            stored += match linear.packed_weights() {
+                Some(weights) => weights.bytes(),
+                None => site_bytes(model, site, precision),
+            };
             if let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) {
                 adapters += adapter_parameters(linear, pair) * F32_BYTES;
             }
         }
+        let head = model.packed_head().map_or(0, PackedTensor::bytes);
+        let replaced = model.packed_only_head().map_or(0, |head| head.shape().iter().product::<usize>() * F32_BYTES);
         Self {
             sites: Bytes::new(sites, config.site_parameters() * F32_BYTES),
             whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
             whole_vs_fp16: Bytes::new(half_bytes(plan) + rest * 2, all * 2),
-            stored: Bytes::new(sites + tables + rest * F32_BYTES + adapters, all * F32_BYTES),
+            stored: Bytes::new(stored + rest * F32_BYTES - replaced + head + adapters, all * F32_BYTES),
+            adapters,
             average_bits: plan.average_weight_bits(),
             bit_ops_per_token: bit_ops,
             kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
@@ -127,10 +141,10 @@ fn half_bytes(plan: &SitePlan) -> usize {
         .sum()
 }
 
-/// Bytes of a site as it is stored: its packed weights, scales and zero points.
+/// Bytes of a site as its quantiser would store it: its packed weights, scales and zero points.
 ///
 /// Adapters are left out, so that the bytes of a plan are the sum over its sites and depend on their
-/// widths alone.
+/// widths alone: [`Cost::adapters`] are their bytes.
 ///
 /// # Panics
 ///
@@ -140,7 +154,8 @@ pub fn site_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site,
     packed_bytes(model.sites().parameters(site), bits) + table_bytes(model, site, precision)
 }
 
-/// Sum of [`site_bytes`] over a plan: [`Cost::stored`] without the adapters and the rest of the model.
+/// Sum of [`site_bytes`] over a plan: of a model in floats [`Cost::stored`] without the adapters and the rest
+/// of the model.
 ///
 /// # Panics
 ///

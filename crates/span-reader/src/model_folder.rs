@@ -6,6 +6,7 @@
 //! | `model.safetensors`, or shards with their index | its weights in floats |
 //! | `packed.safetensors` | its weights as codes, with the plan that they were packed by |
 //! | `tokenizer.json`, or `vocab.json` and `merges.txt` | its tokenizer |
+//! | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` | what is added to it, and which tokens are special |
 //! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
 //!
 //! A folder brings its adapters with it, unless [`OwnAdapters::LeftOut`] says otherwise; those of another
@@ -23,6 +24,7 @@ use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::options::ModelOptions;
+use switchable_model::packed::PackModel as _;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::{ForQuestionAnswering, MissingHead};
@@ -122,12 +124,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
 
     /// The folder without its adapters.
     fn open_model(dir: &Path, options: &FolderOptions, device: &B::Device) -> Result<Self> {
-        if !dir.join(PACKED).exists() {
-            let model = ForQuestionAnswering::load(dir, &options.model, options.missing_head, device)?;
-            return Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: None, notes: Vec::new() });
-        }
-        let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
-        Ok(Self { model, tokenizer: TextTokenizer::from_dir(dir)?, plan: Some(plan), notes: Vec::new() })
+        let (model, plan) = if dir.join(PACKED).exists() {
+            let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
+            (model, Some(plan))
+        } else {
+            (ForQuestionAnswering::<B, M>::load(dir, &options.model, options.missing_head, device)?, None)
+        };
+        let tokenizer = TextTokenizer::from_dir(dir)?;
+        tokenizer.check_fits(model.transformer.shape().vocabulary)?;
+        Ok(Self { model, tokenizer, plan, notes: Vec::new() })
     }
 
     /// Opens files that are part of the program.
@@ -211,12 +216,47 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When a site cannot be packed, which names it, or the folder cannot be written.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         let dir = dir.as_ref();
+        self.check_steps(form)?;
         self.model.save_packed(dir, form, options)?;
         self.save_rest(dir, ".")
     }
 
+    /// The same without the span head, as a folder of a language model.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn save_packed_language_model(
+        &self,
+        dir: impl AsRef<Path>,
+        form: PackedForm<'_>,
+        options: &PackOptions,
+    ) -> Result<()> {
+        let dir = dir.as_ref();
+        self.check_steps(form)?;
+        self.model.transformer.save_packed(dir, form, options)?;
+        self.save_rest(dir, ".")
+    }
+
+    /// Refuses codes that an adapter's learned step is not the scale of: the folder would not load with it.
+    fn check_steps(&self, form: PackedForm<'_>) -> Result<()> {
+        let PackedForm::Plan(plan) = form else { return Ok(()) };
+        let model = &self.model.transformer;
+        for (site, precision) in plan.iter().filter(|(_, precision)| precision.weights <= BitWidth::B8) {
+            let bits = precision.weights;
+            let has_step = model.site(site).bank().get(bits).is_some_and(|pair| pair.step().is_some());
+            if has_step && precision.adapter != Some(bits) {
+                let expected = "a plan with the adapter of that width, or no such adapter";
+                let (site, source) =
+                    (model.sites().name(site), Box::new(switchable_lora::Error::PackedStep { bits, expected }));
+                return Err(switchable_model::Error::from(switchable_lora::Error::Site { site, source }).into());
+            }
+        }
+        Ok(())
+    }
+
     fn save_rest(&self, dir: &Path, base_model: &str) -> Result<()> {
-        self.tokenizer.save(dir.join(TOKENIZER))?;
+        self.tokenizer.save_in(dir)?;
         Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), base_model)?)
     }
 }

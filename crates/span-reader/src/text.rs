@@ -73,6 +73,11 @@ pub fn cost_table(cost: &Cost) -> String {
         + &row("whole model against fp32", cost.whole_vs_fp32)
         + &row("whole model against fp16", cost.whole_vs_fp16)
         + &row("stored: packed, with scales and adapters", cost.stored)
+        + &format!(
+            "  {:<44} {:>14}\n",
+            "adapters that the plan uses",
+            format!("{:.1} KiB", cost.adapters as f64 / 1024.0)
+        )
 }
 
 /// `-10.3 [-12.1, -8.6]`, in percent points.

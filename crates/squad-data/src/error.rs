@@ -123,6 +123,20 @@ pub enum Error {
         /// The token.
         token: String,
     },
+    /// A token has an id that the model has no embedding for.
+    #[error(
+        "tokenizer {name}: token `{token}` has the id {id}, expected ids below the model's `vocab_size` of {vocabulary}"
+    )]
+    TokenBeyond {
+        /// The tokenizer's file, or what it was called.
+        name: String,
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Tokens that the model knows.
+        vocabulary: usize,
+    },
     /// A question leaves no room for its context.
     #[error("question `{id}`: expected at most {most} question tokens in a window of {max_len}, got {got}")]
     LongQuestion {

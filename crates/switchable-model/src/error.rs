@@ -37,6 +37,18 @@ pub enum Error {
         /// What is accepted.
         expected: String,
     },
+    /// A field of `config.json` is not known, or only known to be harmless at another value.
+    #[error("{path}: field `{field}` is {got}, expected {expected}")]
+    ConfigField {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value, cut short.
+        got: String,
+        /// What is accepted.
+        expected: String,
+    },
     /// Packed weights stand beside another configuration than the one that they were packed with, as
     /// an interrupted write leaves them.
     #[error("{path}: field `{field}` is {got}, {weights} was packed with {expected}")]
@@ -52,11 +64,46 @@ pub enum Error {
         /// The value that the weights were packed with.
         expected: String,
     },
-    /// The folder holds no weights.
-    #[error("{path}: expected `model.safetensors` or `model.safetensors.index.json`, found neither")]
+    /// The folder holds no weights that are read.
+    #[error("{path}: expected `model.safetensors` or `model.safetensors.index.json`, found neither{found}")]
     NoWeights {
         /// The folder.
         path: PathBuf,
+        /// What was found instead, and what to do with it; or nothing.
+        found: String,
+    },
+    /// The folder holds weights in floats and packed ones, of which only one can be meant.
+    #[error("{path}: holds `{}` and `{}`, expected one of them: remove the other", files[0], files[1])]
+    TwoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// The files.
+        files: [String; 2],
+    },
+    /// A packed folder holds no span head.
+    #[error(
+        "{path}: holds no span head (`qa_outputs.weight`), expected the packed folder of a model that was trained to \
+         answer: train the model it was packed from, and pack that"
+    )]
+    NoSpanHead {
+        /// The packed file.
+        path: PathBuf,
+    },
+    /// A file holds a tensor that the configuration gives no meaning.
+    #[error("{path}: tensor `{name}` is none of the model that config.json describes, expected no such tensor")]
+    UnknownTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A text file is too large or no text.
+    #[error("{path}: {reason}")]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A safetensors file is truncated or its header lies.
     #[error("{path}: not a valid safetensors file: {reason}")]

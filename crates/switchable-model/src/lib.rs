@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod generate;
 pub mod initial;
+pub(crate) mod json_text;
 pub mod kv_cache;
 pub mod kv_rounding;
 pub mod loss;

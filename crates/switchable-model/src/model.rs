@@ -169,7 +169,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         self.token_embedding().device()
     }
 
-    /// The settings of the sites, which share them; the default ones in a model without a site.
+    /// The settings of the sites, which share them but for the quantiser of weights that are only there packed,
+    /// which is that of the codes; the default ones in a model without a site.
     fn settings(&self) -> LinearSettings {
         self.sites().iter().next().map(|site| self.site(site).settings()).unwrap_or_default()
     }
@@ -410,6 +411,16 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// is asymmetric or per token, or the weight is only there packed. The error names the site.
     fn init_adapters(&mut self, width: BitWidth, lora: &LoraConfig, seed: u64) -> Result<()> {
         init_each(self, seed, |linear, seed| linear.init_adapter(width, lora, seed))
+    }
+
+    /// The model with its base weights trained or not, all other settings as they are.
+    fn with_policy(mut self, base: BasePolicy) -> Self {
+        for site in self.sites().clone().iter() {
+            let linear = self.site_mut(site);
+            let settings = LinearSettings { base, ..linear.settings() };
+            *linear = linear.clone().with_settings(settings);
+        }
+        self.with_base_policy(base)
     }
 
     /// The model with other settings at every site; their base policy holds for embeddings and

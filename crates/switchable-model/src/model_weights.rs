@@ -43,7 +43,7 @@ pub trait ModelWeights<B: QuantBackend>: SwitchableModel<B> {
     /// Reads a Hugging Face folder: `config.json` and `model.safetensors`, or a sharded index.
     ///
     /// Weights may be f32, f16 or bf16 and may carry the prefix of the body, such as `transformer.`, or
-    /// not.
+    /// not, and before all names `module.`, which torch puts there.
     ///
     /// # Errors
     ///
@@ -89,7 +89,9 @@ pub(crate) fn from_weights<B: QuantBackend, M: SwitchableModel<B>>(
     device: &B::Device,
 ) -> Result<M> {
     weights.check_blocks(config)?;
-    M::build(config, &mut ModelBuilder::new(config, options, device, &mut weights))
+    let model = M::build(config, &mut ModelBuilder::new(config, options, device, &mut weights))?;
+    weights.check_names::<M::Config>(model.named_parameters().into_iter().map(|(name, _)| name))?;
+    Ok(model)
 }
 
 /// Names, shapes and values of all parameters as files have them. Weights that are only there packed

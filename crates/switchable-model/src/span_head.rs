@@ -24,13 +24,16 @@ use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
 use crate::options::ModelOptions;
 use crate::packed::PackModel;
-use crate::packed::folder::{PackedFolder, PackedWriter};
+use crate::packed::folder::{FILE, PackedFolder, PackedWriter};
 use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
 use crate::weights::tensors::WeightSet;
+
+/// The matrix of the head by its name in files.
+pub(crate) const SPAN_HEAD: &str = "qa_outputs.weight";
 
 /// What to do when a folder holds no span head, as that of a language model does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -127,11 +130,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ) -> Result<Self> {
         let transformer: M = from_weights(config, weights, options, device)?;
         match missing {
-            MissingHead::Random(seed) if !weights.contains("qa_outputs.weight") => {
+            MissingHead::Random(seed) if !weights.contains(SPAN_HEAD) => {
                 Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
             }
             _ => {
-                let weight = weights.data("qa_outputs.weight", &[2, config.shape().width])?;
+                let weight = weights.data(SPAN_HEAD, &[2, config.shape().width])?;
                 let bias = weights.data("qa_outputs.bias", &[2])?;
                 Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
             }
@@ -169,6 +172,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         SpanLogits { start: side(0), end: side(1) }
     }
 
+    /// The model with its weights trained or not, all other settings as they are.
+    pub fn with_policy(mut self, base: BasePolicy) -> Self {
+        let train = base == BasePolicy::Trainable;
+        self.transformer = self.transformer.with_policy(base);
+        self.weight = self.weight.set_require_grad(train);
+        self.bias = self.bias.set_require_grad(train);
+        self
+    }
+
     /// The model with other settings at every site; their base policy holds for the head too.
     pub fn with_linear_settings(mut self, settings: LinearSettings) -> Self {
         let train = settings.base == BasePolicy::Trainable;
@@ -191,7 +203,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// The same, the base under the names that it has in a language model.
     fn parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
         let mut list = self.transformer.named_parameters();
-        list.push(("qa_outputs.weight".to_string(), ParameterRef::Matrix(&self.weight)));
+        list.push((SPAN_HEAD.to_owned(), ParameterRef::Matrix(&self.weight)));
         list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&self.bias)));
         list
     }
@@ -228,6 +240,19 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters())
     }
 
+    /// Whether a folder of floats or of codes holds a span head.
+    ///
+    /// # Errors
+    ///
+    /// When its weights cannot be opened.
+    pub fn holds_head(dir: impl AsRef<Path>) -> Result<bool> {
+        let dir = dir.as_ref();
+        if dir.join(FILE).exists() {
+            return Ok(PackedFolder::<M::Config>::open(dir)?.holds_span_head());
+        }
+        Ok(WeightSet::open::<M::Config>(dir)?.contains(SPAN_HEAD))
+    }
+
     /// Opens a packed folder; see [`PackModel::load_packed`].
     ///
     /// # Errors
@@ -235,9 +260,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// The same, and when the folder holds no span head.
     pub fn load_packed(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<(Self, SitePlan)> {
         let mut folder = PackedFolder::<M::Config>::open(dir.as_ref())?;
+        if !folder.holds_span_head() {
+            return Err(folder.no_span_head());
+        }
         let (transformer, plan) = folder.body::<B, M>(options, device)?;
         let width = transformer.shape().width;
-        let weight = folder.plain("qa_outputs.weight", &[2, width])?;
+        let weight = folder.plain(SPAN_HEAD, &[2, width])?;
         let bias = folder.plain("qa_outputs.bias", &[2])?;
         let model = Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear);
         Ok((model, plan))

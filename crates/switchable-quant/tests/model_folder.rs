@@ -4,15 +4,19 @@
 
 use std::path::Path;
 
-use gpt2_model::Gpt2;
+use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, LinearSettings};
+use serde_json::json;
+
 use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
-use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::data::SpecialTokens;
+use switchable_quant::default_model::{self, DefaultModel, QuestionSet};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::BitWidth;
-use switchable_quant::lora::SitePrecision;
+use switchable_quant::lora::lora_config::WeightScales;
+use switchable_quant::lora::{LoraConfig, SitePrecision};
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder};
-use switchable_quant::reader::{EvaluateOptions, Evaluator, ReadingTask};
+use switchable_quant::reader::{Cost, EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
@@ -69,6 +73,109 @@ fn a_folder_of_codes_brings_head_tokenizer_adapters_and_plan() {
         assert!(opened.plan.is_some());
         assert_eq!(answers(&opened, opened.precision(bits)), answers(&saved, saved.precision(bits)));
     }
+}
+
+/// Bytes of the tensors of a safetensors file.
+fn tensor_bytes(path: &Path) -> usize {
+    let bytes = std::fs::read(path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    bytes.len() - 8 - usize::try_from(header).unwrap()
+}
+
+#[test]
+fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_opened_with() {
+    let linear = LinearSettings { weight: "per-group:32,symmetric,min-max".parse().unwrap(), ..Default::default() };
+    let saved: Folder = default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+    let plan = saved.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
+    let packs = [PackOptions::default(), PackOptions { lm_head: Some(BitWidth::B4), ..PackOptions::default() }];
+    for (form, pack) in packs.into_iter().flat_map(|pack| [(PackedForm::Plan(&plan), pack), (PackedForm::Nested, pack)])
+    {
+        let dir = tempfile::tempdir().unwrap();
+        saved.save_packed(dir.path(), form, &pack).unwrap();
+        // With the quantiser of the defaults, which has one scale a tensor.
+        let opened = open(dir.path());
+        let plan = opened.plan.clone().unwrap();
+        let stored = Cost::of(&opened.model.transformer, &plan).stored.bytes;
+        let head = (2 * 64 + 2) * size_of::<f32>();
+        assert_eq!(stored + head, tensor_bytes(&dir.path().join("packed.safetensors")), "{form:?} {pack:?}");
+    }
+}
+
+#[test]
+fn codes_that_an_adapters_learned_step_does_not_fit_are_refused_before_anything_is_written() {
+    let linear = LinearSettings { weight: "per-channel,symmetric".parse().unwrap(), ..Default::default() };
+    let mut folder: Folder =
+        default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+    let lora = LoraConfig::new(2, 4.0).unwrap().with_scales(WeightScales::Learned);
+    folder.model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let with = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B4));
+    let without = with.clone().without_adapters();
+    let refused = folder.save_packed(dir.path(), PackedForm::Plan(&without), &PackOptions::default());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("h.0.attn.c_attn") && message.contains("4 bits"), "{message}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    folder.save_packed(dir.path(), PackedForm::Plan(&with), &PackOptions::default()).unwrap();
+    let options =
+        FolderOptions { model: ModelOptions { linear, ..ModelOptions::default() }, ..FolderOptions::default() };
+    let opened = Folder::open(dir.path(), &options, &FlexDevice).unwrap();
+    let four = SitePrecision::uniform(BitWidth::B4);
+    assert_eq!(answers(&opened, four), answers(&folder, four));
+}
+
+/// A folder whose separator, padding and end are added to the built-in vocabulary, its embedding grown.
+fn with_added_tokens(dir: &Path) {
+    let DefaultModel { model, tokenizer, .. } = built_in();
+    let size = tokenizer.vocab_size();
+    let config = Gpt2Config { vocab_size: size + 3, ..model.config().clone() };
+    let model = Gpt2ForQuestionAnswering::<Flex>::random(&config, &ModelOptions::default(), 5, &FlexDevice).unwrap();
+    model.export(dir).unwrap();
+    tokenizer.save(dir.join("tokenizer.json")).unwrap();
+    let added = json!({"<q>": size, "<none>": size + 1, "</s>": size + 2});
+    let named = json!({"sep_token": "<q>", "pad_token": "<none>", "eos_token": "</s>"});
+    std::fs::write(dir.join("added_tokens.json"), added.to_string()).unwrap();
+    std::fs::write(dir.join("special_tokens_map.json"), named.to_string()).unwrap();
+}
+
+#[test]
+fn a_model_of_added_tokens_is_opened_read_packed_and_saved_again() {
+    let dir = tempfile::tempdir().unwrap();
+    with_added_tokens(dir.path());
+    let mut folder = open(dir.path());
+    let size = u32::try_from(built_in().tokenizer.vocab_size()).unwrap();
+    let expected = SpecialTokens { separator: vec![size], pad: size + 1, end: size + 2 };
+    assert_eq!(SpecialTokens::of(&folder.tokenizer).unwrap(), expected);
+    folder.model.transformer.init_adapters(BitWidth::B4, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    let four = folder.precision(BitWidth::B4);
+    assert!(four.adapter.is_some());
+    let plan = folder.model.transformer.uniform_plan(four);
+
+    let [floats, packed] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    folder.save(floats.path(), "base").unwrap();
+    folder.save_packed(packed.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let mut again = open(floats.path());
+    again.load_adapters(floats.path().join("adapters")).unwrap();
+    for other in [again, open(packed.path())] {
+        assert_eq!(SpecialTokens::of(&other.tokenizer).unwrap(), expected);
+        assert_eq!(answers(&other, four), answers(&folder, four));
+    }
+}
+
+#[test]
+fn a_token_that_the_model_has_no_embedding_for_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = built_in().tokenizer.vocab_size();
+    built_in().save(dir.path(), "built-in").unwrap();
+    std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+    let refused = || Folder::open(dir.path(), &FolderOptions::default(), &FlexDevice).unwrap_err().to_string();
+    // One that a text can become, and one that only inputs are put together with.
+    std::fs::write(dir.path().join("added_tokens.json"), json!({"<new>": size}).to_string()).unwrap();
+    assert!(refused().contains("`<new>`") && refused().contains("vocab_size"), "{}", refused());
+    std::fs::write(dir.path().join("special_tokens_map.json"), json!({"pad_token": "<new>"}).to_string()).unwrap();
+    assert!(refused().contains("`<new>`") && refused().contains(&size.to_string()), "{}", refused());
+    // A special token that nothing uses harms nothing.
+    std::fs::write(dir.path().join("special_tokens_map.json"), json!({"mask_token": "<new>"}).to_string()).unwrap();
+    Folder::open(dir.path(), &FolderOptions::default(), &FlexDevice).unwrap();
 }
 
 struct Blocks<'a>(&'a Path);

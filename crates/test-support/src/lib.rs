@@ -4,5 +4,6 @@ pub mod compare;
 pub mod fixture;
 pub mod folder;
 pub mod numbers;
+pub mod panics;
 pub mod test_device;
 pub mod token_batch;

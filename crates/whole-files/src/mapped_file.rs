@@ -1,12 +1,18 @@
 //! A file's bytes without reading them.
 
+#[cfg(not(miri))]
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
+#[cfg(not(miri))]
 use memmap2::Mmap;
 
 use crate::error::{Result, at};
+
+/// Miri has no memory maps of files: there they are read.
+#[cfg(miri)]
+type Mmap = Vec<u8>;
 
 /// The bytes of a file, which the system reads when they are first looked at.
 ///
@@ -24,7 +30,11 @@ impl MappedFile {
     /// When the file cannot be opened or mapped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        #[cfg(miri)]
+        let map = std::fs::read(path).map_err(at(path))?;
+        #[cfg(not(miri))]
         let file = File::open(path).map_err(at(path))?;
+        #[cfg(not(miri))]
         #[expect(unsafe_code, reason = "a memory map")]
         // SAFETY: the map is read-only, and that the file stays as it is is asked of the caller above.
         let map = unsafe { Mmap::map(&file) }.map_err(at(path))?;

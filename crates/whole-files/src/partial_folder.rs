@@ -128,4 +128,27 @@ mod tests {
         assert!(target.join("second").exists() && !target.join("first").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_the_folder_behind_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let [behind, link] = ["behind", "link"].map(|name| dir.path().join(name));
+        fs::create_dir(&behind).unwrap();
+        std::os::unix::fs::symlink(&behind, &link).unwrap();
+        let folder = PartialFolder::create(&link).unwrap();
+        crate::write(folder.path().join("file"), b"").unwrap();
+        folder.persist().unwrap();
+        assert!(link.is_symlink() && behind.join("file").exists());
+    }
+
+    #[test]
+    fn a_file_is_not_replaced_by_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
+        fs::write(&target, b"kept").unwrap();
+        let error = PartialFolder::create(&target).unwrap().persist().unwrap_err().to_string();
+        assert!(error.contains("file: "), "{error}");
+        assert_eq!((fs::read(&target).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"kept".to_vec(), 1));
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use switchable_quant::data::{BpeConfig, TextFiles, TextTokenizer};
+use switchable_quant::data::{BpeConfig, SpecialTokens, TextFiles, TextTokenizer};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::QuantBackend;
@@ -133,7 +133,9 @@ impl LanguageModelArgs {
             return Ok((Gpt2::load(&dir, &options, device)?, TextTokenizer::from_dir(&dir)?));
         }
         let tokenizer = self.tokenizer(files)?;
-        let shape = self.shape(tokenizer.vocab_size())?;
+        let mut shape = self.shape(tokenizer.vocab_size())?;
+        let special = SpecialTokens::of(&tokenizer)?;
+        shape.kept = shape.kept.with("eos_token_id", special.end).with("pad_token_id", special.pad);
         Ok((Gpt2::random(&shape, &options, seed, device)?, tokenizer))
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
@@ -10,6 +9,8 @@ use switchable_quant::lora::{LinearSettings, PrecisionPlan};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
+
+use crate::ending::usage;
 
 /// Width or plan of every site, and how weights are quantised.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +68,9 @@ impl PlanArgs {
             let got = layer.settings().weight;
             if layer.packed_weights().is_some_and(|codes| codes.quantizer(asked) != asked) {
                 let name = model.sites().name(site);
-                bail!("`--quantizer {asked}` contradicts the packed weights: `{name}` was packed by {got}");
+                return Err(usage(format!(
+                    "`--quantizer {asked}` contradicts the packed weights: `{name}` was packed by {got}"
+                )));
             }
         }
         Ok(())
@@ -99,7 +102,7 @@ impl PlanFile {
             let is_quantised = precision.weights != BitWidth::FULL;
             if let Some(got) = precision.quantizer.filter(|got| is_quantised && *got != asked) {
                 let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });
-                bail!("`--quantizer {asked}` contradicts {path}, which quantises `{name}` {got}");
+                return Err(usage(format!("`--quantizer {asked}` contradicts {path}, which quantises `{name}` {got}")));
             }
         }
         Ok(())

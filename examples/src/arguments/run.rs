@@ -40,13 +40,18 @@ impl RunArgs {
         self.out.as_deref().unwrap_or(Path::new("."))
     }
 
+    /// The folder of `--out`, or `default`.
+    pub fn out_or(&self, default: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from(default))
+    }
+
     /// The folder for results, or `default`: made, and known to take files, before anything is computed.
     ///
     /// # Errors
     ///
     /// When it cannot be made or written.
     pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(default));
+        let out = self.out_or(default);
         prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
         Ok(out)
     }

@@ -34,14 +34,17 @@ pub fn tiny_model() -> Gpt2<Flex> {
     model
 }
 
-/// `adapter_config.json`, header, header of the learned steps, data of both.
+/// `adapter_config.json`, header, header of the learned steps, what it was trained for, data of both.
 pub fn adapter_folder(input: &[u8]) {
-    let [config, header, steps_header, data] = sections(input);
+    let [config, header, steps_header, trained_for, data] = sections(input);
     let weights = safetensors(header, data);
     let steps = safetensors(steps_header, data);
     let mut files = vec![("adapter_config.json", config), ("adapter_model.safetensors", weights.as_slice())];
     if !steps_header.is_empty() {
         files.push(("learned_steps.safetensors", &steps));
+    }
+    if !trained_for.is_empty() {
+        files.push(("switchable_quant.json", trained_for));
     }
     with_files(&files, |dir| {
         let mut model = MODEL.with(Clone::clone);

@@ -7,7 +7,7 @@ use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_wid
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
-    linear_settings::{BasePolicy, LinearSettings},
+    linear_settings::BasePolicy,
     lora_config::{LoraConfig, LoraInit, WeightScales},
     site_precision::SitePrecision,
 };
@@ -179,7 +179,7 @@ pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let run = &identified(training.run, &model, task);
     let training = Training { run, ..training };
-    let model = with_base(model, BasePolicy::Trainable);
+    let model = model.with_policy(BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     training.config.check()?;
     train(model, &SpanTask::new(task, training.config)?, &Single(plan), training)
@@ -238,7 +238,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let RegimeOfBank { bank, regime } = *of;
     let mut identified = identified(training.run, &model, task);
-    let mut model = with_base(model, bank.trains.base());
+    let mut model = model.with_policy(bank.trains.base());
     let ladder = bank.ladder(&model)?;
     let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
     for (width, lora) in adapters {
@@ -269,12 +269,4 @@ fn identified<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         );
     }
     run
-}
-
-fn with_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    model: ForQuestionAnswering<B, M>,
-    base: BasePolicy,
-) -> ForQuestionAnswering<B, M> {
-    let settings = model.transformer.settings();
-    model.with_linear_settings(LinearSettings { base, ..settings })
 }

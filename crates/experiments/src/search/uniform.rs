@@ -247,6 +247,7 @@ mod tests {
                 whole_vs_fp32: bytes,
                 whole_vs_fp16: bytes,
                 stored: bytes,
+                adapters: 0,
                 average_bits: f64::from(weights.bits()),
                 bit_ops_per_token: 0.0,
                 kv_cache_bytes_per_token: 0,

@@ -86,7 +86,8 @@ struct Part {
 }
 
 /// Trains every parameter that requires a gradient, with AdamW. Learned steps of weights move by their
-/// size times AdamW's update, so that the learning rate is their relative change.
+/// size times AdamW's update, so that the learning rate is their relative change; none of them comes to 0 or changes
+/// its sign.
 ///
 /// With a folder, a run goes on from its newest checkpoint, with the same result as if it had not
 /// been interrupted.
@@ -111,6 +112,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     let identity = identity::<B>(regime, training);
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
     let mut optimizer = optimizer.init::<B, M>();
+    let starting_steps = StepSizes::of(&model);
     let (mut model, mut earlier_losses, mut found) = (model, Vec::new(), None);
     if let Some((folder, state)) =
         run.dir.as_deref().map(|dir| checkpoint::newest(dir, &identity)).transpose()?.flatten()
@@ -160,7 +162,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
         let gradient_norm = gradients::clip(&model, &mut total, config.clip_norm);
         let learning_rate = config.schedule.rate(step, config.steps);
         let sizes = StepSizes::of(&model);
-        model = sizes.scale_update(optimizer.step(learning_rate, model, total));
+        model = sizes.scale_update(&starting_steps, optimizer.step(learning_rate, model, total));
         losses.push(loss);
         let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64();
         progress.step(format!("loss {loss:.3} (task {main_loss:.3}) {tokens_per_second:.0} tokens/s"));

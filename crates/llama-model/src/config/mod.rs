@@ -9,7 +9,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use switchable_model::config::ModelConfig;
+use switchable_model::config::{ModelConfig, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
@@ -77,6 +77,8 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of random initial weights.
     pub initializer_range: f64,
+    /// What `config.json` says beside that, such as token ids.
+    pub kept: KeptFields,
 }
 
 impl LlamaConfig {
@@ -99,6 +101,11 @@ impl LlamaConfig {
             mlp_bias: false,
             tie_word_embeddings: false,
             initializer_range: 0.02,
+            // Where these are missing, transformers takes those of the first Llama.
+            kept: KeptFields::new()
+                .with("attention_dropout", 0.0)
+                .with("bos_token_id", Value::Null)
+                .with("eos_token_id", Value::Null),
         }
     }
 
@@ -120,6 +127,7 @@ impl ModelConfig for LlamaConfig {
     const BODY: &'static str = "model.";
     // `transformers` calls the body of this one head by another name.
     const SPAN_BODY: &'static str = "transformer.";
+    const BUFFERS: &'static [&'static str] = &["rotary_emb.inv_freq"];
     const BLOCKS_FIELD: &'static str = "num_hidden_layers";
     const LAYOUT: WeightLayout = WeightLayout::OutIn;
 
@@ -132,7 +140,7 @@ impl ModelConfig for LlamaConfig {
             RopeScaling::Default => Value::Null,
             scaling => json!(scaling),
         };
-        json!({
+        let mut json = json!({
             "architectures": [architecture],
             "model_type": "llama",
             "vocab_size": self.vocab_size,
@@ -151,9 +159,18 @@ impl ModelConfig for LlamaConfig {
             "mlp_bias": self.mlp_bias,
             "tie_word_embeddings": self.tie_word_embeddings,
             "initializer_range": self.initializer_range,
-            "attention_dropout": 0.0,
             "torch_dtype": "float32",
-        })
+        });
+        self.kept.write_to(&mut json);
+        json
+    }
+
+    fn kept_fields(&self) -> &KeptFields {
+        &self.kept
+    }
+
+    fn kept_fields_mut(&mut self) -> &mut KeptFields {
+        &mut self.kept
     }
 
     fn check(&self, path: &Path) -> Result<()> {
@@ -185,10 +202,12 @@ impl ModelConfig for LlamaConfig {
                 return fault(field, got.to_string(), "a positive number".into());
             }
         }
-        match self.rope_scaling.fault() {
-            Some((field, got, expected)) => fault(field, got.to_string(), expected.into()),
-            None => Ok(()),
+        if let Some((field, got, expected)) = self.rope_scaling.fault() {
+            return fault(field, got.to_string(), expected.into());
         }
+        let [vocabulary, _, d, blocks, heads, kv_heads, head, inner] = sizes.map(|(_, size)| size as u128);
+        let block = 2 * d * head * (heads + kv_heads) + 3 * d * inner;
+        most_parameters(2 * vocabulary * d + blocks * block, path)
     }
 
     fn shape(&self) -> ModelShape {

@@ -14,6 +14,32 @@ use switchable_model::error::Result;
 use super::LlamaConfig;
 use crate::rotary::scaling::RopeScaling;
 
+/// The fields that are computed with.
+const READ: [&str; 18] = [
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "attention_bias",
+    "mlp_bias",
+    "tie_word_embeddings",
+    "initializer_range",
+];
+
+/// Fields of Llama that change nothing here: a rate of dropout, over how many devices a product was summed in
+/// training, and a note that some folders carry.
+const HARMLESS: [&str; 3] = ["attention_dropout", "pretraining_tp", "is_llama_config"];
+
 const DEFAULT_THETA: f64 = 10_000.0;
 
 pub(super) fn from_json(value: &Value, path: &Path) -> Result<LlamaConfig> {
@@ -48,10 +74,14 @@ pub(super) fn from_json(value: &Value, path: &Path) -> Result<LlamaConfig> {
         mlp_bias: fields.flag("mlp_bias", false)?,
         tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
         initializer_range: fields.positive("initializer_range", 0.02)?,
+        kept: fields.kept(&READ, &HARMLESS)?,
     };
     config.check(path)?;
     Ok(config)
 }
+
+/// The fields that every kind of scaling has.
+const SCALING_FIELDS: [&str; 4] = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
 
 /// Base of the frequencies and how they are stretched.
 fn rotations(fields: &ConfigFields<'_>, path: &Path) -> Result<(f64, RopeScaling)> {
@@ -70,17 +100,26 @@ fn rotations(fields: &ConfigFields<'_>, path: &Path) -> Result<(f64, RopeScaling
 fn scaling(parameters: &ConfigFields<'_>) -> Result<RopeScaling> {
     allow(parameters, "partial_rotary_factor", |v| v.as_f64() == Some(1.0), "1")?;
     let kind = ["rope_type", "type"].into_iter().find_map(|name| Some((name, given(parameters, name)?)));
-    match kind.map(|(name, kind)| (name, kind, kind.as_str())) {
-        None | Some((_, _, Some("default"))) => Ok(RopeScaling::Default),
-        Some((_, _, Some("linear"))) => Ok(RopeScaling::Linear { factor: number(parameters, "factor")? }),
-        Some((_, _, Some("llama3"))) => Ok(RopeScaling::Llama3 {
+    let scaling = match kind.map(|(name, kind)| (name, kind, kind.as_str())) {
+        None | Some((_, _, Some("default"))) => RopeScaling::Default,
+        Some((_, _, Some("linear"))) => RopeScaling::Linear { factor: number(parameters, "factor")? },
+        Some((_, _, Some("llama3"))) => RopeScaling::Llama3 {
             factor: number(parameters, "factor")?,
             low_freq_factor: number(parameters, "low_freq_factor")?,
             high_freq_factor: number(parameters, "high_freq_factor")?,
             original_max_position_embeddings: parameters.size("original_max_position_embeddings")?,
-        }),
-        Some((name, kind, _)) => Err(parameters.error(name, kind, RopeScaling::KINDS)),
-    }
+        },
+        Some((name, kind, _)) => return Err(parameters.error(name, kind, RopeScaling::KINDS)),
+    };
+    let of_kind: &[&str] = match scaling {
+        RopeScaling::Default => &[],
+        RopeScaling::Linear { .. } => &["factor"],
+        RopeScaling::Llama3 { .. } => {
+            &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]
+        }
+    };
+    parameters.only(&[&SCALING_FIELDS, of_kind].concat())?;
+    Ok(scaling)
 }
 
 /// A field that is there and not `null`.

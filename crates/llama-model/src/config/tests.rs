@@ -29,6 +29,7 @@ fn unusual() -> LlamaConfig {
         mlp_bias: true,
         tie_word_embeddings: true,
         initializer_range: 0.25,
+        kept: KeptFields::new().with("eos_token_id", 3),
     }
 }
 
@@ -177,4 +178,72 @@ fn parameters_are_those_of_published_models() {
     assert_eq!(smol_lm2_135m.parameters(), 134_515_008);
     let llama_2_7b = LlamaConfig { intermediate_size: 11_008, ..LlamaConfig::new(32_000, 4096, 32, 32) };
     assert_eq!(llama_2_7b.parameters(), 6_738_415_616);
+}
+
+/// HuggingFaceTB/SmolLM2-135M-Instruct, and what transformers 5.23 saves.
+const PUBLISHED: [&str; 2] = [
+    r#"{"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1,
+    "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+    "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192, "mlp_bias": false,
+    "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+    "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
+    "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}},
+    "transformers_version": "4.42.3", "use_cache": true, "vocab_size": 49152}"#,
+    r#"{"attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1, "dtype": "float32", "eos_token_id": 2,
+    "head_dim": 64, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.02, "intermediate_size": 1536,
+    "max_position_embeddings": 2048, "mlp_bias": false, "model_type": "llama", "num_attention_heads": 9,
+    "num_hidden_layers": 30, "num_key_value_heads": 9, "pad_token_id": null, "pretraining_tp": 1,
+    "rms_norm_eps": 1e-06, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+    "tie_word_embeddings": false, "transformers_version": "5.23.0", "use_cache": true, "vocab_size": 32000}"#,
+];
+
+#[test]
+fn published_configurations_are_read_and_written_with_all_of_their_fields() {
+    for text in PUBLISHED {
+        let published: Value = serde_json::from_str(text).unwrap();
+        let config = read(&published).unwrap();
+        assert_eq!((config.hidden_size, config.head_dim), (576, 64));
+        let written = config.to_json("LlamaForCausalLM");
+        for (field, value) in published.as_object().unwrap() {
+            // The type is that of the weights that are written, and the rotations have another form.
+            if !["architectures", "torch_dtype", "dtype", "rope_parameters", "rope_theta"].contains(&field.as_str()) {
+                assert_eq!(written.get(field), Some(value), "{field}");
+            }
+        }
+        assert_eq!(read(&written).unwrap(), config);
+    }
+}
+
+#[test]
+fn fields_that_are_not_known_to_be_harmless_are_refused_by_name_unless_they_are_null() {
+    let good = unusual().to_json("LlamaForCausalLM");
+    let cases = [
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4})),
+        ("auto_map", json!({"AutoModel": "modeling.Other"})),
+        ("sliding_window", json!(128)),
+        ("rope_interleaved", json!(true)),
+        ("logit_scale", json!(0.5)),
+        ("residual_multiplier", json!(0.2)),
+        ("layer_types", json!(["sliding_attention"])),
+    ];
+    for (field, value) in cases {
+        let mut other = good.clone();
+        other[field] = value;
+        let message = read(&other).expect_err(field).to_string();
+        assert!(message.contains("dir/config.json") && message.contains(field), "{message}");
+        other[field] = Value::Null;
+        assert!(read(&other).is_ok(), "{field} is null");
+    }
+    let cases = [
+        (json!({"rope_type": "linear", "factor": 2.0, "attention_factor": 0.5}), "attention_factor"),
+        (json!({"rope_type": "default", "factor": 2.0}), "factor"),
+        (json!({"factor": 2.0}), "factor"),
+    ];
+    for (scaling, field) in cases {
+        let mut other = good.clone();
+        other["rope_scaling"] = scaling;
+        let message = read(&other).expect_err(field).to_string();
+        assert!(message.contains("dir/config.json") && message.contains(field), "{message}");
+    }
 }

@@ -153,7 +153,7 @@ mod tests {
         let error = "avx-512".parse::<InstructionSet>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "instruction set: got `avx-512`, expected `portable`, `avx2`, `avx512` or `avx512-vnni`"
+            "instruction set `avx-512` is unknown, expected `portable`, `avx2`, `avx512` or `avx512-vnni`"
         );
     }
 }

@@ -173,6 +173,7 @@ fn rounded_specs() -> impl Iterator<Item = (BitWidth, QuantSpec)> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it needs burn's tensors")]
 fn scales_that_f16_does_not_hold_are_f32_and_say_so() {
     let mut numbers = Numbers::new(6);
     let ordinary = numbers.floats(40 * 17);
@@ -204,6 +205,7 @@ fn a_given_scale_that_f16_would_change_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it needs burn's tensors")]
 fn the_largest_weights_are_finite_once_they_are_packed() {
     let weights: Vec<f32> = (0..40 * 17).map(|at| [f32::MAX, -f32::MAX, 0.0, 1.0][at * 3 % 4]).collect();
     for (bits, spec) in rounded_specs() {

@@ -112,7 +112,9 @@ impl MeasuredCascade {
         let mut text = String::new();
         for (plan, width) in self.curve.plans.iter().zip(widths) {
             let answers = &plan.answers;
-            let row = plan_row(&format!("{width} bits alone"), &answers.accuracy, f64::from(width.bits()));
+            let is_bare = answers.plan.entries().all(|(_, precision)| precision.adapter.is_none());
+            let adapter = if is_bare { ", no adapter" } else { "" };
+            let row = plan_row(&format!("{width} bits alone{adapter}"), &answers.accuracy, f64::from(width.bits()));
             let (before, after) = (answers.calibration_error_before, answers.calibration_error);
             let work = plan.bit_ops_per_question;
             let _ = writeln!(text, "{row}  {work:.3e} BitOps  calibration error {before:.3} → {after:.3}");

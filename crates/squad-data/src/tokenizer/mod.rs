@@ -1,7 +1,8 @@
 //! Text to token ids and back, with the characters each token stands for.
 //!
-//! [`TextTokenizer`] reads Hugging Face `tokenizer.json` files and GPT-2's pair of `vocab.json`
-//! and `merges.txt`, and trains small byte-level BPE vocabularies of its own.
+//! [`TextTokenizer`] reads the tokenizer files of Hugging Face folders, `tokenizer.json` or GPT-2's pair of
+//! `vocab.json` and `merges.txt` with what stands beside them, and trains small byte-level BPE
+//! vocabularies of its own.
 //!
 //! What callers can rely on, whatever the file says:
 //!
@@ -25,21 +26,25 @@
 
 mod bpe;
 mod checked_json;
+mod folder;
 mod offsets;
+mod special_names;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokenizers::decoders::byte_level::ByteLevel;
-use tokenizers::models::bpe::BPE;
-use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
+use serde_json::{Map, Value};
+use tokenizers::{PostProcessorWrapper, Tokenizer};
+use whole_files::PartialFile;
 
 use crate::error::{Error, Result};
 pub use bpe::{BpeConfig, LeadingSpace};
 use offsets::CharIndex;
+use special_names::SpecialNames;
 
 /// GPT-2's one special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -95,18 +100,27 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// `<sep>`, `<pad>` and `<eos>` where the tokenizer has all three, as those of
-    /// [`TextTokenizer::train_bpe`] do; else GPT-2's `<|endoftext|>` in all three places.
+    /// What the tokenizer's folder names: `sep_token`, `pad_token` and `eos_token`. Where it names none,
+    /// `<sep>`, `<pad>` and `<eos>` if the vocabulary has all three, as those of
+    /// [`TextTokenizer::train_bpe`] do; then what `config.json` names by ids, then GPT-2's
+    /// `<|endoftext|>`. A separator or padding that nothing names is the end.
     ///
     /// # Errors
-    /// [`Error::MissingToken`] if the tokenizer has neither.
+    /// [`Error::MissingToken`] if the tokenizer has no end, or a token that its folder names is not in the
+    /// vocabulary.
     pub fn of(tokenizer: &TextTokenizer) -> Result<Self> {
         let own = ["<sep>", "<pad>", "<eos>"].map(|token| tokenizer.token_id(token));
-        if let [Some(separator), Some(pad), Some(end)] = own {
-            return Ok(Self { separator: vec![separator], pad, end });
-        }
-        let id = tokenizer.special_id(END_OF_TEXT)?;
-        Ok(Self { separator: vec![id], pad: id, end: id })
+        let own = if let [Some(_), Some(_), Some(_)] = own { own } else { [None; 3] };
+        let TextTokenizer { names, by_id, .. } = tokenizer;
+        let id = |name: &Option<String>| name.as_deref().map(|token| tokenizer.special_id(token)).transpose();
+        let found = |name, own: Option<u32>, by_id| Ok::<_, Error>(id(name)?.or(own).or(id(by_id)?));
+        let end = match found(&names.end, own[2], &by_id.end)? {
+            Some(end) => end,
+            None => tokenizer.special_id(END_OF_TEXT)?,
+        };
+        let separator = found(&names.separator, own[0], &by_id.separator)?.unwrap_or(end);
+        let pad = found(&names.pad, own[1], &by_id.pad)?.unwrap_or(end);
+        Ok(Self { separator: vec![separator], pad, end })
     }
 }
 
@@ -119,39 +133,33 @@ pub struct TextTokenizer {
     json: Arc<str>,
     /// The file it came from, for messages.
     name: String,
+    /// The special tokens that its folder names.
+    names: SpecialNames,
+    /// The special tokens that `config.json` of its folder names by their ids.
+    by_id: SpecialNames,
+    /// Its `tokenizer_config.json` as it was read; empty where there was none.
+    config: Arc<Map<String, Value>>,
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json` of a folder, or `vocab.json` and `merges.txt` where it has none.
+    /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or `vocab.json` and `merges.txt`, with
+    /// what `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `config.json` say of
+    /// added and of special tokens.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Tokenizer`].
+    /// When a file cannot be read or is damaged, or the folder holds a tokenizer of another kind; the error
+    /// names the file and the field.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
-        let file = dir.join("tokenizer.json");
-        let (vocab, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
-        if file.is_file() {
-            return Self::from_file(file);
-        }
-        if vocab.is_file() && merges.is_file() {
-            return Self::from_vocab_and_merges(vocab, merges);
-        }
-        Err(Error::Tokenizer {
-            name: dir.display().to_string(),
-            reason: "expected tokenizer.json, or vocab.json and merges.txt, in the folder, \
-                     got neither"
-                .to_owned(),
-        })
+        folder::read(dir.as_ref())
     }
 
-    /// Reads a Hugging Face `tokenizer.json`.
+    /// Reads a Hugging Face `tokenizer.json` alone.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Tokenizer`].
+    /// [`Error::Read`], [`Error::Text`] or [`Error::Tokenizer`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| Error::read(path, source))?;
-        Self::from_bytes(&json, &path.display().to_string())
+        Self::from_bytes(folder::read_text(path)?.as_bytes(), &path.display().to_string())
     }
 
     /// Reads the text of a `tokenizer.json`, as one embedded in a program; errors call it `name`.
@@ -159,32 +167,17 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn from_bytes(json: &[u8], name: &str) -> Result<Self> {
-        checked_json::check(json).map_err(|reason| refused(name, &reason.into()))?;
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(name, &error))?;
-        Self::from_tokenizer(tokenizer, String::from_utf8_lossy(json).into(), name)
+        let json = std::str::from_utf8(json).map_err(|error| refused(name, &error.into()))?;
+        let json = json.strip_prefix('\u{feff}').unwrap_or(json);
+        Self::from_tokenizer(folder::parse(json, name)?, json.into(), name)
     }
 
     /// Reads GPT-2's pair of files: a byte-level BPE that adds no space before the text.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::Tokenizer`].
+    /// When a file cannot be read or is damaged, which names it.
     pub fn from_vocab_and_merges(vocab: impl AsRef<Path>, merges: impl AsRef<Path>) -> Result<Self> {
-        let (vocab, merges) = (vocab.as_ref(), merges.as_ref());
-        for path in [vocab, merges] {
-            // The tokenizer library's messages do not say which of the two files is missing.
-            std::fs::metadata(path).map_err(|source| Error::read(path, source))?;
-        }
-        let name = format!("{} and {}", vocab.display(), merges.display());
-        let (vocab, merges) = (vocab.to_string_lossy(), merges.to_string_lossy());
-        let model = BPE::from_file(&vocab, &merges).build().map_err(|error| refused(&name, &error))?;
-        let byte_level = ByteLevel::default().add_prefix_space(false);
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(byte_level)).with_decoder(Some(byte_level));
-        if tokenizer.token_to_id(END_OF_TEXT).is_some() {
-            tokenizer.add_special_tokens(&[AddedToken::from(END_OF_TEXT, true).normalized(false)]);
-        }
-        let json = tokenizer.to_string(true).map_err(|error| refused(&name, &error))?;
-        Self::from_tokenizer(tokenizer, json.into(), &name)
+        folder::read_vocab_and_merges(vocab.as_ref(), merges.as_ref())
     }
 
     /// Learns a byte-level BPE vocabulary; the same one from the same texts, always.
@@ -214,7 +207,8 @@ impl TextTokenizer {
             .with_padding(None)
             .with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.set_encode_special_tokens(true);
-        Ok(Self { tokenizer, json, name: name.to_owned() })
+        let (names, by_id) = (SpecialNames::default(), SpecialNames::default());
+        Ok(Self { tokenizer, json, name: name.to_owned(), names, by_id, config: Arc::default() })
     }
 
     /// Splits a text into tokens.
@@ -277,7 +271,32 @@ impl TextTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// The text of the `tokenizer.json`: unchanged, if it was read from one.
+    /// Checks that a model of so many tokens knows every token that a text can become, and those that inputs
+    /// are put together with. Special tokens that nothing uses may lie beyond: folders have such.
+    ///
+    /// # Errors
+    /// [`Error::TokenBeyond`].
+    pub fn check_fits(&self, vocabulary: usize) -> Result<()> {
+        let beyond = |id: u32| usize::try_from(id).is_ok_and(|id| id >= vocabulary);
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let is_special = |id: u32| added.get(&id).is_some_and(|token| token.special);
+        let used = SpecialTokens::of(self)
+            .ok()
+            .into_iter()
+            .flat_map(|SpecialTokens { separator, pad, end }| separator.into_iter().chain([pad, end]));
+        let of_text = self.tokenizer.get_vocab(true).into_values().filter(|&id| !is_special(id));
+        match of_text.chain(used).filter(|&id| beyond(id)).min() {
+            Some(id) => Err(Error::TokenBeyond {
+                name: self.name.clone(),
+                token: self.token(id).unwrap_or_default(),
+                id,
+                vocabulary,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The text of the `tokenizer.json`: unchanged, if it was read from one and nothing beside it adds tokens.
     pub fn to_json(&self) -> &str {
         &self.json
     }
@@ -288,6 +307,37 @@ impl TextTokenizer {
     /// [`Error::Write`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         Ok(whole_files::write(path, self.json.as_bytes())?)
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder, both whole or neither.
+    ///
+    /// The second is what was read, and names the special tokens; where none was read, it says that
+    /// the first is to be taken as it is.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn save_in(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let mut config = Map::clone(&self.config);
+        config.entry("tokenizer_class").or_insert_with(|| "PreTrainedTokenizerFast".into());
+        if let Ok(special) = SpecialTokens::of(self) {
+            let separator = special.separator.first().copied();
+            let named = [("sep_token", separator), ("pad_token", Some(special.pad)), ("eos_token", Some(special.end))];
+            for (field, id) in named {
+                let there = config.get(field).is_some_and(|value| !value.is_null());
+                if let Some(token) = id.and_then(|id| self.token(id)).filter(|_| !there) {
+                    config.insert(field.to_owned(), token.into());
+                }
+            }
+        }
+        let texts =
+            [(folder::TOKENIZER, self.json.to_string()), (folder::CONFIG, format!("{:#}\n", Value::from(config)))];
+        let mut files = Vec::new();
+        for (name, text) in texts {
+            let mut file = PartialFile::create(dir.as_ref().join(name))?;
+            file.fill(|file| file.write_all(text.as_bytes()))?;
+            files.push(file);
+        }
+        Ok(whole_files::persist_all(files)?)
     }
 }
 

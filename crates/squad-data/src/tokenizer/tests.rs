@@ -302,8 +302,21 @@ fn what_the_tokenizer_library_would_panic_on_is_refused() {
         ("a normaliser without its table", with("normalizer", serde_json::json!({ "type": "Precompiled" }))),
         ("a table of 4 GiB", with("normalizer", long_table.clone())),
         ("one in a sequence", with("normalizer", sequence.clone())),
+        ("a token beyond all vocabularies", json.replace("\"A\":", "\"AA\": 4294967295, \"A\":")),
     ] {
         let error = TextTokenizer::from_bytes(text.as_bytes(), "tokenizer.json").unwrap_err().to_string();
         assert!(error.contains("tokenizer.json"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn ids_that_the_tokenizer_library_would_count_up_to_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let [vocab, merges] = ["vocab.json", "merges.txt"].map(|name| dir.path().join(name));
+    std::fs::write(&merges, "#version: 0.2\n").unwrap();
+    for id in ["16777216", "4294967295"] {
+        std::fs::write(&vocab, format!("{{\"a\": 0, \"b\": {id}}}")).unwrap();
+        let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("vocab.json") && error.contains(id), "{error}");
     }
 }

@@ -17,8 +17,8 @@ use switchable_lora::{
 };
 
 use crate::support::{
-    D_IN, D_OUT, Plain, Tracked, WIDTHS, assert_close, layer, merged, pair, precisions, skip_without_device, tensor,
-    values,
+    D_IN, D_OUT, Plain, Tracked, WIDTHS, assert_close, assert_panics, layer, merged, pair, precisions,
+    skip_without_device, tensor, values,
 };
 
 /// The formulas at the top of the module, one product after another.
@@ -184,25 +184,28 @@ fn check_says_beforehand_what_forward_would_refuse() {
 }
 
 #[test]
-#[should_panic(expected = "no adapter for 3 bits, available: 2, 4, 8, 32")]
 fn a_missing_adapter_panics_with_what_there_is() {
     skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
-    let _ = layer.forward(tensor::<Plain, 2>([1, D_IN], 1), &SitePrecision::uniform(BitWidth::B3));
+    assert_panics("no adapter for 3 bits, available: 2, 4, 8, 32", || {
+        let _ = layer.forward(tensor::<Plain, 2>([1, D_IN], 1), &SitePrecision::uniform(BitWidth::B3));
+    });
 }
 
 #[test]
-#[should_panic(expected = "an input of shape [4, 11] does not end in 12")]
 fn an_input_of_another_width_panics() {
     skip_without_device!();
     let layer = layer::<Plain>(LinearSettings::default(), &QuantizedCache::default());
-    let _ = layer.forward(tensor::<Plain, 2>([4, 11], 1), &SitePrecision::FULL);
+    assert_panics("an input of shape [4, 11] does not end in 12", || {
+        let _ = layer.forward(tensor::<Plain, 2>([4, 11], 1), &SitePrecision::FULL);
+    });
 }
 
 #[test]
-#[should_panic(expected = "a bias of 5 elements does not fit a weight of shape [12, 7]")]
 fn a_bias_of_another_width_panics() {
     skip_without_device!();
     let (weight, bias) = (tensor::<Plain, 2>([D_IN, D_OUT], 1), tensor([5], 1));
-    let _ = SwitchableLinear::new(weight, Some(bias), LinearSettings::default(), &QuantizedCache::default());
+    assert_panics("a bias of 5 elements does not fit a weight of shape [12, 7]", || {
+        let _ = SwitchableLinear::new(weight, Some(bias), LinearSettings::default(), &QuantizedCache::default());
+    });
 }

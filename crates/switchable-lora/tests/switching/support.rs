@@ -12,6 +12,7 @@ use switchable_lora::{
 };
 use test_support::numbers::numbers;
 
+pub(crate) use test_support::panics::assert_panics;
 pub(crate) use test_support::skip_without_device;
 pub(crate) use test_support::test_device::{Plain, Training as Tracked, device};
 

@@ -31,6 +31,16 @@ impl<'a> ConfigFields<'a> {
         }
     }
 
+    /// All fields.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.map.iter()
+    }
+
+    /// The file that the fields are from.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.path
+    }
+
     /// A field as it is, `null` too; `None` where it is missing.
     pub fn get(&self, field: &str) -> Option<&'a Value> {
         self.map.get(field)
@@ -99,6 +109,20 @@ impl<'a> ConfigFields<'a> {
         }
     }
 
+    /// Checks that another name of a field, if it is given, gives it the same value.
+    ///
+    /// # Errors
+    ///
+    /// When it gives another.
+    pub fn same(&self, alias: &'static str, field: &str) -> Result<()> {
+        match (self.map.get(alias), self.map.get(field)) {
+            (Some(got), Some(value)) if !got.is_null() && got != value => {
+                Err(self.error(alias, got, &format!("{value}, as `{field}` is")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks a field that must be there.
     ///
     /// # Errors
@@ -109,18 +133,6 @@ impl<'a> ConfigFields<'a> {
             None => Err(self.missing(field, expected)),
             Some(value) if accept(value) => Ok(()),
             Some(value) => Err(self.error(field, value, expected)),
-        }
-    }
-
-    /// Checks a field that may be missing but not `true`.
-    ///
-    /// # Errors
-    ///
-    /// When it is.
-    pub fn refuse_true(&self, field: &'static str) -> Result<()> {
-        match self.map.get(field) {
-            Some(value @ Value::Bool(true)) => Err(self.error(field, value, "false")),
-            _ => Ok(()),
         }
     }
 

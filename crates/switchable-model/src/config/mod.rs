@@ -1,6 +1,7 @@
 //! What a family of models knows of its `config.json` and of the names in its files.
 
 pub mod fields;
+pub mod kept_fields;
 
 use std::fmt;
 use std::path::Path;
@@ -9,8 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use self::fields::ConfigFields;
+use self::kept_fields::KeptFields;
 use crate::error::{Error, Result};
 use crate::initial::InitialWeights;
+use crate::json_text::{parse_json, read_text};
 use crate::parameters::WeightLayout;
 use crate::shape::ModelShape;
 use crate::sites::Sites;
@@ -29,6 +32,8 @@ pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
     const BODY: &'static str;
     /// The same in files of the model with a span head.
     const SPAN_BODY: &'static str = Self::BODY;
+    /// How the names of tensors end that files may hold and that are computed anew, such as masks.
+    const BUFFERS: &'static [&'static str] = &[];
     /// The field of `config.json` that counts blocks.
     const BLOCKS_FIELD: &'static str;
     /// How files hold the weights of the sites.
@@ -43,6 +48,12 @@ pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
 
     /// The fields as `config.json` holds them; `architecture` is the class that loads the weights.
     fn to_json(&self, architecture: &str) -> Value;
+
+    /// The fields that the file had beside those that are computed with.
+    fn kept_fields(&self) -> &KeptFields;
+
+    /// The same, to be changed.
+    fn kept_fields_mut(&mut self) -> &mut KeptFields;
 
     /// Checks that the numbers fit together; `path` stands in the error.
     ///
@@ -109,13 +120,32 @@ pub fn read_model_type(path: impl AsRef<Path>, families: &[&str]) -> Result<Stri
     }
 }
 
+/// The most parameters that a configuration may have: their bytes in f32 fit into the address space.
+const MOST_PARAMETERS: u128 = 1 << 44;
+
+/// Refuses a configuration of more parameters than can be, before anything is computed from its sizes.
+///
+/// # Errors
+///
+/// When there are more.
+pub fn most_parameters(parameters: u128, path: &Path) -> Result<()> {
+    if parameters <= MOST_PARAMETERS {
+        return Ok(());
+    }
+    Err(Error::Config {
+        path: path.into(),
+        field: "<sizes>",
+        got: format!("together {parameters} parameters"),
+        expected: format!("at most {MOST_PARAMETERS}"),
+    })
+}
+
 fn listed(families: &[&str]) -> String {
     families.iter().map(|family| format!("{family:?}")).collect::<Vec<_>>().join(" or ")
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+    parse_json(&read_text(path)?, path)
 }
 
 #[cfg(test)]

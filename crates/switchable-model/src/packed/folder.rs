@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
+use serde_json::Value;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
@@ -28,17 +29,20 @@ use super::codes::{HEAD, head_to_save, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, in_file};
+use crate::json_text::parse_json;
 use crate::kv_rounding::KV_CACHE_SPEC;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
 use crate::parameters::{ParameterRef, transposed};
 use crate::site_plan::SitePlan;
 use crate::sites::Site;
+use crate::span_head::SPAN_HEAD;
 use crate::weights::builder::ModelBuilder;
+use crate::weights::tensors::check_alone;
 use crate::weights::values::Values;
 
 /// The file of a packed folder.
-const FILE: &str = "packed.safetensors";
+pub(crate) const FILE: &str = "packed.safetensors";
 const PLAN: &str = "plan";
 const NESTED: &str = "nested";
 const CONFIG: &str = "config";
@@ -106,14 +110,14 @@ pub(crate) struct PackedFolder<C> {
 impl<C: ModelConfig> PackedFolder<C> {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
+        check_alone(dir)?;
         let config_path = dir.join("config.json");
         let config = C::load(&config_path)?;
         let file = PackedFile::open(&path)?;
         let Some(packed_with) = file.metadata().get(CONFIG) else {
             return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
         };
-        let packed_with = serde_json::from_str(packed_with).map_err(|error| Error::json(&path, error))?;
-        let packed_with = C::from_json(&packed_with, &path)?;
+        let packed_with = C::from_json(&parse_json(packed_with, &path)?, &path)?;
         if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
             return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
         }
@@ -123,6 +127,16 @@ impl<C: ModelConfig> PackedFolder<C> {
             got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
         };
         Ok(Self { path, config, file, nested })
+    }
+
+    /// Whether there is a span head.
+    pub(crate) fn holds_span_head(&self) -> bool {
+        self.file.plain_names().any(|name| name == SPAN_HEAD)
+    }
+
+    /// The error of a folder without one.
+    pub(crate) fn no_span_head(&self) -> Error {
+        Error::NoSpanHead { path: self.path.clone() }
     }
 
     /// The model without a span head, and the plan that it was packed by.
@@ -156,13 +170,6 @@ impl<C: ModelConfig> PackedFolder<C> {
         let plan = SitePlan::of_plan(&sites, &plan);
         let named = |error: Error| error.in_file(&self.path);
         model.check_plan(&plan.clone().without_adapters()).map_err(named)?;
-        // What the plan was found with is what the sites do of themselves.
-        for (site, precision) in plan.iter() {
-            let layer = model.site_mut(site);
-            let settings = layer.settings();
-            let quantisation = precision.quantisation(settings.quantisation());
-            *layer = layer.clone().with_settings(settings.with_quantisation(quantisation));
-        }
         let plan = model.implicit_plan(&plan);
         Ok((model, plan))
     }
@@ -219,10 +226,15 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
     }
 }
 
-/// The first field in which two configurations differ, and its two values.
+/// The first field in which two configurations compute differently, and its two values.
 fn first_difference<C: ModelConfig>(got: &C, expected: &C) -> Option<(String, String, String)> {
-    let [got, expected] = [got, expected].map(|config| config.to_json(""));
-    let (got, expected) = (got.as_object()?, expected.as_object()?);
+    let [Value::Object(got), Value::Object(expected)] = [got, expected].map(|config| {
+        let mut json = config.to_json("");
+        json.as_object_mut().into_iter().for_each(|fields| config.kept_fields().remove_from(fields));
+        json
+    }) else {
+        return None;
+    };
     let (field, value) = got.iter().find(|(field, value)| expected.get(*field) != Some(value))?;
     Some((field.clone(), value.to_string(), expected.get(field)?.to_string()))
 }

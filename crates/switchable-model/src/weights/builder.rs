@@ -12,8 +12,10 @@ use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::options::ModelOptions;
-use crate::parameters::WeightLayout;
+use crate::packed::codes::HEAD;
+use crate::parameters::{WeightLayout, floats};
 use crate::sites::{Site, Sites};
+use crate::span_head::SPAN_HEAD;
 
 /// Makes the parameters of one model, under their Hugging Face names, each checked against the shape
 /// that the configuration gives it.
@@ -69,6 +71,36 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
         let data = self.values.data(name, &shape)?;
         Ok(self.parameter(data))
+    }
+
+    /// The output matrix of a language model, where it is one of its own.
+    ///
+    /// `tied` is what the configuration says. As in `transformers`, a matrix in the files that is not the
+    /// embedding is used although the configuration ties the two. Files of a span head have no output
+    /// matrix: the embedding takes its place.
+    ///
+    /// # Shapes
+    ///
+    /// `embedding`: `[vocabulary, width]`, the same out.
+    ///
+    /// # Errors
+    ///
+    /// When the two are not tied and there is none, or it has another shape, or its values are not finite.
+    pub fn output_matrix(
+        &mut self,
+        tied: bool,
+        embedding: &Param<Tensor<B, 2>>,
+    ) -> Result<Option<Param<Tensor<B, 2>>>> {
+        let there = self.contains(HEAD);
+        if (tied && !(there && self.values.says_itself_what_is_tied())) || (!there && self.contains(SPAN_HEAD)) {
+            return Ok(None);
+        }
+        let embedding = embedding.val();
+        let data = self.values.data(HEAD, &embedding.dims())?;
+        if tied && floats(embedding.into_data()) == floats(data.clone()) {
+            return Ok(None);
+        }
+        Ok(Some(self.parameter(data)))
     }
 
     /// A site without a bias.

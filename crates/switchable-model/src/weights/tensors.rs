@@ -8,19 +8,31 @@ use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::source::WeightSource;
 use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::json_text::{parse_json, read_text};
+use crate::packed::{codes::HEAD, folder::FILE as PACKED_FILE};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+
+/// What wrappers of torch put before the name of every tensor.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+/// Tensors of heads beside the body, which change nothing that it computes.
+const OTHER_HEADS: [&str; 5] = ["qa_outputs.", "score.", "classifier.", "multiple_choice_head.", "v_head."];
+
 /// The tensors of one or several safetensors files.
 #[derive(Debug)]
 pub(crate) struct WeightSet {
     root: PathBuf,
     body: Body,
+    /// What stands before every name in the files, such as `module.`.
+    wrapped: String,
     sources: Vec<WeightSource>,
     /// Name → (source, where its data starts in the file, what the header says of it).
     entries: BTreeMap<String, (usize, usize, TensorInfo)>,
@@ -50,20 +62,24 @@ impl WeightSet {
     /// Opens `model.safetensors` or the shards of `model.safetensors.index.json` in a folder.
     pub(crate) fn open<C: ModelConfig>(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE);
+        if dir.join(PACKED_FILE).exists() {
+            check_alone(dir)?;
+        }
         if single.exists() {
             return Self::new::<C>(&single, vec![WeightSource::open(&single)?]);
         }
         let index_path = dir.join(INDEX);
         if !index_path.exists() {
-            return Err(Error::NoWeights { path: dir.into() });
+            return Err(Error::NoWeights { path: dir.into(), found: found_instead::<C>(dir) });
         }
-        let text = std::fs::read_to_string(&index_path).map_err(|e| Error::io(&index_path, e))?;
-        let index: ShardIndex = serde_json::from_str(&text).map_err(|e| Error::json(&index_path, e))?;
+        let index: ShardIndex = parse_json(&read_text(&index_path)?, &index_path)?;
         let files: BTreeSet<&String> = index.weight_map.values().collect();
         let sources = files.into_iter().map(|file| shard(dir, &index_path, file)).collect::<Result<_>>()?;
         let set = Self::new::<C>(dir, sources)?;
         let held = |(name, file): &(&String, &String)| {
-            set.entries.get(*name).is_some_and(|(source, _, _)| set.sources[*source].name() == dir.join(file))
+            set.entries
+                .get(set.unwrapped(name))
+                .is_some_and(|(source, _, _)| set.sources[*source].name() == dir.join(file))
         };
         match index.weight_map.iter().find(|entry| !held(entry)) {
             Some((name, file)) => Err(Error::MissingTensor { path: dir.join(file), name: name.clone() }),
@@ -91,8 +107,39 @@ impl WeightSet {
                 }
             }
         }
+        let mut wrapped = String::new();
+        let is_before_all = |prefix: &str| entries.keys().all(|name: &String| name.starts_with(prefix));
+        while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| is_before_all(&format!("{wrapped}{wrapper}"))) {
+            if entries.is_empty() {
+                break;
+            }
+            wrapped.push_str(wrapper);
+        }
+        let entries = entries.into_iter().map(|(name, entry)| (name[wrapped.len()..].to_owned(), entry)).collect();
         let body = Body { language_model: C::BODY, span: C::SPAN_BODY };
-        Ok(Self { root: root.into(), body, sources, entries })
+        Ok(Self { root: root.into(), body, wrapped, sources, entries })
+    }
+
+    /// A name of the files without what a wrapper put before all of them.
+    fn unwrapped<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(&self.wrapped).unwrap_or(name)
+    }
+
+    /// Checks that every tensor is one of the model's, or known to change nothing.
+    pub(crate) fn check_names<C: ModelConfig>(&self, parameters: impl Iterator<Item = String>) -> Result<()> {
+        let read: BTreeSet<&String> = parameters.filter_map(|name| self.find(&name).map(|(found, _)| found)).collect();
+        let is_harmless = |name: &str| {
+            name == HEAD
+                || OTHER_HEADS.iter().any(|head| name.starts_with(head))
+                || C::BUFFERS.iter().any(|buffer| name.ends_with(buffer))
+        };
+        match self.entries.iter().find(|(name, _)| !read.contains(name) && !is_harmless(name)) {
+            Some((name, (source, _, _))) => {
+                let path = self.sources[*source].name().into();
+                Err(Error::UnknownTensor { path, name: format!("{}{name}", self.wrapped) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether a tensor of this name, with or without the body's prefix, is there.
@@ -170,6 +217,43 @@ impl Values for &WeightSet {
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         WeightSet::data(self, name, shape)
     }
+
+    fn says_itself_what_is_tied(&self) -> bool {
+        true
+    }
+}
+
+/// Refuses a folder that holds packed weights and others.
+pub(crate) fn check_alone(dir: &Path) -> Result<()> {
+    match [SINGLE, INDEX].into_iter().find(|name| dir.join(name).exists()) {
+        Some(other) => Err(Error::TwoWeights { path: dir.into(), files: [PACKED_FILE, other].map(str::to_owned) }),
+        None => Ok(()),
+    }
+}
+
+/// What a folder without weights that are read holds instead.
+fn found_instead<C: ModelConfig>(dir: &Path) -> String {
+    let there = |name: &str| dir.join(name).exists();
+    let torch = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|name| there(name));
+    let other = ["tf_model.h5", "flax_model.msgpack", "consolidated.00.pth"].into_iter().find(|name| there(name));
+    if let Some(file) = torch.or(other) {
+        let config = read_text(&dir.join("config.json")).ok();
+        let config: Option<Value> = config.and_then(|text| serde_json::from_str(&text).ok());
+        let class = config.and_then(|config| Some(config.get("architectures")?.get(0)?.as_str()?.to_owned()));
+        let known = |class: &String| [C::LANGUAGE_MODEL, C::QUESTION_ANSWERING].contains(&class.as_str());
+        let class = class.filter(known).unwrap_or_else(|| C::LANGUAGE_MODEL.to_owned());
+        let dir = dir.display();
+        return format!(
+            "; `{file}` is not read: it can run code when it is. These lines of Python convert it:\n    \
+             import transformers\n    \
+             transformers.{class}.from_pretrained(\"{dir}\").save_pretrained(\"{dir}\")"
+        );
+    }
+    if there("adapter_config.json") {
+        return "; the folder is that of a PEFT adapter: open the model that it belongs to, and name it as its adapters"
+            .to_owned();
+    }
+    String::new()
 }
 
 fn shard(dir: &Path, index: &Path, file: &str) -> Result<WeightSource> {

@@ -13,6 +13,12 @@ pub(crate) trait Values {
         true
     }
 
+    /// Whether an output matrix that is not the embedding is one of its own whatever the configuration
+    /// says, as in files that others wrote.
+    fn says_itself_what_is_tied(&self) -> bool {
+        false
+    }
+
     /// A tensor in floats.
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData>;
 

@@ -58,7 +58,10 @@ const SQUAD: &str = "https://rajpurkar.github.io/SQuAD-explorer/dataset";
 
 /// The list of a model's files, written when all of them are there.
 const RECEIPT: &str = "download.json";
-const RECEIPT_VERSION: u32 = 1;
+/// Folders of version 1 lack the files that name special tokens.
+const RECEIPT_VERSION: u32 = 2;
+/// What says which tokens are added to a tokenizer, and which are special.
+const TOKENIZER_NOTES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 /// Finds models and data sets, on disk or on the network.
 #[derive(Debug, Clone)]
@@ -104,8 +107,8 @@ impl Hub {
 
     /// The folder of a model, for a `--model` argument: an existing folder, or a name on the Hub.
     ///
-    /// Fetches `config.json`, the tokenizer (`tokenizer.json`, `vocab.json`, `merges.txt`: those
-    /// that there are) and the weights (`model.safetensors`, or the shards of its index).
+    /// Fetches `config.json`, the tokenizer (`tokenizer.json`, `vocab.json`, `merges.txt`,
+    /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`: those that there are) and the weights (`model.safetensors`, or the shards of its index).
     ///
     /// # Errors
     ///
@@ -183,6 +186,9 @@ impl ModelDownload<'_> {
         let merges = self.optional("merges.txt")?;
         if !(tokenizer || vocabulary && merges) {
             return Err(Error::NoTokenizer { url: self.url("tokenizer.json") });
+        }
+        for file in TOKENIZER_NOTES {
+            self.optional(file)?;
         }
         if !self.optional("model.safetensors")? {
             self.required("model.safetensors.index.json")?;
@@ -277,7 +283,8 @@ fn shards(index: &Path) -> Result<Vec<String>> {
 
     let wrong = |reason: String| Error::ShardIndex { path: index.to_owned(), reason };
     let text = fs::read(index).map_err(|source| Error::Io { path: index.to_owned(), source })?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+    let index: Index = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
     let mut shards: Vec<String> = index.weight_map.into_values().collect();
     shards.sort_unstable();
     shards.dedup();

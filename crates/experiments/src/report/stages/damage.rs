@@ -5,7 +5,7 @@ use serde_json::json;
 
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use switchable_lora::site_precision::SitePrecision;
-use switchable_model::model::TrainableModel;
+use switchable_model::model::{SwitchableModel as _, TrainableModel};
 
 use crate::error::{Error, Result};
 use crate::report::section::Section;
@@ -47,7 +47,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for SiteDamages 
             measure_damage(&bench.evaluator(bench.data.search)?, &full, &options)
         })?;
         known.forget()?;
-        Ok(damage)
+        Ok(damage.with_names_of(bench.plain().transformer.sites()))
     }
 
     fn sections(&self, _damage: &DamageTable) -> Result<Vec<Section>> {

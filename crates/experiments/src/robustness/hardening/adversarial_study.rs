@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use squad_data::{Dataset, Example};
-use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use switchable_lora::linear_settings::BasePolicy;
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 
@@ -115,9 +115,7 @@ impl Hardening {
         let (hardened, rounds) = match precision {
             None => (model.clone(), Vec::new()),
             Some(precision) => {
-                let settings = model.transformer.settings();
-                let settings = LinearSettings { base: BasePolicy::Trainable, ..settings };
-                let trainable = model.clone().with_linear_settings(settings);
+                let trainable = model.clone().with_policy(BasePolicy::Trainable);
                 let training = AdversarialTraining { precision, ..training.clone() };
                 let how = HardeningRun { training: &training, ..how };
                 adversarial_training(trainable, data.train, attack, how)?

@@ -15,7 +15,7 @@ use squad_data::{
     Article, Dataset, DecodeConfig, Example, Format, Paragraph, Question, QuestionScore, SpanConfig, SpecialTokens,
     TextTokenizer, corpus_texts,
 };
-use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use switchable_lora::linear_settings::BasePolicy;
 use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -89,10 +89,8 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Victim<'a, B, M> {
         // Checks that everything fits.
         ReadingTask::new(corpus.limited(1), tokenizer, model.config(), options.window)?;
         let device = model.transformer.device();
-        let settings = model.transformer.settings();
-        let frozen = LinearSettings { base: BasePolicy::Frozen, ..settings };
-        let model = model.valid().with_linear_settings(frozen).no_grad();
-        let differentiable = ForQuestionAnswering::from_inner(model.clone()).with_linear_settings(frozen).no_grad();
+        let model = model.valid().with_policy(BasePolicy::Frozen).no_grad();
+        let differentiable = ForQuestionAnswering::from_inner(model.clone()).with_policy(BasePolicy::Frozen).no_grad();
         let special = SpecialTokens::of(tokenizer)?;
         let window = options.window.unwrap_or(model.transformer.shape().positions.min(384));
         let span = SpanConfig::new(window, special.separator.clone());

@@ -140,7 +140,7 @@ impl DamageTable {
                 let how = RefineOptions { evaluations: *swaps, show: *show, ..RefineOptions::new(budget) };
                 let from = RefineFrom { reference, start: &verified.allocation };
                 let (refinement, plan) = self.refine_by_swaps(evaluator, from, &how)?;
-                Ok((verified, refinement, plan.to_precision_plan()))
+                Ok((verified, refinement, evaluator.model().transformer.named_plan(&plan)))
             })?;
             let plan = evaluator.model().transformer.resolve(&plan)?;
             Ok(RefinedAllocation { budget, verified, refinement, plan })

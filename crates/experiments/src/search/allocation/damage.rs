@@ -17,7 +17,7 @@ use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::Site;
+use switchable_model::sites::{Site, Sites};
 
 use crate::error::{Error, Result};
 use crate::running::memory::Parts;
@@ -111,8 +111,9 @@ pub struct DamageTable {
     pub reference: Accuracy,
     /// The sites in the order of the forward pass.
     pub sites: Vec<SiteDamage>,
-    /// The word for a block in the names of the sites; files leave GPT-2's out.
-    #[serde(default = "gpt2_block_word", skip_serializing_if = "is_gpt2_block_word")]
+    /// The word for a block in the names of the sites. Files of an earlier form leave it out: a model gives
+    /// its own by [`with_names_of`](Self::with_names_of).
+    #[serde(default = "first_block_word")]
     pub block_word: String,
     /// Work of the measurement.
     pub work: Work,
@@ -123,14 +124,17 @@ impl DamageTable {
     pub fn name(&self, site: Site) -> String {
         site.name(&self.block_word)
     }
+
+    /// The table with the names that a model has for its sites.
+    #[must_use]
+    pub fn with_names_of(self, sites: &Sites) -> Self {
+        Self { block_word: sites.block_word().to_owned(), ..self }
+    }
 }
 
-fn gpt2_block_word() -> String {
+/// The word of the models that files without one are of, unless a model says another.
+fn first_block_word() -> String {
     "h".to_owned()
-}
-
-fn is_gpt2_block_word(word: &str) -> bool {
-    word == "h"
 }
 
 /// Measures every site at every choice, one at a time.

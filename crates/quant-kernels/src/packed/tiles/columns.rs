@@ -13,6 +13,7 @@ pub(crate) struct Panel<'a, T> {
 
 /// A strip of 16 columns in packed tiles.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no kernel in plain Rust streams"))]
 pub(crate) struct PackedStrip<'a> {
     /// What the tiles hold, and which codes are wanted of them.
     pub(crate) source: u8,

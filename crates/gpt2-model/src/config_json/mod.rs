@@ -5,7 +5,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use switchable_model::config::{ModelConfig, fields::ConfigFields};
+use switchable_model::config::{ModelConfig, fields::ConfigFields, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
@@ -17,19 +17,66 @@ use crate::config::Gpt2Config;
 use crate::initial::initial_values;
 use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ};
 
+/// The fields that are computed with, `n_ctx` where an old file has no `n_positions`.
+const READ: [&str; 17] = [
+    "vocab_size",
+    "n_positions",
+    "n_ctx",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "n_inner",
+    "activation_function",
+    "layer_norm_epsilon",
+    "initializer_range",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "tie_word_embeddings",
+    "hidden_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+];
+
+/// Other names of fields, which `transformers` takes as well.
+const ALIASES: [(&str, &str); 4] = [
+    ("hidden_size", "n_embd"),
+    ("max_position_embeddings", "n_positions"),
+    ("num_attention_heads", "n_head"),
+    ("num_hidden_layers", "n_layer"),
+];
+
+/// Fields of GPT-2 that change nothing here: rates of dropout, a head that is not read, and whether scores are
+/// computed in f32, as they are here, when the rest is in f16.
+const HARMLESS: [&str; 10] = [
+    "attn_pdrop",
+    "embd_pdrop",
+    "resid_pdrop",
+    "embd_dropout",
+    "summary_type",
+    "summary_use_proj",
+    "summary_activation",
+    "summary_proj_to_labels",
+    "summary_first_dropout",
+    "reorder_and_upcast_attn",
+];
+
 impl ModelConfig for Gpt2Config {
     const MODEL_TYPE: &'static str = "gpt2";
     const LANGUAGE_MODEL: &'static str = "GPT2LMHeadModel";
     const QUESTION_ANSWERING: &'static str = "GPT2ForQuestionAnswering";
     const BODY: &'static str = "transformer.";
+    const BUFFERS: &'static [&'static str] = &[".attn.bias", ".attn.masked_bias"];
     const BLOCKS_FIELD: &'static str = "n_layer";
     const LAYOUT: WeightLayout = WeightLayout::InOut;
 
     fn from_json(value: &Value, path: &Path) -> Result<Self> {
         let fields = ConfigFields::new(value, path)?;
         fields.expect("model_type", |v| v == "gpt2", "\"gpt2\"")?;
-        fields.refuse_true("add_cross_attention")?;
         fields.refuse_false("tie_word_embeddings")?;
+        for (alias, field) in ALIASES {
+            fields.same(alias, field)?;
+        }
         let n_embd = fields.size("n_embd")?;
         let config = Self {
             vocab_size: fields.size("vocab_size")?,
@@ -50,13 +97,14 @@ impl ModelConfig for Gpt2Config {
             initializer_range: fields.positive("initializer_range", 0.02)?,
             scale_attn_weights: fields.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
+            kept: fields.kept(&READ, &HARMLESS)?,
         };
         config.check(path)?;
         Ok(config)
     }
 
     fn to_json(&self, architecture: &str) -> Value {
-        json!({
+        let mut json = json!({
             "architectures": [architecture],
             "model_type": Self::MODEL_TYPE,
             "vocab_size": self.vocab_size,
@@ -72,11 +120,18 @@ impl ModelConfig for Gpt2Config {
             "scale_attn_weights": self.scale_attn_weights,
             "scale_attn_by_inverse_layer_idx": self.scale_attn_by_inverse_layer_idx,
             "tie_word_embeddings": true,
-            "attn_pdrop": 0.0,
-            "embd_pdrop": 0.0,
-            "resid_pdrop": 0.0,
             "torch_dtype": "float32",
-        })
+        });
+        self.kept.write_to(&mut json);
+        json
+    }
+
+    fn kept_fields(&self) -> &KeptFields {
+        &self.kept
+    }
+
+    fn kept_fields_mut(&mut self) -> &mut KeptFields {
+        &mut self.kept
     }
 
     fn check(&self, path: &Path) -> Result<()> {
@@ -95,7 +150,9 @@ impl ModelConfig for Gpt2Config {
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(fault("n_embd", self.n_embd.to_string(), format!("a multiple of n_head = {}", self.n_head)));
         }
-        Ok(())
+        let [vocabulary, positions, d, blocks, _, inner] = sizes.map(|(_, size)| size as u128);
+        let parameters = (vocabulary + positions) * d + blocks * d * (4 * d + 2 * inner);
+        most_parameters(parameters, path)
     }
 
     fn shape(&self) -> ModelShape {
@@ -140,49 +197,4 @@ impl ModelConfig for Gpt2Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(value: &Value) -> Result<Gpt2Config> {
-        Gpt2Config::from_json(value, Path::new("dir/config.json"))
-    }
-
-    #[test]
-    fn json_round_trips() {
-        let config = Gpt2Config::new(97, 64, 32, 3, 4).with_activation(Activation::Relu);
-        assert_eq!(read(&config.to_json("GPT2LMHeadModel")).unwrap(), config);
-    }
-
-    #[test]
-    fn every_bad_field_is_named_with_the_file() {
-        let good = Gpt2Config::new(97, 64, 32, 3, 4).to_json("GPT2LMHeadModel");
-        let cases = [
-            ("model_type", json!("llama")),
-            ("vocab_size", json!(0)),
-            ("vocab_size", json!(-1)),
-            ("vocab_size", json!("many")),
-            ("vocab_size", json!(1u64 << 40)),
-            ("n_embd", json!(30)),
-            ("n_layer", json!(2.5)),
-            ("n_inner", json!(0)),
-            ("activation_function", json!("mish")),
-            ("layer_norm_epsilon", json!(0)),
-            ("scale_attn_weights", json!("yes")),
-            ("add_cross_attention", json!(true)),
-            ("tie_word_embeddings", json!(false)),
-        ];
-        for (field, value) in cases {
-            let mut bad = good.clone();
-            bad[field] = value.clone();
-            let message = read(&bad).expect_err(field).to_string();
-            assert!(message.contains("dir/config.json") && message.contains(field), "{field}={value}: {message}");
-        }
-        for field in ["model_type", "vocab_size", "n_embd", "n_layer", "n_head"] {
-            let mut bad = good.clone();
-            bad.as_object_mut().unwrap().remove(field);
-            let message = read(&bad).expect_err(field).to_string();
-            assert!(message.contains(field) && message.contains("missing"), "{message}");
-        }
-        assert!(read(&json!([1, 2])).is_err());
-    }
-}
+mod tests;

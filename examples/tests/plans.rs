@@ -1,0 +1,155 @@
+//! Plans that one command writes and another runs, through the programs themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use switchable_quant::default_model::{QuestionSet, questions};
+
+/// The program of an example, which cargo builds beside the tests of its package.
+fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
+    path
+}
+
+fn run(name: &str, dir: &Path, flags: &str) -> Output {
+    let flags = flags.split_whitespace();
+    Command::new(program(name)).args(flags).arg("--quiet").current_dir(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn done(output: &Output) -> [String; 2] {
+    let texts = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+    assert!(output.status.success(), "{texts:?}");
+    texts
+}
+
+#[track_caller]
+fn refused(output: &Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A folder with 24 questions.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    questions(QuestionSet::Search).unwrap().limited(24).write(dir.path().join("data.json")).unwrap();
+    dir
+}
+
+/// What the last line of `evaluate` says.
+fn scores(stdout: &str) -> [f64; 2] {
+    let last: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    ["exact_match", "f1"].map(|field| last[field].as_f64().unwrap())
+}
+
+#[test]
+fn a_plan_gives_what_the_search_that_found_it_measured() {
+    let dir = folder();
+    let at = dir.path();
+    let search = "--data data.json --bits 3 --target-bits 16 --quantizer per-channel,symmetric,min-max --no-adapter";
+    let [_, errors] = done(&run("greedy_search", at, &format!("{search} --out g")));
+    assert!(errors.contains("adapters   none"), "{errors}");
+    let found = json(&at.join("g/greedy_search.json"));
+    let plan = json(&at.join("g/plan.json"));
+    assert_eq!(plan["version"], 2);
+    let sites = plan["sites"].as_object().unwrap();
+    assert!(sites.len() > 10, "{} sites", sites.len());
+    for entry in sites.values().chain([&plan["default"]]) {
+        assert_eq!(entry["quantizer"], "per-channel,symmetric,min-max");
+        assert_eq!(entry["activation_quantizer"], "per-token,symmetric,min-max");
+        assert_eq!((&entry["rounding"], &entry["placement"]), (&"nearest".into(), &"residual".into()));
+    }
+
+    let evaluate = "--data data.json --plan g/plan.json";
+    let [stdout, errors] = done(&run("evaluate", at, &format!("{evaluate} --out e")));
+    let expected = ["exact_match", "f1"].map(|field| found["search"]["accuracy"][field].as_f64().unwrap());
+    assert_eq!(scores(&stdout), expected);
+    let line = format!("{:>3} sites: weights per-channel,symmetric,min-max nearest\n", sites.len());
+    assert!(errors.contains(&line), "{errors}");
+    assert_eq!(json(&at.join("e/evaluate.json"))["plan"], plan);
+
+    // The same quantiser may be named; another is refused before anything is computed.
+    let [again, _] = done(&run("evaluate", at, &format!("{evaluate} --quantizer per-channel,symmetric,min-max")));
+    assert_eq!(again, stdout);
+    let error = refused(&run("evaluate", at, &format!("{evaluate} --quantizer per-tensor")));
+    for part in ["--quantizer per-tensor,symmetric,min-max", "g/plan.json", "per-channel,symmetric,min-max"] {
+        assert!(error.contains(part), "{error}");
+    }
+
+    // Of version 1, the plan leaves its quantiser to the run, and that is said.
+    let mut old = plan;
+    old["version"] = 1.into();
+    let entries = old["sites"].as_object_mut().unwrap();
+    for entry in entries.values_mut() {
+        *entry = serde_json::json!({ "weights": 3, "activations": 32, "adapter": null });
+    }
+    old["default"] = serde_json::json!({ "weights": 32, "activations": 32, "adapter": null });
+    fs::write(at.join("old.json"), old.to_string()).unwrap();
+    let old = "--data data.json --plan old.json";
+    let [of_flag, errors] = done(&run("evaluate", at, &format!("{old} --quantizer per-channel")));
+    assert_eq!(of_flag, stdout);
+    assert!(errors.contains("old.json does not say how every site is quantised"), "{errors}");
+    let [_, errors] = done(&run("evaluate", at, old));
+    assert!(errors.contains("sites: weights per-tensor,symmetric,min-max nearest\n"), "{errors}");
+}
+
+#[test]
+fn a_width_without_an_adapter_is_said_to_run_without_one() {
+    let dir = folder();
+    let at = dir.path();
+    let evaluate = "--data data.json --limit 4";
+    let [with, errors] = done(&run("evaluate", at, &format!("{evaluate} --bits 2")));
+    assert!(with.starts_with("2 bits, with adapters "), "{with}");
+    assert!(errors.contains("adapters   built-in: 2, 3, 4, 8, 16, 32 bits, none at other widths"), "{errors}");
+    let [without, _] = done(&run("evaluate", at, &format!("{evaluate} --bits 5")));
+    assert!(without.starts_with("5 bits, without adapters "), "{without}");
+    let [bare, errors] = done(&run("evaluate", at, &format!("{evaluate} --bits 2 --no-adapter")));
+    assert!(bare.starts_with("2 bits, without adapters ") && errors.contains("adapters   none"), "{bare} {errors}");
+    assert_ne!(scores(&with), scores(&bare));
+
+    // A folder brings the adapters beside it, as the built-in model does.
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default");
+    let [beside, errors] = done(&run("evaluate", at, &format!("{evaluate} --bits 2 --model {model}")));
+    assert_eq!(beside, with);
+    assert!(errors.contains("default: 2, 3, 4, 8, 16, 32 bits"), "{errors}");
+    let [left, _] = done(&run("evaluate", at, &format!("{evaluate} --bits 2 --model {model} --no-adapter")));
+    assert_eq!(left, bare);
+
+    // Other adapters take the place of the model's own.
+    let [source, own] = [format!("{model}/adapters/bits-4"), "own/bits-4".to_owned()];
+    fs::create_dir_all(at.join(&own)).unwrap();
+    for file in fs::read_dir(source).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), at.join(&own).join(file.file_name())).unwrap();
+    }
+    let [replaced, errors] = done(&run("evaluate", at, &format!("{evaluate} --bits 2 --adapters own")));
+    assert_eq!(replaced, bare);
+    assert!(errors.contains("adapters   own: 4 bits, none at other widths"), "{errors}");
+}
+
+#[test]
+fn names_that_a_model_has_not_are_refused_with_those_that_it_has() {
+    let dir = folder();
+    let at = dir.path();
+    let full = r#"{"weights": 32, "activations": 32, "adapter": null}"#;
+    for (rule, expected) in [
+        (r#""sub_modules": {"mlp": F}"#, "sub-module `mlp` matches no site, expected `attn.c_attn`, `attn.c_proj`"),
+        (r#""blocks": {"h.12": F}"#, "block `h.12` matches no site, expected `h.0`, `h.1`"),
+        (r#""sites": {"h.0.mlp": F}"#, "unknown site `h.0.mlp`, expected a block (`h.0`"),
+        (r#""kv_cache_blocks": {"h.12": 4}"#, "kv cache of unknown block `h.12`, expected `h.0`"),
+    ] {
+        let rule = rule.replace('F', full);
+        fs::write(at.join("plan.json"), format!(r#"{{"version": 2, "default": {full}, {rule}}}"#)).unwrap();
+        let error = refused(&run("evaluate", at, "--data data.json --plan plan.json"));
+        assert!(error.contains("plan.json: ") && error.contains(expected), "{error}");
+    }
+}

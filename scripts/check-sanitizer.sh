@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+#
+# Runs the tests of quant-kernels under the address sanitizer, once for each set of vector instructions that this
+# processor has: every `unsafe` of the kernels, the intrinsics included, on real memory.
+#
+#     scripts/check-sanitizer.sh
+#
+# Needs a nightly toolchain (`rustup toolchain install nightly`) and an x86-64 Linux. It builds burn anew in
+# target/sanitizer, which takes about a quarter of an hour on 2 cores.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export RUSTFLAGS=-Zsanitizer=address
+export CARGO_TARGET_DIR=${SANITIZER_TARGET_DIR:-target/sanitizer}
+sets=("$@")
+[[ $# -gt 0 ]] || sets=(avx512-vnni avx512 avx2 portable)
+
+# A target by name keeps the flag from build scripts and procedural macros. A set that the processor lacks falls back
+# to the next lower one.
+for set in "${sets[@]}"; do
+  echo "== $set"
+  SWITCHABLE_QUANT_INSTRUCTIONS=$set cargo +nightly test --target x86_64-unknown-linux-gnu -p quant-kernels \
+    --features autodiff,flex,ndarray --lib --test quantisation --test packed
+done
