@@ -115,6 +115,7 @@ impl Command for &Arguments {
         }
         let measured = cascade.measure(&model, &evaluation, (*points, run.seed), &options)?;
         print!("{}", measured.table(bits));
+        run.tell_cache(&model.transformer);
         cascade_curve(&measured.curve, bits.iter().copied()).write(&run.out().join("dynamic_inference.png"))?;
         let result = json!({
             "source": questions.source, "device": machine, "quantizer": session.quantizer(), "seed": run.seed,

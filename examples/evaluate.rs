@@ -189,6 +189,7 @@ impl Command for Evaluation<'_> {
         if !counts.left_out.is_empty() {
             println!("{}", counts.text("questions"));
         }
+        run.tell_cache(body);
         println!("{official}");
         Ok(())
     }

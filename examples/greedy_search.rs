@@ -150,6 +150,7 @@ impl Command for Search<'_> {
         write_json(out.join("greedy_search.json"), &found)?;
         model.transformer.named_plan(&plan).save(out.join("plan.json"))?;
         memory.forget()?;
+        run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())
     }

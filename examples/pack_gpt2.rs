@@ -17,18 +17,21 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::lora::linear_settings::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant_examples::arguments::quant::QuantArgs;
 use switchable_quant_examples::files::{check_apart, resolve_model};
@@ -76,23 +79,24 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// The body of the folder that was written, with its adapters.
+    /// The body of the folder that was written, with its adapters, and its plan.
     fn open_again<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         has_head: bool,
         device: &B::Device,
-    ) -> anyhow::Result<M> {
+    ) -> anyhow::Result<(M, SitePlan)> {
         let model = self.quant.model_options();
         if has_head {
             let options = FolderOptions { model, ..FolderOptions::default() };
-            return Ok(ModelFolder::<B, M>::open(&self.out, &options, device)?.model.transformer);
+            let folder = ModelFolder::<B, M>::open(&self.out, &options, device)?;
+            return Ok((folder.model.transformer, folder.plan.context("no plan stands in the folder")?));
         }
-        let (mut packed, _) = M::load_packed(&self.out, &model, device)?;
+        let (mut packed, plan) = M::load_packed(&self.out, &model, device)?;
         let adapters = self.out.join("adapters");
         if adapters.is_dir() {
             _ = packed.load_adapters(adapters)?;
         }
-        Ok(packed)
+        Ok((packed, plan))
     }
 }
 
@@ -140,8 +144,10 @@ impl Command for Pack<'_> {
         println!("wrote {}: {}", out.display(), contents(&folder.model.transformer, has_head));
 
         let model = folder.model.valid().transformer;
-        let packed = arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
-        let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &plan));
+        let (packed, packed_plan) =
+            arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
+        let plan = if arguments.nested { plan.without_adapters() } else { plan };
+        let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &packed_plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let difference = largest(got - expected.clone());
         println!("largest difference of a logit {difference:.1e}, largest logit {:.1}", largest(expected));
@@ -165,7 +171,10 @@ fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> BTreeSet<Bi
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
     let widths: Vec<String> = held_widths(model).iter().map(ToString::to_string).collect();
-    let adapters =
-        if widths.is_empty() { "no adapters".to_owned() } else { format!("adapters of {} bits", widths.join(", ")) };
+    let adapters = match (widths.is_empty(), model.settings().placement) {
+        (true, _) => "no adapters".to_owned(),
+        (false, Placement::Residual) => format!("adapters of {} bits", widths.join(", ")),
+        (false, Placement::Merged) => "the plan's adapters merged into the codes".to_owned(),
+    };
     format!("codes, {head}, tokenizer, {adapters}")
 }

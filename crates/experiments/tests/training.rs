@@ -377,3 +377,40 @@ fn text_that_is_too_short_or_unknown_is_refused() {
     let message = train(start, &task, &regime, training(&train_config(1), &quiet(1))).unwrap_err().to_string();
     assert!(message.contains("99999"), "{message}");
 }
+
+#[test]
+fn a_run_goes_on_with_the_adapters_that_it_was_saved_with_or_not_at_all() {
+    skip_without_device!();
+    let (_, config, task) = task(6);
+    let spans = SpanTask::new(&task, &train_config(4)).unwrap();
+    let with = |rank: usize, alpha: f64, bits: BitWidth| {
+        let mut model = model::<Training>(&config, BasePolicy::Frozen);
+        model.transformer.init_adapters(bits, &LoraConfig::new(rank, alpha).unwrap(), 3).unwrap();
+        model
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
+    let plan = |bits| with(2, 8.0, bits).transformer.uniform_plan(SitePrecision::uniform(bits));
+    let go = |model, bits| train(model, &spans, &Single(plan(bits)), training(&train_config(4), &run));
+    let four = BitWidth::B4;
+    let (trained, _) = go(with(2, 8.0, four), four).unwrap();
+    let state = dir.path().join("step-000004/state.json");
+    let saved = std::fs::read_to_string(&state).unwrap();
+
+    let (again, outcome) = go(with(2, 8.0, four), four).unwrap();
+    assert_eq!((outcome.first_step, weights(&again) == weights(&trained)), (4, true));
+    for (model, word) in [(with(2, 32.0, four), "alpha"), (with(3, 8.0, four), "rank")] {
+        let error = go(model, four).unwrap_err().to_string();
+        assert!(error.contains("state.json") && error.contains(word), "{error}");
+    }
+    let mut two = with(2, 8.0, four);
+    two.transformer.init_adapters(BitWidth::B8, &LoraConfig::new(2, 8.0).unwrap(), 3).unwrap();
+    let error = go(two, four).unwrap_err().to_string();
+    assert!(error.contains("adapters") && error.contains("8"), "{error}");
+
+    // A checkpoint that does not say what its model was is taken as it was.
+    let mut value: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    value["run"].as_object_mut().unwrap().remove("model").unwrap();
+    std::fs::write(&state, value.to_string()).unwrap();
+    assert_eq!(go(with(2, 8.0, four), four).unwrap().1.first_step, 4);
+}

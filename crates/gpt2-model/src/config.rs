@@ -51,6 +51,8 @@ pub struct Gpt2Config {
     pub scale_attn_by_inverse_layer_idx: bool,
     /// What `config.json` says beside that, such as token ids and rates of dropout.
     pub kept: KeptFields,
+    /// Whether the output matrix is the token embedding.
+    pub tie_word_embeddings: bool,
 }
 
 impl Gpt2Config {
@@ -76,6 +78,7 @@ impl Gpt2Config {
                 .with("resid_pdrop", 0.0)
                 .with("bos_token_id", Value::Null)
                 .with("eos_token_id", Value::Null),
+            tie_word_embeddings: true,
         }
     }
 

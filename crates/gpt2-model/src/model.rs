@@ -1,7 +1,7 @@
-//! The body of a GPT-2 and its tied language-model head.
+//! The body of a GPT-2 and its language-model head.
 //!
 //! ```text
-//! h₀ = wte[ids] + wpe[positions],   hᵢ₊₁ = blockᵢ(hᵢ),   y = norm_f(h_n),   logits = y·wteᵀ
+//! h₀ = wte[ids] + wpe[positions],   hᵢ₊₁ = blockᵢ(hᵢ),   y = norm_f(h_n),   logits = y·Oᵀ          O = wte where the two are tied
 //! ```
 //!
 //! Source: Radford et al., *Language Models are Unsupervised Multitask Learners* (GPT-2), 2019;
@@ -11,11 +11,13 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use quant_kernels::{backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor};
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 use switchable_model::config::ModelConfig;
 use switchable_model::error::Result;
 use switchable_model::model::SwitchableModel;
+use switchable_model::output_matrix::OutputMatrix;
+use switchable_model::packable_matrix::PackableMatrix;
 use switchable_model::parameters::{ParameterRef, linear_parameters};
 use switchable_model::pass::BlockPass;
 use switchable_model::positions::Positions;
@@ -49,17 +51,16 @@ use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, norm_paramete
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2<B: Backend> {
-    /// Token embedding, `[vocab_size, n_embd]`; also the output matrix.
-    pub wte: Param<Tensor<B, 2>>,
+    /// Token embedding, `[vocab_size, n_embd]`; also the output matrix where the two are tied.
+    pub wte: PackableMatrix<B>,
     /// Position embedding, `[n_positions, n_embd]`.
     pub wpe: Param<Tensor<B, 2>>,
     /// The blocks.
     pub h: Vec<Block<B>>,
     /// Normalisation behind the last block.
     pub ln_f: LayerNorm<B>,
-    /// A packed copy of `wteᵀ` that scores of the next token are computed from.
-    #[module(skip)]
-    packed_head: Option<PackedTensor>,
+    /// The output matrix.
+    pub lm_head: OutputMatrix<B>,
     #[module(skip)]
     config: Gpt2Config,
     #[module(skip)]
@@ -77,7 +78,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
 
     fn build(config: &Gpt2Config, builder: &mut ModelBuilder<'_, B>) -> Result<Self> {
         let d = config.n_embd;
-        let wte = builder.matrix("transformer.wte.weight", [config.vocab_size, d])?;
+        let wte = builder.embedding("transformer.wte.weight", [config.vocab_size, d])?;
         let wpe = builder.matrix("transformer.wpe.weight", [config.n_positions, d])?;
         let norm = |builder: &mut ModelBuilder<'_, B>, name: &str| -> Result<LayerNorm<B>> {
             let mut norm = LayerNormConfig::new(d).with_epsilon(config.layer_norm_epsilon).init(builder.device());
@@ -103,7 +104,9 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
             });
         }
         let ln_f = norm(builder, "ln_f")?;
-        Ok(Self { wte, wpe, h, ln_f, packed_head: None, config: config.clone(), sites: config.sites() })
+        let lm_head = builder.output(&wte, config.tie_word_embeddings)?;
+        let config = Gpt2Config { tie_word_embeddings: lm_head.is_tied(), ..config.clone() };
+        Ok(Self { wte, wpe, h, ln_f, lm_head, sites: config.sites(), config })
     }
 
     fn config(&self) -> &Gpt2Config {
@@ -126,17 +129,12 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
 
     fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3> {
         let dims = ids.dims();
+        positions.expect(self.config.n_positions);
         let positions = match positions {
             Positions::Consecutive { first, tokens } => {
-                let last = first + tokens;
-                assert!(
-                    last <= self.config.n_positions,
-                    "{last} tokens exceed the model's {} positions",
-                    self.config.n_positions
-                );
-                self.wpe.val().slice([*first..last, 0..self.config.n_embd]).unsqueeze::<3>()
+                self.wpe.val().slice([*first..first + tokens, 0..self.config.n_embd]).unsqueeze::<3>()
             }
-            Positions::Counted(positions) => self.rows(&self.wpe, positions.clone(), dims),
+            Positions::Counted(positions) => self.rows(&self.wpe, positions.tensor(), dims),
         };
         self.rows(&self.wte, ids, dims) + positions
     }
@@ -149,16 +147,20 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
         self.ln_f.forward(hidden)
     }
 
-    fn token_embedding(&self) -> Tensor<B, 2> {
-        self.wte.val()
+    fn embedding(&self) -> &PackableMatrix<B> {
+        &self.wte
     }
 
-    fn packed_head(&self) -> Option<&PackedTensor> {
-        self.packed_head.as_ref()
+    fn embedding_mut(&mut self) -> &mut PackableMatrix<B> {
+        &mut self.wte
     }
 
-    fn set_packed_head(&mut self, head: Option<PackedTensor>) {
-        self.packed_head = head;
+    fn output(&self) -> &OutputMatrix<B> {
+        &self.lm_head
+    }
+
+    fn output_mut(&mut self) -> &mut OutputMatrix<B> {
+        &mut self.lm_head
     }
 
     fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
@@ -179,6 +181,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
             list.extend(linear(MLP_C_PROJ, &block.mlp.c_proj));
         }
         list.extend(norm_parameters("transformer.ln_f", &self.ln_f));
+        list.extend(self.lm_head.param().map(|head| ("lm_head.weight".to_string(), ParameterRef::Matrix(head))));
         list
     }
 
@@ -186,6 +189,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
         let train = base == BasePolicy::Trainable;
         self.wte = self.wte.set_require_grad(train);
         self.wpe = self.wpe.set_require_grad(train);
+        self.lm_head = self.lm_head.set_require_grad(train);
         let norm = |mut norm: LayerNorm<B>| {
             norm.gamma = norm.gamma.set_require_grad(train);
             norm.beta = norm.beta.map(|beta| beta.set_require_grad(train));

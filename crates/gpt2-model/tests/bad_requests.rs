@@ -1,13 +1,17 @@
 //! Prompts, plans and adapters that do not fit the model: an error that names what, no panic.
 
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{
-    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, ModelConfig, ModelOptions, ModelWeights,
-    PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule, SwitchableModel,
+    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache,
+    ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule,
+    SwitchableModel,
 };
 use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
+use switchable_model::positions::Positions;
 
-use crate::support::{Folder, Plain, device, full, golden, load, skip_without_device};
+use crate::support::{Folder, Plain, batch_of_one, device, full, golden, load, skip_without_device};
 
 #[track_caller]
 fn assert_names<T>(result: gpt2_model::Result<T>, parts: &[&str]) {
@@ -180,4 +184,82 @@ fn a_plan_of_another_family_is_refused() {
     let sites = Sites::new("layers", 3, [(SubModule::new("self_attn.q_proj"), [20, 20])]);
     let plan = SitePlan::uniform(&sites, SitePrecision::FULL);
     assert_names(model.check_plan(&plan), &["self_attn.q_proj", "attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj"]);
+}
+
+#[test]
+fn generation_at_a_plan_that_does_not_fit_is_refused() {
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let generate = |plan: &SitePlan| model.generate(&[1, 2], &GenerateOptions::default(), plan);
+    let short = SitePlan::uniform(&Gpt2Config::new(97, 32, 20, 2, 4).sites(), SitePrecision::FULL);
+    assert_names(generate(&short), &["2 blocks", "3"]);
+    assert_names(generate(&model.uniform_plan(SitePrecision::uniform(width(4)))), &["h.0.attn.c_attn", "4 bits"]);
+    assert_names(generate(&full(&model).with_kv_cache(width(1))), &["h.0"]);
+}
+
+/// The message of a panic.
+fn panic_of(work: impl FnOnce()) -> String {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).expect_err("it cannot be computed");
+    panic.downcast_ref::<String>().cloned().expect("a message")
+}
+
+#[test]
+fn a_pass_at_a_plan_that_does_not_fit_says_so_before_it_starts() {
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = || batch_of_one::<Plain>(&[1, 2]);
+    let sites = |blocks| Gpt2Config::new(97, 32, 20, blocks, 4).sites();
+    let span = Gpt2ForQuestionAnswering::with_random_head(model.clone(), 1, &device());
+    let adapter = model.uniform_plan(SitePrecision::uniform(width(4)));
+    for (plan, words) in [
+        (SitePlan::uniform(&sites(2), SitePrecision::FULL), "plan of 2 blocks, the model has 3"),
+        (SitePlan::uniform(&sites(4), SitePrecision::FULL), "plan of 4 blocks, the model has 3"),
+        (adapter.clone(), "h.0.attn.c_attn"),
+        (full(&model).with_kv_cache(width(1)), "h.0"),
+    ] {
+        let mut visited = 0;
+        let hidden = model.embed(ids(), None);
+        for message in [
+            panic_of(|| drop(model.forward(ids(), None, &plan))),
+            panic_of(|| drop(model.forward_from(1, hidden.clone(), None, &plan))),
+            panic_of(|| drop(model.forward_cached(ids(), &mut KvCache::new(&model.shape(), 1, 4, &device()), &plan))),
+            panic_of(|| drop(model.observe(ids(), None, &plan, &mut |_, _| visited += 1))),
+            panic_of(|| drop(span.forward(ids(), None, &plan))),
+        ] {
+            assert!(message.contains(words), "`{words}` is not in: {message}");
+        }
+        assert_eq!(visited, 0, "{words}");
+    }
+    assert!(panic_of(|| drop(model.forward_blocks(2..4, model.embed(ids(), None), None, &full(&model)))).contains('4'));
+}
+
+/// A batch of 40 tokens, of which the last `real` are.
+fn padded(real: usize) -> Tensor<Plain, 2, Bool> {
+    let padding: Vec<bool> = (0..80).map(|i| i % 40 < 40 - real).collect();
+    Tensor::from_data(TensorData::new(padding, [2, 40]), &device())
+}
+
+#[test]
+fn more_real_tokens_than_positions_are_refused_with_both_numbers() {
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = || Tensor::<Plain, 2, Int>::ones([2, 40], &device());
+    let plan = full(&model);
+    let span = Gpt2ForQuestionAnswering::with_random_head(model.clone(), 1, &device());
+    let fits = padded(32);
+    assert_eq!(model.forward(ids(), Some(&fits), &plan).dims(), [2, 40, 20]);
+    model.check_tokens(40, Some(&fits)).expect("32 of them are real");
+    let too_many = padded(33);
+    assert_names(model.check_tokens(40, Some(&too_many)), &["33 tokens", "1 to 32"]);
+    assert_names(model.check_tokens(33, None), &["33 tokens", "1 to 32"]);
+    for message in [
+        panic_of(|| drop(model.embed(ids(), Some(&too_many)))),
+        panic_of(|| drop(model.forward(ids(), Some(&too_many), &plan))),
+        panic_of(|| drop(model.observe(ids(), Some(&too_many), &plan, &mut |_, _| {}))),
+        panic_of(|| drop(span.forward(ids(), Some(&too_many), &plan))),
+        panic_of(|| drop(model.embed_at(ids(), &Positions::of_sequences(40, Some(&too_many))))),
+    ] {
+        assert!(message.contains("33 tokens") && message.contains("32"), "{message}");
+    }
+    assert!(panic_of(|| drop(model.forward(ids(), None, &plan))).contains("40 tokens"));
 }

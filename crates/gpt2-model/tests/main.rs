@@ -6,14 +6,17 @@ mod support;
 
 mod bad_folders;
 mod bad_requests;
+mod changed_weights;
 mod export;
 mod golden_forward;
 mod golden_training;
 mod kv_cache;
 mod learned_steps;
 mod long_sequences;
+mod merged_packing;
 mod observe;
 mod packed;
 mod peft;
 mod quantised;
 mod quantised_training;
+mod untied_head;

@@ -7,15 +7,17 @@
 //! Source: Touvron et al., *LLaMA: Open and Efficient Foundation Language Models*, arXiv:2302.13971;
 //! parameter names are those of the Hugging Face model.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 
-use quant_kernels::{backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor};
+use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
 use switchable_model::config::ModelConfig as _;
 use switchable_model::error::Result;
 use switchable_model::model::SwitchableModel;
+use switchable_model::output_matrix::OutputMatrix;
+use switchable_model::packable_matrix::PackableMatrix;
 use switchable_model::parameters::ParameterRef;
 use switchable_model::pass::BlockPass;
 use switchable_model::positions::Positions;
@@ -60,16 +62,13 @@ pub type LlamaForQuestionAnswering<B> = ForQuestionAnswering<B, Llama<B>>;
 #[derive(Module, Debug)]
 pub struct Llama<B: Backend> {
     /// Token embedding, `[vocab_size, hidden]`; also the output matrix where the two are tied.
-    pub embed_tokens: Param<Tensor<B, 2>>,
+    pub embed_tokens: PackableMatrix<B>,
     /// The blocks.
     pub layers: Vec<Block<B>>,
     /// Normalisation behind the last block.
     pub norm: RmsNorm<B>,
-    /// The output matrix, `[vocab_size, hidden]`, where it is neither the embedding nor only there packed.
-    pub lm_head: Option<Param<Tensor<B, 2>>>,
-    /// A packed copy of the output matrix that scores of the next token are computed from.
-    #[module(skip)]
-    packed_head: Option<PackedTensor>,
+    /// The output matrix.
+    pub lm_head: OutputMatrix<B>,
     #[module(skip)]
     rotary: RotaryPositions,
     #[module(skip)]
@@ -84,18 +83,18 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
     fn build(config: &LlamaConfig, builder: &mut ModelBuilder<'_, B>) -> Result<Self> {
         let d = config.hidden_size;
         let mut config = config.clone();
-        let embed_tokens = builder.matrix(EMBEDDING, [config.vocab_size, d])?;
+        let embed_tokens = builder.embedding(EMBEDDING, [config.vocab_size, d])?;
         // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.
         let mut layers = Vec::new();
         for block in 0..config.num_hidden_layers {
             layers.push(build_block(&config, builder, block)?);
         }
         let norm = build_norm(&config, builder, NORM)?;
-        let lm_head = builder.output_matrix(config.tie_word_embeddings, &embed_tokens)?;
-        config.tie_word_embeddings = lm_head.is_none();
+        let lm_head = builder.output(&embed_tokens, config.tie_word_embeddings)?;
+        config.tie_word_embeddings = lm_head.is_tied();
         let rotary = RotaryPositions::new(config.rope_theta, config.rope_scaling, config.head_dim);
         let sites = sub_modules::sites(&config);
-        Ok(Self { embed_tokens, layers, norm, lm_head, packed_head: None, rotary, sites, config })
+        Ok(Self { embed_tokens, layers, norm, lm_head, rotary, sites, config })
     }
 
     fn config(&self) -> &LlamaConfig {
@@ -134,19 +133,19 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         }
     }
 
-    fn embed_at(&self, ids: Tensor<B, 2, Int>, _positions: &Positions<B>) -> Tensor<B, 3> {
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3> {
+        positions.expect(self.config.max_position_embeddings);
         let [batch, tokens] = ids.dims();
         let rows = self.token_embedding().select(0, ids.reshape([batch * tokens]));
         rows.reshape([batch, tokens, self.config.hidden_size])
     }
 
     fn position_terms(&self, positions: &Positions<B>) -> Option<[Tensor<B, 3>; 2]> {
+        positions.expect(self.config.max_position_embeddings);
         let positions = match positions {
-            Positions::Counted(positions) => positions.clone(),
+            Positions::Counted(positions) => positions.tensor(),
             Positions::Consecutive { first, tokens } => {
-                let (last, most) = (first + tokens, self.config.max_position_embeddings);
-                assert!(last <= most, "{last} tokens exceed the model's {most} positions");
-                let positions = Tensor::arange(*first as i64..last as i64, &self.embed_tokens.device());
+                let positions = Tensor::arange(*first as i64..(first + tokens) as i64, &self.embed_tokens.device());
                 positions.reshape([1, *tokens])
             }
         };
@@ -161,37 +160,20 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         self.norm.forward(hidden)
     }
 
-    fn token_embedding(&self) -> Tensor<B, 2> {
-        self.embed_tokens.val()
+    fn embedding(&self) -> &PackableMatrix<B> {
+        &self.embed_tokens
     }
 
-    fn output_matrix(&self) -> Tensor<B, 2> {
-        match (&self.lm_head, self.packed_only_head()) {
-            (Some(head), _) => head.val(),
-            (None, Some(packed)) => self.unpacked(packed),
-            (None, None) => self.token_embedding(),
-        }
+    fn embedding_mut(&mut self) -> &mut PackableMatrix<B> {
+        &mut self.embed_tokens
     }
 
-    fn packed_head(&self) -> Option<&PackedTensor> {
-        self.packed_head.as_ref()
+    fn output(&self) -> &OutputMatrix<B> {
+        &self.lm_head
     }
 
-    fn packed_only_head(&self) -> Option<&PackedTensor> {
-        let only = !self.config.tie_word_embeddings && self.lm_head.is_none();
-        self.packed_head.as_ref().filter(|_| only)
-    }
-
-    fn set_packed_head(&mut self, head: Option<PackedTensor>) {
-        match head {
-            Some(_) => self.lm_head = None,
-            None if self.packed_only_head().is_some() => {
-                let train = self.embed_tokens.is_require_grad();
-                self.lm_head = Some(Param::from_tensor(self.output_matrix()).set_require_grad(train));
-            }
-            None => {}
-        }
-        self.packed_head = head;
+    fn output_mut(&mut self) -> &mut OutputMatrix<B> {
+        &mut self.lm_head
     }
 
     fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
@@ -206,7 +188,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
             list.extend(self.linear_parameters(i, &sub_modules::MLP));
         }
         list.push(gain(NORM.to_owned(), &self.norm));
-        list.extend(self.lm_head.iter().map(|head| (HEAD.to_owned(), ParameterRef::Matrix(head))));
+        list.extend(self.lm_head.param().map(|head| (HEAD.to_owned(), ParameterRef::Matrix(head))));
         list
     }
 
@@ -214,7 +196,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         let train = base == BasePolicy::Trainable;
         let norm = |norm: RmsNorm<B>| RmsNorm { gamma: norm.gamma.set_require_grad(train), ..norm };
         self.embed_tokens = self.embed_tokens.set_require_grad(train);
-        self.lm_head = self.lm_head.map(|head| head.set_require_grad(train));
+        self.lm_head = self.lm_head.set_require_grad(train);
         self.norm = norm(self.norm);
         let blocks = self.layers.into_iter().map(|block| Block {
             input_layernorm: norm(block.input_layernorm),
@@ -227,12 +209,6 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
 }
 
 impl<B: QuantBackend> Llama<B> {
-    /// What the codes of a packed head stand for, `[vocab_size, hidden]`.
-    fn unpacked(&self, head: &PackedTensor) -> Tensor<B, 2> {
-        let values = TensorData::new(head.dequantize(), head.shape());
-        Tensor::<B, 2>::from_data(values, &self.embed_tokens.device()).transpose()
-    }
-
     /// Weights and biases of some linear layers of a block, as far as they are there in floats.
     fn linear_parameters(&self, block: usize, modules: &[SubModule]) -> Vec<(String, ParameterRef<'_, B>)> {
         let parameters = |&module: &SubModule| {

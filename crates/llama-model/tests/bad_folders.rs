@@ -129,7 +129,7 @@ fn a_language_model_is_no_span_model_unless_a_random_head_is_asked_for() {
     let message = load(MissingHead::Refuse).map(|_| ()).expect_err("it has no span head").to_string();
     assert!(message.contains("qa_outputs.weight"), "{message}");
     let model = load(MissingHead::Random(1)).expect("a random head");
-    assert!(model.transformer.lm_head.is_some(), "its own head is lost");
+    assert!(model.transformer.lm_head.param().is_some(), "its own head is lost");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_span_model_needs_no_output_matrix() {
     folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(false));
     let (options, refuse) = (ModelOptions::default(), MissingHead::Refuse);
     let model = LlamaForQuestionAnswering::<Plain>::load(folder.path(), &options, refuse, &device()).expect("it loads");
-    assert!(model.transformer.lm_head.is_none() && model.config().tie_word_embeddings);
+    assert!(model.transformer.lm_head.param().is_none() && model.config().tie_word_embeddings);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn an_output_matrix_is_its_own_where_it_is_not_the_embedding_whatever_the_config
     let folder = Folder::copy_of("tiny_untied");
     folder.edit_json("config.json", |config| config["tie_word_embeddings"] = json!(true));
     let model = open(&folder).expect("it loads");
-    assert!(model.lm_head.is_some() && !model.config().tie_word_embeddings);
+    assert!(model.lm_head.param().is_some() && !model.config().tie_word_embeddings);
     let untied = load_golden::<Plain>("tiny_untied");
     assert_eq!(values(model.output_matrix()), values(untied.output_matrix()));
     // The same numbers twice are one matrix.
@@ -161,7 +161,7 @@ fn an_output_matrix_is_its_own_where_it_is_not_the_embedding_whatever_the_config
         tensors.insert(head.into(), same);
     });
     let model = open(&folder).expect("it loads");
-    assert!(model.lm_head.is_none() && model.config().tie_word_embeddings);
+    assert!(model.lm_head.is_tied() && model.config().tie_word_embeddings);
     // Not tied, and no matrix: transformers draws a random one.
     let folder = Folder::copy_of("tiny_untied");
     folder.edit_tensors("model.safetensors", |tensors| drop(tensors.remove(head)));

@@ -144,7 +144,7 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
     let expected = logits(&packed, &plan);
     assert!(relative_error(&expected, &logits(&model, &plan)) > 1e-6);
     for packed in [&packed, &in_memory] {
-        assert!(packed.lm_head.is_none() && packed.packed_head().is_some());
+        assert!(packed.lm_head.param().is_none() && packed.packed_head().is_some());
         assert_eq!(logits(packed, &plan), expected);
         // Saved again the codes are the same, and exported what they stand for.
         let (again, _) = saved(packed, PackedForm::Plan(&plan), PackOptions::default(), &options);
@@ -152,11 +152,11 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
         let folder = Folder::empty();
         packed.export(folder.path()).expect("exports");
         let exported = Llama::<Plain>::load(folder.path(), &options, &device()).expect("it loads");
-        assert!(exported.lm_head.is_some());
+        assert!(exported.lm_head.param().is_some());
         assert!(relative_error(&logits(&exported, &plan), &expected) < 1e-5);
         let mut floats = (*packed).clone();
         floats.set_packed_head(None);
-        assert!(floats.lm_head.is_some());
+        assert!(floats.lm_head.param().is_some());
         assert!(relative_error(&logits(&floats, &plan), &expected) < 1e-5);
     }
 }
@@ -238,4 +238,30 @@ fn folders_that_lie_are_errors_that_name_file_and_tensor() {
     folder.write("packed.safetensors", &whole);
     folder.edit_json("config.json", |config| config["rope_theta"] = 400.0.into());
     refused(&["config.json: field `rope_theta` is 400.0", "packed.safetensors was packed with 500.0"]);
+}
+
+#[test]
+fn an_output_matrix_that_contradicts_the_tie_is_kept() {
+    skip_without_device!();
+    let options = ModelOptions::default();
+    let folder = Folder::copy_of("tiny");
+    folder.edit_tensors("model.safetensors", |tensors| {
+        let mut head = tensors["model.embed_tokens.weight"].clone();
+        let row = head.bytes.len() / head.shape[0];
+        head.bytes = head.bytes.chunks(row).rev().flatten().copied().collect();
+        tensors.insert("lm_head.weight".into(), head);
+    });
+    let tied = load_with::<Plain>("tiny", &options);
+    assert!(tied.config().tie_word_embeddings);
+    let model = Llama::<Plain>::load(folder.path(), &options, &device()).expect("it loads");
+    assert!(!model.config().tie_word_embeddings);
+    let vocabulary = model.config().vocab_size;
+    let reversed = |logits: Vec<f32>| -> Vec<f32> {
+        logits.chunks(vocabulary).flat_map(|row| row.iter().rev().copied().collect::<Vec<_>>()).collect()
+    };
+    assert_eq!(logits(&model, &full(&model)), reversed(logits(&tied, &full(&tied))));
+    // Packed folders of tied models hold a copy of the head under the same name, which is no other matrix.
+    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let (packed, _) = saved(&tied, PackedForm::Plan(&full(&tied)), pack, &options);
+    assert!(packed.config().tie_word_embeddings && packed.packed_head().is_some());
 }

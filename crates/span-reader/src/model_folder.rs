@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
 use switchable_lora::peft::load::AdapterBytes;
-use switchable_lora::site_precision::SitePrecision;
+use switchable_lora::{linear_settings::Placement, site_precision::SitePrecision};
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
@@ -209,7 +209,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         self.save_rest(dir, base_model)
     }
 
-    /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters.
+    /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters. Where
+    /// placement is merged, the adapters that the plan names are in the codes, and none stands beside them.
     ///
     /// # Errors
     ///
@@ -218,7 +219,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let dir = dir.as_ref();
         self.check_steps(form)?;
         self.model.save_packed(dir, form, options)?;
-        self.save_rest(dir, ".")
+        self.save_beside_codes(dir)
     }
 
     /// The same without the span head, as a folder of a language model.
@@ -235,7 +236,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let dir = dir.as_ref();
         self.check_steps(form)?;
         self.model.transformer.save_packed(dir, form, options)?;
-        self.save_rest(dir, ".")
+        self.save_beside_codes(dir)
     }
 
     /// Refuses codes that an adapter's learned step is not the scale of: the folder would not load with it.
@@ -253,6 +254,14 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
             }
         }
         Ok(())
+    }
+
+    /// Merged adapters are in the codes: beside them they would be added once more.
+    fn save_beside_codes(&self, dir: &Path) -> Result<()> {
+        match self.model.transformer.settings().placement {
+            Placement::Residual => self.save_rest(dir, "."),
+            Placement::Merged => Ok(self.tokenizer.save_in(dir)?),
+        }
     }
 
     fn save_rest(&self, dir: &Path, base_model: &str) -> Result<()> {

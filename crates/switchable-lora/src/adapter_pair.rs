@@ -7,7 +7,7 @@
 //! LoRA, Hu et al., arXiv:2106.09685.
 
 use burn::{
-    module::{Module, Param},
+    module::Param,
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use rand::Rng;
@@ -27,14 +27,18 @@ use crate::{
 ///
 /// Build it on an autodiff backend to train it: burn's plain backends do not remember which
 /// parameters need gradients.
-#[derive(Module, Debug)]
+///
+/// A record of it holds alpha and the step's granularity beside the factors, and loading one makes it
+/// what was recorded; a record without them, as they were written up to version 0.1.0, leaves alpha as
+/// it is.
+#[derive(Debug, Clone)]
 pub struct LoraAdapterPair<B: Backend> {
     /// The first factor, `[d_in, rank]`.
     pub a: Param<Tensor<B, 2>>,
     /// The second factor, `[rank, d_out]`.
     pub b: Param<Tensor<B, 2>>,
-    alpha: f64,
-    step: Option<AdapterStep<B>>,
+    pub(crate) alpha: f64,
+    pub(crate) step: Option<AdapterStep<B>>,
 }
 
 impl<B: Backend> LoraAdapterPair<B> {

@@ -60,8 +60,9 @@ impl<B: Backend> BaseWeights<B> {
         cache: &QuantizedCache,
     ) -> Self {
         check_bias(weight.dims(), bias.as_ref());
+        let slot = cache.slot(weight.shape().num_elements() * weight.dtype().size());
         let weight = Weight::Float(parameter(weight));
-        Self { weight, bias: bias.map(parameter), policy, slot: cache.slot() }.with_policy(policy)
+        Self { weight, bias: bias.map(parameter), policy, slot }.with_policy(policy)
     }
 
     /// A weight that is only there packed, and a bias. Neither is trained.
@@ -77,7 +78,7 @@ impl<B: Backend> BaseWeights<B> {
     ) -> Self {
         check_bias(weights.shape(), bias.as_ref());
         let weight = Weight::Packed { weights, device: device.clone() };
-        Self { weight, bias: bias.map(parameter), policy: BasePolicy::Frozen, slot: cache.slot() }
+        Self { weight, bias: bias.map(parameter), policy: BasePolicy::Frozen, slot: cache.slot(0) }
     }
 
     /// The weight in floats, `[d_in, d_out]`; `None` where it is only there packed.
@@ -167,7 +168,7 @@ impl<B: Backend> BaseWeights<B> {
         if rounding.bits.is_full() {
             return Ok(weight);
         }
-        if rounding.is_trained() || self.is_trained(&weight.device()) {
+        if rounding.is_trained() || is_trained(&weight) {
             return Ok(rounding.rounding().apply(weight, gradient)?);
         }
         if let Some(kept) = self.slot.get(rounding.key()) {
@@ -206,16 +207,21 @@ impl<B: Backend> BaseWeights<B> {
         self.slot.has::<Tensor<B, 2>>(key) || self.slot.has::<PackedTensor>(key)
     }
 
+    /// Where the quantised forms are kept.
+    pub(crate) fn cache(&self) -> &QuantizedCache {
+        self.slot.cache()
+    }
+
     /// Drops the quantised forms.
     pub(crate) fn clear_quantized(&self) {
         self.slot.clear();
     }
+}
 
-    /// Whether gradients are recorded for the weight. Without autodiff it cannot change between
-    /// calls, whatever the policy says.
-    fn is_trained(&self, device: &B::Device) -> bool {
-        self.policy == BasePolicy::Trainable && B::ad_enabled(device)
-    }
+/// Whether gradients are recorded for a weight, which goes by the tensor: a mapper may let a weight train
+/// whatever the policy says. Without autodiff it cannot change between calls.
+fn is_trained<B: Backend>(weight: &Tensor<B, 2>) -> bool {
+    B::ad_enabled(&weight.device()) && weight.is_require_grad()
 }
 
 fn check_bias<B: Backend>([d_in, d_out]: [usize; 2], bias: Option<&Tensor<B, 1>>) {
@@ -303,7 +309,9 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
             Weight::Float(weight) => Some(weight.val().set_require_grad(false)),
             Weight::Packed { .. } => None,
         };
-        let kept_for = if self.slot.is_empty() { None } else { float(&self.weight) };
+        // Where nothing is kept, another slot costs nothing; a weight that is trained mostly changes.
+        let may_stay = !self.slot.is_empty() && self.weight().is_none_or(|weight| !is_trained(&weight.val()));
+        let kept_for = if may_stay { float(&self.weight) } else { None };
         let weight = self.weight.map_float(|weight| {
             mapper.enter_module("weight", CONTAINER);
             let weight = Module::map(weight, mapper);
@@ -313,25 +321,45 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
         mapper.enter_module("bias", CONTAINER);
         let bias = Module::<B>::map(self.bias, mapper);
         mapper.exit_module("bias", CONTAINER);
-        // Every training step maps every parameter, mostly to itself: only a frozen weight that did
-        // change gives up its quantised forms.
+        // Every training step maps every parameter, mostly to itself: a frozen weight with forms keeps them
+        // if it did not change.
         let slot = match (kept_for, float(&weight)) {
-            (Some(before), Some(after)) if !is_same(&before, &after) => self.slot.renewed(),
-            _ => self.slot,
+            (Some(before), Some(after)) if is_same(&before, &after) => self.slot,
+            _ => self.slot.renewed(),
         };
         Self { weight, bias, policy: self.policy, slot }
     }
 
+    /// # Panics
+    ///
+    /// If the record is of a weight or bias of another shape, of a layer with a bias where this one has none
+    /// or the other way round, or if the weight is only there packed in one of the two.
     fn load_record(self, (weight, bias): Self::Record) -> Self {
-        Self {
-            weight: match weight {
-                Some(record) => self.weight.map_float(|weight| weight.load_record(record)),
-                None => self.weight,
-            },
-            bias: Module::<B>::load_record(self.bias, bias),
-            policy: self.policy,
-            slot: self.slot.renewed(),
-        }
+        let shape = self.shape();
+        let weight = match (self.weight, weight) {
+            (Weight::Float(weight), Some(record)) => {
+                let got = record.dims();
+                assert_eq!(got, shape, "record of a weight of shape {got:?}, the layer's is {shape:?}");
+                Weight::Float(weight.load_record(record))
+            }
+            (packed @ Weight::Packed { .. }, None) => packed,
+            (Weight::Float(_), None) => {
+                panic!("record of a packed weight, which holds no codes; the layer's weight is in floats")
+            }
+            (Weight::Packed { .. }, Some(_)) => {
+                panic!("record of a weight in floats, the layer's is only there packed")
+            }
+        };
+        let bias = match (self.bias, bias) {
+            (Some(bias), Some(record)) => {
+                check_bias(shape, Some(&record.val()));
+                Some(bias.load_record(record))
+            }
+            (None, None) => None,
+            (Some(_), None) => panic!("record of a layer without a bias, the layer has one"),
+            (None, Some(_)) => panic!("record of a layer with a bias, the layer has none"),
+        };
+        Self { weight, bias, policy: self.policy, slot: self.slot.renewed() }
     }
 
     fn into_record(self) -> Self::Record {

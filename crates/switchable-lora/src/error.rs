@@ -190,6 +190,12 @@ pub enum Error {
         /// The form.
         what: &'static str,
     },
+    /// An adapter that is to be merged into a weight of which there are only codes.
+    #[error("{what} cannot have adapters merged into them: use residual placement, or merge one before packing")]
+    MergedCodes {
+        /// The codes.
+        what: &'static str,
+    },
     /// A field of an adapter's files that is not supported or makes no sense.
     #[error("field `{field}` is {got}, expected {expected}")]
     Field {

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adapter_pair;
+pub mod adapter_record;
 pub mod adapter_step;
 pub mod base_weights;
+pub mod cache_statistics;
 pub mod error;
 pub mod linear_settings;
 pub mod lora_bank;

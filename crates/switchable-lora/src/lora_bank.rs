@@ -1,6 +1,6 @@
 //! Adapters indexed by bit-width.
 
-use burn::{module::Module, tensor::backend::Backend};
+use burn::tensor::backend::Backend;
 
 use quant_kernels::spec::bit_width::BitWidth;
 
@@ -10,6 +10,8 @@ use crate::{
 };
 
 /// The adapters of one layer, at most one for each bit-width, each with its own rank and alpha.
+///
+/// A record of it holds all of that, and decides which adapters there are after it is loaded.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -24,12 +26,12 @@ use crate::{
 /// assert_eq!(bank.get(BitWidth::B4).map(LoraAdapterPair::rank), Some(8));
 /// # Ok::<(), switchable_lora::Error>(())
 /// ```
-#[derive(Module, Debug)]
+#[derive(Debug, Clone)]
 pub struct LoraBank<B: Backend> {
     /// In the order of `widths`.
-    pairs: Vec<LoraAdapterPair<B>>,
+    pub(crate) pairs: Vec<LoraAdapterPair<B>>,
     /// In rising order.
-    widths: Vec<BitWidth>,
+    pub(crate) widths: Vec<BitWidth>,
 }
 
 impl<B: Backend> LoraBank<B> {

@@ -1,8 +1,17 @@
 //! Quantised weights that are computed once and kept, under a cap in bytes.
+//!
+//! A form belongs to one value of a weight: whatever changes the value takes a slot that no value had
+//! before, and forms are found by their slot alone.
+//!
+//! Where there is no room for all, the least recently used goes first. A rotation of more forms than there
+//! is room for would then drop each form just before it is wanted again, so a form that comes back after
+//! it was dropped takes the place of the others that came back, and leaves alone those that stayed. One in
+//! eight of them is taken as a form that comes for the first time is, so that what is not used any more
+//! leaves.
 
 use std::{
     any::{Any, TypeId},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,9 +26,12 @@ use quant_kernels::{
     spec::{bit_width::BitWidth, quant_spec::QuantSpec},
 };
 
-use crate::{adapter_step::StepVersion, weight_rounding::RoundingKey};
+use crate::{adapter_step::StepVersion, cache_statistics::CacheStatistics, weight_rounding::RoundingKey};
 
 /// Quantised weights shared by all layers of a model, the least recently used dropped first.
+///
+/// [`default`](Self::default) sizes the cache by the weights that share it; [`statistics`](Self::statistics)
+/// tells how well it serves.
 ///
 /// A clone is another handle to the same memory, so one cache serves every layer, and the model
 /// that [`AutodiffModule::valid`](burn::module::AutodiffModule::valid) returns. A layer's weights
@@ -37,9 +49,16 @@ pub struct QuantizedCache {
 }
 
 struct Shared {
-    cap_bytes: usize,
+    cap: Cap,
     next_slot: AtomicU64,
     kept: Mutex<Kept>,
+}
+
+#[derive(Clone, Copy)]
+enum Cap {
+    Bytes(usize),
+    /// By the weights that share the cache.
+    OfWeights,
 }
 
 #[derive(Default)]
@@ -47,6 +66,13 @@ struct Kept {
     weights: HashMap<Key, Weight>,
     used_bytes: usize,
     uses: u64,
+    /// Bytes in floats of the weights that have a slot.
+    float_bytes: usize,
+    /// What was dropped, or not kept, for want of room.
+    dropped: HashSet<Key>,
+    hits: u64,
+    misses: u64,
+    computed_again: u64,
 }
 
 /// One quantised form of one layer's weight: a tensor of some backend, as a model and its validation
@@ -88,13 +114,18 @@ struct Weight {
 }
 
 impl QuantizedCache {
-    /// The cap of [`QuantizedCache::default`]: 1 GiB.
+    /// The least cap of [`QuantizedCache::default`]: 1 GiB.
     pub const DEFAULT_CAP_BYTES: usize = 1 << 30;
+    /// The forms of each weight for which [`QuantizedCache::default`] has room.
+    pub const FORMS_OF_EACH_WEIGHT: usize = 4;
 
     /// An empty cache that keeps at most `cap_bytes` of weights. A cap of 0 keeps nothing.
     pub fn new(cap_bytes: usize) -> Self {
-        let shared = Shared { cap_bytes, next_slot: AtomicU64::new(0), kept: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+        Self::with_cap(Cap::Bytes(cap_bytes))
+    }
+
+    fn with_cap(cap: Cap) -> Self {
+        Self { shared: Arc::new(Shared { cap, next_slot: AtomicU64::new(0), kept: Mutex::default() }) }
     }
 
     /// A cache that keeps nothing: weights are quantised in each call.
@@ -104,7 +135,21 @@ impl QuantizedCache {
 
     /// The most bytes that are kept.
     pub fn cap_bytes(&self) -> usize {
-        self.shared.cap_bytes
+        self.cap_of(&self.kept())
+    }
+
+    fn cap_of(&self, kept: &Kept) -> usize {
+        match self.shared.cap {
+            Cap::Bytes(bytes) => bytes,
+            Cap::OfWeights => kept.float_bytes.saturating_mul(Self::FORMS_OF_EACH_WEIGHT).max(Self::DEFAULT_CAP_BYTES),
+        }
+    }
+
+    /// How often weights were there when they were looked up, since the cache was made.
+    pub fn statistics(&self) -> CacheStatistics {
+        let kept = self.kept();
+        let Kept { used_bytes, hits, misses, computed_again, .. } = *kept;
+        CacheStatistics { hits, misses, computed_again, used_bytes, cap_bytes: self.cap_of(&kept) }
     }
 
     /// The bytes that are kept at the moment.
@@ -124,13 +169,17 @@ impl QuantizedCache {
 
     /// Drops everything.
     pub fn clear(&self) {
-        *self.kept() = Kept::default();
+        let mut kept = self.kept();
+        kept.weights.clear();
+        kept.dropped.clear();
+        kept.used_bytes = 0;
     }
 
-    /// A place for the forms of one layer's weight.
-    pub(crate) fn slot(&self) -> CacheSlot {
+    /// A place for the forms of one value of a layer's weight, which has `float_bytes` itself.
+    pub(crate) fn slot(&self, float_bytes: usize) -> CacheSlot {
         let id = self.shared.next_slot.fetch_add(1, Ordering::Relaxed);
-        CacheSlot { owner: Arc::new(SlotOwner { id, cache: self.clone() }) }
+        self.kept().float_bytes += float_bytes;
+        CacheSlot { owner: Arc::new(SlotOwner { id, float_bytes, cache: self.clone() }) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -143,35 +192,49 @@ impl QuantizedCache {
         let mut kept = self.kept();
         if kept.weights.get(key).is_some_and(|weight| weight.step != step) {
             kept.remove(key);
-            return None;
         }
         kept.uses += 1;
         let now = kept.uses;
-        let weight = kept.weights.get_mut(key)?;
-        weight.last_use = now;
-        weight.form.downcast_ref::<T>().cloned()
+        let found = kept.weights.get_mut(key).and_then(|weight| {
+            weight.last_use = now;
+            weight.form.downcast_ref::<T>().cloned()
+        });
+        match found {
+            Some(_) => kept.hits += 1,
+            None => {
+                kept.misses += 1;
+                kept.computed_again += u64::from(kept.dropped.contains(key));
+            }
+        }
+        found
     }
 
     fn insert<T: Form>(&self, key: Key, step: Option<StepVersion>, form: T) {
         let bytes = form.bytes();
-        if bytes > self.shared.cap_bytes {
+        let mut kept = self.kept();
+        let cap = self.cap_of(&kept);
+        if bytes > cap {
+            kept.dropped.insert(key);
             return;
         }
-        let mut kept = self.kept();
         kept.uses += 1;
-        let weight = Weight { form: Box::new(form), step, bytes, last_use: kept.uses };
+        let comes_back = kept.dropped.contains(&key) && kept.computed_again % 8 != 0;
         kept.remove(&key);
-        while kept.used_bytes + bytes > self.shared.cap_bytes {
+        while kept.used_bytes + bytes > cap {
             let oldest = kept.weights.iter().min_by_key(|(_, weight)| weight.last_use);
             let Some((&oldest, _)) = oldest else { break };
             kept.remove(&oldest);
+            kept.dropped.insert(oldest);
         }
+        // The oldest of all until it is used again.
+        let last_use = if comes_back { 0 } else { kept.uses };
         kept.used_bytes += bytes;
-        kept.weights.insert(key, weight);
+        kept.weights.insert(key, Weight { form: Box::new(form), step, bytes, last_use });
     }
 
     fn clear_slot(&self, slot: u64) {
         let mut kept = self.kept();
+        kept.dropped.retain(|key| key.slot != slot);
         let of_slot: Vec<_> = kept.weights.keys().filter(|key| key.slot == slot).copied().collect();
         for key in of_slot {
             kept.remove(&key);
@@ -192,8 +255,10 @@ impl Kept {
 }
 
 impl Default for QuantizedCache {
+    /// A cache with room for [`FORMS_OF_EACH_WEIGHT`](Self::FORMS_OF_EACH_WEIGHT) forms of every weight
+    /// that shares it, and for [`DEFAULT_CAP_BYTES`](Self::DEFAULT_CAP_BYTES) at least.
     fn default() -> Self {
-        Self::new(Self::DEFAULT_CAP_BYTES)
+        Self::with_cap(Cap::OfWeights)
     }
 }
 
@@ -206,10 +271,10 @@ impl fmt::Debug for QuantizedCache {
     }
 }
 
-/// The forms of one layer's weight in the cache.
+/// The forms of one value of a layer's weight in the cache.
 ///
 /// Clones of a layer share a slot until the weight of one changes, which gives that one a slot of
-/// its own. The forms are dropped with the last layer that shares them.
+/// its own, whether anything is kept or not. The forms are dropped with the last layer that shares them.
 #[derive(Clone)]
 pub(crate) struct CacheSlot {
     owner: Arc<SlotOwner>,
@@ -217,6 +282,7 @@ pub(crate) struct CacheSlot {
 
 struct SlotOwner {
     id: u64,
+    float_bytes: usize,
     cache: QuantizedCache,
 }
 
@@ -247,9 +313,9 @@ impl CacheSlot {
         &self.owner.cache
     }
 
-    /// An empty slot in the same cache.
+    /// An empty slot in the same cache, for another value of the weight.
     pub(crate) fn renewed(&self) -> Self {
-        self.owner.cache.slot()
+        self.owner.cache.slot(self.owner.float_bytes)
     }
 
     /// Whether nothing is kept.
@@ -272,5 +338,33 @@ impl fmt::Debug for CacheSlot {
 impl Drop for SlotOwner {
     fn drop(&mut self) {
         self.cache.clear_slot(self.id);
+        self.cache.kept().float_bytes -= self.float_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_cap_grows_with_the_weights_that_share_the_cache() {
+        let cache = QuantizedCache::default();
+        assert_eq!(cache.cap_bytes(), QuantizedCache::DEFAULT_CAP_BYTES);
+        let gib = 1 << 30;
+        let slots = [cache.slot(gib), cache.slot(gib)];
+        let copies = slots.clone();
+        let room = QuantizedCache::FORMS_OF_EACH_WEIGHT * 2 * gib;
+        assert_eq!(cache.cap_bytes(), room, "copies share their forms");
+        let renewed = slots[0].renewed();
+        assert_eq!(cache.cap_bytes(), room + QuantizedCache::FORMS_OF_EACH_WEIGHT * gib);
+        cache.clear();
+        assert_eq!(cache.statistics().cap_bytes, cache.cap_bytes());
+        drop((slots, copies));
+        assert_eq!(cache.cap_bytes(), QuantizedCache::FORMS_OF_EACH_WEIGHT * gib);
+        drop(renewed);
+        assert_eq!(cache.cap_bytes(), QuantizedCache::DEFAULT_CAP_BYTES);
+        let fixed = QuantizedCache::new(7);
+        let _slot = fixed.slot(gib);
+        assert_eq!(fixed.cap_bytes(), 7);
     }
 }

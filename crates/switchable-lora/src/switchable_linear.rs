@@ -76,7 +76,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     }
 
     /// A layer whose weight is only there packed, without adapters. Products are computed from the
-    /// codes; nothing of it is trained but adapters, whose placement is residual.
+    /// codes; nothing of it is trained but adapters, which need residual placement.
     ///
     /// # Shapes
     ///
@@ -103,7 +103,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             bank,
             weight_spec,
             activation_spec: settings.activation,
-            placement: if packed { Placement::Residual } else { settings.placement },
+            placement: settings.placement,
             gradient: settings.gradient,
             execution: if packed { Execution::Packed } else { settings.execution },
         }
@@ -304,8 +304,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         {
             return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
         }
-        match precision.placement {
-            Some(Placement::Merged) if precision.adapter.is_some() => Err(Error::PackedPlacement),
+        match self.quantisation(precision).placement {
+            Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
             _ => Ok(()),
         }
     }
@@ -336,6 +336,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
+    /// Checks that an adapter can be added where the settings say: there is nothing to merge it into where
+    /// the weight is only there packed.
+    fn check_placement(&self) -> Result<()> {
+        match (self.placement, self.packed_weights()) {
+            (Placement::Merged, Some(_)) => Err(Error::PackedPlacement),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that the weight can be quantised by a step at a width.
     fn check_step(&self, width: BitWidth, step: &LearnedStep<B>, spec: &QuantSpec) -> Result<()> {
         if step.bits() != width {
@@ -362,7 +371,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::Quantisation`] if a width
+    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::AdapterShape`] if it does not fit the
+    /// weight, [`Error::Quantisation`] if a width
     /// does not fit its quantiser, the `Step…` errors if the weight cannot be quantised by the
     /// adapter's learned step, as where the precision names another quantiser than the step was learned
     /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`] and
@@ -373,7 +383,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.base.check(precision.weights, &quantisation.weight)?;
         quantisation.activation.check(precision.activations, 2)?;
         if let Some(width) = precision.adapter {
-            self.bank.expect(width)?;
+            let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
+            if got != expected {
+                return Err(Error::AdapterShape { got, expected });
+            }
         }
         match self.active_step(*precision)? {
             Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
@@ -431,11 +444,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { base, ..self }
     }
 
-    /// The layer with its weight only there packed, and the same bias, adapters and cache; placement is
-    /// residual.
+    /// The layer with its weight only there packed, and the same bias, adapters and cache.
     ///
     /// # Errors
     ///
+    /// [`Error::PackedPlacement`] if there are adapters that are merged into the weight:
+    /// [`merged_with`](Self::merged_with) gives a layer whose weight has one of them in it.
     /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
     /// width.
     ///
@@ -502,6 +516,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
+    /// The cache that the layer's quantised weights are kept in.
+    pub fn quantized_cache(&self) -> &QuantizedCache {
+        self.base.cache()
+    }
+
     /// Drops this layer's weights from the cache.
     pub fn clear_quantized(&self) {
         self.base.clear_quantized();
@@ -516,7 +535,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdapterShape`] if it is for a weight of another shape; where it has a learned step,
+    /// [`Error::AdapterShape`] if it is for a weight of another shape, [`Error::PackedPlacement`] if it is to be
+    /// merged and the weight is only there packed; where it has a learned step,
     /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
     /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
     /// only there packed, by other scales.
@@ -525,6 +545,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if got != expected {
             return Err(Error::AdapterShape { got, expected });
         }
+        self.check_placement()?;
         if let Some(step) = pair.step() {
             self.check_step(width, step, &self.weight_spec)?;
         }

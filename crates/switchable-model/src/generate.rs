@@ -78,9 +78,11 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
     ///
     /// # Errors
     ///
-    /// When the prompt is empty, too long or outside the vocabulary, or an option is out of range.
+    /// When the prompt is empty, too long or outside the vocabulary, an option is out of range, or the plan
+    /// is one that [`check_plan`](SwitchableModel::check_plan) refuses.
     fn generate(&self, prompt: &[u32], options: &GenerateOptions, plan: &SitePlan) -> Result<Vec<u32>> {
         self.check_ids(prompt)?;
+        self.check_plan(plan)?;
         let mut chooser = Chooser::new(options.sampling)?;
         let (device, shape) = (self.device(), self.shape());
         let capacity = prompt.len().saturating_add(options.max_new_tokens).min(shape.positions);

@@ -13,6 +13,8 @@ pub mod loss;
 pub mod model;
 pub mod model_weights;
 pub mod options;
+pub mod output_matrix;
+pub mod packable_matrix;
 pub mod packed;
 pub mod parameters;
 pub mod pass;

@@ -10,8 +10,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use burn::module::{AutodiffModule, Module, ModuleDisplay};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::module::{AutodiffModule, Module, ModuleDisplay, Param};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use quant_kernels::{
     backends::{
@@ -30,6 +30,7 @@ use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
     lora_config::LoraConfig,
     precision_plan::PrecisionPlan,
+    quantized_cache::QuantizedCache,
     site_precision::{SitePrecision, SiteRounding},
     switchable_linear::SwitchableLinear,
 };
@@ -38,6 +39,8 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result, at_site};
 use crate::kv_cache::KvCache;
 use crate::kv_rounding::{KV_CACHE_SPEC, check_bits};
+use crate::output_matrix::OutputMatrix;
+use crate::packable_matrix::PackableMatrix;
 use crate::parameters::ParameterRef;
 use crate::pass::{BlockPass, Pass, SiteVisitor};
 use crate::positions::Positions;
@@ -91,7 +94,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When a position is beyond the model's.
+    /// When a position is beyond the model's: an implementation asks [`Positions::expect`].
     fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3>;
 
     /// What attention in every block needs of the positions, computed once per pass: for rotary
@@ -122,33 +125,17 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// `hidden`: `[batch, tokens, width]`, the same out.
     fn normalise(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
 
-    /// The token embedding.
-    ///
-    /// # Shapes
-    ///
-    /// `[vocabulary, width]`.
-    fn token_embedding(&self) -> Tensor<B, 2>;
+    /// The token embedding `E` as a parameter, `[vocabulary, width]`.
+    fn embedding(&self) -> &PackableMatrix<B>;
 
-    /// The matrix `O` of the language-model head: by default the token embedding, to which it is tied.
-    ///
-    /// # Shapes
-    ///
-    /// `[vocabulary, width]`.
-    fn output_matrix(&self) -> Tensor<B, 2> {
-        self.token_embedding()
-    }
+    /// The same, to be changed.
+    fn embedding_mut(&mut self) -> &mut PackableMatrix<B>;
 
-    /// A packed copy of `Oᵀ` that scores of the next token are computed from.
-    fn packed_head(&self) -> Option<&PackedTensor>;
+    /// How the model holds the matrix `O` of its language-model head.
+    fn output(&self) -> &OutputMatrix<B>;
 
-    /// The packed `Oᵀ` of a model that holds `O` in no other form.
-    fn packed_only_head(&self) -> Option<&PackedTensor> {
-        None
-    }
-
-    /// Sets or drops the packed copy of `Oᵀ`. An `O` that is not the token embedding is then held in
-    /// codes alone, or again in floats.
-    fn set_packed_head(&mut self, head: Option<PackedTensor>);
+    /// The same, to be changed.
+    fn output_mut(&mut self) -> &mut OutputMatrix<B>;
 
     /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.
     ///
@@ -158,6 +145,87 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
 
     /// The model with another policy for all that is not a site: embeddings, normalisations, head.
     fn with_base_policy(self, base: BasePolicy) -> Self;
+
+    /// The token embedding.
+    ///
+    /// # Shapes
+    ///
+    /// `[vocabulary, width]`.
+    fn token_embedding(&self) -> Tensor<B, 2> {
+        self.embedding().val()
+    }
+
+    /// The matrix `O` of the language-model head: the token embedding, where it is tied to that; what its
+    /// codes stand for, where it is only there packed.
+    ///
+    /// # Shapes
+    ///
+    /// `[vocabulary, width]`.
+    fn output_matrix(&self) -> Tensor<B, 2> {
+        match self.output() {
+            OutputMatrix::Tied => self.token_embedding(),
+            OutputMatrix::Own(matrix) => matrix.val(),
+            OutputMatrix::Packed(codes) => {
+                let values = TensorData::new(codes.dequantize(), codes.shape());
+                Tensor::<B, 2>::from_data(values, &self.device()).transpose()
+            }
+        }
+    }
+
+    /// The packed `Oᵀ` that scores of the next token are computed from. It is always that of the present
+    /// `O`: after a change it is packed anew.
+    fn packed_head(&self) -> Option<&PackedTensor> {
+        match self.output() {
+            OutputMatrix::Tied => self.embedding().packed(),
+            OutputMatrix::Own(_) => None,
+            OutputMatrix::Packed(codes) => Some(codes),
+        }
+    }
+
+    /// The packed `Oᵀ` of a model that holds `O` in no other form.
+    fn packed_only_head(&self) -> Option<&PackedTensor> {
+        match self.output() {
+            OutputMatrix::Packed(codes) => Some(codes),
+            OutputMatrix::Tied | OutputMatrix::Own(_) => None,
+        }
+    }
+
+    /// Sets or drops the packed `Oᵀ`. An `O` that is not the token embedding is then held in codes alone,
+    /// or again in floats.
+    fn set_packed_head(&mut self, head: Option<PackedTensor>) {
+        if self.output().is_tied() {
+            self.embedding_mut().set_packed(head);
+            return;
+        }
+        let output = match (head, self.packed_only_head()) {
+            (Some(codes), _) => OutputMatrix::Packed(codes),
+            (None, Some(_)) => {
+                let train = self.embedding().is_require_grad();
+                OutputMatrix::Own(Param::from_tensor(self.output_matrix()).set_require_grad(train))
+            }
+            (None, None) => return,
+        };
+        *self.output_mut() = output;
+    }
+
+    /// The cache that the sites' quantised weights are kept in, if there is a site.
+    fn quantized_cache(&self) -> Option<&QuantizedCache> {
+        self.sites().iter().next().map(|site| self.site(site).quantized_cache())
+    }
+
+    /// Checks that there are positions for the tokens of a batch: for its real ones, where `padding` says
+    /// which those are.
+    ///
+    /// # Shapes
+    ///
+    /// `padding`: `[batch, tokens]`, true at padding.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SequenceLength`] with the longest sequence and the model's positions.
+    fn check_tokens(&self, tokens: usize, padding: Option<&Tensor<B, 2, Bool>>) -> Result<()> {
+        Positions::of_sequences(tokens, padding).check(self.shape().positions)
+    }
 
     /// The numbers that every transformer has.
     fn shape(&self) -> ModelShape {
@@ -186,8 +254,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When there are more tokens than positions, or the plan is one that
-    /// [`check_plan`](Self::check_plan) refuses.
+    /// When there are more real tokens than positions, which [`check_tokens`](Self::check_tokens) tells
+    /// beforehand, or the plan is one that [`check_plan`](Self::check_plan) refuses.
     fn forward(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>, plan: &SitePlan) -> Tensor<B, 3> {
         let hidden = self.embed(ids, padding);
         self.forward_from(0, hidden, padding, plan)
@@ -201,7 +269,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When there are more tokens than positions.
+    /// When there are more real tokens than positions.
     fn embed(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>) -> Tensor<B, 3> {
         let [_, tokens] = ids.dims();
         self.embed_at(ids, &Positions::of_sequences(tokens, padding))
@@ -219,7 +287,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// # Panics
     ///
     /// When the range exceeds the blocks, or the plan is one that [`check_plan`](Self::check_plan)
-    /// refuses.
+    /// refuses, with its message and before anything is computed.
     fn forward_blocks(
         &self,
         blocks: Range<usize>,
@@ -240,6 +308,11 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// As [`forward_blocks`](Self::forward_blocks), and when a cache has no room for the tokens.
     fn run(&self, blocks: Range<usize>, hidden: Tensor<B, 3>, mut pass: Pass<'_, B>) -> Tensor<B, 3> {
+        if let Err(error) = self.check_plan(pass.plan()) {
+            panic!("{error}");
+        }
+        let there = self.sites().blocks();
+        assert!(blocks.end <= there, "blocks {blocks:?} of a model of {there}");
         let [_, tokens, _] = hidden.dims();
         let (mask, terms) = (pass.mask(), self.position_terms(&pass.positions(tokens)));
         blocks.fold(hidden, |hidden, block| self.forward_block(hidden, &mut pass.block(block, &mask, terms.as_ref())))

@@ -51,6 +51,11 @@ impl<'a, B: Backend> Pass<'a, B> {
         self
     }
 
+    /// The plan that it runs at.
+    pub fn plan(&self) -> &'a SitePlan {
+        self.plan
+    }
+
     /// Where `tokens` tokens of this pass stand.
     pub fn positions(&self, tokens: usize) -> Positions<B> {
         match &self.cache {

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
+use crate::error::{Error, Result};
+
 /// The positions of a batch of tokens, counted from 0 at each sequence's first real token.
 #[derive(Debug, Clone)]
 pub enum Positions<B: Backend> {
@@ -12,8 +14,40 @@ pub enum Positions<B: Backend> {
         /// Number of tokens.
         tokens: usize,
     },
-    /// One for each token, `[batch, tokens]`; those of padding are any that exist.
-    Counted(Tensor<B, 2, Int>),
+    /// One for each token; those of padding are any that exist.
+    Counted(CountedPositions<B>),
+}
+
+/// A position for each token of a batch, `[batch, tokens]`.
+#[derive(Debug, Clone)]
+pub struct CountedPositions<B: Backend> {
+    positions: Tensor<B, 2, Int>,
+    /// Some bound of them: all are below it. It saves reading them.
+    below: usize,
+}
+
+impl<B: Backend> CountedPositions<B> {
+    /// Positions, `[batch, tokens]`, counted from 0. They are read, which waits for the device.
+    pub fn new(positions: Tensor<B, 2, Int>) -> Self {
+        let below = one_more_than_the_last(&positions);
+        Self { positions, below }
+    }
+
+    /// Positions of the tokens that are not padding.
+    fn of_padding(padding: &Tensor<B, 2, Bool>) -> Self {
+        let [_, tokens] = padding.dims();
+        let real = padding.clone().bool_not().int();
+        Self { positions: (real.cumsum(1) - 1).clamp_min(0), below: tokens }
+    }
+
+    /// The positions, `[batch, tokens]`.
+    pub fn tensor(&self) -> Tensor<B, 2, Int> {
+        self.positions.clone()
+    }
+}
+
+fn one_more_than_the_last<B: Backend>(positions: &Tensor<B, 2, Int>) -> usize {
+    positions.to_data().iter::<i64>().max().map_or(0, |last| usize::try_from(last + 1).unwrap_or(usize::MAX))
 }
 
 impl<B: Backend> Positions<B> {
@@ -26,10 +60,37 @@ impl<B: Backend> Positions<B> {
     pub fn of_sequences(tokens: usize, padding: Option<&Tensor<B, 2, Bool>>) -> Self {
         match padding {
             None => Self::Consecutive { first: 0, tokens },
-            Some(padding) => {
-                let real = padding.clone().bool_not().int();
-                Self::Counted((real.cumsum(1) - 1).clamp_min(0))
+            Some(padding) => Self::Counted(CountedPositions::of_padding(padding)),
+        }
+    }
+
+    /// Checks that all of them are among the positions of a model. They are read only where there are so
+    /// many tokens that one might not be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SequenceLength`] with the length of the longest sequence.
+    pub fn check(&self, positions: usize) -> Result<()> {
+        let got = match self {
+            Self::Consecutive { first, tokens } => first + tokens,
+            Self::Counted(counted) if counted.below <= positions => counted.below,
+            Self::Counted(counted) => one_more_than_the_last(&counted.positions),
+        };
+        if got <= positions { Ok(()) } else { Err(Error::SequenceLength { got, positions }) }
+    }
+
+    /// Refuses positions that [`check`](Self::check) refuses.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is beyond the model's; the message names the longest sequence and the positions.
+    pub fn expect(&self, positions: usize) {
+        match self.check(positions) {
+            Err(Error::SequenceLength { got, positions }) => {
+                panic!("{got} tokens exceed the model's {positions} positions")
             }
+            Err(error) => panic!("{error}"),
+            Ok(()) => {}
         }
     }
 }

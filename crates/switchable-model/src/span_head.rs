@@ -24,6 +24,7 @@ use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
 use crate::options::ModelOptions;
 use crate::packed::PackModel;
+use crate::packed::codes::{merged, packed_plan};
 use crate::packed::folder::{FILE, PackedFolder, PackedWriter};
 use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
@@ -236,6 +237,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// The same.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        packed_plan(&self.transformer, form)?;
+        if let Some((transformer, plan)) = merged(&self.transformer, form)? {
+            let model = Self { transformer, ..self.clone() };
+            return model.save_packed(dir, PackedForm::Plan(&plan), options);
+        }
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
         writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters())
     }

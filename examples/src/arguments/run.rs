@@ -7,10 +7,13 @@ use clap::Args;
 
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::experiments::running::progress::ShowProgress;
+use switchable_quant::kernels::QuantBackend;
+use switchable_quant::lora::QuantizedCache;
 use switchable_quant::reader::EvaluateOptions;
 use switchable_quant::reader::running::results_folder::prepare_folder;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
+use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_count;
 
@@ -69,6 +72,15 @@ impl RunArgs {
     /// Whether progress is shown.
     pub fn show(&self) -> ShowProgress {
         if self.quiet { ShowProgress::No } else { ShowProgress::Yes }
+    }
+
+    /// Says on standard error how well the cache of quantised weights served, unless the run is quiet and
+    /// nothing is wrong with it. Nothing where no weight was looked up, as with packed weights.
+    pub fn tell_cache<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) {
+        let statistics = model.quantized_cache().map(QuantizedCache::statistics).unwrap_or_default();
+        if statistics.hits + statistics.misses > 0 && (!self.quiet || statistics.is_too_small()) {
+            eprintln!("{statistics}");
+        }
     }
 
     /// Options of an evaluation.

@@ -21,7 +21,8 @@ pub fn squad(input: &[u8]) {
             bad_answers: BadAnswers::Skip,
         };
         check(Dataset::read_with(&path, lenient).map(|read| {
-            assert_eq!(read.counts.used, read.dataset.len());
+            assert_eq!(read.dataset.len(), read.counts.used);
+            assert!(read.counts.used <= read.counts.all);
             read.dataset
         }));
     });

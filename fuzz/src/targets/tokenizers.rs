@@ -13,11 +13,17 @@ pub fn tokenizer_json(input: &[u8]) {
     check(TextTokenizer::from_bytes(input, "tokenizer.json"));
 }
 
-/// `vocab.json`, `merges.txt`, `added_tokens.json`, `special_tokens_map.json`; the last two may be left out.
+/// `vocab.json`, `merges.txt`, `added_tokens.json`, `special_tokens_map.json`, `tokenizer_config.json`,
+/// `config.json`; all but the first two may be left out.
 pub fn tokenizer_folder(input: &[u8]) {
-    let [vocab, merges, added, special] = sections(input);
+    let [vocab, merges, added, special, tokenizer, config] = sections(input);
     let mut files = vec![("vocab.json", vocab), ("merges.txt", merges)];
-    let more = [("added_tokens.json", added), ("special_tokens_map.json", special)];
+    let more = [
+        ("added_tokens.json", added),
+        ("special_tokens_map.json", special),
+        ("tokenizer_config.json", tokenizer),
+        ("config.json", config),
+    ];
     files.extend(more.iter().filter(|(_, bytes)| !bytes.is_empty()));
     with_files(&files, |dir| check(TextTokenizer::from_dir(dir)));
 }

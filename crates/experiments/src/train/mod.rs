@@ -10,7 +10,7 @@
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
 //! | `gradients` | sums, norms and conflicts of gradients |
 //! | `step_sizes` | updates of learned steps |
-//! | `checkpoint` | state on disk, exact resume |
+//! | `checkpoint` | state on disk, exact resume; `model_identity` what the model must be |
 //! | `trainer` | the loop |
 
 pub mod branch;
@@ -18,6 +18,7 @@ mod checkpoint;
 pub mod config;
 mod gradients;
 pub mod ladder;
+mod model_identity;
 pub mod objective;
 pub mod perplexity;
 pub mod regimes;

@@ -8,6 +8,7 @@
 //! learns the kind of value that is asked for, but not whose.
 
 use burn::tensor::Tensor;
+use serde_json::Value;
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::reading::{BatchTensors, ReadingTask};
@@ -19,6 +20,7 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::model_identity::model_identity;
 use crate::train::objective::Objective;
 use crate::train::task::{TaskOutput, TrainTask};
 
@@ -65,6 +67,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnsw
     fn check_model(&self, _model: &ForQuestionAnswering<B, M>) -> Result<()> {
         // A `ReadingTask` is made for its model.
         Ok(())
+    }
+
+    fn model_identity(&self, model: &ForQuestionAnswering<B, M>) -> Value {
+        model_identity(&model.transformer)
     }
 
     fn check_plan(&self, model: &ForQuestionAnswering<B, M>, plan: &SitePlan) -> Result<()> {

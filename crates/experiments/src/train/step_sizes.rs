@@ -135,7 +135,10 @@ mod tests {
             layer.init_adapter(width, &config, 0).unwrap();
         }
         let ids = learned_step_ids::<Tracked, Layer>(&layer);
-        layer.map(&mut Change { ids, change: |step| step * Tensor::from_floats([[1.0, -1.0]], &burn_flex::FlexDevice) })
+        layer.map(&mut Change {
+            ids,
+            change: |step: Tensor<Flex, 2>| step * Tensor::from_floats([[1.0, -1.0]], &burn_flex::FlexDevice),
+        })
     }
 
     struct Change<F> {
@@ -157,14 +160,18 @@ mod tests {
     }
 
     fn steps(layer: &Layer) -> Vec<f32> {
-        StepSizes::of(layer).0.into_iter().flat_map(|(_, step)| step.into_data().to_vec::<f32>().unwrap()).collect()
+        StepSizes::<Tracked>::of(layer)
+            .0
+            .into_iter()
+            .flat_map(|(_, step)| step.into_data().to_vec::<f32>().unwrap())
+            .collect()
     }
 
     /// A layer after updates by `u`.
     fn updated(starts: &StepSizes<Tracked>, layer: Layer, u: f32) -> Layer {
         let ids = learned_step_ids::<Tracked, Layer>(&layer);
-        let sizes = StepSizes::of(&layer);
-        sizes.scale_update(starts, layer.map(&mut Change { ids, change: |step| step + u }))
+        let sizes = StepSizes::<Tracked>::of(&layer);
+        sizes.scale_update(starts, layer.map(&mut Change { ids, change: |step: Tensor<Flex, 2>| step + u }))
     }
 
     #[test]
@@ -184,7 +191,7 @@ mod tests {
     fn no_update_takes_a_step_to_zero_or_to_the_other_sign() {
         for u in [-1.0, 1.0, -3.0, 1e6, -1e6, f32::MAX, f32::MIN] {
             let mut layer = layer();
-            let (starts, start) = (StepSizes::of(&layer), steps(&layer));
+            let (starts, start) = (StepSizes::<Tracked>::of(&layer), steps(&layer));
             for _ in 0..40 {
                 let before = steps(&layer);
                 layer = updated(&starts, layer, u);
@@ -208,7 +215,7 @@ mod tests {
     #[test]
     fn an_update_that_is_no_number_stays_none() {
         let layer = layer();
-        let starts = StepSizes::of(&layer);
+        let starts = StepSizes::<Tracked>::of(&layer);
         assert!(steps(&updated(&starts, layer, f32::NAN)).iter().all(|step| step.is_nan()));
     }
 }

@@ -3,6 +3,7 @@
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use serde_json::Value;
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use switchable_model::site_plan::SitePlan;
@@ -33,6 +34,11 @@ pub trait TrainTask<B: QuantAutodiffBackend, M: AutodiffModule<B>>: Sync {
     ///
     /// When the task does not fit the model.
     fn check_model(&self, model: &M) -> Result<()>;
+
+    /// What must be the same of the model for a saved run to go on, beside its numbers: by default nothing.
+    fn model_identity(&self, _model: &M) -> Value {
+        Value::Null
+    }
 
     /// # Errors
     ///

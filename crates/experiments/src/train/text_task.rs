@@ -12,6 +12,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use switchable_model::loss::next_token_loss;
@@ -20,6 +21,7 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::model_identity::model_identity;
 use crate::train::task::{TaskOutput, TrainTask};
 
 /// Windows of running text.
@@ -106,6 +108,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, M> for TextTask
 
     fn check_model(&self, model: &M) -> Result<()> {
         check_fit(model, &self.tokens, self.window)
+    }
+
+    fn model_identity(&self, model: &M) -> Value {
+        model_identity(model)
     }
 
     fn check_plan(&self, model: &M, plan: &SitePlan) -> Result<()> {

@@ -109,7 +109,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     for branch in regime.branches(0) {
         task.check_plan(&model, &branch.plan)?;
     }
-    let identity = identity::<B>(regime, training);
+    let identity = identity::<B>(regime, training).with_option("model settings", task.model_identity(&model));
     let optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(config.weight_decay);
     let mut optimizer = optimizer.init::<B, M>();
     let starting_steps = StepSizes::of(&model);

@@ -73,7 +73,6 @@ impl ModelConfig for Gpt2Config {
     fn from_json(value: &Value, path: &Path) -> Result<Self> {
         let fields = ConfigFields::new(value, path)?;
         fields.expect("model_type", |v| v == "gpt2", "\"gpt2\"")?;
-        fields.refuse_false("tie_word_embeddings")?;
         for (alias, field) in ALIASES {
             fields.same(alias, field)?;
         }
@@ -98,6 +97,7 @@ impl ModelConfig for Gpt2Config {
             scale_attn_weights: fields.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
             kept: fields.kept(&READ, &HARMLESS)?,
+            tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
         };
         config.check(path)?;
         Ok(config)
@@ -119,7 +119,7 @@ impl ModelConfig for Gpt2Config {
             "initializer_range": self.initializer_range,
             "scale_attn_weights": self.scale_attn_weights,
             "scale_attn_by_inverse_layer_idx": self.scale_attn_by_inverse_layer_idx,
-            "tie_word_embeddings": true,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
         });
         self.kept.write_to(&mut json);
@@ -178,7 +178,12 @@ impl ModelConfig for Gpt2Config {
         let d = self.n_embd;
         let biases = 3 * d + d + self.n_inner + d;
         let norms = 4 * d;
-        (self.vocab_size + self.n_positions) * d + self.site_parameters() + self.n_layer * (biases + norms) + 2 * d
+        let output = if self.tie_word_embeddings { 0 } else { self.vocab_size * d };
+        output
+            + (self.vocab_size + self.n_positions) * d
+            + self.site_parameters()
+            + self.n_layer * (biases + norms)
+            + 2 * d
     }
 
     fn initializer_range(&self) -> f64 {

@@ -26,7 +26,7 @@ fn every_bad_field_is_named_with_the_file() {
         ("layer_norm_epsilon", json!(0)),
         ("scale_attn_weights", json!("yes")),
         ("add_cross_attention", json!(true)),
-        ("tie_word_embeddings", json!(false)),
+        ("tie_word_embeddings", json!("no")),
     ];
     for (field, value) in cases {
         let mut bad = good.clone();

@@ -9,13 +9,13 @@ use burn::{
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
-    lora_config::WeightScales,
+    lora_config::{LoraConfig, WeightScales},
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, Tracked, layer, precisions, skip_without_device, tensor, values};
+use crate::support::{D_IN, D_OUT, Plain, Tracked, device, layer, precisions, skip_without_device, tensor, values};
 
 /// The bytes of one quantised weight.
 const WEIGHT: usize = D_IN * D_OUT * 4;
@@ -147,6 +147,138 @@ fn a_weight_that_a_mapper_changes_is_quantised_anew() {
     let mapped = layer.map(&mut Scale(2.0));
     assert_eq!(values(&mapped.quantized_weight(BitWidth::B4).unwrap()), values(&(before.clone() * 2.0)));
     assert_eq!(values(&copy.quantized_weight(BitWidth::B4).unwrap()), values(&before));
+}
+
+/// What a layer gives at 4 bits without a cache.
+fn fresh_form(layer: &SwitchableLinear<Plain>) -> Vec<f32> {
+    let fresh = SwitchableLinear::new(layer.weight(), None, layer.settings(), &QuantizedCache::disabled());
+    values(&fresh.quantized_weight(BitWidth::B4).unwrap())
+}
+
+/// Checks that two layers, of which the second came from the first, have the forms of their own values,
+/// whichever is asked first. Nothing may be kept before.
+fn assert_forms_of_their_own(what: &str, make: impl Fn() -> [SwitchableLinear<Plain>; 2]) {
+    for first in [0, 1] {
+        let layers = make();
+        for index in [first, 1 - first] {
+            let got = values(&layers[index].quantized_weight(BitWidth::B4).unwrap());
+            assert_eq!(got, fresh_form(&layers[index]), "{what}: layer {index}, {first} asked first");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_changes_before_anything_is_kept_has_forms_of_its_own() {
+    skip_without_device!();
+    let made = |change: fn(SwitchableLinear<Plain>) -> SwitchableLinear<Plain>| {
+        move || {
+            let layer = plain(&QuantizedCache::default());
+            [layer.clone(), change(layer)]
+        }
+    };
+    assert_forms_of_their_own("a mapper", made(|layer| layer.map(&mut Scale(3.0))));
+    assert_forms_of_their_own(
+        "a record",
+        made(|layer| layer.clone().load_record(layer.map(&mut Scale(-1.0)).into_record())),
+    );
+    assert_forms_of_their_own(
+        "other values",
+        made(|layer| {
+            let weight = layer.weight().neg();
+            layer.with_parameters(weight, None)
+        }),
+    );
+    assert_forms_of_their_own("a move", made(|layer| layer.to_device(&device()).map(&mut Scale(3.0))));
+    assert_forms_of_their_own("a fork", made(|layer| layer.fork(&device()).map(&mut Scale(3.0))));
+    assert_forms_of_their_own("there and back", made(|layer| layer.train::<Tracked>().map(&mut Scale(3.0)).valid()));
+    assert_forms_of_their_own("merged", made(|layer| layer.merged_with(BitWidth::B8).unwrap()));
+}
+
+#[test]
+fn a_copy_that_is_trained_has_forms_of_its_own() {
+    skip_without_device!();
+    let settings = LinearSettings { base: BasePolicy::Trainable, ..LinearSettings::default() };
+    assert_forms_of_their_own("training", || {
+        let layer = layer::<Tracked>(settings, &QuantizedCache::default());
+        let copy = layer.valid();
+        let loss = layer.forward(x(), &AT_4.without_adapter()).square().mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &layer);
+        let trained = SgdConfig::new().init().step(0.5, layer, gradients).valid();
+        assert_ne!(values(&trained.weight()), values(&copy.weight()), "the step did nothing");
+        [copy, trained]
+    });
+}
+
+/// Gives every parameter a gradient, as a module that was frozen in settings alone.
+struct RequireGrad;
+
+impl<B: Backend> ModuleMapper<B> for RequireGrad {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(Tensor::require_grad)
+    }
+}
+
+#[test]
+fn a_weight_that_a_mapper_lets_train_gets_its_gradient_in_every_pass() {
+    skip_without_device!();
+    let layer = layer::<Tracked>(LinearSettings::default(), &QuantizedCache::default());
+    let _ = layer.forward(x(), &AT_4);
+    let layer = layer.map(&mut RequireGrad);
+    for pass in 0..2 {
+        let gradients = layer.forward(x(), &AT_4).square().mean().backward();
+        assert!(layer.weight().grad(&gradients).is_some(), "pass {pass}");
+    }
+}
+
+#[test]
+fn adapters_that_change_in_a_copy_leave_the_steps_of_the_other() {
+    skip_without_device!();
+    let cache = QuantizedCache::default();
+    let mut layer = plain(&cache);
+    let config = LoraConfig::new(2, 2.0).unwrap().with_scales(WeightScales::Learned);
+    layer.init_adapter(BitWidth::B4, &config, 3).unwrap();
+    let changed = layer.clone().map(&mut Scale(1.5));
+    for _ in 0..2 {
+        for layer in [&layer, &changed] {
+            let step = layer.learned_step(&AT_4).unwrap();
+            let expected = step.forward(layer.weight());
+            let x = x::<Plain>();
+            let pair = layer.bank().get(BitWidth::B4).unwrap();
+            let bias = layer.bias().unwrap().unsqueeze();
+            let expected = x.clone().matmul(expected) + pair.forward(x.clone()) + bias;
+            assert_eq!(values(&layer.forward(x, &AT_4)), values(&expected));
+        }
+    }
+}
+
+#[test]
+fn a_rotation_of_more_widths_than_there_is_room_for_finds_some_of_them() {
+    skip_without_device!();
+    let cache = QuantizedCache::new(3 * WEIGHT);
+    let layer = plain(&cache);
+    let widths = [2, 3, 4, 5, 6, 8].map(|bits| BitWidth::new(bits).unwrap());
+    for _ in 0..10 {
+        for width in widths {
+            let _ = layer.quantized_weight(width).unwrap();
+        }
+    }
+    let statistics = cache.statistics();
+    assert_eq!(statistics.hits + statistics.misses, 60);
+    // Two of the three stay for each rotation; the third place serves those that come and go.
+    assert!(statistics.hits >= 9, "{statistics:?}");
+    assert!(!statistics.is_too_small() && statistics.computed_again > 0, "{statistics:?}");
+}
+
+#[test]
+fn a_cache_without_room_says_that_it_is_too_small() {
+    skip_without_device!();
+    let cache = QuantizedCache::new(WEIGHT - 1);
+    let layer = plain(&cache);
+    for _ in 0..2 {
+        assert!(!cache.statistics().is_too_small());
+        let _ = layer.quantized_weight(BitWidth::B4).unwrap();
+    }
+    assert!(cache.statistics().is_too_small(), "{:?}", cache.statistics());
 }
 
 #[test]

@@ -17,7 +17,9 @@ use switchable_lora::{
     switchable_linear::SwitchableLinear,
 };
 
-use crate::support::{D_IN, D_OUT, Plain, device, layer, pair, precisions, skip_without_device, tensor, values};
+use crate::support::{
+    D_IN, D_OUT, Plain, assert_panics, device, layer, pair, precisions, skip_without_device, tensor, values,
+};
 
 /// Settings that differ in every quantiser and in the placement.
 fn every_setting() -> Vec<LinearSettings> {
@@ -131,11 +133,13 @@ fn a_step_belongs_to_its_quantiser_and_is_used_unless_another_rounding_is_asked_
 }
 
 #[test]
-#[should_panic(expected = "a learned step per-channel does not fit a weight that is quantised per-tensor")]
 fn a_forward_pass_by_another_quantiser_than_the_steps_panics() {
     skip_without_device!();
     let per_tensor = SitePrecision::uniform(BitWidth::B4).with_quantizer(QuantSpec::default());
-    let _ = output(&stepped(), &per_tensor);
+    let layer = stepped();
+    assert_panics("a learned step per-channel does not fit a weight that is quantised per-tensor", || {
+        let _ = output(&layer, &per_tensor);
+    });
 }
 
 fn packed(spec: QuantSpec) -> SwitchableLinear<Plain> {
@@ -168,9 +172,11 @@ fn codes_are_those_of_one_quantiser_and_others_are_refused() {
 }
 
 #[test]
-#[should_panic(expected = "the weights were packed by per-channel,symmetric,min-max, the plan names per-tensor")]
 fn a_forward_pass_by_another_quantiser_than_that_of_the_codes_panics() {
     skip_without_device!();
     let four = SitePrecision::uniform(BitWidth::B4).with_quantizer(QuantSpec::default());
-    let _ = output(&packed("per-channel".parse().unwrap()), &four);
+    let layer = packed("per-channel".parse().unwrap());
+    assert_panics("the weights were packed by per-channel,symmetric,min-max, the plan names per-tensor", || {
+        let _ = output(&layer, &four);
+    });
 }

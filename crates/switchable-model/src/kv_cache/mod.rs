@@ -132,13 +132,17 @@ impl<B: Backend> BlockCache<'_, B> {
     ///
     /// # Panics
     ///
-    /// When there is no room for them.
+    /// When there is no room for them, or their shapes are not those of the cache.
     pub fn append(&mut self, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
         let len = self.len;
+        let (got, other) = (keys.dims(), values.dims());
+        assert_eq!(got, other, "keys of shape {got:?} and values of shape {other:?} are not of the same tokens");
         let write = |buffer: &mut Option<Tensor<B, 4>>, rows: Tensor<B, 4>| {
             let [batch, heads, new, width] = rows.dims();
             let full = buffer.take().expect("a buffer is put back after every write");
-            let [_, _, capacity, _] = full.dims();
+            let [.., capacity, _] = full.dims();
+            let expected = [full.dims()[0], full.dims()[1], new, full.dims()[3]];
+            assert_eq!([batch, heads, new, width], expected, "keys or values that are not of the cache's sequences");
             assert!(len + new <= capacity, "kv cache of {capacity} tokens cannot hold {}", len + new);
             let full = full.slice_assign([0..batch, 0..heads, len..len + new, 0..width], rows);
             let held = full.clone().slice([0..batch, 0..heads, 0..len + new, 0..width]);

@@ -30,6 +30,57 @@ pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(model: &M, for
     }
 }
 
+/// The model with the adapters that a plan names merged into the weights of their sites, where that is how
+/// the sites place them, and the plan without those; `None` where there is nothing to merge.
+///
+/// Codes have nothing but a weight, so whatever a merged layer multiplies by has to be one before it is
+/// packed.
+///
+/// # Errors
+///
+/// When an adapter is missing or has a learned step, which names the site; when nested codes, which serve
+/// several widths, would have to take the adapters of all of them.
+pub(crate) fn merged<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    form: PackedForm<'_>,
+) -> Result<Option<(M, SitePlan)>> {
+    let sites = model.sites();
+    let is_merged = |site: Site, precision: SitePrecision| {
+        let layer = model.site(site);
+        layer.quantisation(&precision).placement == Placement::Merged && !layer.bank().is_empty()
+    };
+    let PackedForm::Plan(plan) = form else {
+        return match sites.iter().find(|&site| is_merged(site, SitePrecision::FULL)) {
+            Some(site) => {
+                let error = switchable_lora::Error::MergedCodes { what: "nested codes" };
+                Err(at_site(sites.name(site), error).into())
+            }
+            None => Ok(None),
+        };
+    };
+    if !plan.iter().any(|(site, precision)| is_merged(site, precision)) {
+        return Ok(None);
+    }
+    let (mut merged, mut bare) = (model.clone(), plan.clone());
+    for (site, precision) in plan.iter().filter(|&(site, precision)| is_merged(site, precision)) {
+        let layer = model.site(site);
+        *merged.site_mut(site) = match precision.adapter {
+            Some(width) => layer.merged_with(width).map_err(|error| at_site(sites.name(site), error))?,
+            None => without_adapters(layer.clone()),
+        };
+        bare = bare.with(site, precision.without_adapter());
+    }
+    Ok(Some((merged, bare)))
+}
+
+/// A layer without its adapters.
+fn without_adapters<B: QuantBackend>(mut layer: SwitchableLinear<B>) -> SwitchableLinear<B> {
+    for width in layer.bank().widths().to_vec() {
+        layer.remove_adapter(width);
+    }
+    layer
+}
+
 /// The codes of every site that does not stay in f32, in the order of the sites.
 pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
@@ -111,10 +162,6 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let quantisation = layer.quantisation(&precision);
     let rounding = match layer.learned_step(&precision) {
-        Some(_) if quantisation.placement == Placement::Merged => {
-            let what = "a packed weight without the adapter in it";
-            return Err(named(switchable_lora::Error::MergedStep { bits, what }).into());
-        }
         Some(step) => Rounding::Step(step),
         None => Rounding::Nearest { bits, spec: quantisation.weight },
     };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 
-use self::codes::{as_weights, pack_head, packed_plan, packed_sites};
+use self::codes::{as_weights, merged, pack_head, packed_plan, packed_sites};
 use self::folder::{PackedFolder, PackedWriter};
 use self::form::{PackOptions, PackedForm};
 use crate::config::ModelConfig;
@@ -23,7 +23,8 @@ use crate::site_plan::SitePlan;
 /// It is implemented for every model.
 pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// The model with its sites packed, in memory: they run from their codes and keep no float copy.
-    /// Adapters stay, each on the codes of its site.
+    /// Adapters stay, each on the codes of its site; merged ones are in the codes, as
+    /// [`save_packed`](Self::save_packed) has them.
     ///
     /// # Errors
     ///
@@ -31,10 +32,18 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// scale of the codes at its width, which names the site.
     fn pack(mut self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
         packed_plan(&self, form)?;
+        if let Some((merged, plan)) = merged(&self, form)? {
+            return merged.pack(PackedForm::Plan(&plan), options);
+        }
         let sites = self.sites().clone();
         for (site, tensor) in packed_sites(&self, form, *options)? {
             let layer = self.site_mut(site);
-            let packed = layer.clone().with_packed_weights(as_weights(tensor, form)?);
+            let settings = match form {
+                // What the plan says is what the site does of itself, as in a folder.
+                PackedForm::Plan(plan) => layer.settings().with_quantisation(layer.quantisation(&plan.get(site))),
+                PackedForm::Nested => layer.settings(),
+            };
+            let packed = layer.clone().with_settings(settings).with_packed_weights(as_weights(tensor, form)?);
             *layer = packed.map_err(|error| at_site(sites.name(site), error))?;
         }
         match options.lm_head {
@@ -51,13 +60,21 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// at that width is then the one that goes with the adapter, which loads onto these codes and no
     /// others.
     ///
+    /// Where placement is merged, the adapters that the plan names are in the folder's weights, and its plan
+    /// names none.
+    ///
     /// # Errors
     ///
     /// When a site cannot be packed, which names it: as nested codes serve several widths by one scale,
-    /// they cannot stand for learned steps, and a packed weight has no adapter merged into it. When the
+    /// they cannot stand for learned steps or have adapters merged into them, and an adapter with a learned
+    /// step is not merged. When the
     /// folder cannot be written. No file is left
     /// half written; a folder in which only one of the two was replaced does not load.
     fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
+        packed_plan(self, form)?;
+        if let Some((merged, plan)) = merged(self, form)? {
+            return merged.save_packed(dir, PackedForm::Plan(&plan), options);
+        }
         let writer = PackedWriter::new(self, form, *options)?;
         writer.write(dir.as_ref(), Self::Config::LANGUAGE_MODEL, self.named_parameters())
     }

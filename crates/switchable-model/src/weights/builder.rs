@@ -12,8 +12,10 @@ use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::options::ModelOptions;
+use crate::output_matrix::OutputMatrix;
+use crate::packable_matrix::PackableMatrix;
 use crate::packed::codes::HEAD;
-use crate::parameters::{WeightLayout, floats};
+use crate::parameters::WeightLayout;
 use crate::sites::{Site, Sites};
 use crate::span_head::SPAN_HEAD;
 
@@ -73,34 +75,36 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
         Ok(self.parameter(data))
     }
 
-    /// The output matrix of a language model, where it is one of its own.
-    ///
-    /// `tied` is what the configuration says. As in `transformers`, a matrix in the files that is not the
-    /// embedding is used although the configuration ties the two. Files of a span head have no output
-    /// matrix: the embedding takes its place.
-    ///
-    /// # Shapes
-    ///
-    /// `embedding`: `[vocabulary, width]`, the same out.
+    /// The token embedding, a matrix as [`matrix`](Self::matrix) gives it that a packed copy may follow.
     ///
     /// # Errors
     ///
-    /// When the two are not tied and there is none, or it has another shape, or its values are not finite.
-    pub fn output_matrix(
-        &mut self,
-        tied: bool,
-        embedding: &Param<Tensor<B, 2>>,
-    ) -> Result<Option<Param<Tensor<B, 2>>>> {
-        let there = self.contains(HEAD);
-        if (tied && !(there && self.values.says_itself_what_is_tied())) || (!there && self.contains(SPAN_HEAD)) {
-            return Ok(None);
+    /// As [`matrix`](Self::matrix).
+    pub fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<PackableMatrix<B>> {
+        Ok(PackableMatrix::new(self.matrix(name, shape)?))
+    }
+
+    /// The output matrix of a model with this token embedding: one of its own, or the embedding where the
+    /// configuration says that they are tied. Files that say so and yet hold an output matrix of other
+    /// numbers keep it, as `transformers` does; those with a span head need none.
+    ///
+    /// # Errors
+    ///
+    /// When it is not tied and the source has none, or it has another shape than the embedding or values
+    /// that are not finite.
+    pub fn output(&mut self, embedding: &PackableMatrix<B>, is_tied: bool) -> Result<OutputMatrix<B>> {
+        let shape = embedding.dims();
+        if !is_tied {
+            // A folder with a span head has no output matrix: the embedding takes its place.
+            let is_span = !self.contains(HEAD) && self.contains(SPAN_HEAD);
+            return if is_span { Ok(OutputMatrix::Tied) } else { Ok(OutputMatrix::Own(self.matrix(HEAD, shape)?)) };
         }
-        let embedding = embedding.val();
-        let data = self.values.data(HEAD, &embedding.dims())?;
-        if tied && floats(embedding.into_data()) == floats(data.clone()) {
-            return Ok(None);
+        if !self.values.contradicts_tie(HEAD) {
+            return Ok(OutputMatrix::Tied);
         }
-        Ok(Some(self.parameter(data)))
+        let data = self.values.data(HEAD, &shape)?;
+        let is_same = data.iter::<f32>().eq(embedding.val().into_data().iter::<f32>());
+        Ok(if is_same { OutputMatrix::Tied } else { OutputMatrix::Own(self.parameter(data)) })
     }
 
     /// A site without a bias.

@@ -214,12 +214,12 @@ impl Values for &WeightSet {
         WeightSet::contains(self, name)
     }
 
-    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
-        WeightSet::data(self, name, shape)
+    fn contradicts_tie(&self, name: &str) -> bool {
+        WeightSet::contains(self, name)
     }
 
-    fn says_itself_what_is_tied(&self) -> bool {
-        true
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        WeightSet::data(self, name, shape)
     }
 }
 

@@ -13,9 +13,9 @@ pub(crate) trait Values {
         true
     }
 
-    /// Whether an output matrix that is not the embedding is one of its own whatever the configuration
-    /// says, as in files that others wrote.
-    fn says_itself_what_is_tied(&self) -> bool {
+    /// Whether the output matrix stands there beside a token embedding that it is said to be tied to, and
+    /// may hold other numbers.
+    fn contradicts_tie(&self, _name: &str) -> bool {
         false
     }
 

@@ -1,0 +1,146 @@
+//! Packed forms of models whose adapters are merged into the weights.
+
+use gpt2_model::names::MLP_C_FC;
+use gpt2_model::{
+    AdapterFolders, BitWidth, Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, PackModel,
+    PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel,
+};
+use switchable_lora::{
+    linear_settings::{Execution, Placement},
+    lora_config::{LoraConfig, LoraInit},
+};
+
+use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
+
+fn options(placement: Placement) -> ModelOptions {
+    let linear =
+        LinearSettings { weight: "per-channel".parse().expect("a quantiser"), placement, ..Default::default() };
+    ModelOptions { linear, ..Default::default() }
+}
+
+/// A model with adapters of 4 and 16 bits that change a lot.
+fn merged() -> Gpt2<Plain> {
+    let mut model = load_with::<Plain>("tiny", &options(Placement::Merged));
+    let lora = LoraConfig::new(4, 8.0).expect("a configuration").with_init(LoraInit::LoftQ { iterations: 4 });
+    for bits in [BitWidth::B2, BitWidth::B4] {
+        model.init_adapters(bits, &lora, 7).expect("adapters");
+    }
+    for site in model.sites().clone().iter() {
+        let linear = model.site_mut(site);
+        let pair = linear.bank().get(BitWidth::B2).expect("adapters").clone();
+        linear.insert_adapter(BitWidth::B16, pair).expect("it fits");
+    }
+    model
+}
+
+fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+}
+
+fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    norm(&mut got.iter().zip(expected).map(|(got, expected)| got - expected)) / norm(&mut expected.iter().copied())
+}
+
+/// A plan that names adapters of several widths, some of them at sites that stay in floats, and none at one.
+fn plan(model: &Gpt2<Plain>) -> SitePlan {
+    let site = |block| Site { block, module: MLP_C_FC };
+    let four = SitePrecision::uniform(BitWidth::B4);
+    model
+        .uniform_plan(four)
+        .with(site(0), SitePrecision::uniform(BitWidth::B16))
+        .with(site(1), four.with_adapter(BitWidth::B2))
+        .with(site(2), four.without_adapter())
+}
+
+#[test]
+fn the_merged_weights_are_packed() {
+    skip_without_device!();
+    let model = merged();
+    let plan = plan(&model);
+    let (expected, residual) = (
+        logits(&model, &plan),
+        logits(&model.clone().with_linear_settings(options(Placement::Residual).linear), &plan),
+    );
+    assert!(relative_error(&residual, &expected) > 0.01, "placement makes no difference here");
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
+    let (loaded, loaded_plan) =
+        Gpt2::<Plain>::load_packed(folder.path(), &options(Placement::Residual), &device()).expect("it loads");
+    assert_eq!(loaded_plan, plan.clone().without_adapters(), "the adapters are in the weights");
+    let error = relative_error(&logits(&loaded, &loaded_plan), &expected);
+    assert!(error < 1e-5, "saved: {error}");
+
+    let packed = model.pack(PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
+    let error = relative_error(&logits(&packed, &loaded_plan), &expected);
+    assert!(error < 1e-5, "in memory: {error}");
+    assert!(packed.adapter_widths().is_empty(), "an adapter would be added twice");
+    assert!(packed.check_plan(&plan).is_err());
+}
+
+#[test]
+fn a_span_model_packs_its_merged_weights() {
+    skip_without_device!();
+    let options = options(Placement::Merged);
+    let mut model =
+        Gpt2ForQuestionAnswering::<Plain>::load(golden("tiny_qa"), &options, MissingHead::Refuse, &device()).unwrap();
+    let lora = LoraConfig::new(2, 8.0).unwrap().with_init(LoraInit::LoftQ { iterations: 4 });
+    model.transformer.init_adapters(BitWidth::B2, &lora, 7).unwrap();
+    let plan = model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B2));
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let (packed, packed_plan) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    let ids = Fixture::open("tiny_qa").batch("input_ids");
+    let spans = |model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan| {
+        let logits = model.forward(ids.clone(), None, plan);
+        [values(logits.start), values(logits.end)].concat()
+    };
+    let expected = spans(&model, &plan);
+    assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
+    let in_memory = model.pack(PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    assert!(relative_error(&spans(&in_memory, &packed_plan), &expected) < 1e-5);
+}
+
+#[test]
+fn nested_codes_of_merged_adapters_are_refused() {
+    skip_without_device!();
+    let folder = Folder::empty();
+    let refused = |error: gpt2_model::Error| {
+        let message = error.to_string();
+        assert!(message.contains("h.0.attn.c_attn") && message.contains("merged"), "{message}");
+        assert!(message.contains("residual"), "{message}");
+    };
+    refused(
+        merged().save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect_err("several weights"),
+    );
+    assert!(folder.names().is_empty(), "a file was left");
+    refused(merged().pack(PackedForm::Nested, &PackOptions::default()).expect_err("several weights"));
+}
+
+#[test]
+fn packed_weights_take_no_adapter_into_them() {
+    skip_without_device!();
+    let bare = load_with::<Plain>("tiny", &options(Placement::Merged));
+    let plan = bare.uniform_plan(SitePrecision::uniform(BitWidth::B4).without_adapter());
+    let folder = Folder::empty();
+    for form in [PackedForm::Plan(&plan), PackedForm::Nested] {
+        bare.save_packed(folder.path(), form, &PackOptions::default()).expect("there is no adapter");
+        let (mut packed, plan) =
+            Gpt2::<Plain>::load_packed(folder.path(), &options(Placement::Merged), &device()).expect("it loads");
+        packed.check_plan(&plan).expect("without adapters");
+        let adapters = Folder::empty();
+        merged().save_adapters(adapters.path(), "tiny").expect("adapters");
+        let message = packed.load_adapters(adapters.path()).expect_err("they are for merged weights").to_string();
+        assert!(message.contains("h.0.attn.c_attn") && message.contains("residual"), "{message}");
+        // Asked for as residual they load.
+        let residual = options(Placement::Residual).linear;
+        merged().with_linear_settings(residual).save_adapters(adapters.path(), "tiny").expect("adapters");
+        let mut packed = packed.with_linear_settings(LinearSettings { execution: Execution::Packed, ..residual });
+        packed.load_adapters(adapters.path()).expect("beside the codes");
+        let four = packed.uniform_plan(SitePrecision::uniform(BitWidth::B4));
+        packed.check_plan(&four).expect("codes and adapters of 4 bits");
+        let message = packed.with_linear_settings(options(Placement::Merged).linear).check_plan(&four);
+        assert!(message.expect_err("they would be beside it").to_string().contains("residual"));
+    }
+}
