@@ -11,7 +11,7 @@ use serde_json::json;
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
 use squad_data::{Answer, Example};
-use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::model::TrainableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
@@ -229,7 +229,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             return Err(Error::option("plans", 0, format!("at least one for the attack {}", attack.name())));
         }
         for plan in plans {
-            victim.model.transformer.check_plan(plan)?;
+            victim.model.check_plan(plan)?;
         }
         let made_from = json!({
             "settings": attack.settings(),
