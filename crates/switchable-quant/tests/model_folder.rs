@@ -15,7 +15,7 @@ use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::lora_config::WeightScales;
 use switchable_quant::lora::{LoraConfig, SitePrecision};
-use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder};
+use switchable_quant::reader::model_folder::{EmbeddedFolder, FolderOptions, ModelFolder};
 use switchable_quant::reader::{Cost, EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
@@ -104,8 +104,10 @@ fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_op
 #[test]
 fn codes_that_an_adapters_learned_step_does_not_fit_are_refused_before_anything_is_written() {
     let linear = LinearSettings { weight: "per-channel,symmetric".parse().unwrap(), ..Default::default() };
-    let mut folder: Folder =
-        default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+    // Without its adapters, which are those of another quantiser.
+    let files = EmbeddedFolder { adapters: &[], ..default_model::FILES };
+    let mut folder =
+        Folder::embedded(&files, &ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let lora = LoraConfig::new(2, 4.0).unwrap().with_scales(WeightScales::Learned);
     folder.model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
