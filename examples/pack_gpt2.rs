@@ -26,14 +26,16 @@ use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::linear_settings::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::reader::text::quantisers_text;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
-use switchable_quant_examples::arguments::quant::QuantArgs;
+use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
@@ -59,9 +61,8 @@ struct Arguments {
     /// Width of every site, with its adapter where there is one; sites above 8 bits stay in floats
     #[arg(long, default_value = "4", value_name = "BITS")]
     bits: BitWidth,
-    /// Plan as JSON, instead of --bits
-    #[arg(long, value_name = "FILE", conflicts_with = "bits")]
-    plan: Option<PathBuf>,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// 8-bit codes that serve every lower width too, instead of --bits
     #[arg(long, conflicts_with_all = ["bits", "plan"])]
     nested: bool,
@@ -71,8 +72,6 @@ struct Arguments {
     /// Folder to write; made when missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    #[command(flatten)]
-    quant: QuantArgs,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -85,7 +84,7 @@ impl Arguments {
         has_head: bool,
         device: &B::Device,
     ) -> anyhow::Result<(M, SitePlan)> {
-        let model = self.quant.model_options();
+        let model = ModelOptions::default();
         if has_head {
             let options = FolderOptions { model, ..FolderOptions::default() };
             let folder = ModelFolder::<B, M>::open(&self.out, &options, device)?;
@@ -109,31 +108,38 @@ fn command() -> anyhow::Result<()> {
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    let plan = arguments.plan.read()?;
     let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
-    let options =
-        FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0), adapters: own };
+    let options = FolderOptions {
+        model: arguments.plan.model_options(plan.as_ref()),
+        missing_head: MissingHead::Random(0),
+        adapters: own,
+    };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options, mixed_head: None };
-    opening.run(Pack { arguments: &arguments, dir: dir.as_deref() })
+    opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
 }
 
 struct Pack<'a> {
     arguments: &'a Arguments,
+    plan: Option<PlanFile>,
     /// The model's folder; none is that of the built-in model.
     dir: Option<&'a Path>,
 }
 
 impl Command for Pack<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, dir } = self;
+        let Self { arguments, plan, dir } = self;
         let out = &arguments.out;
         let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
         let folder = session.folder;
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
-        let plan = match &arguments.plan {
-            Some(file) => folder.model.transformer.load_plan(file)?,
+        arguments.plan.check_model(&folder.model.transformer)?;
+        let plan = match &plan {
+            Some(file) => file.resolve(&folder.model.transformer)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
+        eprint!("{}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
         let options = PackOptions { lm_head: arguments.head, ..PackOptions::default() };
         if has_head {

@@ -394,6 +394,7 @@ fn sites_of_different_quantisers_are_packed_each_by_its_own() {
     let (packed, own) =
         Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device())
             .expect("it loads");
+    assert_eq!(packed.transformer.settings().quantisation(), model.transformer.settings().quantisation());
     let expected = hidden(&model, &plan);
     for packed in [packed.clone(), packed.with_policy(BasePolicy::Trainable)] {
         packed.transformer.check_plan(&own).expect("its own plan");

@@ -353,7 +353,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         let width = transformer.shape().width;
         let weight = folder.plain(SPAN_HEAD, &[2, width])?;
         let bias = folder.plain("qa_outputs.bias", &[2])?;
-        let model = Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear);
+        let model = Self::with_head(transformer, weight, bias, device).with_policy(options.linear.base);
         Ok((model, plan))
     }
 }

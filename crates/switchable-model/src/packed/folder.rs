@@ -153,6 +153,13 @@ impl<C: ModelConfig> PackedFolder<C> {
             let (path, name) = (self.path.clone(), name.to_owned());
             return Err(Error::ExtraBlock { path, name, field: C::BLOCKS_FIELD, blocks: sites.blocks() });
         }
+        let text = self.file.metadata().get(PLAN);
+        let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
+        let plan = PrecisionPlan::from_json(text).map_err(|error| in_file(&self.path, error))?;
+        // What the folder was packed under is what its sites do of themselves.
+        let quantisation = plan.default_precision().quantisation(options.linear.quantisation());
+        let linear = options.linear.with_quantisation(quantisation);
+        let options = &ModelOptions { linear, ..options.clone() };
         let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
         if self.file.packed_names().any(|name| name == HEAD) {
             let (head, shape) = (self.file.packed(HEAD)?, config.shape());
@@ -160,10 +167,7 @@ impl<C: ModelConfig> PackedFolder<C> {
             model.set_packed_head(Some(head));
         }
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
-        let text = self.file.metadata().get(PLAN);
-        let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
         let in_file = |error| in_file(&self.path, error);
-        let plan = PrecisionPlan::from_json(text).map_err(in_file)?;
         // The adapters that the plan names may be loaded later.
         let asked_for = |site: Site| plan.get(&sites.name(site)).adapter.into_iter().collect::<Vec<_>>();
         plan.validate(sites.iter().map(|site| (sites.name(site), asked_for(site)))).map_err(in_file)?;
