@@ -18,14 +18,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Parser;
 use serde_json::Value;
 
-use switchable_quant::data::{self, Format, NullRule, Predictions, WhyLeftOut};
+use switchable_quant::data::{self, Format, NullProbabilities, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::SitePrecision;
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Cost, Evaluator};
@@ -38,7 +40,7 @@ use switchable_quant_examples::arguments::{
 };
 use switchable_quant_examples::files::{LoadedQuestions, load_questions, resolve_data};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, stop_on_ctrl_c};
+use switchable_quant_examples::{finish, stop_on_ctrl_c, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,6 +63,10 @@ struct Arguments {
     /// Score these predictions ({"question id": "answer"}) and run no model
     #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
     predictions: Option<PathBuf>,
+    /// How likely each of the predicted questions has no answer ({"question id": number}), for v2.0 data: as
+    /// --na-prob-file of the official script, with --null-threshold (1) for its --na-prob-thresh
+    #[arg(long, value_name = "FILE", requires = "predictions")]
+    null_probabilities: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -70,26 +76,51 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
-        return score(predictions, &load_questions(&resolve_data(data)?, arguments.input.reading)?);
+        let loaded = load_questions(&resolve_data(data)?, arguments.input.reading)?;
+        let loaded = if let Some(limit) = arguments.input.limit { loaded.limited(limit) } else { loaded };
+        return arguments.score(predictions, &loaded);
     }
     if arguments.run.out.is_some() {
         arguments.run.prepared_out(".")?;
     }
     let plan = arguments.plan.read()?;
     let options = arguments.plan.model_options(plan.as_ref());
-    arguments.input.opening(&arguments.run, options).run(Evaluation { arguments: &arguments, plan })
+    let mut opening = arguments.input.opening(&arguments.run, options);
+    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) {
+        // Adapters that are not asked for need not be those of the plan's quantiser.
+        opening.options.adapters = OwnAdapters::LeftOut;
+    }
+    opening.run(Evaluation { arguments: &arguments, plan })
 }
 
-fn score(predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
-    let evaluation = data::evaluate(&loaded.dataset, &Predictions::read(predictions)?)?;
-    if !loaded.counts.left_out.is_empty() {
-        eprintln!("{}", loaded.counts.text("questions"));
+impl Arguments {
+    fn score(&self, predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
+        let (dataset, predictions) = (&loaded.dataset, Predictions::read(predictions)?);
+        let evaluation = match (&self.null_probabilities, self.input.null_threshold) {
+            (None, None) => data::evaluate(dataset, &predictions)?,
+            (None, Some(_)) => return Err(usage("`--null-threshold` of predictions needs `--null-probabilities`")),
+            (Some(_), Some(NullThreshold::Auto)) => {
+                return Err(usage("`--null-threshold auto` is for a model; the official script's is a number"));
+            }
+            (Some(_), _) if dataset.format == Format::V1 => {
+                bail!("`--null-probabilities` is for data of version 2.0: in version 1.1 each question has an answer")
+            }
+            (Some(file), threshold) => {
+                let threshold =
+                    if let Some(NullThreshold::At(threshold)) = threshold { f64::from(threshold) } else { 1.0 };
+                let probabilities = NullProbabilities::read(file)?;
+                data::evaluate_v2_with_null_probabilities(dataset, &predictions, &probabilities, threshold)?
+            }
+        };
+        if !loaded.counts.left_out.is_empty() {
+            eprintln!("{}", loaded.counts.text("questions"));
+        }
+        if evaluation.missing > 0 {
+            eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
+        }
+        println!("{}", evaluation.to_json());
+        Ok(())
     }
-    if evaluation.missing > 0 {
-        eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
-    }
-    println!("{}", evaluation.to_json());
-    Ok(())
 }
 
 struct Evaluation<'a> {

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -22,6 +22,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use switchable_quant::data::{GeneratorConfig, Split, generate};
+use switchable_quant_examples::finish;
 
 /// Kills long work at random moments and compares what it ends with
 #[derive(Debug, Parser)]
@@ -55,7 +56,11 @@ struct Outcome {
     files: usize,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    finish(harness)
+}
+
+fn harness() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let data = arguments.out.join("data");
     std::fs::create_dir_all(&data)?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
@@ -23,6 +24,7 @@ use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::TrainRun;
 use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
 use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
@@ -82,18 +84,22 @@ impl Command for Report<'_> {
 
         let named = |file: Option<&Path>| file.map_or_else(|| "generated".to_owned(), name_of);
         let search_file = questions.search.as_deref().map(Path::new);
+        let null = input.null_rule(report.task.dataset.format)?;
         let identity = report
             .identity
+            .with_option("null_rule", format!("{null:?}"))
             .with(&of_questions("search questions", &named(search_file), &search))
             .with(&of_questions("training questions", &named(questions.train.first().map(PathBuf::as_path)), &train));
         let mut evaluate = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
-        evaluate.decode.null = input.null_rule(report.task.dataset.format)?;
+        evaluate.decode.null = null;
         let (workers, stop) = (evaluate.workers.clone(), evaluate.stop.clone());
         let training = TrainRun { workers, stop, show: run.show(), identity: identity.clone(), ..TrainRun::default() };
         let settings = RunSettings { seed: run.seed, evaluate, train: training, show: run.show() };
         let (tokenizer, window) = (&session.folder.tokenizer, input.window);
         let data = StudyData { train: &train, search: &search, report: &report.task, tokenizer, window };
         let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
+        let counts = json!({ "report": report.counts, "search": searched, "train": trained });
+        write_json(out.join("questions.json"), &counts)?;
         let sections = run_study(&bench, &config.stages())?;
 
         let command =

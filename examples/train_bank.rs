@@ -108,6 +108,7 @@ impl Command for TrainBank<'_> {
             anyhow::Ok(task)
         };
         let evaluation = data.evaluation.map(load).transpose()?;
+        write_json(out.join("questions.json"), &json!({ "train": counts }))?;
         let options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
         let bank = bank.config(&quant.quantizer, run.seed)?;

@@ -14,7 +14,8 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
-use switchable_quant::reader::model_folder::OwnAdapters;
+use switchable_quant::model::Gpt2;
+use switchable_quant::reader::model_folder::{EmbeddedFolder, OwnAdapters};
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
@@ -144,7 +145,11 @@ impl<C: Command> WithAutodiff for OnDevice<'_, C> {
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Some(name) = self.opening.model else {
-            let folder = default_model::load::<B>(&self.opening.options.model, &device)?;
+            // Adapters that are not used need not be those of the quantiser either.
+            let is_used = self.opening.options.adapters == OwnAdapters::Used && self.opening.adapters.is_none();
+            let adapters = if is_used { default_model::FILES.adapters } else { &[] };
+            let files = EmbeddedFolder { adapters, ..default_model::FILES };
+            let folder = ModelFolder::<B, Gpt2<B>>::embedded(&files, &self.opening.options.model, &device)?;
             return self.start(folder, None, device);
         };
         let dir = resolve_model(name)?;
@@ -163,7 +168,11 @@ impl<B: QuantAutodiffBackend, C: Command> WithTrainableFamily<B> for InFolder<'_
 
     fn run<M: TrainableModel<B>>(self) -> anyhow::Result<()> {
         let Self { on, dir, task } = self;
-        let folder = ModelFolder::<B, M>::open(dir, &task.opening.options, on)?;
+        let mut options = task.opening.options.clone();
+        if task.opening.adapters.is_some() {
+            options.adapters = OwnAdapters::LeftOut;
+        }
+        let folder = ModelFolder::<B, M>::open(dir, &options, on)?;
         task.start(folder, Some(dir), on.clone())
     }
 }
@@ -179,12 +188,10 @@ impl<C: Command> OnDevice<'_, C> {
         let (mut source, mut place) = (name.clone(), AdapterPlace::Own);
         if let Some(adapters) = self.opening.adapters {
             // In the place of the model's own: widths that the folder lacks run without one.
-            folder.drop_adapters();
             folder.load_adapters(adapters)?;
             (source, place) = (adapters.display().to_string(), AdapterPlace::Folder(adapters.into()));
         }
         if self.opening.options.adapters == OwnAdapters::LeftOut && self.opening.adapters.is_none() {
-            folder.drop_adapters();
             place = AdapterPlace::LeftOut;
         }
         let adapters = AdaptersUsed { source, place, widths: folder.model.transformer.adapter_widths() };

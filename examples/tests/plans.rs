@@ -85,6 +85,10 @@ fn a_plan_gives_what_the_search_that_found_it_measured() {
         assert!(error.contains(part), "{error}");
     }
 
+    // Adapters of another quantiser are not in the way of a plan that asks for none, and are of one that does.
+    let error = refused(&run("evaluate", at, "--data data.json --bits 3 --quantizer per-channel"));
+    assert!(error.contains("per-channel,symmetric,min-max"), "{error}");
+
     // Of version 1, the plan leaves its quantiser to the run, and that is said.
     let mut old = plan;
     old["version"] = 1.into();

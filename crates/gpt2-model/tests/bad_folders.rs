@@ -392,6 +392,25 @@ fn packed_weights_beside_others_are_refused() {
 }
 
 #[test]
+fn a_packed_tensor_that_the_configuration_gives_no_meaning_is_refused_by_name() {
+    skip_without_device!();
+    let folder = Folder::empty();
+    let model = load(&Folder::copy_of("tiny")).expect("the golden folder");
+    model.save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    let (file, name) = ("packed.safetensors", "transformer.h.0.attn.q_norm.weight");
+    let bytes = folder.read(file);
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))).expect("a length");
+    let (header, data) = bytes[8..].split_at(length);
+    let mut header: Value = serde_json::from_slice(header).expect("JSON");
+    header[name] = json!({"dtype": "F32", "shape": [0], "data_offsets": [data.len(), data.len()]});
+    let header = header.to_string();
+    folder.write(file, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat());
+    let loaded = Gpt2::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device());
+    let message = loaded.map(|_| ()).expect_err("an unknown tensor").to_string();
+    assert!(message.contains(file) && message.contains(name), "{message}");
+}
+
+#[test]
 fn a_packed_language_model_is_no_span_model_and_says_what_to_do() {
     skip_without_device!();
     let folder = Folder::empty();

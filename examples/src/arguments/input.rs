@@ -15,6 +15,7 @@ use crate::arguments::count::parse_count;
 use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
+use crate::ending::usage;
 use crate::session::Opening;
 
 /// Model and questions.
@@ -65,7 +66,9 @@ impl InputArgs {
                 bail!("`--null-threshold` is for data of version 2.0: in version 1.1 each question has an answer")
             }
             (Some(NullThreshold::Auto), _) => {
-                bail!("`--null-threshold auto` is for `evaluate`, which prints the threshold that it chooses")
+                return Err(usage(
+                    "`--null-threshold auto` is for `evaluate`, which prints the threshold that it chooses",
+                ));
             }
             (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold)),
             (None, Format::V2) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
-use switchable_quant::lora::{LinearSettings, PrecisionPlan};
+use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -89,7 +89,19 @@ impl PlanFile {
             let (path, run) = (self.path.display(), model.settings().quantisation());
             eprintln!("{path} does not say how every site is quantised; where it does not: {run}");
         }
+        let other = |(_, precision): &(_, SitePrecision)| {
+            precision.adapter.is_some() && (precision.quantizer.is_some() || precision.activation_quantizer.is_some())
+        };
+        match plan.iter().filter(other).count() {
+            0 => {}
+            sites => eprintln!("{sites} sites have an adapter beside another quantiser than that of the model"),
+        }
         Ok(plan)
+    }
+
+    /// Whether some site asks for an adapter.
+    pub fn names_adapters(&self) -> bool {
+        self.plan.entries().any(|(_, precision)| precision.adapter.is_some())
     }
 
     /// Where the plan is.

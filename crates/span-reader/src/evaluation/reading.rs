@@ -57,7 +57,8 @@ impl ReadingTask {
             return Err(Error::NoQuestions { what: "the data set".into() });
         }
         let vocabulary = tokenizer.vocab_size();
-        if vocabulary > shape.vocabulary {
+        // A special token that nothing uses may lie beyond the model's embedding.
+        if vocabulary > shape.vocabulary && tokenizer.check_fits(shape.vocabulary).is_err() {
             return Err(Error::DoesNotFit {
                 what: "the tokenizer's vocabulary",
                 got: vocabulary,

@@ -17,7 +17,8 @@
 //! {"id", "title", "context", "question", "answers": {"text": ["tea"], "answer_start": [13]}}
 //! ```
 //!
-//! Rows have no version: without an answer a question is impossible, and the file is of version 2.0 if
+//! `answers.text` and `answers.answer_start` may be columns of their own, as `flatten` makes them. Rows have no
+//! version: without an answer a question is impossible, and the file is of version 2.0 if
 //! there is one. Rows of one title and context become one paragraph, at the place of the first of them.
 //!
 //! ```

@@ -22,8 +22,10 @@ const ARTICLE_FIELDS: &[&str] = &["title", "paragraphs", "split"];
 const PARAGRAPH_FIELDS: &[&str] = &["context", "qas", "document_id"];
 const QUESTION_FIELDS: &[&str] = &["id", "question", "answers", "is_impossible", "plausible_answers"];
 const ANSWER_FIELDS: &[&str] = &["text", "answer_start"];
-/// Fields of the rows that `datasets` exports.
-const ROW_FIELDS: &[&str] = &["id", "title", "context", "question", "answers", "is_impossible"];
+/// Fields of the rows that `datasets` exports, its `flatten` included.
+const ROW_FIELDS: &[&str] = &["id", "title", "context", "question", "answers", "is_impossible", FLAT_TEXT, FLAT_START];
+const FLAT_TEXT: &str = "answers.text";
+const FLAT_START: &str = "answers.answer_start";
 
 /// Characters of a wrong value that a message shows.
 const SHOWN_CHARS: usize = 40;
@@ -130,8 +132,19 @@ impl Reader<'_> {
     fn row_question(&self, object: &Map<String, Value>, at: &str, context: &str) -> Result<Option<Question>> {
         let id = self.text(object, at, "id")?;
         let question = self.text(object, at, "question")?;
-        let (listed, answers) = match self.required(object, at, "answers")? {
-            Value::Object(columns) => self.answer_columns(columns, &join(at, "answers"), (context, &id))?,
+        let is_flat = object.contains_key(FLAT_TEXT) && !object.contains_key("answers");
+        let answers = if is_flat { &Value::Null } else { self.required(object, at, "answers")? };
+        let (listed, answers) = match answers {
+            Value::Null if is_flat => {
+                let columns = [self.array(object, at, FLAT_TEXT)?, self.array(object, at, FLAT_START)?];
+                self.answer_columns(columns, &join(at, "answers"), (context, &id))?
+            }
+            Value::Object(columns) => {
+                let at = join(at, "answers");
+                self.known(columns, &at, ANSWER_FIELDS)?;
+                let columns = [self.array(columns, &at, "text")?, self.array(columns, &at, "answer_start")?];
+                self.answer_columns(columns, &at, (context, &id))?
+            }
             Value::Array(list) => (list.len(), self.answers(object, at, "answers", (context, &id))?),
             other => {
                 let expected = "an object of `text` and `answer_start`, or an array";
@@ -149,12 +162,10 @@ impl Reader<'_> {
     /// `{"text": [..], "answer_start": [..]}`: the number of answers, and those that stand at their offsets.
     fn answer_columns(
         &self,
-        columns: &Map<String, Value>,
+        [texts, starts]: [&[Value]; 2],
         at: &str,
         (context, id): (&str, &str),
     ) -> Result<(usize, Vec<Answer>)> {
-        self.known(columns, at, ANSWER_FIELDS)?;
-        let (texts, starts) = (self.array(columns, at, "text")?, self.array(columns, at, "answer_start")?);
         if texts.len() != starts.len() {
             let expected = format!("as many offsets as texts, {}", texts.len());
             return Err(self.field(join(at, "answer_start"), expected, starts.len().to_string()));

@@ -296,6 +296,11 @@ fn rows_of_hugging_face_are_read_in_each_of_their_forms() {
     }
     let one = Dataset::from_json(ROWS[0], "row.json").unwrap();
     assert_eq!((one.format, one.len()), (Format::V1, 1));
+    // Columns that `flatten` makes.
+    let nested = r#""answers":{"text":["tea"],"answer_start":[11]}"#;
+    let flat = ROWS[1].replace(nested, r#""answers.text":["tea"],"answers.answer_start":[11]"#);
+    assert_ne!(flat, ROWS[1]);
+    assert_eq!(Dataset::from_json(&flat, "row.json").unwrap(), Dataset::from_json(ROWS[1], "row.json").unwrap());
     // Answers as a list of objects, and nulls where a column is empty.
     let list = ROWS[2].replace(r#"{"text":["Ada"],"answer_start":[0]}"#, r#"[{"text":"Ada","answer_start":0}]"#);
     let list = list.replace("\"Ada\",\"context", "null,\"is_impossible\":null,\"context");

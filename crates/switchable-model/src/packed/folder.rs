@@ -10,6 +10,7 @@
 //! again (`config`). The two files cannot be replaced at once: where a write was cut short between
 //! them, they disagree, and the folder does not load.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
@@ -35,7 +36,7 @@ use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
 use crate::parameters::{ParameterRef, transposed};
 use crate::site_plan::SitePlan;
-use crate::sites::Site;
+use crate::sites::{Site, Sites};
 use crate::span_head::SPAN_HEAD;
 use crate::weights::builder::ModelBuilder;
 use crate::weights::tensors::check_alone;
@@ -158,6 +159,7 @@ impl<C: ModelConfig> PackedFolder<C> {
             self.check_shape(HEAD, &head.shape(), &[shape.width, shape.vocabulary])?;
             model.set_packed_head(Some(head));
         }
+        self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
         let text = self.file.metadata().get(PLAN);
         let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
         let in_file = |error| in_file(&self.path, error);
@@ -172,6 +174,17 @@ impl<C: ModelConfig> PackedFolder<C> {
         model.check_plan(&plan.clone().without_adapters()).map_err(named)?;
         let plan = model.implicit_plan(&plan);
         Ok((model, plan))
+    }
+
+    /// Checks that every tensor is one of the model's or of its span head.
+    fn check_names(&self, parameters: impl Iterator<Item = String>, sites: &Sites) -> Result<()> {
+        let weights = sites.iter().map(|site| format!("{}{}.weight", C::BODY, sites.name(site)));
+        let heads = [HEAD, SPAN_HEAD, "qa_outputs.bias"].map(str::to_owned);
+        let known: BTreeSet<String> = parameters.chain(weights).chain(heads).collect();
+        match self.file.packed_names().chain(self.file.plain_names()).find(|name| !known.contains(*name)) {
+            Some(name) => Err(Error::UnknownTensor { path: self.path.clone(), name: name.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// A tensor that is not packed.
