@@ -45,7 +45,11 @@ for set in portable avx2 avx512 avx512-vnni; do
   [[ "$chosen" == "$set" ]] || { echo "$set was asked for, $chosen is what runs" >&2; exit 1; }
   passed=0
   for at in "${!programs[@]}"; do
-    output=$(cd "crates/${crates[at]}" && "${programs[at]}" --quiet 2>&1) || { echo "$output"; exit 1; }
+    output=$(cd "crates/${crates[at]}" && "${programs[at]}" --quiet 2>&1) || {
+      status=$?
+      printf '%s\n%s: %s ended with status %s\n' "$output" "$set" "${programs[at]}" "$status" >&2
+      exit 1
+    }
     of_program=$(sed -n 's/^test result: ok\. \([0-9]*\) passed; 0 failed.*/\1/p' <<<"$output")
     passed=$((passed + ${of_program:?the program says no result}))
   done
