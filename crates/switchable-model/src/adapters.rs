@@ -260,6 +260,9 @@ fn names<'a, B: QuantBackend, M: SwitchableModel<B>>(saved_modules: &'a [&'a str
 fn checked<B: QuantBackend, M: SwitchableModel<B>>(model: &M, folder: AdapterFolder<B>) -> Result<AdapterFolder<B>> {
     let sites = model.sites();
     let AdapterFolder { path, width, adapter } = &folder;
+    if let Some(site) = adapter.pairs.keys().find(|site| sites.find(site).is_none()) {
+        return Err(Error::UnknownSite { path: path.clone(), site: site.clone() });
+    }
     adapter.check_sites(sites.iter().map(|site| sites.name(site))).map_err(|e| in_file(path, e))?;
     if let Some(trained_for) = &adapter.trained_for {
         let settings = model.settings().quantisation();

@@ -85,7 +85,8 @@ fn tensor_bytes(path: &Path) -> usize {
 #[test]
 fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_opened_with() {
     let linear = LinearSettings { weight: "per-group:32,symmetric,min-max".parse().unwrap(), ..Default::default() };
-    let saved: Folder = default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+    let saved: Folder =
+        default_model::load_without_adapters(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let plan = saved.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
     let packs = [PackOptions::default(), PackOptions { lm_head: Some(BitWidth::B4), ..PackOptions::default() }];
     for (form, pack) in packs.into_iter().flat_map(|pack| [(PackedForm::Plan(&plan), pack), (PackedForm::Nested, pack)])
@@ -105,7 +106,7 @@ fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_op
 fn codes_that_an_adapters_learned_step_does_not_fit_are_refused_before_anything_is_written() {
     let linear = LinearSettings { weight: "per-channel,symmetric".parse().unwrap(), ..Default::default() };
     let mut folder: Folder =
-        default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+        default_model::load_without_adapters(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let lora = LoraConfig::new(2, 4.0).unwrap().with_scales(WeightScales::Learned);
     folder.model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
