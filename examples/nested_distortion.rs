@@ -82,7 +82,7 @@ impl WithBackend for Arguments {
         let model: Gpt2<B> = match model {
             Some(name) => Gpt2::load(resolve_model(&name)?, &options, &device)?,
             None if gpt2_small => Gpt2::random(&Gpt2Config::gpt2_small(), &options, seed, &device)?,
-            None => default_model::load(&options, &device)?.model.transformer,
+            None => default_model::load_without_adapters(&options, &device)?.model.transformer,
         };
         let sites: Vec<Site> = model.sites().iter().collect();
         let count = |site| model.sites().parameters(site);

@@ -113,7 +113,7 @@ fn command() -> anyhow::Result<()> {
     let options =
         FolderOptions { model: arguments.quant.model_options(), missing_head: MissingHead::Random(0), adapters: own };
     let (device, model) = (arguments.device, arguments.model.as_deref());
-    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options };
+    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options, mixed_head: None };
     opening.run(Pack { arguments: &arguments, dir: dir.as_deref() })
 }
 

@@ -14,12 +14,12 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
-use switchable_quant::model::Gpt2;
-use switchable_quant::reader::model_folder::{EmbeddedFolder, OwnAdapters};
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
+use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::input::InputArgs;
 use crate::contents::of_questions;
@@ -46,6 +46,8 @@ pub struct Opening<'a> {
     pub adapters: Option<&'a Path>,
     /// How the folder is opened.
     pub options: FolderOptions,
+    /// The span head for plans whose adapters came with different ones.
+    pub mixed_head: Option<HeadChoice>,
 }
 
 /// An open model on a device.
@@ -123,6 +125,11 @@ pub struct Questions {
 }
 
 impl Opening<'_> {
+    /// Adapters that others take the place of are not read: they may be for another quantiser.
+    fn own_adapters(&self) -> OwnAdapters {
+        if self.adapters.is_some() { OwnAdapters::LeftOut } else { self.options.adapters }
+    }
+
     /// Opens the model and runs a command on it.
     ///
     /// # Errors
@@ -145,11 +152,11 @@ impl<C: Command> WithAutodiff for OnDevice<'_, C> {
 
     fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Some(name) = self.opening.model else {
-            // Adapters that are not used need not be those of the quantiser either.
-            let is_used = self.opening.options.adapters == OwnAdapters::Used && self.opening.adapters.is_none();
-            let adapters = if is_used { default_model::FILES.adapters } else { &[] };
-            let files = EmbeddedFolder { adapters, ..default_model::FILES };
-            let folder = ModelFolder::<B, Gpt2<B>>::embedded(&files, &self.opening.options.model, &device)?;
+            let options = &self.opening.options;
+            let folder = match self.opening.own_adapters() {
+                OwnAdapters::Used => default_model::load::<B>(&options.model, &device)?,
+                OwnAdapters::LeftOut => default_model::load_without_adapters::<B>(&options.model, &device)?,
+            };
             return self.start(folder, None, device);
         };
         let dir = resolve_model(name)?;
@@ -168,10 +175,7 @@ impl<B: QuantAutodiffBackend, C: Command> WithTrainableFamily<B> for InFolder<'_
 
     fn run<M: TrainableModel<B>>(self) -> anyhow::Result<()> {
         let Self { on, dir, task } = self;
-        let mut options = task.opening.options.clone();
-        if task.opening.adapters.is_some() {
-            options.adapters = OwnAdapters::LeftOut;
-        }
+        let options = FolderOptions { adapters: task.opening.own_adapters(), ..task.opening.options.clone() };
         let folder = ModelFolder::<B, M>::open(dir, &options, on)?;
         task.start(folder, Some(dir), on.clone())
     }
@@ -198,6 +202,7 @@ impl<C: Command> OnDevice<'_, C> {
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
         self.command.run(Session { folder, name, dir, adapters, device, machine })
     }

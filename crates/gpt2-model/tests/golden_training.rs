@@ -106,7 +106,7 @@ fn span_logits_loss_and_every_gradient_equal_those_of_transformers() {
     // The loss of transformers counts the scores at padding as well, where its positions go on.
     let (body, plan) = (&model.transformer, full(&model.transformer));
     let embedded = body.embed(fixture.batch("input_ids"), None);
-    let logits = model.span_logits(body.forward_from(0, embedded, Some(&padding), &plan));
+    let logits = model.span_logits(body.forward_from(0, embedded, Some(&padding), &plan), &plan);
     let loss =
         span_loss(logits.start, logits.end, fixture.positions("start_positions"), fixture.positions("end_positions"));
     assert_close("loss", &values(loss.clone()), &[fixture.scalar("loss")], LOSS_TOLERANCE);

@@ -7,14 +7,15 @@ use burn::tensor::{Tensor, TensorData};
 use safetensors::Dtype;
 
 use gpt2_model::{
-    AdapterFolders, BitWidth, Gpt2, ModelConfig, QuantBackend, SitePlan, SitePrecision, SwitchableModel,
-    next_token_loss,
+    AdapterFolders, BitWidth, Gpt2, Gpt2ForQuestionAnswering, MissingHead, ModelConfig, ModelOptions, QuantBackend,
+    SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
-use switchable_lora::{lora_config::LoraConfig, peft::load::AdapterBytes};
-use switchable_model::adapters::LoadedAdapters;
+use quant_kernels::spec::quant_spec::QuantSpec;
+use switchable_lora::{linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes};
+use switchable_model::{adapters::LoadedAdapters, width_heads::HeadChoice};
 
 use crate::support::{
-    Fixture, Folder, Plain, StoredTensor, Train, assert_close, full, golden, largest_difference, load,
+    Fixture, Folder, Plain, StoredTensor, Train, assert_close, device, full, golden, largest_difference, load,
     skip_without_device, values,
 };
 
@@ -147,6 +148,35 @@ fn saved_adapters_load_back_equal() {
 }
 
 #[test]
+fn an_adapter_is_not_used_under_another_quantiser_than_it_was_trained_for() {
+    skip_without_device!();
+    let (model, [four, _]) = with_two_widths();
+    let folder = Folder::empty();
+    model.save_adapters(folder.path(), "tiny").expect("saves");
+    let per_channel: QuantSpec = "per-channel".parse().expect("a quantiser");
+    let settings = LinearSettings { weight: per_channel, ..LinearSettings::default() };
+    let mut other = load::<Plain>("tiny").with_linear_settings(settings);
+    let message = other.load_adapters(folder.path()).expect_err("another quantiser").to_string();
+    let expected = "trained for another weight: per-tensor,symmetric,min-max, here it is per-channel,symmetric,min-max";
+    assert!(message.contains("bits-4") && message.contains(expected), "{message}");
+
+    // Neither by a plan, nor by later settings.
+    let mut loaded = load::<Plain>("tiny");
+    _ = loaded.load_adapters(folder.path()).expect("loads");
+    let precision = SitePrecision::uniform(four);
+    loaded.check_plan(&loaded.uniform_plan(precision)).expect("as it was trained");
+    let message =
+        loaded.check_plan(&loaded.uniform_plan(precision.with_quantizer(per_channel))).unwrap_err().to_string();
+    assert!(message.contains("h.0.attn.c_attn") && message.contains(expected), "{message}");
+    let message = loaded.clone().with_linear_settings(settings).check_plan(&loaded.uniform_plan(precision));
+    assert!(message.unwrap_err().to_string().contains(expected));
+    let rounds_nothing = SitePrecision::FULL.with_adapter(four).with_quantizer(per_channel);
+    loaded.check_plan(&loaded.uniform_plan(rounds_nothing)).expect("nothing is rounded");
+    // What is not known is not refused.
+    model.check_plan(&model.uniform_plan(precision.with_quantizer(per_channel))).expect("made here");
+}
+
+#[test]
 fn adapters_of_a_few_sites_are_saved_too() {
     skip_without_device!();
     let mut model = load::<Plain>("tiny");
@@ -211,6 +241,159 @@ fn an_adapter_from_bytes_is_that_of_its_folder() {
         assert!(message.contains("embedded bank"), "{message}");
         assert!(bare.adapter_widths().is_empty());
     }
+}
+
+fn answering() -> Gpt2ForQuestionAnswering<Plain> {
+    let (dir, options) = (golden("tiny_qa"), ModelOptions::default());
+    Gpt2ForQuestionAnswering::load(dir, &options, MissingHead::Refuse, &device()).expect("a golden folder loads")
+}
+
+fn with_golden_head() -> Gpt2ForQuestionAnswering<Plain> {
+    let mut model = answering();
+    let loaded = model.load_adapter(golden("peft_qa/adapter"), eight()).expect("PEFT's adapter loads");
+    assert_eq!(loaded.unknown, [golden("peft_qa/adapter")]);
+    model
+}
+
+/// Start and end scores of the real tokens of the golden batch.
+fn spans(model: &Gpt2ForQuestionAnswering<Plain>, precision: SitePrecision) -> [Vec<f32>; 2] {
+    let fixture = Fixture::open("peft_qa");
+    let plan = model.transformer.uniform_plan(precision);
+    let logits = model.forward(fixture.batch("input_ids"), Some(&fixture.padding("attention_mask")), &plan);
+    [logits.start, logits.end].map(|scores| fixture.real_rows("attention_mask", &values(scores), 1))
+}
+
+/// The patterns of its configuration overlap, and the keys are expressions.
+#[test]
+fn an_adapter_of_peft_for_question_answering_brings_its_head() {
+    skip_without_device!();
+    let (model, fixture) = (with_golden_head(), Fixture::open("peft_qa"));
+    assert_eq!(model.head_widths(), [eight()]);
+    let got = spans(&model, SitePrecision::FULL.with_adapter(eight()));
+    for (name, got) in ["start_logits", "end_logits"].into_iter().zip(&got) {
+        let want = fixture.real_rows("attention_mask", &fixture.floats(name), 1);
+        assert_close(name, got, &want, LOGITS_TOLERANCE);
+    }
+    // Without the adapter the base head answers.
+    assert_eq!(spans(&model, SitePrecision::FULL), spans(&answering(), SitePrecision::FULL));
+    // A language model has no place for the head.
+    let mut body = model.transformer.clone();
+    let message = body.load_adapter(golden("peft_qa/adapter"), eight()).expect_err("a head").to_string();
+    assert!(message.contains("adapter_config.json: field `modules_to_save` is qa_outputs"), "{message}");
+}
+
+#[test]
+fn a_plan_of_adapters_with_different_heads_needs_a_word() {
+    skip_without_device!();
+    let mut model = with_golden_head();
+    let four = BitWidth::new(4).expect("a width");
+    model.transformer.init_adapters(four, &LoraConfig::new(3, 12.0).expect("a configuration"), 7).expect("adapters");
+    let site = model.config().sites().iter().next().expect("a site");
+    let uniform = model.transformer.uniform_plan(SitePrecision::FULL.with_adapter(eight()));
+    let mixed = uniform.clone().with(site, SitePrecision::FULL.with_adapter(four));
+    let one_without = uniform.clone().with(site, SitePrecision::FULL);
+    for (plan, head) in [
+        (&uniform, HeadChoice::Width(eight())),
+        (&one_without, HeadChoice::Width(eight())),
+        (&model.transformer.uniform_plan(SitePrecision::FULL.with_adapter(four)), HeadChoice::Base),
+    ] {
+        assert_eq!(model.head_of(plan).expect("one head"), head);
+    }
+    let message = model.check_plan(&mixed).expect_err("two heads").to_string();
+    assert!(message.contains("different span heads (base, 8)"), "{message}");
+    for (choice, head) in [("base", HeadChoice::Base), ("8", HeadChoice::Width(eight()))] {
+        let model = model.clone().with_mixed_head(Some(choice.parse().expect("a choice")));
+        assert_eq!(model.head_of(&mixed).expect("chosen"), head);
+        model.check_plan(&mixed).expect("chosen");
+        // The word is for plans that need it.
+        assert_eq!(model.head_of(&uniform).expect("one head"), HeadChoice::Width(eight()));
+    }
+    let other = model.clone().with_mixed_head(Some(HeadChoice::Width(four)));
+    let message = other.check_plan(&mixed).expect_err("no such head").to_string();
+    assert_eq!(message, "no span head of 4 bits, available: base, 8");
+}
+
+#[test]
+fn heads_are_saved_with_their_adapters_and_go_with_them() {
+    skip_without_device!();
+    let model = with_golden_head();
+    let folder = Folder::empty();
+    model.save_adapters(folder.path(), "tiny_qa").expect("saves");
+    let mut loaded = answering();
+    assert_eq!(loaded.load_adapters(folder.path()).expect("loads"), known([eight()]));
+    let precision = SitePrecision::FULL.with_adapter(eight());
+    for (got, want) in spans(&loaded, precision).iter().zip(spans(&model, precision)) {
+        // Equal factors may lie in memory in another order, in which products are summed.
+        assert!(largest_difference(got, &want) <= 1e-5);
+    }
+    // An adapter without a head in the place of one with a head leaves none behind.
+    let mut without = loaded.clone();
+    without.transformer.init_adapters(eight(), &LoraConfig::new(1, 1.0).expect("one"), 1).expect("adapters");
+    let bare = Folder::empty();
+    without.transformer.save_adapters(bare.path(), "tiny_qa").expect("saves");
+    _ = loaded.load_adapters(bare.path()).expect("loads");
+    assert!(loaded.head_widths().is_empty());
+    let mut dropped = model.clone();
+    dropped.drop_adapters();
+    assert!(dropped.head_widths().is_empty() && dropped.transformer.adapter_widths().is_empty());
+
+    // A head of another size is refused, and nothing of the folder is taken.
+    let file = switchable_lora::peft::width_folder(folder.path(), eight()).join("adapter_model.safetensors");
+    folder.edit_tensors(file.to_str().expect("a path"), |tensors| {
+        let weight = tensors.get_mut("base_model.model.qa_outputs.weight").expect("the head");
+        weight.bytes.truncate(weight.bytes.len() / 2);
+        weight.shape = vec![1, 20];
+    });
+    let mut refused = answering();
+    let message = refused.load_adapters(folder.path()).expect_err("another size").to_string();
+    assert!(message.contains("bits-8") && message.contains("`qa_outputs.weight` has shape [1, 20]"), "{message}");
+    assert!(refused.transformer.adapter_widths().is_empty() && refused.head_widths().is_empty());
+}
+
+#[test]
+fn peft_loads_a_head_that_is_saved() {
+    skip_without_device!();
+    let Some(python) = std::env::var_os("PEFT_PYTHON") else {
+        eprintln!("skipped: PEFT_PYTHON is not set");
+        return;
+    };
+    let folder = Folder::empty();
+    with_golden_head().save_adapters(folder.path(), "tiny_qa").expect("saves");
+    let output = Command::new(&python)
+        .arg(golden("check_peft_loads_ours.py"))
+        .arg("--base")
+        .arg(golden("tiny_qa"))
+        .arg("--adapter")
+        .arg(switchable_lora::peft::width_folder(folder.path(), eight()))
+        .arg("--expected")
+        .arg(golden("peft_qa/expected.safetensors"))
+        .output()
+        .expect("PEFT_PYTHON runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn a_pickle_is_read_once_it_is_converted_as_the_error_says() {
+    skip_without_device!();
+    let Some(python) = std::env::var_os("PEFT_PYTHON") else {
+        eprintln!("skipped: PEFT_PYTHON is not set");
+        return;
+    };
+    let folder = Folder::copy_of("peft/adapter");
+    let run = |script: &str| {
+        let output = Command::new(&python).arg("-c").arg(script).current_dir(folder.path()).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run("import torch, os; from safetensors.torch import load_file\n\
+         torch.save(load_file('adapter_model.safetensors'), 'adapter_model.bin'); os.remove('adapter_model.safetensors')");
+    let mut model = load::<Plain>("tiny");
+    let message = model.load_adapter(folder.path(), eight()).expect_err("a pickle").to_string();
+    let (_, script) = message.split_once('\n').expect("two lines of Python");
+    run(script);
+    _ = model.load_adapter(folder.path(), eight()).expect("it is converted");
+    let (plan, fixture) = (adapted(&model, eight()), Fixture::open("peft"));
+    assert_eq!(logits(&model, &fixture, &plan), logits(&with_golden_adapter::<Plain>(), &fixture, &plan));
 }
 
 #[test]

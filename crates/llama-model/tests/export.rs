@@ -78,7 +78,7 @@ fn span_models_load_back_identical_and_hold_the_names_of_transformers() {
 fn transformers_reads_what_is_exported() {
     skip_without_device!();
     let Some(python) = std::env::var_os("PEFT_PYTHON") else {
-        eprintln!("not run: PEFT_PYTHON is not set");
+        eprintln!("skipped: PEFT_PYTHON is not set");
         return;
     };
     for case in ["tiny", "tiny_untied", "tiny_sharded_bf16"] {

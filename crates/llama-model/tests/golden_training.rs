@@ -105,7 +105,7 @@ fn span_logits_loss_and_every_gradient_equal_those_of_transformers() {
     for block in 0..body.shape().blocks {
         hidden = body.forward_block(hidden, &mut Pass::new(&plan).block(block, &mask, terms.as_ref()));
     }
-    let logits = model.span_logits(body.normalise(hidden));
+    let logits = model.span_logits(body.normalise(hidden), &plan);
     let loss =
         span_loss(logits.start, logits.end, fixture.positions("start_positions"), fixture.positions("end_positions"));
     assert_close("loss", &values(loss.clone()), &[fixture.scalar("loss")], LOSS_TOLERANCE);

@@ -165,20 +165,18 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When the folder holds no adapter, or one that does not fit the model or was trained for another
     /// quantiser.
     pub fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<Vec<BitWidth>> {
-        let loaded = self.model.transformer.load_adapters(dir)?;
+        let loaded = self.model.load_adapters(dir)?;
         self.notes.extend(loaded.to_string().lines().map(str::to_owned));
+        let heads = self.model.head_widths().iter().map(ToString::to_string).collect::<Vec<_>>();
+        if !heads.is_empty() {
+            self.notes.push(format!("span heads of their own: the adapters of {} bits", heads.join(", ")));
+        }
         Ok(loaded.widths)
     }
 
     /// Takes out the adapters of all widths.
     pub fn drop_adapters(&mut self) {
-        let model = &mut self.model.transformer;
-        for site in model.sites().clone().iter() {
-            let layer = model.site_mut(site);
-            for width in layer.bank().widths().to_vec() {
-                layer.remove_adapter(width);
-            }
-        }
+        self.model.drop_adapters();
     }
 
     /// The widths at which every weight can run, ascending: all where they are floats, those of the
@@ -236,7 +234,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let dir = dir.as_ref();
         self.check_steps(form)?;
         self.model.transformer.save_packed(dir, form, options)?;
-        self.save_beside_codes(dir)
+        self.tokenizer.save_in(dir)?;
+        match self.model.transformer.settings().placement {
+            // Without the heads that adapters brought, which a language model has no place for.
+            Placement::Residual => Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), ".")?),
+            Placement::Merged => Ok(()),
+        }
     }
 
     /// Refuses codes that an adapter's learned step is not the scale of: the folder would not load with it.
@@ -266,6 +269,6 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
 
     fn save_rest(&self, dir: &Path, base_model: &str) -> Result<()> {
         self.tokenizer.save_in(dir)?;
-        Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), base_model)?)
+        Ok(self.model.save_adapters(dir.join(ADAPTERS), base_model)?)
     }
 }

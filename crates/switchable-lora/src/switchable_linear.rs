@@ -13,6 +13,8 @@
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
 //! quantiser, as L4Q does (arXiv:2402.04902).
 
+use std::collections::BTreeMap;
+
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
@@ -34,7 +36,7 @@ use crate::{
     lora_bank::LoraBank,
     lora_config::{LoraConfig, LoraInit, WeightScales},
     packed_weights::PackedWeights,
-    quantisation_settings::QuantisationSettings,
+    quantisation_settings::{QuantisationSettings, SettingsDifference},
     quantized_cache::QuantizedCache,
     site_precision::{SitePrecision, SiteRounding},
     weight_rounding::WeightRounding,
@@ -53,6 +55,8 @@ pub struct SwitchableLinear<B: Backend> {
     placement: Placement,
     gradient: GradientRule,
     execution: Execution,
+    /// What adapters were trained for, where it is known.
+    trained_for: BTreeMap<BitWidth, QuantisationSettings>,
 }
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -106,6 +110,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             placement: settings.placement,
             gradient: settings.gradient,
             execution: if packed { Execution::Packed } else { settings.execution },
+            trained_for: BTreeMap::new(),
         }
     }
 
@@ -177,6 +182,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ) -> Result<Tensor<B, 2>> {
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
         let quantisation = self.quantisation(&precision);
+        self.check_trained_for(&precision)?;
         self.check_codes(&precision)?;
         let rounding =
             WeightRounding { bits: precision.weights, spec: quantisation.weight, step: self.active_step(precision)? };
@@ -379,6 +385,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         self.check_codes(precision)?;
+        self.check_trained_for(precision)?;
         let quantisation = self.quantisation(precision);
         self.base.check(precision.weights, &quantisation.weight)?;
         quantisation.activation.check(precision.activations, 2)?;
@@ -464,6 +471,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         for (width, pair) in self.bank.iter() {
             packed.insert_adapter(width, pair.clone())?;
         }
+        packed.trained_for = self.trained_for;
         Ok(packed)
     }
 
@@ -481,7 +489,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        Self::with_base(self.base.with_policy(settings.base), self.bank, settings)
+        let trained_for = self.trained_for;
+        Self { trained_for, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
     }
 
     /// The layer with weight and bias that get no gradient.
@@ -550,7 +559,38 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             self.check_step(width, step, &self.weight_spec)?;
         }
         self.bank.insert(width, pair);
+        self.trained_for.remove(&width);
         Ok(())
+    }
+
+    /// Says what the adapter of a width was trained for: [`check`](Self::check) then refuses it under other
+    /// quantisers. One that is inserted after that may be used under any.
+    pub fn set_trained_for(&mut self, width: BitWidth, settings: QuantisationSettings) {
+        self.trained_for.insert(width, settings);
+    }
+
+    /// What the adapter of a width was trained for, where it is known.
+    pub fn trained_for(&self, width: BitWidth) -> Option<QuantisationSettings> {
+        self.trained_for.get(&width).copied()
+    }
+
+    /// Checks that the adapter of a precision was not trained for other quantisers.
+    fn check_trained_for(&self, precision: &SitePrecision) -> Result<()> {
+        let Some(trained) = precision.adapter.and_then(|width| self.trained_for.get(&width)) else { return Ok(()) };
+        let mut here = self.quantisation(precision);
+        // What rounds nothing does not matter.
+        if precision.weights.is_full() {
+            (here.weight, here.placement) = (trained.weight, trained.placement);
+        }
+        if precision.activations.is_full() {
+            here.activation = trained.activation;
+        }
+        match trained.first_difference(&here) {
+            Some(SettingsDifference { field, got: trained, expected: here }) => {
+                Err(Error::TrainedFor { field, trained, here })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Adds a fresh adapter for a width, in place of any that was there. The seed decides its random

@@ -149,6 +149,11 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         let pairs = parse_learned_steps(bytes, Self::Config::BODY, pairs).map_err(|e| in_file(name, e))?;
         let mut loaded = self.clone();
         insert_pairs(&mut loaded, [name, name], pairs, width)?;
+        for site in self.sites().iter() {
+            if let Some(settings) = self.site(site).trained_for(width) {
+                loaded.site_mut(site).set_trained_for(width, settings);
+            }
+        }
         *self = loaded;
         Ok(())
     }
@@ -164,7 +169,7 @@ pub(crate) struct AdapterFolder<B: QuantBackend> {
 }
 
 impl<B: QuantBackend> AdapterFolder<B> {
-    fn as_loaded(&self) -> LoadedAdapters {
+    pub(crate) fn as_loaded(&self) -> LoadedAdapters {
         let unknown = self.adapter.trained_for.is_none().then(|| self.path.clone());
         LoadedAdapters { widths: vec![self.width], unknown: unknown.into_iter().collect() }
     }
@@ -260,6 +265,9 @@ fn names<'a, B: QuantBackend, M: SwitchableModel<B>>(saved_modules: &'a [&'a str
 fn checked<B: QuantBackend, M: SwitchableModel<B>>(model: &M, folder: AdapterFolder<B>) -> Result<AdapterFolder<B>> {
     let sites = model.sites();
     let AdapterFolder { path, width, adapter } = &folder;
+    if let Some(site) = adapter.pairs.keys().find(|site| sites.find(site).is_none()) {
+        return Err(Error::UnknownSite { path: path.clone(), site: site.clone() });
+    }
     adapter.check_sites(sites.iter().map(|site| sites.name(site))).map_err(|e| in_file(path, e))?;
     if let Some(trained_for) = &adapter.trained_for {
         let settings = model.settings().quantisation();
@@ -274,7 +282,12 @@ pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
     folder: AdapterFolder<B>,
 ) -> Result<()> {
     let AdapterFolder { path, width, adapter } = folder;
-    insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)
+    let sites: Vec<Site> = adapter.pairs.keys().filter_map(|site| model.sites().find(site)).collect();
+    insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)?;
+    if let Some(trained_for) = adapter.trained_for {
+        sites.into_iter().for_each(|site| model.site_mut(site).set_trained_for(width, trained_for.settings));
+    }
+    Ok(())
 }
 
 /// The paths are those that errors of adapters and of learned steps name.

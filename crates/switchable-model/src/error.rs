@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use quant_kernels::spec::bit_width::BitWidth;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -209,6 +211,23 @@ pub enum Error {
         /// The site.
         site: String,
     },
+    /// A plan whose adapters came with different span heads.
+    #[error(
+        "the adapters of the plan have different span heads ({heads}), expected those of one width, or a word on \
+         which head answers: `base` or a number of bits"
+    )]
+    SeveralSpanHeads {
+        /// The heads.
+        heads: String,
+    },
+    /// A span head was asked for that came with no adapter.
+    #[error("no span head of {bits} bits, available: base{}", listed(available))]
+    NoSpanHead {
+        /// The width.
+        bits: BitWidth,
+        /// Widths that have a head.
+        available: Vec<BitWidth>,
+    },
     /// A plan was made for another number of blocks.
     #[error("plan of {got} blocks, the model has {blocks}")]
     PlanBlocks {
@@ -231,6 +250,10 @@ pub enum Error {
     /// A plan or an adapter does not fit.
     #[error(transparent)]
     Lora(#[from] switchable_lora::Error),
+}
+
+fn listed(widths: &[BitWidth]) -> String {
+    widths.iter().map(|bits| format!(", {bits}")).collect()
 }
 
 impl From<whole_files::Error> for Error {

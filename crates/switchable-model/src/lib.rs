@@ -23,8 +23,10 @@ pub mod prelude;
 pub mod shape;
 pub mod site_plan;
 pub mod sites;
+mod span_adapters;
 pub mod span_head;
 pub mod weights;
+pub mod width_heads;
 
 pub use error::{Error, Result};
 pub use model::{SwitchableModel, TrainableModel};

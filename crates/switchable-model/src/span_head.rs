@@ -5,17 +5,18 @@
 //! ```
 //!
 //! `y` are the final hidden states, `W_qa` is `[2, width]` as `qa_outputs` of
-//! the family's class in `transformers` stores it.
+//! the family's class in `transformers` stores it. An adapter may bring a head of its own for its width: see
+//! [`width_heads`](crate::width_heads).
 
 use std::path::Path;
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings, Placement};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -32,6 +33,7 @@ use crate::site_plan::SitePlan;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
 use crate::weights::tensors::WeightSet;
+use crate::width_heads::{HeadChoice, SpanHead, WidthHeads};
 
 /// The matrix of the head by its name in files.
 pub(crate) const SPAN_HEAD: &str = "qa_outputs.weight";
@@ -60,8 +62,10 @@ pub struct SpanLogits<B: Backend> {
 pub struct ForQuestionAnswering<B: Backend, M> {
     /// The body.
     pub transformer: M,
-    weight: Param<Tensor<B, 2>>,
-    bias: Param<Tensor<B, 1>>,
+    head: SpanHead<B>,
+    /// None where no adapter brought a head, so that such models have the records that they always had.
+    width_heads: Option<WidthHeads<B>>,
+    mixed_head: Option<HeadChoice>,
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
@@ -84,11 +88,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     }
 
     pub(crate) fn with_head(transformer: M, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
-        Self {
-            transformer,
-            weight: Param::initialized(ParamId::new(), Tensor::from_data(weight, device).require_grad()),
-            bias: Param::initialized(ParamId::new(), Tensor::from_data(bias, device).require_grad()),
-        }
+        let head = SpanHead::new(weight, bias, device);
+        Self { transformer, head, width_heads: None, mixed_head: None }
     }
 
     /// Reads a Hugging Face folder.
@@ -157,18 +158,26 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         padding: Option<&Tensor<B, 2, Bool>>,
         plan: &SitePlan,
     ) -> SpanLogits<B> {
-        self.span_logits(self.transformer.forward(ids, padding, plan))
+        self.span_logits(self.transformer.forward(ids, padding, plan), plan)
     }
 
-    /// Span scores from final hidden states.
+    /// Span scores from final hidden states, by the head of the plan that they were computed at.
     ///
     /// # Shapes
     ///
     /// `hidden`: `[batch, tokens, width]`.
-    pub fn span_logits(&self, hidden: Tensor<B, 3>) -> SpanLogits<B> {
+    ///
+    /// # Panics
+    ///
+    /// When the plan is one that [`check_plan`](Self::check_plan) refuses.
+    pub fn span_logits(&self, hidden: Tensor<B, 3>, plan: &SitePlan) -> SpanLogits<B> {
         let [batch, tokens, d] = hidden.dims();
-        let both = hidden.reshape([batch * tokens, d]).matmul(self.weight.val().transpose());
-        let both = (both + self.bias.val().unsqueeze()).reshape([batch, tokens, 2]);
+        let SpanHead { weight, bias } = match self.head_for(plan) {
+            Ok(head) => head,
+            Err(error) => panic!("{error}"),
+        };
+        let both = hidden.reshape([batch * tokens, d]).matmul(weight.val().transpose());
+        let both = (both + bias.val().unsqueeze()).reshape([batch, tokens, 2]);
         let side = |i: usize| both.clone().slice([0..batch, 0..tokens, i..i + 1]).reshape([batch, tokens]);
         SpanLogits { start: side(0), end: side(1) }
     }
@@ -177,17 +186,74 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     pub fn with_policy(mut self, base: BasePolicy) -> Self {
         let train = base == BasePolicy::Trainable;
         self.transformer = self.transformer.with_policy(base);
-        self.weight = self.weight.set_require_grad(train);
-        self.bias = self.bias.set_require_grad(train);
+        self.head = self.head.with_gradients(train);
+        self.width_heads = self.width_heads.map(|heads| heads.with_gradients(train));
         self
     }
 
-    /// The model with other settings at every site; their base policy holds for the head too.
+    /// The head that answers under a plan: that of its adapters' width, the base's where they have none, and
+    /// where they have different ones the head of [`with_mixed_head`](Self::with_mixed_head).
+    ///
+    /// # Errors
+    ///
+    /// When the plan's adapters have different heads and none was chosen, or one that there is not.
+    pub fn head_of(&self, plan: &SitePlan) -> Result<HeadChoice> {
+        match &self.width_heads {
+            Some(heads) => heads.choose(plan, self.mixed_head),
+            None => Ok(HeadChoice::Base),
+        }
+    }
+
+    fn head_for(&self, plan: &SitePlan) -> Result<&SpanHead<B>> {
+        Ok(match self.head_of(plan)? {
+            HeadChoice::Base => &self.head,
+            HeadChoice::Width(bits) => self.width_head(bits).expect("a head that there is was chosen"),
+        })
+    }
+
+    /// The model with a head for plans whose adapters have different ones.
+    pub fn with_mixed_head(self, choice: Option<HeadChoice>) -> Self {
+        Self { mixed_head: choice, ..self }
+    }
+
+    /// The head for plans whose adapters have different ones, if one was chosen.
+    pub fn mixed_head(&self) -> Option<HeadChoice> {
+        self.mixed_head
+    }
+
+    /// The widths whose adapters came with a head, in rising order.
+    pub fn head_widths(&self) -> &[BitWidth] {
+        self.width_heads.as_ref().map_or(&[], WidthHeads::widths)
+    }
+
+    /// The head that came with the adapters of a width.
+    pub fn width_head(&self, bits: BitWidth) -> Option<&SpanHead<B>> {
+        self.width_heads.as_ref()?.get(bits)
+    }
+
+    /// Sets the head of a width, or drops it.
+    pub(crate) fn set_width_head(&mut self, bits: BitWidth, head: Option<SpanHead<B>>) {
+        let mut heads = self.width_heads.take().unwrap_or_else(WidthHeads::none);
+        heads.set(bits, head);
+        self.width_heads = Some(heads).filter(|heads| !heads.widths().is_empty());
+    }
+
+    /// Checks that the model can answer at a plan.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SwitchableModel::check_plan`] and [`head_of`](Self::head_of).
+    pub fn check_plan(&self, plan: &SitePlan) -> Result<()> {
+        self.transformer.check_plan(plan)?;
+        self.head_of(plan).map(drop)
+    }
+
+    /// The model with other settings at every site; their base policy holds for the heads too.
     pub fn with_linear_settings(mut self, settings: LinearSettings) -> Self {
         let train = settings.base == BasePolicy::Trainable;
         self.transformer = self.transformer.with_linear_settings(settings);
-        self.weight = self.weight.set_require_grad(train);
-        self.bias = self.bias.set_require_grad(train);
+        self.head = self.head.with_gradients(train);
+        self.width_heads = self.width_heads.map(|heads| heads.with_gradients(train));
         self
     }
 
@@ -196,16 +262,20 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         self.transformer.config()
     }
 
-    /// Every parameter of base and head with its Hugging Face name; see [`SwitchableModel::named_parameters`].
+    /// Every parameter of base and base head with its Hugging Face name; heads of widths are saved with their
+    /// adapters. See [`SwitchableModel::named_parameters`].
     pub fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
-        self.parameters().into_iter().map(|(name, parameter)| (span_name::<M::Config>(name), parameter)).collect()
+        self.parameters(&self.head)
+            .into_iter()
+            .map(|(name, parameter)| (span_name::<M::Config>(name), parameter))
+            .collect()
     }
 
     /// The same, the base under the names that it has in a language model.
-    fn parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
+    fn parameters<'a>(&'a self, head: &'a SpanHead<B>) -> Vec<(String, ParameterRef<'a, B>)> {
         let mut list = self.transformer.named_parameters();
-        list.push((SPAN_HEAD.to_owned(), ParameterRef::Matrix(&self.weight)));
-        list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&self.bias)));
+        list.push((SPAN_HEAD.to_owned(), ParameterRef::Matrix(&head.weight)));
+        list.push(("qa_outputs.bias".to_string(), ParameterRef::Vector(&head.bias)));
         list
     }
 
@@ -215,7 +285,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// When the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let mut tensors = all_values(&self.transformer, self.parameters());
+        let mut tensors = all_values(&self.transformer, self.parameters(&self.head));
         for (name, _, _) in &mut tensors {
             *name = span_name::<M::Config>(std::mem::take(name));
         }
@@ -228,7 +298,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// The same.
     pub fn pack(self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
-        Ok(Self { transformer: self.transformer.pack(form, options)?, ..self })
+        let head = self.base_head_beside_codes(form)?.clone();
+        Ok(Self { transformer: self.transformer.pack(form, options)?, head, ..self })
     }
 
     /// Writes a packed folder; see [`PackModel::save_packed`].
@@ -243,7 +314,16 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
             return model.save_packed(dir, PackedForm::Plan(&plan), options);
         }
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
-        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters())
+        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(self.base_head_beside_codes(form)?))
+    }
+
+    /// The head that belongs to codes without an adapter: where adapters are merged into them, the head that
+    /// these brought.
+    fn base_head_beside_codes(&self, form: PackedForm<'_>) -> Result<&SpanHead<B>> {
+        match (self.transformer.settings().placement, form) {
+            (Placement::Merged, PackedForm::Plan(plan)) => self.head_for(plan),
+            _ => Ok(&self.head),
+        }
     }
 
     /// Whether a folder of floats or of codes holds a span head.

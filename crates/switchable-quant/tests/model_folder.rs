@@ -9,12 +9,15 @@ use serde_json::json;
 
 use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
+use switchable_quant::burn::tensor::TensorData;
 use switchable_quant::data::SpecialTokens;
 use switchable_quant::default_model::{self, DefaultModel, QuestionSet};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::lora_config::WeightScales;
-use switchable_quant::lora::{LoraConfig, SitePrecision};
+use switchable_quant::lora::peft::saved_module::SavedModule;
+use switchable_quant::lora::peft::{PeftOptions, width_folder};
+use switchable_quant::lora::{LoraConfig, SitePrecision, TrainedFor, save_peft};
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder};
 use switchable_quant::reader::{Cost, EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::transformer::model::SwitchableModel;
@@ -85,7 +88,8 @@ fn tensor_bytes(path: &Path) -> usize {
 #[test]
 fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_opened_with() {
     let linear = LinearSettings { weight: "per-group:32,symmetric,min-max".parse().unwrap(), ..Default::default() };
-    let saved: Folder = default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+    let saved: Folder =
+        default_model::load_without_adapters(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let plan = saved.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
     let packs = [PackOptions::default(), PackOptions { lm_head: Some(BitWidth::B4), ..PackOptions::default() }];
     for (form, pack) in packs.into_iter().flat_map(|pack| [(PackedForm::Plan(&plan), pack), (PackedForm::Nested, pack)])
@@ -105,7 +109,7 @@ fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_op
 fn codes_that_an_adapters_learned_step_does_not_fit_are_refused_before_anything_is_written() {
     let linear = LinearSettings { weight: "per-channel,symmetric".parse().unwrap(), ..Default::default() };
     let mut folder: Folder =
-        default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
+        default_model::load_without_adapters(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let lora = LoraConfig::new(2, 4.0).unwrap().with_scales(WeightScales::Learned);
     folder.model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -176,6 +180,49 @@ fn a_token_that_the_model_has_no_embedding_for_is_named() {
     // A special token that nothing uses harms nothing.
     std::fs::write(dir.path().join("special_tokens_map.json"), json!({"mask_token": "<new>"}).to_string()).unwrap();
     Folder::open(dir.path(), &FolderOptions::default(), &FlexDevice).unwrap();
+}
+
+/// The head is what PEFT's folders for question answering bring.
+#[test]
+fn the_head_of_an_adapter_is_saved_packed_and_used_with_it() {
+    let mut saved = built_in();
+    assert_eq!(saved.notes, Vec::<String>::new());
+    let three = saved.precision(BitWidth::B3);
+    let plain = answers(&saved, three);
+    let bank = tempfile::tempdir().unwrap();
+    let width = saved.model.transformer.shape().width;
+    let weight = (0..2 * width).map(|index| (index as f32).sin()).collect::<Vec<_>>();
+    let head = SavedModule {
+        name: "qa_outputs".into(),
+        weight: TensorData::new(weight, [2, width]),
+        bias: TensorData::from([0.5f32, -0.5]),
+    };
+    let body = &saved.model.transformer;
+    let sites: Vec<_> = body.sites().iter().map(|site| (body.sites().name(site), site)).collect();
+    let pairs =
+        sites.iter().filter_map(|(name, site)| Some((name.as_str(), body.site(*site).bank().get(BitWidth::B3)?)));
+    let trained_for = Some(TrainedFor { bits: BitWidth::B3, settings: body.settings().quantisation(), base: None });
+    let options =
+        PeftOptions { prefix: "transformer.".into(), saved_modules: vec![head], trained_for, ..Default::default() };
+    save_peft(width_folder(bank.path(), BitWidth::B3), pairs, &options).unwrap();
+    saved.load_adapters(bank.path()).unwrap();
+    assert_eq!(saved.notes, ["span heads of their own: the adapters of 3 bits"]);
+    let own = answers(&saved, three);
+    assert_ne!(own, plain);
+    assert_eq!(
+        answers(&saved, saved.precision(BitWidth::B4)),
+        answers(&built_in(), built_in().precision(BitWidth::B4))
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    saved.save(dir.path(), "built-in").unwrap();
+    assert_eq!(answers(&open(dir.path()), three), own);
+    let plan = saved.model.transformer.uniform_plan(three);
+    let dir = tempfile::tempdir().unwrap();
+    saved.save_packed(dir.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let packed = open(dir.path());
+    assert_eq!(packed.model.head_widths(), [BitWidth::B3]);
+    assert_eq!(answers(&packed, three), own);
 }
 
 struct Blocks<'a>(&'a Path);

@@ -147,7 +147,7 @@ impl BankSourceArgs {
         command: impl Command,
     ) -> anyhow::Result<()> {
         let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut };
-        let opening = Opening { device, model: Some(&self.model), adapters: None, options };
+        let opening = Opening { device, model: Some(&self.model), adapters: None, options, mixed_head: None };
         opening.run(command).map_err(|error| match error.downcast_ref() {
             Some(reader::Error::Model(transformer::Error::MissingTensor { name, .. })) if name == SPAN_HEAD => {
                 error.context("a folder without a span head needs `--base-steps`")

@@ -10,6 +10,7 @@ use switchable_quant::reader::FolderOptions;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::count::parse_count;
 use crate::arguments::null_threshold::NullThreshold;
@@ -32,6 +33,10 @@ pub struct InputArgs {
     /// Use no adapter
     #[arg(long)]
     pub no_adapter: bool,
+    /// Head for plans whose adapters came with different span heads: base, or the bits of the adapter that
+    /// brought it; by default such plans are refused
+    #[arg(long, value_name = "base|BITS")]
+    pub span_head: Option<HeadChoice>,
     /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; by default
     /// generated questions
     #[arg(long, value_name = "FILE")]
@@ -91,6 +96,7 @@ impl InputArgs {
                 missing_head: MissingHead::Random(run.seed),
                 adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
             },
+            mixed_head: self.span_head,
         }
     }
 }

@@ -74,13 +74,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnsw
     }
 
     fn check_plan(&self, model: &ForQuestionAnswering<B, M>, plan: &SitePlan) -> Result<()> {
-        Ok(model.transformer.check_plan(plan)?)
+        Ok(model.check_plan(plan)?)
     }
 
     fn forward(&self, model: &ForQuestionAnswering<B, M>, batch: &Batch, plan: &SitePlan) -> TaskOutput<B> {
         let batch = BatchTensors::<B>::new(batch, &model.transformer.device());
         let hidden = model.transformer.forward(batch.ids.clone(), None, plan);
-        let logits = model.span_logits(hidden.clone());
+        let logits = model.span_logits(hidden.clone(), plan);
         let masked = |t: Tensor<B, 2>| t.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);
         let (start, end) = (masked(logits.start), masked(logits.end));
         let span = span_loss(start.clone(), end.clone(), batch.starts, batch.ends);

@@ -3,7 +3,8 @@
 
 The file is safetensors and holds `input_ids` [rows, tokens] (i64), `logits`
 [rows, tokens, vocab] (f32), and optionally `attention_mask` [rows, tokens] (i64); where a
-mask is given only the unmasked positions are compared.
+mask is given only the unmasked positions are compared. With `start_logits` and `end_logits`
+[rows, tokens] in place of `logits`, base and adapter answer questions.
 
     python check_peft_loads_ours.py --base tiny --adapter peft/adapter \\
         --expected peft/expected.safetensors
@@ -34,16 +35,18 @@ def refuse(message):
 def load_expected(path):
     """The tensors of the expected file, checked for what the comparison needs."""
     tensors = load_file(path)
-    for name in ("input_ids", "logits"):
+    scores = ("start_logits", "end_logits") if "start_logits" in tensors else ("logits",)
+    for name in ("input_ids", *scores):
         if name not in tensors:
             refuse(f"{path}: no tensor '{name}', the file has {sorted(tensors)}")
-    ids, logits = tensors["input_ids"], tensors["logits"]
+    ids = tensors["input_ids"]
+    logits = torch.stack([tensors[name] for name in scores], -1) if len(scores) > 1 else tensors["logits"]
     if ids.dim() != 2 or logits.shape[:2] != ids.shape:
         refuse(f"{path}: input_ids {list(ids.shape)} and logits {list(logits.shape)} do not fit")
     mask = tensors.get("attention_mask", torch.ones_like(ids))
     if mask.shape != ids.shape:
         refuse(f"{path}: attention_mask {list(mask.shape)}, expected {list(ids.shape)}")
-    return ids.long(), mask.long(), logits.float()
+    return ids.long(), mask.long(), logits.float(), len(scores) > 1
 
 
 def tensor_differences(model, adapter):
@@ -81,10 +84,11 @@ def main():
     ):
         if not path.is_file():
             refuse(f"{path}: no such file")
-    ids, mask, wanted = load_expected(arguments.expected)
+    ids, mask, wanted, answers = load_expected(arguments.expected)
 
     torch.set_num_threads(1)
-    base = transformers.GPT2LMHeadModel.from_pretrained(
+    family = transformers.GPT2ForQuestionAnswering if answers else transformers.GPT2LMHeadModel
+    base = family.from_pretrained(
         arguments.base, dtype=torch.float32, attn_implementation="eager"
     )
     model = PeftModel.from_pretrained(base, arguments.adapter).eval()
@@ -93,7 +97,11 @@ def main():
         print(difference, file=sys.stderr)
 
     with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        if answers:
+            output = model(input_ids=ids, attention_mask=mask)
+            logits = torch.stack([output.start_logits, output.end_logits], -1)
+        else:
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     if logits.shape != wanted.shape:
         refuse(f"{arguments.expected}: logits {list(wanted.shape)}, the model's are {list(logits.shape)}")
     largest = (logits - wanted).abs()[mask.bool()].max().item()

@@ -342,6 +342,49 @@ def write_peft(out, batch):
     } | found, out / "peft" / "expected.safetensors")
 
 
+def write_peft_qa(out):
+    """`peft_qa/`: an adapter over `tiny_qa/` as PEFT writes it for question answering, with its head."""
+    base = transformers.GPT2ForQuestionAnswering.from_pretrained(out / "tiny_qa", attn_implementation="eager")
+    base.name_or_path = base.config.name_or_path = "tiny_qa"
+    # Overlapping keys, of which the first that matches counts, and one that starts at the name's start.
+    alphas = {r"^transformer\.h\.1\.attn\.c_attn": 3, "c_proj": 16, "attn.c_proj": 64}
+    model = peft.get_peft_model(base, peft.LoraConfig(
+        r=2, lora_alpha=6, lora_dropout=0.0, task_type="QUESTION_ANS", fan_in_fan_out=True,
+        base_model_name_or_path="tiny_qa", target_modules=["c_attn", "c_proj"],
+        alpha_pattern=alphas, rank_pattern={r"mlp\.c_proj": 4},
+    )).eval()
+    rng = numpy.random.default_rng(6)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.requires_grad:
+                noise = rng.standard_normal(tuple(parameter.shape)).astype(numpy.float32)
+                parameter.copy_(torch.from_numpy(0.2 * noise))
+    adapter = out / "peft_qa" / "adapter"
+    model.save_pretrained(adapter, save_embedding_layers=False)
+    (adapter / "README.md").unlink(missing_ok=True)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["target_modules"].sort()
+    assert settings["modules_to_save"] == ["qa_outputs"], settings["modules_to_save"]
+    # PEFT sorts the keys when it saves and counts them in the order of the file when it loads.
+    settings["alpha_pattern"] = alphas
+    (adapter / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    base = transformers.GPT2ForQuestionAnswering.from_pretrained(out / "tiny_qa", attn_implementation="eager")
+    model = peft.PeftModel.from_pretrained(base, adapter).eval()
+
+    inputs = load_file(out / "tiny_qa" / "expected.safetensors")
+    inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        output = model(**inputs)
+        with model.disable_adapter():
+            plain = model(**inputs)
+    moved = (plain.start_logits - output.start_logits).abs().max()
+    assert moved > 0.5, f"the adapter moves the scores by {moved} only"
+    save_tensors(
+        inputs | {"start_logits": output.start_logits, "end_logits": output.end_logits},
+        out / "peft_qa" / "expected.safetensors",
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -354,7 +397,7 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("tiny", "tiny_sharded", "tiny_f16", "tiny_bf16", "tiny_hub", "tiny_qa", "peft"):
+    for name in ("tiny", "tiny_sharded", "tiny_f16", "tiny_bf16", "tiny_hub", "tiny_qa", "peft", "peft_qa"):
         if (out / name).exists():
             shutil.rmtree(out / name)
 
@@ -362,6 +405,7 @@ def main():
     batch = write_tiny(out, noise)
     write_tiny_qa(out, noise)
     write_peft(out, batch)
+    write_peft_qa(out)
     record = {
         "made_with": {
             "python": platform.python_version(), "numpy": numpy.__version__,

@@ -82,7 +82,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
     /// in BitOps; or a plan is not one of the model.
     pub fn new(model: &'a ForQuestionAnswering<B, M>, stages: Vec<CascadeStage>, thresholds: Vec<f64>) -> Result<Self> {
         for stage in &stages {
-            model.transformer.check_plan(&stage.plan)?;
+            model.check_plan(&stage.plan)?;
         }
         let cost = |stage: &CascadeStage| Cost::of(&model.transformer, &stage.plan).bit_ops_per_token;
         let bit_ops_per_token: Vec<f64> = stages.iter().map(cost).collect();

@@ -1,7 +1,7 @@
 //! Which model a measurement belongs to.
 //!
 //! ```text
-//! fingerprint = BLAKE3(configuration ‖ settings ‖ base parameters ‖ packed codes ‖ adapters ‖ learned steps)
+//! fingerprint = BLAKE3(configuration ‖ settings ‖ base parameters ‖ heads of widths ‖ packed codes ‖ adapters ‖ learned steps)
 //! ```
 //!
 //! Each part is preceded by its name and length. Two models with the same fingerprint compute the same
@@ -35,6 +35,16 @@ impl ModelFingerprint {
         hasher.bytes("config", model.config().to_json("").to_string().as_bytes());
         for (name, parameter) in model.named_parameters() {
             hasher.floats(&name, &parameter.values());
+        }
+        for &width in model.head_widths() {
+            if let Some(head) = model.width_head(width) {
+                hasher.bytes("head", width.to_string().as_bytes());
+                hasher.floats("weight", &values(head.weight.val()));
+                hasher.floats("bias", &values(head.bias.val()));
+            }
+        }
+        if let Some(choice) = model.mixed_head() {
+            hasher.bytes("mixed head", choice.to_string().as_bytes());
         }
         for site in model.transformer.sites().iter() {
             let layer = model.transformer.site(site);
@@ -75,6 +85,6 @@ impl From<ModelFingerprint> for ContentHash {
     }
 }
 
-fn values<B: Backend>(tensor: Tensor<B, 2>) -> Vec<f32> {
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
 }

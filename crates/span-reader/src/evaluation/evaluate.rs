@@ -263,7 +263,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     }
 
     fn run(&self, request: &Request<'_, B>) -> Result<Trial<Evaluated<B>>> {
-        self.model.transformer.check_plan(request.plan)?;
+        self.model.check_plan(request.plan)?;
         let blocks = request.plan.blocks();
         let to_compute = blocks - request.kept.map_or(0, |kept| kept.entry(request.plan) * kept.stride);
         self.meter.add_plain(blocks * self.task.features.len());
@@ -344,7 +344,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
                 states.push(hidden.clone());
             }
         }
-        let logits = self.model.span_logits(body.normalise(hidden));
+        let logits = self.model.span_logits(body.normalise(hidden), plan);
         BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
     }
 }

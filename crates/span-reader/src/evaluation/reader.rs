@@ -69,7 +69,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Reader<'_, B, M> {
     ///
     /// When an adapter of the plan is missing, or the work is stopped.
     pub fn read(&self, features: &SpanFeatures, pad: u32, plan: &SitePlan) -> Result<ReadQuestions> {
-        self.model.transformer.check_plan(plan)?;
+        self.model.check_plan(plan)?;
         let device = self.model.transformer.device();
         let batches = Batches::new(features, BatchConfig::evaluation(self.options.batch_size, pad))?;
         let with_tensors = |batch: Batch| {

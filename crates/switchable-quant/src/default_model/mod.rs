@@ -65,9 +65,19 @@ pub type DefaultModel<B> = ModelFolder<B, Gpt2<B>>;
 ///
 /// # Errors
 ///
-/// When the quantiser of `options` cannot be applied to a matrix.
+/// When the quantiser of `options` cannot be applied to a matrix, or is another one than the adapters were
+/// trained for.
 pub fn load<B: QuantBackend>(options: &ModelOptions, device: &B::Device) -> Result<DefaultModel<B>> {
     Ok(ModelFolder::embedded(&FILES, options, device)?)
+}
+
+/// Loads the built-in model without its adapters, which are for one quantiser.
+///
+/// # Errors
+///
+/// When the quantiser of `options` cannot be applied to a matrix.
+pub fn load_without_adapters<B: QuantBackend>(options: &ModelOptions, device: &B::Device) -> Result<DefaultModel<B>> {
+    Ok(ModelFolder::embedded(&EmbeddedFolder { adapters: &[], ..FILES }, options, device)?)
 }
 
 /// Sets of generated questions. No entity of the training set occurs in the others.

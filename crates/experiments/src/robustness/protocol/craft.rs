@@ -229,7 +229,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             return Err(Error::option("plans", 0, format!("at least one for the attack {}", attack.name())));
         }
         for plan in plans {
-            victim.model.transformer.check_plan(plan)?;
+            victim.model.check_plan(plan)?;
         }
         let made_from = json!({
             "settings": attack.settings(),

@@ -182,7 +182,7 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         let (mut loss, mut sum) = (0.0, None);
         for plan in self.plans {
             let embedded = model.transformer.embed(tensors.ids.clone(), None).detach().require_grad();
-            let logits = model.span_logits(model.transformer.forward_from(0, embedded.clone(), None, plan));
+            let logits = model.span_logits(model.transformer.forward_from(0, embedded.clone(), None, plan), plan);
             let of_plan = window_losses(logits, &tensors);
             let gradients = of_plan.backward();
             loss += of_plan.into_scalar().elem::<f64>() * share;
