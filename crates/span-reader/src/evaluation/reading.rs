@@ -109,7 +109,8 @@ impl ReadingTask {
         let first = |_: &Article, paragraph: &Paragraph| {
             number_of.get(paragraph.context.as_str()).is_some_and(|number| number % 2 == 0)
         };
-        Ok([self.part(&first)?, self.part(&|article, paragraph| !first(article, paragraph))?])
+        let part = |is_chosen: &dyn Fn(&Article, &Paragraph) -> bool| self.part("half of the data set", is_chosen);
+        Ok([part(&first)?, part(&|article, paragraph| !first(article, paragraph))?])
     }
 
     /// A share of the questions, held out to choose something on, and the others, to measure it. No title is
@@ -143,11 +144,16 @@ impl ReadingTask {
             chosen.insert(key);
         }
         let is_held_out = |_: &Article, paragraph: &Paragraph| chosen.contains(titles_of[paragraph.context.as_str()]);
-        Ok([self.part(&is_held_out)?, self.part(&|article, paragraph| !is_held_out(article, paragraph))?])
+        Ok([
+            self.part("the held-out part of the data set", &is_held_out)?,
+            self.part("the data set without its held-out part", &|article, paragraph| {
+                !is_held_out(article, paragraph)
+            })?,
+        ])
     }
 
-    /// The questions of some paragraphs.
-    fn part(&self, is_chosen: &dyn Fn(&Article, &Paragraph) -> bool) -> Result<Self> {
+    /// The questions of some paragraphs; `what` they are, for messages.
+    fn part(&self, what: &str, is_chosen: &dyn Fn(&Article, &Paragraph) -> bool) -> Result<Self> {
         let (mut articles, mut chosen, mut questions) = (Vec::new(), Vec::new(), 0);
         for article in &self.dataset.articles {
             let mut paragraphs = Vec::new();
@@ -162,7 +168,7 @@ impl ReadingTask {
             articles.push(Article { title: article.title.clone(), paragraphs });
         }
         if chosen.is_empty() {
-            return Err(Error::NoQuestions { what: "a part of the data set".into() });
+            return Err(Error::NoQuestions { what: what.into() });
         }
         let dataset = Dataset { format: self.dataset.format, articles };
         Ok(Self { dataset, features: self.features.select(&chosen), special: self.special.clone() })
@@ -317,6 +323,10 @@ mod tests {
         // One title: contexts are kept apart.
         let one = task(&["a"], Format::V2);
         assert_apart(&one.held_out(0.2, 1).unwrap(), &one);
+        let [all, _] = one.halves().unwrap();
+        let message = ReadingTask { dataset: all.dataset.limited(1), features: all.features.select(&[0]), ..all };
+        let message = message.held_out(0.2, 1).unwrap_err().to_string();
+        assert!(message.starts_with("the data set without its held-out part holds no question"), "{message}");
     }
 
     #[test]
