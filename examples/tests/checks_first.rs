@@ -89,7 +89,7 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
             vec![],
             "`--average-bits 2` is less than every plan needs: at least 3",
         ),
-        ("greedy_search", "--target-bits 1", vec![], "--target-bits 1"),
+        ("greedy_search", "--target-bits 1", vec![], "`--target-bits` is 1"),
         ("greedy_search", "--target-bits nan", vec![], "--target-bits"),
         // Plans and data that are none.
         ("evaluate", "", vec![("--plan", &plan)], "plan.json"),

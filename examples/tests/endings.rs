@@ -114,10 +114,12 @@ fn a_reader_that_has_gone_ends_the_command_in_silence() {
     const SIGPIPE: i32 = 13;
     let dir = tempfile::tempdir().unwrap();
     let [data, predictions] = question_and_prediction(dir.path());
-    for mut command in
-        [command("evaluate", &["--predictions", &predictions, "--data", &data]), command("quickstart", &[])]
+    for command in [command("evaluate", &["--predictions", &predictions, "--data", &data]), command("quickstart", &[])]
     {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It starts when no process that another test has just begun can hold the pipe any more.
+        let mut later = Command::new("sh");
+        later.args(["-c", r#"sleep 1; exec "$0" "$@""#]).arg(command.get_program()).args(command.get_args());
+        let mut child = later.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(SIGPIPE), "{:?}", output.status);

@@ -381,11 +381,11 @@ fn sites_of_different_quantisers_are_packed_each_by_its_own() {
         values(model.transformer.forward(Fixture::open("tiny_qa").batch("input_ids"), None, plan))
     };
     let model = load(&options);
-    let [blocks, tensor] = ["per-group:4,asymmetric", "per-tensor"].map(|text| text.parse::<QuantSpec>().unwrap());
+    let [asymmetric, tensor] = ["per-channel,asymmetric", "per-tensor"].map(|text| text.parse::<QuantSpec>().unwrap());
     let plan = model
         .transformer
         .uniform_plan(bare(4))
-        .with(Site { block: 0, module: MLP_C_FC }, bare(3).with_quantizer(blocks))
+        .with(Site { block: 0, module: MLP_C_FC }, bare(3).with_quantizer(asymmetric))
         // Floats that are rounded in each call, by another quantiser than the codes around them.
         .with(Site { block: 1, module: MLP_C_FC }, bare(10).with_quantizer(tensor));
     let folder = Folder::empty();

@@ -776,17 +776,12 @@ fn steps_that_cannot_be_saved_leave_no_files() {
         let step = Tensor::<Flex, 2>::from_floats([[value]], &Default::default());
         pair(2, 2.0, [3, 4], 1).with_step(LearnedStep::from_steps(step, bits, Granularity::PerTensor).unwrap())
     };
-    let fine = of(0.5, BitWidth::B4);
-    for (broken, expected) in [
-        (of(0.0, BitWidth::B4), "holds 0 at element 0"),
-        (of(f32::NAN, BitWidth::B4), "holds NaN"),
-        (of(0.5, BitWidth::B3), "a learned step for 3 bits does not fit the adapter for 4 bits"),
-    ] {
-        let pairs = [("h.0.attn.c_attn", &fine), ("h.0.mlp.c_fc", &broken)];
-        let message = save_peft(&dir, pairs, &options()).unwrap_err().to_string();
-        assert!(message.contains("h.0.mlp.c_fc") && message.contains(expected), "{message}");
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
-    }
+    let (fine, other) = (of(0.5, BitWidth::B4), of(0.5, BitWidth::B3));
+    let pairs = [("h.0.attn.c_attn", &fine), ("h.0.mlp.c_fc", &other)];
+    let message = save_peft(&dir, pairs, &options()).unwrap_err().to_string();
+    let expected = "a learned step for 3 bits does not fit the adapter for 4 bits";
+    assert!(message.contains("h.0.mlp.c_fc") && message.contains(expected), "{message}");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
 }
 
 #[test]
