@@ -103,7 +103,7 @@ fn work(data: &Path) -> anyhow::Result<[Work; 5]> {
     questions.write(&dev)?;
     let contexts = generate(&GeneratorConfig::new(Split::Train, 300, 3))?;
     let paragraphs = contexts.articles.iter().flat_map(|article| &article.paragraphs);
-    std::fs::write(&text, paragraphs.map(|p| format!("{}\n<|endoftext|>\n", p.context)).collect::<String>())?;
+    std::fs::write(&text, paragraphs.fold(String::new(), |all, p| all + &format!("{}\n<|endoftext|>\n", p.context)))?;
 
     let model = data.with_file_name("pretrain-whole").join("model");
     let [train, dev, text, model] = [&train, &dev, &text, &model].map(|path| path.display().to_string());
@@ -232,7 +232,7 @@ fn results(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // Records of burn hold names of parameters that are drawn anew in every process; what a checkpoint
             // leads to is compared, as weights.
-            if name.starts_with(".partial-") || name.ends_with(".mpk") {
+            if name.starts_with(".partial-") || path.extension().is_some_and(|end| end == "mpk") {
                 continue;
             }
             if path.is_dir() {
@@ -286,7 +286,7 @@ fn untimed(value: Value) -> Value {
     }
 }
 
-/// Numbers from 0 to 1, the same for the same seed (SplitMix64).
+/// Numbers from 0 to 1, the same for the same seed (`SplitMix64`).
 struct Moments(u64);
 
 impl Moments {

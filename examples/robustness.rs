@@ -96,8 +96,7 @@ impl Command for Attacked<'_> {
         let null = input.null_rule(questions.task.dataset.format)?;
         let decode = DecodeConfig { null, ..DecodeConfig::default() };
         let (window, batch_size, workers) = (input.window, input.batch, run.workers(machine));
-        let reading =
-            VictimOptions { window, batch_size, workers, decode, stop: stop_on_ctrl_c()?, ..VictimOptions::default() };
+        let reading = VictimOptions { window, batch_size, workers, decode, stop: stop_on_ctrl_c()? };
         let victim = Victim::new(&folder.model, &folder.tokenizer, &questions.task.dataset, reading)?;
         let memory = Memory::folder(
             out.join(ATTACKS),

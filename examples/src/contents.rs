@@ -77,6 +77,10 @@ pub fn name_of(path: &Path) -> String {
 }
 
 /// The contents of the model that is part of the program.
+///
+/// # Errors
+///
+/// When a file of adapters in the place of its own cannot be read.
 pub fn of_built_in(adapters: &AdapterPlace) -> anyhow::Result<Identity> {
     let files = default_model::FILES;
     let hash = |bytes: &[u8]| ContentHash::of_bytes(bytes);

@@ -94,7 +94,7 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
 
 fn append_backtrace(text: &mut String, backtrace: &Backtrace) {
     if cfg!(debug_assertions) && backtrace.status() == BacktraceStatus::Captured {
-        text.push_str(&format!("\n\n{backtrace}"));
+        text.extend(["\n\n", &backtrace.to_string()]);
     }
 }
 

@@ -17,10 +17,15 @@ fn example(name: &str) -> Command {
     command
 }
 
+/// A command, its flags, its flags of files, and what its error says.
+type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a Path)>, &'a str);
+
 fn run(name: &str, flags: &str, files: &[(&str, &Path)]) -> Output {
     let mut command = example(name);
     command.args(flags.split_whitespace());
-    files.iter().for_each(|(flag, file)| _ = command.arg(flag).arg(file));
+    for (flag, file) in files {
+        command.arg(flag).arg(file);
+    }
     command.output().expect("it starts")
 }
 
@@ -61,9 +66,8 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
     let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
     let trains: [(&str, &Path); 2] = [("--model", model), ("--train", &dev)];
     let reads_text: [(&str, &Path); 1] = [("--text", &text)];
-    // A command, its flags and files, and what the error says.
     let out = ("--out", taken.as_path());
-    let cases: [(&str, &str, Vec<(&str, &Path)>, &str); 24] = [
+    let cases: [Case<'_>; 24] = [
         // A folder that cannot be made.
         ("evaluate", "--bits 4", vec![out], "file"),
         ("greedy_search", "", vec![out], "file"),
@@ -152,7 +156,9 @@ fn a_search_that_was_killed_takes_no_results_of_other_questions() {
     let files: [(&str, &Path); 3] = [("--model", &model), ("--data", &data), ("--out", &out)];
     let mut search = example("greedy_search");
     search.args(flags.split_whitespace());
-    files.iter().for_each(|(flag, file)| _ = search.arg(flag).arg(file));
+    for (flag, file) in files {
+        search.arg(flag).arg(file);
+    }
     let mut child = search.stdout(std::process::Stdio::null()).spawn().expect("it starts");
     let start = std::time::Instant::now();
     while !out.join("search/h.1.mlp.c_fc.json").exists() {

@@ -22,8 +22,8 @@ const COMMANDS: [&str; 13] = [
 
 /// The program of an example, which cargo builds beside the tests of its package.
 fn program(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    let tests = std::env::current_exe().expect("valid input");
+    let path = tests.parent().and_then(Path::parent).expect("valid input").join("examples").join(name);
     assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
     path
 }
@@ -35,7 +35,7 @@ fn command(name: &str, arguments: &[&str]) -> Command {
 }
 
 fn code_and_error(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8(output.stderr.clone()).unwrap())
+    (output.status.code(), String::from_utf8(output.stderr.clone()).expect("valid input"))
 }
 
 /// One question and its prediction.
@@ -44,8 +44,8 @@ fn question_and_prediction(dir: &Path) -> [String; 2] {
         [{"id": "q", "question": "what", "answers": [{"text": "b", "answer_start": 2}]}]}]}]}"#;
     [("data.json", data), ("predictions.json", r#"{"q": "b"}"#)].map(|(name, text)| {
         let path = dir.join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        fs::write(&path, text).expect("valid input");
+        path.to_str().expect("valid input").to_owned()
     })
 }
 
@@ -150,7 +150,7 @@ fn every_promise_names_tests_that_are_there() {
         let (promise, held_by) = row.rsplit_once(" | ").unwrap();
         let (mut source, mut found) = (String::new(), 0);
         for name in held_by.split('`').skip(1).step_by(2) {
-            if name.ends_with(".rs") {
+            if Path::new(name).extension().is_some_and(|end| end == "rs") {
                 source = fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
             } else {
                 assert!(source.contains(&format!("fn {name}(")), "{promise}: no test `{name}`");

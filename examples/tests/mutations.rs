@@ -153,22 +153,22 @@ fn run(program: &Path, arguments: &[String], dir: &Path) -> (Option<i32>, String
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(fs::File::create(&stderr).unwrap())
+        .stderr(fs::File::create(&stderr).expect("valid input"))
         .spawn()
-        .unwrap();
+        .expect("valid input");
     let start = Instant::now();
     let code = loop {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = child.try_wait().expect("valid input") {
             break status.code();
         }
         if start.elapsed() > LONGEST {
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.kill().expect("valid input");
+            child.wait().expect("valid input");
             break None;
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    (code, String::from_utf8_lossy(&fs::read(&stderr).unwrap()).into_owned())
+    (code, String::from_utf8_lossy(&fs::read(&stderr).expect("valid input")).into_owned())
 }
 
 #[test]

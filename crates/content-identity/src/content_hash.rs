@@ -135,7 +135,9 @@ impl Hasher {
         if cfg!(target_endian = "little") {
             update(&mut self.0, bytemuck::cast_slice(values));
         } else {
-            values.iter().for_each(|value| _ = self.0.update(&value.to_le_bytes()));
+            for value in values {
+                self.0.update(&value.to_le_bytes());
+            }
         }
     }
 

@@ -78,7 +78,7 @@ fn a_model_trained_on_version_2_answers_with_nothing_where_there_is_no_answer() 
     let [has, no] = exact(NullRule::Threshold(0.0));
     assert!(has > 50.0 && no > 50.0, "by the null rule: {has} {no}");
     let [has, no] = exact(NullRule::Threshold(-1e6));
-    assert!(has == 0.0 && no == 100.0, "never answered: {has} {no}");
+    assert!(has < 1e-9 && no > 100.0 - 1e-9, "never answered: {has} {no}");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_checkpoint_of_other_weights_or_questions_is_refused() {
     train_base(start.clone(), &first, training(&train_config(2), &run)).unwrap();
     let refused = |model, task: &ReadingTask, config: &TrainConfig| {
         let result = train_base(model, task, training(config, &run));
-        result.err().expect("it is of other work").to_string()
+        result.expect_err("it is of other work").to_string()
     };
 
     // The same names, shapes and numbers of everything: only the contents differ.
@@ -403,5 +403,5 @@ fn a_run_goes_on_with_the_adapters_that_it_was_saved_with_or_not_at_all() {
     let mut two = with(2, 8.0, four);
     two.transformer.init_adapters(BitWidth::B8, &LoraConfig::new(2, 8.0).unwrap(), 3).unwrap();
     let error = go(two, four).unwrap_err().to_string();
-    assert!(error.contains("adapters") && error.contains("8"), "{error}");
+    assert!(error.contains("adapters") && error.contains('8'), "{error}");
 }

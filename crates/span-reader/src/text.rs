@@ -60,7 +60,7 @@ pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: 
             None => ways.push((way, 1)),
         }
     }
-    ways.iter().map(|(way, sites)| format!("{sites:>3} sites: {way}\n")).collect()
+    ways.iter().fold(String::new(), |text, (way, sites)| text + &format!("{sites:>3} sites: {way}\n"))
 }
 
 /// The four memory figures of a plan.

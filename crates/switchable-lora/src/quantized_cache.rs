@@ -199,12 +199,11 @@ impl QuantizedCache {
             weight.last_use = now;
             weight.form.downcast_ref::<T>().cloned()
         });
-        match found {
-            Some(_) => kept.hits += 1,
-            None => {
-                kept.misses += 1;
-                kept.computed_again += u64::from(kept.dropped.contains(key));
-            }
+        if found.is_some() {
+            kept.hits += 1;
+        } else {
+            kept.misses += 1;
+            kept.computed_again += u64::from(kept.dropped.contains(key));
         }
         found
     }
@@ -218,7 +217,7 @@ impl QuantizedCache {
             return;
         }
         kept.uses += 1;
-        let comes_back = kept.dropped.contains(&key) && kept.computed_again % 8 != 0;
+        let comes_back = kept.dropped.contains(&key) && !kept.computed_again.is_multiple_of(8);
         kept.remove(&key);
         while kept.used_bytes + bytes > cap {
             let oldest = kept.weights.iter().min_by_key(|(_, weight)| weight.last_use);

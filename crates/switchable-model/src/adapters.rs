@@ -285,7 +285,9 @@ pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
     let sites: Vec<Site> = adapter.pairs.keys().filter_map(|site| model.sites().find(site)).collect();
     insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)?;
     if let Some(trained_for) = adapter.trained_for {
-        sites.into_iter().for_each(|site| model.site_mut(site).set_trained_for(width, trained_for.settings));
+        for site in sites {
+            model.site_mut(site).set_trained_for(width, trained_for.settings);
+        }
     }
     Ok(())
 }

@@ -253,7 +253,7 @@ pub enum Error {
 }
 
 fn listed(widths: &[BitWidth]) -> String {
-    widths.iter().map(|bits| format!(", {bits}")).collect()
+    widths.iter().fold(String::new(), |text, bits| text + &format!(", {bits}"))
 }
 
 impl From<whole_files::Error> for Error {

@@ -80,9 +80,9 @@ fn a_folder_of_codes_brings_head_tokenizer_adapters_and_plan() {
 
 /// Bytes of the tensors of a safetensors file.
 fn tensor_bytes(path: &Path) -> usize {
-    let bytes = std::fs::read(path).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-    bytes.len() - 8 - usize::try_from(header).unwrap()
+    let bytes = std::fs::read(path).expect("valid input");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("valid input"));
+    bytes.len() - 8 - usize::try_from(header).expect("valid input")
 }
 
 #[test]
@@ -132,13 +132,14 @@ fn with_added_tokens(dir: &Path) {
     let DefaultModel { model, tokenizer, .. } = built_in();
     let size = tokenizer.vocab_size();
     let config = Gpt2Config { vocab_size: size + 3, ..model.config().clone() };
-    let model = Gpt2ForQuestionAnswering::<Flex>::random(&config, &ModelOptions::default(), 5, &FlexDevice).unwrap();
-    model.export(dir).unwrap();
-    tokenizer.save(dir.join("tokenizer.json")).unwrap();
+    let model = Gpt2ForQuestionAnswering::<Flex>::random(&config, &ModelOptions::default(), 5, &FlexDevice)
+        .expect("valid input");
+    model.export(dir).expect("valid input");
+    tokenizer.save(dir.join("tokenizer.json")).expect("valid input");
     let added = json!({"<q>": size, "<none>": size + 1, "</s>": size + 2});
     let named = json!({"sep_token": "<q>", "pad_token": "<none>", "eos_token": "</s>"});
-    std::fs::write(dir.join("added_tokens.json"), added.to_string()).unwrap();
-    std::fs::write(dir.join("special_tokens_map.json"), named.to_string()).unwrap();
+    std::fs::write(dir.join("added_tokens.json"), added.to_string()).expect("valid input");
+    std::fs::write(dir.join("special_tokens_map.json"), named.to_string()).expect("valid input");
 }
 
 #[test]

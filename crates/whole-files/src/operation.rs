@@ -90,6 +90,7 @@ pub(crate) fn remove_folder(folder: TempDir) -> io::Result<()> {
 }
 
 #[cfg(not(test))]
+#[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
 fn before() -> io::Result<()> {
     Ok(())
 }

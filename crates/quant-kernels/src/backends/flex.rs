@@ -52,12 +52,11 @@ impl QuantBackend for Flex {
         }
         let dtype = x.dtype();
         let x = widened_primitive::<Self>(x);
-        let y = match Matrices::of(&x, quantizer) {
-            Some(matrices) => matrices.tensor(matrices.kernel.round_trip(matrices.values())),
-            None => {
-                let params = Self::choose_params(x.clone(), quantizer);
-                plain::quantisation::fake_quantize::<Self>(x, &params, quantizer)
-            }
+        let y = if let Some(matrices) = Matrices::of(&x, quantizer) {
+            matrices.tensor(matrices.kernel.round_trip(matrices.values()))
+        } else {
+            let params = Self::choose_params(x.clone(), quantizer);
+            plain::quantisation::fake_quantize::<Self>(x, &params, quantizer)
         };
         narrowed_primitive::<Self>(y, dtype)
     }

@@ -171,7 +171,6 @@ pub mod optional_text {
     /// # Errors
     ///
     /// Those of the serialiser.
-    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
     pub fn serialize<S: Serializer>(spec: &Option<QuantSpec>, serializer: S) -> Result<S::Ok, S::Error> {
         match spec {
             Some(spec) => text::serialize(spec, serializer),

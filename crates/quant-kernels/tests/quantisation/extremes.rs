@@ -20,13 +20,13 @@ const DIMS: [usize; 2] = [7, 5];
 /// Values by every path, which must agree to the bit.
 fn by_every_path<B: QuantBackend>(x: &[f32], bits: quant_kernels::BitWidth, spec: &QuantSpec) -> Vec<f32> {
     let input = || tensor::<B, 2>(x, DIMS);
-    let fake = values(&fake_quantize(input(), bits, spec, GradientRule::Identity).unwrap());
+    let fake = values(&fake_quantize(input(), bits, spec, GradientRule::Identity).expect("valid input"));
     let what = format!("{spec} {bits} bits");
-    let clipped = fake_quantize(input(), bits, spec, GradientRule::Clipped).unwrap();
+    let clipped = fake_quantize(input(), bits, spec, GradientRule::Clipped).expect("valid input");
     assert_same_bits(&values(&clipped), &fake, &format!("clipped, {what}"));
-    let plain = reference::fake_quantize(input(), bits, spec, GradientRule::Identity).unwrap();
+    let plain = reference::fake_quantize(input(), bits, spec, GradientRule::Identity).expect("valid input");
     assert_same_bits(&values(&plain), &fake, &format!("reference, {what}"));
-    let params = choose_params(&input(), bits, spec).unwrap();
+    let params = choose_params(&input(), bits, spec).expect("valid input");
     let composed = dequantize(quantize(input(), &params), &params);
     assert_same_bits(&values(&composed), &fake, &format!("composed, {what}"));
     fake
@@ -65,7 +65,7 @@ fn the_range_of_a_block_with_one_value_is_that_value<B: QuantBackend>(range: &st
         x[2 * DIMS[1] + 3] = value;
         for granularity in granularities() {
             for (bits, format) in widths_and_formats() {
-                let spec = spec(granularity, format).with_range(range.parse().unwrap());
+                let spec = spec(granularity, format).with_range(range.parse().expect("valid input"));
                 let y = by_every_path::<B>(&x, bits, &spec);
                 for (x, y) in x.iter().zip(&y) {
                     assert!((y - x).abs() <= x.abs() * 1e-6, "{spec} {bits} bits: {x:e} became {y:e}");

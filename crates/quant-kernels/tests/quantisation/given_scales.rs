@@ -34,13 +34,13 @@ fn broken_values_under_given_scales<B: QuantBackend>() {
     for granularity in granularities() {
         for (bits, format) in widths_and_formats() {
             let spec = spec(granularity, format);
-            let quantizer = Quantizer::new(bits, spec, GradientRule::Identity).unwrap();
+            let quantizer = Quantizer::new(bits, spec, GradientRule::Identity).expect("valid input");
             let params = B::choose_params(primitive(tensor::<B, 2>(&clean, DIMS)), &quantizer);
             let by_kernel = |x: &[f32]| {
                 let y = B::fake_quantize_by(primitive(tensor::<B, 2>(x, DIMS)), &params, &quantizer);
                 values(&Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(y)))
             };
-            let params = choose_params(&tensor::<B, 2>(&clean, DIMS), bits, &spec).unwrap();
+            let params = choose_params(&tensor::<B, 2>(&clean, DIMS), bits, &spec).expect("valid input");
             let levels = values(&quantize(tensor::<B, 2>(&broken, DIMS), &params));
             let composed = values(&dequantize(quantize(tensor::<B, 2>(&broken, DIMS), &params), &params));
             let (y, clipped) = (by_kernel(&broken), by_kernel(&outermost));

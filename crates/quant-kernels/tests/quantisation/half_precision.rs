@@ -36,7 +36,7 @@ fn largest(dtype: DType) -> f32 {
 /// The values of f32 by the same scales, rounded to the type.
 fn expected(x: &[f32], dims: [usize; 2], dtype: DType, bits: BitWidth, spec: &QuantSpec) -> Vec<f32> {
     let wide = tensor::<Plain, 2>(&in_f32(half::<Plain>(x, dims, dtype)), dims);
-    let y = fake_quantize(wide, bits, spec, GradientRule::Identity).unwrap();
+    let y = fake_quantize(wide, bits, spec, GradientRule::Identity).expect("valid input");
     let y: Vec<f32> = values(&y).into_iter().map(|y| y.clamp(-largest(dtype), largest(dtype))).collect();
     in_f32(half::<Plain>(&y, dims, dtype))
 }
@@ -45,14 +45,14 @@ fn by_every_path<B: QuantBackend>(x: &[f32], dims: [usize; 2], dtype: DType, bit
     let expected = expected(x, dims, dtype, bits, spec);
     for rule in RULES {
         let what = format!("{dtype:?} {spec} {bits} bits {rule:?}");
-        let fake = fake_quantize(half::<B>(x, dims, dtype), bits, spec, rule).unwrap();
+        let fake = fake_quantize(half::<B>(x, dims, dtype), bits, spec, rule).expect("valid input");
         assert_eq!(fake.dtype(), dtype);
         assert_same_bits(&in_f32(fake), &expected, &what);
-        let plain = reference::fake_quantize(half::<B>(x, dims, dtype), bits, spec, rule).unwrap();
+        let plain = reference::fake_quantize(half::<B>(x, dims, dtype), bits, spec, rule).expect("valid input");
         assert_eq!(plain.dtype(), dtype);
         assert_same_bits(&in_f32(plain), &expected, &format!("reference, {what}"));
     }
-    let params = choose_params(&half::<B>(x, dims, dtype), bits, spec).unwrap();
+    let params = choose_params(&half::<B>(x, dims, dtype), bits, spec).expect("valid input");
     assert_eq!(params.scale().dtype(), DType::F32);
     let composed = dequantize(quantize(half::<B>(x, dims, dtype), &params), &params);
     assert_eq!(composed.dtype(), dtype);

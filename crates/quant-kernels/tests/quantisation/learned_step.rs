@@ -141,7 +141,7 @@ fn a_step_of_zero_makes_no_number<B: QuantBackend>() {
     let x = [0.7, 0.0, -0.3, 0.2];
     for granularity in learnable() {
         for bits in [BitWidth::B2, BitWidth::B4, BitWidth::B8, BitWidth::B16] {
-            let mut learned = LearnedStep::new(&tensor::<B, 2>(&x, [2, 2]), bits, granularity).unwrap();
+            let mut learned = LearnedStep::new(&tensor::<B, 2>(&x, [2, 2]), bits, granularity).expect("valid input");
             for zero in [0.0, -0.0] {
                 learned.step = learned.step.map(|step| step.zeros_like() + zero);
                 for y in [

@@ -46,12 +46,11 @@ pub(crate) fn percentile(values: &[f32], percent: f64, format: Format, levels: L
         values.sort_by(f32::total_cmp);
         values
     };
-    let ends = match format {
-        Format::Symmetric => vec![quantile(&sorted(values.iter().map(|x| x.abs()).collect()), percent / 100.0)],
-        _ => {
-            let sorted = sorted(values.to_vec());
-            [1.0 - percent / 100.0, percent / 100.0].map(|fraction| quantile(&sorted, fraction)).to_vec()
-        }
+    let ends = if format == Format::Symmetric {
+        vec![quantile(&sorted(values.iter().map(|x| x.abs()).collect()), percent / 100.0)]
+    } else {
+        let sorted = sorted(values.to_vec());
+        [1.0 - percent / 100.0, percent / 100.0].map(|fraction| quantile(&sorted, fraction)).to_vec()
     };
     min_max(&ends, format, levels)
 }

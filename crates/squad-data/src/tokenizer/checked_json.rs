@@ -8,7 +8,7 @@ const LARGEST_ID: u64 = (1 << 24) - 1;
 /// Checks a `tokenizer.json` before the library reads it; the error says what was expected.
 ///
 /// The library expects sound JSON inside of a decoder, and sound offsets in a `Precompiled` normaliser, whose table
-/// it also allocates by the length that the file claims. SentencePiece's unigram models alone have the latter.
+/// it also allocates by the length that the file claims. `SentencePiece`'s unigram models alone have the latter.
 pub(super) fn check(json: &[u8]) -> Result<(), String> {
     let value = parsed(json)?;
     if precompiled(&value["normalizer"]) {

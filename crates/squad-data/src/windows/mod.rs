@@ -269,7 +269,7 @@ impl SpanFeatures {
         let (mut unanswerable, mut lengths) = (0, Vec::new());
         for (position, example) in self.examples.iter().enumerate() {
             let windows = self.windows_of(position);
-            if windows.iter().any(|window| window.points_at_answer()) {
+            if windows.iter().any(Window::points_at_answer) {
                 continue;
             }
             if example.answers.is_empty() {

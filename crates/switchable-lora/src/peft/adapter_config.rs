@@ -198,13 +198,13 @@ impl AdapterConfig {
     }
 
     /// Refuses what the configuration says of modules that are not in the file.
-    pub(super) fn check_modules<'a>(&self, modules: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
-        self.ranks.check_used(modules.clone())?;
+    pub(super) fn check_modules<'a>(&self, modules: &(impl Iterator<Item = &'a str> + Clone)) -> Result<()> {
+        self.ranks.check_used(modules)?;
         self.alphas.check_used(modules)
     }
 
     /// Refuses a listed target that none of the modules has.
-    pub(super) fn check_targets<'a>(&self, modules: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    pub(super) fn check_targets<'a>(&self, modules: &(impl Iterator<Item = &'a str> + Clone)) -> Result<()> {
         let Some(Names::Listed(targets)) = &self.targets else { return Ok(()) };
         let is_there = |target: &&String| {
             let target = Names::Listed(vec![(*target).clone()]);

@@ -162,7 +162,7 @@ pub fn load_peft<B: Backend>(
     let dir = dir.as_ref();
     let adapter = read_adapter(dir, AdapterNames { prefixes: &[prefix], saved_modules: &[] }, device)?;
     let modules: Vec<_> = adapter.pairs.keys().map(|site| format!("{prefix}{site}")).collect();
-    let checked = adapter.config.check_targets(modules.iter().map(String::as_str));
+    let checked = adapter.config.check_targets(&modules.iter().map(String::as_str));
     checked.map_err(|error| error.in_file(dir.join(CONFIG_FILE)))?;
     Ok(adapter.pairs)
 }
@@ -199,15 +199,12 @@ struct NamedView<'a> {
 }
 
 fn put<'a, const N: usize>(parts: &mut Parts<'a, N>, part: usize, found: NamedView<'a>) -> Result<()> {
-    match &parts[part] {
-        Some(first) => {
-            let expected = format!("{}, which names the same module, alone", first.name);
-            Err(Error::TensorUnexpected { tensor: found.name.to_owned(), expected })
-        }
-        None => {
-            parts[part] = Some(found);
-            Ok(())
-        }
+    if let Some(first) = &parts[part] {
+        let expected = format!("{}, which names the same module, alone", first.name);
+        Err(Error::TensorUnexpected { tensor: found.name.to_owned(), expected })
+    } else {
+        parts[part] = Some(found);
+        Ok(())
     }
 }
 
@@ -227,7 +224,7 @@ fn read_tensors<B: Backend>(
         let found = NamedView { name, view: file.tensor(name)? };
         match parse_name(name, &saved) {
             Some(NamedTensor::Factor { module, factor }) => {
-                put(factors.entry(module).or_default(), factor as usize, found)?
+                put(factors.entry(module).or_default(), factor as usize, found)?;
             }
             Some(NamedTensor::Saved { module, part }) => {
                 if let Some(parts) = saved.get_mut(module) {
@@ -245,7 +242,7 @@ fn read_tensors<B: Backend>(
     if factors.is_empty() {
         return Err(Error::NoAdapters);
     }
-    config.check_modules(factors.keys().copied()).map_err(|error| error.in_file(path))?;
+    config.check_modules(&factors.keys().copied()).map_err(|error| error.in_file(path))?;
     let prefix = names.prefixes.iter().find(|prefix| factors.keys().any(|module| module.starts_with(**prefix)));
     let prefix = prefix.or(names.prefixes.first()).copied().unwrap_or_default();
     let mut pairs = BTreeMap::new();

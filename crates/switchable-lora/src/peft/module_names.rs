@@ -59,7 +59,7 @@ impl<T: Copy> NamePatterns<T> {
     }
 
     /// Refuses a key that matches none of the modules.
-    pub(super) fn check_used<'a>(&self, modules: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    pub(super) fn check_used<'a>(&self, modules: &(impl Iterator<Item = &'a str> + Clone)) -> Result<()> {
         match self.entries.iter().find(|entry| !modules.clone().any(|module| entry.names.matches(module))) {
             Some(entry) => Err(Error::UnmatchedPattern { field: self.field, pattern: entry.key.clone() }),
             None => Ok(()),
@@ -181,7 +181,8 @@ mod tests {
             assert!(message.contains("rank_pattern") && message.contains(key), "{message}");
         }
         let modules = ["h.0.attn.c_attn"];
-        let message = patterns(&[("c_attn", 1), ("c_atn", 1)]).check_used(modules.into_iter()).unwrap_err().to_string();
+        let message =
+            patterns(&[("c_attn", 1), ("c_atn", 1)]).check_used(&modules.into_iter()).unwrap_err().to_string();
         assert_eq!(message, "field `rank_pattern` has `c_atn`, which matches no module of the adapter");
     }
 

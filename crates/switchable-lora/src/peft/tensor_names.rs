@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn names_of_every_kind_of_save_are_read() {
-        let saved = BTreeMap::from([("qa_outputs", ())]);
+        let saved = BTreeMap::from([("qa_outputs", "the span head")]);
         let factor = |factor| Some(NamedTensor::Factor { module: "transformer.h.0.mlp.c_fc", factor });
         let weight = Some(NamedTensor::Saved { module: "qa_outputs", part: SavedPart::Weight });
         for (name, expected) in [

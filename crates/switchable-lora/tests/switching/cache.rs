@@ -152,7 +152,7 @@ fn a_weight_that_a_mapper_changes_is_quantised_anew() {
 /// What a layer gives at 4 bits without a cache.
 fn fresh_form(layer: &SwitchableLinear<Plain>) -> Vec<f32> {
     let fresh = SwitchableLinear::new(layer.weight(), None, layer.settings(), &QuantizedCache::disabled());
-    values(&fresh.quantized_weight(BitWidth::B4).unwrap())
+    values(&fresh.quantized_weight(BitWidth::B4).expect("valid input"))
 }
 
 /// Checks that two layers, of which the second came from the first, have the forms of their own values,
@@ -161,7 +161,7 @@ fn assert_forms_of_their_own(what: &str, make: impl Fn() -> [SwitchableLinear<Pl
     for first in [0, 1] {
         let layers = make();
         for index in [first, 1 - first] {
-            let got = values(&layers[index].quantized_weight(BitWidth::B4).unwrap());
+            let got = values(&layers[index].quantized_weight(BitWidth::B4).expect("valid input"));
             assert_eq!(got, fresh_form(&layers[index]), "{what}: layer {index}, {first} asked first");
         }
     }

@@ -27,7 +27,8 @@ fn every_setting() -> Vec<LinearSettings> {
     for weight in ["per-tensor", "per-channel", "per-group:4,asymmetric", "per-channel,symmetric,mse"] {
         for activation in ["per-token", "per-tensor,asymmetric"] {
             for placement in [Placement::Residual, Placement::Merged] {
-                let [weight, activation] = [weight, activation].map(|text| text.parse::<QuantSpec>().unwrap());
+                let [weight, activation] =
+                    [weight, activation].map(|text| text.parse::<QuantSpec>().expect("valid input"));
                 settings.push(LinearSettings { weight, activation, placement, ..LinearSettings::default() });
             }
         }
@@ -92,11 +93,11 @@ fn what_is_said_and_what_is_left_to_the_layer_are_told_apart_and_compute_the_sam
 
 /// A layer with a step per channel at 4 bits.
 fn stepped() -> SwitchableLinear<Plain> {
-    let settings = LinearSettings { weight: "per-channel".parse().unwrap(), ..LinearSettings::default() };
+    let settings = LinearSettings { weight: "per-channel".parse().expect("valid input"), ..LinearSettings::default() };
     let mut layer = layer::<Plain>(settings, &QuantizedCache::default());
     let steps = Tensor::<Plain, 2>::full([1, D_OUT], 0.1, &device());
-    let step = LearnedStep::from_steps(steps, BitWidth::B4, Granularity::PerChannel).unwrap();
-    layer.insert_adapter(BitWidth::B4, pair(BitWidth::B4).with_step(step)).unwrap();
+    let step = LearnedStep::from_steps(steps, BitWidth::B4, Granularity::PerChannel).expect("valid input");
+    layer.insert_adapter(BitWidth::B4, pair(BitWidth::B4).with_step(step)).expect("valid input");
     layer
 }
 

@@ -124,6 +124,10 @@ impl DamageTable {
     /// # Errors
     ///
     /// When a budget is smaller than every plan, the table is of another model, or the work is stopped.
+    ///
+    /// # Panics
+    ///
+    /// Never: each allocation is verified for itself.
     pub fn refined_at<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         evaluator: &Evaluator<'_, B, M>,
