@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::dataset::shown_value::shown;
 use crate::error::{Error, Result};
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -58,7 +59,7 @@ pub(super) fn parse(json: &str, path: &Path) -> Result<Form> {
             path: path.to_owned(),
             field: "file".to_owned(),
             expected: "an object".to_owned(),
-            got: super::reading::shown(&other),
+            got: shown(&other),
         }),
         Err(_) if is_json_lines(json) => Ok(Form::Rows { file: None, rows: lines(json, path)? }),
         Err(source) => Err(Error::Json { path: path.to_owned(), source }),

@@ -45,6 +45,7 @@
 
 mod form;
 mod reading;
+pub(crate) mod shown_value;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -56,7 +57,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::question_counts::QuestionCounts;
-pub(crate) use reading::shown;
 
 /// Which of the two formats, and so which of the two official scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use super::form::{self, Form, Row};
 use super::{
     Answer, Article, BadAnswers, Dataset, Format, Paragraph, Question, ReadDataset, ReadOptions, Realign, UnknownFields,
 };
+use crate::dataset::shown_value::shown;
 use crate::error::{BadAnswer, Error, Result};
 use crate::question_counts::{QuestionCounts, WhyLeftOut};
 
@@ -26,9 +27,6 @@ const ANSWER_FIELDS: &[&str] = &["text", "answer_start"];
 const ROW_FIELDS: &[&str] = &["id", "title", "context", "question", "answers", "is_impossible", FLAT_TEXT, FLAT_START];
 const FLAT_TEXT: &str = "answers.text";
 const FLAT_START: &str = "answers.answer_start";
-
-/// Characters of a wrong value that a message shows.
-const SHOWN_CHARS: usize = 40;
 
 pub(super) fn parse(json: &str, path: &Path, options: ReadOptions) -> Result<ReadDataset> {
     let reader = Reader {
@@ -411,19 +409,4 @@ fn only_place(context: &str, text: &str) -> Option<usize> {
     // Two places may overlap.
     let behind = first + context[first..].chars().next()?.len_utf8();
     (!context[behind..].contains(text)).then(|| context[..first].chars().count())
-}
-
-/// A wrong value as a message shows it: its kind, and itself where it is short.
-pub(crate) fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Array(list) => format!("an array of {}", list.len()),
-        Value::Object(_) => "an object".to_owned(),
-        Value::Bool(_) | Value::Number(_) => format!("{value}"),
-        Value::String(text) if text.chars().count() <= SHOWN_CHARS => format!("{text:?}"),
-        Value::String(text) => {
-            let start: String = text.chars().take(SHOWN_CHARS).collect();
-            format!("a string that begins with {start:?}")
-        }
-    }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::dataset::shown;
+use crate::dataset::shown_value::shown;
 use crate::decoding::Decoded;
 use crate::error::{Error, Result};
 

@@ -26,7 +26,7 @@ use quant_kernels::{
     tensor::learned_step::LearnedStep,
 };
 
-use super::load::read_floats;
+use super::stored_floats::read_floats;
 use crate::{
     adapter_pair::LoraAdapterPair,
     error::{Error, Result},

@@ -6,14 +6,15 @@ use std::{
     path::Path,
 };
 
-use burn::tensor::{Tensor, TensorData, backend::Backend, bf16, f16};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+use safetensors::{SafeTensors, tensor::TensorView};
 
 use super::{
     CONFIG_FILE, MODEL_FILE, PICKLED_FILE, WRAPPER,
     adapter_config::AdapterConfig,
     learned_steps::{self, LEARNED_STEPS_FILE},
     saved_module::SavedModule,
+    stored_floats::read_floats,
     tensor_names::{FactorName, NamedTensor, parse_name},
     trained_for::{TRAINED_FOR_FILE, TrainedFor},
 };
@@ -306,16 +307,5 @@ fn read_values(found: &NamedView<'_>) -> Result<Vec<f32>> {
     match values.iter().position(|value| !value.is_finite()) {
         Some(index) => Err(Error::TensorNotFinite { tensor: tensor(), got: values[index], index }),
         None => Ok(values),
-    }
-}
-
-pub(super) fn read_floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    let (pairs, fours) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
-    match view.dtype() {
-        Dtype::F32 => Some(fours.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
-        Dtype::F16 => Some(pairs.iter().map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect()),
-        Dtype::BF16 => Some(pairs.iter().map(|&bytes| bf16::from_le_bytes(bytes).to_f32()).collect()),
-        _ => None,
     }
 }

@@ -21,6 +21,7 @@ mod module_names;
 mod ordered_map;
 pub mod save;
 pub mod saved_module;
+mod stored_floats;
 mod tensor_names;
 pub mod trained_for;
 
