@@ -201,6 +201,11 @@ impl<C: Command> OnDevice<'_, C> {
         let adapters = AdaptersUsed { source, place, widths: folder.model.transformer.adapter_widths() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
+        for width in folder.model.transformer.partial_adapter_widths() {
+            eprintln!(
+                "the adapter of {width} bits is not used: some sites have none of it, and commands use one at every site"
+            );
+        }
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());

@@ -280,6 +280,9 @@ fn an_adapter_of_peft_for_question_answering_brings_its_head() {
     skip_without_device!();
     let (model, fixture) = (with_golden_head(), Fixture::open("peft_qa"));
     assert_eq!(model.head_widths(), [eight()]);
+    // It has nothing at `mlp.c_fc`, so that it is no adapter of every site.
+    assert_eq!(model.transformer.partial_adapter_widths(), [eight()]);
+    assert!(model.transformer.adapter_widths().is_empty());
     let got = spans(&model, SitePrecision::FULL.with_adapter(eight()));
     for (name, got) in ["start_logits", "end_logits"].into_iter().zip(&got) {
         let want = fixture.real_rows("attention_mask", &fixture.floats(name), 1);

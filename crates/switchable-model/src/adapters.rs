@@ -62,6 +62,12 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         widths
     }
 
+    /// Widths for which some sites have an adapter and others none, ascending.
+    fn partial_adapter_widths(&self) -> Vec<BitWidth> {
+        let whole = self.adapter_widths();
+        held_widths(self).into_iter().filter(|width| !whole.contains(width)).collect()
+    }
+
     /// The precision of a width with its adapter, or without where not every site has one.
     fn precision_at(&self, bits: BitWidth) -> SitePrecision {
         let precision = SitePrecision::uniform(bits);
