@@ -120,21 +120,20 @@ impl MeasuredFront {
     ///
     /// When the front is of another model, the options are out of range, or the work is stopped.
     pub fn with_latencies<B: QuantBackend, M: SwitchableModel<B>>(
-        self,
+        mut self,
         evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
-        let mut this = self;
-        this.check_model(evaluator.model())?;
+        self.check_model(evaluator.model())?;
         let body = &evaluator.model().transformer;
-        let all = || this.points.iter().chain(&this.dominated);
+        let all = || self.points.iter().chain(&self.dominated);
         let plans = all().map(|point| Ok(body.resolve(&point.plan)?)).collect::<Result<Vec<SitePlan>>>()?;
         let (conditions, times) = median_milliseconds(evaluator, &plans, options)?;
-        for (point, time) in this.points.iter_mut().chain(&mut this.dominated).zip(times) {
+        for (point, time) in self.points.iter_mut().chain(&mut self.dominated).zip(times) {
             point.latency_ms = Some(time);
         }
-        this.latency = Some(conditions);
-        Ok(this)
+        self.latency = Some(conditions);
+        Ok(self)
     }
 
     /// The same with the dominated points set aside: they stay listed under
