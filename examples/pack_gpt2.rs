@@ -26,7 +26,7 @@ use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::linear_settings::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
-use switchable_quant::reader::text::quantisers_text;
+use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -35,6 +35,7 @@ use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
+use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::finish;
@@ -66,6 +67,10 @@ struct Arguments {
     /// 8-bit codes that serve every lower width too, instead of --bits
     #[arg(long, conflicts_with_all = ["bits", "plan"])]
     nested: bool,
+    /// Span head that the folder answers with where the plan's adapters came with different ones: base, or the
+    /// bits of the adapter that brought it
+    #[arg(long, value_name = "base|BITS")]
+    span_head: Option<HeadChoice>,
     /// Width of a packed language-model head
     #[arg(long, value_name = "BITS")]
     head: Option<BitWidth>,
@@ -109,6 +114,9 @@ fn command() -> anyhow::Result<()> {
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
     let plan = arguments.plan.read()?;
+    if let Some(plan) = &plan {
+        plan.check_span_head(arguments.span_head)?;
+    }
     let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let options = FolderOptions {
         model: arguments.plan.model_options(plan.as_ref()),
@@ -116,7 +124,8 @@ fn command() -> anyhow::Result<()> {
         adapters: own,
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
-    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options, mixed_head: None };
+    let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
+    let opening = Opening { device, model, adapters, options, mixed_head };
     opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
 }
 
@@ -136,10 +145,11 @@ impl Command for Pack<'_> {
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
         arguments.plan.check_model(&folder.model.transformer)?;
         let plan = match &plan {
-            Some(file) => file.resolve(&folder.model.transformer)?,
+            Some(file) => file.resolve(&folder.model)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
-        eprint!("{}", quantisers_text(&folder.model.transformer, &plan));
+        let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
+        eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
         let options = PackOptions { lm_head: arguments.head, ..PackOptions::default() };
         if has_head {

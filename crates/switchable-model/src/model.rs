@@ -427,7 +427,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// settings of the model that reads it.
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::Nearest);
-        let mut named = PrecisionPlan::uniform(full.with_quantisation(self.settings().quantisation()));
+        let default = full.with_quantisation(self.settings().quantisation());
+        let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head());
         for (site, precision) in plan.iter() {
             let layer = self.site(site);
             if layer.implicit(&precision) != SitePrecision::FULL {
