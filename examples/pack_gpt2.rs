@@ -23,7 +23,7 @@ use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
 use switchable_quant::lora::linear_settings::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
@@ -74,6 +74,10 @@ struct Arguments {
     /// Width of a packed language-model head
     #[arg(long, value_name = "BITS")]
     head: Option<BitWidth>,
+    /// Numbers of the scales: f32, or f16, which halves their bytes; those of a matrix that f16 does not hold are
+    /// f32 all the same
+    #[arg(long, default_value = "f32", value_name = "f32|f16")]
+    scales: ScaleFormat,
     /// Folder to write; made when missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -151,7 +155,7 @@ impl Command for Pack<'_> {
         let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
         eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        let options = PackOptions { lm_head: arguments.head, ..PackOptions::default() };
+        let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales };
         if has_head {
             folder.save_packed(out, form, &options)?;
         } else {
@@ -162,6 +166,7 @@ impl Command for Pack<'_> {
         let model = folder.model.valid().transformer;
         let (packed, packed_plan) =
             arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
+        print!("{}", other_scales(&packed, arguments.scales));
         let plan = if arguments.nested { plan.without_adapters() } else { plan };
         let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &packed_plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
@@ -176,6 +181,21 @@ impl Command for Pack<'_> {
         println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
     }
+}
+
+/// Which matrices have scales in other numbers than those that were asked for.
+fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: ScaleFormat) -> String {
+    let of_site = |site| {
+        let scales = packed.site(site).packed_weights()?.stored().scale_format();
+        (scales != asked).then(|| packed.sites().name(site))
+    };
+    let head = packed.packed_head().filter(|head| head.scale_format() != asked).map(|_| "lm_head".to_owned());
+    let names: Vec<String> = packed.sites().iter().filter_map(of_site).chain(head).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let (n, names) = (names.len(), names.join(", "));
+    format!("scales of {n} matrices are f32, as {asked} holds 6.1e-5 to 65504 and some of theirs are not: {names}\n")
 }
 
 /// Widths for which some site has an adapter, ascending.

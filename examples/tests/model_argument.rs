@@ -52,6 +52,8 @@ fn what_is_no_model_is_refused_with_what_to_name_instead() {
     for file in ["gguf/model.Q4_K_M.gguf", "gguf-config/model.gguf", "weights/model.safetensors", "text.txt"] {
         fs::write(at(file), "some text").expect("it is written");
     }
+    let data = questions(QuestionSet::Search).expect("they are in the program").limited(4);
+    data.write(at("data.json")).expect("it is written");
     let commands = [
         "evaluate --data data.json",
         "pack_gpt2 --out packed",

@@ -23,10 +23,13 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn run(name: &str, dir: &Path, flags: &str) -> Output {
-    let flags = flags.split_whitespace();
+    run_loud(name, dir, &format!("{flags} --quiet"))
+}
+
+/// The same for a command that shows no progress.
+fn run_loud(name: &str, dir: &Path, flags: &str) -> Output {
     Command::new(program(name))
-        .args(flags)
-        .arg("--quiet")
+        .args(flags.split_whitespace())
         .current_dir(dir)
         .stdin(Stdio::null())
         .output()
@@ -249,7 +252,7 @@ fn a_plan_of_several_span_heads_says_which_answers() {
     assert!(error.contains("g/plan.json: no span head of 4 bits, available: base"), "{error}");
 
     // A folder that is packed by the plan answers with its head.
-    done(&run("pack_gpt2", at, "--plan g/plan.json --adapters heads --out packed"));
+    done(&run_loud("pack_gpt2", at, "--plan g/plan.json --adapters heads --out packed"));
     let [packed, errors] = done(&run("evaluate", at, "--data data.json --model packed"));
     assert!(errors.contains("span head  that of the adapters of 4 bits"), "{errors}");
     assert_eq!(scores(&packed), scores(&swapped));
@@ -261,4 +264,40 @@ fn a_plan_of_several_span_heads_says_which_answers() {
     assert_eq!(json(&at.join("a/plan-6.json"))["span_head"], "base");
     let error = refused(&allocate("4"));
     assert!(error.contains("span_head"), "{error}");
+}
+
+#[test]
+fn scales_that_f16_does_not_hold_are_said_to_be_f32() {
+    let dir = folder();
+    let at = dir.path();
+    let default = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    fs::create_dir(at.join("small")).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        fs::copy(default.join(file), at.join("small").join(file)).unwrap();
+    }
+    // One matrix of weights that are a millionth of what they were.
+    let mut bytes = fs::read(default.join("model.safetensors")).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let entry = &header["transformer.h.1.mlp.c_fc.weight"];
+    assert_eq!(entry["dtype"], "F32");
+    let [start, end] = [0, 1].map(|end| usize::try_from(entry["data_offsets"][end].as_u64().unwrap()).unwrap());
+    for number in bytes[8 + length..][start..end].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes((&*number).try_into().unwrap());
+        number.copy_from_slice(&(value * 1e-6).to_le_bytes());
+    }
+    fs::write(at.join("small/model.safetensors"), bytes).unwrap();
+    let pack =
+        |flags: &str| done(&run_loud("pack_gpt2", at, &format!("--model small --out packed {flags}")))[0].clone();
+    let said = "scales of 1 matrices are f32, as f16 holds 6.1e-5 to 65504 and some of theirs are not: h.1.mlp.c_fc\n";
+    assert!(pack("--scales f16").contains(said));
+    let file = fs::read(at.join("packed/packed.safetensors")).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(file[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    for (site, dtype) in [("h.1.mlp.c_fc", "F32"), ("h.0.mlp.c_fc", "F16")] {
+        assert_eq!(header[format!("transformer.{site}.weight.scales")]["dtype"], dtype, "{site}");
+    }
+    assert!(!pack("--scales f32").contains("scales of"));
+    let other = run_loud("pack_gpt2", at, "--model small --out packed --scales f8");
+    assert_eq!(other.status.code(), Some(2));
 }

@@ -2,11 +2,12 @@
 
 use burn::module::Module;
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder as _};
+use burn::tensor::Tensor;
 
 use gpt2_model::{
     BitWidth, Gpt2ForQuestionAnswering, MissingHead, ModelOptions, QuantBackend, SitePrecision, SwitchableModel,
 };
-use switchable_lora::linear_settings::BasePolicy;
+use switchable_lora::{head_choice::HeadChoice, linear_settings::BasePolicy};
 use test_support::panics::assert_panics;
 
 use crate::support::{Fixture, Plain, Train, assert_close, golden, skip_without_device, values};
@@ -91,4 +92,22 @@ fn a_record_that_does_not_say_whose_its_heads_are_is_refused() {
     assert_panics("record of 1 span heads without their widths", || {
         drop(with_head::<Plain>(BitWidth::B4).load_record(record()));
     });
+}
+
+#[test]
+fn a_plan_without_a_head_is_refused_before_anything_is_computed() {
+    skip_without_device!();
+    let model = with_head::<Plain>(BitWidth::B8);
+    let bits = SitePrecision::uniform(BitWidth::B8).without_adapter();
+    let plan = model.transformer.uniform_plan(bits).with_span_head(Some(HeadChoice::Width(BitWidth::B4)));
+    let ids = || Fixture::open("peft_qa").batch::<Plain>("input_ids");
+    let looked_up = || model.transformer.quantized_cache().expect("there are sites").statistics();
+    assert_panics("no span head of 4 bits, available: base, 8", || drop(model.forward(ids(), None, &plan)));
+    assert_eq!((looked_up().hits, looked_up().misses), (0, 0));
+    let hidden = Tensor::<Plain, 3>::zeros([1, 2, 5], &model.transformer.device());
+    let plan = plan.with_span_head(None);
+    assert_panics("hidden states of width 5", || drop(model.span_logits(hidden.clone(), &plan)));
+    assert_panics("hidden states of width 5", || drop(model.transformer.next_token_scores(hidden.clone())));
+    drop(model.forward(ids(), None, &plan));
+    assert_ne!(looked_up().misses, 0);
 }

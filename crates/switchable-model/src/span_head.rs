@@ -151,13 +151,16 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Panics
     ///
-    /// As [`SwitchableModel::forward`].
+    /// As [`SwitchableModel::forward`], and when [`check_plan`](Self::check_plan) refuses the plan for its head.
     pub fn forward(
         &self,
         ids: Tensor<B, 2, Int>,
         padding: Option<&Tensor<B, 2, Bool>>,
         plan: &SitePlan,
     ) -> SpanLogits<B> {
+        if let Err(error) = self.head_of(plan) {
+            panic!("{error}");
+        }
         self.span_logits(self.transformer.forward(ids, padding, plan), plan)
     }
 
@@ -169,13 +172,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Panics
     ///
-    /// When the plan is one that [`check_plan`](Self::check_plan) refuses.
+    /// When the plan is one that [`check_plan`](Self::check_plan) refuses, or `hidden` has another width than the
+    /// model.
     pub fn span_logits(&self, hidden: Tensor<B, 3>, plan: &SitePlan) -> SpanLogits<B> {
-        let [batch, tokens, d] = hidden.dims();
         let SpanHead { weight, bias } = match self.head_for(plan) {
             Ok(head) => head,
             Err(error) => panic!("{error}"),
         };
+        let ([batch, tokens, d], [_, width]) = (hidden.dims(), weight.dims());
+        assert_eq!(d, width, "hidden states of width {d}, the span head's is {width}");
         let both = hidden.reshape([batch * tokens, d]).matmul(weight.val().transpose());
         let both = (both + bias.val().unsqueeze()).reshape([batch, tokens, 2]);
         let side = |i: usize| both.clone().slice([0..batch, 0..tokens, i..i + 1]).reshape([batch, tokens]);
