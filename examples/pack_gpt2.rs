@@ -13,7 +13,6 @@
 //! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
 //! built-in model.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -168,15 +167,10 @@ impl Command for Pack<'_> {
     }
 }
 
-/// Widths for which some site has an adapter, ascending.
-fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> BTreeSet<BitWidth> {
-    model.sites().iter().flat_map(|site| model.site(site).bank().widths().to_vec()).collect()
-}
-
 /// What the folder holds, in words.
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
-    let widths: Vec<String> = held_widths(model).iter().map(ToString::to_string).collect();
+    let widths: Vec<String> = model.adapter_widths().iter().map(ToString::to_string).collect();
     let adapters = match (widths.is_empty(), model.settings().placement) {
         (true, _) => "no adapters".to_owned(),
         (false, Placement::Residual) => format!("adapters of {} bits", widths.join(", ")),
