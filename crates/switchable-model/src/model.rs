@@ -488,6 +488,20 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         Ok(())
     }
 
+    /// Checks that every site can have an adapter of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// When its rank is above that of a weight, which names the site.
+    fn check_lora(&self, lora: &LoraConfig) -> Result<()> {
+        for site in self.sites().iter() {
+            let layer = self.site(site);
+            let checked = lora.check_weight([layer.d_in(), layer.d_out()]);
+            checked.map_err(|error| at_site(self.sites().name(site), error))?;
+        }
+        Ok(())
+    }
+
     /// Gives every site an adapter for a width, replacing one that is there; see
     /// [`SwitchableLinear::init_adapter`].
     ///

@@ -79,11 +79,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Quantisation`] if the adapter starts from the quantisation residual and the width
+    /// [`Error::RankOfWeight`] if the rank is above that of the weight, [`Error::Quantisation`] if the adapter
+    /// starts from the quantisation residual and the width
     /// does not fit the quantiser. With learned scales [`Error::StepFormat`] if the weight's quantiser is
     /// asymmetric, [`Error::Quantisation`] if it is per token or the width is full precision or 1 bit,
     /// [`Error::PackedStep`] if the weight is only there packed.
     pub fn init_adapter(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
+        config.check_weight(self.base.shape())?;
         let pair = match config.scales() {
             WeightScales::Found => self.fresh_pair(config, seed, || self.base_at(width, None))?,
             WeightScales::Learned => {
