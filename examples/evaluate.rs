@@ -143,7 +143,7 @@ impl Command for Evaluation<'_> {
             (None, None, Some(packed)) if input.adapters.is_none() => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;
-                plan.with(site, SitePrecision { adapter, ..precision })
+                plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
             }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };

@@ -13,7 +13,6 @@
 //! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
 //! built-in model.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,7 +23,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
-use switchable_quant::lora::linear_settings::Placement;
+use switchable_quant::lora::placement::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
@@ -198,15 +197,10 @@ fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: Scale
     format!("scales of {n} matrices are f32, as {asked} holds 6.1e-5 to 65504 and some of theirs are not: {names}\n")
 }
 
-/// Widths for which some site has an adapter, ascending.
-fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> BTreeSet<BitWidth> {
-    model.sites().iter().flat_map(|site| model.site(site).bank().widths().to_vec()).collect()
-}
-
 /// What the folder holds, in words.
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
-    let widths: Vec<String> = held_widths(model).iter().map(ToString::to_string).collect();
+    let widths: Vec<String> = model.adapter_widths().iter().map(ToString::to_string).collect();
     let adapters = match (widths.is_empty(), model.settings().placement) {
         (true, _) => "no adapters".to_owned(),
         (false, Placement::Residual) => format!("adapters of {} bits", widths.join(", ")),

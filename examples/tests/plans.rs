@@ -11,8 +11,10 @@ use switchable_quant::burn::tensor::TensorData;
 use switchable_quant::default_model::{self, QuestionSet, questions};
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::peft::{PeftOptions, save::save_peft, saved_module::SavedModule, width_folder};
+use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::options::ModelOptions;
+use switchable_quant::transformer::sites::Site;
 
 /// The program of an example, which cargo builds beside the tests of its package.
 fn program(name: &str) -> PathBuf {
@@ -300,4 +302,58 @@ fn scales_that_f16_does_not_hold_are_said_to_be_f32() {
     assert!(!pack("--scales f32").contains("scales of"));
     let other = run_loud("pack_gpt2", at, "--model small --out packed --scales f8");
     assert_eq!(other.status.code(), Some(2));
+}
+
+/// Adapters of the built-in model for 2 bits at `attn.c_attn` alone, as PEFT trains them unless it is told more.
+fn adapters_of_one_module(dir: &Path) {
+    let (options, device) = (ModelOptions::default(), Default::default());
+    let whole = default_model::load::<Flex>(&options, &device).expect("it is built in");
+    let mut folder = default_model::load_without_adapters::<Flex>(&options, &device).expect("it is built in");
+    let (whole, part) = (&whole.model.transformer, &mut folder.model.transformer);
+    let sites: Vec<Site> = part.sites().iter().filter(|site| site.module.to_string() == "attn.c_attn").collect();
+    for site in sites {
+        let pair = whole.site(site).bank().get(BitWidth::B2).expect("the bank has it").clone();
+        part.site_mut(site).insert_adapter(BitWidth::B2, pair).expect("it fits");
+    }
+    part.save_adapters(dir, "built-in").expect("it can be written");
+}
+
+#[test]
+fn an_adapter_of_some_sites_is_used_at_these() {
+    let dir = folder();
+    let at = dir.path();
+    adapters_of_one_module(&at.join("part"));
+    let common = "--data data.json --adapters part";
+    let [part, errors] = done(&run("evaluate", at, &format!("{common} --bits 2")));
+    assert!(errors.contains("adapters   part: 2 (at 12 of 48 sites) bits, none at other widths"), "{errors}");
+    assert!(part.starts_with("2 bits, 12 of 48 sites with adapters "), "{part}");
+    let [bare, _] = done(&run("evaluate", at, "--data data.json --bits 2 --no-adapter"));
+    assert_ne!(scores(&part), scores(&bare));
+
+    let [printed, _] = done(&run("greedy_search", at, &format!("{common} --bits 2 --target-bits 20 --out g")));
+    assert!(printed.contains("\n 2 bits with adapter, 36 sites without "), "{printed}");
+    let (plan, found) = (json(&at.join("g/plan.json")), json(&at.join("g/greedy_search.json")));
+    let mut adapted = 0;
+    for (site, precision) in plan["sites"].as_object().expect("sites") {
+        let of_adapter = precision["weights"] == 2 && site.ends_with("attn.c_attn");
+        adapted += usize::from(of_adapter);
+        let adapter = if of_adapter { 2.into() } else { Value::Null };
+        assert_eq!(precision["adapter"], adapter, "{site}");
+    }
+    assert!(0 < adapted, "{plan}");
+    let [again, _] = done(&run("evaluate", at, &format!("{common} --plan g/plan.json")));
+    assert_eq!(scores(&again), ["exact_match", "f1"].map(|field| found["search"]["accuracy"][field].to_string()));
+
+    done(&run("allocate", at, &format!("{common} --limit 4 --bits 32,2 --average-bits 20 --swaps 1 --out a")));
+    let plan = json(&at.join("a/plan-20.json"));
+    let with_adapter = |(site, precision): (&String, &Value)| (!precision["adapter"].is_null()).then(|| site.clone());
+    let sites: Vec<String> = plan["sites"].as_object().expect("sites").iter().filter_map(with_adapter).collect();
+    assert!(!sites.is_empty() && sites.iter().all(|site| site.ends_with("attn.c_attn")), "{sites:?}");
+    done(&run("evaluate", at, &format!("{common} --limit 4 --plan a/plan-20.json")));
+
+    // A plan that asks for one where there is none is refused.
+    let asks = r#"{"version": 2, "default": {"weights": 2, "activations": 32, "adapter": 2}}"#;
+    fs::write(at.join("asks.json"), asks).expect("valid input");
+    let error = refused(&run("evaluate", at, &format!("{common} --plan asks.json")));
+    assert!(error.contains("asks.json: site `h.0.attn.c_proj`: no adapter for 2 bits"), "{error}");
 }

@@ -6,8 +6,9 @@ use gpt2_model::{
     PackModel, PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel,
 };
 use switchable_lora::{
-    linear_settings::{Execution, Placement},
+    linear_settings::Execution,
     lora_config::{LoraConfig, LoraInit},
+    placement::Placement,
 };
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};

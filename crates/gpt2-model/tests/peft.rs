@@ -14,7 +14,7 @@ use quant_kernels::spec::quant_spec::QuantSpec;
 use switchable_lora::{
     linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes, precision_plan::PrecisionPlan,
 };
-use switchable_model::{adapters::LoadedAdapters, sites::Site, width_heads::HeadChoice};
+use switchable_model::{adapters::LoadedAdapters, width_heads::HeadChoice};
 
 use crate::support::{
     Fixture, Folder, Plain, StoredTensor, Train, assert_close, device, full, golden, largest_difference, load,
@@ -257,21 +257,10 @@ fn with_golden_head() -> Gpt2ForQuestionAnswering<Plain> {
     model
 }
 
-/// The precision at every site, with its adapter where the site has it.
-fn adapted_plan(model: &Gpt2ForQuestionAnswering<Plain>, precision: SitePrecision) -> SitePlan {
-    let has = |site: &Site| {
-        let bank = model.transformer.site(*site).bank();
-        precision.adapter.is_some_and(|width| bank.get(width).is_some())
-    };
-    let bare = model.transformer.uniform_plan(precision.without_adapter());
-    let sites = model.config().sites().clone();
-    sites.iter().filter(has).fold(bare, |plan, site| plan.with(site, precision))
-}
-
 /// Start and end scores of the real tokens of the golden batch.
 fn spans(model: &Gpt2ForQuestionAnswering<Plain>, precision: SitePrecision) -> [Vec<f32>; 2] {
     let fixture = Fixture::open("peft_qa");
-    let plan = adapted_plan(model, precision);
+    let plan = model.transformer.uniform_plan(precision);
     let logits = model.forward(fixture.batch("input_ids"), Some(&fixture.padding("attention_mask")), &plan);
     [logits.start, logits.end].map(|scores| fixture.real_rows("attention_mask", &values(scores), 1))
 }
@@ -282,9 +271,9 @@ fn an_adapter_of_peft_for_question_answering_brings_its_head() {
     skip_without_device!();
     let (model, fixture) = (with_golden_head(), Fixture::open("peft_qa"));
     assert_eq!(model.head_widths(), [eight()]);
-    // It has nothing at `mlp.c_fc`, so that it is no adapter of every site.
-    assert_eq!(model.transformer.partial_adapter_widths(), [eight()]);
-    assert!(model.transformer.adapter_widths().is_empty());
+    // It has nothing at `mlp.c_fc`.
+    assert_eq!(model.transformer.adapter_widths(), [eight()]);
+    assert!(model.transformer.adapter_sites(eight()) < model.config().sites().len());
     let got = spans(&model, SitePrecision::FULL.with_adapter(eight()));
     for (name, got) in ["start_logits", "end_logits"].into_iter().zip(&got) {
         let want = fixture.real_rows("attention_mask", &fixture.floats(name), 1);
@@ -305,7 +294,7 @@ fn a_plan_of_adapters_with_different_heads_needs_a_word() {
     let four = BitWidth::new(4).expect("a width");
     model.transformer.init_adapters(four, &LoraConfig::new(3, 12.0).expect("a configuration"), 7).expect("adapters");
     let site = model.config().sites().iter().next().expect("a site");
-    let uniform = adapted_plan(&model, SitePrecision::FULL.with_adapter(eight()));
+    let uniform = model.transformer.uniform_plan(SitePrecision::FULL.with_adapter(eight()));
     let mixed = uniform.clone().with(site, SitePrecision::FULL.with_adapter(four));
     let one_without = uniform.clone().with(site, SitePrecision::FULL);
     for (plan, head) in [

@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod attention_mask;
 pub mod config;
 pub mod error;
+pub(crate) mod folder_names;
 pub mod generate;
 pub mod initial;
 pub(crate) mod json_text;

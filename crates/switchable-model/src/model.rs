@@ -401,9 +401,23 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         scores.reshape([batch, tokens, self.shape().vocabulary])
     }
 
-    /// A plan that gives every site of this model the same precision.
+    /// A plan that gives every site of this model the same precision, as
+    /// [`precision_for`](Self::precision_for) has it.
     fn uniform_plan(&self, precision: SitePrecision) -> SitePlan {
-        SitePlan::uniform(self.sites(), precision)
+        let uniform = SitePlan::uniform(self.sites(), precision);
+        self.sites().iter().fold(uniform, |plan, site| plan.with(site, self.precision_for(site, precision)))
+    }
+
+    /// A precision meant for many sites as one of them can run at it: without the adapter where the site has
+    /// none of that width and another site has one.
+    ///
+    /// An adapter need not be for every site: those of PEFT for GPT-2 are for `c_attn` alone unless
+    /// `target_modules` says more, and the other modules run without. A width that no site has an adapter of
+    /// stays as it is, for [`check_plan`](Self::check_plan) to refuse.
+    fn precision_for(&self, site: Site, precision: SitePrecision) -> SitePrecision {
+        let Some(width) = precision.adapter else { return precision };
+        let has = |site: Site| self.site(site).bank().get(width).is_some();
+        if has(site) || !self.sites().iter().any(has) { precision } else { precision.without_adapter() }
     }
 
     /// The plan by position, its names and adapter widths checked against this model.
@@ -480,6 +494,20 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         for block in 0..sites.blocks() {
             check_bits(plan.kv_cache(block))
                 .map_err(|source| switchable_lora::Error::KvCache { block: sites.block_name(block), source })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that every site can have an adapter of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// When its rank is above that of a weight, which names the site.
+    fn check_lora(&self, lora: &LoraConfig) -> Result<()> {
+        for site in self.sites().iter() {
+            let layer = self.site(site);
+            let checked = lora.check_weight([layer.d_in(), layer.d_out()]);
+            checked.map_err(|error| at_site(self.sites().name(site), error))?;
         }
         Ok(())
     }

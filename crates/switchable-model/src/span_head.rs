@@ -21,13 +21,14 @@ use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::folder_names::{PACKED_FILE, SPAN_HEAD};
 use crate::initial::normal_values;
 use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
 use crate::options::ModelOptions;
 use crate::packed::PackModel;
 use crate::packed::codes::{merged, packed_plan};
-use crate::packed::folder::{FILE, PackedFolder, PackedWriter};
+use crate::packed::folder::{PackedFolder, PackedWriter};
 use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
@@ -35,9 +36,6 @@ use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
 use crate::weights::tensors::WeightSet;
 use crate::width_heads::{HeadChoice, SpanHead, WidthHeads};
-
-/// The matrix of the head by its name in files.
-pub(crate) const SPAN_HEAD: &str = "qa_outputs.weight";
 
 /// What to do when a folder holds no span head, as that of a language model does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -377,7 +375,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// When its weights cannot be opened.
     pub fn holds_head(dir: impl AsRef<Path>) -> Result<bool> {
         let dir = dir.as_ref();
-        if dir.join(FILE).exists() {
+        if dir.join(PACKED_FILE).exists() {
             return Ok(PackedFolder::<M::Config>::open(dir)?.holds_span_head());
         }
         Ok(WeightSet::open::<M::Config>(dir)?.contains(SPAN_HEAD))

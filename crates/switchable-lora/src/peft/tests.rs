@@ -17,7 +17,7 @@ use crate::peft::{
     trained_for::TRAINED_FOR_FILE,
 };
 use crate::{
-    adapter_pair::LoraAdapterPair, linear_settings::Placement, lora_config::LoraConfig,
+    adapter_pair::LoraAdapterPair, lora_config::LoraConfig, placement::Placement,
     quantisation_settings::QuantisationSettings,
 };
 

@@ -1,7 +1,7 @@
 use quant_kernels::spec::quant_spec::QuantSpec;
 
 use super::*;
-use crate::{linear_settings::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
+use crate::{placement::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
 
 const ONE: SitePrecision = SitePrecision::uniform(BitWidth::B2);
 const TWO: SitePrecision = SitePrecision::uniform(BitWidth::B3);

@@ -14,8 +14,8 @@ use super::source::WeightSource;
 use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE};
 use crate::json_text::{parse_json, read_text};
-use crate::packed::{codes::HEAD, folder::FILE as PACKED_FILE};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -129,7 +129,7 @@ impl WeightSet {
     pub(crate) fn check_names<C: ModelConfig>(&self, parameters: impl Iterator<Item = String>) -> Result<()> {
         let read: BTreeSet<&String> = parameters.filter_map(|name| self.find(&name).map(|(found, _)| found)).collect();
         let is_harmless = |name: &str| {
-            name == HEAD
+            name == OUTPUT_MATRIX
                 || OTHER_HEADS.iter().any(|head| name.starts_with(head))
                 || C::BUFFERS.iter().any(|buffer| name.ends_with(buffer))
         };
