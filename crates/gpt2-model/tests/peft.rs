@@ -11,7 +11,9 @@ use gpt2_model::{
     SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
 use quant_kernels::spec::quant_spec::QuantSpec;
-use switchable_lora::{linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes};
+use switchable_lora::{
+    linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes, precision_plan::PrecisionPlan,
+};
 use switchable_model::{adapters::LoadedAdapters, width_heads::HeadChoice};
 
 use crate::support::{
@@ -311,6 +313,22 @@ fn a_plan_of_adapters_with_different_heads_needs_a_word() {
         // The word is for plans that need it.
         assert_eq!(model.head_of(&uniform).expect("one head"), HeadChoice::Width(eight()));
     }
+    // A plan may say its head, whatever the model says; what is saved says it where it does not follow.
+    let of_model = model.clone().with_mixed_head(Some(HeadChoice::Base));
+    assert_eq!(of_model.named_plan(&mixed).span_head(), Some(HeadChoice::Base));
+    assert_eq!(of_model.named_plan(&uniform).span_head(), None);
+    let said = mixed.clone().with_span_head(Some(HeadChoice::Width(eight())));
+    let named = of_model.named_plan(&said);
+    assert_eq!(named.span_head(), Some(HeadChoice::Width(eight())));
+    assert_eq!(model.resolve(&named).expect("the head is there"), said);
+    let ids = Fixture::open("peft_qa").batch("input_ids");
+    let starts =
+        |model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan| values(model.forward(ids.clone(), None, plan).start);
+    let eighth = model.clone().with_mixed_head(Some(HeadChoice::Width(eight())));
+    assert_eq!(starts(&of_model, &said), starts(&eighth, &mixed));
+    assert_ne!(starts(&of_model, &said), starts(&of_model, &mixed));
+    let message = answering().resolve(&PrecisionPlan::default().with_span_head(Some(HeadChoice::Width(four))));
+    assert_eq!(message.expect_err("no such head").to_string(), "no span head of 4 bits, available: base");
     let other = model.clone().with_mixed_head(Some(HeadChoice::Width(four)));
     let message = other.check_plan(&mixed).expect_err("no such head").to_string();
     assert_eq!(message, "no span head of 4 bits, available: base, 8");

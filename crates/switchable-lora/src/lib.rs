@@ -6,6 +6,7 @@ pub mod adapter_step;
 pub mod base_weights;
 pub mod cache_statistics;
 pub mod error;
+pub mod head_choice;
 pub mod linear_settings;
 pub mod lora_bank;
 pub mod lora_config;

@@ -27,6 +27,7 @@ use switchable_lora::{
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, at_site, in_file};
 use crate::model::SwitchableModel;
+use crate::no_adapters::no_adapters;
 use crate::parameters::WeightLayout;
 use crate::sites::Site;
 
@@ -227,9 +228,9 @@ pub(crate) fn read_widths<B: QuantBackend, M: SwitchableModel<B>>(
     dir: &Path,
     saved_modules: &[&str],
 ) -> Result<(LoadedAdapters, Vec<AdapterFolder<B>>)> {
-    let widths = list_widths(dir)?;
+    let widths = if dir.is_file() { Vec::new() } else { list_widths(dir)? };
     if widths.is_empty() {
-        return Err(Error::NoAdapters { path: dir.into() });
+        return Err(no_adapters(dir));
     }
     let read = |&width: &BitWidth| read_folder(model, &width_folder(dir, width), width, saved_modules);
     let folders = widths.iter().map(read).collect::<Result<Vec<_>>>()?;

@@ -13,6 +13,7 @@ pub mod kv_rounding;
 pub mod loss;
 pub mod model;
 pub mod model_weights;
+mod no_adapters;
 pub mod options;
 pub mod output_matrix;
 pub mod packable_matrix;
@@ -28,6 +29,7 @@ mod span_adapters;
 pub mod span_head;
 pub mod weights;
 pub mod width_heads;
+pub mod width_heads_record;
 
 pub use error::{Error, Result};
 pub use model::{SwitchableModel, TrainableModel};

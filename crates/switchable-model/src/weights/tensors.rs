@@ -249,6 +249,12 @@ fn found_instead<C: ModelConfig>(dir: &Path) -> String {
              transformers.{class}.from_pretrained(\"{dir}\").save_pretrained(\"{dir}\")"
         );
     }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut gguf = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "gguf"));
+    if let Some(file) = gguf.next().as_deref().and_then(Path::file_name) {
+        let file = file.display();
+        return format!("; `{file}` is not read: the model that it was made from has its weights as safetensors");
+    }
     if there("adapter_config.json") {
         return "; the folder is that of a PEFT adapter: open the model that it belongs to, and name it as its adapters"
             .to_owned();
