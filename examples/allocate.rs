@@ -5,6 +5,9 @@
 //! cargo run --release --example allocate -- --limit 100 --bits 32,4,3,2 --average-bits 3,4
 //! ```
 //!
+//! A budget is for all that the matrices take: codes, scales, and the adapters that a plan uses.
+//! `--no-adapter` leaves those out.
+//!
 //! Measures what every matrix costs alone at every width, solves for the whole Pareto front, evaluates
 //! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json` and, for each
@@ -56,8 +59,8 @@ struct Arguments {
     /// Widths that every site may take
     #[arg(long, value_delimiter = ',', default_value = "32,16,8,6,5,4,3,2", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
-    /// Budgets as mean bits per weight, scales included; by default those of 2.5, 3, 4 and 6 that the widths
-    /// can meet
+    /// Budgets as bits per weight, scales and adapters included; by default up to four of 2.5, 3, 4, 6, 8 and 12
+    /// that the widths can meet
     #[arg(long, value_delimiter = ',', value_parser = parse_average_bits, value_name = "BITS,...")]
     average_bits: Vec<f64>,
     /// Swaps tried at each budget
@@ -161,8 +164,8 @@ impl Command for Allocate<'_> {
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
             save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
             println!(
-                "solved for {bits} bits: {} bytes, predicted damage {:.4} nats",
-                allocation.bytes, allocation.damage
+                "solved for {bits} bits: {} bytes, weights of {:.2} bits, predicted damage {:.4} nats",
+                allocation.bytes, allocation.average_bits, allocation.damage
             );
         }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();

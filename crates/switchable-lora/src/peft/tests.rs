@@ -280,7 +280,11 @@ fn configurations_that_compute_something_else_are_errors_that_name_the_field() {
         ("future_field", json!(1), "field `future_field` is 1, expected null: what it changes is not known here"),
         ("future_field", json!(false), "field `future_field` is false, expected null"),
         ("layers_to_transform", json!("all"), "field `layers_to_transform` is all, expected numbers of blocks"),
-        ("target_modules", json!(["c_attn", "c_fc", "lm_head"]), "field `target_modules` has `lm_head`, which matches no"),
+        (
+            "target_modules",
+            json!(["c_attn", "c_fc", "lm_head"]),
+            "field `target_modules` has `lm_head`, which matches no",
+        ),
     ] {
         let dir = saved(&pairs());
         edit_config(&dir, |config| config[field] = value);
