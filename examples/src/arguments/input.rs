@@ -84,8 +84,8 @@ impl InputArgs {
         }
     }
 
-    /// The model that the flags name, built with some options; without a span head of its own it gets a random
-    /// one.
+    /// The model that the flags name, built with some options; without a span head of its own it answers where
+    /// adapters brought one.
     pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
         Opening {
             device: run.device,
@@ -93,7 +93,7 @@ impl InputArgs {
             adapters: self.adapters.as_deref(),
             options: FolderOptions {
                 model,
-                missing_head: MissingHead::Random(run.seed),
+                missing_head: MissingHead::OfAdapters,
                 adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
             },
             mixed_head: self.span_head,
