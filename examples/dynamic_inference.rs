@@ -8,8 +8,14 @@
 //! All widths run from one nested 8-bit copy of the weights. Every other paragraph of the questions
 //! serves to measure the plans, fit temperatures and choose thresholds; the curve is measured on the
 //! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
+//!
+//! What is read of each plan is kept in `dynamic/` beside them until the command ends: one that was stopped
+//! goes on there when it is started again with the same flags; `--share`, `--points` and `--bytes` may change.
+//! Times of plans are of the machine and the moment: they are never kept, but measured in every run, and
+//! decide nothing but what the controller picks by them. `--untimed` leaves them out.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
@@ -19,19 +25,23 @@ use serde_json::json;
 use switchable_quant::charts::Figure as _;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::stages::dynamic::cascade_curve;
+use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::search::cascade::CascadeSearch;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::choice::cascade::ConfidenceCascade;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
 use switchable_quant::reader::choice::latency::LatencyOptions;
-use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
 use switchable_quant::reader::choice::prompt::Prompt;
 use switchable_quant::reader::choice::resident::ResidentBytes;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant_examples::arguments::count::parse_up_to;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, stop_on_ctrl_c};
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,13 +61,19 @@ struct Arguments {
     /// Share of the best exact match that the cascade of the prompt is to reach, 0 to 1
     #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
     share: f64,
-    /// Bytes that the controller may use; by default midway between the smallest and the largest plan
+    /// Bytes that the controller may use, adapters included; by default midway between the smallest and the largest plan
     #[arg(long, value_name = "BYTES")]
     bytes: Option<usize>,
     /// Most points of the curve
-    #[arg(long, default_value_t = 24, value_name = "N")]
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = parse_up_to::<10_000>)]
     points: usize,
+    /// Do not time the plans
+    #[arg(long)]
+    untimed: bool,
 }
+
+/// The folder in that of the results where what is read of the plans is kept until the command ends.
+const READ: &str = "dynamic";
 
 fn main() -> ExitCode {
     finish(command)
@@ -68,8 +84,14 @@ fn command() -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
-    arguments.run.prepared_out(".")?;
-    arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(&arguments)
+    let out = arguments.run.prepared_out(".")?;
+    let dynamic = Dynamic { arguments: &arguments, out: &out };
+    resumable(&out.join(READ), || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(dynamic))
+}
+
+struct Dynamic<'a> {
+    arguments: &'a Arguments,
+    out: &'a Path,
 }
 
 impl Arguments {
@@ -85,9 +107,9 @@ impl Arguments {
     }
 }
 
-impl Command for &Arguments {
+impl Command for Dynamic<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Arguments { run, input, bits, share, bytes, points, .. } = self;
+        let Self { arguments: Arguments { run, input, bits, share, bytes, points, untimed, .. }, out } = self;
         anyhow::ensure!(
             input.null_threshold.is_none(),
             "`--null-threshold` does not go with confidences, which are those of spans"
@@ -101,9 +123,23 @@ impl Command for &Arguments {
 
         session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| model.transformer.uniform_plan(session.folder.precision(*bits));
-        let (plans, latency) = (bits.iter().map(plan).collect::<Vec<_>>(), LatencyOptions::new(&machine));
-        let how = (&options, Some(&latency));
-        let cascade = CalibratedCascade::new(&model, &calibration, &plans, *share, how, &session.device)?;
+        let plans: Vec<_> = bits.iter().map(plan).collect();
+        let named: Vec<_> = plans.iter().map(|plan| model.transformer.named_plan(plan)).collect();
+        let identity = questions.identity.with(&of_reading(&options));
+        let memory = Memory::folder(out.join(READ), identity.with_option("form", "nested"));
+        let search = CascadeSearch {
+            evaluate: options.clone(),
+            share: *share,
+            points: *points,
+            seed: run.seed,
+            show: run.show(),
+            known: Parts::new(memory.clone(), json!({ "plans": named })),
+        };
+        let mut cascade = search.calibrate(&model, &calibration, &plans)?;
+        if !untimed {
+            let evaluator = Evaluator::new(&model, &calibration, options, &session.device)?;
+            cascade = cascade.with_latencies(&evaluator, &LatencyOptions::new(&machine))?;
+        }
         let controller = PrecisionController::new(&model, cascade.front.clone(), &machine)?;
         let budget = bytes.unwrap_or_else(|| controller.midway_bytes());
         println!("picked by bytes: {}", controller.pick(PlanRequest::Bytes(budget))?.point);
@@ -111,17 +147,19 @@ impl Command for &Arguments {
         if std::io::stdin().is_terminal() && input.data.is_none() {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &session.folder.tokenizer };
-            return Ok(prompt.run(std::io::stdin().lock(), std::io::stdout())?);
+            prompt.run(std::io::stdin().lock(), std::io::stdout())?;
+            return Ok(());
         }
-        let measured = cascade.measure(&model, &evaluation, (*points, run.seed), &options)?;
+        let measured = search.measure(&cascade, &model, &evaluation)?;
         print!("{}", measured.table(bits));
         run.tell_cache(&model.transformer);
-        cascade_curve(&measured.curve, bits.iter().copied()).write(&run.out().join("dynamic_inference.png"))?;
+        cascade_curve(&measured.curve, bits.iter().copied()).write(&out.join("dynamic_inference.png"))?;
         let result = json!({
             "source": questions.source, "device": machine, "quantizer": session.quantizer(), "seed": run.seed,
             "resident": resident, "front": controller.front(), "curve": measured.curve, "chosen": measured.chosen,
             "outcome": measured.outcome,
         });
-        Ok(write_json(run.out().join("dynamic_inference.json"), &result)?)
+        write_json(out.join("dynamic_inference.json"), &result)?;
+        Ok(())
     }
 }

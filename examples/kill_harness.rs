@@ -6,7 +6,7 @@
 //! target/release/examples/kill_harness --kills 12 --seed 1
 //! ```
 //!
-//! Runs `pretrain`, `train_bank`, `greedy_search`, `allocate` and `report` on small budgets, from beside
+//! Runs `pretrain`, `train_bank`, `greedy_search`, `allocate`, `dynamic_inference` and `report` on small budgets, from beside
 //! itself: once each without interruption, then with `--kills` kills each. Moments are drawn from the seed over
 //! the whole length of a run, so that they fall into loading, training, measuring and writing alike. Compared
 //! are all files of results: plans, weights, tables, figures and reports; but for times and rates, which no
@@ -34,7 +34,11 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Commands to kill
-    #[arg(long, value_delimiter = ',', default_value = "pretrain,train_bank,greedy_search,allocate,report")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "pretrain,train_bank,greedy_search,allocate,dynamic_inference,report"
+    )]
     commands: Vec<String>,
     /// Folder to work in; made, and left there
     #[arg(long, default_value = "runs/kill-harness", value_name = "DIR")]
@@ -96,7 +100,7 @@ fn harness() -> anyhow::Result<()> {
 }
 
 /// The commands, their data written first.
-fn work(data: &Path) -> anyhow::Result<[Work; 5]> {
+fn work(data: &Path) -> anyhow::Result<[Work; 6]> {
     let (train, dev, text) = (data.join("train.json"), data.join("dev.json"), data.join("text.txt"));
     generate(&GeneratorConfig::new(Split::Train, 40, 1))?.write(&train)?;
     let questions = generate(&GeneratorConfig::new(Split::Dev, 10, 2))?;
@@ -125,7 +129,9 @@ fn work(data: &Path) -> anyhow::Result<[Work; 5]> {
             &[("--model", &model), ("--train", &train), ("--data", &dev)],
         ),
         work("greedy_search", "--limit 24 --bits 3 --tolerance 0.3", &[]),
-        work("allocate", "--limit 16 --bits 32,3,2 --average-bits 2.5,4 --swaps 3", &[]),
+        work("allocate", "--limit 16 --bits 32,3,2 --average-bits 8,16 --swaps 3", &[]),
+        // Times differ from run to run, as does what the controller thinks of them.
+        work("dynamic_inference", "--limit 48 --bits 2,3,8 --untimed", &[]),
         work(
             "report",
             "--limit 12 --search-limit 12 --train-limit 60 --steps 12 --seeds 1 --swaps 1 --attack-items 2 \

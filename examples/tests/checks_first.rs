@@ -67,7 +67,7 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
     let trains: [(&str, &Path); 2] = [("--model", model), ("--train", &dev)];
     let reads_text: [(&str, &Path); 1] = [("--text", &text)];
     let out = ("--out", taken.as_path());
-    let cases: [Case<'_>; 24] = [
+    let cases: [Case<'_>; 25] = [
         // A folder that cannot be made.
         ("evaluate", "--bits 4", vec![out], "file"),
         ("greedy_search", "", vec![out], "file"),
@@ -89,10 +89,12 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
         ("allocate", "--average-bits=-1", vec![], "--average-bits"),
         (
             "allocate",
-            "--bits 8,4,3 --average-bits 2",
+            "--bits 8,4,3 --average-bits 2 --no-adapter",
             vec![],
-            "`--average-bits 2` is less than every plan needs: at least 3",
+            "`--average-bits 2` is less than every plan needs: at least 3.01",
         ),
+        // Its adapters are 8,192 floats beside 49,152 weights in each block: 5.33 bits per weight.
+        ("allocate", "--bits 8,4,3 --average-bits 8", vec![], "at least 8.34 at the widths"),
         ("greedy_search", "--target-bits 1", vec![], "`--target-bits` is 1"),
         ("greedy_search", "--target-bits nan", vec![], "--target-bits"),
         // Plans and data that are none.
@@ -125,7 +127,7 @@ fn an_allocation_answers_later_budgets_from_its_table_and_feasible_ones_beside_o
     let bench = Bench::new();
     let out = bench.path("results");
     let files: [(&str, &Path); 1] = [("--out", &out)];
-    let flags = "--limit 4 --bits 8,4,3 --solve-only --quiet";
+    let flags = "--limit 4 --bits 8,4,3 --solve-only --no-adapter --quiet";
     let first = run("allocate", flags, &files);
     assert!(first.status.success(), "{}", errors(&first));
     for plan in ["plan-4.json", "plan-6.json"] {
@@ -223,6 +225,47 @@ fn sigterm_saves_and_prints_the_command_that_goes_on() {
     assert!(known >= 3, "{known}");
     let resumed = run("greedy_search", flags, &[("--out", &out)]);
     assert!(resumed.status.success(), "{}", errors(&resumed));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cascade_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
+    let bench = Bench::new();
+    let (out, whole) = (bench.path("stopped"), bench.path("whole"));
+    let flags = "--limit 60 --bits 2,3,4,8 --untimed --quiet";
+    let first = run("dynamic_inference", flags, &[("--out", &whole)]);
+    assert!(first.status.success(), "{}", errors(&first));
+    assert!(!whole.join("dynamic").exists());
+
+    let mut command = example("dynamic_inference");
+    command.args(flags.split_whitespace()).arg("--out").arg(&out);
+    let pipe = std::process::Stdio::piped;
+    let mut child =
+        command.stdin(pipe()).stdout(std::process::Stdio::null()).stderr(pipe()).spawn().expect("it starts");
+    while !out.join("dynamic/calibration-1.json").exists() {
+        assert!(child.try_wait().expect("it runs").is_none(), "a plan is saved");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("it ends");
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped/dynamic. It goes on with") && said.contains("--untimed --quiet --out"), "{said}");
+    assert!(!out.join("dynamic_inference.json").exists());
+
+    // Other plans are other work.
+    let other = run("dynamic_inference", &flags.replace("2,3,4,8", "3,4,8"), &[("--out", &out)]);
+    assert!(!other.status.success() && errors(&other).contains("option `plans`"), "{}", errors(&other));
+    // Where the questions of a part are others, they are named.
+    let fewer = run("dynamic_inference", &flags.replace("60", "59"), &[("--out", &out)]);
+    assert!(!fewer.status.success() && errors(&fewer).contains("data changed"), "{}", errors(&fewer));
+
+    let resumed = run("dynamic_inference", flags, &[("--out", &out)]);
+    assert!(resumed.status.success(), "{}", errors(&resumed));
+    let result = |dir: &Path| std::fs::read_to_string(dir.join("dynamic_inference.json")).expect("it is written");
+    assert_eq!(result(&out), result(&whole));
+    assert!(!out.join("dynamic").exists());
 }
 
 #[test]

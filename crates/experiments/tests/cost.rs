@@ -3,7 +3,7 @@
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{Gpt2, Gpt2Config};
 use quant_kernels::spec::bit_width::BitWidth;
-use span_reader::cost::{Cost, macs_per_token, plan_bytes, site_bytes};
+use span_reader::cost::{Cost, macs_per_token, plan_bit_ops, plan_bytes, site_bytes};
 use switchable_lora::{lora_config::LoraConfig, placement::Placement, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
@@ -66,11 +66,42 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     let full = SitePrecision::uniform(BitWidth::B4).with_weights(BitWidth::FULL).with_activations(BitWidth::B8);
     let beside = Cost::of(&model, &model.uniform_plan(full.with_placement(Placement::Merged)));
     assert!((beside.bit_ops_per_token - ((sites + adapters / 4) * 32 * 8) as f64).abs() < 1e-6);
+    // What budgets are compared with: all that the sites take.
     let plan = model.uniform_plan(SitePrecision::uniform(BitWidth::B4));
-    assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4 - adapters);
+    assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4);
+    assert_eq!(plan_bytes(&model, &plan), sites / 2 + 8 * 4 + adapters);
     let site = Site { block: 1, module: ATTN_C_PROJ };
-    assert_eq!(site_bytes(&model, site, plan.get(site)), 64 / 2 + 4);
+    assert_eq!(site_bytes(&model, site, plan.get(site)), 64 / 2 + 4 + 2 * (8 + 8) * 4);
+    assert_eq!(site_bytes(&model, site, plan.get(site).without_adapter()), 64 / 2 + 4);
     assert_eq!(site_bytes(&model, site, SitePrecision::FULL), 64 * 4);
+}
+
+#[test]
+fn adapters_count_site_by_site_at_the_rank_that_each_precision_uses() {
+    skip_without_device!();
+    let mut model = tiny();
+    let (attention, mlp) = (Site { block: 0, module: ATTN_C_PROJ }, Site { block: 1, module: MLP_C_FC });
+    let mut init = |site, bits, rank: usize| {
+        model.site_mut(site).init_adapter(bits, &LoraConfig::new(rank, 4.0).unwrap(), 1).unwrap();
+    };
+    init(attention, BitWidth::B4, 3);
+    init(mlp, BitWidth::B4, 1);
+    init(mlp, BitWidth::B2, 5);
+    let bare = SitePrecision::uniform(BitWidth::B4).without_adapter();
+    let with = |site, bits| {
+        let plan = model.uniform_plan(bare).with(site, SitePrecision { adapter: Some(bits), ..bare });
+        (plan_bytes(&model, &plan), plan_bit_ops(&model, &plan), Cost::of(&model, &plan))
+    };
+    let (bytes, bit_ops) = (plan_bytes(&model, &model.uniform_plan(bare)), 1536.0 * 4.0 * 32.0);
+    // [8, 8] and [8, 32]: 3 · 16, 1 · 40 and 5 · 40 numbers; none at a site that has no adapter of the width.
+    for (site, bits, numbers) in
+        [(attention, BitWidth::B4, 48), (mlp, BitWidth::B4, 40), (mlp, BitWidth::B2, 200), (attention, BitWidth::B2, 0)]
+    {
+        let (found, ops, cost) = with(site, bits);
+        assert_eq!((found - bytes, cost.adapters), (numbers * 4, numbers * 4), "{site:?} {bits}");
+        assert!((ops - bit_ops - (numbers * 1024) as f64).abs() < 1e-6, "{site:?} {bits}: {ops}");
+        assert_eq!(ops.to_bits(), cost.bit_ops_per_token.to_bits());
+    }
 }
 
 #[test]

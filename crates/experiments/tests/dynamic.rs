@@ -1,9 +1,15 @@
 //! Plans chosen at run time on a small model: controller, cascade, resident memory.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use content_identity::{ContentHash, Identity};
+use experiments::error::Error;
+use experiments::running::memory::{Memory, Parts};
+use experiments::running::progress::ShowProgress;
+use experiments::search::cascade::CascadeSearch;
 use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::choice::cascade::ConfidenceCascade;
@@ -13,6 +19,7 @@ use span_reader::choice::controller::{PlanRequest, PrecisionController};
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::choice::front::MeasuredFront;
 use span_reader::choice::latency::LatencyOptions;
+use span_reader::choice::measured_cascade::CalibratedCascade;
 use span_reader::choice::prompt::Prompt;
 use span_reader::choice::resident::ResidentBytes;
 use span_reader::choice::temperature::Temperature;
@@ -20,6 +27,7 @@ use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::json_file::{read_json, write_json};
+use span_reader::running::stop::StopFlag;
 use squad_data::{DecodeConfig, NullRule, TextTokenizer};
 use switchable_lora::{
     linear_settings::BasePolicy,
@@ -129,6 +137,37 @@ fn a_controller_picks_the_best_plan_that_fits() {
         let pick = controller.pick(request).unwrap();
         assert_eq!(pick.plan, &setting.model.transformer.resolve(&pick.point.plan).unwrap());
     }
+}
+
+#[test]
+fn bytes_of_the_controller_hold_the_adapters_of_each_plan() {
+    skip_without_device!();
+    let setting = Setting::new();
+    let body = &setting.model.transformer;
+    let adapted = body.uniform_plan(SitePrecision::uniform(BitWidth::B2));
+    let plans = [adapted, setting.plan(BitWidth::B2), setting.plan(BitWidth::B3)];
+    let front = MeasuredFront::measure(&setting.evaluator(), &plans).unwrap();
+    let bytes = |front: &MeasuredFront| front.points().iter().map(|point| point.site_bytes).collect::<Vec<_>>();
+    // Rank 2 beside every site, in f32.
+    let numbers: usize = body.sites().iter().map(|site| 2 * (body.site(site).d_in() + body.site(site).d_out())).sum();
+    let counted = bytes(&front);
+    assert!(numbers > 0 && counted[0] == counted[1] + 4 * numbers, "{counted:?} {numbers}");
+    // With its adapters 2 bits are more than 3 bits without, which fit where those do not.
+    assert!(counted[0] > counted[2], "{counted:?}");
+    let controller = PrecisionController::new(&setting.model, front.clone(), "here").unwrap();
+    let picked = controller.pick(PlanRequest::Bytes(counted[0] - 1)).unwrap();
+    assert!(picked.plan.adapter_widths().is_empty());
+
+    // A file of the version whose bytes are of the weights alone comes to the same count.
+    let mut older = serde_json::to_value(&front).unwrap();
+    older["version"] = json!(2);
+    let controlled = |older: &Value| {
+        let older: MeasuredFront = serde_json::from_value(older.clone()).unwrap();
+        PrecisionController::new(&setting.model, older, "here").map(|controller| controller.front().clone())
+    };
+    assert!(controlled(&older).unwrap_err().to_string().contains("the bytes of its plan"));
+    older["points"][0]["site_bytes"] = json!(counted[1]);
+    assert_eq!(controlled(&older).unwrap(), front);
 }
 
 #[test]
@@ -252,7 +291,7 @@ fn tampered_fronts_are_refused_with_the_field() {
     };
     tamper(&|_| {}).unwrap();
     let cases: [Tampering<'_>; 13] = [
-        (&|front| front["version"] = json!(1), "`version` is 1, expected 2"),
+        (&|front| front["version"] = json!(1), "`version` is 1, expected 3"),
         (&|front| front["colour"] = json!("red"), "colour"),
         (&|front| front["points"][1]["colour"] = json!("red"), "colour"),
         (&|front| front["model"] = json!("abc"), "64 hexadecimal digits"),
@@ -274,6 +313,78 @@ fn tampered_fronts_are_refused_with_the_field() {
     let message = MeasuredFront::load(&path).unwrap_err().to_string();
     assert!(message.contains("front.json"), "{message}");
     assert!(read_json::<MeasuredFront>(&path).is_err());
+}
+
+/// A search for a cascade whose parts are known from a folder.
+fn cascade_search(dir: &Path, weights: &str, plans: &[SitePlan], stop: &StopFlag) -> CascadeSearch {
+    let identity =
+        Identity::default().with_content("weights", "m.safetensors", ContentHash::of_bytes(weights.as_bytes()));
+    let plans: Vec<_> = plans.iter().map(SitePlan::to_precision_plan).collect();
+    CascadeSearch {
+        evaluate: EvaluateOptions { stop: stop.clone(), ..options() },
+        share: 0.9,
+        points: 5,
+        seed: 3,
+        show: ShowProgress::No,
+        known: Parts::new(Memory::folder(dir, identity), json!({ "plans": plans })),
+    }
+}
+
+fn parts(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).expect("readable").map(|entry| entry.expect("readable").file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_cascade_that_was_stopped_goes_on_with_the_plans_that_are_read() {
+    skip_without_device!();
+    let setting = Setting::new();
+    let [calibration, evaluation] = setting.task.halves().unwrap();
+    let (plans, going, stopped) = (setting.plans(), StopFlag::default(), StopFlag::default());
+    stopped.request();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |weights: &str, plans: &[SitePlan], stop: &StopFlag| {
+        let search = cascade_search(dir.path(), weights, plans, stop);
+        let cascade = search.calibrate(&setting.model, &calibration, plans)?;
+        search.measure(&cascade, &setting.model, &evaluation)
+    };
+    let whole = run("a", &plans, &going).unwrap();
+    let all = ["calibration", "evaluation"].iter().flat_map(|name| (1..=4).map(move |i| format!("{name}-{i}.json")));
+    let all: Vec<String> = all.collect();
+    assert_eq!(parts(dir.path()), all);
+    // The same as without a folder, and where nothing is left to be read nothing is.
+    let how = (&options(), None);
+    let apart = CalibratedCascade::new(&setting.model, &calibration, &plans, 0.9, how, &device()).unwrap();
+    assert_eq!(apart.measure(&setting.model, &evaluation, (5, 3), &options()).unwrap(), whole);
+    assert_eq!(run("a", &plans, &stopped).unwrap(), whole);
+
+    // As after a stop in the calibration, and after one in the evaluation.
+    for known in [2, 5] {
+        all[known..].iter().for_each(|part| std::fs::remove_file(dir.path().join(part)).unwrap());
+        assert!(matches!(run("a", &plans, &stopped), Err(Error::Stopped)));
+        assert_eq!(parts(dir.path()), all[..known]);
+        assert_eq!(run("a", &plans, &going).unwrap(), whole);
+    }
+    let message = run("b", &plans, &going).unwrap_err().to_string();
+    assert!(message.contains("calibration-1.json") && message.contains("weights changed: m.safetensors"), "{message}");
+    let message = run("a", &plans[1..], &going).unwrap_err().to_string();
+    assert!(message.contains("calibration-1.json") && message.contains("option `plans`"), "{message}");
+}
+
+#[test]
+fn times_change_neither_stages_nor_thresholds() {
+    skip_without_device!();
+    let setting = Setting::new();
+    let how = (&options(), None);
+    let untimed = CalibratedCascade::new(&setting.model, &setting.task, &setting.plans(), 0.9, how, &device()).unwrap();
+    let latency = LatencyOptions { questions: 2, ..LatencyOptions::new("here") };
+    let timed = untimed.clone().with_latencies(&setting.evaluator(), &latency).unwrap();
+    assert_eq!((&timed.stages, &timed.chosen), (&untimed.stages, &untimed.chosen));
+    assert!(timed.front.points().iter().all(|point| point.latency_ms.is_some()));
+    let all = |front: &MeasuredFront| front.points().len() + front.dominated().len();
+    assert_eq!((all(&timed.front), all(&untimed.front)), (4, 4));
 }
 
 /// Calibrated stages, their table, and a threshold for each stage but the last that some questions pass.
@@ -339,7 +450,7 @@ fn a_prompt_answers_until_its_input_ends_and_goes_on_after_an_error() {
         answer.decoded.text, answer.confidence, pick.point.average_bits
     );
     assert!(output.starts_with(&start), "{output}");
-    assert!(output.ends_with(&format!(" ms, {} bytes of weights\ncontext> ", pick.point.site_bytes)), "{output}");
+    assert!(output.ends_with(&format!(" ms, {} bytes\ncontext> ", pick.point.site_bytes)), "{output}");
 }
 
 #[test]

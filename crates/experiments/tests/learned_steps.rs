@@ -267,7 +267,7 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
             .map(|[rows, columns]| rows * columns)
             .sum();
         let weights = config.site_parameters() / 2;
-        assert_eq!(by_range.1, weights + steps * size_of::<f32>(), "{spec}");
+        assert_eq!(by_range.1, weights + steps * size_of::<f32>() + by_range.0.adapters, "{spec}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule as _;
 
-use experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank, train_bank_with, train_base};
+use experiments::banks::bank::{BankConfig, RegimeOfBank, Trains, train_bank, train_bank_with, train_base};
 use experiments::train::branch::{Branch, Distance, Protection};
 use experiments::train::config::TrainConfig;
 use experiments::train::ladder::Ladder;
@@ -151,24 +151,25 @@ fn a_run_that_is_stopped_where_it_started_keeps_its_only_checkpoint() {
 }
 
 /// Raises a stop flag when the plans of a step are asked for.
+#[derive(Clone)]
 struct StopAfter {
     step: usize,
     flag: StopFlag,
 }
 
-struct Stopping<'a>(&'a StopAfter, Single);
+struct Stopping<R>(StopAfter, R);
 
 impl StopAfter {
     fn new(step: usize) -> Self {
         Self { step, flag: StopFlag::default() }
     }
 
-    fn around(&self, regime: Single) -> Stopping<'_> {
-        Stopping(self, regime)
+    fn around<R: Regime>(&self, regime: R) -> Stopping<R> {
+        Stopping(self.clone(), regime)
     }
 }
 
-impl experiments::train::regimes::Regime for Stopping<'_> {
+impl<R: Regime> Regime for Stopping<R> {
     fn name(&self) -> &'static str {
         self.1.name()
     }
@@ -217,6 +218,128 @@ fn a_bank_is_trained_and_the_base_stays() {
             let moved = b.iter().any(|v| *v != 0.0);
             assert_eq!(moved, width != BitWidth::B2, "{site:?} at {width} bits");
         }
+    }
+}
+
+/// Values of what a bank may train: base with its head, and of each width the two factors of all adapters and
+/// the learned steps.
+fn trained_parts(model: &gpt2_model::Gpt2ForQuestionAnswering<Training>) -> (Vec<(String, Vec<f32>)>, WidthParts) {
+    let base = model.named_parameters().iter().map(|(name, parameter)| (name.clone(), parameter.values())).collect();
+    let values = |tensor: burn::tensor::Tensor<Training, 2>| {
+        tensor.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")
+    };
+    let mut of_widths = WidthParts::new();
+    for site in model.config().sites().iter() {
+        for (width, pair) in model.transformer.site(site).bank().iter() {
+            let part = of_widths.entry(width).or_default();
+            part.extend(values(pair.a.val()));
+            part.extend(values(pair.b.val()));
+            part.extend(pair.step().into_iter().flat_map(|step| values(step.step.val())));
+        }
+    }
+    (base, of_widths)
+}
+
+type WidthParts = std::collections::BTreeMap<BitWidth, Vec<f32>>;
+
+/// Names of parameters whose values are others than before.
+fn moved(before: &[(String, Vec<f32>)], after: &[(String, Vec<f32>)]) -> Vec<String> {
+    assert_eq!(before.len(), after.len());
+    before.iter().zip(after).filter(|(a, b)| a.1 != b.1).map(|(a, _)| a.0.clone()).collect()
+}
+
+#[test]
+fn each_choice_of_what_is_trained_changes_that_and_nothing_else() {
+    skip_without_device!();
+    let (_, config, task) = task(6);
+    let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
+    // Without decay a parameter moves by its gradient alone.
+    let config_of = TrainConfig { weight_decay: 0.0, ..train_config(2) };
+    for trains in [Trains::Bank, Trains::Base, Trains::Both] {
+        for policy in [BasePolicy::Frozen, BasePolicy::Trainable] {
+            let start = model::<Training>(&config, policy);
+            let bank = BankConfig { trains, ..BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3) };
+            let (before, _) = trained_parts(&start);
+            // Two steps: 32 and 4 bits; the third width is not reached.
+            let (trained, _) = train_bank(start.clone(), &task, &bank, training(&config_of, &quiet(1))).unwrap();
+            let (after, adapters) = trained_parts(&trained);
+            let (base, all) = (moved(&before, &after), before.len());
+            let expected = if trains == Trains::Bank { 0 } else { all };
+            assert_eq!(base.len(), expected, "{trains:?} of a base that was {policy:?}: {base:?}");
+            let begun = adapters_at_the_start(&start, &bank);
+            let changed: Vec<BitWidth> =
+                adapters.iter().filter(|(width, values)| begun[width] != **values).map(|(width, _)| *width).collect();
+            let bits: &[BitWidth] = if trains == Trains::Base { &[] } else { &[BitWidth::B4, BitWidth::FULL] };
+            assert_eq!(changed, bits, "{trains:?}");
+            assert_eq!(adapters.is_empty(), trains == Trains::Base, "a base alone gets no adapters");
+        }
+    }
+}
+
+/// The adapters that a bank starts from: those that a run of no step ends with.
+fn adapters_at_the_start(start: &gpt2_model::Gpt2ForQuestionAnswering<Training>, bank: &BankConfig) -> WidthParts {
+    let mut model = start.clone();
+    for (width, lora) in &bank.adapters {
+        model.transformer.init_adapters(*width, lora, bank.seed + u64::from(width.bits())).expect("it fits");
+    }
+    trained_parts(&model).1
+}
+
+#[test]
+fn what_is_trained_beside_or_instead_of_a_bank_learns_and_quantises_what_it_trains() {
+    skip_without_device!();
+    let (_, config, task) = task(4);
+    let widths = [BitWidth::FULL, BitWidth::B4];
+    for trains in [Trains::Base, Trains::Both] {
+        let bank = BankConfig { trains, ..BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3) };
+        let start = model::<Training>(&config, BasePolicy::Frozen);
+        let (trained, _) = train_bank(start.clone(), &task, &bank, training(&train_config(120), &quiet(2))).unwrap();
+        let loss = |model: &gpt2_model::Gpt2ForQuestionAnswering<Plain>, precision| {
+            let evaluator = Evaluator::new(model, &task, EvaluateOptions::default(), &device()).unwrap();
+            evaluator.evaluate(&model.transformer.uniform_plan(precision)).unwrap().loss.unwrap()
+        };
+        for width in widths {
+            let precision = bank.precision(width);
+            assert_eq!(precision.adapter.is_some(), trains == Trains::Both);
+            let before = loss(&start.valid(), precision.without_adapter());
+            let after = loss(&trained.valid(), precision);
+            assert!(after < 0.6 * before, "{trains:?} at {width} bits: {before} nats before, {after} after");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_trains_the_base_goes_on_to_the_same_weights() {
+    skip_without_device!();
+    let (_, config, task) = task(6);
+    let widths = [BitWidth::FULL, BitWidth::B4, BitWidth::B2];
+    for trains in [Trains::Base, Trains::Both] {
+        let learned_steps = trains == Trains::Both;
+        let bank = BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3);
+        let bank = BankConfig { trains, learned_steps, ..bank };
+        let start = || model::<Training>(&config, BasePolicy::Frozen);
+        let (whole, outcome) = train_bank(start(), &task, &bank, training(&train_config(8), &quiet(1))).unwrap();
+
+        let dir = tempfile::tempdir().unwrap();
+        let run = TrainRun { dir: Some(dir.path().into()), ..quiet(1) };
+        let stopping = StopAfter::new(4);
+        let stopped = TrainRun { stop: stopping.flag.clone(), ..run.clone() };
+        let build = |model: &gpt2_model::Gpt2ForQuestionAnswering<Training>, _: &Ladder| {
+            let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
+            let regime: Box<dyn Regime> = Box::new(stopping.around(Static::new(plans.collect())?));
+            Ok(regime)
+        };
+        let of = RegimeOfBank { bank: &bank, regime: &build };
+        let error = train_bank_with(start(), &task, &of, training(&train_config(8), &stopped)).unwrap_err();
+        assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
+        let (resumed, rest) = train_bank(start(), &task, &bank, training(&train_config(8), &run)).unwrap();
+        assert_eq!((rest.first_step, &rest.losses[..]), (4, &outcome.losses[4..]), "{trains:?}");
+        assert_eq!(trained_parts(&resumed), trained_parts(&whole), "{trains:?}");
+
+        // What is trained is of the run.
+        let other = BankConfig { trains: Trains::Bank, ..bank.clone() };
+        let message = train_bank(start(), &task, &other, training(&train_config(8), &run)).unwrap_err().to_string();
+        assert!(message.contains("state.json") && message.contains("trains"), "{trains:?}: {message}");
     }
 }
 

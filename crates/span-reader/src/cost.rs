@@ -1,17 +1,24 @@
 //! What a plan costs: memory in four figures, average bits, BitOps and the KV cache.
 //!
 //! ```text
-//! site bytes     = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
+//! matrix         = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
+//! adapter        = 4 · rank · (d_in + d_out)                     of the adapter that the site uses, if any
+//! site bytes     = matrix + scales and zero points + adapter     what every budget in bytes is compared with
 //! average bits   = Σ parameters · bits / Σ parameters            over the sites
-//! adapters       = Σ 4 · rank · (d_in + d_out)                    over the adapters that the plan uses
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
-//!                                                                adapters that the plan uses
+//!                                                                adapters that they use
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
 //! ```
 //!
 //! A site of `[d_in, d_out]` is `d_in · d_out` MACs at its own widths. An adapter of rank `r` beside it
 //! (residual) is `r · (d_in + d_out)` MACs at 32 bits by 32; one that is merged into a quantised weight
 //! is none, and beside a weight of 32 bits it reads the quantised activations.
+//!
+//! **Adapters count wherever bytes or BitOps are compared**: in the budgets of searches and allocations, in
+//! those of the controller at run time, in the steps that training regimes get, and in what is stored. They
+//! count site by site: the rank is that of the adapter which the site has for the width that its precision
+//! names, and a site without one adds nothing. Only [`Cost::sites`], [`Cost::whole_vs_fp32`] and
+//! [`Cost::whole_vs_fp16`] are of the weights alone; they compare widths, and are no budget.
 //!
 //! `w` is the width of a head; the 4 bytes are the scale of a token's key or value in one head.
 //!
@@ -22,7 +29,6 @@ use serde::{Deserialize, Serialize};
 use quant_kernels::{
     backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor, spec::bit_width::BitWidth,
 };
-use switchable_lora::adapter_pair::LoraAdapterPair;
 use switchable_lora::placement::Placement;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_lora::switchable_linear::SwitchableLinear;
@@ -83,24 +89,15 @@ impl Cost {
         let config = model.config();
         let all = config.parameters();
         let rest = all - config.site_parameters();
-        let mut sites = 0;
-        let mut stored = 0;
-        let mut adapters = 0;
-        let mut bit_ops = 0.0;
+        let (mut sites, mut stored, mut adapters) = (0, 0, 0);
         for (site, precision) in plan.iter() {
             let linear = model.site(site);
-            let parameters = plan.sites().parameters(site);
-            let weight_bits = usize::from(precision.weights.bits());
-            sites += packed_bytes(parameters, weight_bits);
-            bit_ops += parameters as f64 * weight_bits as f64 * f64::from(precision.activations.bits());
-            bit_ops += adapter_bit_ops(linear, precision);
+            sites += matrix_bytes(plan.sites().parameters(site), precision.weights);
             stored += match linear.packed_weights() {
                 Some(weights) => weights.bytes(),
-                None => site_bytes(model, site, precision),
+                None => weight_bytes(model, site, precision),
             };
-            if let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) {
-                adapters += adapter_parameters(linear, pair) * F32_BYTES;
-            }
+            adapters += adapter_bytes(linear, precision);
         }
         let head = model.packed_head().map_or(0, PackedTensor::bytes);
         let replaced = model.packed_only_head().map_or(0, |head| head.shape().iter().product::<usize>() * F32_BYTES);
@@ -111,51 +108,25 @@ impl Cost {
             stored: Bytes::new(stored + rest * F32_BYTES - replaced + head + adapters, all * F32_BYTES),
             adapters,
             average_bits: plan.average_weight_bits(),
-            bit_ops_per_token: bit_ops,
+            bit_ops_per_token: plan_bit_ops(model, plan),
             kv_cache_bytes_per_token: plan.kv_cache_bytes_per_token(&config.shape()),
         }
     }
 }
 
-fn adapter_parameters<B: QuantBackend>(linear: &SwitchableLinear<B>, pair: &LoraAdapterPair<B>) -> usize {
-    pair.rank() * (linear.d_in() + linear.d_out())
-}
-
-/// Bit operations per token of the adapter that a precision names.
-fn adapter_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> f64 {
-    let Some(pair) = precision.adapter.and_then(|width| linear.bank().get(width)) else { return 0.0 };
-    let activations = match linear.quantisation(&precision).placement {
-        Placement::Residual => BitWidth::FULL,
-        Placement::Merged if precision.weights.is_full() => precision.activations,
-        Placement::Merged => return 0.0,
-    };
-    adapter_parameters(linear, pair) as f64 * f64::from(BitWidth::FULL.bits()) * f64::from(activations.bits())
-}
-
-/// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
-fn half_bytes(plan: &SitePlan) -> usize {
-    plan.iter()
-        .map(|(site, precision)| {
-            packed_bytes(plan.sites().parameters(site), usize::from(precision.weights.bits()).min(16))
-        })
-        .sum()
-}
-
-/// Bytes of a site as its quantiser would store it: its packed weights, scales and zero points.
+/// Bytes that a site takes, as its quantiser would store it: its packed weights, scales and zero points, and
+/// the adapter that the precision uses there.
 ///
-/// Adapters are left out, so that the bytes of a plan are the sum over its sites and depend on their
-/// widths alone: [`Cost::adapters`] are their bytes.
+/// The bytes of a plan are the sum over its sites, [`plan_bytes`].
 ///
 /// # Panics
 ///
 /// When the model has no such block.
 pub fn site_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
-    let bits = usize::from(precision.weights.bits());
-    packed_bytes(model.sites().parameters(site), bits) + table_bytes(model, site, precision)
+    weight_bytes(model, site, precision) + adapter_bytes(model.site(site), precision)
 }
 
-/// Sum of [`site_bytes`] over a plan: of a model in floats [`Cost::stored`] without the adapters and the rest
-/// of the model.
+/// Sum of [`site_bytes`] over a plan: of a model in floats [`Cost::stored`] without the rest of the model.
 ///
 /// # Panics
 ///
@@ -164,8 +135,66 @@ pub fn plan_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &Site
     plan.iter().map(|(site, precision)| site_bytes(model, site, precision)).sum()
 }
 
+/// Bit operations of a plan per token: of its sites, and of the adapters that they use.
+///
+/// # Panics
+///
+/// When the plan is of a model with more blocks.
+pub fn plan_bit_ops<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> f64 {
+    let site = |(site, precision): (Site, SitePrecision)| {
+        let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
+        plan.sites().parameters(site) as f64 * bits + adapter_bit_ops(model.site(site), precision)
+    };
+    plan.iter().map(site).sum()
+}
+
+/// Bytes of the adapters that a plan uses, in f32.
+///
+/// # Panics
+///
+/// When the plan is of a model with more blocks.
+pub fn plan_adapter_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> usize {
+    plan.iter().map(|(site, precision)| adapter_bytes(model.site(site), precision)).sum()
+}
+
+/// Numbers of the adapter that a precision uses at a layer, none where there is none of that width.
+fn adapter_parameters<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> usize {
+    let pair = precision.adapter.and_then(|width| linear.bank().get(width));
+    pair.map_or(0, |pair| pair.rank() * (linear.d_in() + linear.d_out()))
+}
+
+fn adapter_bytes<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> usize {
+    adapter_parameters(linear, precision) * F32_BYTES
+}
+
+/// Bit operations per token of the adapter that a precision uses at a layer.
+fn adapter_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> f64 {
+    let activations = match linear.quantisation(&precision).placement {
+        Placement::Residual => BitWidth::FULL,
+        Placement::Merged if precision.weights.is_full() => precision.activations,
+        Placement::Merged => return 0.0,
+    };
+    let bits = f64::from(BitWidth::FULL.bits()) * f64::from(activations.bits());
+    adapter_parameters(linear, precision) as f64 * bits
+}
+
+/// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
+fn half_bytes(plan: &SitePlan) -> usize {
+    let bits = |precision: SitePrecision| usize::from(precision.weights.bits()).min(16);
+    plan.iter().map(|(site, precision)| packed_bytes(plan.sites().parameters(site), bits(precision))).sum()
+}
+
+fn matrix_bytes(parameters: usize, weights: BitWidth) -> usize {
+    packed_bytes(parameters, usize::from(weights.bits()))
+}
+
 fn packed_bytes(parameters: usize, bits: usize) -> usize {
     (parameters * bits).div_ceil(8)
+}
+
+/// Bytes of a site's packed weights, scales and zero points.
+fn weight_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
+    matrix_bytes(model.sites().parameters(site), precision.weights) + table_bytes(model, site, precision)
 }
 
 /// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte. A learned

@@ -3,14 +3,16 @@
 //! Those of this crate stand in `contestants.json`; [`Contestants::with`] adds others, which need no code
 //! where their regime is known by name.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 use switchable_model::sites::Site;
 
-use crate::banks::bank::{BankConfig, BankOverrides};
-use crate::banks::regime_comparison::{Contestant, steps_within, training_bit_ops};
+use crate::banks::bank::{BankConfig, BankOverrides, Trains};
+use crate::banks::regime_comparison::Contestant;
+use crate::banks::training_cost::PassCost;
 use crate::error::{Error, Result};
 use crate::train::ladder::Ladder;
 use crate::train::regimes::config::{RegimeConfig, Specialisation};
@@ -128,6 +130,8 @@ pub struct Fit<'a> {
     pub bank: &'a BankConfig,
     /// Its plans.
     pub ladder: &'a Ladder,
+    /// What its passes cost, see [`PassCost::of_bank`].
+    pub cost: &'a PassCost<'a>,
     /// Steps of the baseline.
     pub steps: usize,
     /// The sites, those that harm most first.
@@ -170,18 +174,27 @@ impl Contestants {
     ///
     /// When there is no baseline, a regime refuses its options, or not one step fits its budget.
     pub fn fitted(&self, fit: Fit<'_>) -> Result<Vec<Contestant>> {
-        let Fit { regimes, ladder, steps, .. } = fit;
-        let baseline = regime_of(self.baseline()?, &fit);
-        let budget = training_bit_ops(&*regimes.build(&baseline, ladder, steps)?, steps);
+        let Fit { regimes, cost, steps, .. } = fit;
+        let baseline = self.baseline()?;
+        let budget =
+            cost.training(&*regimes.build(&regime_of(baseline, &fit), &ladder_of(baseline, &fit), steps)?, steps);
         let fitted = |row: &ContestantRow| {
             let regime = regime_of(row, &fit);
             let steps = match row.steps {
                 StepBudget::EqualSteps => steps,
-                StepBudget::EqualBitOps => steps_within(regimes, &regime, ladder, budget)?,
+                StepBudget::EqualBitOps => cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget)?,
             };
             Ok(Contestant { label: row.label.clone(), regime, bank: row.bank, steps })
         };
         self.0.iter().map(fitted).collect()
+    }
+}
+
+/// The plans of a row's bank: without adapters where it has none.
+fn ladder_of<'a>(row: &ContestantRow, fit: &Fit<'a>) -> Cow<'a, Ladder> {
+    match fit.bank.overridden(&row.bank).trains {
+        Trains::Base => Cow::Owned(fit.ladder.without_adapters()),
+        Trains::Bank | Trains::Both => Cow::Borrowed(fit.ladder),
     }
 }
 
@@ -192,7 +205,7 @@ fn regime_of(row: &ContestantRow, fit: &Fit<'_>) -> RegimeConfig {
     let mut regime = RegimeConfig { cycles: most, ..row.regime.clone() };
     if let Some(SpecialisedSites { one_site_in, share: of_steps }) = row.specialised {
         let sites = fit.most_harmful.iter().take(share(one_site_in)).copied().collect();
-        let low = fit.bank.precision(fit.ladder.rungs()[0].bits);
+        let low = fit.bank.overridden(&row.bank).precision(fit.ladder.rungs()[0].bits);
         regime.specialisation = Some(Specialisation { sites, low, share: of_steps });
     }
     if let Some(DroppedSites { one_site_in }) = row.dropout {

@@ -7,9 +7,11 @@
 //! | `contestants` | the contestants of a comparison, as data |
 //! | `regime_comparison` | regimes against one another |
 //! | `precision_range` | the lowest width that still learns |
+//! | `training_cost` | BitOps of a training, and the steps that fit into some |
 
 pub mod bank;
 pub mod bank_accuracy;
 pub mod contestants;
 pub mod precision_range;
 pub mod regime_comparison;
+pub mod training_cost;

@@ -1,7 +1,6 @@
 //! Regimes against one another: the same base, data and seeds, equal steps or equal BitOps.
 //!
 //! ```text
-//! training BitOps   = Σ_steps Σ_branches Σ_sites parameters · weight bits · activation bits    per token
 //! mean accuracy     = 1/(s·n) · Σ_seeds Σ_questions score
 //! ```
 //!
@@ -17,19 +16,15 @@ use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_wid
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::{Interval, mean};
-use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
-use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::Site;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, BankOverrides, RegimeOfBank, train_bank_with};
+use crate::banks::training_cost::PassCost;
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
 use crate::train::ladder::Ladder;
-use crate::train::regimes::Regime;
 use crate::train::regimes::config::RegimeConfig;
-use crate::train::regimes::table::Regimes;
 use crate::train::trainer::Training;
 use crate::workbench::Workbench;
 
@@ -117,7 +112,7 @@ pub struct RegimeRun {
     pub contestant: Contestant,
     /// Seed of adapters, data order and the regime.
     pub seed: u64,
-    /// BitOps of the sites per token over the run, forward passes only.
+    /// BitOps per token over the run, forward passes only: of the sites, and of the adapters that they use.
     pub bit_ops: f64,
     /// Loss of the last tenth of the steps, mean, nats.
     pub final_loss: f64,
@@ -143,10 +138,10 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
     let ladder = bank.ladder(bench.model)?;
     let build = |ladder: &Ladder| bench.regimes.build(&regime, ladder, contestant.steps);
-    let bit_ops = training_bit_ops(&*build(&ladder)?, contestant.steps);
     let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
     let training = Training { config: &config, ..training };
     let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
+    let bit_ops = PassCost::of(&model.transformer).training(&*build(&ladder)?, contestant.steps);
     // Also those of before an interruption, as if there had been none.
     let losses = [outcome.earlier_losses, outcome.losses].concat();
     let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
@@ -161,69 +156,6 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         widths.push(WidthAccuracy { bits: rung.bits, accuracy, exact });
     }
     Ok((RegimeRun { contestant: contestant.clone(), seed, bit_ops, final_loss, widths }, model))
-}
-
-/// BitOps of the sites per token of a plan.
-fn plan_bit_ops(plan: &SitePlan) -> f64 {
-    let site = |(site, precision): (Site, SitePrecision)| {
-        let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
-        plan.sites().parameters(site) as f64 * bits
-    };
-    plan.iter().map(site).sum()
-}
-
-/// BitOps of the sites per token of the passes of one step.
-fn step_bit_ops(regime: &dyn Regime, step: usize) -> f64 {
-    regime.branches(step).iter().map(|branch| plan_bit_ops(&branch.plan)).sum()
-}
-
-/// BitOps of the sites per token over a run of so many steps, forward passes only.
-pub fn training_bit_ops(regime: &dyn Regime, steps: usize) -> f64 {
-    (0..steps).map(|step| step_bit_ops(regime, step)).sum()
-}
-
-/// The most steps of a regime that cost no more BitOps than a budget.
-///
-/// A longer run can cost less than a shorter one: the cycles of a cyclic regime get longer with its run,
-/// and the widths nearest to a longer ramp can be lower ones. So every length is looked at, down from the
-/// one that fits if every step costs what the cheapest of the first ones does.
-///
-/// # Errors
-///
-/// When not even the fewest steps fit, or the regime refuses its ladder.
-pub fn steps_within(regimes: &Regimes, regime: &RegimeConfig, ladder: &Ladder, budget: f64) -> Result<usize> {
-    const PROBE: usize = 64;
-    let least = regimes.least_steps(regime)?;
-    let build = |steps: usize| regimes.build(regime, ladder, steps);
-
-    let probe = least.max(PROBE);
-    let probed = build(probe)?;
-    let cheapest = (0..probe).map(|step| step_bit_ops(&*probed, step)).fold(f64::INFINITY, f64::min);
-    let mut longest = ((budget / cheapest) as usize).max(least);
-    while longest >= least {
-        // Runs of other lengths that have the same steps are looked at together.
-        let run = build(longest)?;
-        let parameters = run.parameters();
-        let mut shortest = longest;
-        while shortest > least && build(shortest - 1)?.parameters() == parameters {
-            shortest -= 1;
-        }
-        let (mut fitting, mut spent) = (None, training_bit_ops(&*run, shortest));
-        for steps in shortest..=longest {
-            if spent > budget {
-                break;
-            }
-            fitting = Some(steps);
-            spent += step_bit_ops(&*run, steps);
-        }
-        if let Some(steps) = fitting {
-            return Ok(steps);
-        }
-        longest = shortest - 1;
-    }
-    let got = format!("{budget:.3e} BitOps per token");
-    let first = training_bit_ops(&*build(least)?, least);
-    Err(Error::option("budget", got, format!("at least {first:.3e}, that of {least} steps")))
 }
 
 /// Mean over seeds and questions, percent, with its interval over both.
@@ -322,24 +254,7 @@ fn over_seeds(values: &[Vec<f64>], kind: Values) -> SeededMean {
 
 #[cfg(test)]
 mod tests {
-    use gpt2_model::Gpt2Config;
-    use switchable_lora::site_precision::SitePrecision;
-    use switchable_model::config::ModelConfig as _;
-
     use super::*;
-    use crate::train::regimes::config::RegimeKind;
-
-    fn ladder(config: &Gpt2Config) -> Ladder {
-        ladder_of(config, &[4, 8, 16, 32])
-    }
-
-    fn ladder_of(config: &Gpt2Config, widths: &[u8]) -> Ladder {
-        let rungs = widths.iter().map(|&bits| {
-            let bits = BitWidth::new(bits).unwrap();
-            (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)))
-        });
-        Ladder::new(rungs).unwrap()
-    }
 
     fn run(label: &str, seed: u64, exact: &str) -> RegimeRun {
         let accuracy = Accuracy::new(0.0, 0.0, Vec::new(), None);
@@ -371,55 +286,6 @@ mod tests {
             let message = serde_json::from_value::<Contestant>(wrong).unwrap_err().to_string();
             assert!(message.contains("betta"), "{message}");
         }
-    }
-
-    #[test]
-    fn bit_ops_are_those_of_the_plans_that_are_run() {
-        let config = Gpt2Config::new(97, 64, 32, 3, 4);
-        let parameters = config.site_parameters() as f64;
-        let of = |kind, steps| {
-            let regime = RegimeConfig::of(kind).build(&ladder(&config), steps).unwrap();
-            training_bit_ops(&*regime, steps) / (parameters * 32.0)
-        };
-        // Widths of static: 4 + 8 + 16 + 32; of joint the same in every step; triangular 4, 8, 16, 32, 16, 8.
-        assert!((of(RegimeKind::Static, 8) - 120.0).abs() < 1e-9);
-        assert!((of(RegimeKind::Joint, 3) - 180.0).abs() < 1e-9);
-        assert!((of(RegimeKind::Triangular, 12) - 168.0).abs() < 1e-9);
-    }
-
-    /// Every length up to `most` that fits a budget, each run built and summed for itself.
-    fn most_by_trying_all(regime: &RegimeConfig, ladder: &Ladder, budget: f64, most: usize) -> Option<usize> {
-        let fits = |&steps: &usize| training_bit_ops(&*regime.build(ladder, steps).unwrap(), steps) <= budget;
-        (regime.least_steps()..=most).rev().find(fits)
-    }
-
-    #[test]
-    fn steps_within_a_budget_are_the_most_that_fit() {
-        let config = Gpt2Config::new(97, 64, 32, 3, 4);
-        let regimes = Regimes::default();
-        for widths in [vec![4, 8, 16, 32], vec![2, 3, 4, 32], vec![2, 32]] {
-            let ladder = ladder_of(&config, &widths);
-            for static_steps in [1, 17, 40] {
-                let paid = RegimeConfig::default().build(&ladder, static_steps).unwrap();
-                let budget = training_bit_ops(&*paid, static_steps);
-                for kind in RegimeKind::ALL {
-                    let regime = RegimeConfig { layer_dropout: static_steps % 2, ..RegimeConfig::of(kind.clone()) };
-                    let steps = steps_within(&regimes, &regime, &ladder, budget);
-                    let expected = most_by_trying_all(&regime, &ladder, budget, 20 * static_steps);
-                    assert_eq!(steps.ok(), expected, "{kind}, {widths:?}, {static_steps} static steps");
-                }
-            }
-        }
-        assert!(steps_within(&regimes, &RegimeConfig::default(), &ladder(&config), 1.0).is_err());
-    }
-
-    #[test]
-    fn a_longer_cyclic_run_can_fit_where_a_shorter_one_does_not() {
-        let config = Gpt2Config::new(97, 64, 32, 3, 4);
-        let ladder = ladder_of(&config, &[2, 3, 4, 32]);
-        let budget = training_bit_ops(&*RegimeConfig::default().build(&ladder, 64).unwrap(), 64);
-        let cyclic = RegimeConfig::of(RegimeKind::Cyclic);
-        assert_eq!(steps_within(&Regimes::default(), &cyclic, &ladder, budget).unwrap(), 52);
     }
 
     #[test]

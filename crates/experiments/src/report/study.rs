@@ -29,7 +29,8 @@ pub struct StudyConfig {
     pub tolerance: f64,
     /// Widths that the exact allocation chooses from.
     pub choices: Vec<BitWidth>,
-    /// Budgets of the exact allocation as mean bits per weight, scales included.
+    /// Budgets of the exact allocation as bits per weight, scales and adapters included; where empty
+    /// [`BudgetRange::defaults`](crate::search::allocation::budgets::BudgetRange::defaults).
     pub budgets: Vec<f64>,
     /// Swaps tried at each budget.
     pub swaps: usize,
@@ -48,7 +49,7 @@ impl Default for StudyConfig {
             low: None,
             tolerance: 0.1,
             choices: vec![Bits::B2, Bits::B3, Bits::B4, Bits::B5, Bits::B6, Bits::B8, Bits::B16, Bits::FULL],
-            budgets: vec![2.5, 3.0, 4.0, 6.0],
+            budgets: Vec::new(),
             swaps: 20,
             regimes: None,
             robustness: None,

@@ -6,9 +6,11 @@
 //! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time |
 //! | `greedy` | site after site until a tolerance or a size is reached |
 //! | `allocation` | bits per site under a byte budget, exact |
+//! | `cascade` | plans read one by one for a cascade of them |
 //! | `text` | what searches found as lines of text |
 
 pub mod allocation;
+pub mod cascade;
 pub mod greedy;
 pub mod harm_order;
 pub mod heat_map;

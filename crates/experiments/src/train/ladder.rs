@@ -43,6 +43,13 @@ impl Ladder {
         &self.0
     }
 
+    /// The same widths without adapters.
+    #[must_use]
+    pub fn without_adapters(&self) -> Self {
+        let bare = |rung: &Rung| Rung { bits: rung.bits, plan: rung.plan.clone().without_adapters() };
+        Self(self.0.iter().map(bare).collect())
+    }
+
     /// The rung of the most bits.
     ///
     /// # Panics

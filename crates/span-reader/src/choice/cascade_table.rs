@@ -56,6 +56,94 @@ pub struct PlanAnswers {
     pub confidences: Vec<f64>,
 }
 
+/// One plan on the questions of a table as it is saved and known again: what a saved [`PlanAnswers`] has not
+/// stands beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanReading {
+    answers: PlanAnswers,
+    /// Scores of the questions.
+    scores: Vec<QuestionScore>,
+    /// Confidences of the answers.
+    confidences: Vec<f64>,
+    /// Tokens of the questions.
+    tokens: Vec<usize>,
+}
+
+impl PlanReading {
+    /// Reads the questions under a plan and fits its temperature to them.
+    ///
+    /// # Errors
+    ///
+    /// When there is no question, an adapter is missing, or the work is stopped.
+    pub fn calibrated<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        task: &ReadingTask,
+        plan: &SitePlan,
+        options: &EvaluateOptions,
+    ) -> Result<Self> {
+        Self::read(&Reader { model, options }, task, plan, Temperature::fit)
+    }
+
+    /// Reads the questions under a plan, with a temperature from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// When an adapter is missing, or the work is stopped.
+    pub fn measured<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        task: &ReadingTask,
+        stage: &CascadeStage,
+        options: &EvaluateOptions,
+    ) -> Result<Self> {
+        Self::read(&Reader { model, options }, task, &stage.plan, |_, _| Ok(stage.temperature))
+    }
+
+    fn read<B: QuantBackend, M: SwitchableModel<B>>(
+        reader: &Reader<'_, B, M>,
+        task: &ReadingTask,
+        plan: &SitePlan,
+        temperature: impl FnOnce(&[SpanScores], &[f64]) -> Result<Temperature>,
+    ) -> Result<Self> {
+        refuse_no_answer(reader.options)?;
+        let questions = reader.read(&task.features, task.special.pad, plan)?.questions;
+        let tokens = questions.iter().map(|question| question.tokens).collect();
+        let spans = questions.iter().enumerate();
+        let spans: Vec<SpanScores> =
+            spans.map(|(example, read)| SpanScores::new(&task.features, example, read)).collect();
+        let decoded: Vec<Decoded> = questions.into_iter().map(|read| read.decoded).collect();
+        let mut accuracy = accuracy_of(task, &decoded)?;
+        let right: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
+        let temperature = temperature(&spans, &right)?;
+        let at = |temperature| spans.iter().map(|spans| spans.confidence(temperature)).collect::<Vec<f64>>();
+        let confidences = at(temperature);
+        let scores = std::mem::take(&mut accuracy.scores);
+        let body = &reader.model.transformer;
+        let answers = PlanAnswers {
+            plan: body.named_plan(plan),
+            bit_ops_per_token: Cost::of(body, plan).bit_ops_per_token,
+            temperature,
+            calibration_error_before: expected_calibration_error(&at(Temperature::ONE), &right),
+            calibration_error: expected_calibration_error(&confidences, &right),
+            accuracy,
+            confidences: Vec::new(),
+        };
+        Ok(Self { answers, scores, confidences, tokens })
+    }
+
+    /// The temperature of the confidences.
+    pub fn temperature(&self) -> Temperature {
+        self.answers.temperature
+    }
+
+    /// The answers with all that belongs to them.
+    fn whole(self) -> PlanAnswers {
+        let Self { mut answers, scores, confidences, .. } = self;
+        answers.accuracy.scores = scores;
+        PlanAnswers { confidences, ..answers }
+    }
+}
+
 /// What plans answer to the same questions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CascadeTable {
@@ -106,13 +194,14 @@ impl CascadeTable {
         plans: &[SitePlan],
         options: &EvaluateOptions,
     ) -> Result<(Vec<CascadeStage>, Self)> {
-        let mut stages = Vec::with_capacity(plans.len());
-        let table = Self::read(model, task, plans, options, |index, scores, right| {
-            let temperature = Temperature::fit(scores, right)?;
-            stages.push(CascadeStage { plan: plans[index].clone(), temperature });
-            Ok(temperature)
-        })?;
-        Ok((stages, table))
+        let read = |plan: &SitePlan| PlanReading::calibrated(model, task, plan, options);
+        let readings = plans.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let stage = |(plan, reading): (&SitePlan, &PlanReading)| CascadeStage {
+            plan: plan.clone(),
+            temperature: reading.temperature(),
+        };
+        let stages = plans.iter().zip(&readings).map(stage).collect();
+        Ok((stages, Self::of_readings(readings)?))
     }
 
     /// Reads the questions under every plan, with temperatures from elsewhere.
@@ -126,48 +215,22 @@ impl CascadeTable {
         stages: &[CascadeStage],
         options: &EvaluateOptions,
     ) -> Result<Self> {
-        let plans: Vec<SitePlan> = stages.iter().map(|stage| stage.plan.clone()).collect();
-        Self::read(model, task, &plans, options, |index, _, _| Ok(stages[index].temperature))
+        let read = |stage: &CascadeStage| PlanReading::measured(model, task, stage, options);
+        Self::of_readings(stages.iter().map(read).collect::<Result<_>>()?)
     }
 
-    fn read<B: QuantBackend, M: SwitchableModel<B>>(
-        model: &ForQuestionAnswering<B, M>,
-        task: &ReadingTask,
-        plans: &[SitePlan],
-        options: &EvaluateOptions,
-        mut temperature: impl FnMut(usize, &[SpanScores], &[f64]) -> Result<Temperature>,
-    ) -> Result<Self> {
-        if plans.is_empty() {
-            return Err(Error::option("plans", "empty", "at least one plan"));
+    /// The table of plans that were read one by one.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or they are of other questions than one another.
+    pub fn of_readings(readings: Vec<PlanReading>) -> Result<Self> {
+        let tokens = readings.first().map(|first| first.tokens.clone());
+        let tokens = tokens.ok_or_else(|| Error::option("plans", "empty", "at least one plan"))?;
+        if readings.iter().any(|reading| reading.tokens != tokens) {
+            return Err(Error::option("readings", "of several sets of questions", "one set for all plans"));
         }
-        refuse_no_answer(options)?;
-        let reader = Reader { model, options };
-        let mut table = Self { tokens: Vec::new(), plans: Vec::with_capacity(plans.len()) };
-        for (index, plan) in plans.iter().enumerate() {
-            let questions = reader.read(&task.features, task.special.pad, plan)?.questions;
-            table.tokens = questions.iter().map(|question| question.tokens).collect();
-            let scores: Vec<SpanScores> = questions
-                .iter()
-                .enumerate()
-                .map(|(example, read)| SpanScores::new(&task.features, example, read))
-                .collect();
-            let decoded: Vec<Decoded> = questions.into_iter().map(|read| read.decoded).collect();
-            let accuracy = accuracy_of(task, &decoded)?;
-            let right: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
-            let temperature = temperature(index, &scores, &right)?;
-            let at = |temperature| scores.iter().map(|scores| scores.confidence(temperature)).collect::<Vec<f64>>();
-            let confidences = at(temperature);
-            table.plans.push(PlanAnswers {
-                plan: model.transformer.named_plan(plan),
-                bit_ops_per_token: Cost::of(&model.transformer, plan).bit_ops_per_token,
-                temperature,
-                calibration_error_before: expected_calibration_error(&at(Temperature::ONE), &right),
-                calibration_error: expected_calibration_error(&confidences, &right),
-                accuracy,
-                confidences,
-            });
-        }
-        Ok(table)
+        Ok(Self { tokens, plans: readings.into_iter().map(PlanReading::whole).collect() })
     }
 
     /// Number of questions.

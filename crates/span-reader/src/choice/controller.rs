@@ -5,7 +5,7 @@
 //! target t    argmin of bytes         over the points with exact match ≥ t
 //! ```
 //!
-//! Costs are bytes, BitOps or milliseconds. Ties go to fewer bytes, then fewer BitOps.
+//! Costs are bytes, BitOps or milliseconds; adapters count in all of them. Ties go to fewer bytes, then fewer BitOps.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanRequest {
-    /// At most so many bytes of the sites, the most accurate.
+    /// At most so many bytes of the sites and of the adapters that they use, the most accurate.
     Bytes(usize),
     /// At most so many bit operations per token, the most accurate.
     BitOps(f64),
@@ -71,7 +71,7 @@ impl PrecisionController {
         device: impl Into<String>,
     ) -> Result<Self> {
         front.check()?;
-        front.check_model(model)?;
+        let front = front.of_model(model)?;
         let resolve = |point: &FrontPoint| Ok(model.transformer.resolve(&point.plan)?);
         let plans = front.points().iter().map(resolve).collect::<Result<_>>()?;
         Ok(Self { front, plans, device: device.into() })

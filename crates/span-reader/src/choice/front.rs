@@ -18,14 +18,19 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use super::fingerprint::ModelFingerprint;
 use super::latency::{LatencyConditions, LatencyOptions, median_milliseconds};
-use crate::cost::{Cost, plan_bytes};
+use crate::cost::{Cost, plan_adapter_bytes, plan_bytes};
 use crate::error::{Error, Result};
+use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::evaluate::Evaluator;
 use crate::running::json_file::{read_json, write_json};
 use crate::statistics::Interval;
 
 /// The version of the file. The first one named models by SHA-256 and left adapters out of BitOps.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// The version whose bytes are of the weights alone. It is read, and its adapters are added where its model is
+/// at hand.
+const OF_WEIGHTS_ALONE: u32 = 2;
 
 /// A plan with what it was measured to give and to cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +38,8 @@ const VERSION: u32 = 2;
 pub struct FrontPoint {
     /// The plan.
     pub plan: PrecisionPlan,
-    /// Bytes of the sites packed at the plan's own widths, as [`plan_bytes`] counts them. A nested
-    /// memory keeps its 8-bit codes whatever the plan.
+    /// Bytes of the sites packed at the plan's own widths and of the adapters that they use, as
+    /// [`plan_bytes`] counts them. A nested memory keeps its 8-bit codes whatever the plan.
     pub site_bytes: usize,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
@@ -89,29 +94,20 @@ impl MeasuredFront {
         if plans.is_empty() {
             return Err(Error::option("plans", "empty", "at least one plan"));
         }
-        let body = &evaluator.model().transformer;
-        let point = |plan: &SitePlan| {
-            let accuracy = evaluator.evaluate(plan)?;
-            let cost = Cost::of(body, plan);
-            Ok(FrontPoint {
-                plan: body.named_plan(plan),
-                site_bytes: plan_bytes(body, plan),
-                average_bits: cost.average_bits,
-                bit_ops_per_token: cost.bit_ops_per_token,
-                exact_match: accuracy.exact_match,
-                exact_match_interval: accuracy.exact_match_interval,
-                f1: accuracy.f1,
-                latency_ms: None,
-            })
-        };
-        Ok(Self {
-            version: VERSION,
-            model: ModelFingerprint::of(evaluator.model()),
-            n: evaluator.task().dataset.len(),
-            latency: None,
-            points: plans.iter().map(point).collect::<Result<_>>()?,
-            dominated: Vec::new(),
-        })
+        let model = evaluator.model();
+        let point = |plan: &SitePlan| Ok(FrontPoint::new(&model.transformer, plan, &evaluator.evaluate(plan)?));
+        let points = plans.iter().map(point).collect::<Result<_>>()?;
+        Ok(Self::of_points(model, evaluator.task().dataset.len(), points))
+    }
+
+    /// Points of a model, all measured on the same so many questions.
+    pub(super) fn of_points<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        n: usize,
+        points: Vec<FrontPoint>,
+    ) -> Self {
+        let model = ModelFingerprint::of(model);
+        Self { version: VERSION, model, n, latency: None, points, dominated: Vec::new() }
     }
 
     /// The same with the time of every plan on the device at hand, in place of times measured before.
@@ -124,7 +120,7 @@ impl MeasuredFront {
         evaluator: &Evaluator<'_, B, M>,
         options: &LatencyOptions,
     ) -> Result<Self> {
-        self.check_model(evaluator.model())?;
+        self = self.of_model(evaluator.model())?;
         let body = &evaluator.model().transformer;
         let all = || self.points.iter().chain(&self.dominated);
         let plans = all().map(|point| Ok(body.resolve(&point.plan)?)).collect::<Result<Vec<SitePlan>>>()?;
@@ -139,10 +135,11 @@ impl MeasuredFront {
     /// The same with the dominated points set aside: they stay listed under
     /// [`dominated`](Self::dominated), and no controller picks them.
     pub fn without_dominated(mut self) -> Self {
+        // Also those that were set aside by other costs.
+        self.points.append(&mut self.dominated);
         let all = self.points.clone();
-        let (aside, points) = self.points.into_iter().partition(|point| all.iter().any(|other| other.dominates(point)));
-        self.points = points;
-        self.dominated.extend::<Vec<FrontPoint>>(aside);
+        (self.dominated, self.points) =
+            self.points.into_iter().partition(|point| all.iter().any(|other| other.dominates(point)));
         self
     }
 
@@ -182,6 +179,10 @@ impl MeasuredFront {
 
     /// Reads what [`save`](Self::save) wrote.
     ///
+    /// In a file of version 2 the bytes are those of the weights alone; the adapters are added as soon as its
+    /// model is at hand, in [`PrecisionController::new`](super::controller::PrecisionController::new) and
+    /// [`with_latencies`](Self::with_latencies).
+    ///
     /// # Errors
     ///
     /// When the file cannot be read, is not a front of this version, has a field that is not known, or
@@ -194,7 +195,7 @@ impl MeasuredFront {
 
     /// Checks every number against its range.
     pub(super) fn check(&self) -> Result<()> {
-        if self.version != VERSION {
+        if ![OF_WEIGHTS_ALONE, VERSION].contains(&self.version) {
             let expected = format!("{VERSION}: a front of another version names models otherwise; measure it anew");
             return Err(Error::option("version", self.version, expected));
         }
@@ -207,16 +208,35 @@ impl MeasuredFront {
         self.points.iter().chain(&self.dominated).try_for_each(|point| point.check(self.latency.is_some()))
     }
 
+    /// The front with adapters in all of its bytes, if it is of a model and its points cost there what it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_model`](Self::check_model).
+    pub(super) fn of_model<B: QuantBackend, M: SwitchableModel<B>>(
+        mut self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<Self> {
+        self.check_model(model)?;
+        if self.version == VERSION {
+            return Ok(self);
+        }
+        let body = &model.transformer;
+        for point in self.points.iter_mut().chain(&mut self.dominated) {
+            point.site_bytes += plan_adapter_bytes(body, &body.resolve(&point.plan)?);
+        }
+        self.version = VERSION;
+        // What was dominated by bytes of weights need not be by all bytes.
+        if self.dominated.is_empty() { Ok(self) } else { Ok(self.without_dominated()) }
+    }
+
     /// Checks that the front is of a model, and that its points cost there what it says.
     ///
     /// # Errors
     ///
     /// When the model is another, which the error names beside the front's, or a point's plan is not
     /// one of the model or costs something else.
-    pub(super) fn check_model<B: QuantBackend, M: SwitchableModel<B>>(
-        &self,
-        model: &ForQuestionAnswering<B, M>,
-    ) -> Result<()> {
+    fn check_model<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &ForQuestionAnswering<B, M>) -> Result<()> {
         let fingerprint = ModelFingerprint::of(model);
         if fingerprint != self.model {
             return Err(Error::OtherModel { front: self.model.to_string(), model: fingerprint.to_string() });
@@ -225,7 +245,8 @@ impl MeasuredFront {
         for point in self.points.iter().chain(&self.dominated) {
             let plan = body.resolve(&point.plan)?;
             let cost = Cost::of(body, &plan);
-            let bytes = plan_bytes(body, &plan);
+            let not_counted = if self.version == OF_WEIGHTS_ALONE { plan_adapter_bytes(body, &plan) } else { 0 };
+            let bytes = plan_bytes(body, &plan) - not_counted;
             if point.site_bytes != bytes {
                 return Err(Error::option("site_bytes", point.site_bytes, format!("{bytes}, the bytes of its plan")));
             }
@@ -244,6 +265,21 @@ impl MeasuredFront {
 }
 
 impl FrontPoint {
+    /// What a plan of a model gives and costs.
+    pub(super) fn new<B: QuantBackend, M: SwitchableModel<B>>(body: &M, plan: &SitePlan, accuracy: &Accuracy) -> Self {
+        let cost = Cost::of(body, plan);
+        Self {
+            plan: body.named_plan(plan),
+            site_bytes: plan_bytes(body, plan),
+            average_bits: cost.average_bits,
+            bit_ops_per_token: cost.bit_ops_per_token,
+            exact_match: accuracy.exact_match,
+            exact_match_interval: accuracy.exact_match_interval,
+            f1: accuracy.f1,
+            latency_ms: None,
+        }
+    }
+
     fn check(&self, is_timed: bool) -> Result<()> {
         let Interval { low, high } = self.exact_match_interval;
         let percents = [

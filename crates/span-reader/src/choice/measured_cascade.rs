@@ -10,8 +10,8 @@ use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use super::cascade_curve::CascadeCurve;
-use super::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable};
-use super::front::MeasuredFront;
+use super::cascade_table::{CascadeOutcome, CascadeStage, CascadeTable, PlanAnswers, PlanReading};
+use super::front::{FrontPoint, MeasuredFront};
 use super::latency::LatencyOptions;
 use super::thresholds::{CascadeTarget, ThresholdChoice};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ pub struct CalibratedCascade {
     pub front: MeasuredFront,
     /// Every plan with the temperature of its confidences.
     pub plans: Vec<CascadeStage>,
-    /// Which of them are stages: those that none dominates, rising in cost.
+    /// Which of them are stages: those that none dominates by bytes, BitOps and exact match, rising in cost.
     pub stages: Vec<usize>,
     /// Thresholds for the target accuracy.
     pub chosen: ThresholdChoice,
@@ -61,24 +61,64 @@ impl CalibratedCascade {
         (options, latency): (&EvaluateOptions, Option<&LatencyOptions>),
         device: &B::Device,
     ) -> Result<Self> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::option("share", share, "a share from 0 to 1"));
+        check_share(share)?;
+        let read = |plan: &SitePlan| PlanReading::calibrated(model, calibration, plan, options);
+        let readings = plans.iter().map(read).collect::<Result<_>>()?;
+        let cascade = Self::of_readings(model, plans, readings, share)?;
+        match latency {
+            Some(latency) => {
+                cascade.with_latencies(&Evaluator::new(model, calibration, options.clone(), device)?, latency)
+            }
+            None => Ok(cascade),
         }
-        let evaluator = Evaluator::new(model, calibration, options.clone(), device)?;
-        let mut front = MeasuredFront::measure(&evaluator, plans)?;
-        if let Some(latency) = latency {
-            front = front.with_latencies(&evaluator, latency)?;
+    }
+
+    /// The same of plans that were read one by one, in their order; they are not timed.
+    ///
+    /// # Errors
+    ///
+    /// When the share is outside [0, 1], there is no plan, or the readings are of other plans or questions.
+    pub fn of_readings<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &ForQuestionAnswering<B, M>,
+        plans: &[SitePlan],
+        readings: Vec<PlanReading>,
+        share: f64,
+    ) -> Result<Self> {
+        check_share(share)?;
+        let stage = |(plan, reading): (&SitePlan, &PlanReading)| CascadeStage {
+            plan: plan.clone(),
+            temperature: reading.temperature(),
+        };
+        let all = plans.iter().zip(&readings).map(stage).collect();
+        let (body, table) = (&model.transformer, CascadeTable::of_readings(readings)?);
+        let is_of_plan = |(plan, answers): (&SitePlan, &PlanAnswers)| body.named_plan(plan) == answers.plan;
+        if plans.len() != table.plans().len() || !plans.iter().zip(table.plans()).all(is_of_plan) {
+            return Err(Error::option("readings", "of other plans", "one of each plan, in their order"));
         }
-        let front = front.without_dominated();
-        let is_stage =
-            |plan: &SitePlan| front.points().iter().any(|point| point.plan == model.transformer.named_plan(plan));
-        let mut stages: Vec<usize> = (0..plans.len()).filter(|&index| is_stage(&plans[index])).collect();
-        let (plans, table) = CascadeTable::calibrate(model, calibration, plans, options)?;
+        let points = plans.iter().zip(table.plans()).map(|(plan, read)| FrontPoint::new(body, plan, &read.accuracy));
+        let front = MeasuredFront::of_points(model, table.n(), points.collect()).without_dominated();
+        let is_stage = |&index: &usize| front.points().iter().any(|point| point.plan == table.plans()[index].plan);
+        let mut stages: Vec<usize> = (0..plans.len()).filter(is_stage).collect();
         stages.sort_by(|&a, &b| table.bit_ops_per_question(a).total_cmp(&table.bit_ops_per_question(b)));
         let cascade = table.select(&stages);
         let best = cascade.threshold_front()?.last().map_or(0.0, |choice| choice.exact_match);
         let chosen = cascade.choose(CascadeTarget::Accuracy(share * best))?;
-        Ok(Self { front, plans, stages, chosen, table })
+        Ok(Self { front, plans: all, stages, chosen, table })
+    }
+
+    /// The same with the time of every plan in the front. Stages and thresholds stay: they go by work, so that
+    /// they are the same on every machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`MeasuredFront::with_latencies`].
+    pub fn with_latencies<B: QuantBackend, M: SwitchableModel<B>>(
+        self,
+        evaluator: &Evaluator<'_, B, M>,
+        latency: &LatencyOptions,
+    ) -> Result<Self> {
+        let front = self.front.with_latencies(evaluator, latency)?.without_dominated();
+        Ok(Self { front, ..self })
     }
 
     /// The stages of the cascade.
@@ -98,11 +138,23 @@ impl CalibratedCascade {
         (points, seed): (usize, u64),
         options: &EvaluateOptions,
     ) -> Result<MeasuredCascade> {
-        let measured = CascadeTable::measure(model, evaluation, &self.plans, options)?;
+        self.measured(CascadeTable::measure(model, evaluation, &self.plans, options)?, (points, seed))
+    }
+
+    /// The same of plans that were read on other questions, with the temperatures of this cascade.
+    ///
+    /// # Errors
+    ///
+    /// When fewer than two points are asked for, or the table is of other plans.
+    pub fn measured(&self, measured: CascadeTable, (points, seed): (usize, u64)) -> Result<MeasuredCascade> {
         let curve = CascadeCurve::new(&self.table, &measured, &self.stages, points, seed)?;
         let outcome = measured.select(&self.stages).outcome(&self.chosen.thresholds)?;
         Ok(MeasuredCascade { curve, chosen: self.chosen.clone(), outcome })
     }
+}
+
+fn check_share(share: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&share) { Ok(()) } else { Err(Error::option("share", share, "a share from 0 to 1")) }
 }
 
 impl MeasuredCascade {

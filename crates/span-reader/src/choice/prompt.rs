@@ -4,7 +4,7 @@
 //! context> The river Ata flows through Bel.
 //! question> Where does the Ata flow?
 //! Bel
-//!   confidence 0.93, 2.0 bits, 4.1 ms, 81920 bytes of weights
+//!   confidence 0.93, 2.0 bits, 4.1 ms, 81920 bytes
 //! ```
 
 use std::io::{BufRead, Result, Write};
@@ -67,7 +67,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Prompt<'_, B, M> {
         let pick = self.controller.picks().find(|pick| pick.plan == plan)?;
         let (bits, bytes) = (pick.point.average_bits, pick.point.site_bytes);
         let (text, confidence) = (&answer.decoded.text, answer.confidence);
-        let cost = format!("{bits:.1} bits, {milliseconds:.1} ms, {bytes} bytes of weights");
+        let cost = format!("{bits:.1} bits, {milliseconds:.1} ms, {bytes} bytes");
         Some(format!("{text}\n  confidence {confidence:.2}, {cost}"))
     }
 }

@@ -10,7 +10,7 @@ use charts::{Axis, LineChart, LineStyle, Point, Series};
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use switchable_lora::site_precision::SitePrecision;
-use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::report::section::{Chart, Section};
@@ -30,7 +30,7 @@ use crate::workbench::Workbench;
 /// Exact allocations at some budgets, refined by swaps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExactAllocation {
-    /// Budgets as mean bits per weight, scales included.
+    /// Budgets as bits per weight, scales and adapters included; where empty [`BudgetRange::defaults`].
     pub budgets: Vec<f64>,
     /// Swaps tried at each budget.
     pub swaps: usize,
@@ -54,7 +54,7 @@ pub struct AllocationStudy {
 /// A plan on the report questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReportedPlan {
-    /// Bytes of the sites, scales included.
+    /// Bytes of the sites, scales and adapters included.
     pub bytes: usize,
     /// Mean width in bits, weighted by parameters.
     pub average_bits: f64,
@@ -84,9 +84,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for ExactAllocat
         if let Some(budget) = self.budgets.iter().find(|budget| !(**budget > 0.0 && budget.is_finite())) {
             return Err(Error::option("budgets", budget, "finite numbers of bits above 0"));
         }
-        let precision = |&bits: &BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
-        let choices: Vec<_> = self.greedy.damage.choices.iter().map(precision).collect();
-        let range = BudgetRange::of(&bench.plain().transformer, &choices);
+        let range = self.range(bench);
         if let Some(budget) = self.budgets.iter().find(|budget| range.bytes_at(**budget) < range.least) {
             let least = format!("at least {} bits, what the smallest plan needs", range.least_bits());
             return Err(Error::option("budgets", budget, least));
@@ -98,14 +96,15 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for ExactAllocat
         let name = <Self as Stage<B, M>>::NAME;
         let (uniform, greedy) = (Uniform.output(bench)?, self.greedy.output(bench)?);
         let damage = self.greedy.damage.output(bench)?;
-        let Self { budgets, swaps, greedy: Greedy { damage: SiteDamages { choices }, .. } } = self;
+        let Self { swaps, greedy: Greedy { damage: SiteDamages { choices }, .. }, .. } = self;
+        let range = self.range(bench);
+        let budgets = if self.budgets.is_empty() { range.defaults() } else { self.budgets.clone() };
         let made_from = json!({ "choices": choices, "budgets": budgets, "swaps": swaps, "seed": bench.run.seed });
         let known = bench.memory.parts(name, made_from.clone());
         let allocation = bench.memory.recall(name, &made_from, || {
             let (search, report) = (bench.evaluator(bench.data.search)?, bench.evaluator(bench.data.report)?);
             let full = bench.uniform_plan(SitePrecision::FULL);
-            let parameters = bench.plain().transformer.sites().all_parameters() as f64;
-            let budgets: Vec<usize> = budgets.iter().map(|bits| (parameters * bits / 8.0) as usize).collect();
+            let budgets: Vec<usize> = budgets.iter().map(|bits| range.bytes_at(*bits)).collect();
             let chosen = budgets.iter().map(|budget| damage.best_under(*budget)).collect::<Result<Vec<_>>>()?;
             let verified = damage.verify(&search, &full, &chosen)?;
             let (mut refined, mut reported) = (Vec::new(), Vec::new());
@@ -135,11 +134,21 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for ExactAllocat
     }
 }
 
+impl ExactAllocation {
+    /// What plans over the widths need.
+    fn range<B: QuantAutodiffBackend, M: TrainableModel<B>>(&self, bench: &Workbench<'_, B, M>) -> BudgetRange {
+        let precision = |&bits: &BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
+        let choices: Vec<_> = self.greedy.damage.choices.iter().map(precision).collect();
+        BudgetRange::of(&bench.plain().transformer, &choices)
+    }
+}
+
 fn text(output: &AllocationOutput) -> String {
     let allocation = &output.allocation;
     let mut text = format!(
         "{} plans on the Pareto front over {} sites and {} widths. Plans at the budgets, chosen by divergence on the \
-         search questions (n = {}), refined by swaps there, and evaluated on the report questions.\n\n",
+         search questions (n = {}), refined by swaps there, and evaluated on the report questions. Bytes are those of \
+         the weights, their scales and the adapters that a plan uses.\n\n",
         allocation.front.len(),
         output.damage.sites.len(),
         output.damage.sites.first().map_or(0, |site| site.choices.len()),

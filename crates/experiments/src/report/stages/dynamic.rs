@@ -8,7 +8,7 @@ use serde_json::json;
 use charts::{Axis, LineChart, LineStyle, Point, Series};
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use span_reader::choice::cascade_curve::CascadeCurve;
-use span_reader::choice::measured_cascade::{CalibratedCascade, MeasuredCascade};
+use span_reader::choice::measured_cascade::MeasuredCascade;
 use span_reader::choice::resident::ResidentBytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use switchable_model::model::{SwitchableModel, TrainableModel};
@@ -19,6 +19,7 @@ use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
 use crate::report::stages::cells::{em, points};
 use crate::report::stages::estimates::exact_match;
+use crate::search::cascade::CascadeSearch;
 use crate::workbench::Workbench;
 
 /// A confidence cascade against its plans alone, all from one nested copy of the weights.
@@ -73,8 +74,9 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for DynamicStudy
     /// that a study that was interrupted ends like one that was not.
     fn run(&self, bench: &Workbench<'_, B, M>) -> Result<DynamicResults> {
         let seed = bench.run.seed;
-        bench.memory.recall(<Self as Stage<B, M>>::NAME, &json!({ "dynamic": self, "seed": seed }), || {
-            let (evaluate, device) = (&bench.run.evaluate, &bench.device());
+        let (name, made_from) = (<Self as Stage<B, M>>::NAME, json!({ "dynamic": self, "seed": seed }));
+        let known = bench.memory.parts(name, made_from.clone());
+        let results = bench.memory.recall(name, &made_from, || {
             let nested = bench.plain().clone().pack(PackedForm::Nested, &PackOptions::default())?;
             let mut widths = self.widths.clone();
             widths.sort_unstable();
@@ -82,11 +84,20 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for DynamicStudy
             let plans: Vec<_> =
                 widths.iter().map(|&bits| nested.transformer.uniform_plan(bench.precision(bits))).collect();
             let [calibration, evaluation] = bench.data.report.halves()?;
-            let calibrated =
-                CalibratedCascade::new(&nested, &calibration, &plans, self.share, (evaluate, None), device)?;
-            let cascade = calibrated.measure(&nested, &evaluation, (self.points, seed), evaluate)?;
+            let search = CascadeSearch {
+                evaluate: bench.run.evaluate.clone(),
+                share: self.share,
+                points: self.points,
+                seed,
+                show: bench.run.show,
+                known: known.clone(),
+            };
+            let calibrated = search.calibrate(&nested, &calibration, &plans)?;
+            let cascade = search.measure(&calibrated, &nested, &evaluation)?;
             Ok(DynamicResults { resident: ResidentBytes::measure(&nested, &widths)?, cascade })
-        })
+        })?;
+        known.forget()?;
+        Ok(results)
     }
 
     fn sections(&self, output: &DynamicResults) -> Result<Vec<Section>> {

@@ -21,6 +21,7 @@ use crate::banks::bank::BankConfig;
 use crate::banks::contestants::{ContestantRow, Contestants, Fit, contestant_name};
 use crate::banks::precision_range::{PrecisionRange, RangeTest, precision_range_test};
 use crate::banks::regime_comparison::{Entry, RegimeRun, exact_match_difference, mean_exact_match, run_contestant};
+use crate::banks::training_cost::PassCost;
 use crate::error::{Error, Result};
 use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
@@ -138,6 +139,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
             regimes: &bench.regimes,
             bank: &study.bank,
             ladder: &study.bank.ladder(bench.model)?,
+            cost: &PassCost::of_bank(&study.bank, &bench.model.transformer)?,
             steps: study.train.steps,
             most_harmful: &most_harmful,
         })?;

@@ -21,7 +21,7 @@ use crate::search::allocation::verify::Verified;
 /// Budgets, and how far to refine at each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BudgetOptions {
-    /// Budgets in bytes of the sites.
+    /// Budgets in bytes of the sites, as [`site_bytes`] counts them: scales and adapters included.
     pub budgets: Vec<usize>,
     /// Swaps tried at each budget.
     pub swaps: usize,
@@ -44,7 +44,8 @@ pub struct RefinedAllocation {
     pub plan: SitePlan,
 }
 
-/// Bytes of the sites that allocations over some choices reach, known before anything is measured.
+/// Bytes of the sites that allocations over some choices reach, known before anything is measured: of the
+/// weights, their scales and the adapters that the choices use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetRange {
     /// Bytes of the smallest plan.
@@ -77,7 +78,7 @@ impl BudgetRange {
         (self.parameters as f64 * average_bits / 8.0) as usize
     }
 
-    /// The mean width of some bytes, scales included.
+    /// Bits per weight of some bytes.
     pub fn bits_of(&self, bytes: usize) -> f64 {
         bytes as f64 * 8.0 / self.parameters as f64
     }
@@ -91,12 +92,12 @@ impl BudgetRange {
         hundredths as f64 / 100.0
     }
 
-    /// Budgets for the widths at hand, as mean bits: those of 2.5, 3, 4 and 6 that lie between the smallest
-    /// and the largest plan, or else three between the two.
+    /// Budgets for the choices at hand, as bits per weight: the first four of 2.5, 3, 4, 6, 8 and 12 that lie
+    /// between the smallest and the largest plan, or three between the two where fewer than two do.
     pub fn defaults(&self) -> Vec<f64> {
         let lies_between = |bits: &f64| (self.least..self.most).contains(&self.bytes_at(*bits));
-        let usual: Vec<f64> = [2.5, 3.0, 4.0, 6.0].into_iter().filter(lies_between).collect();
-        if !usual.is_empty() {
+        let usual: Vec<f64> = [2.5, 3.0, 4.0, 6.0, 8.0, 12.0].into_iter().filter(lies_between).take(4).collect();
+        if usual.len() > 1 {
             return usual;
         }
         let (least, most) = (self.least_bits(), self.bits_of(self.most));
@@ -161,14 +162,19 @@ mod tests {
     fn default_budgets_lie_between_the_smallest_and_the_largest_plan() {
         // 1000 weights at 3 to 8 bits, with scales of 8 bytes.
         let range = BudgetRange { least: 375 + 8, most: 1000 + 8, parameters: 1000 };
-        assert_eq!(range.defaults(), [4.0, 6.0]);
+        assert_eq!(range.defaults(), [4.0, 6.0, 8.0]);
         assert!((range.least_bits() - 3.07).abs() < 1e-9);
         // At 16 to 32 bits none of the usual ones does.
         let wide = BudgetRange { least: 2000, most: 4000, parameters: 1000 };
         assert_eq!(wide.defaults(), [20.0, 24.0, 28.0]);
+        // With adapters that take more than the weights.
+        let adapted = BudgetRange { least: 900, most: 4600, parameters: 1000 };
+        assert_eq!(adapted.defaults(), [8.0, 12.0]);
+        let narrow = BudgetRange { least: 1100, most: 1600, parameters: 1000 };
+        assert_eq!(narrow.defaults().len(), 3, "12 bits alone are too few: {:?}", narrow.defaults());
         let single = BudgetRange { least: 500, most: 500, parameters: 1000 };
         assert_eq!(single.defaults(), [4.0]);
-        for range in [range, wide, single] {
+        for range in [range, wide, adapted, narrow, single] {
             let budgets = range.defaults();
             assert!(budgets.iter().all(|bits| range.bytes_at(*bits) >= range.least), "{range:?}: {budgets:?}");
             assert!(range.bytes_at(range.least_bits()) >= range.least, "{range:?}");

@@ -67,7 +67,7 @@ impl DamageOptions {
 pub struct Damage {
     /// The site's precision; it says how the site is quantised.
     pub precision: SitePrecision,
-    /// Bytes of the site, as [`site_bytes`] counts them.
+    /// Bytes of the site, as [`site_bytes`] counts them: its adapter included.
     pub bytes: usize,
     /// Increase of the loss in nats; `None` when no window holds a gold span.
     pub loss: Option<f64>,
