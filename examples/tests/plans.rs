@@ -265,9 +265,9 @@ fn a_plan_of_several_span_heads_says_which_answers() {
 
     // What an allocation knows belongs to the head that it asked for.
     let solve = "--data data.json --limit 4 --adapters heads --bits 8,4 --quantizer per-channel --solve-only";
-    let allocate = |head: &str| run("allocate", at, &format!("{solve} --average-bits 6 --out a --span-head {head}"));
+    let allocate = |head: &str| run("allocate", at, &format!("{solve} --average-bits 12 --out a --span-head {head}"));
     done(&allocate("base"));
-    assert_eq!(json(&at.join("a/plan-6.json"))["span_head"], "base");
+    assert_eq!(json(&at.join("a/plan-12.json"))["span_head"], "base");
     let error = refused(&allocate("4"));
     assert!(error.contains("span_head"), "{error}");
 }
