@@ -109,7 +109,7 @@ fn command() -> anyhow::Result<()> {
     }
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
-    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) {
+    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) && arguments.input.span_head.is_none() {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;
     }
@@ -200,6 +200,7 @@ impl Command for Evaluation<'_> {
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
         let plan = if input.no_adapter { plan.without_adapters() } else { plan };
+        model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
         eprint!("{}{}", quantisers_text(body, &plan), head_text(&model, &plan)?);

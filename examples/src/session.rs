@@ -16,6 +16,7 @@ use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
+use switchable_quant::transformer::Error;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
@@ -213,6 +214,12 @@ impl<C: Command> OnDevice<'_, C> {
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        if let Some(HeadChoice::Width(bits)) = self.opening.mixed_head
+            && folder.model.width_head(bits).is_none()
+        {
+            let available = folder.model.head_widths().to_vec();
+            return Err(Error::NoHeadOfWidth { bits, available }).context("--span-head");
+        }
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
         self.command.run(Session { folder, name, dir, adapters, device, machine })
