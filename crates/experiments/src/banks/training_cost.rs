@@ -116,6 +116,7 @@ impl<'a> PassCost<'a> {
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
     use gpt2_model::{Gpt2, Gpt2Config};
     use quant_kernels::spec::bit_width::BitWidth;
     use switchable_lora::linear_settings::Placement;
@@ -133,7 +134,7 @@ mod tests {
     const RANK_1: f64 = 1_536.0;
 
     fn model() -> Gpt2<Flex> {
-        Gpt2::random(&Gpt2Config::new(97, 64, 32, 3, 4), &ModelOptions::default(), 1, &Default::default()).unwrap()
+        Gpt2::random(&Gpt2Config::new(97, 64, 32, 3, 4), &ModelOptions::default(), 1, &FlexDevice).unwrap()
     }
 
     fn bank(ranks: &[(u8, usize)]) -> BankConfig {
