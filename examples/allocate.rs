@@ -40,6 +40,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::of_reading;
+use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
@@ -127,6 +128,7 @@ impl Command for Allocate<'_> {
         bits.dedup();
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
+        check_mixed_heads(&model, &choices)?;
         let budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
@@ -156,8 +158,7 @@ impl Command for Allocate<'_> {
         println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
         println!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
 
-        let save =
-            |bits: f64, plan: &SitePlan| model.transformer.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
+        let save = |bits: f64, plan: &SitePlan| model.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
         let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
         let solved = bytes.iter().map(|bytes| table.best_under(*bytes)).collect::<Result<Vec<_>, _>>()?;
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
@@ -187,7 +188,7 @@ impl Command for Allocate<'_> {
             towards.known.forget()?;
             print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
             let swapped = |row: &RefinedAllocation| {
-                let plan = model.transformer.named_plan(&row.plan);
+                let plan = model.named_plan(&row.plan);
                 json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
             };
             result["verified"] = json!(refined.iter().map(|row| &row.verified).collect::<Vec<_>>());

@@ -29,7 +29,7 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, plan_label, plan_row, quantisers_text};
+use switchable_quant::reader::text::{cost_table, head_text, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::{
@@ -84,6 +84,9 @@ fn command() -> anyhow::Result<()> {
         arguments.run.prepared_out(".")?;
     }
     let plan = arguments.plan.read()?;
+    if let Some(plan) = &plan {
+        plan.check_span_head(arguments.input.span_head)?;
+    }
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
     if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) {
@@ -136,18 +139,18 @@ impl Command for Evaluation<'_> {
         let body = &model.transformer;
         how.check_model(body)?;
         let plan = match (&file, *bits, &folder.plan) {
-            (Some(file), ..) => file.resolve(body)?,
+            (Some(file), ..) => file.resolve(&model)?,
             (None, None, Some(packed)) if input.adapters.is_none() => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;
-                plan.with(site, SitePrecision { adapter, ..precision })
+                plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
             }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
         let plan = if input.no_adapter { plan.without_adapters() } else { plan };
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
-        eprint!("{}", quantisers_text(body, &plan));
+        eprint!("{}{}", quantisers_text(body, &plan), head_text(&model, &plan)?);
 
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (mut task, mut counts) = (questions.task, questions.counts);
@@ -185,7 +188,7 @@ impl Command for Evaluation<'_> {
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
-                "source": questions.source, "plan": body.named_plan(&plan), "accuracy": accuracy, "cost": cost,
+                "source": questions.source, "plan": model.named_plan(&plan), "accuracy": accuracy, "cost": cost,
                 "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
             });
             write_json(out.join("evaluate.json"), &result)?;

@@ -29,11 +29,12 @@ use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text,
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, difference, plan_row};
+use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
 use switchable_quant_examples::contents::of_reading;
+use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
@@ -80,6 +81,7 @@ impl Command for Search<'_> {
 
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
+        check_mixed_heads(&model, &precisions)?;
         let identity = input.identity.with(&of_reading(evaluator.options())).with_options(json!({
             "seed": seed, "high": high, "precisions": precisions,
         }));
@@ -120,7 +122,7 @@ impl Command for Search<'_> {
         print!("{}", greedy_text(&result, &sites, arguments.high));
 
         let cost = Cost::of(&model.transformer, &plan);
-        print!("{}", cost_table(&cost));
+        print!("{}{}", cost_table(&cost), head_text(&model, &plan)?);
         let rows = |before: &Accuracy, after: &Accuracy| {
             println!("{}", plan_row("all sites high", before, f64::from(arguments.high.bits())));
             println!("{}", plan_row("plan found", after, cost.average_bits));
@@ -148,7 +150,7 @@ impl Command for Search<'_> {
             "uniform": uniform, "sensitivity": sites, "seconds": seconds,
         });
         write_json(out.join("greedy_search.json"), &found)?;
-        model.transformer.named_plan(&plan).save(out.join("plan.json"))?;
+        model.named_plan(&plan).save(out.join("plan.json"))?;
         memory.forget()?;
         run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());

@@ -253,8 +253,6 @@ fn results(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
                     let lines = lines.map(|line| Ok(untimed(serde_json::from_slice(line)?)));
                     serde_json::to_vec(&lines.collect::<anyhow::Result<Vec<Value>>>()?)?
                 }
-                // The order of the entries of a header is drawn anew in every process.
-                Some("safetensors") => sorted_header(&bytes).with_context(|| path.display().to_string())?,
                 // The report names the command that made it, with its folder.
                 Some("md") => {
                     let text = String::from_utf8(bytes)?;
@@ -266,17 +264,6 @@ fn results(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
         }
     }
     Ok(files)
-}
-
-/// Weights with the entries of their header in order: its length, 64 bits little-endian, and as much JSON stand
-/// before the numbers.
-fn sorted_header(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let (length, rest) = bytes.split_first_chunk().context("too short for weights")?;
-    let length = usize::try_from(u64::from_le_bytes(*length))?;
-    let (header, numbers) = rest.split_at_checked(length).context("shorter than the header says")?;
-    let mut sorted = serde_json::to_vec(&serde_json::from_slice::<Value>(header)?)?;
-    sorted.extend_from_slice(numbers);
-    Ok(sorted)
 }
 
 /// A result without the times and rates in it.

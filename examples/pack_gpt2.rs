@@ -13,7 +13,6 @@
 //! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
 //! built-in model.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,10 +22,10 @@ use clap::Parser;
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::linear_settings::Placement;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
+use switchable_quant::lora::placement::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
-use switchable_quant::reader::text::quantisers_text;
+use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -35,6 +34,7 @@ use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
+use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::files::{check_apart, resolve_model};
 use switchable_quant_examples::finish;
@@ -66,9 +66,17 @@ struct Arguments {
     /// 8-bit codes that serve every lower width too, instead of --bits
     #[arg(long, conflicts_with_all = ["bits", "plan"])]
     nested: bool,
+    /// Span head that the folder answers with where the plan's adapters came with different ones: base, or the
+    /// bits of the adapter that brought it
+    #[arg(long, value_name = "base|BITS")]
+    span_head: Option<HeadChoice>,
     /// Width of a packed language-model head
     #[arg(long, value_name = "BITS")]
     head: Option<BitWidth>,
+    /// Numbers of the scales: f32, or f16, which halves their bytes; those of a matrix that f16 does not hold are
+    /// f32 all the same
+    #[arg(long, default_value = "f32", value_name = "f32|f16")]
+    scales: ScaleFormat,
     /// Folder to write; made when missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -109,6 +117,9 @@ fn command() -> anyhow::Result<()> {
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
     let plan = arguments.plan.read()?;
+    if let Some(plan) = &plan {
+        plan.check_span_head(arguments.span_head)?;
+    }
     let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let options = FolderOptions {
         model: arguments.plan.model_options(plan.as_ref()),
@@ -116,7 +127,8 @@ fn command() -> anyhow::Result<()> {
         adapters: own,
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
-    let opening = Opening { device, model, adapters: arguments.adapters.as_deref(), options, mixed_head: None };
+    let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
+    let opening = Opening { device, model, adapters, options, mixed_head };
     opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
 }
 
@@ -136,12 +148,13 @@ impl Command for Pack<'_> {
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
         arguments.plan.check_model(&folder.model.transformer)?;
         let plan = match &plan {
-            Some(file) => file.resolve(&folder.model.transformer)?,
+            Some(file) => file.resolve(&folder.model)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
-        eprint!("{}", quantisers_text(&folder.model.transformer, &plan));
+        let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
+        eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        let options = PackOptions { lm_head: arguments.head, ..PackOptions::default() };
+        let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales };
         if has_head {
             folder.save_packed(out, form, &options)?;
         } else {
@@ -152,6 +165,7 @@ impl Command for Pack<'_> {
         let model = folder.model.valid().transformer;
         let (packed, packed_plan) =
             arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
+        print!("{}", other_scales(&packed, arguments.scales));
         let plan = if arguments.nested { plan.without_adapters() } else { plan };
         let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &packed_plan));
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
@@ -168,15 +182,25 @@ impl Command for Pack<'_> {
     }
 }
 
-/// Widths for which some site has an adapter, ascending.
-fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> BTreeSet<BitWidth> {
-    model.sites().iter().flat_map(|site| model.site(site).bank().widths().to_vec()).collect()
+/// Which matrices have scales in other numbers than those that were asked for.
+fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: ScaleFormat) -> String {
+    let of_site = |site| {
+        let scales = packed.site(site).packed_weights()?.stored().scale_format();
+        (scales != asked).then(|| packed.sites().name(site))
+    };
+    let head = packed.packed_head().filter(|head| head.scale_format() != asked).map(|_| "lm_head".to_owned());
+    let names: Vec<String> = packed.sites().iter().filter_map(of_site).chain(head).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let (n, names) = (names.len(), names.join(", "));
+    format!("scales of {n} matrices are f32, as {asked} holds 6.1e-5 to 65504 and some of theirs are not: {names}\n")
 }
 
 /// What the folder holds, in words.
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
-    let widths: Vec<String> = held_widths(model).iter().map(ToString::to_string).collect();
+    let widths: Vec<String> = model.adapter_widths().iter().map(ToString::to_string).collect();
     let adapters = match (widths.is_empty(), model.settings().placement) {
         (true, _) => "no adapters".to_owned(),
         (false, Placement::Residual) => format!("adapters of {} bits", widths.join(", ")),

@@ -33,7 +33,7 @@ use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant_examples::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
 use switchable_quant_examples::contents::{name_of, of_parameters};
-use switchable_quant_examples::files::{check_apart, resolve_model};
+use switchable_quant_examples::files::{check_apart, resolve_model, resolve_tokenizer};
 use switchable_quant_examples::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -62,8 +62,9 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.training.config(arguments.run.seed).check()?;
-    let named = [&arguments.start.model, &arguments.start.tokenizer].into_iter().flatten();
-    let read = named.map(|name| resolve_model(name)).collect::<Result<Vec<_>, _>>()?;
+    let model = arguments.start.model.as_deref().map(resolve_model).transpose()?;
+    let tokenizer = arguments.start.tokenizer.as_deref().map(resolve_tokenizer).transpose()?;
+    let read: Vec<PathBuf> = model.into_iter().chain(tokenizer).collect();
     let target = arguments.run.out_or(OUT).join("model");
     check_apart(&target, &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let out = arguments.run.prepared_out(OUT)?;

@@ -114,6 +114,7 @@ impl Command for TrainBank<'_> {
         let bank = bank.config(&quant.quantizer, run.seed)?;
         let regime = regime.config(body.sites(), bank.precision(lowest), run.seed)?;
         if training.steps > 0 {
+            bank.check(&session.folder.model)?;
             // A regime that does not fit is refused before the base is trained.
             regime.build(&bank.ladder(&session.folder.model)?, training.steps)?;
         }

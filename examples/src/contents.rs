@@ -113,7 +113,12 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         };
         let settings = self.folder.model.transformer.settings();
         let (quantizer, how) = (json!(settings.weight), format!("{settings:?}"));
-        Ok(files.with_option("quantizer", quantizer).with_option("layers", how).with_option("backend", backend::<B>()))
+        let identity =
+            files.with_option("quantizer", quantizer).with_option("layers", how).with_option("backend", backend::<B>());
+        Ok(match self.folder.model.mixed_head() {
+            Some(head) => identity.with_option("span_head", json!(head)),
+            None => identity,
+        })
     }
 }
 

@@ -9,13 +9,26 @@ use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, WhyLeftOut}
 use switchable_quant::hub::{Hub, log_to_stderr};
 
 use crate::arguments::reading::ReadingArgs;
+use crate::model_argument::check_model_folder;
 
 /// Folder of a model: the argument itself when it is one, else downloaded by its name.
 ///
 /// # Errors
 ///
-/// When there is no such folder and no such name, or the download fails.
+/// When there is no such folder and no such name, the folder is that of something else, or the download fails.
 pub fn resolve_model(argument: &str) -> anyhow::Result<PathBuf> {
+    if Path::new(argument).exists() {
+        check_model_folder(argument.as_ref())?;
+    }
+    resolve_tokenizer(argument)
+}
+
+/// Folder of a tokenizer: the argument itself when it is a folder, else that of a model, downloaded by its name.
+///
+/// # Errors
+///
+/// When there is no such folder and no such name, or the download fails.
+pub fn resolve_tokenizer(argument: &str) -> anyhow::Result<PathBuf> {
     if Path::new(argument).is_dir() {
         return Ok(argument.into());
     }

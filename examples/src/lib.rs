@@ -6,6 +6,8 @@ mod ending;
 pub mod files;
 mod interrupt;
 pub mod logits;
+pub mod mixed_heads;
+pub mod model_argument;
 pub mod session;
 
 pub use ending::{Usage, finish, usage};

@@ -76,6 +76,10 @@ pub struct AdaptersUsed {
     pub place: AdapterPlace,
     /// The widths that have one, ascending.
     pub widths: Vec<BitWidth>,
+    /// How many sites of the model have one of each width.
+    pub sites: Vec<usize>,
+    /// How many sites the model has.
+    pub all_sites: usize,
 }
 
 /// Where adapters lie.
@@ -100,10 +104,14 @@ impl AdaptersUsed {
     }
 }
 
-/// `runs/bank/adapters: 2, 4, 8 bits, none at other widths`
+/// `runs/bank/adapters: 2, 4 (at 12 of 48 sites), 8 bits, none at other widths`
 impl fmt::Display for AdaptersUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let widths: Vec<String> = self.widths.iter().map(ToString::to_string).collect();
+        let width = |(width, &sites): (&BitWidth, &usize)| match sites == self.all_sites {
+            true => width.to_string(),
+            false => format!("{width} (at {sites} of {} sites)", self.all_sites),
+        };
+        let widths: Vec<String> = self.widths.iter().zip(&self.sites).map(width).collect();
         if widths.is_empty() {
             return f.write_str("none");
         }
@@ -198,14 +206,12 @@ impl<C: Command> OnDevice<'_, C> {
         if self.opening.options.adapters == OwnAdapters::LeftOut && self.opening.adapters.is_none() {
             place = AdapterPlace::LeftOut;
         }
-        let adapters = AdaptersUsed { source, place, widths: folder.model.transformer.adapter_widths() };
+        let body = &folder.model.transformer;
+        let widths = body.adapter_widths();
+        let sites = widths.iter().map(|width| body.adapter_sites(*width)).collect();
+        let adapters = AdaptersUsed { source, place, widths, sites, all_sites: body.sites().len() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
-        for width in folder.model.transformer.partial_adapter_widths() {
-            eprintln!(
-                "the adapter of {width} bits is not used: some sites have none of it, and commands use one at every site"
-            );
-        }
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());

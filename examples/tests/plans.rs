@@ -6,7 +6,15 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use switchable_quant::default_model::{QuestionSet, questions};
+use switchable_quant::backend::Flex;
+use switchable_quant::burn::tensor::TensorData;
+use switchable_quant::default_model::{self, QuestionSet, questions};
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::lora::peft::{PeftOptions, save::save_peft, saved_module::SavedModule, width_folder};
+use switchable_quant::transformer::adapters::AdapterFolders as _;
+use switchable_quant::transformer::model::SwitchableModel as _;
+use switchable_quant::transformer::options::ModelOptions;
+use switchable_quant::transformer::sites::Site;
 
 /// The program of an example, which cargo builds beside the tests of its package.
 fn program(name: &str) -> PathBuf {
@@ -17,10 +25,13 @@ fn program(name: &str) -> PathBuf {
 }
 
 fn run(name: &str, dir: &Path, flags: &str) -> Output {
-    let flags = flags.split_whitespace();
+    run_loud(name, dir, &format!("{flags} --quiet"))
+}
+
+/// The same for a command that shows no progress.
+fn run_loud(name: &str, dir: &Path, flags: &str) -> Output {
     Command::new(program(name))
-        .args(flags)
-        .arg("--quiet")
+        .args(flags.split_whitespace())
         .current_dir(dir)
         .stdin(Stdio::null())
         .output()
@@ -166,4 +177,183 @@ fn names_that_a_model_has_not_are_refused_with_those_that_it_has() {
         let error = refused(&run("evaluate", at, "--data data.json --plan plan.json"));
         assert!(error.contains("plan.json: ") && error.contains(expected), "{error}");
     }
+}
+
+/// Adapters of the built-in model: that of 4 bits has a head of its own, which takes ends for starts, that of
+/// 8 bits has none.
+fn adapters_with_a_head(dir: &Path) {
+    let device = Default::default();
+    let model = default_model::load::<Flex>(&ModelOptions::default(), &device).expect("it is in the program").model;
+    let parameters = model.named_parameters();
+    let values = |name: &str| {
+        let (_, parameter) = parameters.iter().find(|(known, _)| known == name).expect("a head");
+        let mut values = parameter.values();
+        let half = values.len() / 2;
+        values.rotate_left(half);
+        TensorData::new(values, parameter.shape())
+    };
+    let body = &model.transformer;
+    let names: Vec<_> = body.sites().iter().map(|site| (site, body.sites().name(site))).collect();
+    for width in [BitWidth::B4, BitWidth::B8] {
+        let pairs = names.iter().map(|(site, name)| {
+            (name.as_str(), body.site(*site).bank().get(width).expect("the built-in model has one"))
+        });
+        let (weight, bias) = (values("qa_outputs.weight"), values("qa_outputs.bias"));
+        let head = SavedModule { name: "qa_outputs".into(), weight, bias };
+        let saved_modules = if width == BitWidth::B4 { vec![head] } else { Vec::new() };
+        let options = PeftOptions { prefix: "transformer.".into(), saved_modules, ..PeftOptions::default() };
+        save_peft(width_folder(dir, width), pairs, &options).expect("it is written");
+    }
+}
+
+#[test]
+fn a_plan_of_several_span_heads_says_which_answers() {
+    let dir = folder();
+    let at = dir.path();
+    adapters_with_a_head(&at.join("heads"));
+    let search = "--data data.json --adapters heads --high 8 --bits 4 --target-bits 6.5 --quantizer per-channel";
+    for command in ["greedy_search", "allocate"] {
+        let flags = if command == "allocate" {
+            "--data data.json --adapters heads --bits 8,4 --quantizer per-channel"
+        } else {
+            search
+        };
+        let output = run(command, at, &format!("{flags} --out none"));
+        let error = refused(&output);
+        assert!(error.contains("different span heads (4, base)"), "{error}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("EM"), "{command} measured first");
+    }
+
+    let [stdout, _] = done(&run("greedy_search", at, &format!("{search} --span-head base --out g")));
+    assert!(stdout.contains("span head  that of the base"), "{stdout}");
+    let plan = json(&at.join("g/plan.json"));
+    assert_eq!(plan["span_head"], "base");
+    let found = json(&at.join("g/greedy_search.json"));
+    let expected = ["exact_match", "f1"].map(|field| found["search"]["accuracy"][field].to_string());
+    let evaluate = "--data data.json --plan g/plan.json";
+    let [stdout, errors] = done(&run("evaluate", at, &format!("{evaluate} --adapters heads --out e")));
+    assert_eq!(scores(&stdout), expected);
+    assert!(errors.contains("span head  that of the base"), "{errors}");
+    assert_eq!(json(&at.join("e/evaluate.json"))["plan"], plan);
+    // The same head may be named, another is refused.
+    let [again, _] = done(&run("evaluate", at, &format!("{evaluate} --adapters heads --span-head base")));
+    assert_eq!(again, stdout);
+    let output = run("evaluate", at, &format!("{evaluate} --adapters heads --span-head 4"));
+    assert_eq!(output.status.code(), Some(2));
+    let error = refused(&output);
+    assert!(error.contains("`--span-head 4` contradicts g/plan.json, whose `span_head` is base"), "{error}");
+
+    // Another head, of a plan that says it, is another answer; a model without it refuses the plan.
+    let mut other = plan;
+    other["span_head"] = 4.into();
+    fs::write(at.join("g/plan.json"), other.to_string()).unwrap();
+    let [swapped, errors] = done(&run("evaluate", at, &format!("{evaluate} --adapters heads")));
+    assert_ne!(scores(&swapped), expected);
+    assert!(errors.contains("span head  that of the adapters of 4 bits"), "{errors}");
+    let error = refused(&run("evaluate", at, &format!("{evaluate} --quantizer per-channel")));
+    assert!(error.contains("g/plan.json: no span head of 4 bits, available: base"), "{error}");
+
+    // A folder that is packed by the plan answers with its head.
+    done(&run_loud("pack_gpt2", at, "--plan g/plan.json --adapters heads --out packed"));
+    let [packed, errors] = done(&run("evaluate", at, "--data data.json --model packed"));
+    assert!(errors.contains("span head  that of the adapters of 4 bits"), "{errors}");
+    assert_eq!(scores(&packed), scores(&swapped));
+
+    // What an allocation knows belongs to the head that it asked for.
+    let solve = "--data data.json --limit 4 --adapters heads --bits 8,4 --quantizer per-channel --solve-only";
+    let allocate = |head: &str| run("allocate", at, &format!("{solve} --average-bits 6 --out a --span-head {head}"));
+    done(&allocate("base"));
+    assert_eq!(json(&at.join("a/plan-6.json"))["span_head"], "base");
+    let error = refused(&allocate("4"));
+    assert!(error.contains("span_head"), "{error}");
+}
+
+#[test]
+fn scales_that_f16_does_not_hold_are_said_to_be_f32() {
+    let dir = folder();
+    let at = dir.path();
+    let default = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    fs::create_dir(at.join("small")).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        fs::copy(default.join(file), at.join("small").join(file)).unwrap();
+    }
+    // One matrix of weights that are a millionth of what they were.
+    let mut bytes = fs::read(default.join("model.safetensors")).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let entry = &header["transformer.h.1.mlp.c_fc.weight"];
+    assert_eq!(entry["dtype"], "F32");
+    let [start, end] = [0, 1].map(|end| usize::try_from(entry["data_offsets"][end].as_u64().unwrap()).unwrap());
+    for number in bytes[8 + length..][start..end].chunks_exact_mut(4) {
+        let value = f32::from_le_bytes((&*number).try_into().unwrap());
+        number.copy_from_slice(&(value * 1e-6).to_le_bytes());
+    }
+    fs::write(at.join("small/model.safetensors"), bytes).unwrap();
+    let pack =
+        |flags: &str| done(&run_loud("pack_gpt2", at, &format!("--model small --out packed {flags}")))[0].clone();
+    let said = "scales of 1 matrices are f32, as f16 holds 6.1e-5 to 65504 and some of theirs are not: h.1.mlp.c_fc\n";
+    assert!(pack("--scales f16").contains(said));
+    let file = fs::read(at.join("packed/packed.safetensors")).unwrap();
+    let length = usize::try_from(u64::from_le_bytes(file[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    for (site, dtype) in [("h.1.mlp.c_fc", "F32"), ("h.0.mlp.c_fc", "F16")] {
+        assert_eq!(header[format!("transformer.{site}.weight.scales")]["dtype"], dtype, "{site}");
+    }
+    assert!(!pack("--scales f32").contains("scales of"));
+    let other = run_loud("pack_gpt2", at, "--model small --out packed --scales f8");
+    assert_eq!(other.status.code(), Some(2));
+}
+
+/// Adapters of the built-in model for 2 bits at `attn.c_attn` alone, as PEFT trains them unless it is told more.
+fn adapters_of_one_module(dir: &Path) {
+    let (options, device) = (ModelOptions::default(), Default::default());
+    let whole = default_model::load::<Flex>(&options, &device).expect("it is built in");
+    let mut folder = default_model::load_without_adapters::<Flex>(&options, &device).expect("it is built in");
+    let (whole, part) = (&whole.model.transformer, &mut folder.model.transformer);
+    let sites: Vec<Site> = part.sites().iter().filter(|site| site.module.to_string() == "attn.c_attn").collect();
+    for site in sites {
+        let pair = whole.site(site).bank().get(BitWidth::B2).expect("the bank has it").clone();
+        part.site_mut(site).insert_adapter(BitWidth::B2, pair).expect("it fits");
+    }
+    part.save_adapters(dir, "built-in").expect("it can be written");
+}
+
+#[test]
+fn an_adapter_of_some_sites_is_used_at_these() {
+    let dir = folder();
+    let at = dir.path();
+    adapters_of_one_module(&at.join("part"));
+    let common = "--data data.json --adapters part";
+    let [part, errors] = done(&run("evaluate", at, &format!("{common} --bits 2")));
+    assert!(errors.contains("adapters   part: 2 (at 12 of 48 sites) bits, none at other widths"), "{errors}");
+    assert!(part.starts_with("2 bits, 12 of 48 sites with adapters "), "{part}");
+    let [bare, _] = done(&run("evaluate", at, "--data data.json --bits 2 --no-adapter"));
+    assert_ne!(scores(&part), scores(&bare));
+
+    let [printed, _] = done(&run("greedy_search", at, &format!("{common} --bits 2 --target-bits 20 --out g")));
+    assert!(printed.contains("\n 2 bits with adapter, 36 sites without "), "{printed}");
+    let (plan, found) = (json(&at.join("g/plan.json")), json(&at.join("g/greedy_search.json")));
+    let mut adapted = 0;
+    for (site, precision) in plan["sites"].as_object().expect("sites") {
+        let of_adapter = precision["weights"] == 2 && site.ends_with("attn.c_attn");
+        adapted += usize::from(of_adapter);
+        let adapter = if of_adapter { 2.into() } else { Value::Null };
+        assert_eq!(precision["adapter"], adapter, "{site}");
+    }
+    assert!(0 < adapted, "{plan}");
+    let [again, _] = done(&run("evaluate", at, &format!("{common} --plan g/plan.json")));
+    assert_eq!(scores(&again), ["exact_match", "f1"].map(|field| found["search"]["accuracy"][field].to_string()));
+
+    done(&run("allocate", at, &format!("{common} --limit 4 --bits 32,2 --average-bits 20 --swaps 1 --out a")));
+    let plan = json(&at.join("a/plan-20.json"));
+    let with_adapter = |(site, precision): (&String, &Value)| (!precision["adapter"].is_null()).then(|| site.clone());
+    let sites: Vec<String> = plan["sites"].as_object().expect("sites").iter().filter_map(with_adapter).collect();
+    assert!(!sites.is_empty() && sites.iter().all(|site| site.ends_with("attn.c_attn")), "{sites:?}");
+    done(&run("evaluate", at, &format!("{common} --limit 4 --plan a/plan-20.json")));
+
+    // A plan that asks for one where there is none is refused.
+    let asks = r#"{"version": 2, "default": {"weights": 2, "activations": 32, "adapter": 2}}"#;
+    fs::write(at.join("asks.json"), asks).expect("valid input");
+    let error = refused(&run("evaluate", at, &format!("{common} --plan asks.json")));
+    assert!(error.contains("asks.json: site `h.0.attn.c_proj`: no adapter for 2 bits"), "{error}");
 }

@@ -4,7 +4,7 @@ use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{Gpt2, Gpt2Config};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::cost::{Cost, macs_per_token, plan_bit_ops, plan_bytes, site_bytes};
-use switchable_lora::{linear_settings::Placement, lora_config::LoraConfig, site_precision::SitePrecision};
+use switchable_lora::{lora_config::LoraConfig, placement::Placement, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::model_weights::ModelWeights;

@@ -12,3 +12,4 @@ mod robustness;
 mod search;
 mod support;
 mod training;
+mod width_heads;

@@ -528,3 +528,24 @@ fn a_run_goes_on_with_the_adapters_that_it_was_saved_with_or_not_at_all() {
     let error = go(two, four).unwrap_err().to_string();
     assert!(error.contains("adapters") && error.contains('8'), "{error}");
 }
+
+#[test]
+fn a_bank_of_a_model_with_adapters_of_a_few_sites_trains_those_of_all_sites() {
+    skip_without_device!();
+    let (_, config, task) = task(6);
+    let mut model = model::<Training>(&config, BasePolicy::Frozen);
+    let (four, lora) = (BitWidth::B4, LoraConfig::new(2, 8.0).unwrap());
+    let site = config.sites().iter().next().unwrap();
+    model.transformer.site_mut(site).init_adapter(four, &lora, 1).unwrap();
+    let bank = BankConfig::new(&[four], lora, 1);
+    let (trained, _) = train_bank(model, &task, &bank, training(&train_config(2), &quiet(1))).unwrap();
+    for site in config.sites().iter() {
+        let pair = trained.transformer.site(site).bank().get(four).expect("a bank has an adapter at every site");
+        let b = pair.b.val().into_data().to_vec::<f32>().unwrap();
+        assert!(b.iter().any(|value| *value != 0.0), "{site:?} was not trained");
+    }
+
+    let large = BankConfig::new(&[four], LoraConfig::new(1 << 32, 8.0).unwrap(), 1);
+    let error = train_bank(trained, &task, &large, training(&train_config(2), &quiet(1))).unwrap_err().to_string();
+    assert!(error.contains("h.0.attn.c_attn") && error.contains("rank 4294967296"), "{error}");
+}

@@ -8,6 +8,7 @@ use gpt2_model::{
     Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
 use switchable_lora::linear_settings::BasePolicy;
+use test_support::panics::assert_panics;
 
 use crate::support::{
     Fixture, Plain, Train, assert_close, batch_of_one, full, largest_difference, load, load_with, on_every_backend,
@@ -205,4 +206,26 @@ fn plans_that_keep_keys_and_values_of_no_block_or_in_one_bit_are_refused_by_name
     ] {
         assert!(message.starts_with("kv cache of block `h.1`: ") && message.contains('1'), "{message}");
     }
+}
+
+#[test]
+fn tokens_that_a_cache_has_no_room_for_leave_it_as_it_was() {
+    skip_without_device!();
+    let model = load::<Plain>("tiny");
+    let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
+    let [batch, tokens] = ids.dims();
+    let plan = full(&model);
+    let piece = |first: usize, size: usize| ids.clone().narrow(1, first, size);
+    let mut cache = KvCache::new(&model.shape(), batch, tokens - 1, &ids.device());
+    model.forward_cached(piece(0, tokens - 2), &mut cache, &plan);
+    let expected = values(model.forward_cached(piece(tokens - 2, 1), &mut cache.clone(), &plan));
+    let mut refused = |expected: &str, ids: Tensor<Plain, 2, Int>, plan: &SitePlan| {
+        assert_panics(expected, || drop(model.forward_cached(ids, &mut cache, plan)));
+    };
+    refused(&format!("kv cache of {} tokens cannot hold {tokens}", tokens - 1), piece(tokens - 2, 2), &plan);
+    let fewer = piece(tokens - 2, 1).narrow(0, 0, 1);
+    refused(&format!("1 sequences, the kv cache is for {batch}"), fewer, &plan);
+    let missing = model.uniform_plan(SitePrecision::uniform(width(4)));
+    refused("site `h.0.attn.c_attn`: no adapter for 4 bits", piece(tokens - 2, 1), &missing);
+    assert_eq!(values(model.forward_cached(piece(tokens - 2, 1), &mut cache, &plan)), expected);
 }

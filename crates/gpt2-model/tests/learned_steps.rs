@@ -8,9 +8,10 @@ use gpt2_model::{
 };
 use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec, tensor::learned_step::LearnedStep};
 use switchable_lora::{
-    linear_settings::{Execution, LinearSettings, Placement},
+    linear_settings::{Execution, LinearSettings},
     lora_config::{LoraConfig, LoraInit, WeightScales},
     peft::{learned_steps::LEARNED_STEPS_FILE, load::AdapterBytes, trained_for::TRAINED_FOR_FILE, width_folder},
+    placement::Placement,
 };
 
 use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};

@@ -20,3 +20,4 @@ mod peft;
 mod quantised;
 mod quantised_training;
 mod untied_head;
+mod width_heads;

@@ -2,12 +2,13 @@
 
 use gpt2_model::names::MLP_C_FC;
 use gpt2_model::{
-    AdapterFolders, BitWidth, Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelOptions, PackModel,
-    PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel,
+    AdapterFolders, BitWidth, Gpt2, Gpt2ForQuestionAnswering, LinearSettings, MissingHead, ModelConfig, ModelOptions,
+    PackModel, PackOptions, PackedForm, Site, SitePlan, SitePrecision, SwitchableModel,
 };
 use switchable_lora::{
-    linear_settings::{Execution, Placement},
+    linear_settings::Execution,
     lora_config::{LoraConfig, LoraInit},
+    placement::Placement,
 };
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
@@ -91,15 +92,78 @@ fn a_span_model_packs_its_merged_weights() {
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
     let (packed, packed_plan) =
         Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
-    let ids = Fixture::open("tiny_qa").batch("input_ids");
-    let spans = |model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan| {
-        let logits = model.forward(ids.clone(), None, plan);
-        [values(logits.start), values(logits.end)].concat()
-    };
     let expected = spans(&model, &plan);
     assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
     let in_memory = model.pack(PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
     assert!(relative_error(&spans(&in_memory, &packed_plan), &expected) < 1e-5);
+}
+
+/// Start and end scores of the golden batch.
+fn spans(model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan) -> Vec<f32> {
+    let logits = model.forward(Fixture::open("tiny_qa").batch("input_ids"), None, plan);
+    [values(logits.start), values(logits.end)].concat()
+}
+
+/// A model whose adapter of 8 bits came with a head; it has nothing at `mlp.c_fc`.
+fn with_width_head(placement: Placement) -> (Gpt2ForQuestionAnswering<Plain>, SitePlan) {
+    let (dir, options) = (golden("tiny_qa"), options(placement));
+    let mut model = Gpt2ForQuestionAnswering::<Plain>::load(dir, &options, MissingHead::Refuse, &device()).unwrap();
+    _ = model.load_adapter(golden("peft_qa/adapter"), BitWidth::B8).unwrap();
+    let bare = SitePrecision::uniform(BitWidth::B8).without_adapter();
+    let sites = model.config().sites().clone();
+    let has = |site: &Site| model.transformer.site(*site).bank().get(BitWidth::B8).is_some();
+    let plan = sites
+        .iter()
+        .filter(has)
+        .fold(model.transformer.uniform_plan(bare), |plan, site| plan.with(site, SitePrecision::uniform(BitWidth::B8)));
+    (model, plan)
+}
+
+#[test]
+fn the_head_of_a_width_goes_with_its_merged_adapter() {
+    skip_without_device!();
+    let (model, plan) = with_width_head(Placement::Merged);
+    let expected = spans(&model, &plan);
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    let options = options(Placement::Merged);
+    let (packed, packed_plan) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
+    let in_memory = model.clone().pack(PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+    assert!(in_memory.head_widths().is_empty(), "the head has become the base's");
+    assert!(relative_error(&spans(&in_memory, &packed_plan), &expected) < 1e-5);
+    // Without the adapter the base head answers, in codes as in floats.
+    let bare = plan.clone().without_adapters();
+    let expected_bare = spans(&model, &bare);
+    assert!(relative_error(&expected_bare, &expected) > 0.1);
+    model.save_packed(folder.path(), PackedForm::Plan(&bare), &PackOptions::default()).unwrap();
+    let (packed, packed_plan) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    assert!(relative_error(&spans(&packed, &packed_plan), &expected_bare) < 1e-5);
+}
+
+#[test]
+fn a_plan_that_merges_adapters_at_some_sites_keeps_the_head_that_answered() {
+    skip_without_device!();
+    // The placement of the sites is that of the plan, not of the model.
+    let (model, plan) = with_width_head(Placement::Residual);
+    for sites in [1, usize::MAX] {
+        let with_adapter: Vec<_> =
+            plan.iter().filter(|(_, precision)| precision.adapter.is_some()).take(sites).collect();
+        let plan = with_adapter
+            .into_iter()
+            .fold(plan.clone(), |plan, (site, precision)| plan.with(site, precision.with_placement(Placement::Merged)));
+        let expected = spans(&model, &plan);
+        let folder = Folder::empty();
+        model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+        model.save_adapters(folder.path().join("adapters"), ".").unwrap();
+        let residual = options(Placement::Residual);
+        let (mut packed, packed_plan) =
+            Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &residual, &device()).unwrap();
+        _ = packed.load_adapters(folder.path().join("adapters")).unwrap();
+        assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
+    }
 }
 
 #[test]

@@ -11,8 +11,10 @@ use gpt2_model::{
     SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
 use quant_kernels::spec::quant_spec::QuantSpec;
-use switchable_lora::{linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes};
-use switchable_model::{adapters::LoadedAdapters, sites::Site, width_heads::HeadChoice};
+use switchable_lora::{
+    linear_settings::LinearSettings, lora_config::LoraConfig, peft::load::AdapterBytes, precision_plan::PrecisionPlan,
+};
+use switchable_model::{adapters::LoadedAdapters, width_heads::HeadChoice};
 
 use crate::support::{
     Fixture, Folder, Plain, StoredTensor, Train, assert_close, device, full, golden, largest_difference, load,
@@ -255,21 +257,10 @@ fn with_golden_head() -> Gpt2ForQuestionAnswering<Plain> {
     model
 }
 
-/// The precision at every site, with its adapter where the site has it.
-fn adapted_plan(model: &Gpt2ForQuestionAnswering<Plain>, precision: SitePrecision) -> SitePlan {
-    let has = |site: &Site| {
-        let bank = model.transformer.site(*site).bank();
-        precision.adapter.is_some_and(|width| bank.get(width).is_some())
-    };
-    let bare = model.transformer.uniform_plan(precision.without_adapter());
-    let sites = model.config().sites().clone();
-    sites.iter().filter(has).fold(bare, |plan, site| plan.with(site, precision))
-}
-
 /// Start and end scores of the real tokens of the golden batch.
 fn spans(model: &Gpt2ForQuestionAnswering<Plain>, precision: SitePrecision) -> [Vec<f32>; 2] {
     let fixture = Fixture::open("peft_qa");
-    let plan = adapted_plan(model, precision);
+    let plan = model.transformer.uniform_plan(precision);
     let logits = model.forward(fixture.batch("input_ids"), Some(&fixture.padding("attention_mask")), &plan);
     [logits.start, logits.end].map(|scores| fixture.real_rows("attention_mask", &values(scores), 1))
 }
@@ -280,9 +271,9 @@ fn an_adapter_of_peft_for_question_answering_brings_its_head() {
     skip_without_device!();
     let (model, fixture) = (with_golden_head(), Fixture::open("peft_qa"));
     assert_eq!(model.head_widths(), [eight()]);
-    // It has nothing at `mlp.c_fc`, so that it is no adapter of every site.
-    assert_eq!(model.transformer.partial_adapter_widths(), [eight()]);
-    assert!(model.transformer.adapter_widths().is_empty());
+    // It has nothing at `mlp.c_fc`.
+    assert_eq!(model.transformer.adapter_widths(), [eight()]);
+    assert!(model.transformer.adapter_sites(eight()) < model.config().sites().len());
     let got = spans(&model, SitePrecision::FULL.with_adapter(eight()));
     for (name, got) in ["start_logits", "end_logits"].into_iter().zip(&got) {
         let want = fixture.real_rows("attention_mask", &fixture.floats(name), 1);
@@ -303,7 +294,7 @@ fn a_plan_of_adapters_with_different_heads_needs_a_word() {
     let four = BitWidth::new(4).expect("a width");
     model.transformer.init_adapters(four, &LoraConfig::new(3, 12.0).expect("a configuration"), 7).expect("adapters");
     let site = model.config().sites().iter().next().expect("a site");
-    let uniform = adapted_plan(&model, SitePrecision::FULL.with_adapter(eight()));
+    let uniform = model.transformer.uniform_plan(SitePrecision::FULL.with_adapter(eight()));
     let mixed = uniform.clone().with(site, SitePrecision::FULL.with_adapter(four));
     let one_without = uniform.clone().with(site, SitePrecision::FULL);
     for (plan, head) in [
@@ -322,6 +313,22 @@ fn a_plan_of_adapters_with_different_heads_needs_a_word() {
         // The word is for plans that need it.
         assert_eq!(model.head_of(&uniform).expect("one head"), HeadChoice::Width(eight()));
     }
+    // A plan may say its head, whatever the model says; what is saved says it where it does not follow.
+    let of_model = model.clone().with_mixed_head(Some(HeadChoice::Base));
+    assert_eq!(of_model.named_plan(&mixed).span_head(), Some(HeadChoice::Base));
+    assert_eq!(of_model.named_plan(&uniform).span_head(), None);
+    let said = mixed.clone().with_span_head(Some(HeadChoice::Width(eight())));
+    let named = of_model.named_plan(&said);
+    assert_eq!(named.span_head(), Some(HeadChoice::Width(eight())));
+    assert_eq!(model.resolve(&named).expect("the head is there"), said);
+    let ids = Fixture::open("peft_qa").batch("input_ids");
+    let starts =
+        |model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan| values(model.forward(ids.clone(), None, plan).start);
+    let eighth = model.clone().with_mixed_head(Some(HeadChoice::Width(eight())));
+    assert_eq!(starts(&of_model, &said), starts(&eighth, &mixed));
+    assert_ne!(starts(&of_model, &said), starts(&of_model, &mixed));
+    let message = answering().resolve(&PrecisionPlan::default().with_span_head(Some(HeadChoice::Width(four))));
+    assert_eq!(message.expect_err("no such head").to_string(), "no span head of 4 bits, available: base");
     let other = model.clone().with_mixed_head(Some(HeadChoice::Width(four)));
     let message = other.check_plan(&mixed).expect_err("no such head").to_string();
     assert_eq!(message, "no span head of 4 bits, available: base, 8");

@@ -7,10 +7,7 @@ use gpt2_model::{
     BitWidth, Gpt2, LinearSettings, ModelConfig, ModelOptions, Site, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
-use switchable_lora::{
-    linear_settings::{BasePolicy, Placement},
-    lora_config::LoraConfig,
-};
+use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, placement::Placement};
 
 use crate::support::{Fixture, Train, load_with, skip_without_device, values};
 

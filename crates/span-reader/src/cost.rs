@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use quant_kernels::{
     backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor, spec::bit_width::BitWidth,
 };
-use switchable_lora::linear_settings::Placement;
+use switchable_lora::placement::Placement;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::config::ModelConfig;

@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
 use switchable_lora::peft::load::AdapterBytes;
-use switchable_lora::{linear_settings::Placement, site_precision::SitePrecision};
+use switchable_lora::{placement::Placement, site_precision::SitePrecision};
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;

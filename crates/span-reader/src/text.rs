@@ -5,8 +5,11 @@ use switchable_lora::quantisation_settings::QuantisationSettings;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
+use switchable_model::span_head::ForQuestionAnswering;
+use switchable_model::width_heads::HeadChoice;
 
 use crate::cost::{Bytes, Cost};
+use crate::error::Result;
 use crate::evaluation::accuracy::Accuracy;
 use crate::statistics::{Interval, PairedComparison};
 
@@ -61,6 +64,25 @@ pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: 
         }
     }
     ways.iter().fold(String::new(), |text, (way, sites)| text + &format!("{sites:>3} sites: {way}\n"))
+}
+
+/// Which span head answers under a plan, as a line; nothing where there is but one.
+///
+/// # Errors
+///
+/// Those of [`ForQuestionAnswering::head_of`].
+pub fn head_text<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
+    plan: &SitePlan,
+) -> Result<String> {
+    let head = model.head_of(plan)?;
+    if model.head_widths().is_empty() && plan.span_head().is_none() {
+        return Ok(String::new());
+    }
+    Ok(match head {
+        HeadChoice::Base => "span head  that of the base\n".to_owned(),
+        HeadChoice::Width(bits) => format!("span head  that of the adapters of {bits} bits\n"),
+    })
 }
 
 /// The four memory figures of a plan.

@@ -113,6 +113,14 @@ pub enum Error {
     /// An adapter of rank 0.
     #[error("rank 0 adapts nothing, expected at least 1")]
     Rank,
+    /// An adapter of more columns than its product can have independent ones.
+    #[error("rank {got} is more than a weight of shape {weight:?} can have, expected at most {}", weight[0].min(weight[1]))]
+    RankOfWeight {
+        /// The rank asked for.
+        got: usize,
+        /// The shape of the weight, `[d_in, d_out]`.
+        weight: [usize; 2],
+    },
     /// An adapter's alpha that is not a finite number above 0.
     #[error("alpha is {got}, expected a finite number above 0")]
     Alpha {

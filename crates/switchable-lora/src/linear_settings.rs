@@ -1,34 +1,10 @@
 //! The settings of a layer that do not change from call to call.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec};
 
-use crate::quantisation_settings::QuantisationSettings;
-
-/// Where the adapter is added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Placement {
-    /// Beside the quantised weight: `x · Qw(W) + s · (x · A) · B`. The adapter itself stays at full
-    /// precision, and the quantised weight can be kept.
-    #[default]
-    Residual,
-    /// Into the weight before it is quantised: `x · Qw(W + s · A · B)`. One product at inference and
-    /// no adapter at run time, but the weight is quantised anew in each call.
-    Merged,
-}
-
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Residual => "residual",
-            Self::Merged => "merged",
-        })
-    }
-}
+use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
 
 /// Whether the base weight is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -84,10 +60,11 @@ pub struct LinearSettings {
 
 impl Default for LinearSettings {
     fn default() -> Self {
+        let QuantisationSettings { weight, activation, placement } = QuantisationSettings::default();
         Self {
-            weight: QuantSpec::default(),
-            activation: QuantSpec::PER_TOKEN,
-            placement: Placement::default(),
+            weight,
+            activation,
+            placement,
             base: BasePolicy::default(),
             gradient: GradientRule::default(),
             execution: Execution::default(),

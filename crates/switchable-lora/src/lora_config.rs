@@ -99,6 +99,20 @@ impl LoraConfig {
         self.scales
     }
 
+    /// Checks that a weight `[d_in, d_out]` can have an adapter of this rank.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RankOfWeight`] if the rank is above that of the weight.
+    pub fn check_weight(&self, weight: [usize; 2]) -> Result<()> {
+        let got = self.rank;
+        if weight.contains(&0) || got <= weight[0].min(weight[1]) {
+            Ok(())
+        } else {
+            Err(Error::RankOfWeight { got, weight })
+        }
+    }
+
     /// `alpha / rank`, by which the product of the factors is multiplied.
     pub fn scaling(&self) -> f64 {
         self.alpha / self.rank as f64

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::quant_spec::{self, QuantSpec};
 
-use crate::linear_settings::{LinearSettings, Placement};
+use crate::placement::Placement;
 
 /// The quantisers of a layer and where its adapter is added.
 ///
@@ -83,7 +83,7 @@ impl QuantisationSettings {
 
 impl Default for QuantisationSettings {
     fn default() -> Self {
-        LinearSettings::default().quantisation()
+        Self { weight: QuantSpec::default(), activation: QuantSpec::PER_TOKEN, placement: Placement::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use quant_kernels::spec::{
     quant_spec::{self, QuantSpec},
 };
 
-use crate::{linear_settings::Placement, quantisation_settings::QuantisationSettings};
+use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
 
 /// How a weight is rounded to the levels of its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -27,6 +27,7 @@ use switchable_lora::{
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, at_site, in_file};
 use crate::model::SwitchableModel;
+use crate::no_adapters::no_adapters;
 use crate::parameters::WeightLayout;
 use crate::sites::Site;
 
@@ -55,23 +56,25 @@ impl fmt::Display for LoadedAdapters {
 ///
 /// It is implemented for every model.
 pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
-    /// Widths for which every site has an adapter, ascending.
+    /// Widths for which at least one site has an adapter, ascending.
     fn adapter_widths(&self) -> Vec<BitWidth> {
-        let mut widths = held_widths(self);
-        widths.retain(|&width| self.sites().iter().all(|site| self.site(site).bank().get(width).is_some()));
-        widths
+        let sites = self.sites().iter();
+        let widths: BTreeSet<BitWidth> = sites.flat_map(|site| self.site(site).bank().widths().to_vec()).collect();
+        widths.into_iter().collect()
     }
 
-    /// Widths for which some sites have an adapter and others none, ascending.
-    fn partial_adapter_widths(&self) -> Vec<BitWidth> {
-        let whole = self.adapter_widths();
-        held_widths(self).into_iter().filter(|width| !whole.contains(width)).collect()
+    /// How many sites have an adapter of a width.
+    fn adapter_sites(&self, width: BitWidth) -> usize {
+        self.sites().iter().filter(|site| self.site(*site).bank().get(width).is_some()).count()
     }
 
-    /// The precision of a width with its adapter, or without where not every site has one.
+    /// The precision of a width with its adapter, or without where no site has one.
+    ///
+    /// Where some have one and others none, it is that of the first: see
+    /// [`precision_for`](SwitchableModel::precision_for).
     fn precision_at(&self, bits: BitWidth) -> SitePrecision {
         let precision = SitePrecision::uniform(bits);
-        if self.adapter_widths().contains(&bits) { precision } else { precision.without_adapter() }
+        if self.adapter_sites(bits) > 0 { precision } else { precision.without_adapter() }
     }
 
     /// Saves the adapters of every width, with their learned steps and what they were trained for, in the
@@ -181,13 +184,6 @@ impl<B: QuantBackend> AdapterFolder<B> {
     }
 }
 
-/// Widths for which at least one site has an adapter, ascending.
-pub(crate) fn held_widths<B: QuantBackend, M: SwitchableModel<B>>(model: &M) -> Vec<BitWidth> {
-    let sites = model.sites().iter();
-    let widths: BTreeSet<BitWidth> = sites.flat_map(|site| model.site(site).bank().widths().to_vec()).collect();
-    widths.into_iter().collect()
-}
-
 /// What the files of a width say about a model; `body` stands before its sites' names.
 pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
@@ -215,7 +211,7 @@ pub(crate) fn save_widths<B: QuantBackend, M: SwitchableModel<B>>(
     options: impl Fn(BitWidth) -> PeftOptions,
 ) -> Result<()> {
     let sites: Vec<(String, Site)> = model.sites().iter().map(|site| (model.sites().name(site), site)).collect();
-    let bank = held_widths(model).into_iter().map(|width| WidthAdapters {
+    let bank = model.adapter_widths().into_iter().map(|width| WidthAdapters {
         width,
         pairs: sites
             .iter()
@@ -232,9 +228,9 @@ pub(crate) fn read_widths<B: QuantBackend, M: SwitchableModel<B>>(
     dir: &Path,
     saved_modules: &[&str],
 ) -> Result<(LoadedAdapters, Vec<AdapterFolder<B>>)> {
-    let widths = list_widths(dir)?;
+    let widths = if dir.is_file() { Vec::new() } else { list_widths(dir)? };
     if widths.is_empty() {
-        return Err(Error::NoAdapters { path: dir.into() });
+        return Err(no_adapters(dir));
     }
     let read = |&width: &BitWidth| read_folder(model, &width_folder(dir, width), width, saved_modules);
     let folders = widths.iter().map(read).collect::<Result<Vec<_>>>()?;

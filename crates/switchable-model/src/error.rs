@@ -198,10 +198,12 @@ pub enum Error {
         expected: &'static str,
     },
     /// A folder of adapters holds none.
-    #[error("{path}: expected folders such as `bits-4`, found none")]
+    #[error("{path}: expected folders such as `bits-4`, found {found}")]
     NoAdapters {
         /// The folder.
         path: PathBuf,
+        /// What it is instead.
+        found: String,
     },
     /// An adapter belongs to a site that the model does not have.
     #[error("{path}: the model has no site `{site}`")]

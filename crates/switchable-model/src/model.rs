@@ -255,8 +255,10 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// # Panics
     ///
     /// When there are more real tokens than positions, which [`check_tokens`](Self::check_tokens) tells
-    /// beforehand, or the plan is one that [`check_plan`](Self::check_plan) refuses.
+    /// beforehand, or the plan is one that [`check_plan`](Self::check_plan) refuses; with a message and before
+    /// anything is computed.
     fn forward(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>, plan: &SitePlan) -> Tensor<B, 3> {
+        expect_plan::<B, Self>(self, plan);
         let hidden = self.embed(ids, padding);
         self.forward_from(0, hidden, padding, plan)
     }
@@ -308,9 +310,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// As [`forward_blocks`](Self::forward_blocks), and when a cache has no room for the tokens.
     fn run(&self, blocks: Range<usize>, hidden: Tensor<B, 3>, mut pass: Pass<'_, B>) -> Tensor<B, 3> {
-        if let Err(error) = self.check_plan(pass.plan()) {
-            panic!("{error}");
-        }
+        expect_plan::<B, Self>(self, pass.plan());
         let there = self.sites().blocks();
         assert!(blocks.end <= there, "blocks {blocks:?} of a model of {there}");
         let [_, tokens, _] = hidden.dims();
@@ -345,10 +345,12 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When the cache has no room for the new tokens, or the plan is one that
-    /// [`check_plan`](Self::check_plan) refuses.
+    /// When the cache is for other sequences or has no room for the new tokens, or the plan is one that
+    /// [`check_plan`](Self::check_plan) refuses; with a message, and the cache stays as it was.
     fn forward_cached(&self, ids: Tensor<B, 2, Int>, cache: &mut KvCache<B>, plan: &SitePlan) -> Tensor<B, 3> {
-        let [_, new] = ids.dims();
+        let [batch, new] = ids.dims();
+        expect_plan::<B, Self>(self, plan);
+        cache.expect_room(batch, new);
         let hidden = self.embed_at(ids, &Positions::Consecutive { first: cache.len(), tokens: new });
         let hidden = self.run(0..self.sites().blocks(), hidden, Pass::new(plan).with_cache(cache));
         cache.advance(new);
@@ -373,6 +375,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         plan: &SitePlan,
         visitor: SiteVisitor<'_, B>,
     ) -> Tensor<B, 3> {
+        expect_plan::<B, Self>(self, plan);
         let pass = Pass::new(plan).with_padding(padding).with_visitor(visitor);
         self.normalise(self.run(0..self.sites().blocks(), self.embed(ids, padding), pass))
     }
@@ -382,8 +385,14 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// # Shapes
     ///
     /// `hidden`: `[batch, tokens, width]`; `[batch, tokens, vocabulary]` out.
+    ///
+    /// # Panics
+    ///
+    /// When `hidden` has another width than the model.
     fn next_token_scores(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, tokens, d] = hidden.dims();
+        let width = self.shape().width;
+        assert_eq!(d, width, "hidden states of width {d}, the model's is {width}");
         let hidden = hidden.reshape([batch * tokens, d]);
         let scores = match self.packed_head() {
             Some(head) => packed_scores(hidden, head),
@@ -392,9 +401,23 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         scores.reshape([batch, tokens, self.shape().vocabulary])
     }
 
-    /// A plan that gives every site of this model the same precision.
+    /// A plan that gives every site of this model the same precision, as
+    /// [`precision_for`](Self::precision_for) has it.
     fn uniform_plan(&self, precision: SitePrecision) -> SitePlan {
-        SitePlan::uniform(self.sites(), precision)
+        let uniform = SitePlan::uniform(self.sites(), precision);
+        self.sites().iter().fold(uniform, |plan, site| plan.with(site, self.precision_for(site, precision)))
+    }
+
+    /// A precision meant for many sites as one of them can run at it: without the adapter where the site has
+    /// none of that width and another site has one.
+    ///
+    /// An adapter need not be for every site: those of PEFT for GPT-2 are for `c_attn` alone unless
+    /// `target_modules` says more, and the other modules run without. A width that no site has an adapter of
+    /// stays as it is, for [`check_plan`](Self::check_plan) to refuse.
+    fn precision_for(&self, site: Site, precision: SitePrecision) -> SitePrecision {
+        let Some(width) = precision.adapter else { return precision };
+        let has = |site: Site| self.site(site).bank().get(width).is_some();
+        if has(site) || !self.sites().iter().any(has) { precision } else { precision.without_adapter() }
     }
 
     /// The plan by position, its names and adapter widths checked against this model.
@@ -427,7 +450,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// settings of the model that reads it.
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::Nearest);
-        let mut named = PrecisionPlan::uniform(full.with_quantisation(self.settings().quantisation()));
+        let default = full.with_quantisation(self.settings().quantisation());
+        let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head());
         for (site, precision) in plan.iter() {
             let layer = self.site(site);
             if layer.implicit(&precision) != SitePrecision::FULL {
@@ -470,6 +494,20 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         for block in 0..sites.blocks() {
             check_bits(plan.kv_cache(block))
                 .map_err(|source| switchable_lora::Error::KvCache { block: sites.block_name(block), source })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that every site can have an adapter of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// When its rank is above that of a weight, which names the site.
+    fn check_lora(&self, lora: &LoraConfig) -> Result<()> {
+        for site in self.sites().iter() {
+            let layer = self.site(site);
+            let checked = lora.check_weight([layer.d_in(), layer.d_out()]);
+            checked.map_err(|error| at_site(self.sites().name(site), error))?;
         }
         Ok(())
     }
@@ -523,6 +561,13 @@ where
     M: SwitchableModel<B>
         + AutodiffModule<B, InnerModule: SwitchableModel<B::InnerBackend, Config = <M as SwitchableModel<B>>::Config>>,
 {
+}
+
+/// Refuses a plan before anything is computed.
+fn expect_plan<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) {
+    if let Err(error) = model.check_plan(plan) {
+        panic!("{error}");
+    }
 }
 
 /// Changes every site, each with a seed of its own.

@@ -10,9 +10,9 @@ use quant_kernels::backends::quant_backend::QuantBackend;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::folder_names::OUTPUT_MATRIX;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
-use crate::packed::codes::HEAD;
 use crate::parameters::{ParameterRef, transposed};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::export::write_folder;
@@ -111,7 +111,7 @@ pub(crate) fn all_values<B: QuantBackend, M: SwitchableModel<B>>(
     }));
     tensors.extend(model.packed_only_head().map(|head| {
         let [width, vocabulary] = head.shape();
-        (HEAD.to_owned(), vec![vocabulary, width], transposed(&head.dequantize(), [width, vocabulary]))
+        (OUTPUT_MATRIX.to_owned(), vec![vocabulary, width], transposed(&head.dequantize(), [width, vocabulary]))
     }));
     tensors
 }

@@ -18,7 +18,7 @@ use quant_kernels::{
     spec::bit_width::BitWidth,
 };
 
-use crate::packed::codes::pack_head;
+use crate::packed::head::pack_head;
 
 /// A matrix parameter, and a packed copy of its transpose where one was asked for.
 ///

@@ -1,14 +1,14 @@
 //! The precision that every site of one model runs at.
 
 use quant_kernels::spec::bit_width::BitWidth;
-use switchable_lora::{precision_plan::PrecisionPlan, site_precision::SitePrecision};
+use switchable_lora::{head_choice::HeadChoice, precision_plan::PrecisionPlan, site_precision::SitePrecision};
 
 use crate::kv_rounding::packed_row_bytes;
 use crate::shape::ModelShape;
 use crate::sites::{Site, Sites};
 
-/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, and the bits
-/// of every block's keys and values.
+/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, the bits
+/// of every block's keys and values, and the span head where the plan says which answers.
 ///
 /// ```
 /// use quant_kernels::BitWidth;
@@ -33,6 +33,7 @@ pub struct SitePlan {
     precisions: Vec<SitePrecision>,
     /// By block.
     kv_cache: Vec<BitWidth>,
+    span_head: Option<HeadChoice>,
 }
 
 impl SitePlan {
@@ -42,6 +43,7 @@ impl SitePlan {
             sites: sites.clone(),
             precisions: vec![precision; sites.len()],
             kv_cache: vec![BitWidth::FULL; sites.blocks()],
+            span_head: None,
         }
     }
 
@@ -53,6 +55,7 @@ impl SitePlan {
             sites: sites.clone(),
             precisions: sites.iter().map(|site| plan.get(&sites.name(site))).collect(),
             kv_cache: (0..sites.blocks()).map(|block| plan.kv_cache(&sites.block_name(block))).collect(),
+            span_head: plan.span_head(),
         }
     }
 
@@ -60,7 +63,7 @@ impl SitePlan {
     /// what is to be saved is [`SwitchableModel::named_plan`](crate::model::SwitchableModel::named_plan),
     /// which says all of them.
     pub fn to_precision_plan(&self) -> PrecisionPlan {
-        let mut plan = PrecisionPlan::uniform(SitePrecision::FULL);
+        let mut plan = PrecisionPlan::uniform(SitePrecision::FULL).with_span_head(self.span_head);
         for (site, precision) in self.iter() {
             if precision != SitePrecision::FULL {
                 plan.set(self.sites.name(site), precision);
@@ -142,6 +145,17 @@ impl SitePlan {
         self.kv_cache[block]
     }
 
+    /// The span head that answers, where the plan says it; else it follows from the adapters
+    /// ([`width_heads`](crate::width_heads)). A model without a span head takes no notice of it.
+    pub fn span_head(&self) -> Option<HeadChoice> {
+        self.span_head
+    }
+
+    /// The plan with the span head that answers, or none that it says.
+    pub fn with_span_head(self, head: Option<HeadChoice>) -> Self {
+        Self { span_head: head, ..self }
+    }
+
     /// The plan with no adapter anywhere.
     pub fn without_adapters(mut self) -> Self {
         for precision in &mut self.precisions {
@@ -174,7 +188,7 @@ impl SitePlan {
         self.sites.iter().zip(self.precisions.iter().copied())
     }
 
-    /// First block at which two plans of one model differ; `None` when they are equal.
+    /// First block at which two plans of one model differ; `None` when all blocks are equal.
     ///
     /// Everything before it can be re-used between the two.
     pub fn first_difference(&self, other: &Self) -> Option<usize> {

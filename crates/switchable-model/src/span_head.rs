@@ -16,17 +16,19 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
-use switchable_lora::linear_settings::{BasePolicy, LinearSettings, Placement};
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::folder_names::{PACKED_FILE, SPAN_HEAD};
 use crate::initial::normal_values;
 use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
 use crate::options::ModelOptions;
 use crate::packed::PackModel;
 use crate::packed::codes::{merged, packed_plan};
-use crate::packed::folder::{FILE, PackedFolder, PackedWriter};
+use crate::packed::folder::{PackedFolder, PackedWriter};
 use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
@@ -34,9 +36,6 @@ use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
 use crate::weights::tensors::WeightSet;
 use crate::width_heads::{HeadChoice, SpanHead, WidthHeads};
-
-/// The matrix of the head by its name in files.
-pub(crate) const SPAN_HEAD: &str = "qa_outputs.weight";
 
 /// What to do when a folder holds no span head, as that of a language model does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -63,8 +62,7 @@ pub struct ForQuestionAnswering<B: Backend, M> {
     /// The body.
     pub transformer: M,
     head: SpanHead<B>,
-    /// None where no adapter brought a head, so that such models have the records that they always had.
-    width_heads: Option<WidthHeads<B>>,
+    width_heads: WidthHeads<B>,
     mixed_head: Option<HeadChoice>,
 }
 
@@ -89,7 +87,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
 
     pub(crate) fn with_head(transformer: M, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
         let head = SpanHead::new(weight, bias, device);
-        Self { transformer, head, width_heads: None, mixed_head: None }
+        Self { transformer, head, width_heads: WidthHeads::none(), mixed_head: None }
     }
 
     /// Reads a Hugging Face folder.
@@ -151,13 +149,16 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Panics
     ///
-    /// As [`SwitchableModel::forward`].
+    /// As [`SwitchableModel::forward`], and when [`check_plan`](Self::check_plan) refuses the plan for its head.
     pub fn forward(
         &self,
         ids: Tensor<B, 2, Int>,
         padding: Option<&Tensor<B, 2, Bool>>,
         plan: &SitePlan,
     ) -> SpanLogits<B> {
+        if let Err(error) = self.head_of(plan) {
+            panic!("{error}");
+        }
         self.span_logits(self.transformer.forward(ids, padding, plan), plan)
     }
 
@@ -169,13 +170,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Panics
     ///
-    /// When the plan is one that [`check_plan`](Self::check_plan) refuses.
+    /// When the plan is one that [`check_plan`](Self::check_plan) refuses, or `hidden` has another width than the
+    /// model.
     pub fn span_logits(&self, hidden: Tensor<B, 3>, plan: &SitePlan) -> SpanLogits<B> {
-        let [batch, tokens, d] = hidden.dims();
         let SpanHead { weight, bias } = match self.head_for(plan) {
             Ok(head) => head,
             Err(error) => panic!("{error}"),
         };
+        let ([batch, tokens, d], [_, width]) = (hidden.dims(), weight.dims());
+        assert_eq!(d, width, "hidden states of width {d}, the span head's is {width}");
         let both = hidden.reshape([batch * tokens, d]).matmul(weight.val().transpose());
         let both = (both + bias.val().unsqueeze()).reshape([batch, tokens, 2]);
         let side = |i: usize| both.clone().slice([0..batch, 0..tokens, i..i + 1]).reshape([batch, tokens]);
@@ -187,21 +190,43 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         let train = base == BasePolicy::Trainable;
         self.transformer = self.transformer.with_policy(base);
         self.head = self.head.with_gradients(train);
-        self.width_heads = self.width_heads.map(|heads| heads.with_gradients(train));
+        self.width_heads = self.width_heads.with_gradients(train);
         self
     }
 
-    /// The head that answers under a plan: that of its adapters' width, the base's where they have none, and
-    /// where they have different ones the head of [`with_mixed_head`](Self::with_mixed_head).
+    /// The head that answers under a plan: the one that the plan says, else that of its adapters' width, the
+    /// base's where they have none, and where they have different ones the head of
+    /// [`with_mixed_head`](Self::with_mixed_head).
     ///
     /// # Errors
     ///
     /// When the plan's adapters have different heads and none was chosen, or one that there is not.
     pub fn head_of(&self, plan: &SitePlan) -> Result<HeadChoice> {
-        match &self.width_heads {
-            Some(heads) => heads.choose(plan, self.mixed_head),
-            None => Ok(HeadChoice::Base),
-        }
+        self.width_heads.choose(plan, self.mixed_head)
+    }
+
+    /// The plan with the head that answers, where that does not follow from its adapters.
+    fn with_head_said(&self, plan: &SitePlan) -> SitePlan {
+        let follows = self.width_heads.of_adapters(plan).is_ok();
+        let said = if follows { None } else { self.mixed_head };
+        plan.clone().with_span_head(plan.span_head().or(said))
+    }
+
+    /// The plan with site names, to be saved: [`SwitchableModel::named_plan`], which also says the span head
+    /// where that does not follow from the plan's adapters.
+    pub fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
+        self.transformer.named_plan(&self.with_head_said(plan))
+    }
+
+    /// The plan by position, checked against this model and its heads; see [`SwitchableModel::resolve`].
+    ///
+    /// # Errors
+    ///
+    /// The same, and those of [`head_of`](Self::head_of).
+    pub fn resolve(&self, plan: &PrecisionPlan) -> Result<SitePlan> {
+        let plan = self.transformer.resolve(plan)?;
+        self.head_of(&plan)?;
+        Ok(plan)
     }
 
     fn head_for(&self, plan: &SitePlan) -> Result<&SpanHead<B>> {
@@ -223,19 +248,20 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
 
     /// The widths whose adapters came with a head, in rising order.
     pub fn head_widths(&self) -> &[BitWidth] {
-        self.width_heads.as_ref().map_or(&[], WidthHeads::widths)
+        self.width_heads.widths()
     }
 
     /// The head that came with the adapters of a width.
     pub fn width_head(&self, bits: BitWidth) -> Option<&SpanHead<B>> {
-        self.width_heads.as_ref()?.get(bits)
+        self.width_heads.get(bits)
     }
 
     /// Sets the head of a width, or drops it.
     pub(crate) fn set_width_head(&mut self, bits: BitWidth, head: Option<SpanHead<B>>) {
-        let mut heads = self.width_heads.take().unwrap_or_else(WidthHeads::none);
-        heads.set(bits, head);
-        self.width_heads = Some(heads).filter(|heads| !heads.widths().is_empty());
+        match head {
+            Some(head) => self.width_heads.insert(bits, head),
+            None => drop(self.width_heads.remove(bits)),
+        }
     }
 
     /// Checks that the model can answer at a plan.
@@ -253,7 +279,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         let train = settings.base == BasePolicy::Trainable;
         self.transformer = self.transformer.with_linear_settings(settings);
         self.head = self.head.with_gradients(train);
-        self.width_heads = self.width_heads.map(|heads| heads.with_gradients(train));
+        self.width_heads = self.width_heads.with_gradients(train);
         self
     }
 
@@ -297,9 +323,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// # Errors
     ///
     /// The same.
-    pub fn pack(self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
-        let head = self.base_head_beside_codes(form)?.clone();
-        Ok(Self { transformer: self.transformer.pack(form, options)?, head, ..self })
+    pub fn pack(mut self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
+        if let Some((merged, plan)) = self.merged(form)? {
+            return merged.pack(PackedForm::Plan(&plan), options);
+        }
+        self.transformer = self.transformer.pack(form, options)?;
+        Ok(self)
     }
 
     /// Writes a packed folder; see [`PackModel::save_packed`].
@@ -308,22 +337,35 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// The same.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
-        packed_plan(&self.transformer, form)?;
-        if let Some((transformer, plan)) = merged(&self.transformer, form)? {
-            let model = Self { transformer, ..self.clone() };
-            return model.save_packed(dir, PackedForm::Plan(&plan), options);
+        if let Some((merged, plan)) = self.merged(form)? {
+            return merged.save_packed(dir, PackedForm::Plan(&plan), options);
         }
+        let said = match form {
+            PackedForm::Plan(plan) => Some(self.with_head_said(plan)),
+            PackedForm::Nested => None,
+        };
+        let form = said.as_ref().map_or(form, PackedForm::Plan);
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
-        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(self.base_head_beside_codes(form)?))
+        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(&self.head))
     }
 
-    /// The head that belongs to codes without an adapter: where adapters are merged into them, the head that
-    /// these brought.
-    fn base_head_beside_codes(&self, form: PackedForm<'_>) -> Result<&SpanHead<B>> {
-        match (self.transformer.settings().placement, form) {
-            (Placement::Merged, PackedForm::Plan(plan)) => self.head_for(plan),
-            _ => Ok(&self.head),
+    /// The model with the adapters that a plan names merged into the weights of their sites, and the plan
+    /// without those, under which the same head answers; `None` where there is nothing to merge.
+    fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
+        packed_plan(&self.transformer, form)?;
+        let (PackedForm::Plan(plan), Some((transformer, bare))) = (form, merged(&self.transformer, form)?) else {
+            return Ok(None);
+        };
+        // Where no adapter is beside the codes, none brings its head with it.
+        if transformer.sites().iter().all(|site| transformer.site(site).bank().is_empty()) {
+            let (head, width_heads) = (self.head_for(plan)?.clone(), self.width_heads.clone().cleared());
+            let model = Self { transformer, head, width_heads, mixed_head: None };
+            return Ok(Some((model, bare.with_span_head(None))));
         }
+        let model = Self { transformer, ..self.clone() };
+        let head = self.head_of(plan)?;
+        let follows = model.width_heads.of_adapters(&bare).is_ok_and(|of_adapters| of_adapters == head);
+        Ok(Some((model, bare.with_span_head(if follows { None } else { Some(head) }))))
     }
 
     /// Whether a folder of floats or of codes holds a span head.
@@ -333,7 +375,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     /// When its weights cannot be opened.
     pub fn holds_head(dir: impl AsRef<Path>) -> Result<bool> {
         let dir = dir.as_ref();
-        if dir.join(FILE).exists() {
+        if dir.join(PACKED_FILE).exists() {
             return Ok(PackedFolder::<M::Config>::open(dir)?.holds_span_head());
         }
         Ok(WeightSet::open::<M::Config>(dir)?.contains(SPAN_HEAD))

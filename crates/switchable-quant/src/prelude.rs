@@ -15,9 +15,10 @@ pub use quant_kernels::{
 };
 
 pub use switchable_lora::{
-    linear_settings::{BasePolicy, LinearSettings, Placement},
+    linear_settings::{BasePolicy, LinearSettings},
     lora_bank::LoraBank,
     lora_config::{LoraConfig, LoraInit},
+    placement::Placement,
     precision_plan::PrecisionPlan,
     site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,

@@ -24,6 +24,25 @@ pub(crate) fn make_folder(named: &Builder<'_, '_>, around: &Path) -> io::Result<
     named.tempdir_in(around)
 }
 
+/// The entries of a folder.
+pub(crate) fn list(folder: &Path) -> io::Result<fs::ReadDir> {
+    before()?;
+    fs::read_dir(folder)
+}
+
+/// Gives a file a second name.
+pub(crate) fn link(file: &Path, name: &Path) -> io::Result<()> {
+    before()?;
+    fs::hard_link(file, name)
+}
+
+/// Makes a second file of one, on the disk.
+pub(crate) fn copy(file: &Path, name: &Path) -> io::Result<()> {
+    before()?;
+    fs::copy(file, name)?;
+    sync(&File::open(name)?)
+}
+
 /// Writes to a file.
 pub(crate) fn write(file: &mut File, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if let Err(fault) = before() {
@@ -63,7 +82,7 @@ pub(crate) fn name_folder(folder: &Path, target: &Path) -> io::Result<()> {
 /// Lets two folders change names at once. It is `Unsupported` where the system or its file system cannot.
 pub(crate) fn exchange(first: &Path, second: &Path) -> io::Result<()> {
     before()?;
-    #[cfg(test)]
+    #[cfg(any(test, feature = "failing"))]
     if !crate::failing::exchanges() {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -89,11 +108,11 @@ pub(crate) fn remove_folder(folder: TempDir) -> io::Result<()> {
     folder.close()
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "failing")))]
 #[expect(clippy::unnecessary_wraps, reason = "in tests it fails")]
 fn before() -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "failing"))]
 use crate::failing::before;

@@ -16,7 +16,7 @@ use switchable_quant::transformer::initial::InitialWeights;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
 
-use crate::files::resolve_model;
+use crate::files::{resolve_model, resolve_tokenizer};
 
 /// Running text.
 #[derive(Debug, Clone, Args)]
@@ -141,7 +141,7 @@ impl LanguageModelArgs {
 
     fn tokenizer(&self, files: &TextFiles) -> anyhow::Result<TextTokenizer> {
         if let Some(name) = &self.tokenizer {
-            return Ok(TextTokenizer::from_dir(resolve_model(name)?)?);
+            return Ok(TextTokenizer::from_dir(resolve_tokenizer(name)?)?);
         }
         let texts: Vec<String> = files.documents().take(self.tokenizer_documents).collect::<Result<_, _>>()?;
         println!("training a tokenizer of {} tokens on {} documents", self.vocabulary, texts.len());

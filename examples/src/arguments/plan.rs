@@ -9,6 +9,8 @@ use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
+use switchable_quant::transformer::span_head::ForQuestionAnswering;
+use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::ending::usage;
 
@@ -82,11 +84,14 @@ impl PlanFile {
     ///
     /// # Errors
     ///
-    /// When it is not one of the model; the error names the file.
-    pub fn resolve<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<SitePlan> {
+    /// When it is not one of the model, or says a span head that the model lacks; the error names the file.
+    pub fn resolve<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> anyhow::Result<SitePlan> {
         let plan = model.resolve(&self.plan).map_err(|error| error.in_file(&self.path))?;
         if !self.plan.is_explicit() {
-            let (path, run) = (self.path.display(), model.settings().quantisation());
+            let (path, run) = (self.path.display(), model.transformer.settings().quantisation());
             eprintln!("{path} does not say how every site is quantised; where it does not: {run}");
         }
         let other = |(_, precision): &(_, SitePrecision)| {
@@ -99,9 +104,25 @@ impl PlanFile {
         Ok(plan)
     }
 
-    /// Whether some site asks for an adapter.
+    /// Checks `--span-head` against the head that the plan says.
+    ///
+    /// # Errors
+    ///
+    /// When they are different ones.
+    pub fn check_span_head(&self, asked: Option<HeadChoice>) -> anyhow::Result<()> {
+        match (asked, self.plan.span_head()) {
+            (Some(asked), Some(said)) if asked != said => {
+                let path = self.path.display();
+                Err(usage(format!("`--span-head {asked}` contradicts {path}, whose `span_head` is {said}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether some site asks for an adapter, or the plan for the head that an adapter brings.
     pub fn names_adapters(&self) -> bool {
-        self.plan.entries().any(|(_, precision)| precision.adapter.is_some())
+        let of_sites = self.plan.entries().any(|(_, precision)| precision.adapter.is_some());
+        of_sites || matches!(self.plan.span_head(), Some(HeadChoice::Width(_)))
     }
 
     /// Where the plan is.

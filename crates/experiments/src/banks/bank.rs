@@ -125,6 +125,22 @@ impl BankConfig {
         if self.trains == Trains::Base { precision.without_adapter() } else { precision }
     }
 
+    /// Checks that a model can have the bank, so that nothing is trained in vain.
+    ///
+    /// # Errors
+    ///
+    /// When a width comes twice or none is given, or a rank is above that of a weight, which names the site.
+    pub fn check<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+    ) -> Result<()> {
+        self.ladder(model)?;
+        for (_, lora) in &self.adapters {
+            model.transformer.check_lora(lora)?;
+        }
+        Ok(())
+    }
+
     /// The uniform plans of all widths.
     ///
     /// # Errors
@@ -239,7 +255,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let RegimeOfBank { bank, regime } = *of;
     let mut identified = identified(training.run, &model, task);
     let mut model = model.with_policy(bank.trains.base());
-    let ladder = bank.ladder(&model)?;
+    bank.check(&model)?;
     let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
     for (width, lora) in adapters {
         let seed = bank.seed.wrapping_add(u64::from(width.bits()));
@@ -247,6 +263,8 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         let lora = if learned { lora.with_scales(WeightScales::Learned) } else { *lora };
         model.transformer.init_adapters(*width, &lora, seed)?;
     }
+    // Of the adapters that are trained: those that came with the model may have been of a few sites.
+    let ladder = bank.ladder(&model)?;
     let regime = regime(&model, &ladder)?;
     let config = training.config;
     config.check()?;

@@ -201,7 +201,7 @@ pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
     let (search, names) = (Search { evaluator, options }, reference.sites());
-    let smallest = sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, options.low));
+    let smallest = sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, search.low(*site)));
     check_reachable(&evaluator.model().transformer, &smallest, options.stop_at)?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
@@ -234,7 +234,7 @@ pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
         work += work_of_flip;
         path.push(flip.clone());
         let Flip { accuracy: Some(tried), accepted: true, .. } = flip else { break };
-        (plan, accuracy) = (plan.with(site, options.low), tried);
+        (plan, accuracy) = (plan.with(site, search.low(site)), tried);
         flipped.push(flip.site);
         if let Some(states) = states_of_trial {
             (kept, kept_flips) = (states, flipped.len());
@@ -262,6 +262,11 @@ struct Search<'s, 'a, B: QuantBackend, M: SwitchableModel<B>> {
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
+    /// What a site is flipped to.
+    fn low(&self, site: Site) -> SitePrecision {
+        self.evaluator.model().transformer.precision_for(site, self.options.low)
+    }
+
     /// The next flip of a plan among the sites that are left in order, and the states with it where it
     /// was read to its end.
     fn flip(&self, round: &Round<'_, B>, floor: Option<Floor>) -> Result<(Flip, Option<KeptStates<B>>)> {
@@ -273,7 +278,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
             }
             Ranking::Once => (left[0], None),
         };
-        let trial = plan.clone().with(site, self.options.low);
+        let trial = plan.clone().with(site, self.low(site));
         let (accuracy, exact_match, states) = match ranked {
             Some(ranked) if floor.is_some_and(|floor| !floor.admits(ranked.exact_match)) => {
                 let exact_match = Bounds::exactly(ranked.exact_match);
@@ -318,7 +323,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
             // A site below the best exact match cannot win; one that equals it may, by its F1.
             let floor = best.as_ref().map(|(_, best)| Floor::AtLeast(best.exact_match));
             let decides = self.gives_up() && self.options.order == HarmOrder::ExactMatch;
-            let trial = plan.clone().with(site, self.options.low);
+            let trial = plan.clone().with(site, self.low(site));
             let Trial::Whole(accuracy) = self.evaluator.try_from(kept, &trial, floor.filter(|_| decides))? else {
                 continue;
             };

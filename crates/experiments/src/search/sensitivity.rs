@@ -146,6 +146,7 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
     options: &SensitivityOptions,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
     let sites = reference.sites();
+    let change_to = |site: Site| evaluator.model().transformer.precision_for(site, options.change_to);
     let parts: Vec<(usize, Option<SubModule>)> = match options.part {
         Part::Block => (0..sites.blocks()).map(|block| (block, None)).collect(),
         Part::Site => sites.iter().map(|site| (site.block, Some(site.module))).collect(),
@@ -157,10 +158,16 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
     let mut effects = Vec::with_capacity(parts.len());
     for (block, module) in parts {
         let (name, plan) = match module {
-            None => (sites.block_name(block), reference.clone().with_block(block, options.change_to)),
+            None => {
+                let changed = sites.iter().filter(|site| site.block == block);
+                (
+                    sites.block_name(block),
+                    changed.fold(reference.clone(), |plan, site| plan.with(site, change_to(site))),
+                )
+            }
             Some(module) => {
                 let site = Site { block, module };
-                (sites.name(site), reference.clone().with(site, options.change_to))
+                (sites.name(site), reference.clone().with(site, change_to(site)))
             }
         };
         let (effect, work_of_part) = options.known.recall(&name, || {

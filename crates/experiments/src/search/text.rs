@@ -18,7 +18,11 @@ pub fn uniform_text(rows: &[UniformRow]) -> String {
     let mut text = "\nthe same width everywhere\n".to_owned();
     for row in rows {
         let width = row.precision.weights;
-        let adapter = if row.precision.adapter.is_some() { "with adapter" } else { "without adapter" };
+        let adapter = match (row.precision.adapter, row.bare_sites) {
+            (None, _) => "without adapter".to_owned(),
+            (Some(_), 0) => "with adapter".to_owned(),
+            (Some(_), bare) => format!("with adapter, {bare} sites without"),
+        };
         let verdict = if row.is_costly() { "  costs more than the noise" } else { "" };
         let label = format!("{width:>2} bits {adapter}");
         let _ = writeln!(text, "{}{verdict}", plan_row(&label, &row.accuracy, f64::from(width.bits())));

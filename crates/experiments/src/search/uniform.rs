@@ -62,6 +62,9 @@ pub struct UniformRow {
     /// The bits of every block's keys and values; full precision where a file has none.
     #[serde(default = "full")]
     pub kv_cache: BitWidth,
+    /// Sites that run without the adapter of the precision, as they have none of its width.
+    #[serde(default)]
+    pub bare_sites: usize,
     /// Accuracy on the evaluator's questions.
     pub accuracy: Accuracy,
     /// Against the first row of the sweep, question by question.
@@ -142,7 +145,8 @@ pub fn uniform_sweep<B: QuantBackend, M: SwitchableModel<B>, P: Into<UniformPoin
             })?;
         accuracy.scores = scores;
         let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, options.seed);
-        rows.push(UniformRow { precision, kv_cache, accuracy, comparison, cost: Cost::of(body, &plan) });
+        let bare_sites = plan.iter().filter(|(_, of_site)| of_site.adapter != precision.adapter).count();
+        rows.push(UniformRow { precision, kv_cache, bare_sites, accuracy, comparison, cost: Cost::of(body, &plan) });
     }
     progress.finish();
     Ok(rows)
@@ -240,6 +244,7 @@ mod tests {
         UniformRow {
             precision: SitePrecision::FULL.with_weights(weights).with_activations(activations),
             kv_cache: BitWidth::FULL,
+            bare_sites: 0,
             comparison: accuracy.compare(&accuracy, 1),
             accuracy,
             cost: Cost {

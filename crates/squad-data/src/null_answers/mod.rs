@@ -65,11 +65,33 @@ impl NullAnswers {
     /// The scores under a threshold, and what the best thresholds on the same questions would give, as the
     /// official script of version 2.0 has them from `best` and these differences.
     ///
+    /// Where answering nothing at all is best, the script says 0, which is below every probability; here it is
+    /// a threshold below every difference.
+    ///
     /// # Errors
     /// As [`evaluate_v2_with_null_probabilities`].
     pub fn evaluate(&self, dataset: &Dataset, threshold: f32) -> Result<Evaluation> {
         let differences: NullProbabilities = self.differences.iter().cloned().collect();
-        evaluate_v2_with_null_probabilities(dataset, &self.best, &differences, f64::from(threshold))
+        let mut evaluation =
+            evaluate_v2_with_null_probabilities(dataset, &self.best, &differences, f64::from(threshold))?;
+        let impossible = evaluation.scores.iter().filter(|score| !score.has_answer).count();
+        let of_silence = 100.0 * impossible as f64 / evaluation.scores.len() as f64;
+        if let Some(best) = &mut evaluation.best {
+            // The search starts from silence, and goes on only to what scores more.
+            for (score, at) in [(best.exact, &mut best.exact_threshold), (best.f1, &mut best.f1_threshold)] {
+                if score <= of_silence {
+                    *at = self.below_all();
+                }
+            }
+        }
+        Ok(evaluation)
+    }
+
+    /// A threshold that answers every question with nothing.
+    fn below_all(&self) -> f64 {
+        let least = self.differences.iter().map(|(_, difference)| *difference).min_by(f64::total_cmp);
+        // Far from 0, 1 less rounds to the same number.
+        least.map_or(0.0, |least| (least - 1.0).min(f64::from((least as f32).next_down())))
     }
 
     /// The threshold of the highest F1 on these questions, the lowest of several. Measure with it on other
@@ -95,7 +117,7 @@ impl NullAnswers {
             .collect();
         gains.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (mut total, mut best) = (0.0, 0.0);
-        let mut threshold = gains.first().map_or(0.0, |(least, _)| least - 1.0);
+        let mut threshold = self.below_all();
         for equal in gains.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
             total += equal.iter().map(|(_, gain)| gain).sum::<f64>();
             if total > best {

@@ -51,6 +51,21 @@ fn where_nothing_is_right_the_threshold_answers_nothing() {
 }
 
 #[test]
+fn the_best_thresholds_give_what_is_said_of_them() {
+    // Below 0, where the official script's threshold for answering nothing is 0.
+    for (data, some) in [
+        (dataset(&[true, false]), answers(&[("milk", -9.0), ("milk", -5.0)])),
+        (dataset(&[true, false]), answers(&[("milk", -1e9), ("milk", 3.0)])),
+        (dataset(&[true, true, false]), answers(&[("tea", -2.0), ("black tea", -1.5), ("tea", -1.0)])),
+    ] {
+        let best = some.evaluate(&data, 0.0).unwrap().best.expect("version 2.0 has them");
+        let at = |threshold: f64| some.evaluate(&data, threshold as f32).unwrap();
+        assert_eq!(at(best.exact_threshold).exact_match.to_bits(), best.exact.to_bits(), "{best:?}");
+        assert_eq!(at(best.f1_threshold).f1.to_bits(), best.f1.to_bits(), "{best:?}");
+    }
+}
+
+#[test]
 fn no_threshold_of_any_other_value_scores_more() {
     let mut state = 1u32;
     let mut draw = |below: u32| {

@@ -197,6 +197,18 @@ impl AdapterConfig {
         holds(&self.targets) && !holds(&self.excluded) && in_layers
     }
 
+    /// Whether the configuration says which modules have an adapter, and this one is not among them.
+    pub(super) fn leaves_out(&self, module: &str) -> bool {
+        match &self.targets {
+            Some(_) => !self.targets(module),
+            // PEFT's targets of the model's family, a list of which the file says nothing.
+            None => {
+                self.excluded.as_ref().is_some_and(|names| names.contain(module))
+                    || self.layers.as_ref().is_some_and(|layers| !layers.contain(module))
+            }
+        }
+    }
+
     /// Refuses what the configuration says of modules that are not in the file.
     pub(super) fn check_modules<'a>(&self, modules: &(impl Iterator<Item = &'a str> + Clone)) -> Result<()> {
         self.ranks.check_used(modules)?;

@@ -254,6 +254,13 @@ fn read_tensors<B: Backend>(
                 expected: FactorName::A.tensor(&format!("{prefix}<site>")),
             });
         };
+        // The configuration may have the names of the whole model where the tensors have those of its body.
+        let called = |prefix: &&str| !config.leaves_out(&format!("{prefix}{site}"));
+        if config.leaves_out(module) && !names.prefixes.iter().any(|prefix| called(prefix)) {
+            // PEFT makes no adapter there, and passes over the tensors.
+            let expected = format!("none of a module that {CONFIG_FILE} does not target");
+            return Err(Error::TensorUnexpected { tensor: FactorName::A.tensor(module), expected });
+        }
         pairs.insert(site.to_owned(), read_pair(module, factors, &config, device)?);
     }
     let saved_modules = saved.into_iter().map(|(module, parts)| read_saved(module, parts)).collect::<Result<_>>()?;

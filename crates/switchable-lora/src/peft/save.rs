@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
-    fs, io,
+    fs,
     path::Path,
 };
 
@@ -76,7 +76,7 @@ pub fn save_peft<'a, B: Backend>(
     let dir = dir.as_ref();
     let files = files_of(adapters, options)?;
     let folder = PartialFolder::create(dir)?;
-    carry_over(dir, folder.path(), &is_adapter_file)?;
+    whole_files::carry_over(dir, folder.path(), &is_adapter_file)?;
     write_files(folder.path(), &files)?;
     Ok(folder.persist()?)
 }
@@ -105,11 +105,10 @@ pub fn save_bank<'a, B: Backend>(
     let replaced = |name: &OsStr| {
         name.to_str().is_some_and(|name| [FOLDER_PREFIX, ".partial-"].iter().any(|start| name.starts_with(start)))
     };
-    carry_over(dir, folder.path(), &replaced)?;
+    whole_files::carry_over(dir, folder.path(), &replaced)?;
     for (width, files) in &bank {
         let new = width_folder(folder.path(), *width);
-        fs::create_dir(&new).map_err(Error::io(width_folder(dir, *width)))?;
-        carry_over(&width_folder(dir, *width), &new, &is_adapter_file)?;
+        whole_files::carry_over(width_folder(dir, *width), &new, &is_adapter_file)?;
         write_files(&new, files)?;
     }
     folder.persist()?;
@@ -145,29 +144,6 @@ fn write_files(folder: &Path, files: &[AdapterFile]) -> Result<()> {
 
 fn is_adapter_file(name: &OsStr) -> bool {
     [CONFIG_FILE, MODEL_FILE, PICKLED_FILE, LEARNED_STEPS_FILE, TRAINED_FOR_FILE].iter().any(|file| name == *file)
-}
-
-/// Puts what a folder holds into the one that will replace it, but for the entries that are replaced. Files
-/// are shared where the file system can.
-fn carry_over(old: &Path, new: &Path, replaced: &dyn Fn(&OsStr) -> bool) -> Result<()> {
-    let entries = match fs::read_dir(old) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(Error::io(old))?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(Error::io(old))?;
-        let (from, to) = (entry.path(), new.join(entry.file_name()));
-        if replaced(&entry.file_name()) {
-            continue;
-        }
-        if entry.file_type().map_err(Error::io(&from))?.is_dir() {
-            fs::create_dir(&to).map_err(Error::io(&from))?;
-            carry_over(&from, &to, &|_| false)?;
-        } else if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).map_err(Error::io(&from))?;
-        }
-    }
-    Ok(())
 }
 
 type Adapters<'a, B> = BTreeMap<String, &'a LoraAdapterPair<B>>;

@@ -17,7 +17,7 @@ use crate::peft::{
     trained_for::TRAINED_FOR_FILE,
 };
 use crate::{
-    adapter_pair::LoraAdapterPair, linear_settings::Placement, lora_config::LoraConfig,
+    adapter_pair::LoraAdapterPair, lora_config::LoraConfig, placement::Placement,
     quantisation_settings::QuantisationSettings,
 };
 
@@ -280,7 +280,11 @@ fn configurations_that_compute_something_else_are_errors_that_name_the_field() {
         ("future_field", json!(1), "field `future_field` is 1, expected null: what it changes is not known here"),
         ("future_field", json!(false), "field `future_field` is false, expected null"),
         ("layers_to_transform", json!("all"), "field `layers_to_transform` is all, expected numbers of blocks"),
-        ("target_modules", json!(["c_attn", "lm_head"]), "field `target_modules` has `lm_head`, which matches no"),
+        (
+            "target_modules",
+            json!(["c_attn", "c_fc", "lm_head"]),
+            "field `target_modules` has `lm_head`, which matches no",
+        ),
     ] {
         let dir = saved(&pairs());
         edit_config(&dir, |config| config[field] = value);
@@ -410,10 +414,36 @@ fn an_adapter_without_tensors_or_with_too_few_sites_is_an_error() {
             ("layers_to_transform", serde_json::json!([0, 2])),
         ] {
             edit_config(&dir, |config| config[field] = value);
+            if field == "layers_to_transform" {
+                edit_tensors(&dir, |tensors| tensors.retain(|name, _| !name.contains("h.1.")));
+            }
             let checked = read(&dir, &[]).unwrap().check_sites(&sites);
             let is_listed = fs::read_to_string(dir.path().join(CONFIG_FILE)).unwrap().contains("target_modules\":[");
             assert_eq!(checked.is_ok(), field == "exclude_modules" || is_listed, "{field}");
             edit_config(&dir, |config| config[field] = serde_json::Value::Null);
+        }
+    }
+}
+
+/// PEFT makes no adapter where the configuration asks for none, and passes over the tensors.
+#[test]
+fn tensors_of_modules_that_are_no_targets_are_errors_that_name_them() {
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    for (field, value, module) in [
+        ("layers_to_transform", "[0]", "h.1.attn.c_attn"),
+        ("target_modules", r#"["c_attn"]"#, "h.1.mlp.c_fc"),
+        ("target_modules", r#""transformer\\.h\\.0\\..*""#, "h.1.attn.c_attn"),
+        ("exclude_modules", r#"["c_fc"]"#, "h.1.mlp.c_fc"),
+    ] {
+        for targets in [None, Some(json(r#"["c_attn", "c_fc"]"#))] {
+            let dir = saved(&pairs());
+            edit_config(&dir, |config| {
+                config["target_modules"] = targets.unwrap_or_default();
+                config[field] = json(value);
+            });
+            let message = message(&dir);
+            let expected = format!("tensor `base_model.model.transformer.{module}.lora_A.weight` is unexpected");
+            assert!(message.contains(&expected) && message.contains("does not target"), "{field}: {message}");
         }
     }
 }

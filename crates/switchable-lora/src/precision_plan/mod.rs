@@ -15,6 +15,7 @@ use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
 use self::known_names::{KnownNames, prefixes, suffixes};
 use crate::{
     error::{Error, Result},
+    head_choice::HeadChoice,
     site_precision::SitePrecision,
 };
 
@@ -40,6 +41,9 @@ const KV_CACHE_RANK: usize = 4;
 /// Keys and values are kept at the bits of their block's entry in `kv_cache_blocks`, which names the
 /// block in full, and otherwise at `kv_cache`.
 ///
+/// `span_head` is the head that answers, `"base"` or the width whose adapters brought it; a plan without it leaves
+/// that to the model.
+///
 /// As JSON, where all but `version` and `default` may be left out. A precision says how it quantises, as
 /// [`SitePrecision`] shows; what it leaves out is that of the run:
 ///
@@ -55,7 +59,8 @@ const KV_CACHE_RANK: usize = 4;
 ///   "blocks": { "h.3": { "weights": 4, "activations": 8, "adapter": 4 } },
 ///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } },
 ///   "kv_cache": 8,
-///   "kv_cache_blocks": { "h.3": 4 }
+///   "kv_cache_blocks": { "h.3": 4 },
+///   "span_head": 8
 /// }
 /// ```
 ///
@@ -81,6 +86,7 @@ pub struct PrecisionPlan {
     sites: BTreeMap<String, SitePrecision>,
     kv_cache: BitWidth,
     kv_cache_blocks: BTreeMap<String, BitWidth>,
+    span_head: Option<HeadChoice>,
 }
 
 impl PrecisionPlan {
@@ -93,6 +99,7 @@ impl PrecisionPlan {
             sites: BTreeMap::new(),
             kv_cache: BitWidth::FULL,
             kv_cache_blocks: BTreeMap::new(),
+            span_head: None,
         }
     }
 
@@ -183,6 +190,16 @@ impl PrecisionPlan {
     pub fn with_kv_cache_block(mut self, block: impl Into<String>, bits: BitWidth) -> Self {
         self.set_kv_cache_block(block, bits);
         self
+    }
+
+    /// The head that answers, where the plan says it.
+    pub fn span_head(&self) -> Option<HeadChoice> {
+        self.span_head
+    }
+
+    /// The plan with the head that answers, or none that it says.
+    pub fn with_span_head(self, head: Option<HeadChoice>) -> Self {
+        Self { span_head: head, ..self }
     }
 
     /// Checks the bits of keys and values against a model's blocks, which [`validate`](Self::validate)
@@ -347,6 +364,8 @@ struct PlanFile {
     kv_cache: BitWidth,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     kv_cache_blocks: BTreeMap<String, BitWidth>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    span_head: Option<HeadChoice>,
 }
 
 fn full() -> BitWidth {
@@ -363,14 +382,22 @@ impl TryFrom<PlanFile> for PrecisionPlan {
 
     fn try_from(file: PlanFile) -> Result<Self> {
         check_version(file.version)?;
-        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = file;
-        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks };
+        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head } = file;
+        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head };
         if version == WITHOUT_QUANTISERS
-            && let Some(field) = plan.entries().find_map(|(_, precision)| said(precision))
+            && let Some(field) = plan.later_field()
         {
             return Err(Error::PlanField { field, version, expected: VERSION });
         }
         Ok(plan)
+    }
+}
+
+impl PrecisionPlan {
+    /// The first field that files of version 1 do not have.
+    fn later_field(&self) -> Option<&'static str> {
+        let of_sites = || self.entries().find_map(|(_, precision)| said(precision));
+        self.span_head.map(|_| "span_head").or_else(of_sites)
     }
 }
 
@@ -389,8 +416,8 @@ fn said(precision: SitePrecision) -> Option<&'static str> {
 
 impl From<PrecisionPlan> for PlanFile {
     fn from(plan: PrecisionPlan) -> Self {
-        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks } = plan;
-        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks }
+        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head } = plan;
+        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head }
     }
 }
 

@@ -1,7 +1,7 @@
 use quant_kernels::spec::quant_spec::QuantSpec;
 
 use super::*;
-use crate::{linear_settings::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
+use crate::{placement::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
 
 const ONE: SitePrecision = SitePrecision::uniform(BitWidth::B2);
 const TWO: SitePrecision = SitePrecision::uniform(BitWidth::B3);
@@ -154,6 +154,13 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
         (format!(r#"{{"version":1,"default":{full},"kv_cache":null}}"#), "null"),
         (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":{{"h.0":0}}}}"#), "bit-width 0"),
         (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":[4]}}"#), "map"),
+        (
+            format!(r#"{{"version":1,"default":{full},"span_head":8}}"#),
+            "field `span_head` of a plan of version 1, expected version 2",
+        ),
+        (format!(r#"{{"version":2,"default":{full},"span_head":"8"}}"#), "expected `base` or a number of bits"),
+        (format!(r#"{{"version":2,"default":{full},"span_head":24}}"#), "expected `base` or a number of bits"),
+        (format!(r#"{{"version":2,"default":{full},"span_head":true}}"#), "expected `base` or a number of bits"),
     ];
     for (text, expected) in cases {
         let message = PrecisionPlan::from_json(&text).unwrap_err().to_string();
@@ -183,6 +190,21 @@ fn a_plan_that_says_nothing_of_keys_and_values_keeps_them_at_full_precision() {
     assert_eq!(plan.kv_cache("h.0"), BitWidth::FULL);
     assert!(!plan.to_json().contains("kv_cache"), "{}", plan.to_json());
     assert_ne!(plan.clone().with_kv_cache(BitWidth::B8), plan);
+}
+
+#[test]
+fn a_plan_says_its_span_head_or_leaves_it_to_the_model() {
+    let plan = PrecisionPlan::uniform(ONE);
+    assert_eq!(plan.span_head(), None);
+    assert!(!plan.to_json().contains("span_head"), "{}", plan.to_json());
+    for (head, text) in
+        [(HeadChoice::Base, r#""span_head": "base""#), (HeadChoice::Width(BitWidth::B8), r#""span_head": 8"#)]
+    {
+        let said = plan.clone().with_span_head(Some(head));
+        assert_ne!(said, plan);
+        assert!(said.to_json().contains(text), "{}", said.to_json());
+        assert_eq!(PrecisionPlan::from_json(&said.to_json()).unwrap(), said);
+    }
 }
 
 #[test]

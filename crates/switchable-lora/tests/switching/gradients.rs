@@ -7,8 +7,9 @@ use burn::{
 
 use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::{
-    linear_settings::{BasePolicy, LinearSettings, Placement},
+    linear_settings::{BasePolicy, LinearSettings},
     lora_config::LoraConfig,
+    placement::Placement,
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,

@@ -9,8 +9,9 @@ use quant_kernels::{
 };
 use switchable_lora::{
     error::Error,
-    linear_settings::{BasePolicy, LinearSettings, Placement},
+    linear_settings::{BasePolicy, LinearSettings},
     lora_config::WeightScales,
+    placement::Placement,
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,

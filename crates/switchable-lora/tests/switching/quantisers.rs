@@ -9,9 +9,10 @@ use quant_kernels::{
 };
 use switchable_lora::{
     error::Error,
-    linear_settings::{LinearSettings, Placement},
+    linear_settings::LinearSettings,
     lora_config::WeightScales,
     packed_weights::PackedWeights,
+    placement::Placement,
     quantized_cache::QuantizedCache,
     site_precision::{SitePrecision, SiteRounding},
     switchable_linear::SwitchableLinear,

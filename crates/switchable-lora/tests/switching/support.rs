@@ -4,11 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
-    adapter_pair::LoraAdapterPair,
-    linear_settings::{LinearSettings, Placement},
-    quantized_cache::QuantizedCache,
-    site_precision::SitePrecision,
-    switchable_linear::SwitchableLinear,
+    adapter_pair::LoraAdapterPair, linear_settings::LinearSettings, placement::Placement,
+    quantized_cache::QuantizedCache, site_precision::SitePrecision, switchable_linear::SwitchableLinear,
 };
 use test_support::numbers::numbers;
 

@@ -64,6 +64,19 @@ impl<B: Backend> KvCache<B> {
         self.capacity
     }
 
+    /// Refuses new tokens that it has no room for.
+    ///
+    /// # Panics
+    ///
+    /// When it is for another number of sequences, or there is no room.
+    pub fn expect_room(&self, batch: usize, new: usize) {
+        let (len, capacity) = (self.len, self.capacity);
+        let sequences = self.layers.first().and_then(|layer| Some(layer.keys.as_ref()?.dims()[0]));
+        let sequences = sequences.unwrap_or(batch);
+        assert_eq!(batch, sequences, "{batch} sequences, the kv cache is for {sequences}");
+        assert!(len + new <= capacity, "kv cache of {capacity} tokens cannot hold {}", len + new);
+    }
+
     /// Forgets all tokens but the first `len`. The buffers stay.
     ///
     /// # Panics
@@ -139,11 +152,13 @@ impl<B: Backend> BlockCache<'_, B> {
         assert_eq!(got, other, "keys of shape {got:?} and values of shape {other:?} are not of the same tokens");
         let write = |buffer: &mut Option<Tensor<B, 4>>, rows: Tensor<B, 4>| {
             let [batch, heads, new, width] = rows.dims();
-            let full = buffer.take().expect("a buffer is put back after every write");
-            let [.., capacity, _] = full.dims();
-            let expected = [full.dims()[0], full.dims()[1], new, full.dims()[3]];
+            let there = buffer.as_ref().expect("a buffer is put back after every write").dims();
+            let [.., capacity, _] = there;
+            let expected = [there[0], there[1], new, there[3]];
             assert_eq!([batch, heads, new, width], expected, "keys or values that are not of the cache's sequences");
             assert!(len + new <= capacity, "kv cache of {capacity} tokens cannot hold {}", len + new);
+            // Taken out, so that it is written where it lies.
+            let full = buffer.take().expect("it was there");
             let full = full.slice_assign([0..batch, 0..heads, len..len + new, 0..width], rows);
             let held = full.clone().slice([0..batch, 0..heads, 0..len + new, 0..width]);
             *buffer = Some(full);

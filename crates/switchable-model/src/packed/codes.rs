@@ -1,19 +1,18 @@
 //! The codes that a model's sites and its language-model head are packed as.
 
-use burn::tensor::Tensor;
-
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
-    packed::{nested::NestedTensor, packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, granularity::Granularity, quant_spec::QuantSpec},
+    packed::{nested::NestedTensor, packed_tensor::PackedTensor},
+    spec::bit_width::BitWidth,
     tensor::rounding::Rounding,
 };
 use switchable_lora::{
-    linear_settings::Placement, packed_weights::PackedWeights, site_precision::SitePrecision,
+    packed_weights::PackedWeights, placement::Placement, site_precision::SitePrecision,
     switchable_linear::SwitchableLinear,
 };
 
 use super::form::{PackOptions, PackedForm};
+use super::head::pack_head;
 use crate::error::{Result, at_site};
 use crate::model::SwitchableModel;
 use crate::site_plan::SitePlan;
@@ -104,9 +103,6 @@ pub(crate) fn as_weights(tensor: PackedTensor, form: PackedForm<'_>) -> Result<P
     })
 }
 
-/// The output matrix by its name in files.
-pub(crate) const HEAD: &str = "lm_head.weight";
-
 /// The codes that a folder holds of the output matrix; `None` where it is to be in f32.
 pub(crate) fn head_to_save<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
@@ -119,17 +115,6 @@ pub(crate) fn head_to_save<B: QuantBackend, M: SwitchableModel<B>>(
         }
         _ => Ok(held.cloned()),
     }
-}
-
-/// Codes of the output matrix, transposed.
-pub(crate) fn pack_head<B: QuantBackend>(
-    output: Tensor<B, 2>,
-    bits: BitWidth,
-    scale_format: ScaleFormat,
-) -> Result<PackedTensor> {
-    // A column of the head is a token.
-    let spec = QuantSpec::default().with_granularity(Granularity::PerChannel);
-    Ok(Rounding::Nearest { bits, spec }.pack(&output.transpose(), scale_format)?)
 }
 
 /// The codes of a site; `None` where it stays in f32.

@@ -26,10 +26,11 @@ use quant_kernels::{
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
-use super::codes::{HEAD, head_to_save, packed_plan, packed_sites};
+use super::codes::{head_to_save, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, in_file};
+use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE, SPAN_HEAD};
 use crate::json_text::parse_json;
 use crate::kv_rounding::KV_CACHE_SPEC;
 use crate::model::SwitchableModel;
@@ -37,13 +38,10 @@ use crate::options::ModelOptions;
 use crate::parameters::{ParameterRef, transposed};
 use crate::site_plan::SitePlan;
 use crate::sites::{Site, Sites};
-use crate::span_head::SPAN_HEAD;
 use crate::weights::builder::ModelBuilder;
 use crate::weights::tensors::check_alone;
 use crate::weights::values::Values;
 
-/// The file of a packed folder.
-pub(crate) const FILE: &str = "packed.safetensors";
 const PLAN: &str = "plan";
 const NESTED: &str = "nested";
 const CONFIG: &str = "config";
@@ -67,7 +65,7 @@ impl<C: ModelConfig> PackedWriter<C> {
         let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
         let sites = packed_sites(model, form, options)?.into_iter();
         let mut packed: Vec<_> = sites.map(|(site, tensor)| (name_of(site), tensor)).collect();
-        packed.extend(head_to_save(model, options)?.map(|head| (HEAD.to_owned(), head)));
+        packed.extend(head_to_save(model, options)?.map(|head| (OUTPUT_MATRIX.to_owned(), head)));
         let nested = matches!(form, PackedForm::Nested);
         Ok(Self { config: model.config().clone(), plan, nested, packed })
     }
@@ -95,7 +93,7 @@ impl<C: ModelConfig> PackedWriter<C> {
         writer.metadata(NESTED, self.nested.to_string());
         let config = self.config.to_json(architecture);
         writer.metadata(CONFIG, config.to_string());
-        writer.write(dir.join(FILE))?;
+        writer.write(dir.join(PACKED_FILE))?;
         Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
     }
 }
@@ -110,7 +108,7 @@ pub(crate) struct PackedFolder<C> {
 
 impl<C: ModelConfig> PackedFolder<C> {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE);
+        let path = dir.join(PACKED_FILE);
         check_alone(dir)?;
         let config_path = dir.join("config.json");
         let config = C::load(&config_path)?;
@@ -161,9 +159,9 @@ impl<C: ModelConfig> PackedFolder<C> {
         let linear = options.linear.with_quantisation(quantisation);
         let options = &ModelOptions { linear, ..options.clone() };
         let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
-        if self.file.packed_names().any(|name| name == HEAD) {
-            let (head, shape) = (self.file.packed(HEAD)?, config.shape());
-            self.check_shape(HEAD, &head.shape(), &[shape.width, shape.vocabulary])?;
+        if self.file.packed_names().any(|name| name == OUTPUT_MATRIX) {
+            let (head, shape) = (self.file.packed(OUTPUT_MATRIX)?, config.shape());
+            self.check_shape(OUTPUT_MATRIX, &head.shape(), &[shape.width, shape.vocabulary])?;
             model.set_packed_head(Some(head));
         }
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
@@ -183,7 +181,7 @@ impl<C: ModelConfig> PackedFolder<C> {
     /// Checks that every tensor is one of the model's or of its span head.
     fn check_names(&self, parameters: impl Iterator<Item = String>, sites: &Sites) -> Result<()> {
         let weights = sites.iter().map(|site| format!("{}{}.weight", C::BODY, sites.name(site)));
-        let heads = [HEAD, SPAN_HEAD, "qa_outputs.bias"].map(str::to_owned);
+        let heads = [OUTPUT_MATRIX, SPAN_HEAD, "qa_outputs.bias"].map(str::to_owned);
         let known: BTreeSet<String> = parameters.chain(weights).chain(heads).collect();
         match self.file.packed_names().chain(self.file.plain_names()).find(|name| !known.contains(*name)) {
             Some(name) => Err(Error::UnknownTensor { path: self.path.clone(), name: name.to_owned() }),
@@ -220,10 +218,10 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
 
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         // An output matrix of its own that is only there packed: what its codes stand for.
-        if name == HEAD && self.file.packed_names().any(|packed| packed == HEAD) {
-            let head = self.file.packed(HEAD)?;
+        if name == OUTPUT_MATRIX && self.file.packed_names().any(|packed| packed == OUTPUT_MATRIX) {
+            let head = self.file.packed(OUTPUT_MATRIX)?;
             let [width, vocabulary] = head.shape();
-            self.check_shape(HEAD, &[vocabulary, width], shape)?;
+            self.check_shape(OUTPUT_MATRIX, &[vocabulary, width], shape)?;
             return Ok(TensorData::new(transposed(&head.dequantize(), [width, vocabulary]), shape.to_vec()));
         }
         self.plain(name, shape)

@@ -4,14 +4,16 @@
 pub(crate) mod codes;
 pub(crate) mod folder;
 pub mod form;
+pub(crate) mod head;
 
 use std::path::Path;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 
-use self::codes::{as_weights, merged, pack_head, packed_plan, packed_sites};
+use self::codes::{as_weights, merged, packed_plan, packed_sites};
 use self::folder::{PackedFolder, PackedWriter};
 use self::form::{PackOptions, PackedForm};
+use self::head::pack_head;
 use crate::config::ModelConfig;
 use crate::error::{Result, at_site};
 use crate::model::SwitchableModel;

@@ -11,13 +11,12 @@ use switchable_lora::{linear_settings::BasePolicy, switchable_linear::Switchable
 use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::folder_names::{OUTPUT_MATRIX, SPAN_HEAD};
 use crate::options::ModelOptions;
 use crate::output_matrix::OutputMatrix;
 use crate::packable_matrix::PackableMatrix;
-use crate::packed::codes::HEAD;
 use crate::parameters::WeightLayout;
 use crate::sites::{Site, Sites};
-use crate::span_head::SPAN_HEAD;
 
 /// Makes the parameters of one model, under their Hugging Face names, each checked against the shape
 /// that the configuration gives it.
@@ -96,13 +95,17 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
         let shape = embedding.dims();
         if !is_tied {
             // A folder with a span head has no output matrix: the embedding takes its place.
-            let is_span = !self.contains(HEAD) && self.contains(SPAN_HEAD);
-            return if is_span { Ok(OutputMatrix::Tied) } else { Ok(OutputMatrix::Own(self.matrix(HEAD, shape)?)) };
+            let is_span = !self.contains(OUTPUT_MATRIX) && self.contains(SPAN_HEAD);
+            return if is_span {
+                Ok(OutputMatrix::Tied)
+            } else {
+                Ok(OutputMatrix::Own(self.matrix(OUTPUT_MATRIX, shape)?))
+            };
         }
-        if !self.values.contradicts_tie(HEAD) {
+        if !self.values.contradicts_tie(OUTPUT_MATRIX) {
             return Ok(OutputMatrix::Tied);
         }
-        let data = self.values.data(HEAD, &shape)?;
+        let data = self.values.data(OUTPUT_MATRIX, &shape)?;
         let is_same = data.iter::<f32>().eq(embedding.val().into_data().iter::<f32>());
         Ok(if is_same { OutputMatrix::Tied } else { OutputMatrix::Own(self.parameter(data)) })
     }

@@ -14,8 +14,8 @@ use super::source::WeightSource;
 use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE};
 use crate::json_text::{parse_json, read_text};
-use crate::packed::{codes::HEAD, folder::FILE as PACKED_FILE};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -129,7 +129,7 @@ impl WeightSet {
     pub(crate) fn check_names<C: ModelConfig>(&self, parameters: impl Iterator<Item = String>) -> Result<()> {
         let read: BTreeSet<&String> = parameters.filter_map(|name| self.find(&name).map(|(found, _)| found)).collect();
         let is_harmless = |name: &str| {
-            name == HEAD
+            name == OUTPUT_MATRIX
                 || OTHER_HEADS.iter().any(|head| name.starts_with(head))
                 || C::BUFFERS.iter().any(|buffer| name.ends_with(buffer))
         };
@@ -248,6 +248,12 @@ fn found_instead<C: ModelConfig>(dir: &Path) -> String {
              import transformers\n    \
              transformers.{class}.from_pretrained(\"{dir}\").save_pretrained(\"{dir}\")"
         );
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut gguf = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "gguf"));
+    if let Some(file) = gguf.next().as_deref().and_then(Path::file_name) {
+        let file = file.display();
+        return format!("; `{file}` is not read: the model that it was made from has its weights as safetensors");
     }
     if there("adapter_config.json") {
         return "; the folder is that of a PEFT adapter: open the model that it belongs to, and name it as its adapters"

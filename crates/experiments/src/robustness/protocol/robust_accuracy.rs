@@ -44,7 +44,8 @@ pub struct RobustAccuracy {
     pub attacked_exact_match: f64,
     /// Wilson interval of the exact match of the attacked items, percent.
     pub attacked_interval: Interval,
-    /// Attacked minus clean, in fractions.
+    /// Attacked minus clean, in fractions. Where all items are right when clean, it is minus the success rate,
+    /// its interval included.
     pub exact_match_drop: PairedComparison,
     /// F1 of the clean items, percent.
     pub clean_f1: f64,
@@ -80,21 +81,30 @@ impl RobustAccuracy {
         let right_when_clean = items.iter().filter(|item| item.clean_exact).count();
         let fooled = items.iter().filter(|item| item.clean_exact && !item.attacked_exact).count();
         let right_when_attacked = items.iter().filter(|item| item.attacked_exact).count();
+        let mut exact_match_drop = PairedComparison::new(&exact[0], &exact[1], seed);
         let drops: Vec<f64> = f1[0].iter().zip(&f1[1]).map(|(clean, attacked)| attacked - clean).collect();
+        let success_interval = Interval::wilson(fooled, right_when_clean);
+        let mut f1_drop_interval = Interval::of_difference(&drops, seed);
+        if right_when_clean == items.len() && !items.is_empty() {
+            // Nothing can be gained: what is lost is what the attack makes wrong.
+            exact_match_drop.interval = Interval { low: -success_interval.high, high: -success_interval.low };
+            let Interval { low, high } = Interval::of_mean(&f1[1]);
+            f1_drop_interval = Interval { low: low - 1.0, high: high - 1.0 };
+        }
         Self {
             n: items.len(),
             right_when_clean,
             fooled,
             success_rate: (right_when_clean > 0).then(|| 100.0 * fooled as f64 / right_when_clean as f64),
-            success_interval: Interval::wilson(fooled, right_when_clean).scaled(100.0),
+            success_interval: success_interval.scaled(100.0),
             clean_exact_match: 100.0 * mean(&exact[0]),
             attacked_exact_match: 100.0 * mean(&exact[1]),
             attacked_interval: Interval::wilson(right_when_attacked, items.len()).scaled(100.0),
-            exact_match_drop: PairedComparison::new(&exact[0], &exact[1], seed),
+            exact_match_drop,
             clean_f1: 100.0 * mean(&f1[0]),
             attacked_f1: 100.0 * mean(&f1[1]),
             f1_drop: 100.0 * mean(&drops),
-            f1_drop_interval: Interval::of_difference(&drops, seed).scaled(100.0),
+            f1_drop_interval: f1_drop_interval.scaled(100.0),
             items,
         }
     }
@@ -116,5 +126,11 @@ mod tests {
         assert_eq!((both.exact_match_drop.only_first, both.exact_match_drop.only_second), (2, 1));
         assert_eq!((both.clean_f1, both.attacked_f1, both.f1_drop), (87.5, 62.5, -25.0));
         assert_eq!(RobustAccuracy::new(&clean[3..], &attacked[3..], 1).success_rate, None);
+
+        // Of items that are all right when clean, nothing can be gained.
+        let right = RobustAccuracy::new(&clean[..3], &attacked[..3], 1);
+        let (drop, success) = (right.exact_match_drop.interval.scaled(100.0), right.success_interval);
+        assert_eq!((drop.low, drop.high), (-success.high, -success.low));
+        assert!(right.f1_drop_interval.low < right.f1_drop && right.f1_drop_interval.high <= 0.0);
     }
 }

@@ -145,7 +145,7 @@ impl DamageTable {
                 let how = RefineOptions { evaluations: *swaps, show: *show, ..RefineOptions::new(budget) };
                 let from = RefineFrom { reference, start: &verified.allocation };
                 let (refinement, plan) = self.refine_by_swaps(evaluator, from, &how)?;
-                Ok((verified, refinement, evaluator.model().transformer.named_plan(&plan)))
+                Ok((verified, refinement, evaluator.model().named_plan(&plan)))
             })?;
             let plan = evaluator.model().transformer.resolve(&plan)?;
             Ok(RefinedAllocation { budget, verified, refinement, plan })

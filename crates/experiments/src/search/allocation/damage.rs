@@ -170,7 +170,8 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
         let (row, work_of_row) = options.known.recall(&name, || {
             let before = evaluator.work();
             let mut choices = Vec::with_capacity(options.choices.len());
-            for &precision in &options.choices {
+            for &choice in &options.choices {
+                let precision = model.transformer.precision_for(site, choice);
                 let changed = if reference.get(site) == precision {
                     Accuracy { divergence: Some(0.0), ..unchanged.clone() }
                 } else {

@@ -11,30 +11,20 @@
 //! computes the scores again instead of keeping them: Dao et al., *FlashAttention*,
 //! arXiv:2205.14135, from which the form of the gradient comes too.
 
-use std::ops::Range;
+mod causal_pairs;
+mod heads;
+mod product;
 
 use rayon::prelude::*;
 
+use self::causal_pairs::CausalPairs;
+use self::product::{Pointer, product};
 use crate::cpu::{elementary::exp, instruction_set::InstructionSet, multiversion::multiversion};
+
+pub(crate) use self::heads::{HeadStrides, Heads};
 
 /// Queries that go through together.
 const BLOCK: usize = 64;
-
-/// Where the heads of a tensor `[batch, heads, tokens, width]` lie, in elements from its start. The
-/// values of one head of one token stand side by side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadStrides {
-    pub(crate) batch: usize,
-    pub(crate) head: usize,
-    pub(crate) token: usize,
-}
-
-/// Numbers with the place of their heads.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) strides: HeadStrides,
-}
 
 /// The sizes of an attention.
 #[derive(Debug, Clone, Copy)]
@@ -77,29 +67,14 @@ impl AttentionShape {
             let mut scores = vec![0.0; BLOCK.min(self.queries) * self.keys];
             for first in (0..self.queries).step_by(BLOCK) {
                 let rows = BLOCK.min(self.queries - first);
-                let seen = self.keys - self.queries + first + rows;
                 self.probabilities(set, q, k, first, rows, &mut scores);
-                let weights = Matrix::rows(&scores, seen);
-                let y = |row: usize| shared.at(strides.of(batch, head) + (first + row) * strides.token, strides.token);
-                // A hidden value has the weight 0, and 0·NaN is NaN: where one is not finite, each row is
-                // multiplied by the values that it sees alone.
-                let seen_by_first = seen - rows + 1;
-                if v.are_finite(seen_by_first..seen, self.width) {
-                    // SAFETY: the rows and columns lie in their slices as checked above, and no other
-                    // head writes to these columns of the output.
-                    #[expect(unsafe_code, reason = "the product takes pointers")]
-                    unsafe {
-                        product([rows, seen, self.width], weights, v.matrix(0), y(0), false);
-                    }
-                } else {
-                    for row in 0..rows {
-                        let weights = Matrix { values: &weights.values[row * seen..], ..weights };
-                        // SAFETY: as above.
-                        #[expect(unsafe_code, reason = "the product takes pointers")]
-                        unsafe {
-                            product([1, seen_by_first + row, self.width], weights, v.matrix(0), y(row), false);
-                        }
-                    }
+                let pairs = CausalPairs { weights: &scores, first: self.keys - self.queries + first, rows };
+                let y = shared.at(strides.of(batch, head) + first * strides.token, strides.token);
+                // SAFETY: the rows and columns lie in their slices as checked above, and no other head writes to
+                // these columns of the output.
+                #[expect(unsafe_code, reason = "the product takes pointers")]
+                unsafe {
+                    pairs.with_keys(v, self.width, y);
                 }
             }
         });
@@ -137,14 +112,14 @@ impl AttentionShape {
                 unsafe {
                     product([rows, width, seen], dy.matrix(first), v.matrix(0).transposed(), scores, false);
                 }
-                score_gradients(set, &p[..rows * seen], &mut ds[..rows * seen], rows, seen, self.scale);
-                let (p, ds) = (Matrix::rows(&p, seen), Matrix::rows(&ds, seen));
+                score_gradients(set, &p[..rows * seen], &mut ds[..rows * seen], [rows, seen, first + 1], self.scale);
+                let [p, ds] = [&p, &ds].map(|weights| CausalPairs { weights, first, rows });
                 // SAFETY: as above.
                 #[expect(unsafe_code, reason = "the product takes pointers")]
                 unsafe {
-                    product([rows, seen, width], ds, k.matrix(0), to(0, first), false);
-                    product([seen, rows, width], ds.transposed(), q.matrix(first), to(1, 0), true);
-                    product([seen, rows, width], p.transposed(), dy.matrix(first), to(2, 0), true);
+                    ds.with_keys(k, width, to(0, first));
+                    ds.with_queries(q.starting_at(first), width, to(1, 0));
+                    p.with_queries(dy.starting_at(first), width, to(2, 0));
                 }
             }
         });
@@ -185,62 +160,6 @@ impl AttentionShape {
     }
 }
 
-impl HeadStrides {
-    fn of(self, batch: usize, head: usize) -> usize {
-        batch * self.batch + head * self.head
-    }
-}
-
-impl<'a> Heads<'a> {
-    fn skip(self, count: usize) -> Self {
-        Self { values: &self.values[count..], ..self }
-    }
-
-    /// One head, from its first token on.
-    fn at(self, batch: usize, head: usize) -> Self {
-        self.skip(self.strides.of(batch, head))
-    }
-
-    /// Whether all values of some tokens of one head are finite.
-    fn are_finite(self, tokens: Range<usize>, width: usize) -> bool {
-        tokens.into_iter().all(|token| self.values[token * self.strides.token..][..width].iter().all(|x| x.is_finite()))
-    }
-
-    /// The tokens of one head from `first` on, as rows.
-    fn matrix(self, first: usize) -> Matrix<'a> {
-        Matrix { values: &self.values[first * self.strides.token..], row: self.strides.token, column: 1 }
-    }
-}
-
-/// A matrix with the distance between its rows and between its columns.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn rows(values: &'a [f32], columns: usize) -> Self {
-        Self { values, row: columns, column: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-
-    fn holds(self, rows: usize, columns: usize) -> bool {
-        (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
-    }
-}
-
-/// Where the rows of a result go.
-#[derive(Clone, Copy)]
-struct Pointer {
-    start: *mut f32,
-    stride: usize,
-}
-
 /// Memory that heads write different columns of.
 struct Shared(*mut f32);
 
@@ -251,40 +170,6 @@ unsafe impl Sync for Shared {}
 impl Shared {
     fn at(&self, index: usize, stride: usize) -> Pointer {
         Pointer { start: self.0.wrapping_add(index), stride }
-    }
-}
-
-/// `y = a·b`, or `y += a·b`; sizes are rows of `a`, columns of `a`, columns of `b`.
-///
-/// # Safety
-///
-/// `y` must be valid for the rows and columns of the result, and nobody else may use them.
-#[expect(unsafe_code, reason = "results go to columns that other threads' results stand between")]
-unsafe fn product([m, k, n]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, y: Pointer, add: bool) {
-    assert!(a.holds(m, k) && b.holds(k, n), "a matrix is smaller than its product");
-    // SAFETY: `a` and `b` hold their rows and columns; the rest is the caller's promise.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            y.start,
-            1,
-            y.stride as isize,
-            add,
-            a.values.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.values.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 
@@ -331,12 +216,15 @@ multiversion! {
 }
 
 multiversion! {
-    /// `dS = s·P∘(dP − rowsum(P∘dP))` in place of `dP`.
-    fn score_gradients(p: &[f32], dp: &mut [f32], rows: usize, columns: usize, scale: f32) {
+    /// `dS = s·P∘(dP − rowsum(P∘dP))` in place of `dP`, for the first numbers of each row: `visible` of the first
+    /// row, one more in each further row. The others become 0. Sizes are rows, columns and `visible`.
+    fn score_gradients(p: &[f32], dp: &mut [f32], sizes: [usize; 3], scale: f32) {
         const LANES: usize = 16;
+        let [rows, columns, visible] = sizes;
         for row in 0..rows {
             let p = &p[row * columns..][..columns];
             let dp = &mut dp[row * columns..][..columns];
+            dp[visible + row..].fill(0.0);
             let mut lanes = [0.0; LANES];
             for (p, dp) in p.chunks_exact(LANES).zip(dp.chunks_exact(LANES)) {
                 for lane in 0..LANES {
@@ -346,7 +234,7 @@ multiversion! {
             let whole = columns / LANES * LANES;
             let rest: f32 = p[whole..].iter().zip(&dp[whole..]).map(|(p, dp)| p * dp).sum();
             let mean = lanes.iter().sum::<f32>() + rest;
-            for (dp, p) in dp.iter_mut().zip(p) {
+            for (dp, p) in dp.iter_mut().zip(p).take(visible + row) {
                 *dp = scale * p * (*dp - mean);
             }
         }

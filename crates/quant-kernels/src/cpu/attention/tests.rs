@@ -153,3 +153,96 @@ fn a_nan_reaches_the_queries_that_see_it_and_no_other() {
         }
     }
 }
+
+/// The gradient of one head by the formula, over the pairs of a query and a key that it sees: of queries, keys and
+/// values, `[tokens][3 · width]`.
+fn gradient_by_hand(shape: AttentionShape, qkv: &[f32], gradient: &[f32]) -> Vec<f64> {
+    let AttentionShape { queries: tokens, width, scale, .. } = shape;
+    let scale = f64::from(scale);
+    let of =
+        |values: &[f32], start: usize| -> Vec<f64> { values[start..][..width].iter().map(|&x| x.into()).collect() };
+    let row = |token: usize, part: usize| of(qkv, (3 * token + part) * width);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let mut out = vec![0.0; qkv.len()];
+    for i in 0..tokens {
+        let (q, dy) = (row(i, 0), of(gradient, i * width));
+        let scores: Vec<f64> = (0..=i).map(|j| scale * dot(&q, &row(j, 1))).collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let p: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
+        let dp: Vec<f64> = (0..=i).map(|j| dot(&dy, &row(j, 2))).collect();
+        let mean = dot(&p, &dp);
+        for j in 0..=i {
+            let ds = scale * p[j] * (dp[j] - mean);
+            let mut add = |token: usize, part: usize, by: f64, values: &[f64]| {
+                let to = &mut out[(3 * token + part) * width..][..width];
+                to.iter_mut().zip(values).for_each(|(to, x)| *to += by * x);
+            };
+            add(i, 0, ds, &row(j, 1));
+            add(j, 1, ds, &q);
+            add(j, 2, p[j], &dy);
+        }
+    }
+    out
+}
+
+#[test]
+fn a_nan_reaches_the_gradients_of_those_that_see_it_and_no_other() {
+    // Within one block of queries, and across two.
+    for (tokens, place) in [(6, 3), (70, 3), (70, 66)] {
+        let shape = shape((1, 1, tokens, 4));
+        let clean = [numbers(tokens * 12, 9), numbers(tokens * 4, 10)];
+        let mut changed = vec![(clean.clone(), "nothing")];
+        for (part, name) in ["query", "key", "value", "gradient"].into_iter().enumerate() {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut numbers = clean.clone();
+                match part {
+                    3 => numbers[1][place * 4 + 1] = bad,
+                    part => numbers[0][place * 12 + part * 4 + 1] = bad,
+                }
+                changed.push((numbers, name));
+            }
+        }
+        for ([qkv, gradient], name) in changed {
+            let expected = gradient_by_hand(shape, &qkv, &gradient);
+            for set in InstructionSet::available() {
+                let got = shape.backward_of_packed(set, &qkv, &gradient);
+                for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    let what = format!("{name} of token {place} of {tokens}, {set:?}, element {index}");
+                    // The formula's own way may differ where a number is not finite, the place may not.
+                    assert_eq!(got.is_finite(), expected.is_finite(), "{what}: {got}, {expected}");
+                    if expected.is_finite() {
+                        assert!((f64::from(*got) - expected).abs() < 2e-5, "{what}: {got}, {expected}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_or_a_key_that_is_nan_reaches_the_queries_that_see_it_and_no_other() {
+    let shape = shape((1, 1, 70, 4));
+    let strides = shape.packed_strides(70, 3);
+    for part in 0..2 {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut qkv = numbers(70 * 12, 9);
+            qkv[3 * 12 + 4 * part] = bad;
+            let [q, k, v] = parts(&shape, &qkv).map(|start| Heads { values: &qkv[start..], strides });
+            let expected = output_by_hand(shape, q, k, v);
+            for set in InstructionSet::available() {
+                let y = shape.forward(set, q, k, v);
+                for (index, (y, expected)) in y.iter().zip(&expected).enumerate() {
+                    let sees_it = if part == 0 { index / 4 == 3 } else { index / 4 >= 3 };
+                    // An infinite key may be worth nothing to a query.
+                    assert!(sees_it || y.is_finite(), "{set:?} {part} {index}");
+                    assert!(!bad.is_nan() || y.is_nan() == sees_it, "{set:?} {part} {index}: {y}");
+                    if !sees_it {
+                        assert!((f64::from(*y) - expected).abs() < 2e-5, "{set:?} {part} {index}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -13,6 +13,9 @@
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
 //! quantiser, as L4Q does (arXiv:2402.04902).
 
+mod adapters;
+mod precision;
+
 use std::collections::BTreeMap;
 
 use burn::{
@@ -24,21 +27,22 @@ use quant_kernels::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
     packed::product::{activations::ActivationBits, epilogue::OutputFunction},
     spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
-    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, learned_step::LearnedStep, packed_linear::packed_linear},
+    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, packed_linear::packed_linear},
 };
 
 use crate::{
     adapter_pair::LoraAdapterPair,
-    adapter_step::{AdapterStep, check_spec, starting_step},
+    adapter_step::AdapterStep,
     base_weights::BaseWeights,
-    error::{Error, Result},
-    linear_settings::{BasePolicy, Execution, LinearSettings, Placement},
+    error::Result,
+    linear_settings::{BasePolicy, Execution, LinearSettings},
     lora_bank::LoraBank,
-    lora_config::{LoraConfig, LoraInit, WeightScales},
+    lora_config::WeightScales,
     packed_weights::PackedWeights,
-    quantisation_settings::{QuantisationSettings, SettingsDifference},
+    placement::Placement,
+    quantisation_settings::QuantisationSettings,
     quantized_cache::QuantizedCache,
-    site_precision::{SitePrecision, SiteRounding},
+    site_precision::SitePrecision,
     weight_rounding::WeightRounding,
 };
 
@@ -247,160 +251,6 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.base.at(self.rounding(bits, step), self.gradient)
     }
 
-    /// Quantisers and placement at a precision: what it says, and else those of the settings.
-    pub fn quantisation(&self, precision: &SitePrecision) -> QuantisationSettings {
-        precision.quantisation(self.settings().quantisation())
-    }
-
-    /// The precision with all that it leaves to this layer said.
-    ///
-    /// ```
-    /// use burn::{backend::Flex, tensor::Tensor};
-    /// use switchable_lora::{BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
-    ///
-    /// let weight = Tensor::<Flex, 2>::from_floats([[1.0, 0.2]], &Default::default());
-    /// let layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());
-    /// let four = SitePrecision::uniform(BitWidth::B4).without_adapter();
-    /// let said = layer.explicit(&four);
-    /// assert_eq!(said.quantizer, Some(LinearSettings::default().weight));
-    /// assert_eq!(layer.implicit(&said), four);
-    /// ```
-    pub fn explicit(&self, precision: &SitePrecision) -> SitePrecision {
-        // Codes do not tell whether their scales were learned while the adapter is not there.
-        let is_unknown =
-            self.packed_weights().is_some() && precision.adapter.is_some_and(|width| self.bank.get(width).is_none());
-        let own = match self.learned_step(precision) {
-            Some(_) => Some(SiteRounding::LearnedStep),
-            None => (!is_unknown).then_some(SiteRounding::Nearest),
-        };
-        SitePrecision {
-            rounding: precision.rounding.or(own),
-            ..precision.with_quantisation(self.quantisation(precision))
-        }
-    }
-
-    /// The precision without what this layer does of itself, so that precisions that compute the same are
-    /// equal.
-    pub fn implicit(&self, precision: &SitePrecision) -> SitePrecision {
-        let own = self.settings();
-        let own_rounding = match self.step_at(*precision) {
-            Some(_) => SiteRounding::LearnedStep,
-            None => SiteRounding::Nearest,
-        };
-        SitePrecision {
-            quantizer: precision.quantizer.filter(|spec| match self.packed_weights() {
-                Some(codes) => codes.quantizer(*spec) != *spec,
-                None => *spec != own.weight,
-            }),
-            activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
-            placement: precision.placement.filter(|placement| *placement != own.placement),
-            rounding: precision.rounding.filter(|rounding| match self.packed_weights() {
-                Some(_) => *rounding == SiteRounding::Nearest && own_rounding == SiteRounding::LearnedStep,
-                None => *rounding != own_rounding,
-            }),
-            ..*precision
-        }
-    }
-
-    /// Checks that codes are what a precision says that the weight is quantised to.
-    fn check_codes(&self, precision: &SitePrecision) -> Result<()> {
-        let Some(codes) = self.packed_weights() else { return Ok(()) };
-        if let Some(got) = precision.quantizer
-            && codes.quantizer(got) != got
-        {
-            return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
-        }
-        match self.quantisation(precision).placement {
-            Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
-            _ => Ok(()),
-        }
-    }
-
-    /// The step of the adapter that is named, if the weight is at the width that it was learned for.
-    fn step_at(&self, precision: SitePrecision) -> Option<&AdapterStep<B>> {
-        let width = precision.adapter.filter(|&width| width == precision.weights)?;
-        self.bank.get(width)?.adapter_step()
-    }
-
-    /// The step that a precision rounds by, checked against the quantiser that it names: a step belongs to
-    /// one quantiser, and that of the layer may have been replaced since the step came.
-    fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
-        let bits = precision.weights;
-        match (precision.rounding, self.step_at(precision)) {
-            // Codes are what the step made of the weight, whether it is there or not.
-            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
-            (Some(SiteRounding::Nearest), Some(_)) if self.packed_weights().is_some() => {
-                Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
-            }
-            (_, None) | (Some(SiteRounding::Nearest), _) => Ok(None),
-            (_, Some(step)) => {
-                if self.packed_weights().is_none() {
-                    check_spec(step.get(), &self.quantisation(&precision).weight)?;
-                }
-                Ok(Some(step))
-            }
-        }
-    }
-
-    /// Checks that an adapter can be added where the settings say: there is nothing to merge it into where
-    /// the weight is only there packed.
-    fn check_placement(&self) -> Result<()> {
-        match (self.placement, self.packed_weights()) {
-            (Placement::Merged, Some(_)) => Err(Error::PackedPlacement),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks that the weight can be quantised by a step at a width.
-    fn check_step(&self, width: BitWidth, step: &LearnedStep<B>, spec: &QuantSpec) -> Result<()> {
-        if step.bits() != width {
-            return Err(Error::StepWidth { got: step.bits(), expected: width });
-        }
-        step.check_fits(self.base.shape())?;
-        match self.packed_weights() {
-            Some(weights) => weights.check_step(step),
-            None => check_spec(step, spec),
-        }
-    }
-
-    /// The learned step that the weight is quantised by at a precision, in place of the scales that its
-    /// quantiser finds.
-    ///
-    /// There is one if the adapter that the precision names has one and the weights are at the width of
-    /// that adapter, unless it asks for rounding to the nearest level.
-    pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
-        let step = self.step_at(*precision).filter(|_| precision.rounding != Some(SiteRounding::Nearest));
-        step.map(AdapterStep::get)
-    }
-
-    /// Checks that the layer can compute at a precision.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::AdapterShape`] if it does not fit the
-    /// weight, [`Error::Quantisation`] if a width
-    /// does not fit its quantiser, the `Step…` errors if the weight cannot be quantised by the
-    /// adapter's learned step, as where the precision names another quantiser than the step was learned
-    /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`] and
-    /// [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
-    pub fn check(&self, precision: &SitePrecision) -> Result<()> {
-        self.check_codes(precision)?;
-        self.check_trained_for(precision)?;
-        let quantisation = self.quantisation(precision);
-        self.base.check(precision.weights, &quantisation.weight)?;
-        quantisation.activation.check(precision.activations, 2)?;
-        if let Some(width) = precision.adapter {
-            let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
-            if got != expected {
-                return Err(Error::AdapterShape { got, expected });
-            }
-        }
-        match self.active_step(*precision)? {
-            Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
-            None => Ok(()),
-        }
-    }
-
     /// The number of inputs.
     pub fn d_in(&self) -> usize {
         let [d_in, _] = self.base.shape();
@@ -455,9 +305,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::PackedPlacement`] if there are adapters that are merged into the weight:
+    /// [`Error::PackedPlacement`](crate::Error::PackedPlacement) if there are adapters that are merged into the weight:
     /// [`merged_with`](Self::merged_with) gives a layer whose weight has one of them in it.
-    /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
+    /// [`Error::PackedStep`](crate::Error::PackedStep) if an adapter has a learned step that is not the scale of the codes at its
     /// width.
     ///
     /// # Panics
@@ -509,7 +359,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Quantisation`] if the width does not fit the quantiser.
+    /// [`Error::Quantisation`](crate::Error::Quantisation) if the width does not fit the quantiser.
     pub fn quantized_weight(&self, bits: BitWidth) -> Result<Tensor<B, 2>> {
         self.base_at(bits, None)
     }
@@ -538,127 +388,5 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// The adapters.
     pub fn bank(&self) -> &LoraBank<B> {
         &self.bank
-    }
-
-    /// Adds the adapter for a width, in place of any that was there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::AdapterShape`] if it is for a weight of another shape, [`Error::PackedPlacement`] if it is to be
-    /// merged and the weight is only there packed; where it has a learned step,
-    /// [`Error::StepWidth`], [`Error::Quantisation`] for its shape, [`Error::StepFormat`] and [`Error::StepGranularity`]
-    /// if the weight cannot be quantised by it at that width, and [`Error::PackedStep`] if the weight is
-    /// only there packed, by other scales.
-    pub fn insert_adapter(&mut self, width: BitWidth, pair: LoraAdapterPair<B>) -> Result<()> {
-        let (got, expected) = (pair.adapts(), [self.d_in(), self.d_out()]);
-        if got != expected {
-            return Err(Error::AdapterShape { got, expected });
-        }
-        self.check_placement()?;
-        if let Some(step) = pair.step() {
-            self.check_step(width, step, &self.weight_spec)?;
-        }
-        self.bank.insert(width, pair);
-        self.trained_for.remove(&width);
-        Ok(())
-    }
-
-    /// Says what the adapter of a width was trained for: [`check`](Self::check) then refuses it under other
-    /// quantisers. One that is inserted after that may be used under any.
-    pub fn set_trained_for(&mut self, width: BitWidth, settings: QuantisationSettings) {
-        self.trained_for.insert(width, settings);
-    }
-
-    /// What the adapter of a width was trained for, where it is known.
-    pub fn trained_for(&self, width: BitWidth) -> Option<QuantisationSettings> {
-        self.trained_for.get(&width).copied()
-    }
-
-    /// Checks that the adapter of a precision was not trained for other quantisers.
-    fn check_trained_for(&self, precision: &SitePrecision) -> Result<()> {
-        let Some(trained) = precision.adapter.and_then(|width| self.trained_for.get(&width)) else { return Ok(()) };
-        let mut here = self.quantisation(precision);
-        // What rounds nothing does not matter.
-        if precision.weights.is_full() {
-            (here.weight, here.placement) = (trained.weight, trained.placement);
-        }
-        if precision.activations.is_full() {
-            here.activation = trained.activation;
-        }
-        match trained.first_difference(&here) {
-            Some(SettingsDifference { field, got: trained, expected: here }) => {
-                Err(Error::TrainedFor { field, trained, here })
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Adds a fresh adapter for a width, in place of any that was there. The seed decides its random
-    /// numbers.
-    ///
-    /// Where the configuration asks for learned scales, the adapter gets a step for the weight, and `LoftQ`
-    /// starts from what quantisation by that step leaves. The step starts as the paper's,
-    /// `2·mean|W| / √Q`, or as the scale that the weight's quantiser finds, whichever leaves the smaller
-    /// squared error. Its granularity is that of the quantiser.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Quantisation`] if the adapter starts from the quantisation residual and the width
-    /// does not fit the quantiser. With learned scales [`Error::StepFormat`] if the weight's quantiser is
-    /// asymmetric, [`Error::Quantisation`] if it is per token or the width is full precision or 1 bit,
-    /// [`Error::PackedStep`] if the weight is only there packed.
-    pub fn init_adapter(&mut self, width: BitWidth, config: &LoraConfig, seed: u64) -> Result<()> {
-        let pair = match config.scales() {
-            WeightScales::Found => self.fresh_pair(config, seed, || self.base_at(width, None))?,
-            WeightScales::Learned => {
-                if self.packed_weights().is_some() {
-                    return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
-                }
-                let weight = self.weight().set_require_grad(false);
-                let step = starting_step(&weight, width, &self.weight_spec)?;
-                self.fresh_pair(config, seed, || Ok(step.forward(weight)))?.with_step(step)
-            }
-        };
-        self.insert_adapter(width, pair)
-    }
-
-    /// A pair that starts as the configuration says. `quantized` gives the weight as the pair will find
-    /// it.
-    fn fresh_pair(
-        &self,
-        config: &LoraConfig,
-        seed: u64,
-        quantized: impl FnOnce() -> Result<Tensor<B, 2>>,
-    ) -> Result<LoraAdapterPair<B>> {
-        let weight = self.weight().set_require_grad(false);
-        Ok(match config.init() {
-            LoraInit::ZeroB => LoraAdapterPair::adding_nothing(config, weight.dims(), seed, &weight.device()),
-            LoraInit::LoftQ { iterations } => {
-                let quantized = quantized()?.set_require_grad(false);
-                LoraAdapterPair::from_residual(config, &(weight - quantized), iterations, seed)
-            }
-        })
-    }
-
-    /// A layer whose base weight is `W + s · A · B`, without adapters: what merged placement computes
-    /// at the adapter's width, with the quantised weight kept from call to call. It shares the cache.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingAdapter`] if there is no adapter for the width, [`Error::MergedStep`] if it has a
-    /// learned step, which goes with the adapter.
-    pub fn merged_with(&self, width: BitWidth) -> Result<Self> {
-        let pair = self.bank.expect(width)?;
-        if pair.step().is_some() {
-            return Err(Error::MergedStep { bits: width, what: "a layer without adapters" });
-        }
-        let weight = self.weight() + pair.product();
-        let base = self.base.with_values(weight.set_require_grad(false), self.bias());
-        Ok(Self { base, bank: LoraBank::new(), ..self.clone() })
-    }
-
-    /// Takes the adapter for a width out.
-    pub fn remove_adapter(&mut self, width: BitWidth) -> Option<LoraAdapterPair<B>> {
-        self.bank.remove(width)
     }
 }

@@ -1,0 +1,172 @@
+//! What a layer does at a precision, and whether it can.
+
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    tensor::learned_step::LearnedStep,
+};
+
+use super::SwitchableLinear;
+use crate::{
+    adapter_step::{AdapterStep, check_spec},
+    error::{Error, Result},
+    placement::Placement,
+    quantisation_settings::QuantisationSettings,
+    site_precision::{SitePrecision, SiteRounding},
+};
+
+impl<B: QuantBackend> SwitchableLinear<B> {
+    /// Quantisers and placement at a precision: what it says, and else those of the settings.
+    pub fn quantisation(&self, precision: &SitePrecision) -> QuantisationSettings {
+        precision.quantisation(self.settings().quantisation())
+    }
+
+    /// The precision with all that it leaves to this layer said.
+    ///
+    /// ```
+    /// use burn::{backend::Flex, tensor::Tensor};
+    /// use switchable_lora::{BitWidth, LinearSettings, QuantizedCache, SitePrecision, SwitchableLinear};
+    ///
+    /// let weight = Tensor::<Flex, 2>::from_floats([[1.0, 0.2]], &Default::default());
+    /// let layer = SwitchableLinear::new(weight, None, LinearSettings::default(), &QuantizedCache::default());
+    /// let four = SitePrecision::uniform(BitWidth::B4).without_adapter();
+    /// let said = layer.explicit(&four);
+    /// assert_eq!(said.quantizer, Some(LinearSettings::default().weight));
+    /// assert_eq!(layer.implicit(&said), four);
+    /// ```
+    pub fn explicit(&self, precision: &SitePrecision) -> SitePrecision {
+        // Codes do not tell whether their scales were learned while the adapter is not there.
+        let is_unknown =
+            self.packed_weights().is_some() && precision.adapter.is_some_and(|width| self.bank.get(width).is_none());
+        let own = match self.learned_step(precision) {
+            Some(_) => Some(SiteRounding::LearnedStep),
+            None => (!is_unknown).then_some(SiteRounding::Nearest),
+        };
+        SitePrecision {
+            rounding: precision.rounding.or(own),
+            ..precision.with_quantisation(self.quantisation(precision))
+        }
+    }
+
+    /// The precision without what this layer does of itself, so that precisions that compute the same are
+    /// equal.
+    pub fn implicit(&self, precision: &SitePrecision) -> SitePrecision {
+        let own = self.settings();
+        let own_rounding = match self.step_at(*precision) {
+            Some(_) => SiteRounding::LearnedStep,
+            None => SiteRounding::Nearest,
+        };
+        SitePrecision {
+            quantizer: precision.quantizer.filter(|spec| match self.packed_weights() {
+                Some(codes) => codes.quantizer(*spec) != *spec,
+                None => *spec != own.weight,
+            }),
+            activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
+            placement: precision.placement.filter(|placement| *placement != own.placement),
+            rounding: precision.rounding.filter(|rounding| match self.packed_weights() {
+                Some(_) => *rounding == SiteRounding::Nearest && own_rounding == SiteRounding::LearnedStep,
+                None => *rounding != own_rounding,
+            }),
+            ..*precision
+        }
+    }
+
+    /// Checks that codes are what a precision says that the weight is quantised to.
+    pub(super) fn check_codes(&self, precision: &SitePrecision) -> Result<()> {
+        let Some(codes) = self.packed_weights() else { return Ok(()) };
+        if let Some(got) = precision.quantizer
+            && codes.quantizer(got) != got
+        {
+            return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
+        }
+        match self.quantisation(precision).placement {
+            Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
+            _ => Ok(()),
+        }
+    }
+
+    /// The step of the adapter that is named, if the weight is at the width that it was learned for.
+    pub(super) fn step_at(&self, precision: SitePrecision) -> Option<&AdapterStep<B>> {
+        let width = precision.adapter.filter(|&width| width == precision.weights)?;
+        self.bank.get(width)?.adapter_step()
+    }
+
+    /// The step that a precision rounds by, checked against the quantiser that it names: a step belongs to
+    /// one quantiser, and that of the layer may have been replaced since the step came.
+    pub(super) fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
+        let bits = precision.weights;
+        match (precision.rounding, self.step_at(precision)) {
+            // Codes are what the step made of the weight, whether it is there or not.
+            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
+            (Some(SiteRounding::Nearest), Some(_)) if self.packed_weights().is_some() => {
+                Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
+            }
+            (_, None) | (Some(SiteRounding::Nearest), _) => Ok(None),
+            (_, Some(step)) => {
+                if self.packed_weights().is_none() {
+                    check_spec(step.get(), &self.quantisation(&precision).weight)?;
+                }
+                Ok(Some(step))
+            }
+        }
+    }
+
+    /// Checks that an adapter can be added where the settings say: there is nothing to merge it into where
+    /// the weight is only there packed.
+    pub(super) fn check_placement(&self) -> Result<()> {
+        match (self.placement, self.packed_weights()) {
+            (Placement::Merged, Some(_)) => Err(Error::PackedPlacement),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the weight can be quantised by a step at a width.
+    pub(super) fn check_step(&self, width: BitWidth, step: &LearnedStep<B>, spec: &QuantSpec) -> Result<()> {
+        if step.bits() != width {
+            return Err(Error::StepWidth { got: step.bits(), expected: width });
+        }
+        step.check_fits(self.base.shape())?;
+        match self.packed_weights() {
+            Some(weights) => weights.check_step(step),
+            None => check_spec(step, spec),
+        }
+    }
+
+    /// The learned step that the weight is quantised by at a precision, in place of the scales that its
+    /// quantiser finds.
+    ///
+    /// There is one if the adapter that the precision names has one and the weights are at the width of
+    /// that adapter, unless it asks for rounding to the nearest level.
+    pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
+        let step = self.step_at(*precision).filter(|_| precision.rounding != Some(SiteRounding::Nearest));
+        step.map(AdapterStep::get)
+    }
+
+    /// Checks that the layer can compute at a precision.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingAdapter`] if the bank lacks the adapter, [`Error::AdapterShape`] if it does not fit the
+    /// weight, [`Error::Quantisation`] if a width
+    /// does not fit its quantiser, the `Step…` errors if the weight cannot be quantised by the
+    /// adapter's learned step, as where the precision names another quantiser than the step was learned
+    /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`] and
+    /// [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
+    pub fn check(&self, precision: &SitePrecision) -> Result<()> {
+        self.check_codes(precision)?;
+        self.check_trained_for(precision)?;
+        let quantisation = self.quantisation(precision);
+        self.base.check(precision.weights, &quantisation.weight)?;
+        quantisation.activation.check(precision.activations, 2)?;
+        if let Some(width) = precision.adapter {
+            let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
+            if got != expected {
+                return Err(Error::AdapterShape { got, expected });
+            }
+        }
+        match self.active_step(*precision)? {
+            Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
+            None => Ok(()),
+        }
+    }
+}
