@@ -11,11 +11,11 @@
 //! Measures what every matrix costs alone at every width, solves for the whole Pareto front, evaluates
 //! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
 //! narrowest width against the exact allocation of the same bytes. Writes `allocation.json` and, for each
-//! budget, `plan-BITS.json`.
+//! budget, `plan-BITS.json`; budgets that were answered there before are in both again.
 //!
 //! What is measured is kept in `allocation/` beside them, site by site: a run that was stopped goes on there,
 //! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
-//! alone, without an evaluation. Budgets that the widths cannot meet are named first and cost the others
+//! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths cannot meet are named first and cost the others
 //! nothing; the exit code is 1 where there are any.
 
 use std::path::Path;
@@ -23,9 +23,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
@@ -33,13 +35,14 @@ use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
-use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::running::json_file::{read_json, write_json};
 use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::of_reading;
+use switchable_quant_examples::finished::refuse_other_work;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
@@ -105,10 +108,19 @@ struct Budgets {
 
 impl Budgets {
     fn new(asked: &[f64], range: BudgetRange) -> anyhow::Result<Self> {
-        let asked = if asked.is_empty() { range.defaults() } else { asked.to_vec() };
+        let mut asked = if asked.is_empty() { range.defaults() } else { asked.to_vec() };
+        asked.sort_by(f64::total_cmp);
+        asked.dedup();
         let (met, too_small) = asked.iter().partition(|bits| range.bytes_at(**bits) >= range.least);
         let budgets = Self { met, too_small, range };
         if budgets.met.is_empty() { Err(budgets.refusal()) } else { Ok(budgets) }
+    }
+
+    /// Budgets that were met before are met again.
+    fn add(&mut self, met_before: &[f64]) {
+        self.met.extend_from_slice(met_before);
+        self.met.sort_by(f64::total_cmp);
+        self.met.dedup();
     }
 
     /// What is wrong with those that no plan meets.
@@ -120,6 +132,12 @@ impl Budgets {
     }
 }
 
+/// What `allocation.json` says of the budgets that were answered.
+#[derive(Deserialize)]
+struct Refined {
+    average_bits: Vec<f64>,
+}
+
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments: Arguments { run, input, bits, average_bits, swaps, solve_only, .. }, out } = self;
@@ -129,7 +147,7 @@ impl Command for Allocate<'_> {
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
         check_mixed_heads(&model, &choices)?;
-        let budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
+        let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
@@ -144,6 +162,12 @@ impl Command for Allocate<'_> {
         let made_from =
             json!({ "choices": choices, "reference": model.transformer.named_plan(&full), "seed": run.seed });
         let identity = questions.identity.with(&of_reading(evaluator.options())).with_options(made_from.clone());
+        let (file, made_from) = (out.join("allocation.json"), identity.clone().computed_by(COMPUTATION));
+        refuse_other_work(&file, &made_from)?;
+        let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
+        if !solve_only {
+            budgets.add(&refined_before);
+        }
         let memory = Memory::folder(out.join(MEASURED), identity);
         if memory.knows("damage") {
             println!("the damage of every site is known from {}", out.join(MEASURED).display());
@@ -162,6 +186,10 @@ impl Command for Allocate<'_> {
         let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
         let solved = bytes.iter().map(|bytes| table.best_under(*bytes)).collect::<Result<Vec<_>, _>>()?;
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
+            if refined_before.contains(bits) {
+                println!("{bits} bits: plan-{bits}.json was refined before, and stays");
+                continue;
+            }
             save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
             println!(
                 "solved for {bits} bits: {} bytes, weights of {:.2} bits, predicted damage {:.4} nats",
@@ -170,7 +198,7 @@ impl Command for Allocate<'_> {
         }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let mut result = json!({
-            "source": questions.source, "device": session.machine.to_string(), "quantizer": session.quantizer(),
+            "made_from": made_from, "source": questions.source, "device": session.machine.to_string(), "quantizer": session.quantizer(),
             "seed": run.seed, "n": table.n, "front": points, "table": table, "average_bits": budgets.met,
             "too_small": budgets.too_small, "solved": solved,
         });
@@ -196,8 +224,9 @@ impl Command for Allocate<'_> {
             result["greedy"] = json!(compared.greedy);
             result["equal_bytes"] = json!(compared.equal_bytes);
         }
-        write_json(out.join("allocation.json"), &result)?;
-        println!("wrote allocation.json and {} plans to {}", budgets.met.len(), out.display());
+        let name = if *solve_only { "solved.json" } else { "allocation.json" };
+        write_json(out.join(name), &result)?;
+        println!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
         if budgets.too_small.is_empty() { Ok(()) } else { Err(budgets.refusal()) }
     }
 }

@@ -37,6 +37,7 @@ use switchable_quant::reader::choice::resident::ResidentBytes;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant_examples::arguments::count::parse_up_to;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
@@ -64,7 +65,7 @@ struct Arguments {
     #[arg(long, value_name = "BYTES")]
     bytes: Option<usize>,
     /// Most points of the curve
-    #[arg(long, default_value_t = 24, value_name = "N")]
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = parse_up_to::<10_000>)]
     points: usize,
     /// Do not time the plans
     #[arg(long)]
@@ -147,7 +148,7 @@ impl Command for Dynamic<'_> {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &session.folder.tokenizer };
             prompt.run(std::io::stdin().lock(), std::io::stdout())?;
-            return Ok(memory.forget()?);
+            return Ok(());
         }
         let measured = search.measure(&cascade, &model, &evaluation)?;
         print!("{}", measured.table(bits));
@@ -159,6 +160,6 @@ impl Command for Dynamic<'_> {
             "outcome": measured.outcome,
         });
         write_json(out.join("dynamic_inference.json"), &result)?;
-        Ok(memory.forget()?)
+        Ok(())
     }
 }

@@ -24,23 +24,28 @@ use serde_json::Value;
 
 use switchable_quant::data::{self, Format, NullProbabilities, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::identity::{ContentHash, Identity};
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::SitePrecision;
+use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, head_text, plan_label, plan_row, quantisers_text};
-use switchable_quant::reader::{Cost, Evaluator};
-use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
+use switchable_quant::reader::{Accuracy, Cost, Evaluator};
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant_examples::arguments::{
     input::InputArgs,
     null_threshold::NullThreshold,
     plan::{PlanArgs, PlanFile},
     run::RunArgs,
 };
+use switchable_quant_examples::contents::{name_of, of_reading};
 use switchable_quant_examples::files::{LoadedQuestions, load_questions, resolve_data};
+use switchable_quant_examples::finished::refuse_other_work;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, stop_on_ctrl_c, usage};
+use switchable_quant_examples::{finish, stop_on_ctrl_c, stoppable, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,13 +66,28 @@ struct Arguments {
     #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
     /// Score these predictions ({"question id": "answer"}) and run no model
-    #[arg(long, value_name = "FILE", requires = "data", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", requires = "data", conflicts_with_all = OF_MODELS)]
     predictions: Option<PathBuf>,
     /// How likely each of the predicted questions has no answer ({"question id": number}), for v2.0 data: as
     /// --na-prob-file of the official script, with --null-threshold (1) for its --na-prob-thresh
     #[arg(long, value_name = "FILE", requires = "predictions")]
     null_probabilities: Option<PathBuf>,
 }
+
+/// What says how a model runs, and nothing of predictions.
+const OF_MODELS: [&str; 11] = [
+    "model",
+    "adapters",
+    "no_adapter",
+    "span_head",
+    "plan",
+    "quantizer",
+    "bits",
+    "window",
+    "batch",
+    "device",
+    "workers",
+];
 
 fn main() -> ExitCode {
     finish(command)
@@ -93,12 +113,20 @@ fn command() -> anyhow::Result<()> {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;
     }
-    opening.run(Evaluation { arguments: &arguments, plan })
+    stoppable(|| opening.run(Evaluation { arguments: &arguments, plan }))
+}
+
+/// Whether every site serves several widths from one tensor.
+fn is_nested<B: QuantBackend, M: SwitchableModel<B>>(body: &M) -> bool {
+    body.sites().iter().all(|site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_))))
 }
 
 impl Arguments {
-    fn score(&self, predictions: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
-        let (dataset, predictions) = (&loaded.dataset, Predictions::read(predictions)?);
+    fn score(&self, file: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
+        if self.run.out.is_some() {
+            self.run.prepared_out(".")?;
+        }
+        let (dataset, predictions) = (&loaded.dataset, Predictions::read(file)?);
         let evaluation = match (&self.null_probabilities, self.input.null_threshold) {
             (None, None) => data::evaluate(dataset, &predictions)?,
             (None, Some(_)) => return Err(usage("`--null-threshold` of predictions needs `--null-probabilities`")),
@@ -109,8 +137,7 @@ impl Arguments {
                 bail!("`--null-probabilities` is for data of version 2.0: in version 1.1 each question has an answer")
             }
             (Some(file), threshold) => {
-                let threshold =
-                    if let Some(NullThreshold::At(threshold)) = threshold { f64::from(threshold) } else { 1.0 };
+                let threshold = if let Some(NullThreshold::At(threshold)) = threshold { threshold } else { 1.0 };
                 let probabilities = NullProbabilities::read(file)?;
                 data::evaluate_v2_with_null_probabilities(dataset, &predictions, &probabilities, threshold)?
             }
@@ -118,10 +145,35 @@ impl Arguments {
         if !loaded.counts.left_out.is_empty() {
             eprintln!("{}", loaded.counts.text("questions"));
         }
+        if evaluation.missing == evaluation.n {
+            bail!("{}: no prediction is of a question of the data", file.display());
+        }
         if evaluation.missing > 0 {
             eprintln!("{} of {} questions have no prediction and count as wrong", evaluation.missing, evaluation.n);
         }
-        println!("{}", evaluation.to_json());
+        let official = evaluation.to_json();
+        let accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, None);
+        if let Some(out) = &self.run.out {
+            let result = out.join("evaluate.json");
+            let mut made_from = Identity::default()
+                .with_content("data", "", ContentHash::of_bytes(dataset.to_json().as_bytes()))
+                .with_content("predictions", name_of(file), ContentHash::of_file(file)?)
+                .with_option("null_threshold", self.input.null_threshold.map(|threshold| format!("{threshold:?}")));
+            if let Some(file) = &self.null_probabilities {
+                made_from = made_from.with_content("null probabilities", name_of(file), ContentHash::of_file(file)?);
+            }
+            let made_from = made_from.computed_by(COMPUTATION);
+            refuse_other_work(&result, &made_from)?;
+            let scored = serde_json::json!({
+                "made_from": made_from, "accuracy": accuracy, "counts": loaded.counts,
+                "official": serde_json::from_str::<Value>(&official)?,
+            });
+            write_json(result, &scored)?;
+        }
+        let exact = interval(accuracy.exact_match, accuracy.exact_match_interval);
+        let f1 = interval(accuracy.f1, accuracy.f1_interval);
+        println!("predictions  EM {exact}  F1 {f1}  n = {}", accuracy.n);
+        println!("{official}");
         Ok(())
     }
 }
@@ -140,7 +192,7 @@ impl Command for Evaluation<'_> {
         how.check_model(body)?;
         let plan = match (&file, *bits, &folder.plan) {
             (Some(file), ..) => file.resolve(&model)?,
-            (None, None, Some(packed)) if input.adapters.is_none() => packed.clone(),
+            (None, None, Some(packed)) if input.adapters.is_none() && !is_nested(body) => packed.clone(),
             (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
                 let adapter = folder.precision(precision.weights).adapter;
                 plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
@@ -155,6 +207,17 @@ impl Command for Evaluation<'_> {
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (mut task, mut counts) = (questions.task, questions.counts);
         let is_v2 = task.dataset.format == Format::V2;
+        let made_from = questions
+            .identity
+            .with(&of_reading(&options))
+            .with_options(serde_json::json!({
+                "plan": model.named_plan(&plan), "seed": run.seed,
+                "null_threshold": input.null_threshold.map(|threshold| format!("{threshold:?}")),
+            }))
+            .computed_by(COMPUTATION);
+        if let Some(out) = &run.out {
+            refuse_other_work(&out.join("evaluate.json"), &made_from)?;
+        }
         let threshold = match input.null_threshold {
             Some(NullThreshold::Auto) if is_v2 => {
                 let [held_out, measured] = task.held_out(HELD_OUT, run.seed)?;
@@ -169,7 +232,10 @@ impl Command for Evaluation<'_> {
                 task = measured;
                 Some(threshold)
             }
-            None if is_v2 => Some(0.0),
+            None if is_v2 => {
+                eprintln!("null threshold 0: v2.0 data, and `--null-threshold` says no other");
+                Some(0.0)
+            }
             _ => match input.null_rule(task.dataset.format)? {
                 NullRule::Threshold(threshold) => Some(threshold),
                 NullRule::Never => None,
@@ -188,7 +254,7 @@ impl Command for Evaluation<'_> {
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
-                "source": questions.source, "plan": model.named_plan(&plan), "accuracy": accuracy, "cost": cost,
+                "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan), "accuracy": accuracy, "cost": cost,
                 "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
             });
             write_json(out.join("evaluate.json"), &result)?;

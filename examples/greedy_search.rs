@@ -55,7 +55,8 @@ fn command() -> anyhow::Result<()> {
     })
 }
 
-/// The folder in that of the results where a search keeps what is done of it until it ends.
+/// The folder in that of the results where a search keeps what is done of it, so that it goes on there,
+/// is read again when it is done, and is not written over by another.
 const SEARCH: &str = "search";
 
 struct Search<'a> {
@@ -134,8 +135,12 @@ impl Command for Search<'_> {
         if arguments.input.data.is_none() {
             let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
-            let (before, after) = (evaluator.evaluate(&reference)?, evaluator.evaluate(&plan)?);
-            let comparison = before.compare(&after, seed);
+            let of_plan = json!({ "plan": model.named_plan(&plan) });
+            let (before, after, comparison) = memory.recall("held-out", &of_plan, || {
+                let (before, after) = (evaluator.evaluate(&reference)?, evaluator.evaluate(&plan)?);
+                let comparison = before.compare(&after, seed);
+                Ok((before, after, comparison))
+            })?;
             println!("on questions the search did not see");
             rows(&before, &after);
             println!("{}", difference(&comparison));
@@ -151,7 +156,6 @@ impl Command for Search<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
-        memory.forget()?;
         run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())

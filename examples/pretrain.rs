@@ -24,7 +24,7 @@ use switchable_quant::experiments::train::perplexity::Perplexity;
 use switchable_quant::experiments::train::regimes::single::Single;
 use switchable_quant::experiments::train::text_task::TextTask;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training, train};
-use switchable_quant::identity::{ContentHash, Hasher, Identity};
+use switchable_quant::identity::{ContentHash, Identity};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::running::json_file::write_json;
@@ -109,15 +109,13 @@ impl WithAutodiff for Pretrain<'_> {
         for file in &text.text {
             identity = identity.with_content("text", name_of(file), ContentHash::of_file(file)?);
         }
-        let mut of_tokens = Hasher::default();
-        of_tokens.numbers("tokens", tokens.iter().map(|&id| u64::from(id)));
         let training = TrainRun {
             dir: Some(out.join("training")),
             workers: run.workers(self.machine),
             stop: stop_on_ctrl_c()?,
             show: run.show(),
             identity: identity
-                .with_content("tokenizer", "", of_tokens.finish())
+                .with_content("tokenizer", "", ContentHash::of_bytes(tokenizer.to_json().as_bytes()))
                 .with_content("model", "", of_parameters(&model))
                 .with_options(json!({ "shape": shape, "window": window })),
         };

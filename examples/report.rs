@@ -30,7 +30,7 @@ use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
+use switchable_quant_examples::{arguments_line, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,8 +102,6 @@ impl Command for Report<'_> {
         write_json(out.join("questions.json"), &counts)?;
         let sections = run_study(&bench, &config.stages())?;
 
-        let command =
-            ["cargo run --release --example report --".to_owned()].into_iter().chain(std::env::args().skip(1));
         let facts = [
             ("model", source["model"].to_string()),
             ("report questions", format!("{}, {}", source["data"], report.counts.text("questions"))),
@@ -114,7 +112,7 @@ impl Command for Report<'_> {
             ("seed", run.seed.to_string()),
         ];
         let heading = Heading {
-            command: command.collect::<Vec<_>>().join(" "),
+            command: format!("cargo run --release --example report -- {}", arguments_line()),
             facts: facts.map(|(name, value)| (name.to_owned(), value)).into(),
         };
         let figures = write_report(&sections, &heading, out)?;

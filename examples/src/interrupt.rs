@@ -36,11 +36,33 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
 pub fn resumable(kept_in: &Path, command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let result = command();
     if result.as_ref().is_err_and(was_stopped) {
-        let line: Vec<String> = std::env::args().map(|argument| quoted(&argument)).collect();
-        eprintln!("stopped; what is done is kept in {}. It goes on with\n  {}", kept_in.display(), line.join(" "));
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = quoted(&program.to_string_lossy());
+        eprintln!("stopped; what is done is kept in {}. It goes on with", kept_in.display());
+        eprintln!("  {program} {}", arguments_line());
         std::process::exit(STOPPED);
     }
     result
+}
+
+/// Runs a command that keeps nothing until it is done. One that was asked to stop says so, with exit code 130.
+///
+/// # Errors
+///
+/// Those of the command.
+pub fn stoppable(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let result = command();
+    if result.as_ref().is_err_and(was_stopped) {
+        eprintln!("stopped; nothing was written, so that it starts anew with the same command");
+        std::process::exit(STOPPED);
+    }
+    result
+}
+
+/// The arguments of the command as a shell reads them. What is no UTF-8 of them stands as a person reads it.
+pub fn arguments_line() -> String {
+    let line: Vec<String> = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy())).collect();
+    line.join(" ")
 }
 
 fn was_stopped(error: &anyhow::Error) -> bool {

@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod contents;
 mod ending;
 pub mod files;
+pub mod finished;
 mod interrupt;
 pub mod logits;
 pub mod mixed_heads;
@@ -11,7 +12,7 @@ pub mod model_argument;
 pub mod session;
 
 pub use ending::{Usage, finish, usage};
-pub use interrupt::{resumable, stop_on_ctrl_c};
+pub use interrupt::{arguments_line, resumable, stop_on_ctrl_c, stoppable};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -123,6 +123,25 @@ impl Identity {
         self
     }
 
+    /// Whether another identity is this one with more parts behind it. Names do not count.
+    ///
+    /// ```
+    /// use content_identity::{ContentHash, Identity};
+    ///
+    /// let model = Identity::default().with_content("weights", "m.safetensors", ContentHash::of_bytes(b"m"));
+    /// assert!(model.is_start_of(&model.clone().with_option("seed", 1)));
+    /// assert!(!model.clone().with_option("seed", 1).is_start_of(&model.with_option("seed", 2)));
+    /// ```
+    pub fn is_start_of(&self, other: &Self) -> bool {
+        self.computation == other.computation
+            && self.parts.len() <= other.parts.len()
+            && self
+                .parts
+                .iter()
+                .zip(&other.parts)
+                .all(|(part, other)| part.key() == other.key() && difference(Some(part), Some(other)).is_none())
+    }
+
     /// The first thing in which what a result was made from differs from what is at hand; `None` where both
     /// are the same work. Names do not count.
     pub fn first_difference(&self, at_hand: &Self) -> Option<Difference> {

@@ -288,6 +288,26 @@ fn an_adapter_of_peft_for_question_answering_brings_its_head() {
 }
 
 #[test]
+fn a_language_model_answers_with_the_head_that_an_adapter_brings_and_without_it_not() {
+    skip_without_device!();
+    let (dir, options) = (golden("tiny"), ModelOptions::default());
+    let load = |missing| Gpt2ForQuestionAnswering::<Plain>::load(&dir, &options, missing, &device());
+    assert!(load(MissingHead::Refuse).is_err());
+    let mut model = load(MissingHead::OfAdapters).expect("a golden folder loads");
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let message = model.check_plan(&full).expect_err("no head").to_string();
+    assert!(message.contains("no span head") && message.contains("--base-steps"), "{message}");
+    let out = tempfile::tempdir().expect("a folder").path().join("model");
+    assert!(model.export(&out).is_err() && !out.exists());
+
+    let loaded = model.load_adapter(golden("peft_qa/adapter"), eight()).expect("PEFT's adapter loads");
+    assert_eq!(loaded.widths, [eight()]);
+    let adapted = model.transformer.uniform_plan(SitePrecision::uniform(eight()));
+    assert_eq!(model.head_of(&adapted).ok(), Some(HeadChoice::Width(eight())));
+    model.check_plan(&full).expect_err("the base still has none");
+}
+
+#[test]
 fn a_plan_of_adapters_with_different_heads_needs_a_word() {
     skip_without_device!();
     let mut model = with_golden_head();

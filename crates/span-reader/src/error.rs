@@ -17,6 +17,12 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Two programs would write their results to one folder.
+    #[error("{path}: another command writes its results there; wait for it, or name another folder")]
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A JSON file is not what it should be.
     #[error("{path}: {source}")]
     Json {

@@ -222,6 +222,12 @@ pub enum Error {
         /// The heads.
         heads: String,
     },
+    /// The base has no span head, and no adapter of the plan brings one.
+    #[error(
+        "the model has no span head (`qa_outputs.weight`), and no adapter of the plan brings one: `train_bank \
+         --base-steps` trains one"
+    )]
+    NoBaseHead,
     /// A span head was asked for that came with no adapter.
     #[error("no span head of {bits} bits, available: base{}", listed(available))]
     NoHeadOfWidth {

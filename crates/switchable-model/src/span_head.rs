@@ -20,7 +20,7 @@ use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::folder_names::{PACKED_FILE, SPAN_HEAD};
 use crate::initial::normal_values;
 use crate::model::SwitchableModel;
@@ -45,6 +45,8 @@ pub enum MissingHead {
     Refuse,
     /// Start with a random head from this seed.
     Random(u64),
+    /// Leave the base without one: it answers under plans whose adapters brought a head, and refuses others.
+    OfAdapters,
 }
 
 /// Scores of every token to be the first or the last one of the answer.
@@ -61,7 +63,9 @@ pub struct SpanLogits<B: Backend> {
 pub struct ForQuestionAnswering<B: Backend, M> {
     /// The body.
     pub transformer: M,
+    /// Zeros where the base has none.
     head: SpanHead<B>,
+    has_base_head: bool,
     width_heads: WidthHeads<B>,
     mixed_head: Option<HeadChoice>,
 }
@@ -87,7 +91,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
 
     pub(crate) fn with_head(transformer: M, weight: TensorData, bias: TensorData, device: &B::Device) -> Self {
         let head = SpanHead::new(weight, bias, device);
-        Self { transformer, head, width_heads: WidthHeads::none(), mixed_head: None }
+        Self { transformer, head, has_base_head: true, width_heads: WidthHeads::none(), mixed_head: None }
     }
 
     /// Reads a Hugging Face folder.
@@ -132,6 +136,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         match missing {
             MissingHead::Random(seed) if !weights.contains(SPAN_HEAD) => {
                 Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
+            }
+            MissingHead::OfAdapters if !weights.contains(SPAN_HEAD) => {
+                let weight = TensorData::zeros::<f32, _>([2, config.shape().width]);
+                let bias = TensorData::zeros::<f32, _>([2]);
+                let model = Self::with_head(transformer, weight, bias, device);
+                Ok(Self { has_base_head: false, ..model }.with_linear_settings(options.linear))
             }
             _ => {
                 let weight = weights.data(SPAN_HEAD, &[2, config.shape().width])?;
@@ -202,7 +212,14 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// When the plan's adapters have different heads and none was chosen, or one that there is not.
     pub fn head_of(&self, plan: &SitePlan) -> Result<HeadChoice> {
-        self.width_heads.choose(plan, self.mixed_head)
+        match self.width_heads.choose(plan, self.mixed_head)? {
+            HeadChoice::Base => self.base_head().map(|_| HeadChoice::Base),
+            width => Ok(width),
+        }
+    }
+
+    fn base_head(&self) -> Result<&SpanHead<B>> {
+        if self.has_base_head { Ok(&self.head) } else { Err(Error::NoBaseHead) }
     }
 
     /// The plan with the head that answers, where that does not follow from its adapters.
@@ -309,9 +326,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written; nothing partial is left behind.
+    /// When the base has no span head, or the folder cannot be written; nothing partial is left behind.
     pub fn export(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let mut tensors = all_values(&self.transformer, self.parameters(&self.head));
+        let mut tensors = all_values(&self.transformer, self.parameters(self.base_head()?));
         for (name, _, _) in &mut tensors {
             *name = span_name::<M::Config>(std::mem::take(name));
         }
@@ -345,8 +362,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
             PackedForm::Nested => None,
         };
         let form = said.as_ref().map_or(form, PackedForm::Plan);
+        let head = self.base_head()?;
         let writer = PackedWriter::new(&self.transformer, form, *options)?;
-        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(&self.head))
+        writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(head))
     }
 
     /// The model with the adapters that a plan names merged into the weights of their sites, and the plan
@@ -359,7 +377,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         // Where no adapter is beside the codes, none brings its head with it.
         if transformer.sites().iter().all(|site| transformer.site(site).bank().is_empty()) {
             let (head, width_heads) = (self.head_for(plan)?.clone(), self.width_heads.clone().cleared());
-            let model = Self { transformer, head, width_heads, mixed_head: None };
+            let model = Self { transformer, head, has_base_head: true, width_heads, mixed_head: None };
             return Ok(Some((model, bare.with_span_head(None))));
         }
         let model = Self { transformer, ..self.clone() };

@@ -30,6 +30,10 @@ impl MappedFile {
     /// When the file cannot be opened or mapped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        // Opening a pipe waits for somebody to write, and it cannot be mapped.
+        if !std::fs::metadata(path).map_err(at(path))?.is_file() {
+            return Err(at(path)(std::io::Error::other("is no regular file")));
+        }
         #[cfg(miri)]
         let map = std::fs::read(path).map_err(at(path))?;
         #[cfg(not(miri))]
@@ -70,5 +74,8 @@ mod tests {
     fn the_error_of_a_missing_file_names_it() {
         let error = MappedFile::open("no/such/file").unwrap_err();
         assert!(error.to_string().starts_with("no/such/file: "), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let error = MappedFile::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()) && error.contains("no regular file"), "{error}");
     }
 }

@@ -16,6 +16,7 @@ use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
+use crate::arguments::count::parse_up_to;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
 use crate::ending::usage;
@@ -81,10 +82,10 @@ pub struct BankTrainingArgs {
     #[arg(long, default_value_t = 0)]
     pub base_steps: usize,
     /// Windows per optimiser step
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = parse_up_to::<65_536>)]
     pub batch: usize,
     /// Parts that a batch is cut into, computed at once as far as there are workers
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = parse_up_to::<65_536>)]
     pub micro_batches: usize,
     /// Highest learning rate of the bank
     #[arg(long, default_value_t = 1e-3)]

@@ -12,7 +12,7 @@ use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
-use crate::arguments::count::parse_count;
+use crate::arguments::count::{parse_count, parse_up_to};
 use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
@@ -55,7 +55,7 @@ pub struct InputArgs {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<usize>,
     /// Windows per batch
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count)]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_up_to::<65_536>)]
     pub batch: usize,
 }
 
@@ -74,7 +74,8 @@ impl InputArgs {
                 let chooser = "`evaluate`, which prints the threshold that it chooses";
                 Err(usage(format!("`--null-threshold auto` is for {chooser}")))
             }
-            (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold)),
+            // The scores of a model are of this format.
+            (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold as f32)),
             (None, Format::V2) => {
                 eprintln!("no `--null-threshold`: every question of these v2.0 data gets an answer");
                 Ok(NullRule::Never)
@@ -83,8 +84,8 @@ impl InputArgs {
         }
     }
 
-    /// The model that the flags name, built with some options; without a span head of its own it gets a random
-    /// one.
+    /// The model that the flags name, built with some options; without a span head of its own it answers where
+    /// adapters brought one.
     pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
         Opening {
             device: run.device,
@@ -92,7 +93,7 @@ impl InputArgs {
             adapters: self.adapters.as_deref(),
             options: FolderOptions {
                 model,
-                missing_head: MissingHead::Random(run.seed),
+                missing_head: MissingHead::OfAdapters,
                 adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
             },
             mixed_head: self.span_head,

@@ -16,6 +16,7 @@ use switchable_quant::transformer::initial::InitialWeights;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
 
+use crate::arguments::count::parse_up_to;
 use crate::files::{resolve_model, resolve_tokenizer};
 
 /// Running text.
@@ -39,7 +40,7 @@ pub struct LanguageModelArgs {
     #[arg(long, value_name = "DIR|NAME")]
     pub tokenizer: Option<String>,
     /// Tokens of a trained tokenizer
-    #[arg(long, default_value_t = 8192)]
+    #[arg(long, default_value_t = 8192, value_parser = parse_up_to::<16_777_216>)]
     pub vocabulary: usize,
     /// Documents that a tokenizer is trained on
     #[arg(long, default_value_t = 2000)]
@@ -48,16 +49,16 @@ pub struct LanguageModelArgs {
     #[arg(long, value_name = "DIR|NAME", conflicts_with = "tokenizer")]
     pub model: Option<String>,
     /// Blocks
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = parse_up_to::<1_024>)]
     pub layers: usize,
     /// Width of the residual stream
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = parse_up_to::<65_536>)]
     pub embedding: usize,
     /// Attention heads
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = parse_up_to::<1_024>)]
     pub heads: usize,
     /// Longest input in tokens
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = parse_up_to::<1_048_576>)]
     pub positions: usize,
     /// Activation of the MLP, as config.json names it
     #[arg(long, default_value = "gelu_new")]
@@ -80,10 +81,10 @@ pub struct LanguageTrainingArgs {
     #[arg(long, default_value_t = 1000)]
     pub steps: usize,
     /// Windows per optimiser step
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = parse_up_to::<65_536>)]
     pub batch: usize,
     /// Parts that a batch is cut into, computed at once as far as there are workers
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = parse_up_to::<65_536>)]
     pub micro_batches: usize,
     /// Highest learning rate
     #[arg(long, default_value_t = 1e-3)]

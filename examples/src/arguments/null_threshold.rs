@@ -8,7 +8,7 @@ pub enum NullThreshold {
     /// Chosen on held-out questions.
     Auto,
     /// This one.
-    At(f32),
+    At(f64),
 }
 
 impl FromStr for NullThreshold {
@@ -18,7 +18,7 @@ impl FromStr for NullThreshold {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let number = text.parse().ok().filter(|number: &f32| number.is_finite());
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
         number.map(Self::At).ok_or_else(|| format!("`{text}`, expected auto or a finite number"))
     }
 }

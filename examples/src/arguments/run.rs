@@ -1,6 +1,7 @@
 //! Where and how a command runs.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,12 +11,12 @@ use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::QuantBackend;
 use switchable_quant::lora::QuantizedCache;
 use switchable_quant::reader::EvaluateOptions;
-use switchable_quant::reader::running::results_folder::prepare_folder;
+use switchable_quant::reader::running::results_folder::{LockedFolder, prepare_folder};
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
 use switchable_quant::transformer::model::SwitchableModel;
 
-use crate::arguments::count::parse_count;
+use crate::arguments::count::parse_up_to;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +31,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_up_to::<1_024>)]
     pub workers: Option<usize>,
     /// Show no progress
     #[arg(long)]
@@ -48,14 +49,18 @@ impl RunArgs {
         self.out.clone().unwrap_or_else(|| PathBuf::from(default))
     }
 
-    /// The folder for results, or `default`: made, and known to take files, before anything is computed.
+    /// The folder for results, or `default`: made, known to take files, and this command's until it ends,
+    /// before anything is computed.
     ///
     /// # Errors
     ///
-    /// When it cannot be made or written.
+    /// When it cannot be made or written, or another command writes there.
     pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
         let out = self.out_or(default);
         prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
+        // Kept until the program ends.
+        static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
+        _ = IN_USE.set(LockedFolder::new(&out)?);
         Ok(out)
     }
 

@@ -16,6 +16,7 @@ use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::LoraConfig;
 
+use crate::arguments::count::parse_up_to;
 use crate::arguments::hardening::HardeningArgs;
 use crate::arguments::input::InputArgs;
 use crate::arguments::widths::parse_bits;
@@ -74,7 +75,7 @@ pub struct StudyArgs {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub seeds: u64,
     /// Rank of the adapters
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = parse_up_to::<65_536>)]
     pub rank: usize,
     /// Highest learning rate of the adapters
     #[arg(long, default_value_t = 2e-3)]

@@ -119,8 +119,8 @@ mod tests {
     use burn::backend::flex::FlexDevice;
     use gpt2_model::{Gpt2, Gpt2Config};
     use quant_kernels::spec::bit_width::BitWidth;
-    use switchable_lora::placement::Placement;
     use switchable_lora::lora_config::LoraConfig;
+    use switchable_lora::placement::Placement;
     use switchable_lora::site_precision::SitePrecision;
     use switchable_model::config::ModelConfig as _;
     use switchable_model::model_weights::ModelWeights as _;

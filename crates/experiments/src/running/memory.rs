@@ -97,15 +97,16 @@ impl Memory {
         Parts::new(self.within(name), made_from)
     }
 
-    /// Removes the folder, when what it was kept for is done.
+    /// Removes the results of this work, when what they were kept for is done, and the folders that held nothing
+    /// else. Files of other work, and those of others, stay.
     ///
     /// # Errors
     ///
-    /// When it cannot be removed.
+    /// When one cannot be removed.
     pub fn forget(&self) -> Result<()> {
-        match self.dir().filter(|dir| dir.exists()) {
-            Some(dir) => std::fs::remove_dir_all(dir).map_err(|e| Error::io(dir, e)),
-            None => Ok(()),
+        match self {
+            Self::Folder { dir, identity } if dir.is_dir() => forget_in(dir, identity),
+            Self::Folder { .. } | Self::Nothing => Ok(()),
         }
     }
 
@@ -188,6 +189,38 @@ impl Parts {
     }
 }
 
+fn forget_in(dir: &Path, identity: &Identity) -> Result<()> {
+    let named = |error| Error::io(dir, error);
+    for entry in std::fs::read_dir(dir).map_err(named)? {
+        let entry = entry.map_err(named)?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(named)?);
+        if kind.is_dir() {
+            forget_in(&path, identity)?;
+        } else if kind.is_file() && (is_result_of(&path, identity) || is_unfinished(&path)) {
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(named(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether a file is a result of some work.
+fn is_result_of(path: &Path, identity: &Identity) -> bool {
+    #[derive(Deserialize)]
+    struct Made {
+        made_from: Identity,
+    }
+    path.extension().is_some_and(|extension| extension == "json")
+        && read_json::<Made>(path).is_ok_and(|made| identity.is_start_of(&made.made_from))
+}
+
+/// Whether a file is what a writer left that was killed.
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".partial-"))
+}
+
 /// The file of a result in a folder.
 fn file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.json"))
@@ -259,6 +292,24 @@ mod tests {
         steps.forget().unwrap();
         steps.forget().unwrap();
         assert!(!dir.path().join("part").exists() && dir.path().join("part.json").exists());
+    }
+
+    #[test]
+    fn only_results_of_the_same_work_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::folder(dir.path(), json!({ "model": "a" }));
+        let (own, other) =
+            (memory.within("search"), Memory::folder(dir.path().join("search"), json!({ "model": "b" })));
+        own.within("uniform").recall("row-1", &json!({ "bits": 4 }), || Ok(1)).unwrap();
+        own.recall("h.0", &json!(null), || Ok(1)).unwrap();
+        other.recall("of-another", &json!(null), || Ok(1)).unwrap();
+        std::fs::write(dir.path().join("search/plan.json"), "{\"version\": 2}").unwrap();
+        std::fs::write(dir.path().join("search/.partial-x.tmp"), "half").unwrap();
+        own.forget().unwrap();
+        let names = std::fs::read_dir(dir.path().join("search")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, ["of-another.json", "plan.json"]);
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub fn budgets_text(rows: &[RefinedAllocation]) -> String {
 pub fn equal_bytes_text(rows: &[EqualBytes], n: usize) -> String {
     let mut text = format!("exact minus greedy at equal bytes, percent points of exact match, n = {n}\n");
     for EqualBytes { bytes, comparison, .. } in rows {
-        let _ = writeln!(text, "{bytes:>12} bytes  {}  {}", points(comparison), verdict(comparison));
+        let (by, p, verdict) = (points(comparison), comparison.p_value, verdict(comparison));
+        let _ = writeln!(text, "{bytes:>12} bytes  {by}  p = {p:.2e}: {verdict}");
     }
     text
 }

@@ -1,5 +1,6 @@
 //! The folder of results, looked at before there are any.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -18,9 +19,49 @@ pub fn prepare_folder(dir: impl AsRef<Path>) -> Result<()> {
     probe.sync().map_err(|error| io(error.source))
 }
 
+/// A folder that one program writes its results to, until this is dropped.
+#[derive(Debug)]
+pub struct LockedFolder {
+    /// Nothing where the system has no locks of folders.
+    _lock: Option<File>,
+}
+
+impl LockedFolder {
+    /// Locks a folder. The lock ends with the program, however it ends, and leaves no file.
+    ///
+    /// # Errors
+    ///
+    /// When another program has the folder, or it cannot be opened.
+    pub fn new(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        if !cfg!(unix) {
+            return Ok(Self { _lock: None });
+        }
+        let folder = File::open(dir).map_err(|source| Error::io(dir, source))?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Self { _lock: Some(folder) }),
+            Err(TryLockError::WouldBlock) => Err(Error::FolderInUse { path: dir.into() }),
+            // Some network file systems have none.
+            Err(TryLockError::Error(_)) => Ok(Self { _lock: None }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_another_writes_to_is_refused_by_name_until_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = LockedFolder::new(dir.path()).unwrap();
+        let message = LockedFolder::new(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(&dir.path().display().to_string()) && message.contains("another"), "{message}");
+        drop(first);
+        LockedFolder::new(dir.path()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn folders_are_made_and_left_empty() {
