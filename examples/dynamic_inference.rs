@@ -9,8 +9,8 @@
 //! serves to measure the plans, fit temperatures and choose thresholds; the curve is measured on the
 //! rest, and written as `dynamic_inference.json` and `dynamic_inference.png`.
 //!
-//! What is read of each plan is kept in `dynamic/` beside them until the command ends: one that was stopped
-//! goes on there when it is started again with the same flags; `--share`, `--points` and `--bytes` may change.
+//! What is read of each plan is kept in `dynamic/` beside them: a command that was stopped goes on there when it is
+//! started again with the same flags, and other `--share`, `--points` and `--bytes` are answered from it.
 //! Times of plans are of the machine and the moment: they are never kept, but measured in every run, and
 //! decide nothing but what the controller picks by them. `--untimed` leaves them out.
 
@@ -72,7 +72,7 @@ struct Arguments {
     untimed: bool,
 }
 
-/// The folder in that of the results where what is read of the plans is kept until the command ends.
+/// The folder in that of the results where what is read of the plans is kept.
 const READ: &str = "dynamic";
 
 fn main() -> ExitCode {
@@ -133,7 +133,7 @@ impl Command for Dynamic<'_> {
             points: *points,
             seed: run.seed,
             show: run.show(),
-            known: Parts::new(memory.clone(), json!({ "plans": named })),
+            known: Parts::new(memory, json!({ "plans": named })),
         };
         let mut cascade = search.calibrate(&model, &calibration, &plans)?;
         if !untimed {

@@ -198,7 +198,7 @@ fn a_search_that_was_killed_takes_no_results_of_other_questions() {
 
     let resumed = run("greedy_search", flags, &files);
     assert!(resumed.status.success(), "{}", errors(&resumed));
-    assert!(out.join("plan.json").is_file() && !out.join("search").exists());
+    assert!(out.join("plan.json").is_file() && out.join("search").is_dir());
 }
 
 #[cfg(unix)]
@@ -235,7 +235,7 @@ fn a_cascade_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
     let flags = "--limit 60 --bits 2,3,4,8 --untimed --quiet";
     let first = run("dynamic_inference", flags, &[("--out", &whole)]);
     assert!(first.status.success(), "{}", errors(&first));
-    assert!(!whole.join("dynamic").exists());
+    let result = |dir: &Path| std::fs::read_to_string(dir.join("dynamic_inference.json")).expect("it is written");
 
     let mut command = example("dynamic_inference");
     command.args(flags.split_whitespace()).arg("--out").arg(&out);
@@ -263,9 +263,14 @@ fn a_cascade_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
 
     let resumed = run("dynamic_inference", flags, &[("--out", &out)]);
     assert!(resumed.status.success(), "{}", errors(&resumed));
-    let result = |dir: &Path| std::fs::read_to_string(dir.join("dynamic_inference.json")).expect("it is written");
     assert_eq!(result(&out), result(&whole));
-    assert!(!out.join("dynamic").exists());
+    // What is read answers other thresholds: no part is written again.
+    let part = out.join("dynamic/evaluation-4.json");
+    let written = std::fs::metadata(&part).expect("it is kept").modified().expect("a time");
+    let fewer = run("dynamic_inference", &format!("{flags} --points 2 --share 0.5"), &[("--out", &out)]);
+    assert!(fewer.status.success(), "{}", errors(&fewer));
+    assert_ne!(result(&out), result(&whole));
+    assert_eq!(std::fs::metadata(&part).expect("it is kept").modified().expect("a time"), written);
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl CalibratedCascade {
         (points, seed): (usize, u64),
         options: &EvaluateOptions,
     ) -> Result<MeasuredCascade> {
-        self.measured(CascadeTable::measure(model, evaluation, &self.plans, options)?, (points, seed))
+        self.measured(&CascadeTable::measure(model, evaluation, &self.plans, options)?, (points, seed))
     }
 
     /// The same of plans that were read on other questions, with the temperatures of this cascade.
@@ -146,8 +146,8 @@ impl CalibratedCascade {
     /// # Errors
     ///
     /// When fewer than two points are asked for, or the table is of other plans.
-    pub fn measured(&self, measured: CascadeTable, (points, seed): (usize, u64)) -> Result<MeasuredCascade> {
-        let curve = CascadeCurve::new(&self.table, &measured, &self.stages, points, seed)?;
+    pub fn measured(&self, measured: &CascadeTable, (points, seed): (usize, u64)) -> Result<MeasuredCascade> {
+        let curve = CascadeCurve::new(&self.table, measured, &self.stages, points, seed)?;
         let outcome = measured.select(&self.stages).outcome(&self.chosen.thresholds)?;
         Ok(MeasuredCascade { curve, chosen: self.chosen.clone(), outcome })
     }
