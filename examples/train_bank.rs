@@ -140,7 +140,10 @@ impl Command for TrainBank<'_> {
             let (config, run) = (&training.bank(run.seed), &part("bank"));
             let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| regime.build(ladder, config.steps) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
-            println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+            match outcome.losses.len() {
+                0 => println!("bank: all {} steps were done before", training.steps),
+                steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
+            }
             session.folder.model = model;
         }
         let target = out.join("model");

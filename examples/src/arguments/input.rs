@@ -35,8 +35,8 @@ pub struct InputArgs {
     /// brought it; by default such plans are refused
     #[arg(long, value_name = "base|BITS")]
     pub span_head: Option<HeadChoice>,
-    /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; by default
-    /// generated questions
+    /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; generated, and by
+    /// default, the questions of the built-in model
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// How data files are read.
