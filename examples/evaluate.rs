@@ -221,7 +221,9 @@ impl Command for Evaluation<'_> {
         }
         let threshold = match input.null_threshold {
             Some(NullThreshold::Auto) if is_v2 => {
-                let [held_out, measured] = task.held_out(HELD_OUT, run.seed)?;
+                let parts = task.held_out(HELD_OUT, run.seed);
+                let [held_out, measured] =
+                    parts.context("`--null-threshold auto` needs a part that is not measured")?;
                 let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
                 let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
                 let n = held_out.dataset.len();

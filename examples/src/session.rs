@@ -36,6 +36,9 @@ pub trait Command {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()>;
 }
 
+/// The name of the questions that a command uses without `--data`.
+const GENERATED: &str = "generated";
+
 /// Which model a command works on, and where.
 #[derive(Debug, Clone)]
 pub struct Opening<'a> {
@@ -253,9 +256,12 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// When a file is missing or damaged, or the questions do not fit the model.
     pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
         let (loaded, data_name) = match &input.data {
+            Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
             Some(name) => (load_questions(&resolve_data(name)?, input.reading)?, name.clone()),
             None if input.model.is_some() => {
-                bail!("`--model` needs `--data`: the generated questions are for the built-in model")
+                bail!(
+                    "`--model` needs `--data`: the generated questions, `--data generated`, are for the built-in model"
+                )
             }
             None => (default_model::questions(set)?.into(), format!("generated ({set})")),
         };

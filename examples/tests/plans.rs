@@ -412,3 +412,36 @@ fn no_command_comes_to_a_pass_with_a_plan_that_does_not_fit() {
     }
     assert!(refused >= 8, "{refused} were refused");
 }
+
+#[test]
+fn a_folder_packed_by_a_plan_that_merges_at_some_sites_answers_as_the_plan_does() {
+    let dir = folder();
+    let at = dir.path();
+    // Adapters of PEFT alone, which do not say what they were trained for.
+    let default = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    fs::create_dir_all(at.join("foreign/bits-4")).unwrap();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(default.join("adapters/bits-4").join(file), at.join("foreign/bits-4").join(file)).unwrap();
+    }
+    let precision =
+        |placement: &str| format!(r#"{{"weights": 4, "activations": 32, "adapter": 4, "placement": "{placement}"}}"#);
+    let plan = |default: &str, c_fc: &str| {
+        let [default, c_fc] = [default, c_fc].map(precision);
+        format!(r#"{{"version": 2, "default": {default}, "sub_modules": {{"mlp.c_fc": {c_fc}}}}}"#)
+    };
+    for (name, default, c_fc, beside) in [
+        ("some-beside", "merged", "residual", "adapters of 4 bits"),
+        ("some-merged", "residual", "merged", "adapters of 4 bits"),
+        ("all-merged", "merged", "merged", "no adapters beside the codes"),
+    ] {
+        fs::write(at.join(format!("{name}.json")), plan(default, c_fc)).unwrap();
+        let plan = format!("--adapters foreign --plan {name}.json");
+        let [of_plan, _] = done(&run("evaluate", at, &format!("--data data.json {plan} --out {name}-plan")));
+        let [packed, _] = done(&run_loud("pack_gpt2", at, &format!("{plan} --out {name}")));
+        assert!(packed.contains(beside), "{packed}");
+        let [of_codes, _] = done(&run("evaluate", at, &format!("--data data.json --model {name} --out {name}-codes")));
+        assert_eq!(scores(&of_codes), scores(&of_plan), "{name}");
+        let answers = |out: &str| fs::read_to_string(at.join(format!("{name}-{out}/predictions.json"))).unwrap();
+        assert_eq!(answers("codes"), answers("plan"), "{name}");
+    }
+}

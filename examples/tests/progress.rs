@@ -48,6 +48,9 @@ fn bars<'a>(screen: &'a str, label: &str) -> Vec<(usize, usize, &'a str)> {
     screen.split(label).skip(1).filter_map(bar).collect()
 }
 
+/// A command, its flags, its flags of files, and the label of its bar.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a Path)], &'a str);
+
 fn questions(dir: &Path) -> std::path::PathBuf {
     let file = dir.join("dev.json");
     generate(&GeneratorConfig::new(Split::Dev, 12, 2)).expect("valid").write(&file).expect("it is written");
@@ -60,7 +63,7 @@ fn whole_evaluations_show_how_far_they_are_and_what_time_is_left() {
     let (data, out) = (questions(dir.path()), dir.path().join("out"));
     let train: [(&str, &Path); 4] =
         [("--model", Path::new(MODEL)), ("--train", &data), ("--data", &data), ("--out", &out)];
-    let cases: [(&str, &str, &[(&str, &Path)], &str); 3] = [
+    let cases: [Case<'_>; 3] = [
         ("evaluate", "--bits 4 --limit 120 --batch 4", &[], "evaluation"),
         ("greedy_search", "--bits 3 --limit 12 --batch 2 --tolerance 0.5", &[("--out", &out)], "one width everywhere"),
         ("train_bank", "--bits 4 --steps 1 --batch 4 --evaluation-limit 40", &train, "evaluation"),

@@ -2,7 +2,7 @@
 
 use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
-use experiments::search::allocation::budgets::BudgetOptions;
+use experiments::search::allocation::budgets::{BudgetOptions, BudgetRange};
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::allocation::equal_bytes::GreedyPath;
 use experiments::search::allocation::pareto::Allocation;
@@ -16,7 +16,7 @@ use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
-use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision};
+use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -177,6 +177,38 @@ fn swaps_stay_in_the_budget_and_never_worsen() {
             .to_string();
         assert!(message.contains("h.1.mlp.c_fc at 8 bits"), "{message}");
     });
+}
+
+#[test]
+fn bytes_of_an_allocation_hold_the_adapters_that_it_uses() {
+    skip_without_device!();
+    let (_, config, task) = task(3);
+    let mut model = model::<Plain>(&config, BasePolicy::Frozen);
+    model.transformer.init_adapters(BitWidth::B2, &LoraConfig::new(2, 4.0).unwrap(), 1).unwrap();
+    let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
+    let evaluator = Evaluator::new(&model, &task, options, &device()).unwrap();
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let choices = vec![at(BitWidth::B4), SitePrecision::uniform(BitWidth::B2)];
+    let range = BudgetRange::of(&model.transformer, &choices);
+    let how = DamageOptions { seed: 1, show: ShowProgress::No, ..DamageOptions::new(choices) };
+    let table = measure_damage(&evaluator, &full, &how).unwrap();
+    // [16, 48], [16, 16], [16, 64] and [64, 16] in each of 3 blocks: codes, a scale, and 2 · (d_in + d_out) floats
+    // beside 2 bits.
+    let expected = [(388, 192 + 4 + 512), (132, 64 + 4 + 256), (516, 256 + 4 + 640), (516, 256 + 4 + 640)];
+    for (row, (bare, adapted)) in table.sites.iter().zip(expected.iter().cycle()) {
+        let bytes: Vec<usize> = row.choices.iter().map(|choice| choice.bytes).collect();
+        assert_eq!(bytes, [*bare, *adapted], "{:?}", row.site);
+    }
+    assert_eq!((range.least, range.most), (3 * 1552, 3 * 2832));
+    // Fewer bits with an adapter are more bytes here: what fits the fewest is at 4 bits.
+    let smallest = table.best_under(range.least).unwrap();
+    let plan = model.transformer.resolve(&smallest.plan).unwrap();
+    assert_eq!((smallest.bytes, plan.adapter_widths()), (range.least, vec![]));
+    assert!(table.best_under(range.least - 1).is_err());
+    for allocation in table.pareto_front() {
+        let plan = model.transformer.resolve(&allocation.plan).unwrap();
+        assert_eq!(plan_bytes(&model.transformer, &plan), allocation.bytes);
+    }
 }
 
 #[test]

@@ -182,7 +182,10 @@ impl Contestants {
             let regime = regime_of(row, &fit);
             let steps = match row.steps {
                 StepBudget::EqualSteps => steps,
-                StepBudget::EqualBitOps => cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget)?,
+                StepBudget::EqualBitOps => {
+                    let within = cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget);
+                    within.map_err(|error| Error::option("steps", steps, format!("more: `{}` {error}", row.name())))?
+                }
             };
             Ok(Contestant { label: row.label.clone(), regime, bank: row.bank, steps })
         };
@@ -216,7 +219,47 @@ fn regime_of(row: &ContestantRow, fit: &Fit<'_>) -> RegimeConfig {
 
 #[cfg(test)]
 mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use gpt2_model::{Gpt2, Gpt2Config};
+    use quant_kernels::spec::bit_width::BitWidth;
+    use switchable_lora::{lora_config::LoraConfig, site_precision::SitePrecision};
+    use switchable_model::config::ModelConfig as _;
+    use switchable_model::model_weights::ModelWeights as _;
+    use switchable_model::options::ModelOptions;
+    use switchable_model::site_plan::SitePlan;
+
     use super::*;
+
+    #[test]
+    fn equal_bit_ops_hold_the_adapters_of_those_that_have_some() {
+        let config = Gpt2Config::new(97, 64, 32, 3, 4);
+        let model = Gpt2::<Flex>::random(&config, &ModelOptions::default(), 1, &FlexDevice).unwrap();
+        let widths = [BitWidth::FULL, BitWidth::B2];
+        let bank = BankConfig::new(&widths, LoraConfig::new(8, 16.0).unwrap(), 1);
+        let plan = |bits| (bits, SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits)));
+        let row = |json: &str| serde_json::from_str::<ContestantRow>(json).unwrap();
+        let rows: Contestants = [
+            row(r#"{ "label": "static", "regime": { "kind": "static" }, "steps": "equal-steps", "baseline": true }"#),
+            row(r#"{ "label": "joint", "regime": { "kind": "joint" }, "steps": "equal-bit-ops" }"#),
+            row(r#"{ "label": "joint, base", "regime": { "kind": "joint" }, "bank": { "trains": "base" },
+                "steps": "equal-bit-ops" }"#),
+        ]
+        .into_iter()
+        .collect();
+        let fit = Fit {
+            regimes: &Regimes::default(),
+            bank: &bank,
+            ladder: &Ladder::new(widths.map(plan)).unwrap(),
+            cost: &PassCost::of_bank(&bank, &model).unwrap(),
+            steps: 40,
+            most_harmful: &[],
+        };
+        // 36,864 weights and adapters of 8 · 1,536 numbers. A step of static: 17 · 32 · 36,864 + 1024 · 12,288, which
+        // is 32,636,928; one of joint twice that; one of joint without adapters 34 · 32 · 36,864 = 40,108,032.
+        let steps: Vec<usize> = rows.fitted(fit).unwrap().iter().map(|contestant| contestant.steps).collect();
+        assert_eq!(steps, [40, 20, 32]);
+    }
 
     #[test]
     fn the_table_has_one_baseline_and_each_label_once() {

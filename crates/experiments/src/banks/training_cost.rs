@@ -116,6 +116,7 @@ impl<'a> PassCost<'a> {
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
     use gpt2_model::{Gpt2, Gpt2Config};
     use quant_kernels::spec::bit_width::BitWidth;
     use switchable_lora::lora_config::LoraConfig;
@@ -133,7 +134,7 @@ mod tests {
     const RANK_1: f64 = 1_536.0;
 
     fn model() -> Gpt2<Flex> {
-        Gpt2::random(&Gpt2Config::new(97, 64, 32, 3, 4), &ModelOptions::default(), 1, &Default::default()).unwrap()
+        Gpt2::random(&Gpt2Config::new(97, 64, 32, 3, 4), &ModelOptions::default(), 1, &FlexDevice).unwrap()
     }
 
     fn bank(ranks: &[(u8, usize)]) -> BankConfig {
@@ -222,16 +223,19 @@ mod tests {
             let ladder = ladder(&widths, |precision| precision);
             for static_steps in [1, 17, 40] {
                 let paid = RegimeConfig::default().build(&ladder, static_steps).unwrap();
+                // Of several lengths one is enough for the second cost, as each takes its time.
+                let costs = &costs[..if static_steps == 17 { 2 } else { 1 }];
                 for kind in RegimeKind::ALL {
                     let regime = RegimeConfig { layer_dropout: static_steps % 2, ..RegimeConfig::of(kind.clone()) };
-                    let found = costs.each_ref().map(|cost| {
+                    let within = |cost: &PassCost<'_>| {
                         let budget = cost.training(&*paid, static_steps);
                         let steps = cost.steps_within(&regimes, &regime, &ladder, budget).ok();
                         let expected = most_by_trying_all(cost, &regime, &ladder, budget, 20 * static_steps);
                         assert_eq!(steps, expected, "{kind}, {widths:?}, {static_steps} static steps");
                         steps
-                    });
-                    differ += usize::from(found[0] != found[1]);
+                    };
+                    let found: Vec<_> = costs.iter().map(within).collect();
+                    differ += usize::from(found[0] != found[found.len() - 1]);
                 }
             }
         }

@@ -77,7 +77,7 @@ impl CascadeSearch {
         self.check()?;
         let read = |stage: &CascadeStage| Ok(PlanReading::measured(model, evaluation, stage, &self.evaluate)?);
         let readings = self.readings("evaluation", &cascade.plans, read)?;
-        Ok(cascade.measured(CascadeTable::of_readings(readings)?, (self.points, self.seed))?)
+        Ok(cascade.measured(&CascadeTable::of_readings(readings)?, (self.points, self.seed))?)
     }
 
     /// Each item read, or known from before.

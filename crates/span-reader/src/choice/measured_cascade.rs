@@ -138,7 +138,7 @@ impl CalibratedCascade {
         (points, seed): (usize, u64),
         options: &EvaluateOptions,
     ) -> Result<MeasuredCascade> {
-        self.measured(CascadeTable::measure(model, evaluation, &self.plans, options)?, (points, seed))
+        self.measured(&CascadeTable::measure(model, evaluation, &self.plans, options)?, (points, seed))
     }
 
     /// The same of plans that were read on other questions, with the temperatures of this cascade.
@@ -146,8 +146,8 @@ impl CalibratedCascade {
     /// # Errors
     ///
     /// When fewer than two points are asked for, or the table is of other plans.
-    pub fn measured(&self, measured: CascadeTable, (points, seed): (usize, u64)) -> Result<MeasuredCascade> {
-        let curve = CascadeCurve::new(&self.table, &measured, &self.stages, points, seed)?;
+    pub fn measured(&self, measured: &CascadeTable, (points, seed): (usize, u64)) -> Result<MeasuredCascade> {
+        let curve = CascadeCurve::new(&self.table, measured, &self.stages, points, seed)?;
         let outcome = measured.select(&self.stages).outcome(&self.chosen.thresholds)?;
         Ok(MeasuredCascade { curve, chosen: self.chosen.clone(), outcome })
     }
@@ -173,8 +173,9 @@ impl MeasuredCascade {
         }
         let first = self.curve.plans.iter().zip(widths).next();
         let per_bit = first.map_or(f64::NAN, |(plan, width)| plan.bit_ops_per_question / f64::from(width.bits()));
-        for point in self.curve.cascade.iter().map(|point| &point.outcome).chain([&self.outcome]) {
-            let label = format!("cascade {}", point.thresholds_text());
+        let of_curve = self.curve.cascade.iter().map(|point| ("cascade", &point.outcome));
+        for (name, point) in of_curve.chain([("chosen", &self.outcome)]) {
+            let label = format!("{name} {}", point.thresholds_text());
             let row = plan_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
             let _ = writeln!(text, "{row}  {:.3e} BitOps", point.bit_ops_per_question);
         }
