@@ -15,6 +15,7 @@ use anyhow::bail;
 use clap::Parser;
 
 use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
+use switchable_quant_examples::arguments::count::parse_count;
 use switchable_quant_examples::finish;
 
 /// Cloze questions in SQuAD format from text files
@@ -24,7 +25,7 @@ struct Arguments {
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Questions to make
-    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = parse_count)]
     questions: usize,
     /// Documents to pass over first, such as those that another file was made from
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -63,7 +64,11 @@ fn command() -> anyhow::Result<()> {
         }
     }
     if made == 0 {
-        bail!("the text holds no paragraph of 20 words with a span to ask for");
+        let behind = match arguments.skip_documents {
+            0 => String::new(),
+            skipped => format!(" behind its first {skipped} documents (`--skip-documents`)"),
+        };
+        bail!("the text holds no paragraph of 20 words with a span to ask for{behind}");
     }
     let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
     let path = arguments.out.join("cloze.json");

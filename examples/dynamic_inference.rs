@@ -18,7 +18,6 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
 use clap::Parser;
 use serde_json::json;
 
@@ -41,7 +40,7 @@ use switchable_quant_examples::arguments::count::parse_up_to;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -99,10 +98,14 @@ impl Arguments {
     fn check(&self) -> anyhow::Result<()> {
         let nested = BitWidth::B2..=BitWidth::B8;
         if let Some(bits) = self.bits.iter().find(|bits| !nested.contains(bits)) {
-            bail!("`--bits {bits}`, expected 2 to 8: one nested copy of 8 bits serves all");
+            return Err(usage(format!("`--bits {bits}`, expected 2 to 8: one nested copy of 8 bits serves all")));
         }
-        ensure!((0.0..=1.0).contains(&self.share), "`--share {}`, expected 0 to 1", self.share);
-        ensure!(self.points >= 2, "`--points {}`, expected at least 2", self.points);
+        if !(0.0..=1.0).contains(&self.share) {
+            return Err(usage(format!("`--share {}`, expected 0 to 1", self.share)));
+        }
+        if self.points < 2 {
+            return Err(usage(format!("`--points {}`, expected at least 2", self.points)));
+        }
         Ok(())
     }
 }
@@ -135,6 +138,12 @@ impl Command for Dynamic<'_> {
             show: run.show(),
             known: Parts::new(memory, json!({ "plans": named })),
         };
+        println!(
+            "nested codes: one tensor of 8 bits gives every width, which is less exact than codes of that width alone; \
+             temperatures and thresholds come from {} questions, results from {} others",
+            calibration.dataset.len(),
+            evaluation.dataset.len()
+        );
         let mut cascade = search.calibrate(&model, &calibration, &plans)?;
         if !untimed {
             let evaluator = Evaluator::new(&model, &calibration, options, &session.device)?;
@@ -160,6 +169,7 @@ impl Command for Dynamic<'_> {
             "outcome": measured.outcome,
         });
         write_json(out.join("dynamic_inference.json"), &result)?;
+        println!("wrote dynamic_inference.json and dynamic_inference.png to {}", out.display());
         Ok(())
     }
 }

@@ -18,7 +18,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::Value;
 
@@ -109,7 +109,7 @@ fn command() -> anyhow::Result<()> {
     }
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
-    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) {
+    if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) && arguments.input.span_head.is_none() {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;
     }
@@ -200,6 +200,7 @@ impl Command for Evaluation<'_> {
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
         let plan = if input.no_adapter { plan.without_adapters() } else { plan };
+        model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
         eprint!("{}{}", quantisers_text(body, &plan), head_text(&model, &plan)?);
@@ -220,7 +221,9 @@ impl Command for Evaluation<'_> {
         }
         let threshold = match input.null_threshold {
             Some(NullThreshold::Auto) if is_v2 => {
-                let [held_out, measured] = task.held_out(HELD_OUT, run.seed)?;
+                let parts = task.held_out(HELD_OUT, run.seed);
+                let [held_out, measured] =
+                    parts.context("`--null-threshold auto` needs a part that is not measured")?;
                 let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
                 let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
                 let n = held_out.dataset.len();

@@ -23,7 +23,6 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
-use switchable_quant::lora::placement::Placement;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
@@ -155,22 +154,25 @@ impl Command for Pack<'_> {
         eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
         let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales };
+        let model = folder.model.valid().transformer;
+        let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
+        let expected = {
+            let plan = if arguments.nested { plan.clone().without_adapters() } else { plan.clone() };
+            logits_of_a_formula(&model, &plan)
+        };
+        let highest = largest(expected.clone());
+        anyhow::ensure!(highest.is_finite(), "the model computes numbers that are not finite: {highest} in its logits");
         if has_head {
             folder.save_packed(out, form, &options)?;
         } else {
             folder.save_packed_language_model(out, form, &options)?;
         }
-        println!("wrote {}: {}", out.display(), contents(&folder.model.transformer, has_head));
-
-        let model = folder.model.valid().transformer;
         let (packed, packed_plan) =
             arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
+        println!("wrote {}: {}", out.display(), contents(&packed, has_head));
         print!("{}", other_scales(&packed, arguments.scales));
-        let plan = if arguments.nested { plan.without_adapters() } else { plan };
-        let (expected, got) = (logits_of_a_formula(&model, &plan), logits_of_a_formula(&packed, &packed_plan));
-        let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
-        let difference = largest(got - expected.clone());
-        println!("largest difference of a logit {difference:.1e}, largest logit {:.1}", largest(expected));
+        let difference = largest(logits_of_a_formula(&packed, &packed_plan) - expected);
+        println!("largest difference of a logit {difference:.1e}, largest logit {highest:.1}");
 
         let (sites, floats) = (model.site_bytes(), size_of::<f32>() * model.config().parameters());
         let ratio = |bytes: usize, of: usize| bytes as f64 / of as f64;
@@ -201,10 +203,10 @@ fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: Scale
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
     let widths: Vec<String> = model.adapter_widths().iter().map(ToString::to_string).collect();
-    let adapters = match (widths.is_empty(), model.settings().placement) {
-        (true, _) => "no adapters".to_owned(),
-        (false, Placement::Residual) => format!("adapters of {} bits", widths.join(", ")),
-        (false, Placement::Merged) => "the plan's adapters merged into the codes".to_owned(),
+    let adapters = if widths.is_empty() {
+        "no adapters beside the codes".to_owned()
+    } else {
+        format!("adapters of {} bits", widths.join(", "))
     };
     format!("codes, {head}, tokenizer, {adapters}")
 }

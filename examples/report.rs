@@ -26,7 +26,7 @@ use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
-use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs};
+use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
@@ -64,6 +64,12 @@ fn command() -> anyhow::Result<()> {
     resumable(&out, || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(report))
 }
 
+/// The names of files, for the report.
+fn files_of(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| name_of(file)).collect();
+    if names.is_empty() { "generated".to_owned() } else { names.join(", ") }
+}
+
 struct Report<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
@@ -77,6 +83,12 @@ impl Command for Report<'_> {
         let source = &report.source;
         let to_search = questions.search(input)?;
         let to_train = questions.train(input, study, &to_search)?;
+        if input.data.is_some() {
+            check_unseen("--search", &to_search.dataset, &report.task.dataset)?;
+            if study.trains() {
+                check_unseen("--train", &to_train.dataset, &report.task.dataset)?;
+            }
+        }
         let search = session.task(to_search.dataset.clone(), input.window)?;
         let train = session.task(to_train.dataset.clone(), input.window)?;
         let searched = to_search.counts_with(&search.measured_counts());
@@ -105,8 +117,14 @@ impl Command for Report<'_> {
         let facts = [
             ("model", source["model"].to_string()),
             ("report questions", format!("{}, {}", source["data"], report.counts.text("questions"))),
-            ("search questions", searched.text("questions")),
-            ("training questions", trained.text("questions")),
+            ("search questions", format!("{}, {}", named(search_file), searched.text("questions"))),
+            (
+                "training questions",
+                match study.trains() {
+                    true => format!("{}, {}", files_of(&questions.train), trained.text("questions")),
+                    false => "none: nothing is trained".to_owned(),
+                },
+            ),
             ("quantiser", session.quantizer().to_string()),
             ("adapters", session.adapters.to_string()),
             ("seed", run.seed.to_string()),

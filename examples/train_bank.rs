@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
+use switchable_quant::data::NullRule;
 use switchable_quant::experiments::banks::bank::{RegimeOfBank, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
 use switchable_quant::experiments::running::memory::Memory;
@@ -31,6 +32,7 @@ use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
+use switchable_quant_examples::arguments::null_threshold::null_rule;
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions, of_reading};
 use switchable_quant_examples::files::{LoadedQuestions, check_apart, resolve_model};
@@ -108,8 +110,13 @@ impl Command for TrainBank<'_> {
             anyhow::Ok(task)
         };
         let evaluation = data.evaluation.map(load).transpose()?;
+        let null = match &evaluation {
+            Some(task) => null_rule(source.null_threshold, task.dataset.format)?,
+            None => NullRule::Never,
+        };
         write_json(out.join("questions.json"), &json!({ "train": counts }))?;
-        let options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
+        let mut options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
+        options.decode.null = null;
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
         let bank = bank.config(&quant.quantizer, run.seed)?;
         let regime = regime.config(body.sites(), bank.precision(lowest), run.seed)?;
@@ -133,7 +140,10 @@ impl Command for TrainBank<'_> {
             let (config, run) = (&training.bank(run.seed), &part("bank"));
             let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| regime.build(ladder, config.steps) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
-            println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+            match outcome.losses.len() {
+                0 => println!("bank: all {} steps were done before", training.steps),
+                steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
+            }
             session.folder.model = model;
         }
         let target = out.join("model");

@@ -32,7 +32,8 @@ pub fn resolve_tokenizer(argument: &str) -> anyhow::Result<PathBuf> {
     if Path::new(argument).is_dir() {
         return Ok(argument.into());
     }
-    Ok(Hub::from_env()?.model(argument, &mut |event| log_to_stderr(event))?)
+    let model = Hub::from_env()?.model(argument, &mut |event| log_to_stderr(event));
+    model.with_context(|| format!("no folder `{argument}` is here, and as a name to download"))
 }
 
 /// File of a data set: the argument itself when it is one, else downloaded by its name.

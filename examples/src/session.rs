@@ -16,6 +16,7 @@ use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
+use switchable_quant::transformer::Error;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
@@ -34,6 +35,9 @@ pub trait Command {
     /// Those of the command.
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()>;
 }
+
+/// The name of the questions that a command uses without `--data`.
+const GENERATED: &str = "generated";
 
 /// Which model a command works on, and where.
 #[derive(Debug, Clone)]
@@ -213,6 +217,12 @@ impl<C: Command> OnDevice<'_, C> {
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        if let Some(HeadChoice::Width(bits)) = self.opening.mixed_head
+            && folder.model.width_head(bits).is_none()
+        {
+            let available = folder.model.head_widths().to_vec();
+            return Err(Error::NoHeadOfWidth { bits, available }).context("--span-head");
+        }
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
         self.command.run(Session { folder, name, dir, adapters, device, machine })
@@ -246,9 +256,12 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// When a file is missing or damaged, or the questions do not fit the model.
     pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
         let (loaded, data_name) = match &input.data {
+            Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
             Some(name) => (load_questions(&resolve_data(name)?, input.reading)?, name.clone()),
             None if input.model.is_some() => {
-                bail!("`--model` needs `--data`: the generated questions are for the built-in model")
+                bail!(
+                    "`--model` needs `--data`: the generated questions, `--data generated`, are for the built-in model"
+                )
             }
             None => (default_model::questions(set)?.into(), format!("generated ({set})")),
         };

@@ -62,12 +62,14 @@ impl Bench {
 fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measurement() {
     let bench = Bench::new();
     let (dev, text, plan) = (bench.path("dev.json"), bench.path("text.txt"), bench.path("plan.json"));
+    let answers = bench.path("answers.json");
+    std::fs::write(&answers, r#"{"of-another-file": "an answer"}"#).expect("it is written");
     let (taken, missing) = (bench.path("file").join("out"), bench.path("missing.json"));
     let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
     let trains: [(&str, &Path); 2] = [("--model", model), ("--train", &dev)];
     let reads_text: [(&str, &Path); 1] = [("--text", &text)];
     let out = ("--out", taken.as_path());
-    let cases: [Case<'_>; 25] = [
+    let cases: [Case<'_>; 33] = [
         // A folder that cannot be made.
         ("evaluate", "--bits 4", vec![out], "file"),
         ("greedy_search", "", vec![out], "file"),
@@ -103,6 +105,21 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
         ("train_bank", "", [&trains[..], &[("--data", &plan)]].concat(), "plan.json"),
         ("train_bank", "--evaluation-limit 0", [&trains[..], &[("--data", &dev)]].concat(), "--evaluation-limit"),
         ("pretrain", "--steps 1 --batch 7", reads_text.to_vec(), "micro"),
+        ("report", "--limit 4", vec![("--data", &dev), ("--search", &dev), ("--train", &dev)], "are in `--search` too"),
+        (
+            "report",
+            "--steps 2 --bits 32,3,2 --contestants joint --no-robustness",
+            vec![],
+            "`steps` is 2, expected more: `joint`",
+        ),
+        ("evaluate", "", vec![("--predictions", &answers), ("--data", &dev)], "no prediction is of a question"),
+        // What would need more memory than there is.
+        ("train_bank", "--steps 1 --rank 4294967296", trains.to_vec(), "h.0.attn.c_attn`: rank 4294967296"),
+        ("evaluate", "--limit 2 --workers 20000", vec![], "from 1 to 1024"),
+        ("evaluate", "--limit 2 --batch 18446744073709551615", vec![], "from 1 to 65536"),
+        // Flags that would change nothing.
+        ("evaluate", "--bits 4", vec![("--predictions", &answers), ("--data", &dev)], "cannot be used with"),
+        ("pretrain", "--layers 5", [&reads_text[..], &[("--model", model)]].concat(), "cannot be used with"),
     ];
     for (name, flags, files, expected) in cases {
         let mut files = files;
@@ -146,6 +163,75 @@ fn an_allocation_answers_later_budgets_from_its_table_and_feasible_ones_beside_o
     let other = run("allocate", &format!("{flags} --seed 9"), &files);
     let said = errors(&other);
     assert!(!other.status.success() && said.contains("option `seed` was 0, is 9"), "{said}");
+}
+
+#[test]
+fn a_finished_result_is_written_over_by_the_same_work_alone() {
+    let bench = Bench::new();
+    let out = bench.path("results");
+    let files: [(&str, &Path); 1] = [("--out", &out)];
+    for (name, flags, other, result, difference) in [
+        ("evaluate", "--limit 4 --bits 4 --quiet", "--limit 4 --bits 3 --quiet", "evaluate.json", "option `plan"),
+        ("greedy_search", "--limit 6 --bits 3 --quiet", "--limit 5 --bits 3 --quiet", "plan.json", "data changed"),
+    ] {
+        let first = run(name, flags, &files);
+        assert!(first.status.success(), "{}", errors(&first));
+        let before = std::fs::read(out.join(result)).expect("it is written");
+        let refused = run(name, other, &files);
+        let said = errors(&refused);
+        assert!(refused.status.code() == Some(1) && said.contains(difference), "{said}");
+        assert_eq!(std::fs::read(out.join(result)).expect("it stays"), before);
+        assert!(run(name, flags, &files).status.success());
+        assert_eq!(std::fs::read(out.join(result)).expect("it is written"), before);
+    }
+
+    // A plan that was refined is kept where it is solved for again, and beside other budgets.
+    let flags = "--limit 4 --bits 8,4,3 --no-adapter --swaps 1 --quiet --average-bits";
+    assert!(run("allocate", &format!("{flags} 4"), &files).status.success());
+    let refined = std::fs::read(out.join("plan-4.json")).expect("it is written");
+    let solved = run("allocate", &format!("{flags} 4,6 --solve-only"), &files);
+    assert!(prints(&solved).contains("plan-4.json was refined before, and stays"), "{}", prints(&solved));
+    assert!(run("allocate", &format!("{flags} 5"), &files).status.success());
+    assert_eq!(std::fs::read(out.join("plan-4.json")).expect("it stays"), refined);
+    let all = std::fs::read_to_string(out.join("allocation.json")).expect("it is written");
+    let all: serde_json::Value = serde_json::from_str(&all).expect("it is JSON");
+    assert_eq!(all["average_bits"], serde_json::json!([4.0, 5.0]));
+    assert_eq!(all["refined"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_model_without_a_span_head_answers_no_questions() {
+    let bench = Bench::new();
+    let (out, text, dev) = (bench.path("pretrained"), bench.path("text.txt"), bench.path("dev.json"));
+    let shape = "--layers 1 --embedding 8 --heads 2 --positions 64 --vocabulary 300 --steps 1 --batch 2 --quiet";
+    let trained = run("pretrain", shape, &[("--text", &text), ("--out", &out)]);
+    assert!(trained.status.success(), "{}", errors(&trained));
+    let model = out.join("model");
+    for name in ["evaluate", "greedy_search", "allocate", "robustness", "dynamic_inference"] {
+        let results = bench.path(name);
+        let refused = run(name, "--quiet", &[("--model", &model), ("--data", &dev), ("--out", &results)]);
+        let said = errors(&refused);
+        assert!(refused.status.code() == Some(1) && said.contains("no span head"), "{name}: {said}");
+        assert!(!prints(&refused).contains(" EM "), "{name}: {}", prints(&refused));
+    }
+}
+
+#[test]
+fn a_folder_that_another_command_writes_to_is_refused() {
+    let bench = Bench::new();
+    let out = bench.path("results");
+    let mut first = example("greedy_search");
+    first.args(["--bits", "3", "--quiet", "--out"]).arg(&out).stdout(std::process::Stdio::null());
+    let mut first = first.spawn().expect("it starts");
+    while !out.join("search").exists() {
+        assert!(first.try_wait().expect("it runs").is_none(), "it has begun");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let second = run("allocate", "--limit 4 --quiet", &[("--out", &out)]);
+    first.kill().expect("it is killed");
+    first.wait().expect("it is gone");
+    let said = errors(&second);
+    assert!(second.status.code() == Some(1) && said.contains("another command writes its results there"), "{said}");
 }
 
 #[test]

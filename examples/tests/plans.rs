@@ -179,9 +179,9 @@ fn names_that_a_model_has_not_are_refused_with_those_that_it_has() {
     }
 }
 
-/// Adapters of the built-in model: that of 4 bits has a head of its own, which takes ends for starts, that of
-/// 8 bits has none.
-fn adapters_with_a_head(dir: &Path) {
+/// Adapters of the built-in model for 4 and 8 bits, without what they were trained for; those of some widths bring a
+/// head of their own, which takes ends for starts.
+fn adapters_with_heads(dir: &Path, with_head: &[BitWidth]) {
     let device = Default::default();
     let model = default_model::load::<Flex>(&ModelOptions::default(), &device).expect("it is in the program").model;
     let parameters = model.named_parameters();
@@ -200,7 +200,7 @@ fn adapters_with_a_head(dir: &Path) {
         });
         let (weight, bias) = (values("qa_outputs.weight"), values("qa_outputs.bias"));
         let head = SavedModule { name: "qa_outputs".into(), weight, bias };
-        let saved_modules = if width == BitWidth::B4 { vec![head] } else { Vec::new() };
+        let saved_modules = if with_head.contains(&width) { vec![head] } else { Vec::new() };
         let options = PeftOptions { prefix: "transformer.".into(), saved_modules, ..PeftOptions::default() };
         save_peft(width_folder(dir, width), pairs, &options).expect("it is written");
     }
@@ -210,7 +210,7 @@ fn adapters_with_a_head(dir: &Path) {
 fn a_plan_of_several_span_heads_says_which_answers() {
     let dir = folder();
     let at = dir.path();
-    adapters_with_a_head(&at.join("heads"));
+    adapters_with_heads(&at.join("heads"), &[BitWidth::B4]);
     let search = "--data data.json --adapters heads --high 8 --bits 4 --target-bits 6.5 --quantizer per-channel";
     for command in ["greedy_search", "allocate"] {
         let flags = if command == "allocate" {
@@ -250,8 +250,12 @@ fn a_plan_of_several_span_heads_says_which_answers() {
     let [swapped, errors] = done(&run("evaluate", at, &format!("{evaluate} --adapters heads")));
     assert_ne!(scores(&swapped), expected);
     assert!(errors.contains("span head  that of the adapters of 4 bits"), "{errors}");
-    let error = refused(&run("evaluate", at, &format!("{evaluate} --quantizer per-channel")));
+    adapters_with_heads(&at.join("bare"), &[]);
+    let error = refused(&run("evaluate", at, &format!("{evaluate} --adapters bare")));
     assert!(error.contains("g/plan.json: no span head of 4 bits, available: base"), "{error}");
+
+    let error = refused(&run("evaluate", at, "--data data.json --bits 4 --adapters heads --span-head 8"));
+    assert!(error.contains("--span-head: no span head of 8 bits, available: base, 4"), "{error}");
 
     // A folder that is packed by the plan answers with its head.
     done(&run_loud("pack_gpt2", at, "--plan g/plan.json --adapters heads --out packed"));
@@ -356,4 +360,88 @@ fn an_adapter_of_some_sites_is_used_at_these() {
     fs::write(at.join("asks.json"), asks).expect("valid input");
     let error = refused(&run("evaluate", at, &format!("{common} --plan asks.json")));
     assert!(error.contains("asks.json: site `h.0.attn.c_proj`: no adapter for 2 bits"), "{error}");
+}
+
+#[test]
+fn no_command_comes_to_a_pass_with_a_plan_that_does_not_fit() {
+    let dir = folder();
+    let at = dir.path();
+    adapters_with_heads(&at.join("heads"), &[BitWidth::B4]);
+    // Codes whose plan asks for adapters that are not there, and whose adapters have heads that are not there.
+    done(&run_loud("pack_gpt2", at, "--adapters heads --quantizer per-channel --bits 4 --out packed"));
+    fs::rename(at.join("packed/adapters"), at.join("moved")).unwrap();
+    let data = "--data data.json --limit 4";
+    let report = "--search-limit 4 --train-limit 20 --steps 2 --seeds 1 --swaps 1 --attack-items 1 --attack-bits 8,4 \
+                  --adversarial-rounds 1 --adversarial-items 1 --adversarial-steps 1 --contestants joint";
+    let on_codes = [
+        format!("evaluate {data} --quiet"),
+        format!("greedy_search {data} --bits 4 --quiet"),
+        format!("allocate {data} --bits 8,4 --quiet"),
+        format!("robustness {data} --bits 8,4 --attacks typos,hot-flip-word --quiet"),
+        format!("dynamic_inference {data} --bits 4,8 --quiet"),
+        format!("report {data} --bits 8,4 {report} --quiet"),
+        "train_bank --train data.json --steps 2 --bits 4 --quiet".to_owned(),
+        "import_gpt2 --ids 1,2 --bits 4".to_owned(),
+        "pack_gpt2 --out again".to_owned(),
+        "nested_distortion".to_owned(),
+    ];
+    // Plans of adapters with different heads, with a word on which answers or without.
+    let on_heads = ["", "--span-head base", "--span-head 4", "--span-head 8"].map(|head| {
+        let mut commands: Vec<String> = on_codes[..6].iter().map(|command| format!("{command} {head}")).collect();
+        commands[0] = format!("evaluate {data} --bits 4 --quiet {head}");
+        commands
+    });
+    let mut refused = 0;
+    let commands = on_codes.iter().map(|command| format!("{command} --model packed"));
+    let on_heads =
+        on_heads.concat().into_iter().map(|command| format!("{command} --adapters heads --quantizer per-channel"));
+    for (number, command) in commands.chain(on_heads).enumerate() {
+        let (name, flags) = command.split_once(' ').unwrap_or((&command, ""));
+        let out = if ["train_bank", "greedy_search", "allocate", "robustness", "report", "dynamic_inference"]
+            .contains(&name)
+        {
+            format!("--out out-{number}")
+        } else {
+            String::new()
+        };
+        let output = run_loud(name, at, &format!("{flags} {out}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0..=2)), "{command}: {errors}");
+        assert!(!errors.contains("panicked"), "{command}: {errors}");
+        refused += usize::from(output.status.code() == Some(1));
+    }
+    assert!(refused >= 8, "{refused} were refused");
+}
+
+#[test]
+fn a_folder_packed_by_a_plan_that_merges_at_some_sites_answers_as_the_plan_does() {
+    let dir = folder();
+    let at = dir.path();
+    // Adapters of PEFT alone, which do not say what they were trained for.
+    let default = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    fs::create_dir_all(at.join("foreign/bits-4")).unwrap();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(default.join("adapters/bits-4").join(file), at.join("foreign/bits-4").join(file)).unwrap();
+    }
+    let precision =
+        |placement: &str| format!(r#"{{"weights": 4, "activations": 32, "adapter": 4, "placement": "{placement}"}}"#);
+    let plan = |default: &str, c_fc: &str| {
+        let [default, c_fc] = [default, c_fc].map(precision);
+        format!(r#"{{"version": 2, "default": {default}, "sub_modules": {{"mlp.c_fc": {c_fc}}}}}"#)
+    };
+    for (name, default, c_fc, beside) in [
+        ("some-beside", "merged", "residual", "adapters of 4 bits"),
+        ("some-merged", "residual", "merged", "adapters of 4 bits"),
+        ("all-merged", "merged", "merged", "no adapters beside the codes"),
+    ] {
+        fs::write(at.join(format!("{name}.json")), plan(default, c_fc)).unwrap();
+        let plan = format!("--adapters foreign --plan {name}.json");
+        let [of_plan, _] = done(&run("evaluate", at, &format!("--data data.json {plan} --out {name}-plan")));
+        let [packed, _] = done(&run_loud("pack_gpt2", at, &format!("{plan} --out {name}")));
+        assert!(packed.contains(beside), "{packed}");
+        let [of_codes, _] = done(&run("evaluate", at, &format!("--data data.json --model {name} --out {name}-codes")));
+        assert_eq!(scores(&of_codes), scores(&of_plan), "{name}");
+        let answers = |out: &str| fs::read_to_string(at.join(format!("{name}-{out}/predictions.json"))).unwrap();
+        assert_eq!(answers("codes"), answers("plan"), "{name}");
+    }
 }

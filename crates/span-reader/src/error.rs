@@ -31,6 +31,16 @@ pub enum Error {
         /// Where and what.
         source: serde_json::Error,
     },
+    /// A field of a JSON file is not what it should be; of the whole file where it is empty.
+    #[error("{path}: {}{source}", in_field(field))]
+    JsonField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with those that it stands in.
+        field: String,
+        /// Where and what.
+        source: serde_json::Error,
+    },
     /// A file of tensors could not be put together.
     #[error("{path}: {reason}")]
     Tensors {
@@ -108,4 +118,8 @@ impl From<whole_files::Error> for Error {
     fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
         Self::io(path, source)
     }
+}
+
+fn in_field(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!("field `{field}`: ") }
 }

@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use squad_data::TextTokenizer;
 use switchable_lora::peft::load::AdapterBytes;
-use switchable_lora::{placement::Placement, site_precision::SitePrecision};
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
@@ -207,17 +207,20 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         self.save_rest(dir, base_model)
     }
 
-    /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters. Where
-    /// placement is merged, the adapters that the plan names are in the codes, and none stands beside them.
+    /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters. At the sites
+    /// whose placement is merged, the adapters that the plan names are in the codes, and none stands beside them.
     ///
     /// # Errors
     ///
     /// When a site cannot be packed, which names it, or the folder cannot be written.
     pub fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
         let dir = dir.as_ref();
+        if let Some((merged, plan)) = self.merged(form)? {
+            return merged.save_packed(dir, PackedForm::Plan(&plan), options);
+        }
         self.check_steps(form)?;
         self.model.save_packed(dir, form, options)?;
-        self.save_beside_codes(dir)
+        self.save_rest(dir, ".")
     }
 
     /// The same without the span head, as a folder of a language model.
@@ -232,14 +235,23 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         options: &PackOptions,
     ) -> Result<()> {
         let dir = dir.as_ref();
+        if let Some((merged, plan)) = self.merged(form)? {
+            return merged.save_packed_language_model(dir, PackedForm::Plan(&plan), options);
+        }
         self.check_steps(form)?;
         self.model.transformer.save_packed(dir, form, options)?;
         self.tokenizer.save_in(dir)?;
-        match self.model.transformer.settings().placement {
-            // Without the heads that adapters brought, which a language model has no place for.
-            Placement::Residual => Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), ".")?),
-            Placement::Merged => Ok(()),
-        }
+        // Without the heads that adapters brought, which a language model has no place for.
+        Ok(self.model.transformer.save_adapters(dir.join(ADAPTERS), ".")?)
+    }
+
+    /// The folder with merged adapters in the weights, and the plan without them: beside the codes they would
+    /// be added once more. `None` where there are none.
+    fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
+        let folder = |(model, plan)| {
+            (Self { model, tokenizer: self.tokenizer.clone(), plan: None, notes: self.notes.clone() }, plan)
+        };
+        Ok(self.model.merged(form)?.map(folder))
     }
 
     /// Refuses codes that an adapter's learned step is not the scale of: the folder would not load with it.
@@ -257,14 +269,6 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
             }
         }
         Ok(())
-    }
-
-    /// Merged adapters are in the codes: beside them they would be added once more.
-    fn save_beside_codes(&self, dir: &Path) -> Result<()> {
-        match self.model.transformer.settings().placement {
-            Placement::Residual => self.save_rest(dir, "."),
-            Placement::Merged => Ok(self.tokenizer.save_in(dir)?),
-        }
     }
 
     fn save_rest(&self, dir: &Path, base_model: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::{fmt, io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
+use serde::de::DeserializeOwned;
 
 use quant_kernels::spec::{
     bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
@@ -40,8 +41,16 @@ pub enum Error {
         source: io::Error,
     },
     /// A text that is not the JSON it should be.
-    #[error("invalid json: {0}")]
+    #[error("{}", text_of_json(.0))]
     Json(#[from] serde_json::Error),
+    /// A field of a JSON file that has another value than it may have.
+    #[error("field `{field}`: {source}")]
+    JsonField {
+        /// The field, with those that it stands in.
+        field: String,
+        /// What is wrong with it, and where.
+        source: serde_json::Error,
+    },
     /// A plan written by another version of the format.
     #[error("plan version {got} is unknown, expected 1 to {expected}")]
     PlanVersion {
@@ -357,6 +366,23 @@ impl From<whole_files::Error> for Error {
 
 /// The result of this crate's fallible functions.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+fn text_of_json(error: &serde_json::Error) -> String {
+    // What is JSON of something else is no invalid JSON.
+    if error.is_data() { error.to_string() } else { format!("invalid json: {error}") }
+}
+
+/// Reads JSON such that an error names the field.
+pub(crate) fn parse_fields<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let is_in_field = error.path().iter().next().is_some();
+        let (field, source) = (error.path().to_string(), error.into_inner());
+        if is_in_field && source.is_data() { Error::JsonField { field, source } } else { Error::Json(source) }
+    })?;
+    json.end()?;
+    Ok(parsed)
+}
 
 struct WidthList<'a>(&'a [BitWidth]);
 

@@ -236,6 +236,14 @@ pub enum Error {
         /// Widths that have a head.
         available: Vec<BitWidth>,
     },
+    /// A plan in a file does not fit.
+    #[error("{path}: {source}")]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// A plan was made for another number of blocks.
     #[error("plan of {got} blocks, the model has {blocks}")]
     PlanBlocks {
@@ -281,6 +289,10 @@ impl Error {
     pub fn in_file(self, path: impl AsRef<Path>) -> Self {
         match self {
             Self::Lora(error) => Self::Lora(error.in_file(path.as_ref())),
+            plan @ (Self::SeveralSpanHeads { .. }
+            | Self::NoHeadOfWidth { .. }
+            | Self::PlanBlocks { .. }
+            | Self::PlanModules { .. }) => Self::Plan { path: path.as_ref().into(), source: Box::new(plan) },
             other => other,
         }
     }

@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use switchable_lora::placement::Placement;
 use switchable_lora::precision_plan::PrecisionPlan;
 
 use crate::config::ModelConfig;
@@ -367,9 +368,14 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         writer.write(dir.as_ref(), M::Config::QUESTION_ANSWERING, self.parameters(head))
     }
 
-    /// The model with the adapters that a plan names merged into the weights of their sites, and the plan
-    /// without those, under which the same head answers; `None` where there is nothing to merge.
-    fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
+    /// The model with the adapters that a plan merges in the weights of their sites, and the plan without those,
+    /// under which the same head answers; `None` where there is nothing to merge. What sites add beside their
+    /// weights stays.
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot be packed by the form, or an adapter cannot be merged, which names the site.
+    pub fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
         packed_plan(&self.transformer, form)?;
         let (PackedForm::Plan(plan), Some((transformer, bare))) = (form, merged(&self.transformer, form)?) else {
             return Ok(None);
@@ -378,12 +384,18 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         if transformer.sites().iter().all(|site| transformer.site(site).bank().is_empty()) {
             let (head, width_heads) = (self.head_for(plan)?.clone(), self.width_heads.clone().cleared());
             let model = Self { transformer, head, has_base_head: true, width_heads, mixed_head: None };
-            return Ok(Some((model, bare.with_span_head(None))));
+            return Ok(Some((model.placing_beside(), bare.with_span_head(None))));
         }
         let model = Self { transformer, ..self.clone() };
         let head = self.head_of(plan)?;
         let follows = model.width_heads.of_adapters(&bare).is_ok_and(|of_adapters| of_adapters == head);
-        Ok(Some((model, bare.with_span_head(if follows { None } else { Some(head) }))))
+        Ok(Some((model.placing_beside(), bare.with_span_head(if follows { None } else { Some(head) }))))
+    }
+
+    /// The model whose sites add their adapters beside the weights, where nothing else is said.
+    fn placing_beside(self) -> Self {
+        let settings = self.transformer.settings();
+        self.with_linear_settings(LinearSettings { placement: Placement::Residual, ..settings })
     }
 
     /// Whether a folder of floats or of codes holds a span head.

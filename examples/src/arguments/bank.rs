@@ -17,6 +17,7 @@ use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
 use crate::arguments::count::parse_up_to;
+use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
 use crate::ending::usage;
@@ -47,6 +48,10 @@ pub struct BankSourceArgs {
     /// Evaluate on at most this many questions of --data
     #[arg(long, value_name = "N", requires = "data")]
     pub evaluation_limit: Option<usize>,
+    /// Answer a question of v2.0 --data with nothing where its null score exceeds that of its best span by more
+    /// than this
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub null_threshold: Option<NullThreshold>,
 }
 
 /// Widths and adapters of a bank.

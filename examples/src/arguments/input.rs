@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::{Format, NullRule};
@@ -13,10 +12,9 @@ use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::count::{parse_count, parse_up_to};
-use crate::arguments::null_threshold::NullThreshold;
+use crate::arguments::null_threshold::{NullThreshold, null_rule};
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
-use crate::ending::usage;
 use crate::session::Opening;
 
 /// Model and questions.
@@ -37,15 +35,16 @@ pub struct InputArgs {
     /// brought it; by default such plans are refused
     #[arg(long, value_name = "base|BITS")]
     pub span_head: Option<HeadChoice>,
-    /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; by default
-    /// generated questions
+    /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; generated, and by
+    /// default, the questions of the built-in model
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// How data files are read.
     #[command(flatten)]
     pub reading: ReadingArgs,
     /// Answer a question of v2.0 data with nothing where its null score exceeds that of its best span by more
-    /// than this; auto (evaluate alone) chooses it on a fifth of the data, which is then not measured
+    /// than this; auto (evaluate alone) chooses it on whole articles that hold a fifth of the data at
+    /// least, which are then not measured
     #[arg(long, value_name = "T|auto", allow_hyphen_values = true)]
     pub null_threshold: Option<NullThreshold>,
     /// Use at most this many questions
@@ -66,22 +65,7 @@ impl InputArgs {
     ///
     /// When the data are of version 1.1, where each question has an answer, or the threshold is to be chosen.
     pub fn null_rule(&self, format: Format) -> anyhow::Result<NullRule> {
-        match (self.null_threshold, format) {
-            (Some(_), Format::V1) => {
-                bail!("`--null-threshold` is for data of version 2.0: in version 1.1 each question has an answer")
-            }
-            (Some(NullThreshold::Auto), _) => {
-                let chooser = "`evaluate`, which prints the threshold that it chooses";
-                Err(usage(format!("`--null-threshold auto` is for {chooser}")))
-            }
-            // The scores of a model are of this format.
-            (Some(NullThreshold::At(threshold)), _) => Ok(NullRule::Threshold(threshold as f32)),
-            (None, Format::V2) => {
-                eprintln!("no `--null-threshold`: every question of these v2.0 data gets an answer");
-                Ok(NullRule::Never)
-            }
-            (None, Format::V1) => Ok(NullRule::Never),
-        }
+        null_rule(self.null_threshold, format)
     }
 
     /// The model that the flags name, built with some options; without a span head of its own it answers where

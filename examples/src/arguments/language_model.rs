@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
@@ -17,6 +16,7 @@ use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
 
 use crate::arguments::count::parse_up_to;
+use crate::ending::usage;
 use crate::files::{resolve_model, resolve_tokenizer};
 
 /// Running text.
@@ -46,7 +46,7 @@ pub struct LanguageModelArgs {
     #[arg(long, default_value_t = 2000)]
     pub tokenizer_documents: usize,
     /// Go on from this model instead of from random weights; the shape is then the model's
-    #[arg(long, value_name = "DIR|NAME", conflicts_with = "tokenizer")]
+    #[arg(long, value_name = "DIR|NAME", conflicts_with_all = OF_NEW_MODELS)]
     pub model: Option<String>,
     /// Blocks
     #[arg(long, default_value_t = 12, value_parser = parse_up_to::<1_024>)]
@@ -70,6 +70,20 @@ pub struct LanguageModelArgs {
     #[arg(long)]
     pub matching: bool,
 }
+
+/// What says how a model starts that is not read from a folder.
+const OF_NEW_MODELS: [&str; 10] = [
+    "tokenizer",
+    "vocabulary",
+    "tokenizer_documents",
+    "layers",
+    "embedding",
+    "heads",
+    "positions",
+    "activation",
+    "initializer_range",
+    "matching",
+];
 
 /// How a language model is trained.
 #[derive(Debug, Clone, Args)]
@@ -152,7 +166,7 @@ impl LanguageModelArgs {
 
     fn shape(&self, vocabulary: usize) -> anyhow::Result<Gpt2Config> {
         let activation = serde_json::from_value::<Activation>(json!(self.activation))
-            .with_context(|| format!("`--activation {}`", self.activation))?;
+            .map_err(|error| usage(format!("`--activation {}`: {error}", self.activation)))?;
         let shape = Gpt2Config::new(vocabulary, self.positions, self.embedding, self.layers, self.heads);
         Ok(shape.with_activation(activation).with_initializer_range(self.initializer_range))
     }

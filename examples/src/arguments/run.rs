@@ -27,7 +27,8 @@ pub struct RunArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Folder for results; made when missing
+    /// Folder for results, made when missing; by default this one, for evaluate none, and for training and
+    /// reports one in runs/
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Batches computed at once; by default one per core on a CPU, one on a GPU

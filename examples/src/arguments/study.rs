@@ -1,9 +1,11 @@
 //! The questions and the experiments of a study.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::BankConfig;
 use switchable_quant::experiments::banks::contestants::Contestants;
@@ -139,6 +141,21 @@ impl StudyDataArgs {
         };
         Ok(questions.limited(self.train_limit))
     }
+}
+
+/// Refuses questions that are used for a choice and measured on as well.
+///
+/// # Errors
+///
+/// When there are any, with how many.
+pub fn check_unseen(flag: &str, used: &Dataset, measured: &Dataset) -> anyhow::Result<()> {
+    let ids: HashSet<&str> = used.questions().map(|question| question.id.as_str()).collect();
+    let both = measured.questions().filter(|question| ids.contains(question.id.as_str())).count();
+    anyhow::ensure!(
+        both == 0,
+        "{both} of the questions of `--data` are in `{flag}` too: what is reported has to be unseen"
+    );
+    Ok(())
 }
 
 fn search_missing() -> anyhow::Error {

@@ -182,7 +182,10 @@ impl Contestants {
             let regime = regime_of(row, &fit);
             let steps = match row.steps {
                 StepBudget::EqualSteps => steps,
-                StepBudget::EqualBitOps => cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget)?,
+                StepBudget::EqualBitOps => {
+                    let within = cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget);
+                    within.map_err(|error| Error::option("steps", steps, format!("more: `{}` {error}", row.name())))?
+                }
             };
             Ok(Contestant { label: row.label.clone(), regime, bank: row.bank, steps })
         };

@@ -173,8 +173,9 @@ impl MeasuredCascade {
         }
         let first = self.curve.plans.iter().zip(widths).next();
         let per_bit = first.map_or(f64::NAN, |(plan, width)| plan.bit_ops_per_question / f64::from(width.bits()));
-        for point in self.curve.cascade.iter().map(|point| &point.outcome).chain([&self.outcome]) {
-            let label = format!("cascade {}", point.thresholds_text());
+        let of_curve = self.curve.cascade.iter().map(|point| ("cascade", &point.outcome));
+        for (name, point) in of_curve.chain([("chosen", &self.outcome)]) {
+            let label = format!("{name} {}", point.thresholds_text());
             let row = plan_row(&label, &point.accuracy, point.bit_ops_per_question / per_bit);
             let _ = writeln!(text, "{row}  {:.3e} BitOps", point.bit_ops_per_question);
         }

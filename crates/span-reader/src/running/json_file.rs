@@ -36,5 +36,11 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
 pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     let path = path.as_ref();
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::json(path, e))
+    let mut json = serde_json::Deserializer::from_str(&text);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().iter().next().map(|_| error.path().to_string());
+        Error::JsonField { path: path.into(), field: field.unwrap_or_default(), source: error.into_inner() }
+    })?;
+    json.end().map_err(|e| Error::json(path, e))?;
+    Ok(read)
 }

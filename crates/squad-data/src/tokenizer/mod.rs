@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokenizers::{PostProcessorWrapper, Tokenizer};
+use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer};
 use whole_files::PartialFile;
 
 use crate::error::{Error, Result};
@@ -201,6 +201,16 @@ impl TextTokenizer {
     }
 
     fn from_tokenizer(mut tokenizer: Tokenizer, json: Arc<str>, name: &str) -> Result<Self> {
+        let wrong = |reason: String| Error::Tokenizer { name: name.to_owned(), reason };
+        if tokenizer.get_vocab_size(false) == 0 {
+            return Err(wrong("the vocabulary of its model is empty, so that no text becomes a token".into()));
+        }
+        if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+            && let Some(dropout) = bpe.dropout.filter(|dropout| *dropout > 0.0)
+        {
+            let what = "a text would become other tokens each time";
+            return Err(wrong(format!("field `model.dropout` is {dropout}, expected null: {what}")));
+        }
         tokenizer
             .with_truncation(None)
             .map_err(|error| refused(name, &error))?

@@ -320,3 +320,23 @@ fn ids_that_the_tokenizer_library_would_count_up_to_are_refused() {
         assert!(error.contains("vocab.json") && error.contains(id), "{error}");
     }
 }
+
+#[test]
+fn a_tokenizer_without_tokens_or_with_random_ones_is_refused() {
+    let read = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let trained = TextTokenizer::train_bpe(["to be or not to be"], &BpeConfig::default()).unwrap();
+        let mut json = serde_json::from_str(trained.to_json()).unwrap();
+        edit(&mut json);
+        TextTokenizer::from_bytes(json.to_string().as_bytes(), "a.json").map(|tokenizer| tokenizer.vocab_size())
+    };
+    assert!(read(&|json| json["model"]["dropout"] = 0.0.into()).is_ok());
+    let message = read(&|json| json["model"]["dropout"] = 0.5.into()).unwrap_err().to_string();
+    assert!(message.contains("a.json") && message.contains("field `model.dropout` is 0.5"), "{message}");
+    let empty = |json: &mut serde_json::Value| {
+        json["model"]["vocab"] = serde_json::json!({});
+        json["model"]["merges"] = serde_json::json!([]);
+        json["added_tokens"] = serde_json::json!([]);
+    };
+    let message = read(&empty).unwrap_err().to_string();
+    assert!(message.contains("a.json") && message.contains("is empty"), "{message}");
+}

@@ -171,7 +171,9 @@ fn described(header: &Metadata) -> Result<Described> {
     if granularities == "missing" {
         return Err(field("granularities", granularities, "a json object"));
     }
-    Ok(Described { bits, granularities: serde_json::from_str(granularities)? })
+    let granularities = serde_json::from_str(granularities)
+        .map_err(|source| Error::JsonField { field: "granularities".to_owned(), source })?;
+    Ok(Described { bits, granularities })
 }
 
 fn field(field: &'static str, got: &str, expected: &'static str) -> Error {

@@ -780,9 +780,9 @@ fn bad_files_of_learned_steps_are_errors_that_name_file_and_tensor() {
         ("version", "2", "field `version` is 2, expected 1"),
         ("bits", "many", "field `bits` is many"),
         ("bits", "32", "32 bits are full precision"),
-        ("granularities", "[]", "invalid json"),
+        ("granularities", "[]", "field `granularities`: invalid type"),
         ("granularities", "{}", "field `granularities` is transformer.h"),
-        ("granularities", r#"{"transformer.h.2.attn.c_attn": "per-row"}"#, "invalid json"),
+        ("granularities", r#"{"transformer.h.2.attn.c_attn": "per-row"}"#, "field `granularities`: "),
     ] {
         let dir = saved(&pairs_with_steps());
         edit_tensors_of(&dir, LEARNED_STEPS_FILE, |_| (), |metadata| drop(metadata.insert(key.into(), value.into())));

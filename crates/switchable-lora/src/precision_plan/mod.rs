@@ -1,6 +1,7 @@
 //! What every linear layer of a model computes with.
 
 mod known_names;
+mod named_once;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
 
 use self::known_names::{KnownNames, prefixes, suffixes};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, parse_fields},
     head_choice::HeadChoice,
     site_precision::SitePrecision,
 };
@@ -292,12 +293,13 @@ impl PrecisionPlan {
     /// # Errors
     ///
     /// [`Error::PlanVersion`] for another version, [`Error::PlanField`] for a field that came after the
-    /// version, [`Error::Json`] for anything else that is not a plan, unknown fields included.
+    /// version, [`Error::JsonField`] for a field that is wrong, unknown or there twice, [`Error::Json`] for
+    /// what is no JSON.
     pub fn from_json(text: &str) -> Result<Self> {
         // The version first: a plan of another version may well have fields that this one has not.
-        let Versioned { version } = serde_json::from_str(text)?;
+        let Versioned { version } = parse_fields(text)?;
         check_version(version)?;
-        Ok(serde_json::from_str(text)?)
+        parse_fields::<PlanFile>(text)?.try_into()
     }
 
     /// The plan as JSON text.
@@ -354,15 +356,15 @@ struct Versioned {
 struct PlanFile {
     version: u64,
     default: SitePrecision,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "named_once::map", skip_serializing_if = "BTreeMap::is_empty")]
     sub_modules: BTreeMap<String, SitePrecision>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "named_once::map", skip_serializing_if = "BTreeMap::is_empty")]
     blocks: BTreeMap<String, SitePrecision>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "named_once::map", skip_serializing_if = "BTreeMap::is_empty")]
     sites: BTreeMap<String, SitePrecision>,
     #[serde(default = "full", skip_serializing_if = "is_full")]
     kv_cache: BitWidth,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "named_once::map", skip_serializing_if = "BTreeMap::is_empty")]
     kv_cache_blocks: BTreeMap<String, BitWidth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     span_head: Option<HeadChoice>,

@@ -134,7 +134,7 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
     let full = r#"{"weights":32,"activations":32,"adapter":null}"#;
     let cases = [
         (String::new(), "EOF"),
-        ("[]".into(), "invalid json"),
+        ("[]".into(), "invalid length 0"),
         (r#"{"version":1}"#.into(), "missing field `default`"),
         (format!(r#"{{"default":{full}}}"#), "missing field `version`"),
         (format!(r#"{{"version":3,"default":{full},"new":1}}"#), "plan version 3 is unknown, expected 1 to 2"),
@@ -149,11 +149,23 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
         (r#"{"version":1,"default":{"weights":4,"activations":32,"bits":4}}"#.into(), "unknown field `bits`"),
         (r#"{"version":1,"default":{"weights":24,"activations":32}}"#.into(), "bit-width 24"),
         (r#"{"version":1,"default":{"weights":4.5,"activations":32}}"#.into(), "4.5"),
-        (format!(r#"{{"version":1,"default":{full}}} x"#), "trailing"),
+        (format!(r#"{{"version":1,"default":{full}}} x"#), "invalid json: trailing"),
+        (
+            format!(r#"{{"version":1,"default":{full},"sites":{{"h.0.mlp.c_fc":{{"weights":7.5,"activations":8}}}}}}"#),
+            "field `sites.h.0.mlp.c_fc.weights`: invalid type: floating point `7.5`",
+        ),
+        (
+            format!(r#"{{"version":1,"default":{full},"sites":{{"h.0.mlp.c_fc":{full},"h.0.mlp.c_fc":{full}}}}}"#),
+            "field `sites`: `h.0.mlp.c_fc` stands there twice",
+        ),
+        (
+            format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":{{"h.0":8,"h.0":4}}}}"#),
+            "`h.0` stands there twice",
+        ),
         (format!(r#"{{"version":1,"default":{full},"kv_cache":17}}"#), "bit-width 17"),
         (format!(r#"{{"version":1,"default":{full},"kv_cache":null}}"#), "null"),
         (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":{{"h.0":0}}}}"#), "bit-width 0"),
-        (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":[4]}}"#), "map"),
+        (format!(r#"{{"version":1,"default":{full},"kv_cache_blocks":[4]}}"#), "expected a json object"),
         (
             format!(r#"{{"version":1,"default":{full},"span_head":8}}"#),
             "field `span_head` of a plan of version 1, expected version 2",

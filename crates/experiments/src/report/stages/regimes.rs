@@ -15,12 +15,15 @@ use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::Interval;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
+use switchable_model::sites::Site;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::BankConfig;
 use crate::banks::contestants::{ContestantRow, Contestants, Fit, contestant_name};
 use crate::banks::precision_range::{PrecisionRange, RangeTest, precision_range_test};
-use crate::banks::regime_comparison::{Entry, RegimeRun, exact_match_difference, mean_exact_match, run_contestant};
+use crate::banks::regime_comparison::{
+    Contestant, Entry, RegimeRun, exact_match_difference, mean_exact_match, run_contestant,
+};
 use crate::banks::training_cost::PassCost;
 use crate::error::{Error, Result};
 use crate::report::section::{Chart, Section};
@@ -100,6 +103,25 @@ pub struct RegimeResults {
     pub mapped: Vec<String>,
 }
 
+impl Regimes {
+    /// Those that take part, each with its steps.
+    fn contestants<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        bench: &Workbench<'_, B, M>,
+        most_harmful: &[Site],
+    ) -> Result<Vec<Contestant>> {
+        let study = &self.study;
+        study.rows(bench.model.transformer.settings().weight.format).fitted(Fit {
+            regimes: &bench.regimes,
+            bank: &study.bank,
+            ladder: &study.bank.ladder(bench.model)?,
+            cost: &PassCost::of_bank(&study.bank, &bench.model.transformer)?,
+            steps: study.train.steps,
+            most_harmful,
+        })
+    }
+}
+
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
     type Output = RegimeResults;
 
@@ -118,7 +140,11 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
         for row in study.table.rows() {
             bench.regimes.least_steps(&row.regime)?;
         }
-        study.train.check()
+        study.train.check()?;
+        study.bank.check(bench.model)?;
+        // Which sites harm most is not known yet; how many there are is.
+        let sites: Vec<_> = bench.model.transformer.sites().iter().collect();
+        self.contestants(bench, &sites).map(drop)
     }
 
     fn run(&self, bench: &Workbench<'_, B, M>) -> Result<RegimeResults> {
@@ -135,14 +161,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
         let rows = study.rows(bench.model.transformer.settings().weight.format);
         let most_harmful: Vec<_> =
             greedy.sites.by_harm(HarmOrder::Divergence).into_iter().rev().filter_map(Effect::site).collect();
-        let contestants = rows.fitted(Fit {
-            regimes: &bench.regimes,
-            bank: &study.bank,
-            ladder: &study.bank.ladder(bench.model)?,
-            cost: &PassCost::of_bank(&study.bank, &bench.model.transformer)?,
-            steps: study.train.steps,
-            most_harmful: &most_harmful,
-        })?;
+        let contestants = self.contestants(bench, &most_harmful)?;
         let mapped: Vec<String> = rows.rows().iter().filter(|row| row.heat_map).map(|row| row.label.clone()).collect();
         let (mut runs, mut maps) = (Vec::new(), Vec::new());
         for contestant in &contestants {
