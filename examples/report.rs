@@ -122,9 +122,10 @@ impl Command for Report<'_> {
             ("search questions", format!("{}, {}", named(search_file), searched.text("questions"))),
             (
                 "training questions",
-                match study.trains() {
-                    true => format!("{}, {}", files_of(&questions.train), trained.text("questions")),
-                    false => "none: nothing is trained".to_owned(),
+                if study.trains() {
+                    format!("{}, {}", files_of(&questions.train), trained.text("questions"))
+                } else {
+                    "none: nothing is trained".to_owned()
                 },
             ),
             ("quantiser", session.quantizer().to_string()),

@@ -310,7 +310,7 @@ fn scales_that_f16_does_not_hold_are_said_to_be_f32() {
 
 /// Adapters of the built-in model for 2 bits at `attn.c_attn` alone, as PEFT trains them unless it is told more.
 fn adapters_of_one_module(dir: &Path) {
-    let (options, device) = (ModelOptions::default(), Default::default());
+    let (options, device) = (ModelOptions::default(), FlexDevice);
     let whole = default_model::load::<Flex>(&options, &device).expect("it is built in");
     let mut folder = default_model::load_without_adapters::<Flex>(&options, &device).expect("it is built in");
     let (whole, part) = (&whole.model.transformer, &mut folder.model.transformer);
