@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use switchable_quant::backend::Flex;
+use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::burn::tensor::TensorData;
 use switchable_quant::default_model::{self, QuestionSet, questions};
 use switchable_quant::kernels::BitWidth;
@@ -182,7 +183,7 @@ fn names_that_a_model_has_not_are_refused_with_those_that_it_has() {
 /// Adapters of the built-in model for 4 and 8 bits, without what they were trained for; those of some widths bring a
 /// head of their own, which takes ends for starts.
 fn adapters_with_heads(dir: &Path, with_head: &[BitWidth]) {
-    let device = Default::default();
+    let device = FlexDevice;
     let model = default_model::load::<Flex>(&ModelOptions::default(), &device).expect("it is in the program").model;
     let parameters = model.named_parameters();
     let values = |name: &str| {
