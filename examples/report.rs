@@ -19,7 +19,7 @@ use serde_json::json;
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
-use switchable_quant::experiments::report::study::run_study;
+use switchable_quant::experiments::report::study::{check_study, run_study};
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::TrainRun;
 use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
@@ -111,8 +111,10 @@ impl Command for Report<'_> {
         let data = StudyData { train: &train, search: &search, report: &report.task, tokenizer, window };
         let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
+        let stages = config.stages();
+        check_study(&bench, &stages)?;
         write_json(out.join("questions.json"), &counts)?;
-        let sections = run_study(&bench, &config.stages())?;
+        let sections = run_study(&bench, &stages)?;
 
         let facts = [
             ("model", source["model"].to_string()),
@@ -120,9 +122,10 @@ impl Command for Report<'_> {
             ("search questions", format!("{}, {}", named(search_file), searched.text("questions"))),
             (
                 "training questions",
-                match study.trains() {
-                    true => format!("{}, {}", files_of(&questions.train), trained.text("questions")),
-                    false => "none: nothing is trained".to_owned(),
+                if study.trains() {
+                    format!("{}, {}", files_of(&questions.train), trained.text("questions"))
+                } else {
+                    "none: nothing is trained".to_owned()
                 },
             ),
             ("quantiser", session.quantizer().to_string()),

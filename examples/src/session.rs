@@ -111,9 +111,9 @@ impl AdaptersUsed {
 /// `runs/bank/adapters: 2, 4 (at 12 of 48 sites), 8 bits, none at other widths`
 impl fmt::Display for AdaptersUsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |(width, &sites): (&BitWidth, &usize)| match sites == self.all_sites {
-            true => width.to_string(),
-            false => format!("{width} (at {sites} of {} sites)", self.all_sites),
+        let width = |(width, &sites): (&BitWidth, &usize)| {
+            let all = self.all_sites;
+            if sites == all { width.to_string() } else { format!("{width} (at {sites} of {all} sites)") }
         };
         let widths: Vec<String> = self.widths.iter().zip(&self.sites).map(width).collect();
         if widths.is_empty() {

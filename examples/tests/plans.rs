@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use switchable_quant::backend::Flex;
+use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::burn::tensor::TensorData;
 use switchable_quant::default_model::{self, QuestionSet, questions};
 use switchable_quant::kernels::BitWidth;
@@ -182,7 +183,7 @@ fn names_that_a_model_has_not_are_refused_with_those_that_it_has() {
 /// Adapters of the built-in model for 4 and 8 bits, without what they were trained for; those of some widths bring a
 /// head of their own, which takes ends for starts.
 fn adapters_with_heads(dir: &Path, with_head: &[BitWidth]) {
-    let device = Default::default();
+    let device = FlexDevice;
     let model = default_model::load::<Flex>(&ModelOptions::default(), &device).expect("it is in the program").model;
     let parameters = model.named_parameters();
     let values = |name: &str| {
@@ -265,9 +266,9 @@ fn a_plan_of_several_span_heads_says_which_answers() {
 
     // What an allocation knows belongs to the head that it asked for.
     let solve = "--data data.json --limit 4 --adapters heads --bits 8,4 --quantizer per-channel --solve-only";
-    let allocate = |head: &str| run("allocate", at, &format!("{solve} --average-bits 6 --out a --span-head {head}"));
+    let allocate = |head: &str| run("allocate", at, &format!("{solve} --average-bits 12 --out a --span-head {head}"));
     done(&allocate("base"));
-    assert_eq!(json(&at.join("a/plan-6.json"))["span_head"], "base");
+    assert_eq!(json(&at.join("a/plan-12.json"))["span_head"], "base");
     let error = refused(&allocate("4"));
     assert!(error.contains("span_head"), "{error}");
 }
@@ -310,7 +311,7 @@ fn scales_that_f16_does_not_hold_are_said_to_be_f32() {
 
 /// Adapters of the built-in model for 2 bits at `attn.c_attn` alone, as PEFT trains them unless it is told more.
 fn adapters_of_one_module(dir: &Path) {
-    let (options, device) = (ModelOptions::default(), Default::default());
+    let (options, device) = (ModelOptions::default(), FlexDevice);
     let whole = default_model::load::<Flex>(&options, &device).expect("it is built in");
     let mut folder = default_model::load_without_adapters::<Flex>(&options, &device).expect("it is built in");
     let (whole, part) = (&whole.model.transformer, &mut folder.model.transformer);

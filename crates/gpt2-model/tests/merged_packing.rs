@@ -107,8 +107,9 @@ fn spans(model: &Gpt2ForQuestionAnswering<Plain>, plan: &SitePlan) -> Vec<f32> {
 /// A model whose adapter of 8 bits came with a head; it has nothing at `mlp.c_fc`.
 fn with_width_head(placement: Placement) -> (Gpt2ForQuestionAnswering<Plain>, SitePlan) {
     let (dir, options) = (golden("tiny_qa"), options(placement));
-    let mut model = Gpt2ForQuestionAnswering::<Plain>::load(dir, &options, MissingHead::Refuse, &device()).unwrap();
-    _ = model.load_adapter(golden("peft_qa/adapter"), BitWidth::B8).unwrap();
+    let mut model = Gpt2ForQuestionAnswering::<Plain>::load(dir, &options, MissingHead::Refuse, &device())
+        .expect("a golden folder loads");
+    _ = model.load_adapter(golden("peft_qa/adapter"), BitWidth::B8).expect("a golden folder loads");
     let bare = SitePrecision::uniform(BitWidth::B8).without_adapter();
     let sites = model.config().sites().clone();
     let has = |site: &Site| model.transformer.site(*site).bank().get(BitWidth::B8).is_some();

@@ -215,7 +215,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     pub fn head_of(&self, plan: &SitePlan) -> Result<HeadChoice> {
         match self.width_heads.choose(plan, self.mixed_head)? {
             HeadChoice::Base => self.base_head().map(|_| HeadChoice::Base),
-            width => Ok(width),
+            width @ HeadChoice::Width(_) => Ok(width),
         }
     }
 

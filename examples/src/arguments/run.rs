@@ -18,6 +18,9 @@ use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_up_to;
 
+/// The folder that the command writes to; locked until the program ends.
+static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
+
 /// Where and how a command runs.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -59,8 +62,6 @@ impl RunArgs {
     pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
         let out = self.out_or(default);
         prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
-        // Kept until the program ends.
-        static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
         _ = IN_USE.set(LockedFolder::new(&out)?);
         Ok(out)
     }

@@ -100,6 +100,18 @@ impl StudyConfig {
     }
 }
 
+/// Looks at the options of every stage, as [`run_study`] does before any of them runs.
+///
+/// # Errors
+///
+/// When an option is out of its range; the error names it.
+pub fn check_study<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    bench: &Workbench<'_, B, M>,
+    stages: &[Box<dyn AnyStage<B, M>>],
+) -> Result<()> {
+    stages.iter().try_for_each(|stage| stage.check(bench))
+}
+
 /// Runs stages one after another, or what is left of them; returns what the report says.
 ///
 /// # Errors
@@ -109,9 +121,7 @@ pub fn run_study<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     bench: &Workbench<'_, B, M>,
     stages: &[Box<dyn AnyStage<B, M>>],
 ) -> Result<Vec<Section>> {
-    for stage in stages {
-        stage.check(bench)?;
-    }
+    check_study(bench, stages)?;
     let mut sections = Vec::new();
     for stage in stages {
         sections.extend(stage.report(bench)?);

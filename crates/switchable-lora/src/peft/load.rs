@@ -256,7 +256,7 @@ fn read_tensors<B: Backend>(
         };
         // The configuration may have the names of the whole model where the tensors have those of its body.
         let called = |prefix: &&str| !config.leaves_out(&format!("{prefix}{site}"));
-        if config.leaves_out(module) && !names.prefixes.iter().any(|prefix| called(prefix)) {
+        if config.leaves_out(module) && !names.prefixes.iter().any(called) {
             // PEFT makes no adapter there, and passes over the tensors.
             let expected = format!("none of a module that {CONFIG_FILE} does not target");
             return Err(Error::TensorUnexpected { tensor: FactorName::A.tensor(module), expected });
