@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example allocate
-//! cargo run --release --example allocate -- --limit 100 --bits 32,4,3,2 --average-bits 3,4
+//! cargo run --release --example allocate -- --limit 100 --bits 32,4,3,2 --average-bits 3,4 --no-adapter
 //! ```
 //!
 //! A budget is for all that the matrices take: codes, scales, and the adapters that a plan uses.
@@ -15,8 +15,8 @@
 //!
 //! What is measured is kept in `allocation/` beside them, site by site: a run that was stopped goes on there,
 //! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
-//! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths cannot meet are named first and cost the others
-//! nothing; the exit code is 1 where there are any.
+//! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
+//! cannot meet are named first and cost the others nothing; the exit code is 1 where there are any.
 
 use std::path::Path;
 use std::process::ExitCode;
