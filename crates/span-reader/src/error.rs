@@ -31,8 +31,8 @@ pub enum Error {
         /// Where and what.
         source: serde_json::Error,
     },
-    /// A field of a JSON file is not what it should be; of the whole file where it is empty.
-    #[error("{path}: {}{source}", in_field(field))]
+    /// A field of a JSON file is not what it should be.
+    #[error("{path}: field `{field}`: {source}")]
     JsonField {
         /// The file.
         path: PathBuf,
@@ -118,8 +118,4 @@ impl From<whole_files::Error> for Error {
     fn from(whole_files::Error { path, source }: whole_files::Error) -> Self {
         Self::io(path, source)
     }
-}
-
-fn in_field(field: &str) -> String {
-    if field.is_empty() { String::new() } else { format!("field `{field}`: ") }
 }

@@ -38,9 +38,36 @@ pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let mut json = serde_json::Deserializer::from_str(&text);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let field = error.path().iter().next().map(|_| error.path().to_string());
-        Error::JsonField { path: path.into(), field: field.unwrap_or_default(), source: error.into_inner() }
+        let is_in_field = error.path().iter().next().is_some();
+        let (field, source) = (error.path().to_string(), error.into_inner());
+        if is_in_field && source.is_data() {
+            Error::JsonField { path: path.into(), field, source }
+        } else {
+            Error::json(path, source)
+        }
     })?;
     json.end().map_err(|e| Error::json(path, e))?;
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_file_and_the_field() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("result.json");
+        for (text, expected) in [
+            (r#"{"rows": {"a": [1, "two"]}}"#, "result.json: field `rows.a[1]`: invalid type: string"),
+            ("{", "result.json: EOF"),
+            (r#"{"rows": {}} x"#, "result.json: trailing characters"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = read_json::<BTreeMap<String, BTreeMap<String, Vec<u32>>>>(&path).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 }
