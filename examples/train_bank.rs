@@ -114,7 +114,6 @@ impl Command for TrainBank<'_> {
             Some(task) => null_rule(source.null_threshold, task.dataset.format)?,
             None => NullRule::Never,
         };
-        write_json(out.join("questions.json"), &json!({ "train": counts }))?;
         let mut options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
         options.decode.null = null;
         let (body, lowest) = (&session.folder.model.transformer, bank.lowest());
@@ -125,6 +124,7 @@ impl Command for TrainBank<'_> {
             // A regime that does not fit is refused before the base is trained.
             regime.build(&bank.ladder(&session.folder.model)?, training.steps)?;
         }
+        write_json(out.join("questions.json"), &json!({ "train": counts }))?;
         let trained_on = source.train.first().map_or_else(String::new, |file| name_of(file));
         let identity = session.identity()?.with(&of_questions("data", &trained_on, &task));
         let part = |part: &str| {

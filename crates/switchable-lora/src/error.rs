@@ -122,8 +122,8 @@ pub enum Error {
     /// An adapter of rank 0.
     #[error("rank 0 adapts nothing, expected at least 1")]
     Rank,
-    /// An adapter of more columns than its product can have independent ones.
-    #[error("rank {got} is more than a weight of shape {weight:?} can have, expected at most {}", weight[0].min(weight[1]))]
+    /// An adapter that is larger than any use of it could be.
+    #[error("rank {got} is more than both sides of a weight of shape {weight:?} together, {}", weight[0] + weight[1])]
     RankOfWeight {
         /// The rank asked for.
         got: usize,

@@ -99,18 +99,15 @@ impl LoraConfig {
         self.scales
     }
 
-    /// Checks that a weight `[d_in, d_out]` can have an adapter of this rank.
+    /// Checks that the rank is one for a weight `[d_in, d_out]`. It may be above the rank of the weight, as in
+    /// PEFT, but not such that the adapter needs more memory than anybody has.
     ///
     /// # Errors
     ///
-    /// [`Error::RankOfWeight`] if the rank is above that of the weight.
+    /// [`Error::RankOfWeight`] if the rank is above `d_in + d_out`.
     pub fn check_weight(&self, weight: [usize; 2]) -> Result<()> {
         let got = self.rank;
-        if weight.contains(&0) || got <= weight[0].min(weight[1]) {
-            Ok(())
-        } else {
-            Err(Error::RankOfWeight { got, weight })
-        }
+        if got <= weight[0] + weight[1] { Ok(()) } else { Err(Error::RankOfWeight { got, weight }) }
     }
 
     /// `alpha / rank`, by which the product of the factors is multiplied.
@@ -156,6 +153,10 @@ mod tests {
     #[test]
     fn ranks_and_alphas_that_mean_nothing_are_errors() {
         assert!(matches!(LoraConfig::new(0, 1.0), Err(Error::Rank)));
+        let of_rank = |rank: usize| LoraConfig::new(rank, 1.0).unwrap();
+        assert!(of_rank(10).check_weight([6, 4]).is_ok());
+        let message = of_rank(11).check_weight([6, 4]).unwrap_err().to_string();
+        assert_eq!(message, "rank 11 is more than both sides of a weight of shape [6, 4] together, 10");
         for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(matches!(LoraConfig::new(1, alpha), Err(Error::Alpha { .. })), "{alpha}");
         }

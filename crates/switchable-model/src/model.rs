@@ -502,7 +502,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Errors
     ///
-    /// When its rank is above that of a weight, which names the site.
+    /// When its rank is above both sides of a weight together, which names the site.
     fn check_lora(&self, lora: &LoraConfig) -> Result<()> {
         for site in self.sites().iter() {
             let layer = self.site(site);

@@ -129,7 +129,8 @@ impl BankConfig {
     ///
     /// # Errors
     ///
-    /// When a width comes twice or none is given, or a rank is above that of a weight, which names the site.
+    /// When a width comes twice or none is given, or a rank is above both sides of a weight together, which
+    /// names the site.
     pub fn check<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         model: &ForQuestionAnswering<B, M>,

@@ -79,7 +79,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::RankOfWeight`] if the rank is above that of the weight, [`Error::Quantisation`] if the adapter
+    /// [`Error::RankOfWeight`] if the rank is above both sides of the weight together, [`Error::Quantisation`] if the adapter
     /// starts from the quantisation residual and the width
     /// does not fit the quantiser. With learned scales [`Error::StepFormat`] if the weight's quantiser is
     /// asymmetric, [`Error::Quantisation`] if it is per token or the width is full precision or 1 bit,
