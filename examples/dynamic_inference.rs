@@ -60,7 +60,8 @@ struct Arguments {
     /// Share of the best exact match that the cascade of the prompt is to reach, 0 to 1
     #[arg(long, default_value_t = 0.99, value_name = "SHARE")]
     share: f64,
-    /// Bytes that the controller may use, adapters included; by default midway between the smallest and the largest plan
+    /// Bytes that the controller may use, adapters included; by default midway between the smallest and the
+    /// largest plan
     #[arg(long, value_name = "BYTES")]
     bytes: Option<usize>,
     /// Most points of the curve

@@ -257,7 +257,8 @@ impl Command for Evaluation<'_> {
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
-                "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan), "accuracy": accuracy, "cost": cost,
+                "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan),
+                "accuracy": accuracy, "cost": cost,
                 "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
             });
             write_json(out.join("evaluate.json"), &result)?;

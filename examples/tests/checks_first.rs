@@ -2,7 +2,7 @@
 //! commands themselves, as a user runs them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use switchable_quant::data::{GeneratorConfig, Split, generate};
 
@@ -27,6 +27,26 @@ fn run(name: &str, flags: &str, files: &[(&str, &Path)]) -> Output {
         command.arg(flag).arg(file);
     }
     command.output().expect("it starts")
+}
+
+/// Waits until a command that runs has written a file.
+fn wait_for(child: &mut Child, file: &Path) {
+    while !file.exists() {
+        assert!(child.try_wait().expect("it runs").is_none(), "it ended before {}", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// What a command says that is stopped by SIGTERM once it has written a file.
+#[cfg(unix)]
+fn stopped_after(mut child: Child, file: &Path) -> String {
+    wait_for(&mut child, file);
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("it ends");
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    said
 }
 
 fn errors(output: &Output) -> String {
@@ -223,10 +243,7 @@ fn a_folder_that_another_command_writes_to_is_refused() {
     let mut first = example("greedy_search");
     first.args(["--bits", "3", "--quiet", "--out"]).arg(&out).stdout(std::process::Stdio::null());
     let mut first = first.spawn().expect("it starts");
-    while !out.join("search").exists() {
-        assert!(first.try_wait().expect("it runs").is_none(), "it has begun");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    wait_for(&mut first, &out.join("search"));
     let second = run("allocate", "--limit 4 --quiet", &[("--out", &out)]);
     first.kill().expect("it is killed");
     first.wait().expect("it is gone");
@@ -295,17 +312,9 @@ fn sigterm_saves_and_prints_the_command_that_goes_on() {
     let flags = "--limit 12 --bits 3 --quiet";
     let mut search = example("greedy_search");
     search.args(flags.split_whitespace()).arg("--out").arg(&out);
-    let mut child =
+    let child =
         search.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("it starts");
-    while !out.join("search/h.0.mlp.c_fc.json").exists() {
-        assert!(child.try_wait().expect("it runs").is_none(), "a site is saved");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
-    assert!(kill.success());
-    let output = child.wait_with_output().expect("it ends");
-    let said = errors(&output);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let said = stopped_after(child, &out.join("search/h.0.mlp.c_fc.json"));
     assert!(said.contains("--limit 12 --bits 3 --quiet --out '") && said.contains("a folder/search"), "{said}");
     let known = std::fs::read_dir(out.join("search")).expect("it is kept").count();
     assert!(known >= 3, "{known}");
@@ -326,17 +335,8 @@ fn a_cascade_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
     let mut command = example("dynamic_inference");
     command.args(flags.split_whitespace()).arg("--out").arg(&out);
     let pipe = std::process::Stdio::piped;
-    let mut child =
-        command.stdin(pipe()).stdout(std::process::Stdio::null()).stderr(pipe()).spawn().expect("it starts");
-    while !out.join("dynamic/calibration-1.json").exists() {
-        assert!(child.try_wait().expect("it runs").is_none(), "a plan is saved");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
-    assert!(kill.success());
-    let output = child.wait_with_output().expect("it ends");
-    let said = errors(&output);
-    assert_eq!(output.status.code(), Some(130), "{said}");
+    let child = command.stdin(pipe()).stdout(std::process::Stdio::null()).stderr(pipe()).spawn().expect("it starts");
+    let said = stopped_after(child, &out.join("dynamic/calibration-1.json"));
     assert!(said.contains("stopped/dynamic. It goes on with") && said.contains("--untimed --quiet --out"), "{said}");
     assert!(!out.join("dynamic_inference.json").exists());
 
