@@ -153,7 +153,7 @@ impl Command for Pack<'_> {
         let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
         eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales };
+        let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales, ..PackOptions::default() };
         let model = folder.model.valid().transformer;
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let expected = {

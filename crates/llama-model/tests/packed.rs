@@ -119,7 +119,7 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
         let model = load_with::<Plain>(case, &options);
         let site = Site { block: 1, module: UP_PROJ };
         let plan = model.uniform_plan(bare(4)).with(site, bare(16));
-        let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
+        let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
         let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
         assert!(packed.site(site).packed_weights().is_none());
         assert!(packed.packed_head().is_some());
@@ -138,7 +138,7 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
     let options = options("per-channel");
     let model = load_with::<Plain>("tiny_untied", &options);
     let plan = full(&model);
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
     let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
     let in_memory = model.clone().pack(PackedForm::Plan(&plan), &pack).expect("packs");
     let expected = logits(&packed, &plan);
@@ -261,7 +261,7 @@ fn an_output_matrix_that_contradicts_the_tie_is_kept() {
     };
     assert_eq!(logits(&model, &full(&model)), reversed(logits(&tied, &full(&tied))));
     // Packed folders of tied models hold a copy of the head under the same name, which is no other matrix.
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
     let (packed, _) = saved(&tied, PackedForm::Plan(&full(&tied)), pack, &options);
     assert!(packed.config().tie_word_embeddings && packed.packed_head().is_some());
 }

@@ -88,7 +88,8 @@ impl NestedTensor {
         Ok(Self { tensor, own_scales: BTreeMap::new() })
     }
 
-    /// The same weights with scales of its own for a width, in place of any that were there.
+    /// The same weights with scales of its own for a width, in place of any that were there. Scales that the
+    /// format does not hold are f32, whatever was asked for.
     ///
     /// # Shapes
     ///
@@ -97,8 +98,8 @@ impl NestedTensor {
     /// # Errors
     ///
     /// [`Error::PackedBits`] unless `bits` is 2 to 7, [`Error::PackedScale`] for a scale that is not positive
-    /// and finite or that the format cannot hold, and [`Error::NestedScale`] for one that is too small beside
-    /// that of 8 bits: the range of the levels would be less than an eighth of that of the 8-bit codes.
+    /// and finite, and [`Error::NestedScale`] for one that is not more than half of that of 8 bits, or a quarter at
+    /// 7 bits: the levels would span less than an eighth of the range of the codes.
     ///
     /// # Panics
     ///
@@ -131,7 +132,7 @@ impl NestedTensor {
             assert_len("scales", scales.len(), [rows, columns]);
             scales
         };
-        self.with_stored_scales(bits, Scales::store(format, scales)?)
+        self.with_stored_scales(bits, Scales::store(format.that_holds(scales), scales)?)
     }
 
     /// [`with_scales`](Self::with_scales) with scales that are stored already, in the shape of those of 8 bits.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use content_identity::{ContentHash, Hasher};
 use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::packed_weights::PackedWeights;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -57,6 +58,12 @@ impl ModelFingerprint {
                 hasher.bytes("codes", packed.stored().codes());
                 hasher.floats("scales", &packed.stored().scales());
                 hasher.bytes("zero points", packed.stored().zero_points());
+                if let PackedWeights::Nested(nested) = packed {
+                    for bits in nested.own_widths() {
+                        let scales = nested.scales(bits).map(|(scales, _)| scales).unwrap_or_default();
+                        hasher.floats(&format!("scales of {bits} bits"), &scales);
+                    }
+                }
             }
             for (width, pair) in layer.bank().iter() {
                 hasher.bytes("adapter", format!("{width} {} {}", pair.rank(), pair.alpha()).as_bytes());

@@ -18,11 +18,7 @@ use serde_json::Value;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
-    packed::{
-        file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
-        nested::NestedTensor,
-        packed_tensor::PackedTensor,
-    },
+    packed::file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
@@ -51,7 +47,7 @@ pub(crate) struct PackedWriter<C> {
     config: C,
     plan: PrecisionPlan,
     nested: bool,
-    packed: Vec<(String, PackedTensor)>,
+    packed: Vec<(String, PackedWeights)>,
 }
 
 impl<C: ModelConfig> PackedWriter<C> {
@@ -64,8 +60,9 @@ impl<C: ModelConfig> PackedWriter<C> {
         let plan = model.named_plan(&packed_plan(model, form)?);
         let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
         let sites = packed_sites(model, form, options)?.into_iter();
-        let mut packed: Vec<_> = sites.map(|(site, tensor)| (name_of(site), tensor)).collect();
-        packed.extend(head_to_save(model, options)?.map(|head| (OUTPUT_MATRIX.to_owned(), head)));
+        let mut packed: Vec<_> = sites.map(|(site, weights)| (name_of(site), weights)).collect();
+        let head = head_to_save(model, options)?;
+        packed.extend(head.map(|head| (OUTPUT_MATRIX.to_owned(), PackedWeights::Fixed(head))));
         let nested = matches!(form, PackedForm::Nested);
         Ok(Self { config: model.config().clone(), plan, nested, packed })
     }
@@ -83,8 +80,11 @@ impl<C: ModelConfig> PackedWriter<C> {
             .map(|(name, parameter)| (name, parameter.shape(), parameter.values()))
             .collect();
         let mut writer = PackedFileWriter::new();
-        for (name, tensor) in &self.packed {
-            writer.packed(name.as_str(), tensor);
+        for (name, weights) in &self.packed {
+            match weights {
+                PackedWeights::Fixed(tensor) => writer.packed(name.as_str(), tensor),
+                PackedWeights::Nested(nested) => writer.nested(name.as_str(), nested),
+            };
         }
         for (name, shape, values) in &plain {
             writer.plain(name.as_str(), shape, PlainData::F32(values));
@@ -125,6 +125,10 @@ impl<C: ModelConfig> PackedFolder<C> {
             Some("false") => false,
             got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
         };
+        if !nested && let Some(name) = file.names_with_width_scales().next() {
+            let expected = format!("`true`, as `{name}` has scales of several widths");
+            return Err(metadata_error(&path, NESTED, Some("false"), &expected));
+        }
         Ok(Self { path, config, file, nested })
     }
 
@@ -234,7 +238,7 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
         let tensor = self.file.packed(name)?;
         self.check_shape(name, &tensor.shape(), &shape)?;
         Ok(Some(if self.nested {
-            PackedWeights::Nested(NestedTensor::new(tensor)?)
+            PackedWeights::Nested(self.file.nested(name)?)
         } else {
             PackedWeights::Fixed(tensor)
         }))

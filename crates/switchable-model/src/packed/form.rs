@@ -9,8 +9,21 @@ use crate::site_plan::SitePlan;
 pub enum PackedForm<'a> {
     /// Each site at the width that a plan gives it; those above 8 bits stay in f32.
     Plan(&'a SitePlan),
-    /// Every site at 8 bits, from which a product takes 8, 7, … or 2 bits.
+    /// Every site at 8 bits, from which a product takes 8, 7, … or 2 bits. The learned steps of adapters are the
+    /// scales of their widths.
     Nested,
+}
+
+/// Which scales the lower widths of nested codes have where no step was learned for them. A learned step always is
+/// the scale of its width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WidthScales {
+    /// Those of 8 bits times `2^(8−b)`: a lower width is the highest bits of the codes.
+    #[default]
+    PowersOfTwo,
+    /// Those that the site's quantiser finds at the width: the levels are nearly those of codes of that width
+    /// alone, which is what adapters of the width were trained on.
+    Quantizer,
 }
 
 /// How a model is packed.
@@ -18,11 +31,14 @@ pub enum PackedForm<'a> {
 /// | option | default |
 /// |---|---|
 /// | `scale_format` | f32: the values are those of fake quantisation, bit for bit |
+/// | `width_scales` | powers of two |
 /// | `lm_head` | none: the language-model head is the token embedding in f32 |
 #[derive(Debug, Clone, Copy)]
 pub struct PackOptions {
     /// The numbers of the scales. f16 halves their bytes and moves each by up to 2⁻¹¹.
     pub scale_format: ScaleFormat,
+    /// The scales of the lower widths of nested codes.
+    pub width_scales: WidthScales,
     /// The width of a packed copy of the token embedding, one scale per token, for the
     /// language-model head.
     pub lm_head: Option<BitWidth>,
@@ -30,6 +46,6 @@ pub struct PackOptions {
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { scale_format: ScaleFormat::F32, lm_head: None }
+        Self { scale_format: ScaleFormat::F32, width_scales: WidthScales::PowersOfTwo, lm_head: None }
     }
 }

@@ -88,6 +88,11 @@ impl PackedFile {
         self.packed.keys().map(String::as_str)
     }
 
+    /// The names of the packed tensors that have scales of lower widths, in alphabetical order.
+    pub fn names_with_width_scales(&self) -> impl Iterator<Item = &str> {
+        self.nested.keys().map(String::as_str)
+    }
+
     /// The names of the plain tensors, in alphabetical order.
     pub fn plain_names(&self) -> impl Iterator<Item = &str> {
         self.plain.keys().map(String::as_str)

@@ -1,7 +1,7 @@
 //! What the levels of 8 bits are multiplied by where a lower width has scales of its own.
 //!
 //! ```text
-//! r = s_8 / s_b < 2^e        e = max(b, 5) − 5
+//! r = s_8 / s_b < 2^e        e = 2 at 7 bits, else 1
 //! m = 2·⌊r · 2^(14−e)⌋ + 1
 //! q_b = clamp((q_8 · 2^e · m + 2^14) >> 15, ±(2^(b−1) − 1))
 //! ```
@@ -26,9 +26,10 @@ impl Ratios {
     pub(crate) const NONE: Self = Self([0; 2 * TILE_COLUMNS]);
 }
 
-/// `e`: how far levels are shifted up before they are multiplied.
+/// `e`: how far levels are shifted up before they are multiplied. At 7 bits the scales are the closest to those
+/// of 8.
 pub(crate) const fn shift(bits: u8) -> u32 {
-    bits.saturating_sub(5) as u32
+    if bits == 7 { 2 } else { 1 }
 }
 
 /// `m`, of scales that [`are_apart`].
@@ -43,7 +44,7 @@ pub(crate) fn are_apart(bits: u8, eight: f32, own: f32) -> bool {
     eight / own < least_divisor(bits)
 }
 
-/// `2^e`: what the scale of a width is more than, as a part of that of 8 bits.
+/// `2^e`: the scale of a width is more than that of 8 bits divided by it.
 pub(crate) fn least_divisor(bits: u8) -> f32 {
     f32::from(1_u16 << shift(bits))
 }
