@@ -1,5 +1,8 @@
 //! What is packed at which width, and in which numbers.
 
+use std::fmt;
+use std::str::FromStr;
+
 use quant_kernels::{packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 
 use crate::site_plan::SitePlan;
@@ -18,12 +21,38 @@ pub enum PackedForm<'a> {
 /// the scale of its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WidthScales {
-    /// Those of 8 bits times `2^(8−b)`: a lower width is the highest bits of the codes.
+    /// Those of 8 bits times `2^(8−b)`: a lower width is the highest bits of the codes. Text form
+    /// `powers-of-two`.
     #[default]
     PowersOfTwo,
     /// Those that the site's quantiser finds at the width: the levels are nearly those of codes of that width
-    /// alone, which is what adapters of the width were trained on.
+    /// alone, which is what adapters of the width were trained on. Text form `quantizer`.
     Quantizer,
+}
+
+impl fmt::Display for WidthScales {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PowersOfTwo => "powers-of-two",
+            Self::Quantizer => "quantizer",
+        })
+    }
+}
+
+impl FromStr for WidthScales {
+    type Err = quant_kernels::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "powers-of-two" => Ok(Self::PowersOfTwo),
+            "quantizer" => Ok(Self::Quantizer),
+            _ => Err(quant_kernels::Error::Text {
+                what: "scales of widths",
+                got: text.to_owned(),
+                expected: "`powers-of-two` or `quantizer`",
+            }),
+        }
+    }
 }
 
 /// How a model is packed.
