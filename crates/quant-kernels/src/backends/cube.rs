@@ -98,12 +98,9 @@ where
     }
 
     fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
+        let (stored, bits) = weight.stored();
         let uniform = matches!(weight.code_book(), CodeBook::Uniform(_));
-        if let Some((stored, bits)) = weight.stored()
-            && uniform
-            && is_kernel_type(dtype.into())
-            && weight.shape().iter().all(|&size| size > 0)
-        {
+        if uniform && is_kernel_type(dtype.into()) && weight.shape().iter().all(|&size| size > 0) {
             return cube::resident_weight::dequantize_on_device(stored, bits, device, dtype.into());
         }
         plain::packed::dequantize_on_host::<Self>(weight, device, dtype)

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, Result},
     packed::{
+        own_scales::OwnScales,
         packed_spec::PackedSpec,
         packed_tensor::{PackedTensor, assert_len, pack},
         packed_view::PackedView,
@@ -37,7 +38,7 @@ use crate::{
         scales::{ScaleFormat, Scales},
         storage::Bytes,
         tiles::{
-            ratios::{are_apart, least_divisor, ratio, scaled_code},
+            ratios::{are_apart, least_divisor},
             source::cut_code,
         },
     },
@@ -67,8 +68,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct NestedTensor {
     tensor: PackedTensor,
-    /// In the shape of those of 8 bits.
-    own_scales: BTreeMap<BitWidth, Scales>,
+    own_scales: BTreeMap<BitWidth, OwnScales>,
 }
 
 impl NestedTensor {
@@ -146,7 +146,7 @@ impl NestedTensor {
                 return Err(Error::NestedScale { bits, index, got, above: eight / least_divisor(bits.bits()) });
             }
         }
-        self.own_scales.insert(bits, scales);
+        self.own_scales.insert(bits, OwnScales::new(bits, scales));
         Ok(self)
     }
 
@@ -162,7 +162,7 @@ impl NestedTensor {
     /// [`Error::PackedBits`] unless `bits` is 2 to 8.
     pub fn scales(&self, bits: BitWidth) -> Result<(Vec<f32>, ScaleFormat)> {
         if let Some(own) = self.own_scales.get(&bits) {
-            return Ok((own.to_vec(), own.format()));
+            return Ok((own.scales.to_vec(), own.scales.format()));
         }
         let factor = self.at(bits)?.scale_factor;
         let scales = self.tensor.scales().iter().map(|scale| scale * factor).collect();
@@ -171,11 +171,11 @@ impl NestedTensor {
 
     /// The bytes that all widths hold together.
     pub fn bytes(&self) -> usize {
-        self.tensor.bytes() + self.own_scales.values().map(|scales| scales.as_bytes().len()).sum::<usize>()
+        self.tensor.bytes() + self.own_scales.values().map(|own| own.scales.as_bytes().len()).sum::<usize>()
     }
 
-    pub(crate) fn own_scales(&self) -> &BTreeMap<BitWidth, Scales> {
-        &self.own_scales
+    pub(crate) fn own_scales(&self) -> impl Iterator<Item = &OwnScales> {
+        self.own_scales.values()
     }
 
     /// The 8-bit weights.
@@ -196,12 +196,7 @@ impl NestedTensor {
             return Ok(source.clone());
         }
         if let Some(own) = self.own_scales.get(&bits) {
-            let (eight, scales, bits) = (source.scales(), own.to_vec(), bits.bits());
-            let ratios: Vec<i16> = eight.iter().zip(scales).map(|(eight, own)| ratio(bits, *eight, own)).collect();
-            let code = |row, column| scaled_code(bits, source.code(row, column), ratios[spec.scale_index(row, column)]);
-            let codes = pack(&spec, &[], code);
-            let spec = PackedSpec { scale_format: own.format(), ..spec };
-            return Ok(PackedTensor::of_parts(spec, codes, own.clone(), Bytes::build(0, |_| ())));
+            return Ok(own.slice(source));
         }
         let codes = pack(&spec, &[], |row, column| cut_code(bits.bits(), source.code(row, column)));
         let factor = PackedView::cut(source, bits).scale_factor;
@@ -250,7 +245,7 @@ impl NestedTensor {
     pub fn at(&self, bits: BitWidth) -> Result<PackedView<'_>> {
         PackedSpec { bits, ..self.tensor.spec }.check()?;
         Ok(match self.own_scales.get(&bits) {
-            Some(own) => PackedView::scaled(&self.tensor, bits, own),
+            Some(own) => PackedView::scaled(&self.tensor, own),
             None => PackedView::cut(&self.tensor, bits),
         })
     }

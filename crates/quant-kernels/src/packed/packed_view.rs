@@ -2,6 +2,7 @@
 
 use crate::{
     packed::{
+        own_scales::OwnScales,
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
         product::activations::ActivationBits,
@@ -42,7 +43,7 @@ pub struct PackedView<'a> {
     /// A power of two that all scales are multiplied by.
     pub(crate) scale_factor: f32,
     /// The scales of the width, where it has its own.
-    own: Option<&'a Scales>,
+    own: Option<&'a OwnScales>,
 }
 
 impl PackedTensor {
@@ -77,11 +78,11 @@ impl<'a> PackedView<'a> {
         self.tensor.shape()
     }
 
-    /// The weights that hold the codes, and the bits that are taken of them; `None` where they are cut by
-    /// scales of their own.
+    /// The weights that hold the codes, and the bits that are taken of them: of a width with scales of its own a
+    /// copy at that width.
     #[cfg(feature = "cube")]
-    pub(crate) fn stored(self) -> Option<(&'a PackedTensor, u8)> {
-        self.own.is_none().then(|| (self.tensor, source_bits(self.source)))
+    pub(crate) fn stored(self) -> (&'a PackedTensor, u8) {
+        (self.own.map_or(self.tensor, |own| own.kept_slice(self.tensor)), source_bits(self.source))
     }
 
     /// 8-bit symmetric codes, rounded to `bits`.
@@ -92,9 +93,9 @@ impl<'a> PackedView<'a> {
         }
     }
 
-    /// 8-bit symmetric codes, rounded to `bits`, less than 8, by scales of that width.
-    pub(crate) fn scaled(tensor: &'a PackedTensor, bits: BitWidth, own: &'a Scales) -> Self {
-        Self { tensor, source: SCALED + bits.bits(), scale_factor: 1.0, own: Some(own) }
+    /// 8-bit symmetric codes, rounded by the scales of a lower width.
+    pub(crate) fn scaled(tensor: &'a PackedTensor, own: &'a OwnScales) -> Self {
+        Self { tensor, source: SCALED + own.bits.bits(), scale_factor: 1.0, own: Some(own) }
     }
 
     pub(crate) fn spec(&self) -> &'a PackedSpec {
@@ -116,7 +117,7 @@ impl<'a> PackedView<'a> {
     /// The scales of 16 columns in the `row`-th row of scales; 0 past the last column.
     #[inline(always)]
     pub(crate) fn scales(&self, column: usize, row: usize, scales: &mut [f32; TILE_COLUMNS]) {
-        self.read(self.own.unwrap_or(&self.tensor.scales), column, row, scales);
+        self.read(self.own.map_or(&self.tensor.scales, |own| &own.scales), column, row, scales);
         for scale in scales {
             *scale *= self.scale_factor;
         }
@@ -129,7 +130,7 @@ impl<'a> PackedView<'a> {
         let Some(own) = self.own else { return };
         let [mut eight, mut scales] = [[0.0; TILE_COLUMNS]; 2];
         self.read(&self.tensor.scales, column, row, &mut eight);
-        self.read(own, column, row, &mut scales);
+        self.read(&own.scales, column, row, &mut scales);
         let (pairs, _) = ratios.0.as_chunks_mut::<2>();
         for ((pair, eight), own) in pairs.iter_mut().zip(eight).zip(scales) {
             *pair = [ratio(source_bits(self.source), eight, own); 2];

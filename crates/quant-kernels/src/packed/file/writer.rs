@@ -15,11 +15,11 @@ use crate::{
             plain::PlainData, width_scales,
         },
         nested::NestedTensor,
+        own_scales::OwnScales,
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
-        scales::{ScaleFormat, Scales},
+        scales::ScaleFormat,
     },
-    spec::bit_width::BitWidth,
 };
 
 /// Collects tensors and writes them to a file.
@@ -60,13 +60,7 @@ pub struct PackedFileWriter<'a> {
 struct Packed<'a> {
     name: String,
     tensor: &'a PackedTensor,
-    width_scales: Option<&'a BTreeMap<BitWidth, Scales>>,
-}
-
-impl<'a> Packed<'a> {
-    fn width_scales(&self) -> impl Iterator<Item = (BitWidth, &'a Scales)> {
-        self.width_scales.into_iter().flatten().map(|(bits, scales)| (*bits, scales))
-    }
+    width_scales: Vec<&'a OwnScales>,
 }
 
 /// The header, in an order of its own and not in that of a JSON library's maps.
@@ -94,13 +88,13 @@ impl<'a> PackedFileWriter<'a> {
 
     /// Adds packed weights.
     pub fn packed(&mut self, name: impl Into<String>, tensor: &'a PackedTensor) -> &mut Self {
-        self.packed.push(Packed { name: name.into(), tensor, width_scales: None });
+        self.packed.push(Packed { name: name.into(), tensor, width_scales: Vec::new() });
         self
     }
 
     /// Adds packed weights that serve several widths, with the scales of those that have their own.
     pub fn nested(&mut self, name: impl Into<String>, nested: &'a NestedTensor) -> &mut Self {
-        let width_scales = Some(nested.own_scales());
+        let width_scales = nested.own_scales().collect();
         self.packed.push(Packed { name: name.into(), tensor: nested.tensor(), width_scales });
         self
     }
@@ -159,9 +153,9 @@ impl<'a> PackedFileWriter<'a> {
                 let bytes = tensor.zero_points().to_vec();
                 entries.push(Entry { name: name(ZERO_POINTS), dtype: Dtype::U8, shape: shape.clone(), bytes });
             }
-            for (bits, scales) in packed.width_scales() {
-                let (dtype, bytes) = (scale_dtype(scales.format()), scales.as_bytes().to_vec());
-                entries.push(Entry { name: name(&width_scales(bits)), dtype, shape: shape.clone(), bytes });
+            for own in &packed.width_scales {
+                let (dtype, bytes) = (scale_dtype(own.scales.format()), own.scales.as_bytes().to_vec());
+                entries.push(Entry { name: name(&width_scales(own.bits)), dtype, shape: shape.clone(), bytes });
             }
         }
         for (name, shape, values) in &self.plain {
@@ -196,13 +190,13 @@ impl<'a> PackedFileWriter<'a> {
             let bytes = tensor.codes().len();
             place(format!("{name}{CODES}"), Dtype::U8, vec![bytes], bytes)?;
             let PackedSpec { shape, bits, format, granularity, .. } = tensor.spec;
-            let width_scales = packed.width_scales().map(|(bits, _)| bits).collect();
+            let width_scales = packed.width_scales.iter().map(|own| own.bits).collect();
             descriptions.insert(name.clone(), Description { shape, bits, format, granularity, width_scales });
         }
         for Entry { name, dtype, shape, bytes } in self.small_entries() {
             place(name, dtype, shape, bytes.len())?;
         }
-        let has_width_scales = self.packed.iter().any(|packed| packed.width_scales().next().is_some());
+        let has_width_scales = self.packed.iter().any(|packed| !packed.width_scales.is_empty());
         let version = if has_width_scales { VERSION_WITH_WIDTH_SCALES } else { VERSION };
         let failed = |error: serde_json::Error| whole_files::Error { path: path.to_owned(), source: error.into() };
         let mut metadata = BTreeMap::from([
