@@ -62,6 +62,10 @@ struct Arguments {
     /// Widths that every site may take
     #[arg(long, value_delimiter = ',', default_value = "32,16,8,6,5,4,3,2", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
+    /// Widths that the embeddings and the output matrix may take, such as 8,6,4: then they count in the budgets; by
+    /// default they stay at full precision and count in none
+    #[arg(long, value_delimiter = ',', value_name = "BITS,...")]
+    embedding_bits: Vec<BitWidth>,
     /// Budgets as bits per weight, scales and adapters included; by default up to four of 2.5, 3, 4, 6, 8 and 12
     /// that the widths can meet
     #[arg(long, value_delimiter = ',', value_parser = parse_average_bits, value_name = "BITS,...")]
@@ -140,14 +144,18 @@ struct Refined {
 
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, average_bits, swaps, solve_only, .. }, out } = self;
+        let Self { arguments, out } = self;
+        let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, .. } = arguments;
         let mut bits = bits.clone();
         bits.sort_unstable();
         bits.dedup();
+        let mut embeddings = embedding_bits.clone();
+        embeddings.sort_unstable();
+        embeddings.dedup();
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
         check_mixed_heads(&model, &choices)?;
-        let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
+        let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices, &embeddings))?;
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
@@ -161,7 +169,9 @@ impl Command for Allocate<'_> {
 
         let made_from =
             json!({ "choices": choices, "reference": model.transformer.named_plan(&full), "seed": run.seed });
-        let identity = questions.identity.with(&of_reading(evaluator.options())).with_options(made_from.clone());
+        let identity = questions.identity.with(&of_reading(evaluator.options())).with_options(made_from);
+        let of_embeddings = (!embeddings.is_empty()).then(|| json!(embeddings));
+        let identity = identity.with_option("embeddings", of_embeddings);
         let (file, made_from) = (out.join("allocation.json"), identity.clone().computed_by(COMPUTATION));
         refuse_other_work(&file, &made_from)?;
         let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
@@ -174,7 +184,8 @@ impl Command for Allocate<'_> {
         }
         let sites = memory.parts("sites", Value::Null);
         let table = memory.recall("damage", &Value::Null, || {
-            let how = DamageOptions { seed: run.seed, show, known: sites.clone(), ..DamageOptions::new(choices) };
+            let known = sites.clone();
+            let how = DamageOptions { seed: run.seed, show, known, embeddings, ..DamageOptions::new(choices) };
             measure_damage(&evaluator, &full, &how)
         })?;
         sites.forget()?;

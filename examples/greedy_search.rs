@@ -21,13 +21,11 @@ use serde_json::{Value, json};
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
-use switchable_quant::experiments::search::greedy::{
-    GreedyOptions, GreedyStart, StopAt, check_reachable, greedy_search,
-};
+use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, tolerance_text, uniform_text};
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
-use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
@@ -58,6 +56,14 @@ fn command() -> anyhow::Result<()> {
 /// The folder in that of the results where a search keeps what is done of it, so that it goes on there,
 /// is read again when it is done, and is not written over by another.
 const SEARCH: &str = "search";
+
+/// What a search depends on, with the width of the embeddings where it flips them.
+fn with_embeddings(mut options: Value, embeddings: Option<BitWidth>) -> Value {
+    if let Some(bits) = embeddings {
+        options["embeddings"] = json!(bits);
+    }
+    options
+}
 
 struct Search<'a> {
     arguments: &'a Arguments,
@@ -103,21 +109,25 @@ impl Command for Search<'_> {
             println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
         }
 
-        check_reachable(&model.transformer, &model.transformer.uniform_plan(low), arguments.stop_at())?;
+        let embeddings = arguments.embedding_bits;
+        let (stop_at, ranking, trials) = (arguments.stop_at(), arguments.ranking(), arguments.trials());
+        let greedy =
+            GreedyOptions { stop_at, ranking, trials, embeddings, show: run.show(), ..GreedyOptions::new(low) };
+        greedy.check_reachable(&model.transformer, &reference)?;
 
         let known = |made_from| Parts::new(memory.clone(), made_from);
         let how = SensitivityOptions {
             seed,
             show: run.show(),
-            known: known(json!({ "low": low })),
+            embeddings,
+            known: known(with_embeddings(json!({ "low": low }), embeddings)),
             ..SensitivityOptions::new(Part::Site, low)
         };
         let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
         print!("{}", sensitivity_text(&sites));
 
-        let (stop_at, ranking, trials) = (arguments.stop_at(), arguments.ranking(), arguments.trials());
-        let known = known(json!({ "low": low, "stop_at": stop_at, "ranking": ranking }));
-        let greedy = GreedyOptions { stop_at, ranking, trials, show: run.show(), known, ..GreedyOptions::new(low) };
+        let options_of_search = json!({ "low": low, "stop_at": stop_at, "ranking": ranking });
+        let greedy = GreedyOptions { known: known(with_embeddings(options_of_search, embeddings)), ..greedy };
         let start_at = GreedyStart { reference: &reference, sensitivity: &sites, kept };
         let (result, plan) = greedy_search(&evaluator, start_at, &greedy)?;
         print!("{}", greedy_text(&result, &sites, arguments.high));

@@ -3,14 +3,14 @@
 //! ```text
 //! cargo run --release --example pack_gpt2 -- --bits 4 --out runs/packed
 //! cargo run --release --example pack_gpt2 -- --model DIR --plan plan.json --out runs/packed \
-//!     --quantizer per-channel,symmetric,min-max --head 8
+//!     --quantizer per-channel,symmetric,min-max --embedding-bits 8
 //! cargo run --release --example pack_gpt2 -- --model DIR --nested --out runs/packed
 //! ```
 //!
 //! Writes a folder with all that the model has: codes, span head if it has one, tokenizer, configuration, and
 //! the adapters beside the model or those of `--adapters`, with their learned steps. `evaluate --model` runs
 //! it. Loads it again and compares its logits with those of the model in floats rounded to the levels of the
-//! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
+//! plan: but for the order of sums the two are the same. Without `--model` it packs the
 //! built-in model.
 
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
+use switchable_quant::lora::Execution;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
@@ -69,9 +70,6 @@ struct Arguments {
     /// bits of the adapter that brought it
     #[arg(long, value_name = "base|BITS")]
     span_head: Option<HeadChoice>,
-    /// Width of a packed language-model head
-    #[arg(long, value_name = "BITS")]
-    head: Option<BitWidth>,
     /// Numbers of the scales: f32, or f16, which halves their bytes; those of a matrix that f16 does not hold are
     /// f32 all the same
     #[arg(long, default_value = "f32", value_name = "f32|f16")]
@@ -127,7 +125,8 @@ fn command() -> anyhow::Result<()> {
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
-    let opening = Opening { device, model, adapters, options, mixed_head };
+    let execution = Some(Execution::FakeQuantized);
+    let opening = Opening { device, model, adapters, options, mixed_head, execution };
     opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
 }
 
@@ -150,10 +149,11 @@ impl Command for Pack<'_> {
             Some(file) => file.resolve(&folder.model)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
+        let plan = arguments.plan.with_embeddings(&folder.model.transformer, plan);
         let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
         eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        let options = PackOptions { lm_head: arguments.head, scale_format: arguments.scales };
+        let options = PackOptions { embeddings: arguments.plan.embedding_bits, scale_format: arguments.scales };
         let model = folder.model.valid().transformer;
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
         let expected = {
@@ -178,6 +178,8 @@ impl Command for Pack<'_> {
         let ratio = |bytes: usize, of: usize| bytes as f64 / of as f64;
         let bytes = packed.site_bytes();
         println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
+        let bytes = packed.embedding_bytes();
+        println!("embeddings   {bytes:>11} bytes, {:.4} of f32", ratio(bytes, model.embedding_bytes()));
         let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len() as usize;
         println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
@@ -190,8 +192,13 @@ fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: Scale
         let scales = packed.site(site).packed_weights()?.stored().scale_format();
         (scales != asked).then(|| packed.sites().name(site))
     };
-    let head = packed.packed_head().filter(|head| head.scale_format() != asked).map(|_| "lm_head".to_owned());
-    let names: Vec<String> = packed.sites().iter().filter_map(of_site).chain(head).collect();
+    let of_embedding = |site| {
+        let scales = packed.embedding_site(site).packed_weights()?.stored().scale_format();
+        (scales != asked).then(|| packed.sites().name(site))
+    };
+    let sites = packed.sites();
+    let names: Vec<String> =
+        sites.iter().filter_map(of_site).chain(sites.embeddings().filter_map(of_embedding)).collect();
     if names.is_empty() {
         return String::new();
     }

@@ -35,7 +35,7 @@ fn merged() -> Gpt2<Plain> {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan), plan))
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
@@ -45,7 +45,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
 
 /// A plan that names adapters of several widths, some of them at sites that stay in floats, and none at one.
 fn plan(model: &Gpt2<Plain>) -> SitePlan {
-    let site = |block| Site { block, module: MLP_C_FC };
+    let site = |block| Site::in_block(block, MLP_C_FC);
     let four = SitePrecision::uniform(BitWidth::B4);
     model
         .uniform_plan(four)

@@ -376,7 +376,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// When the model cannot be packed by the form, or an adapter cannot be merged, which names the site.
     pub fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
-        packed_plan(&self.transformer, form)?;
+        packed_plan(&self.transformer, form, PackOptions::default())?;
         let (PackedForm::Plan(plan), Some((transformer, bare))) = (form, merged(&self.transformer, form)?) else {
             return Ok(None);
         };

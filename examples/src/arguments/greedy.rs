@@ -29,6 +29,10 @@ pub struct Arguments {
     /// than the noise when it is used everywhere
     #[arg(long, value_name = "BITS")]
     pub bits: Option<BitWidth>,
+    /// Width that embeddings and the output matrix are flipped to, as sites of the search like the others; by
+    /// default they stay at full precision
+    #[arg(long, value_name = "BITS")]
+    pub embedding_bits: Option<BitWidth>,
     /// Share of the starting exact match that may be lost, above 0 and below 1
     #[arg(long, default_value_t = 0.1)]
     pub tolerance: f64,
