@@ -31,6 +31,7 @@ use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
+use switchable_quant_examples::artefact::{check_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.check()?;
+    check_pack(arguments.pack.as_deref(), &arguments.input)?;
     let out = arguments.run.prepared_out(".")?;
     let search = Search { arguments: &arguments, out: &out };
     resumable(&out.join(SEARCH), || {
@@ -89,7 +91,7 @@ impl Command for Search<'_> {
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
         check_mixed_heads(&model, &precisions)?;
-        let identity = input.identity.with(&of_reading(evaluator.options())).with_options(json!({
+        let identity = input.identity.clone().with(&of_reading(evaluator.options())).with_options(json!({
             "seed": seed, "high": high, "precisions": precisions,
         }));
         // What is known of a search that was stopped.
@@ -166,6 +168,10 @@ impl Command for Search<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
+        if let Some(dir) = &arguments.pack {
+            let searched = searched_on(&input.name(), &input.task.dataset)?;
+            println!("{}", session.pack_plan(&plan, searched, dir)?);
+        }
         run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())

@@ -25,7 +25,7 @@ use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
-use crate::contents::of_questions;
+use crate::contents::{name_of, of_questions};
 use crate::files::{LoadedQuestions, load_questions, resolve_data, resolve_model};
 
 /// What a command does with a model.
@@ -138,6 +138,14 @@ pub struct Questions {
     pub counts: QuestionCounts,
     /// What results depend on: the contents of the model and of the questions.
     pub identity: Identity,
+}
+
+impl Questions {
+    /// The name of the questions, for messages and records.
+    pub fn name(&self) -> String {
+        let name = self.source["data"].as_str().unwrap_or_default();
+        name_of(Path::new(name))
+    }
 }
 
 impl Opening<'_> {

@@ -233,7 +233,9 @@ fn span_models_pack_with_their_head() {
     let plan = model.transformer.uniform_plan(bare(5));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let (packed, _) = Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    let (packed, _) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     let ids = Fixture::open("tiny_qa").batch("input_ids");
     let spans = |model: &Gpt2ForQuestionAnswering<Plain>| {
         let logits = model.forward(ids.clone(), None, &plan);
@@ -462,9 +464,13 @@ fn sites_of_different_quantisers_are_packed_each_by_its_own() {
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
     // Opened under other settings, frozen or trained.
-    let (packed, own) =
-        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device())
-            .expect("it loads");
+    let (packed, own) = Gpt2ForQuestionAnswering::<Plain>::load_packed(
+        folder.path(),
+        &ModelOptions::default(),
+        MissingHead::Refuse,
+        &device(),
+    )
+    .expect("it loads");
     assert_eq!(packed.transformer.settings().quantisation(), model.transformer.settings().quantisation());
     let expected = hidden(&model, &plan);
     for packed in [packed.clone(), packed.with_policy(BasePolicy::Trainable)] {

@@ -186,7 +186,9 @@ fn span_models_pack_with_their_head() {
     let plan = model.transformer.uniform_plan(bare(5));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let (packed, _) = LlamaForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    let (packed, _) =
+        LlamaForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     let ids = Fixture::open("tiny_qa").batch("input_ids");
     let spans = |model: &LlamaForQuestionAnswering<Plain>| {
         let logits = model.forward(ids.clone(), None, &plan);

@@ -7,7 +7,8 @@
 //!
 //! The file's layout is that of `docs/FORMAT.md`. Its metadata hold the plan (`plan`, the JSON of a
 //! [`PrecisionPlan`]), whether 8-bit codes serve the lower widths too (`nested`), and the configuration
-//! again (`config`). The two files cannot be replaced at once: where a write was cut short between
+//! again (`config`). `config.json` says by its `quantization_config` that the weights are codes. The two files cannot
+//! be replaced at once: where a write was cut short between
 //! them, they disagree, and the folder does not load.
 
 use std::collections::BTreeSet;
@@ -28,10 +29,11 @@ use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPl
 
 use super::codes::{as_embedding, packed_embeddings, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};
+use super::quantization_config::{QUANTIZATION_CONFIG, quantization_config, take};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, in_file};
 use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE, SPAN_HEAD};
-use crate::json_text::parse_json;
+use crate::json_text::{parse_json, read_text};
 use crate::kv_rounding::KV_CACHE_SPEC;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
@@ -94,6 +96,8 @@ impl<C: ModelConfig> PackedWriter<C> {
         let config = self.config.to_json(architecture);
         writer.metadata(CONFIG, config.to_string());
         writer.write(dir.join(PACKED_FILE))?;
+        let mut config = config;
+        config[QUANTIZATION_CONFIG] = quantization_config(self.nested);
         Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
     }
 }
@@ -111,8 +115,15 @@ impl<C: ModelConfig> PackedFolder<C> {
         let path = dir.join(PACKED_FILE);
         check_alone(dir)?;
         let config_path = dir.join("config.json");
-        let config = C::load(&config_path)?;
+        let mut config = parse_json(&read_text(&config_path)?, &config_path)?;
         let file = PackedFile::open(&path)?;
+        let nested = match file.metadata().get(NESTED).map(String::as_str) {
+            Some("true") => true,
+            Some("false") => false,
+            got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
+        };
+        take(&mut config, nested, &config_path)?;
+        let config = C::from_json(&config, &config_path)?;
         let Some(packed_with) = file.metadata().get(CONFIG) else {
             return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
         };
@@ -120,11 +131,6 @@ impl<C: ModelConfig> PackedFolder<C> {
         if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
             return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
         }
-        let nested = match file.metadata().get(NESTED).map(String::as_str) {
-            Some("true") => true,
-            Some("false") => false,
-            got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
-        };
         Ok(Self { path, config, file, nested })
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod codes;
 pub(crate) mod folder;
 pub mod form;
+mod quantization_config;
 
 use std::path::Path;
 
