@@ -21,8 +21,10 @@ use clap::Parser;
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
+use switchable_quant::reader::certificate::seen_data::{SeenData, SeenRole, SeenSet};
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
@@ -35,7 +37,9 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
-use switchable_quant_examples::files::{check_apart, resolve_model};
+use switchable_quant_examples::arguments::reading::ReadingArgs;
+use switchable_quant_examples::contents::name_of;
+use switchable_quant_examples::files::{check_apart, load_questions, resolve_data, resolve_model};
 use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
@@ -76,6 +80,10 @@ struct Arguments {
     /// f32 all the same
     #[arg(long, default_value = "f32", value_name = "f32|f16")]
     scales: ScaleFormat,
+    /// SQuAD file of questions that the plan was searched on, or generated for those of the built-in model, as often as
+    /// there are; `made_from.json` then says so, and `certify` refuses to measure the cost on them
+    #[arg(long, value_name = "FILE")]
+    search_data: Vec<String>,
     /// Folder to write; made when missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -119,6 +127,7 @@ fn command() -> anyhow::Result<()> {
     if let Some(plan) = &plan {
         plan.check_span_head(arguments.span_head)?;
     }
+    let searched = arguments.search_data.iter().map(|name| searched_on(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let own = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let options = FolderOptions {
         model: arguments.plan.model_options(plan.as_ref()),
@@ -128,11 +137,22 @@ fn command() -> anyhow::Result<()> {
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
     let opening = Opening { device, model, adapters, options, mixed_head };
-    opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
+    opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref(), searched })
+}
+
+/// The questions of a file that a plan was searched on.
+fn searched_on(name: &str) -> anyhow::Result<SeenSet> {
+    let questions = match name {
+        "generated" => default_model::questions(QuestionSet::Search)?,
+        _ => load_questions(&resolve_data(name)?, ReadingArgs::default())?.dataset,
+    };
+    Ok(SeenSet::new(SeenRole::Search, name_of(Path::new(name)), &questions)?)
 }
 
 struct Pack<'a> {
     arguments: &'a Arguments,
+    /// What the plan was searched on.
+    searched: Vec<SeenSet>,
     plan: Option<PlanFile>,
     /// The model's folder; none is that of the built-in model.
     dir: Option<&'a Path>,
@@ -140,7 +160,7 @@ struct Pack<'a> {
 
 impl Command for Pack<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, plan, dir } = self;
+        let Self { arguments, plan, dir, searched } = self;
         let out = &arguments.out;
         let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
         let folder = session.folder;
@@ -166,6 +186,11 @@ impl Command for Pack<'_> {
             folder.save_packed(out, form, &options)?;
         } else {
             folder.save_packed_language_model(out, form, &options)?;
+        }
+        if searched.is_empty() {
+            SeenData::remove(out)?;
+        } else {
+            SeenData::new(searched).write(out)?;
         }
         let (packed, packed_plan) =
             arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
