@@ -324,7 +324,7 @@ fn without_arguments_the_built_in_model_is_packed_and_certified() {
     done(&run("certify", dir.path(), "--limit 30 --quiet --timed 1"));
     let certificate = json(&dir.path().join("runs/certify/certificate.json"));
     assert_eq!(certificate["original"]["name"], "built-in");
-    assert_eq!(certificate["artefact"]["plan"]["default"]["weights"], 4);
+    assert_eq!(certificate["artefact"]["plan"]["sites"]["h.0.attn.c_attn"]["weights"], 4);
     assert_eq!(certificate["data"]["unseen"], "none is in made_from.json");
     assert!(dir.path().join("runs/certify/README.md").exists());
     done(&run("certify", dir.path(), "--verify runs/certify --quiet --timed 1"));

@@ -99,7 +99,8 @@ impl PairedLoss {
         let sample = Sample::new(losses);
         let bound = |level, sign| 100.0 * sample.counts(level, sign).loss_bound(level.alpha);
         Self {
-            difference: -100.0 * sample.mean,
+            // Not −0 where nothing differs.
+            difference: 0.0 - 100.0 * sample.mean,
             interval: Interval { low: -bound(TWO_SIDED, 1.0), high: bound(TWO_SIDED, -1.0) },
             loses_at_most: bound(ONE_SIDED, 1.0),
             independent: sample.independent,
