@@ -32,6 +32,8 @@ use switchable_quant::experiments::running::progress::Progress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::SitePrecision;
 use switchable_quant::lora::packed_weights::PackedWeights;
+use switchable_quant::reader::artefact::manifest::Manifest;
+use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::certificate::certificate::{
     Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen,
 };
@@ -48,7 +50,7 @@ use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::{Error, Evaluator, FolderOptions, text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
-use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::packed::form::PackedForm;
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::count::{parse_count, parse_up_to};
@@ -207,12 +209,13 @@ impl Arguments {
             return Err(usage("`--original` needs `--artefact`: without it the built-in model is packed"));
         }
         let work = self.work()?;
-        let out = RunArgs { out: Some(self.out()), ..self.run.clone() }.prepared_out(PACKED)?;
-        model_card::check(&out)?;
+        let out = self.out();
         if self.artefact.is_none() {
-            let opening = opening(self, None, FolderOptions::default());
-            opening.run(PackBuiltIn { out: &out })?;
+            Pack::check_target(&out)?;
+            opening(self, None, FolderOptions::default()).run(PackBuiltIn { out: &out })?;
         }
+        let out = RunArgs { out: Some(out), ..self.run.clone() }.prepared_out(PACKED)?;
+        model_card::check(&out)?;
         let missing = if self.assume_unseen { MissingRecord::Asserted } else { MissingRecord::Refuse };
         let data = CertifiedData::of(&work.held_out, self.artefact(), missing).map_err(|error| match error {
             Error::NoSeenData { .. } => anyhow::anyhow!(
@@ -222,6 +225,17 @@ impl Arguments {
             other => other.into(),
         })?;
         let files = self.files()?;
+        let artefact = self.artefact();
+        if Manifest::is_in(&artefact) {
+            let source = Manifest::open(&artefact)?.source;
+            if source.hash != files[0].hash {
+                let (name, hash, original) = (source.name, source.hash, self.name(Which::Original));
+                eprintln!(
+                    "the artefact was packed from {name} ({hash:.12}), not from {original} ({:.12})",
+                    files[0].hash
+                );
+            }
+        }
         let certificate = self.measure_both(&work, (data, files), &stop)?;
         model_card::write_section(&certificate, &out)?;
         certificate.write(&out)?;
@@ -307,7 +321,11 @@ impl Arguments {
             (Some(certificate), Which::Artefact) => Some(certificate.artefact.plan.clone()),
             (None, _) => None,
         };
-        let plan_args = PlanArgs { plan: self.plan.clone().filter(|_| which == Which::Artefact), quantizer: None };
+        let plan_args = PlanArgs {
+            plan: self.plan.clone().filter(|_| which == Which::Artefact),
+            quantizer: None,
+            embedding_bits: None,
+        };
         let plan = match plan {
             Some(plan) => Some(PlanFile::new(self.out().join(CERTIFICATE), plan)),
             None => plan_args.read()?,
@@ -366,7 +384,8 @@ impl Which {
 }
 
 fn opening<'a>(arguments: &Arguments, model: Option<&'a str>, options: FolderOptions) -> Opening<'a> {
-    Opening { device: arguments.run.device, model, adapters: None, options, mixed_head: None }
+    let execution = arguments.run.execution.map(Into::into);
+    Opening { device: arguments.run.device, model, adapters: None, options, mixed_head: None, execution }
 }
 
 /// The built-in model at 4 bits with its adapters, as an artefact.
@@ -376,13 +395,15 @@ struct PackBuiltIn<'a> {
 
 impl Command for PackBuiltIn<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let folder = session.folder;
+        let folder = &session.folder;
         let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::B4));
-        folder.save_packed(self.out, PackedForm::Plan(&plan), &PackOptions::default())?;
         // No plan was searched for; what made the adapters made the artefact.
         let training = default_model::questions(QuestionSet::Train)?;
         let seen = SeenSet::new(SeenRole::Training, "generated (train)", &training)?;
-        Ok(SeenData::new(vec![seen]).write(self.out)?)
+        let seen = Some(SeenData::new(vec![seen]));
+        let pack = Pack { seen, ..Pack::new(session.source()?, PackedForm::Plan(&plan)) };
+        pack.write(folder, self.out)?;
+        Ok(())
     }
 }
 

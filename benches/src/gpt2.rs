@@ -88,11 +88,12 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
     Case::new(id.clone(), (1, Unit::Tokens), move || {
         let mut model = small::<B>(&device);
         let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(weights)));
+        let plan = if head < 32 { model.with_embedding_bits(plan, width(head)) } else { plan };
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
         if storage != Storage::Floats {
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-            let pack = PackOptions { lm_head: (head < 32).then(|| width(head)), ..Default::default() };
+            let pack = PackOptions { embeddings: (head < 32).then(|| width(head)), ..Default::default() };
             model = model.pack(form, &pack).expect("it packs");
         }
         let mut cache = KvCache::new(&model.shape(), 1, CONTEXT + 1, &device);
@@ -106,7 +107,7 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         move || {
             cache.truncate(CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
-            finish::<B>(model.next_token_scores(hidden), &device);
+            finish::<B>(model.next_token_scores(hidden, &plan), &device);
         }
     })
 }

@@ -59,6 +59,20 @@ pub enum Error {
         /// What is accepted.
         expected: String,
     },
+    /// Something about one file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A folder that is no artefact is not written over.
+    #[error("{path} is there and no artefact, expected the name of a new folder")]
+    NoArtefact {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is nothing to read.
     #[error("{what} holds no question")]
     NoQuestions {
@@ -120,7 +134,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file of a model is not the one that a certificate is of.
-    #[error("{file} is {got}, expected {expected} by `{field}` of the certificate")]
+    #[error("{file} is {got}, expected {expected} by `{field}`")]
     OtherFile {
         /// Its path in the model's folder.
         file: String,
@@ -178,6 +192,12 @@ impl Error {
 
     pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
         Self::Json { path: path.into(), source }
+    }
+
+    /// The error as one of a file.
+    #[must_use]
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        Self::File { path: path.into(), source: Box::new(self) }
     }
 
     pub(crate) fn option(field: &'static str, got: impl std::fmt::Display, expected: impl Into<String>) -> Self {

@@ -95,7 +95,7 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, vec![1, tokens]), &device);
             let hidden = self.forward_cached(ids, &mut cache, plan);
             let last = hidden.slice([0..1, tokens - 1..tokens, 0..shape.width]);
-            let token = chooser.choose(&floats(self.next_token_scores(last).into_data()));
+            let token = chooser.choose(&floats(self.next_token_scores(last, plan).into_data()));
             if options.stop.contains(&token) {
                 break;
             }

@@ -86,6 +86,13 @@ impl ModelFiles {
         Self::of_files(files)
     }
 
+    /// The same without a file.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.files.remove(name);
+        Self::of_files(self.files)
+    }
+
     fn of_files(files: BTreeMap<String, FileRecord>) -> Self {
         let hash = |is_in: &dyn Fn(&str) -> bool| {
             let mut hasher = Hasher::default();

@@ -133,19 +133,6 @@ impl SeenData {
         write_text(path, &format!("{text}\n"))
     }
 
-    /// Takes `made_from.json` out of a folder whose artefact is replaced by one that does not say what made it.
-    ///
-    /// # Errors
-    ///
-    /// When it is there and cannot be removed.
-    pub fn remove(dir: impl AsRef<Path>) -> Result<()> {
-        let path = dir.as_ref().join(MADE_FROM);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
-            _ => Ok(()),
-        }
-    }
-
     /// Reads `made_from.json` of a folder; `None` where there is none.
     ///
     /// # Errors
