@@ -92,6 +92,11 @@ impl PlanArgs {
 }
 
 impl PlanFile {
+    /// A plan that stands in a file of other things too.
+    pub fn new(path: impl Into<PathBuf>, plan: PrecisionPlan) -> Self {
+        Self { path: path.into(), plan }
+    }
+
     /// The plan for a model. A plan that leaves its quantiser to the run is said to do so.
     ///
     /// # Errors
