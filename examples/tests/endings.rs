@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "allocate",
     "cloze_questions",
     "dynamic_inference",
     "evaluate",
+    "generate",
     "greedy_search",
     "import_gpt2",
     "nested_distortion",

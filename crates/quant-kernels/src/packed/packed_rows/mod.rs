@@ -150,6 +150,29 @@ impl PackedRows {
         ));
     }
 
+    /// The values of some rows of each block of `block` consecutive rows, on all cores.
+    ///
+    /// # Shapes
+    ///
+    /// - `values`: `[blocks, rows, width]`
+    ///
+    /// # Panics
+    ///
+    /// If a block has no such rows, or `values` has no room for exactly them.
+    pub fn read_blocks(&self, block: usize, blocks: Range<usize>, rows: &Range<usize>, values: &mut [f32]) {
+        assert!(rows.end <= block, "rows {rows:?} of blocks of {block}");
+        let size = rows.len() * self.width;
+        assert_eq!(values.len(), blocks.len() * size, "room for {} rows of {} blocks", rows.len(), blocks.len());
+        if size == 0 {
+            return;
+        }
+        let pieces = values.par_chunks_mut(size).enumerate();
+        pieces.with_min_len((RUN / size).max(1)).for_each(|(index, values)| {
+            let first = (blocks.start + index) * block;
+            self.read(first + rows.start..first + rows.end, values);
+        });
+    }
+
     /// Copies rows of another such memory in place of the rows from `first` on.
     ///
     /// # Panics

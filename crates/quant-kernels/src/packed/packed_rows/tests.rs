@@ -76,6 +76,24 @@ fn rows_written_in_any_order_are_those_written_at_once() {
 }
 
 #[test]
+fn the_same_rows_of_every_block_are_those_read_one_block_after_another() {
+    let (blocks, block, width) = (5, 40, 24);
+    let mut packed = PackedRows::zeros([blocks * block, width], BitWidth::B4).expect("a width");
+    packed.write(0, &numbers(blocks * block, width));
+    for rows in [0..block, 3..17, 39..40, 7..7] {
+        let mut got = vec![f32::NAN; 3 * rows.len() * width];
+        packed.read_blocks(block, 1..4, &rows, &mut got);
+        let mut want = Vec::new();
+        for index in 1..4 {
+            let mut part = vec![0.0; rows.len() * width];
+            packed.read(index * block + rows.start..index * block + rows.end, &mut part);
+            want.extend(part);
+        }
+        assert_eq!(bits_of(&got), bits_of(&want), "{rows:?}");
+    }
+}
+
+#[test]
 fn extremes_are_those_of_fake_quantisation() {
     let rows = [
         [f32::MAX, -1.0, 0.0, f32::MIN_POSITIVE],
