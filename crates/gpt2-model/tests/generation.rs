@@ -239,10 +239,12 @@ fn scores_that_are_not_numbers_end_a_text_with_an_error() {
     let _ = device();
 }
 
-/// Time of a token at a KV cache of some bits, with codes and with floats.
+/// Time of a token with keys and values in codes and in floats, on the clock and of the processors: the latter says
+/// more on a machine that does other work.
 ///
 /// ```text
-/// cargo test --release --workspace --test model -- --ignored --nocapture time_of_a_token
+/// cargo test --workspace --config profile.dev.package.quant-kernels.opt-level=3 --test model -- \
+///     --ignored --nocapture time_of_a_token
 /// ```
 #[test]
 #[ignore = "a measurement"]
@@ -266,15 +268,28 @@ fn time_of_a_token() {
                 drop(values(model.forward_cached(ids, cache, &plan)));
             };
             step(&mut cache);
-            let start = std::time::Instant::now();
+            let (clock, processors) = (std::time::Instant::now(), processor_seconds());
             for _ in 0..256 {
                 step(&mut cache);
             }
-            times.push(start.elapsed().as_secs_f64() / 256.0 * 1e3);
+            times.push([processor_seconds() - processors, clock.elapsed().as_secs_f64()].map(|s| s / 256.0 * 1e3));
         }
     }
     for (kind, times) in kinds.iter().zip(&mut times) {
-        times.sort_by(f64::total_cmp);
-        println!("{} bits, {:?}: {:.3} ms a token [{:.3}, {:.3}]", kind.0, kind.1, times[2], times[0], times[4]);
+        let median = |of: usize| {
+            let mut times: Vec<f64> = times.iter().map(|time| time[of]).collect();
+            times.sort_by(f64::total_cmp);
+            format!("{:.2} [{:.2}, {:.2}]", times[2], times[0], times[4])
+        };
+        let [processors, clock] = [median(0), median(1)];
+        println!("{:>2} bits, {:?}: {processors} ms of the processors, {clock} ms on the clock", kind.0, kind.1);
     }
+}
+
+/// Time that the processors have spent on this process, in steps of a hundredth; 0 where there is no `/proc`.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').skip(11).take(2));
+    let ticks = fields.into_iter().flatten().filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
 }
