@@ -75,13 +75,15 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 11] = [
+const OF_MODELS: [&str; 13] = [
     "model",
     "adapters",
     "no_adapter",
     "span_head",
     "plan",
     "quantizer",
+    "embedding_bits",
+    "execution",
     "bits",
     "window",
     "batch",
@@ -199,7 +201,7 @@ impl Command for Evaluation<'_> {
             }),
             (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
         };
-        let plan = if input.no_adapter { plan.without_adapters() } else { plan };
+        let plan = how.with_embeddings(body, if input.no_adapter { plan.without_adapters() } else { plan });
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);

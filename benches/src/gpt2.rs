@@ -98,11 +98,12 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
     Case::new(id.clone(), (1, Unit::Tokens), move || {
         let mut model = small::<B>(&device);
         let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(weights)));
+        let plan = if head < 32 { model.with_embedding_bits(plan, width(head)) } else { plan };
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
         if storage != Storage::Floats {
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-            let pack = PackOptions { lm_head: (head < 32).then(|| width(head)), ..Default::default() };
+            let pack = PackOptions { embeddings: (head < 32).then(|| width(head)), ..Default::default() };
             model = model.pack(form, &pack).expect("it packs");
         }
         let mut cache = KvCache::new(&model.shape(), 1, CONTEXT + 1, &device);
@@ -116,7 +117,7 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         move || {
             cache.truncate(CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
-            finish::<B>(model.next_token_scores(hidden), &device);
+            finish::<B>(model.next_token_scores(hidden, &plan), &device);
         }
     })
 }
@@ -128,9 +129,8 @@ fn decode_behind_codes<B: QuantBackend>((name, bits, storage): (&str, u8, KvStor
         let model = small::<B>(&device);
         let plan = model.uniform_plan(SitePrecision::FULL).with_kv_cache(width(bits));
         let ids = token_ids::<B>([1, LONG_CONTEXT + 1], VOCABULARY, &device);
-        let last = |plan: &SitePlan| {
-            model.forward(ids.clone(), None, plan).slice([0..1, LONG_CONTEXT..LONG_CONTEXT + 1])
-        };
+        let last =
+            |plan: &SitePlan| model.forward(ids.clone(), None, plan).slice([0..1, LONG_CONTEXT..LONG_CONTEXT + 1]);
         let (full, expected) = (last(&model.uniform_plan(SitePrecision::FULL)), last(&plan));
         // Numbers between two levels fall to either side after another order of sums.
         let limit = if bits == 32 { 1e-4 } else { relative_error(&expected, &full) };
@@ -142,7 +142,7 @@ fn decode_behind_codes<B: QuantBackend>((name, bits, storage): (&str, u8, KvStor
         move || {
             cache.truncate(LONG_CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
-            finish::<B>(model.next_token_scores(hidden), &device);
+            finish::<B>(model.next_token_scores(hidden, &plan), &device);
         }
     })
 }

@@ -1,6 +1,7 @@
 //! What the examples share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
+pub mod artefact;
 pub mod contents;
 mod ending;
 pub mod files;

@@ -116,7 +116,7 @@ fn cached_logits<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan, storage: KvS
     let mut all = Vec::new();
     let mut read = |cache: &mut KvCache<B>, size: usize| {
         let piece: Tensor<B, 2, Int> = ids.clone().narrow(1, cache.len(), size);
-        all.extend(values(model.next_token_scores(model.forward_cached(piece, cache, plan))));
+        all.extend(values(model.next_token_scores(model.forward_cached(piece, cache, plan), plan)));
     };
     read(&mut cache, 6);
     read(&mut cache, 3);

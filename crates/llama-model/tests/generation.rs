@@ -86,7 +86,7 @@ fn packed_keys_and_values_give_the_logits_of_floats_to_the_bit<B: QuantBackend>(
             for (first, size) in [(0, 6), (6, 3), (7, 1), (8, tokens - 8)] {
                 cache.truncate(first);
                 let piece: Tensor<B, 2, Int> = ids.clone().narrow(1, first, size);
-                all.extend(values(model.next_token_scores(model.forward_cached(piece, &mut cache, plan))));
+                all.extend(values(model.next_token_scores(model.forward_cached(piece, &mut cache, plan), plan)));
             }
             if storage == KvStorage::Packed {
                 let packed = plan.kv_cache_bytes_per_token(&model.shape()) * batch * tokens;

@@ -25,7 +25,7 @@ on_every_backend!(
 );
 
 fn logits<B: QuantBackend>(model: &Llama<B>, ids: Tensor<B, 2, Int>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan), plan))
 }
 
 /// Logits of all tokens of a batch, read in pieces of the given sizes.
@@ -39,7 +39,7 @@ fn cached_logits<B: QuantBackend>(
     let mut cache = KvCache::new(&model.shape(), batch, tokens, &ids.device());
     let pieces = pieces.iter().map(|&size| {
         let piece = ids.clone().narrow(1, cache.len(), size);
-        model.next_token_scores(model.forward_cached(piece, &mut cache, plan))
+        model.next_token_scores(model.forward_cached(piece, &mut cache, plan), plan)
     });
     let logits = Tensor::cat(pieces.collect(), 1);
     assert_eq!(cache.len(), tokens);
@@ -85,7 +85,7 @@ fn padding_on_the_left_changes_no_rounding<B: QuantBackend>() {
     let vocab = model.shape().vocabulary;
     let real = |ids: &str, mask: &str| {
         let padding = fixture.padding::<B>(mask);
-        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan)));
+        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan), &plan));
         fixture.real_rows(mask, &logits, vocab)
     };
     let left = real("left_padded_input_ids", "left_padded_attention_mask");
@@ -135,11 +135,11 @@ fn gradients_reach_queries_keys_and_values_through_the_rounding() {
         for bits in [2, 4, 8].map(width) {
             let plan = full(&model).with_kv_cache(bits);
             let ids = fixture.batch::<Train>("input_ids");
-            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan));
+            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan), &plan);
             let gradients = next_token_loss(logits, ids, padding.clone()).backward();
             for block in 0..model.shape().blocks {
                 for module in [Q_PROJ, K_PROJ, V_PROJ] {
-                    let linear = model.site(Site { block, module });
+                    let linear = model.site(Site::in_block(block, module));
                     let gradient = values(linear.weight().grad(&gradients).expect("a gradient"));
                     assert!(gradient.iter().all(|g| g.is_finite()), "{module} of block {block} at {bits} bits");
                     let largest = gradient.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));

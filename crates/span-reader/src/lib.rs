@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod artefact;
+pub mod certificate;
 pub mod choice;
 pub mod cost;
 pub mod error;

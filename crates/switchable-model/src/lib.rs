@@ -16,7 +16,6 @@ pub mod model_weights;
 mod no_adapters;
 pub mod options;
 pub mod output_matrix;
-pub mod packable_matrix;
 pub mod packed;
 pub mod parameters;
 pub mod pass;

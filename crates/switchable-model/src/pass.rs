@@ -145,7 +145,7 @@ impl<'p, B: QuantBackend> BlockPass<'p, B> {
 
     /// Precision of a sub-module of the block.
     pub fn precision(&self, module: SubModule) -> SitePrecision {
-        self.plan.get(Site { block: self.block, module })
+        self.plan.get(Site::in_block(self.block, module))
     }
 
     /// The output of a sub-module of the block at its precision.
@@ -183,7 +183,7 @@ impl<'p, B: QuantBackend> BlockPass<'p, B> {
         x: Tensor<B, D>,
         function: OutputFunction,
     ) -> Tensor<B, D> {
-        let site = Site { block: self.block, module };
+        let site = Site::in_block(self.block, module);
         if let Some(visitor) = &mut self.visitor {
             let d_in = layer.d_in();
             let rows = x.shape().num_elements() / d_in;

@@ -81,6 +81,7 @@ impl InputArgs {
                 adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
             },
             mixed_head: self.span_head,
+            execution: run.execution.map(Into::into),
         }
     }
 }

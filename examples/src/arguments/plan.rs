@@ -24,6 +24,10 @@ pub struct PlanArgs {
     /// per-tensor,symmetric,min-max
     #[arg(long, value_name = "SPEC")]
     pub quantizer: Option<QuantSpec>,
+    /// Width of the embeddings and of the output matrix, a scale for each row, in place of what the plan says;
+    /// without a plan they are at full precision, or at the width of their codes
+    #[arg(long, value_name = "BITS")]
+    pub embedding_bits: Option<BitWidth>,
 }
 
 /// A plan from a file.
@@ -56,6 +60,14 @@ impl PlanArgs {
         let settings = own.with_quantisation(of_plan.unwrap_or(own.quantisation()));
         let linear = LinearSettings { weight: self.quantizer.unwrap_or(settings.weight), ..settings };
         ModelOptions { linear, ..ModelOptions::default() }
+    }
+
+    /// The plan with the embeddings at the width that is asked for.
+    pub fn with_embeddings<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: SitePlan) -> SitePlan {
+        match self.embedding_bits {
+            Some(bits) => model.with_embedding_bits(plan, bits),
+            None => plan,
+        }
     }
 
     /// Checks that a model of packed weights is of the quantiser that is asked for.
@@ -131,7 +143,11 @@ impl PlanFile {
     }
 
     fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {
-        for (name, precision) in self.plan.entries() {
+        // Outside of the blocks stand embeddings, which have a quantiser of their own.
+        let is_in_block = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+        let of_embedding: Vec<&str> =
+            self.plan.sites().map(|(name, _)| name).filter(|name| !is_in_block(name)).collect();
+        for (name, precision) in self.plan.entries().filter(|(name, _)| !of_embedding.contains(name)) {
             let is_quantised = precision.weights != BitWidth::FULL;
             if let Some(got) = precision.quantizer.filter(|got| is_quantised && *got != asked) {
                 let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });

@@ -81,7 +81,7 @@ impl<'a> Batch<'a> {
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [active.len(), tokens]), &device);
             let hidden = model.forward_cached(ids, &mut cache, plan);
             let last = hidden.slice([0..active.len(), tokens - 1..tokens, 0..self.shape.width]);
-            let mut scores = floats(model.next_token_scores(last).into_data());
+            let mut scores = floats(model.next_token_scores(last, plan).into_data());
             let mut going_on = Vec::new();
             for (row, scores) in scores.chunks_exact_mut(self.shape.vocabulary).enumerate() {
                 let index = active[row];
