@@ -12,6 +12,7 @@ pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;
 pub mod session;
+pub mod text_stream;
 
 pub use ending::{Usage, finish, usage};
 pub use interrupt::{arguments_line, resumable, stop_on_ctrl_c, stoppable};

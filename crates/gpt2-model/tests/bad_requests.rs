@@ -4,9 +4,9 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{
-    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache,
-    ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule,
-    SwitchableModel,
+    AdapterFolders, BitWidth, DrawOptions, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering,
+    KvCache, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites,
+    SubModule, SwitchableModel,
 };
 use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
 use switchable_model::positions::Positions;
@@ -58,7 +58,7 @@ fn sampling_options_out_of_range_are_refused() {
     skip_without_device!();
     for (top_k, temperature, field) in [(0, 1.0, "top_k"), (3, -1.0, "temperature"), (3, f32::INFINITY, "temperature")]
     {
-        let sampling = Sampling::TopK { top_k, temperature, seed: 1 };
+        let sampling = Sampling::Draws(DrawOptions { top_k: Some(top_k), temperature, ..Default::default() });
         assert_names(generate(&[1], &GenerateOptions { sampling, ..Default::default() }), &[field]);
     }
 }

@@ -111,12 +111,18 @@ fn each_block_alone_rounds_its_keys_and_values() {
 fn the_cache_holds_the_heads_of_keys_and_values_alone() {
     skip_without_device!();
     let model = load::<Plain>("tiny");
-    let mut cache = KvCache::<Plain>::new(&model.shape(), 2, 7, &device());
+    let ids = || Tensor::<Plain, 2, Int>::ones([2, 5], &device());
+    let read = |plan: &SitePlan| {
+        let mut cache = KvCache::<Plain>::new(&model.shape(), 2, 7, &device());
+        model.forward_cached(ids(), &mut cache, plan);
+        cache
+    };
     // 3 blocks, keys and values, 2 sequences of 7 tokens with 2 heads of 6 floats.
-    assert_eq!(cache.bytes(), 3 * 2 * 2 * 7 * 2 * 6 * 4);
-    cache.advance(5);
+    assert_eq!(read(&full(&model)).bytes(), 3 * 2 * 2 * 7 * 2 * 6 * 4);
     let plan = full(&model).with_kv_cache(width(4));
+    let cache = read(&plan);
     // 6 codes of 4 bits and a scale.
+    assert_eq!(cache.bytes(), 3 * 2 * 2 * 7 * 2 * (3 + 4));
     assert_eq!(cache.packed_bytes(&plan), 3 * 2 * 2 * 5 * 2 * (3 + 4));
     assert_eq!(plan.kv_cache_bytes_per_token(&model.shape()), 3 * 2 * 2 * (3 + 4));
 }

@@ -22,6 +22,7 @@ pub mod pass;
 pub mod positions;
 pub mod prelude;
 pub mod shape;
+pub mod shared_heads;
 pub mod site_plan;
 pub mod sites;
 mod span_adapters;

@@ -317,8 +317,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         let [batch, new] = ids.dims();
         expect_plan::<B, Self>(self, plan);
         cache.expect_room(batch, new);
-        let positions = Positions::Consecutive { first: cache.len(), tokens: new };
-        let hidden = self.embed_at(ids, &positions, plan);
+        let hidden = self.embed_at(ids, &cache.positions(new), plan);
         let hidden = self.run(0..self.sites().blocks(), hidden, Pass::new(plan).with_cache(cache));
         cache.advance(new);
         self.normalise(hidden)

@@ -32,7 +32,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         Self { plan, padding: None, cache: None, visitor: None }
     }
 
-    /// With padding, true at padding, `[batch, tokens]`. Not for a pass with a cache.
+    /// With padding, true at padding, `[batch, tokens]`. Not for a pass with a cache, which knows its own.
     pub fn with_padding(mut self, padding: Option<&'a Tensor<B, 2, Bool>>) -> Self {
         self.padding = padding;
         self
@@ -59,7 +59,7 @@ impl<'a, B: Backend> Pass<'a, B> {
     /// Where `tokens` tokens of this pass stand.
     pub fn positions(&self, tokens: usize) -> Positions<B> {
         match &self.cache {
-            Some(cache) => Positions::Consecutive { first: cache.len(), tokens },
+            Some(cache) => cache.positions(tokens),
             None => Positions::of_sequences(tokens, self.padding),
         }
     }
@@ -84,7 +84,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             plan: self.plan,
             mask,
             position_terms,
-            cache: self.cache.as_mut().map(|cache| cache.block(block)),
+            cache: self.cache.as_mut().map(|cache| cache.block(block, self.plan.kv_cache(block))),
             visitor: match &mut self.visitor {
                 Some(visitor) => Some(&mut **visitor),
                 None => None,

@@ -3,6 +3,7 @@
 pub mod bank;
 pub mod count;
 pub mod execution;
+pub mod generation;
 pub mod greedy;
 pub mod hardening;
 pub mod input;
