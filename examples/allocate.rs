@@ -18,7 +18,7 @@
 //! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
 //! cannot meet are named first and cost the others nothing; the exit code is 1 where there are any.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
@@ -41,6 +41,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::artefact::{check_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::finished::refuse_other_work;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
@@ -62,10 +63,18 @@ struct Arguments {
     /// Widths that every site may take
     #[arg(long, value_delimiter = ',', default_value = "32,16,8,6,5,4,3,2", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
+    /// Widths that the embeddings and the output matrix may take, such as 8,6,4: then they count in the budgets; by
+    /// default they stay at full precision and count in none
+    #[arg(long, value_delimiter = ',', value_name = "BITS,...")]
+    embedding_bits: Vec<BitWidth>,
     /// Budgets as bits per weight, scales and adapters included; by default up to four of 2.5, 3, 4, 6, 8 and 12
     /// that the widths can meet
     #[arg(long, value_delimiter = ',', value_parser = parse_average_bits, value_name = "BITS,...")]
     average_bits: Vec<f64>,
+    /// Folder of an artefact to write with the plan found: a new name, or an artefact that it takes the place of; of
+    /// several budgets each has an artefact of its own in it, such as DIR/plan-4
+    #[arg(long, value_name = "DIR", conflicts_with = "solve_only")]
+    pack: Option<PathBuf>,
     /// Swaps tried at each budget
     #[arg(long, default_value_t = 20, value_name = "N")]
     swaps: usize,
@@ -87,6 +96,7 @@ fn command() -> anyhow::Result<()> {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
     }
+    check_pack(arguments.pack.as_deref(), &arguments.input)?;
     let out = arguments.run.prepared_out(".")?;
     let allocate = Allocate { arguments: &arguments, out: &out };
     resumable(&out.join(MEASURED), || {
@@ -140,14 +150,18 @@ struct Refined {
 
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, average_bits, swaps, solve_only, .. }, out } = self;
+        let Self { arguments, out } = self;
+        let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, .. } = arguments;
         let mut bits = bits.clone();
         bits.sort_unstable();
         bits.dedup();
+        let mut embeddings = embedding_bits.clone();
+        embeddings.sort_unstable();
+        embeddings.dedup();
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
         check_mixed_heads(&model, &choices)?;
-        let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices))?;
+        let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices, &embeddings))?;
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
@@ -161,7 +175,9 @@ impl Command for Allocate<'_> {
 
         let made_from =
             json!({ "choices": choices, "reference": model.transformer.named_plan(&full), "seed": run.seed });
-        let identity = questions.identity.with(&of_reading(evaluator.options())).with_options(made_from.clone());
+        let identity = questions.identity.clone().with(&of_reading(evaluator.options())).with_options(made_from);
+        let of_embeddings = (!embeddings.is_empty()).then(|| json!(embeddings));
+        let identity = identity.with_option("embeddings", of_embeddings);
         let (file, made_from) = (out.join("allocation.json"), identity.clone().computed_by(COMPUTATION));
         refuse_other_work(&file, &made_from)?;
         let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
@@ -174,7 +190,8 @@ impl Command for Allocate<'_> {
         }
         let sites = memory.parts("sites", Value::Null);
         let table = memory.recall("damage", &Value::Null, || {
-            let how = DamageOptions { seed: run.seed, show, known: sites.clone(), ..DamageOptions::new(choices) };
+            let known = sites.clone();
+            let how = DamageOptions { seed: run.seed, show, known, embeddings, ..DamageOptions::new(choices) };
             measure_damage(&evaluator, &full, &how)
         })?;
         sites.forget()?;
@@ -209,6 +226,11 @@ impl Command for Allocate<'_> {
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;
+                if let Some(dir) = &arguments.pack {
+                    let dir = if refined.len() == 1 { dir.clone() } else { dir.join(format!("plan-{bits}")) };
+                    let searched = searched_on(&questions.name(), &questions.task.dataset)?;
+                    println!("{}", session.pack_plan(&row.plan, searched, &dir)?);
+                }
             }
             let towards = GreedyPath { low, show, known: memory.within("greedy") };
             let compared = memory.recall("against-greedy", &json!({ "low": low }), || {

@@ -15,7 +15,7 @@
 //! decide nothing but what the controller picks by them. `--untimed` leaves them out.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +28,9 @@ use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::cascade::CascadeSearch;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
+use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
+use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::cascade::ConfidenceCascade;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
 use switchable_quant::reader::choice::latency::LatencyOptions;
@@ -38,6 +41,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::count::parse_up_to;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::artefact::{check_pack, written_text};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
@@ -67,6 +71,10 @@ struct Arguments {
     /// Most points of the curve
     #[arg(long, default_value_t = 24, value_name = "N", value_parser = parse_up_to::<10_000>)]
     points: usize,
+    /// Folder of an artefact to write: nested codes with these plans, what they give and cost, and the cascade; a new
+    /// name, or an artefact that it takes the place of
+    #[arg(long, value_name = "DIR")]
+    pack: Option<PathBuf>,
     /// Do not time the plans
     #[arg(long)]
     untimed: bool,
@@ -84,6 +92,7 @@ fn command() -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
+    check_pack(arguments.pack.as_deref(), &arguments.input)?;
     let out = arguments.run.prepared_out(".")?;
     let dynamic = Dynamic { arguments: &arguments, out: &out };
     resumable(&out.join(READ), || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(dynamic))
@@ -113,7 +122,8 @@ impl Arguments {
 
 impl Command for Dynamic<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, share, bytes, points, untimed, .. }, out } = self;
+        let Self { arguments, out } = self;
+        let Arguments { run, input, bits, share, bytes, points, untimed, .. } = arguments;
         anyhow::ensure!(
             input.null_threshold.is_none(),
             "`--null-threshold` does not go with confidences, which are those of spans"
@@ -129,7 +139,7 @@ impl Command for Dynamic<'_> {
         let plan = |bits: &BitWidth| model.transformer.uniform_plan(session.folder.precision(*bits));
         let plans: Vec<_> = bits.iter().map(plan).collect();
         let named: Vec<_> = plans.iter().map(|plan| model.transformer.named_plan(plan)).collect();
-        let identity = questions.identity.with(&of_reading(&options));
+        let identity = questions.identity.clone().with(&of_reading(&options));
         let memory = Memory::folder(out.join(READ), identity.with_option("form", "nested"));
         let search = CascadeSearch {
             evaluate: options.clone(),
@@ -154,6 +164,17 @@ impl Command for Dynamic<'_> {
         let budget = bytes.unwrap_or_else(|| controller.midway_bytes());
         println!("picked by bytes: {}", controller.pick(PlanRequest::Bytes(budget))?.point);
 
+        if let Some(dir) = &arguments.pack {
+            let searched = SeenSet::new(SeenRole::Calibration, questions.name(), &calibration.dataset)?;
+            let pack = Pack {
+                plans: bits.iter().zip(&named).map(|(bits, plan)| (format!("bits-{bits}"), plan.clone())).collect(),
+                front: Some(cascade.front.clone()),
+                cascade: Some(SavedCascade::new(&model, &cascade)),
+                seen: session.seen_with(vec![searched])?,
+                ..Pack::new(session.source()?, PackedForm::Nested)
+            };
+            println!("{}", written_text(dir, &pack.write(&session.folder, dir)?)?);
+        }
         if std::io::stdin().is_terminal() && input.data.is_none() {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &session.folder.tokenizer };

@@ -21,18 +21,17 @@ use serde_json::{Value, json};
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
-use switchable_quant::experiments::search::greedy::{
-    GreedyOptions, GreedyStart, StopAt, check_reachable, greedy_search,
-};
+use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, tolerance_text, uniform_text};
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
-use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
+use switchable_quant_examples::artefact::{check_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
@@ -48,6 +47,7 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.check()?;
+    check_pack(arguments.pack.as_deref(), &arguments.input)?;
     let out = arguments.run.prepared_out(".")?;
     let search = Search { arguments: &arguments, out: &out };
     resumable(&out.join(SEARCH), || {
@@ -58,6 +58,14 @@ fn command() -> anyhow::Result<()> {
 /// The folder in that of the results where a search keeps what is done of it, so that it goes on there,
 /// is read again when it is done, and is not written over by another.
 const SEARCH: &str = "search";
+
+/// What a search depends on, with the width of the embeddings where it flips them.
+fn with_embeddings(mut options: Value, embeddings: Option<BitWidth>) -> Value {
+    if let Some(bits) = embeddings {
+        options["embeddings"] = json!(bits);
+    }
+    options
+}
 
 struct Search<'a> {
     arguments: &'a Arguments,
@@ -83,7 +91,7 @@ impl Command for Search<'_> {
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
         check_mixed_heads(&model, &precisions)?;
-        let identity = input.identity.with(&of_reading(evaluator.options())).with_options(json!({
+        let identity = input.identity.clone().with(&of_reading(evaluator.options())).with_options(json!({
             "seed": seed, "high": high, "precisions": precisions,
         }));
         // What is known of a search that was stopped.
@@ -103,21 +111,25 @@ impl Command for Search<'_> {
             println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
         }
 
-        check_reachable(&model.transformer, &model.transformer.uniform_plan(low), arguments.stop_at())?;
+        let embeddings = arguments.embedding_bits;
+        let (stop_at, ranking, trials) = (arguments.stop_at(), arguments.ranking(), arguments.trials());
+        let greedy =
+            GreedyOptions { stop_at, ranking, trials, embeddings, show: run.show(), ..GreedyOptions::new(low) };
+        greedy.check_reachable(&model.transformer, &reference)?;
 
         let known = |made_from| Parts::new(memory.clone(), made_from);
         let how = SensitivityOptions {
             seed,
             show: run.show(),
-            known: known(json!({ "low": low })),
+            embeddings,
+            known: known(with_embeddings(json!({ "low": low }), embeddings)),
             ..SensitivityOptions::new(Part::Site, low)
         };
         let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
         print!("{}", sensitivity_text(&sites));
 
-        let (stop_at, ranking, trials) = (arguments.stop_at(), arguments.ranking(), arguments.trials());
-        let known = known(json!({ "low": low, "stop_at": stop_at, "ranking": ranking }));
-        let greedy = GreedyOptions { stop_at, ranking, trials, show: run.show(), known, ..GreedyOptions::new(low) };
+        let options_of_search = json!({ "low": low, "stop_at": stop_at, "ranking": ranking });
+        let greedy = GreedyOptions { known: known(with_embeddings(options_of_search, embeddings)), ..greedy };
         let start_at = GreedyStart { reference: &reference, sensitivity: &sites, kept };
         let (result, plan) = greedy_search(&evaluator, start_at, &greedy)?;
         print!("{}", greedy_text(&result, &sites, arguments.high));
@@ -156,6 +168,10 @@ impl Command for Search<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
+        if let Some(dir) = &arguments.pack {
+            let searched = searched_on(&input.name(), &input.task.dataset)?;
+            println!("{}", session.pack_plan(&plan, searched, dir)?);
+        }
         run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
         Ok(())

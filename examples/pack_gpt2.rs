@@ -3,42 +3,48 @@
 //! ```text
 //! cargo run --release --example pack_gpt2 -- --bits 4 --out runs/packed
 //! cargo run --release --example pack_gpt2 -- --model DIR --plan plan.json --out runs/packed \
-//!     --quantizer per-channel,symmetric,min-max --head 8
+//!     --quantizer per-channel,symmetric,min-max --embedding-bits 8
 //! cargo run --release --example pack_gpt2 -- --model DIR --nested --out runs/packed
 //! ```
 //!
-//! Writes a folder with all that the model has: codes, span head if it has one, tokenizer, configuration, and
-//! the adapters beside the model or those of `--adapters`, with their learned steps. `evaluate --model` runs
-//! it. Loads it again and compares its logits with those of the model in floats rounded to the levels of the
-//! plan: but for the order of sums, and for a packed head, the two are the same. Without `--model` it packs the
-//! built-in model.
+//! Writes an artefact, whole or not at all: codes, span head if the model has one, tokenizer, configuration, the
+//! adapters beside the model or those of `--adapters` with their learned steps, plans, model card, and the hashes
+//! of all of it. Every example takes it as `--model`. Loads it again and compares its logits with those of the
+//! model in floats rounded to the levels of the plan: but for the order of sums the two are the same. Without
+//! `--model` it packs the built-in model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
 use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::lora::switchable_linear::SwitchableLinear;
-use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::lora::{Execution, PrecisionPlan};
+use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::certificate::model_files::ModelFiles;
+use switchable_quant::reader::certificate::seen_data::SeenSet;
+use switchable_quant::reader::choice::front::MeasuredFront;
+use switchable_quant::reader::model_folder::{FolderOptions, OwnAdapters};
 use switchable_quant::reader::text::{head_text, quantisers_text};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
-use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm, WidthScales};
-use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
-use switchable_quant_examples::files::{check_apart, resolve_model};
+use switchable_quant_examples::arguments::reading::ReadingArgs;
+use switchable_quant_examples::artefact::{check_target, searched_on};
+use switchable_quant_examples::contents::name_of;
+use switchable_quant_examples::files::{load_questions, resolve_data, resolve_model};
 use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
@@ -76,41 +82,24 @@ struct Arguments {
     /// bits of the adapter that brought it
     #[arg(long, value_name = "base|BITS")]
     span_head: Option<HeadChoice>,
-    /// Width of a packed language-model head
-    #[arg(long, value_name = "BITS")]
-    head: Option<BitWidth>,
     /// Numbers of the scales: f32, or f16, which halves their bytes; those of a matrix that f16 does not hold are
     /// f32 all the same
     #[arg(long, default_value = "f32", value_name = "f32|f16")]
     scales: ScaleFormat,
-    /// Folder to write; made when missing
+    /// Front of measured plans: with --nested, each of them becomes a plan of the artefact, front-1, front-2, …; what
+    /// they give on nested codes is measured by dynamic_inference --pack
+    #[arg(long, value_name = "FILE", requires = "nested")]
+    front: Option<PathBuf>,
+    /// SQuAD file of questions that the plan was searched on, or generated for those of the built-in model, as often as
+    /// there are; `made_from.json` then says so, and `certify` refuses to measure the cost on them
+    #[arg(long, value_name = "FILE")]
+    search_data: Vec<String>,
+    /// Folder to write: a new name, or an artefact that it takes the place of
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-}
-
-impl Arguments {
-    /// The body of the folder that was written, with its adapters, and its plan.
-    fn open_again<B: QuantBackend, M: SwitchableModel<B>>(
-        &self,
-        has_head: bool,
-        device: &B::Device,
-    ) -> anyhow::Result<(M, SitePlan)> {
-        let model = ModelOptions::default();
-        if has_head {
-            let options = FolderOptions { model, ..FolderOptions::default() };
-            let folder = ModelFolder::<B, M>::open(&self.out, &options, device)?;
-            return Ok((folder.model.transformer, folder.plan.context("no plan stands in the folder")?));
-        }
-        let (mut packed, plan) = M::load_packed(&self.out, &model, device)?;
-        let adapters = self.out.join("adapters");
-        if adapters.is_dir() {
-            _ = packed.load_adapters(adapters)?;
-        }
-        Ok((packed, plan))
-    }
 }
 
 fn main() -> ExitCode {
@@ -121,7 +110,9 @@ fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
-    check_apart(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    check_target(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    let searched = arguments.search_data.iter().map(|name| searched_set(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let front = arguments.front.as_ref().map(MeasuredFront::load).transpose()?;
     let plan = arguments.plan.read()?;
     if let Some(plan) = &plan {
         plan.check_span_head(arguments.span_head)?;
@@ -134,60 +125,79 @@ fn command() -> anyhow::Result<()> {
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
-    let opening = Opening { device, model, adapters, options, mixed_head };
-    opening.run(Pack { arguments: &arguments, plan, dir: dir.as_deref() })
+    let execution = Some(Execution::FakeQuantized);
+    let opening = Opening { device, model, adapters, options, mixed_head, execution };
+    opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front })
 }
 
-struct Pack<'a> {
+/// The questions of a file that a plan was searched on.
+fn searched_set(name: &str) -> anyhow::Result<SeenSet> {
+    let questions = match name {
+        "generated" => default_model::questions(QuestionSet::Search)?,
+        _ => load_questions(&resolve_data(name)?, ReadingArgs::default())?.dataset,
+    };
+    searched_on(&name_of(Path::new(name)), &questions)
+}
+
+struct Packing<'a> {
     arguments: &'a Arguments,
+    /// What the plan was searched on.
+    searched: Vec<SeenSet>,
+    front: Option<MeasuredFront>,
     plan: Option<PlanFile>,
     /// The model's folder; none is that of the built-in model.
     dir: Option<&'a Path>,
 }
 
-impl Command for Pack<'_> {
+impl Command for Packing<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, plan, dir } = self;
+        let Self { arguments, plan, dir, searched, front } = self;
         let out = &arguments.out;
         let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
-        let folder = session.folder;
+        let folder = &session.folder;
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
         arguments.plan.check_model(&folder.model.transformer)?;
         let plan = match &plan {
             Some(file) => file.resolve(&folder.model)?,
             None => folder.model.transformer.uniform_plan(uniform),
         };
+        let plan = arguments.plan.with_embeddings(&folder.model.transformer, plan);
         let head = if has_head { head_text(&folder.model, &plan)? } else { String::new() };
         eprint!("{}{head}", quantisers_text(&folder.model.transformer, &plan));
+        let points = front.iter().flat_map(MeasuredFront::points);
+        let plans: BTreeMap<String, PrecisionPlan> =
+            points.enumerate().map(|(index, point)| (format!("front-{}", index + 1), point.plan.clone())).collect();
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
         let options = PackOptions {
             scale_format: arguments.scales,
             width_scales: arguments.width_scales.unwrap_or_default(),
-            lm_head: arguments.head,
+            embeddings: arguments.plan.embedding_bits,
         };
         let model = folder.model.valid().transformer;
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
-        let expected = logits_of_a_formula(&model, &model.plan_of(form)?);
+        let expected = logits_of_a_formula(&model, &model.plan_of(form, &options)?);
         let highest = largest(expected.clone());
         anyhow::ensure!(highest.is_finite(), "the model computes numbers that are not finite: {highest} in its logits");
-        if has_head {
-            folder.save_packed(out, form, &options)?;
-        } else {
-            folder.save_packed_language_model(out, form, &options)?;
-        }
-        let (packed, packed_plan) =
-            arguments.open_again::<B::InnerBackend, M::InnerModule>(has_head, &session.device)?;
+        let seen = session.seen_with(searched)?;
+        let pack = Pack { options, has_span_head: has_head, seen, plans, ..Pack::new(session.source()?, form) };
+        let packed = pack.write(&session.folder, out)?;
+        let Some(packed_plan) = packed.plan.clone() else { unreachable!("a folder of codes has a plan") };
+        let packed = packed.model.valid().transformer;
         println!("wrote {}: {}", out.display(), contents(&packed, has_head));
         print!("{}", other_scales(&packed, arguments.scales));
         let difference = largest(logits_of_a_formula(&packed, &packed_plan) - expected);
         println!("largest difference of a logit {difference:.1e}, largest logit {highest:.1}");
 
         let (sites, floats) = (model.site_bytes(), size_of::<f32>() * model.config().parameters());
-        let ratio = |bytes: usize, of: usize| bytes as f64 / of as f64;
-        let bytes = packed.site_bytes();
+        let ratio = |bytes: u64, of: usize| bytes as f64 / of as f64;
+        let bytes = packed.site_bytes() as u64;
         println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
-        let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len() as usize;
-        println!("file         {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
+        let bytes = packed.embedding_bytes() as u64;
+        println!("embeddings   {bytes:>11} bytes, {:.4} of f32", ratio(bytes, model.embedding_bytes()));
+        let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len();
+        println!("codes        {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
+        let bytes = ModelFiles::of_folder(out)?.bytes;
+        println!("artefact     {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         Ok(())
     }
 }
@@ -198,8 +208,13 @@ fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: Scale
         let scales = packed.site(site).packed_weights()?.stored().scale_format();
         (scales != asked).then(|| packed.sites().name(site))
     };
-    let head = packed.packed_head().filter(|head| head.scale_format() != asked).map(|_| "lm_head".to_owned());
-    let names: Vec<String> = packed.sites().iter().filter_map(of_site).chain(head).collect();
+    let of_embedding = |site| {
+        let scales = packed.embedding_site(site).packed_weights()?.stored().scale_format();
+        (scales != asked).then(|| packed.sites().name(site))
+    };
+    let sites = packed.sites();
+    let names: Vec<String> =
+        sites.iter().filter_map(of_site).chain(sites.embeddings().filter_map(of_embedding)).collect();
     if names.is_empty() {
         return String::new();
     }

@@ -79,7 +79,7 @@ fn command() -> anyhow::Result<()> {
     let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
-    resumable(&out, || source.run(run.device, model, missing_head, task))
+    resumable(&out, || source.run(run, model, missing_head, task))
 }
 
 struct Questions {

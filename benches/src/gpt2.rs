@@ -6,7 +6,7 @@ use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, Tensor
 use switchable_quant::kernels::{BitWidth, Granularity, QuantAutodiffBackend, QuantBackend, QuantSpec};
 use switchable_quant::lora::{Execution, LinearSettings, LoraConfig};
 use switchable_quant::model::{
-    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, ModelConfig, ModelOptions, ModelWeights, PackModel,
+    Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, KvStorage, ModelConfig, ModelOptions, ModelWeights, PackModel,
     PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel, span_loss,
 };
 
@@ -16,6 +16,7 @@ use crate::case::{Case, Unit};
 const BATCH: usize = 4;
 const TOKENS: usize = 256;
 const CONTEXT: usize = 128;
+const LONG_CONTEXT: usize = 256;
 const VOCABULARY: usize = 50_257;
 
 /// Weights and activations of a forward pass; anything but `f32` runs from packed codes, `fake` in
@@ -32,6 +33,14 @@ const DECODERS: [(&str, u8, u8, Storage); 5] = [
     ("q4_nested", 4, 32, Storage::Nested),
 ];
 
+/// Bits of keys and values, and how they are held, behind a longer context.
+const CACHES: [(&str, u8, KvStorage); 4] = [
+    ("kv32", 32, KvStorage::Floats),
+    ("kv8_floats", 8, KvStorage::Floats),
+    ("kv8", 8, KvStorage::Packed),
+    ("kv4", 4, KvStorage::Packed),
+];
+
 #[derive(Clone, Copy, PartialEq)]
 enum Storage {
     Floats,
@@ -42,6 +51,7 @@ enum Storage {
 pub(crate) fn cases<B: QuantAutodiffBackend>(device: &B::Device) -> Vec<Case> {
     let mut all: Vec<Case> = PRECISIONS.map(|precision| forward::<B::InnerBackend>(precision, device)).into();
     all.extend(DECODERS.map(|decoder| decode::<B::InnerBackend>(decoder, device)));
+    all.extend(CACHES.map(|cache| decode_behind_codes::<B::InnerBackend>(cache, device)));
     all.push(train_step::<B>(device));
     all
 }
@@ -88,11 +98,12 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
     Case::new(id.clone(), (1, Unit::Tokens), move || {
         let mut model = small::<B>(&device);
         let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(weights)));
+        let plan = if head < 32 { model.with_embedding_bits(plan, width(head)) } else { plan };
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
         if storage != Storage::Floats {
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-            let pack = PackOptions { lm_head: (head < 32).then(|| width(head)), ..Default::default() };
+            let pack = PackOptions { embeddings: (head < 32).then(|| width(head)), ..Default::default() };
             model = model.pack(form, &pack).expect("it packs");
         }
         let mut cache = KvCache::new(&model.shape(), 1, CONTEXT + 1, &device);
@@ -106,7 +117,32 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         move || {
             cache.truncate(CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
-            finish::<B>(model.next_token_scores(hidden), &device);
+            finish::<B>(model.next_token_scores(hidden, &plan), &device);
+        }
+    })
+}
+
+fn decode_behind_codes<B: QuantBackend>((name, bits, storage): (&str, u8, KvStorage), device: &B::Device) -> Case {
+    let id = format!("decode/{name}/1x{LONG_CONTEXT}");
+    let device = device.clone();
+    Case::new(id.clone(), (1, Unit::Tokens), move || {
+        let model = small::<B>(&device);
+        let plan = model.uniform_plan(SitePrecision::FULL).with_kv_cache(width(bits));
+        let ids = token_ids::<B>([1, LONG_CONTEXT + 1], VOCABULARY, &device);
+        let last =
+            |plan: &SitePlan| model.forward(ids.clone(), None, plan).slice([0..1, LONG_CONTEXT..LONG_CONTEXT + 1]);
+        let (full, expected) = (last(&model.uniform_plan(SitePrecision::FULL)), last(&plan));
+        // Numbers between two levels fall to either side after another order of sums.
+        let limit = if bits == 32 { 1e-4 } else { relative_error(&expected, &full) };
+        let mut cache = KvCache::new(&model.shape(), 1, LONG_CONTEXT + 1, &device).with_storage(storage);
+        let [prompt, next] =
+            [0..LONG_CONTEXT, LONG_CONTEXT..LONG_CONTEXT + 1].map(|tokens| ids.clone().slice([0..1, tokens]));
+        model.forward_cached(prompt, &mut cache, &plan);
+        assert_close(&model.forward_cached(next.clone(), &mut cache, &plan), &expected, limit, &id);
+        move || {
+            cache.truncate(LONG_CONTEXT);
+            let hidden = model.forward_cached(next.clone(), &mut cache, &plan);
+            finish::<B>(model.next_token_scores(hidden, &plan), &device);
         }
     })
 }

@@ -1,15 +1,18 @@
 //! What the examples share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
+pub mod artefact;
 pub mod contents;
 mod ending;
 pub mod files;
 pub mod finished;
 mod interrupt;
 pub mod logits;
+pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;
 pub mod session;
+pub mod text_stream;
 
 pub use ending::{Usage, finish, usage};
 pub use interrupt::{arguments_line, resumable, stop_on_ctrl_c, stoppable};

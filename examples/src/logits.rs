@@ -17,5 +17,5 @@ pub fn logits_of<B: QuantBackend, M: SwitchableModel<B>>(model: &M, ids: &[u32],
     let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     let shape = [1, ids.len()];
     let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, shape), &model.device());
-    model.next_token_scores(model.forward(ids, None, plan))
+    model.next_token_scores(model.forward(ids, None, plan), plan)
 }

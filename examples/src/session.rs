@@ -14,6 +14,7 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
+use switchable_quant::lora::Execution;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
@@ -22,8 +23,9 @@ use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
+use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
-use crate::contents::of_questions;
+use crate::contents::{name_of, of_questions};
 use crate::files::{LoadedQuestions, load_questions, resolve_data, resolve_model};
 
 /// What a command does with a model.
@@ -52,6 +54,8 @@ pub struct Opening<'a> {
     pub options: FolderOptions,
     /// The span head for plans whose adapters came with different ones.
     pub mixed_head: Option<HeadChoice>,
+    /// How quantised weights are held and multiplied; by default as suits the device.
+    pub execution: Option<Execution>,
 }
 
 /// An open model on a device.
@@ -136,6 +140,14 @@ pub struct Questions {
     pub identity: Identity,
 }
 
+impl Questions {
+    /// The name of the questions, for messages and records.
+    pub fn name(&self) -> String {
+        let name = self.source["data"].as_str().unwrap_or_default();
+        name_of(Path::new(name))
+    }
+}
+
 impl Opening<'_> {
     /// Adapters that others take the place of are not read: they may be for another quantiser.
     fn own_adapters(&self) -> OwnAdapters {
@@ -147,8 +159,9 @@ impl Opening<'_> {
     /// # Errors
     ///
     /// When the device does not answer, a file is missing or damaged, or the command fails.
-    pub fn run(self, command: impl Command) -> anyhow::Result<()> {
+    pub fn run(mut self, command: impl Command) -> anyhow::Result<()> {
         let machine = self.device.resolve()?;
+        self.options.model.linear.execution = self.execution.unwrap_or_else(|| default_execution(&machine));
         machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine })
     }
 }

@@ -53,7 +53,7 @@ fn two_processes_write_equal_weights_as_equal_bytes() {
     let commands = [
         (train.as_str(), vec!["model.safetensors", "adapter_model.safetensors", "learned_steps.safetensors"]),
         (
-            "pack_gpt2 --model train_bank-0/model --bits 4 --head 8 --quantizer per-channel",
+            "pack_gpt2 --model train_bank-0/model --bits 4 --embedding-bits 8 --quantizer per-channel",
             vec!["packed.safetensors", "adapter_model.safetensors", "learned_steps.safetensors"],
         ),
         ("pack_gpt2 --nested --no-adapter", vec!["packed.safetensors"]),

@@ -146,6 +146,6 @@ fn contents<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         .with_content("training questions", "", data.train.content())
         .with_options(json!({
             "backend": B::name(&model.transformer.device()), "batch_size": run.evaluate.batch_size, "decode": decode,
-            "window": data.window,
+            "window": data.window, "execution": model.transformer.settings().execution,
         }))
 }

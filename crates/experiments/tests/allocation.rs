@@ -189,7 +189,7 @@ fn bytes_of_an_allocation_hold_the_adapters_that_it_uses() {
     let evaluator = Evaluator::new(&model, &task, options, &device()).unwrap();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let choices = vec![at(BitWidth::B4), SitePrecision::uniform(BitWidth::B2)];
-    let range = BudgetRange::of(&model.transformer, &choices);
+    let range = BudgetRange::of(&model.transformer, &choices, &[]);
     let how = DamageOptions { seed: 1, show: ShowProgress::No, ..DamageOptions::new(choices) };
     let table = measure_damage(&evaluator, &full, &how).unwrap();
     // [16, 48], [16, 16], [16, 64] and [64, 16] in each of 3 blocks: codes, a scale, and 2 · (d_in + d_out) floats

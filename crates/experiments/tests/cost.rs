@@ -70,7 +70,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
     let plan = model.uniform_plan(SitePrecision::uniform(BitWidth::B4));
     assert_eq!(plan_bytes(&model, &plan), cost.stored.bytes - (all - sites) * 4);
     assert_eq!(plan_bytes(&model, &plan), sites / 2 + 8 * 4 + adapters);
-    let site = Site { block: 1, module: ATTN_C_PROJ };
+    let site = Site::in_block(1, ATTN_C_PROJ);
     assert_eq!(site_bytes(&model, site, plan.get(site)), 64 / 2 + 4 + 2 * (8 + 8) * 4);
     assert_eq!(site_bytes(&model, site, plan.get(site).without_adapter()), 64 / 2 + 4);
     assert_eq!(site_bytes(&model, site, SitePrecision::FULL), 64 * 4);
@@ -80,7 +80,7 @@ fn four_bits_with_adapters_are_counted_in_all_four_ways() {
 fn adapters_count_site_by_site_at_the_rank_that_each_precision_uses() {
     skip_without_device!();
     let mut model = tiny();
-    let (attention, mlp) = (Site { block: 0, module: ATTN_C_PROJ }, Site { block: 1, module: MLP_C_FC });
+    let (attention, mlp) = (Site::in_block(0, ATTN_C_PROJ), Site::in_block(1, MLP_C_FC));
     let mut init = |site, bits, rank: usize| {
         model.site_mut(site).init_adapter(bits, &LoraConfig::new(rank, 4.0).unwrap(), 1).unwrap();
     };
@@ -108,7 +108,7 @@ fn adapters_count_site_by_site_at_the_rank_that_each_precision_uses() {
 fn average_bits_are_weighted_by_parameters() {
     skip_without_device!();
     let model = tiny();
-    let site = Site { block: 0, module: MLP_C_FC };
+    let site = Site::in_block(0, MLP_C_FC);
     let plan =
         model.uniform_plan(SitePrecision::FULL).with(site, SitePrecision::uniform(BitWidth::B8).without_adapter());
     let cost = Cost::of(&model, &plan);

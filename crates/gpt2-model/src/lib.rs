@@ -32,9 +32,9 @@ pub use switchable_lora::{
 pub use switchable_model::adapters::AdapterFolders;
 pub use switchable_model::config::ModelConfig;
 pub use switchable_model::error::{Error, Result};
-pub use switchable_model::generate::{Generate, GenerateOptions, Sampling};
+pub use switchable_model::generate::{DrawOptions, Generate, GenerateOptions, NewToken, Sampling};
 pub use switchable_model::initial::InitialWeights;
-pub use switchable_model::kv_cache::KvCache;
+pub use switchable_model::kv_cache::{KvCache, KvStorage};
 pub use switchable_model::loss::{next_token_loss, span_loss};
 pub use switchable_model::model::{SwitchableModel, TrainableModel};
 pub use switchable_model::model_weights::ModelWeights;

@@ -7,28 +7,31 @@
 //! Source: Radford et al., *Language Models are Unsupervised Multitask Learners* (GPT-2), 2019;
 //! parameter names are those of the Hugging Face model.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
+use switchable_lora::{
+    linear_settings::BasePolicy, site_precision::SitePrecision, switchable_embedding::SwitchableEmbedding,
+    switchable_linear::SwitchableLinear,
+};
 use switchable_model::config::ModelConfig;
 use switchable_model::error::Result;
 use switchable_model::model::SwitchableModel;
 use switchable_model::output_matrix::OutputMatrix;
-use switchable_model::packable_matrix::PackableMatrix;
 use switchable_model::parameters::{ParameterRef, linear_parameters};
 use switchable_model::pass::BlockPass;
 use switchable_model::positions::Positions;
-use switchable_model::sites::{Site, Sites, sub_module::SubModule};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::{LM_HEAD, Site, Sites, sub_module::SubModule};
 use switchable_model::weights::builder::ModelBuilder;
 
 use crate::attention::CausalSelfAttention;
 use crate::block::Block;
 use crate::config::Gpt2Config;
 use crate::mlp::Mlp;
-use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, norm_parameters};
+use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, WPE, WTE, norm_parameters};
 
 /// A GPT-2 whose every linear sub-module runs at a precision chosen per call.
 ///
@@ -45,16 +48,17 @@ use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, norm_paramete
 /// let ids = Tensor::<Flex, 2, Int>::from_ints([[5, 6, 7]], &device);
 ///
 /// let eight = SitePrecision::uniform(BitWidth::new(8)?).without_adapter();
-/// let hidden = model.forward(ids, None, &model.uniform_plan(eight));
-/// assert_eq!(model.next_token_scores(hidden).dims(), [1, 3, 97]);
+/// let plan = model.uniform_plan(eight);
+/// let hidden = model.forward(ids, None, &plan);
+/// assert_eq!(model.next_token_scores(hidden, &plan).dims(), [1, 3, 97]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Gpt2<B: Backend> {
     /// Token embedding, `[vocab_size, n_embd]`; also the output matrix where the two are tied.
-    pub wte: PackableMatrix<B>,
+    pub wte: SwitchableEmbedding<B>,
     /// Position embedding, `[n_positions, n_embd]`.
-    pub wpe: Param<Tensor<B, 2>>,
+    pub wpe: SwitchableEmbedding<B>,
     /// The blocks.
     pub h: Vec<Block<B>>,
     /// Normalisation behind the last block.
@@ -68,8 +72,9 @@ pub struct Gpt2<B: Backend> {
 }
 
 impl<B: QuantBackend> Gpt2<B> {
-    fn rows(&self, table: &Param<Tensor<B, 2>>, ids: Tensor<B, 2, Int>, [batch, tokens]: [usize; 2]) -> Tensor<B, 3> {
-        table.val().select(0, ids.reshape([batch * tokens])).reshape([batch, tokens, self.config.n_embd])
+    fn rows(&self, table: &SwitchableEmbedding<B>, ids: Tensor<B, 2, Int>, precision: &SitePrecision) -> Tensor<B, 3> {
+        let [batch, tokens] = ids.dims();
+        table.rows(ids.reshape([batch * tokens]), precision).reshape([batch, tokens, self.config.n_embd])
     }
 }
 
@@ -79,7 +84,7 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
     fn build(config: &Gpt2Config, builder: &mut ModelBuilder<'_, B>) -> Result<Self> {
         let d = config.n_embd;
         let wte = builder.embedding("transformer.wte.weight", [config.vocab_size, d])?;
-        let wpe = builder.matrix("transformer.wpe.weight", [config.n_positions, d])?;
+        let wpe = builder.embedding("transformer.wpe.weight", [config.n_positions, d])?;
         let norm = |builder: &mut ModelBuilder<'_, B>, name: &str| -> Result<LayerNorm<B>> {
             let mut norm = LayerNormConfig::new(d).with_epsilon(config.layer_norm_epsilon).init(builder.device());
             norm.gamma = builder.vector(&format!("transformer.{name}.weight"), d)?;
@@ -89,7 +94,8 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
         // No capacity: a config may lie about its blocks, and only their tensors prove it wrong.
         let mut h = Vec::new();
         for block in 0..config.n_layer {
-            let linear = |builder: &mut ModelBuilder<'_, B>, module| builder.linear_with_bias(Site { block, module });
+            let linear =
+                |builder: &mut ModelBuilder<'_, B>, module| builder.linear_with_bias(Site::in_block(block, module));
             let ln_1 = norm(builder, &format!("h.{block}.ln_1"))?;
             let c_attn = linear(builder, ATTN_C_ATTN)?;
             let c_proj = linear(builder, ATTN_C_PROJ)?;
@@ -118,25 +124,23 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
     }
 
     fn site(&self, site: Site) -> &SwitchableLinear<B> {
-        let layer = self.h.get(site.block).and_then(|block| block.site(site.module));
+        let layer = site.block.and_then(|block| self.h.get(block)?.site(site.module));
         layer.unwrap_or_else(|| panic!("the model has no site `{}`", self.sites.name(site)))
     }
 
     fn site_mut(&mut self, site: Site) -> &mut SwitchableLinear<B> {
-        let layer = self.h.get_mut(site.block).and_then(|block| block.site_mut(site.module));
+        let layer = site.block.and_then(|block| self.h.get_mut(block)?.site_mut(site.module));
         layer.unwrap_or_else(|| panic!("the model has no site `{}`", self.sites.name(site)))
     }
 
-    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3> {
-        let dims = ids.dims();
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>, plan: &SitePlan) -> Tensor<B, 3> {
+        let [wte, wpe] = [WTE, WPE].map(|module| plan.get(Site::embedding(module)));
         positions.expect(self.config.n_positions);
         let positions = match positions {
-            Positions::Consecutive { first, tokens } => {
-                self.wpe.val().slice([*first..first + tokens, 0..self.config.n_embd]).unsqueeze::<3>()
-            }
-            Positions::Counted(positions) => self.rows(&self.wpe, positions.tensor(), dims),
+            Positions::Consecutive { first, tokens } => self.wpe.range(*first, *tokens, &wpe).unsqueeze::<3>(),
+            Positions::Counted(positions) => self.rows(&self.wpe, positions.tensor(), &wpe),
         };
-        self.rows(&self.wte, ids, dims) + positions
+        self.rows(&self.wte, ids, &wte) + positions
     }
 
     fn forward_block(&self, hidden: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3> {
@@ -147,27 +151,40 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
         self.ln_f.forward(hidden)
     }
 
-    fn embedding(&self) -> &PackableMatrix<B> {
+    fn embedding(&self) -> &SwitchableEmbedding<B> {
         &self.wte
-    }
-
-    fn embedding_mut(&mut self) -> &mut PackableMatrix<B> {
-        &mut self.wte
     }
 
     fn output(&self) -> &OutputMatrix<B> {
         &self.lm_head
     }
 
-    fn output_mut(&mut self) -> &mut OutputMatrix<B> {
-        &mut self.lm_head
+    fn embedding_site(&self, site: Site) -> &SwitchableEmbedding<B> {
+        let embedding = match (site.block, site.module) {
+            (None, WTE) => Some(&self.wte),
+            (None, WPE) => Some(&self.wpe),
+            (None, LM_HEAD) => self.lm_head.own(),
+            _ => None,
+        };
+        embedding.unwrap_or_else(|| panic!("the model has no embedding `{}`", self.sites.name(site)))
+    }
+
+    fn embedding_site_mut(&mut self, site: Site) -> &mut SwitchableEmbedding<B> {
+        let embedding = match (site.block, site.module) {
+            (None, WTE) => Some(&mut self.wte),
+            (None, WPE) => Some(&mut self.wpe),
+            (None, LM_HEAD) => self.lm_head.own_mut(),
+            _ => None,
+        };
+        embedding.unwrap_or_else(|| panic!("the model has no embedding `{}`", self.sites.name(site)))
     }
 
     fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
-        let mut list = vec![
-            ("transformer.wte.weight".to_string(), ParameterRef::Matrix(&self.wte)),
-            ("transformer.wpe.weight".to_string(), ParameterRef::Matrix(&self.wpe)),
-        ];
+        let mut list = Vec::new();
+        for (name, embedding) in [("wte", &self.wte), ("wpe", &self.wpe)] {
+            let named = |table| (format!("transformer.{name}.weight"), ParameterRef::Matrix(table));
+            list.extend(embedding.param().map(named));
+        }
         for (i, block) in self.h.iter().enumerate() {
             let prefix = format!("transformer.h.{i}");
             let linear = |module: SubModule, linear| {
@@ -187,9 +204,9 @@ impl<B: QuantBackend> SwitchableModel<B> for Gpt2<B> {
 
     fn with_base_policy(mut self, base: BasePolicy) -> Self {
         let train = base == BasePolicy::Trainable;
-        self.wte = self.wte.set_require_grad(train);
-        self.wpe = self.wpe.set_require_grad(train);
-        self.lm_head = self.lm_head.set_require_grad(train);
+        self.wte = self.wte.with_policy(base);
+        self.wpe = self.wpe.with_policy(base);
+        self.lm_head = self.lm_head.with_policy(base);
         let norm = |mut norm: LayerNorm<B>| {
             norm.gamma = norm.gamma.set_require_grad(train);
             norm.beta = norm.beta.map(|beta| beta.set_require_grad(train));

@@ -15,6 +15,11 @@ pub const MLP_C_FC: SubModule = SubModule::new("mlp.c_fc");
 /// Second matrix of the MLP, `[4d, d]`.
 pub const MLP_C_PROJ: SubModule = SubModule::new("mlp.c_proj");
 
+/// Token embedding, `[vocab_size, d]`.
+pub const WTE: SubModule = SubModule::new("wte");
+/// Position embedding, `[n_positions, d]`.
+pub const WPE: SubModule = SubModule::new("wpe");
+
 /// The four linear sub-modules of a block, in the order in which it applies them.
 pub const SUB_MODULES: [SubModule; 4] = [ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ];
 

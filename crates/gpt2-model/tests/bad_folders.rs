@@ -416,7 +416,12 @@ fn a_packed_language_model_is_no_span_model_and_says_what_to_do() {
     let folder = Folder::empty();
     let model = load(&Folder::copy_of("tiny")).expect("the golden folder");
     model.save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
-    let loaded = Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device());
+    let loaded = Gpt2ForQuestionAnswering::<Plain>::load_packed(
+        folder.path(),
+        &ModelOptions::default(),
+        MissingHead::Refuse,
+        &device(),
+    );
     let message = loaded.map(|_| ()).expect_err("no head").to_string();
     let parts = ["packed.safetensors", "span head", "pack"];
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");

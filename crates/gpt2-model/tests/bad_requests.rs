@@ -4,9 +4,9 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use gpt2_model::names::{ATTN_C_PROJ, MLP_C_FC};
 use gpt2_model::{
-    AdapterFolders, BitWidth, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache,
-    ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites, SubModule,
-    SwitchableModel,
+    AdapterFolders, BitWidth, DrawOptions, Generate, GenerateOptions, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering,
+    KvCache, ModelConfig, ModelOptions, ModelWeights, PrecisionPlan, Sampling, Site, SitePlan, SitePrecision, Sites,
+    SubModule, SwitchableModel,
 };
 use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
 use switchable_model::positions::Positions;
@@ -58,7 +58,7 @@ fn sampling_options_out_of_range_are_refused() {
     skip_without_device!();
     for (top_k, temperature, field) in [(0, 1.0, "top_k"), (3, -1.0, "temperature"), (3, f32::INFINITY, "temperature")]
     {
-        let sampling = Sampling::TopK { top_k, temperature, seed: 1 };
+        let sampling = Sampling::Draws(DrawOptions { top_k: Some(top_k), temperature, ..Default::default() });
         assert_names(generate(&[1], &GenerateOptions { sampling, ..Default::default() }), &[field]);
     }
 }
@@ -88,14 +88,14 @@ fn a_plan_that_names_an_unknown_site_is_refused() {
 fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
     skip_without_device!();
     let mut model = load::<Plain>("tiny");
-    let site = Site { block: 1, module: MLP_C_FC };
+    let site = Site::in_block(1, MLP_C_FC);
     let config = LoraConfig::new(2, 4.0).expect("a configuration");
     model.site_mut(site).init_adapter(width(4), &config, 1).expect("an adapter");
     let four = SitePrecision::uniform(width(4));
     let plan = full(&model).with(site, four);
     model.check_plan(&plan).expect("this site has the adapter");
 
-    let other = Site { block: 2, module: ATTN_C_PROJ };
+    let other = Site::in_block(2, ATTN_C_PROJ);
     assert_names(model.check_plan(&plan.clone().with(other, four)), &["h.2.attn.c_proj", "4"]);
     assert_names(model.check_plan(&plan.with(site, SitePrecision::uniform(width(3)))), &["h.1.mlp.c_fc", "3"]);
     assert_names(model.resolve(&PrecisionPlan::uniform(four)), &["h.0.attn.c_attn", "4"]);
@@ -105,7 +105,7 @@ fn a_plan_that_asks_for_a_missing_adapter_is_refused() {
 fn a_width_that_the_quantiser_cannot_do_is_refused() {
     skip_without_device!();
     let model = load::<Plain>("tiny");
-    let site = Site { block: 1, module: MLP_C_FC };
+    let site = Site::in_block(1, MLP_C_FC);
     // One symmetric bit has no level but zero.
     for precision in [SitePrecision::FULL.with_weights(width(1)), SitePrecision::FULL.with_activations(width(1))] {
         let plan = full(&model).with(site, precision);
@@ -218,7 +218,7 @@ fn a_pass_at_a_plan_that_does_not_fit_says_so_before_it_starts() {
         (full(&model).with_kv_cache(width(1)), "h.0"),
     ] {
         let mut visited = 0;
-        let hidden = model.embed(ids(), None);
+        let hidden = model.embed(ids(), None, &full(&model));
         for message in [
             panic_of(|| drop(model.forward(ids(), None, &plan))),
             panic_of(|| drop(model.forward_from(1, hidden.clone(), None, &plan))),
@@ -230,7 +230,10 @@ fn a_pass_at_a_plan_that_does_not_fit_says_so_before_it_starts() {
         }
         assert_eq!(visited, 0, "{words}");
     }
-    assert!(panic_of(|| drop(model.forward_blocks(2..4, model.embed(ids(), None), None, &full(&model)))).contains('4'));
+    assert!(
+        panic_of(|| drop(model.forward_blocks(2..4, model.embed(ids(), None, &full(&model)), None, &full(&model))))
+            .contains('4')
+    );
 }
 
 /// A batch of 40 tokens, of which the last `real` are.
@@ -253,11 +256,11 @@ fn more_real_tokens_than_positions_are_refused_with_both_numbers() {
     assert_names(model.check_tokens(40, Some(&too_many)), &["33 tokens", "1 to 32"]);
     assert_names(model.check_tokens(33, None), &["33 tokens", "1 to 32"]);
     for message in [
-        panic_of(|| drop(model.embed(ids(), Some(&too_many)))),
+        panic_of(|| drop(model.embed(ids(), Some(&too_many), &full(&model)))),
         panic_of(|| drop(model.forward(ids(), Some(&too_many), &plan))),
         panic_of(|| drop(model.observe(ids(), Some(&too_many), &plan, &mut |_, _| {}))),
         panic_of(|| drop(span.forward(ids(), Some(&too_many), &plan))),
-        panic_of(|| drop(model.embed_at(ids(), &Positions::of_sequences(40, Some(&too_many))))),
+        panic_of(|| drop(model.embed_at(ids(), &Positions::of_sequences(40, Some(&too_many)), &full(&model)))),
     ] {
         assert!(message.contains("33 tokens") && message.contains("32"), "{message}");
     }

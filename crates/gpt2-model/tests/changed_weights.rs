@@ -5,11 +5,10 @@ use burn::optim::{GradientsParams, Optimizer as _, SgdConfig};
 use burn::tensor::{Tensor, backend::Backend};
 
 use gpt2_model::{
-    BitWidth, Gpt2, LinearSettings, ModelOptions, PackModel, QuantizedCache, SitePlan, SitePrecision, SwitchableModel,
+    BitWidth, Gpt2, LinearSettings, ModelOptions, QuantizedCache, SitePlan, SitePrecision, SwitchableModel,
     next_token_loss,
 };
-use quant_kernels::packed::scales::ScaleFormat;
-use switchable_lora::linear_settings::BasePolicy;
+use switchable_lora::linear_settings::{BasePolicy, Execution};
 
 use crate::support::{Fixture, Plain, Train, load_with, skip_without_device, values};
 
@@ -23,7 +22,10 @@ fn at(model: &Gpt2<Plain>, bits: u8) -> SitePlan {
 }
 
 fn logits(model: &Gpt2<Plain>, bits: u8) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, &at(model, bits))))
+    values(model.next_token_scores(
+        model.forward(Fixture::open("tiny").batch("input_ids"), None, &at(model, bits)),
+        &at(model, bits),
+    ))
 }
 
 /// One step of training on the fixture's tokens.
@@ -85,30 +87,38 @@ fn a_loaded_record_runs_with_its_own_weights() {
     assert_eq!(logits(&model, 4), before);
 }
 
-/// The same change of a model with a packed head, and of one whose head is packed after it.
-fn assert_head_follows(what: &str, change: impl Fn(Gpt2<Train>) -> Gpt2<Train>) {
-    let eight = |model: Gpt2<Plain>| model.with_packed_head(BitWidth::B8, ScaleFormat::F32).expect("it packs");
-    let packed_before = load_with::<Train>("tiny", &trainable(QuantizedCache::default()));
-    let plain = packed_before.clone();
-    let packed_before = packed_before.with_packed_head(BitWidth::B8, ScaleFormat::F32).expect("it packs");
-    let expected = logits(&eight(change(plain).valid()), 32);
-    let changed = change(packed_before.clone()).valid();
-    assert!(changed.packed_head().is_some(), "{what}: the packed head is lost");
-    assert!(logits(&changed, 32) == expected, "{what}: the scores are those of another head");
-    assert!(logits(&packed_before.valid(), 32) != expected, "{what}: nothing changed");
+/// The same change of a model that keeps codes of its embeddings, and of one that has none yet.
+fn assert_embeddings_follow(what: &str, change: impl Fn(Gpt2<Train>) -> Gpt2<Train>) {
+    for execution in [Execution::Packed, Execution::FakeQuantized] {
+        let embedded_at = |model: &Gpt2<Plain>| {
+            let plan = model.with_embedding_bits(at(model, 32), BitWidth::B8);
+            let ids = Fixture::open("tiny").batch("input_ids");
+            values(model.next_token_scores(model.forward(ids, None, &plan), &plan))
+        };
+        let load = || {
+            let options = trainable(QuantizedCache::default());
+            let linear = LinearSettings { execution, ..options.linear };
+            load_with::<Train>("tiny", &ModelOptions { linear, ..options })
+        };
+        let (used, fresh) = (load(), load());
+        let before = embedded_at(&used.valid());
+        let expected = embedded_at(&change(fresh).valid());
+        assert!(embedded_at(&change(used).valid()) == expected, "{what}: the scores are those of other embeddings");
+        assert!(before != expected, "{what}: nothing changed");
+    }
 }
 
 #[test]
-fn a_packed_head_follows_the_token_embedding() {
+fn codes_of_embeddings_follow_their_values() {
     skip_without_device!();
-    assert_head_follows("a mapper", |model| model.map(&mut Scale(1.25)));
-    assert_head_follows("a training step", trained);
-    assert_head_follows("a record", |model| {
+    assert_embeddings_follow("a mapper", |model| model.map(&mut Scale(1.25)));
+    assert_embeddings_follow("a training step", trained);
+    assert_embeddings_follow("a record", |model| {
         let record = model.clone().map(&mut Scale(0.5)).into_record();
         model.load_record(record)
     });
-    assert_head_follows("another embedding", |mut model| {
-        model.wte = model.wte.map(|table| (table * 2.0).set_require_grad(false).require_grad());
+    assert_embeddings_follow("another embedding", |mut model| {
+        model.wte = model.wte.map_values(|table| (table * 2.0).set_require_grad(false).require_grad());
         model
     });
 }

@@ -32,7 +32,7 @@ fn an_exported_language_model_loads_back_identical() {
     assert_eq!(loaded.config(), model.config());
     assert_same_parameters(&loaded.named_parameters(), &model.named_parameters());
     let logits = |model: &Gpt2<Plain>| {
-        values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &full(model))))
+        values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &full(model)), &full(model)))
     };
     assert_eq!(logits(&loaded), logits(&model));
 }

@@ -27,7 +27,7 @@ on_every_backend!(
 
 fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, ids: &str, mask: Option<&str>) -> Vec<f32> {
     let padding = mask.map(|mask| fixture.padding::<B>(mask));
-    values(model.next_token_scores(model.forward(fixture.batch(ids), padding.as_ref(), &full(model))))
+    values(model.next_token_scores(model.forward(fixture.batch(ids), padding.as_ref(), &full(model)), &full(model)))
 }
 
 /// Compares the rows of real tokens with `{prefix}logits` of a fixture.
@@ -86,7 +86,7 @@ fn hidden_states_of_every_block_are_equal<B: QuantBackend>() {
         let want = fixture.real_rows("attention_mask", &fixture.floats(name), d);
         assert_close(name, &fixture.real_rows("attention_mask", &values(hidden.clone()), d), &want, TOLERANCE);
     };
-    let mut hidden = model.embed(fixture.batch("input_ids"), Some(&padding));
+    let mut hidden = model.embed(fixture.batch("input_ids"), Some(&padding), &full(&model));
     check("hidden.0", &hidden);
     for block in 0..model.config().n_layer {
         hidden = model.forward_blocks(block..block + 1, hidden, Some(&padding), &plan);
@@ -103,7 +103,7 @@ fn forward_from_any_block_gives_the_whole_forward<B: QuantBackend>() {
         let ids = fixture.batch::<B>("input_ids");
         let whole = values(model.forward(ids.clone(), padding, &plan));
         for block in 0..=model.config().n_layer {
-            let entering = model.forward_blocks(0..block, model.embed(ids.clone(), padding), padding, &plan);
+            let entering = model.forward_blocks(0..block, model.embed(ids.clone(), padding, &plan), padding, &plan);
             let got = values(model.forward_from(block, entering, padding, &plan));
             assert_eq!(got, whole, "from block {block}");
         }
@@ -120,7 +120,7 @@ fn cached_logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, pieces: &[
     let pieces = pieces.iter().map(|size| {
         let piece = ids.clone().slice([0..batch, from..from + size]);
         from += size;
-        let logits = model.next_token_scores(model.forward_cached(piece, &mut cache, plan));
+        let logits = model.next_token_scores(model.forward_cached(piece, &mut cache, plan), plan);
         assert_eq!(cache.len(), from);
         logits
     });
@@ -158,7 +158,8 @@ fn every_greedy_step_has_the_same_scores<B: QuantBackend>() {
     let mut scores = Vec::new();
     let mut next = prompt.as_slice();
     for step in prompt.len()..generated.len() {
-        let logits = values(model.next_token_scores(model.forward_cached(batch_of_one(next), &mut cache, &plan)));
+        let logits =
+            values(model.next_token_scores(model.forward_cached(batch_of_one(next), &mut cache, &plan), &plan));
         scores.extend_from_slice(&logits[logits.len() - vocab..]);
         next = &generated[step..=step];
     }

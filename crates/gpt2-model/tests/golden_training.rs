@@ -25,7 +25,7 @@ fn trainable() -> ModelOptions {
 
 fn loss(model: &Gpt2<Train>, fixture: &Fixture) -> Tensor<Train, 1> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(model)));
+    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(model)), &full(model));
     next_token_loss(logits, ids, Some(padding))
 }
 
@@ -83,7 +83,7 @@ fn a_padded_target_does_not_count() {
     let noise = ids.clone().mask_fill(padding.clone(), 3);
     assert_ne!(noise.to_data(), ids.to_data());
     let loss = |ids: Tensor<Train, 2, burn::tensor::Int>| {
-        let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(&model)));
+        let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(&model)), &full(&model));
         values(next_token_loss(logits, ids, Some(padding.clone())))
     };
     assert_eq!(loss(noise), loss(ids));
@@ -105,7 +105,7 @@ fn span_logits_loss_and_every_gradient_equal_those_of_transformers() {
     }
     // The loss of transformers counts the scores at padding as well, where its positions go on.
     let (body, plan) = (&model.transformer, full(&model.transformer));
-    let embedded = body.embed(fixture.batch("input_ids"), None);
+    let embedded = body.embed(fixture.batch("input_ids"), None, &full(body));
     let logits = model.span_logits(body.forward_from(0, embedded, Some(&padding), &plan), &plan);
     let loss =
         span_loss(logits.start, logits.end, fixture.positions("start_positions"), fixture.positions("end_positions"));

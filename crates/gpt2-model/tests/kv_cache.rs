@@ -26,7 +26,7 @@ fn width(bits: u8) -> BitWidth {
 }
 
 fn logits<B: QuantBackend>(model: &Gpt2<B>, ids: Tensor<B, 2, Int>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan), plan))
 }
 
 /// Logits of all tokens of a batch, read in pieces of the given sizes.
@@ -40,7 +40,7 @@ fn cached_logits<B: QuantBackend>(
     let mut cache = KvCache::new(&model.shape(), batch, tokens, &ids.device());
     let pieces = pieces.iter().map(|&size| {
         let piece = ids.clone().narrow(1, cache.len(), size);
-        model.next_token_scores(model.forward_cached(piece, &mut cache, plan))
+        model.next_token_scores(model.forward_cached(piece, &mut cache, plan), plan)
     });
     let logits = Tensor::cat(pieces.collect(), 1);
     assert_eq!(cache.len(), tokens);
@@ -90,7 +90,7 @@ fn padding_on_the_left_changes_no_rounding<B: QuantBackend>() {
     let vocab = model.config().vocab_size;
     let real = |ids: &str, mask: &str| {
         let padding = fixture.padding::<B>(mask);
-        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan)));
+        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan), &plan));
         fixture.real_rows(mask, &logits, vocab)
     };
     let left = real("left_padded_input_ids", "left_padded_attention_mask");
@@ -140,10 +140,10 @@ fn gradients_reach_queries_keys_and_values_through_the_rounding() {
         for bits in (2..=16).map(width) {
             let plan = full(&model).with_kv_cache(bits);
             let ids = fixture.batch::<Train>("input_ids");
-            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan));
+            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan), &plan);
             let gradients = next_token_loss(logits, ids, padding.clone()).backward();
             for block in 0..model.config().n_layer {
-                let linear = model.site(Site { block, module: ATTN_C_ATTN });
+                let linear = model.site(Site::in_block(block, ATTN_C_ATTN));
                 let gradient = linear.weight().grad(&gradients).expect("a gradient");
                 for (part, name) in ["queries", "keys", "values"].iter().enumerate() {
                     let part = values(gradient.clone().narrow(1, part * d, d));
@@ -185,8 +185,8 @@ fn plans_that_differ_in_keys_and_values_share_what_stands_before_exactly() {
     for block in 0..model.config().n_layer {
         let other = base.clone().with_block_kv_cache(block, width(3));
         assert_eq!(base.first_difference(&other), Some(block));
-        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None), None, &base);
-        let resumed = values(model.next_token_scores(model.forward_from(block, shared, None, &other)));
+        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None, &base), None, &base);
+        let resumed = values(model.next_token_scores(model.forward_from(block, shared, None, &other), &other));
         assert_eq!(resumed, logits(&model, ids.clone(), &other), "block {block}");
     }
 }

@@ -65,7 +65,7 @@ fn uniform(model: &Gpt2<Plain>, width: BitWidth) -> SitePlan {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan), plan))
 }
 
 /// The largest difference of two models' logits, as a share of the largest logit.

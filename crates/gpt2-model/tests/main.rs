@@ -8,6 +8,7 @@ mod bad_folders;
 mod bad_requests;
 mod changed_weights;
 mod export;
+mod generation;
 mod golden_forward;
 mod golden_training;
 mod kv_cache;

@@ -35,7 +35,7 @@ fn merged() -> Gpt2<Plain> {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan), plan))
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
@@ -45,7 +45,7 @@ fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
 
 /// A plan that names adapters of several widths, some of them at sites that stay in floats, and none at one.
 fn plan(model: &Gpt2<Plain>) -> SitePlan {
-    let site = |block| Site { block, module: MLP_C_FC };
+    let site = |block| Site::in_block(block, MLP_C_FC);
     let four = SitePrecision::uniform(BitWidth::B4);
     model
         .uniform_plan(four)
@@ -91,7 +91,8 @@ fn a_span_model_packs_its_merged_weights() {
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
     let (packed, packed_plan) =
-        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     let expected = spans(&model, &plan);
     assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
     let in_memory = model.pack(PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
@@ -129,7 +130,8 @@ fn the_head_of_a_width_goes_with_its_merged_adapter() {
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
     let options = options(Placement::Merged);
     let (packed, packed_plan) =
-        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
     let in_memory = model.clone().pack(PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
     assert!(in_memory.head_widths().is_empty(), "the head has become the base's");
@@ -140,7 +142,8 @@ fn the_head_of_a_width_goes_with_its_merged_adapter() {
     assert!(relative_error(&expected_bare, &expected) > 0.1);
     model.save_packed(folder.path(), PackedForm::Plan(&bare), &PackOptions::default()).unwrap();
     let (packed, packed_plan) =
-        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     assert!(relative_error(&spans(&packed, &packed_plan), &expected_bare) < 1e-5);
 }
 
@@ -161,7 +164,8 @@ fn a_plan_that_merges_adapters_at_some_sites_keeps_the_head_that_answered() {
         model.save_adapters(folder.path().join("adapters"), ".").unwrap();
         let residual = options(Placement::Residual);
         let (mut packed, packed_plan) =
-            Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &residual, &device()).unwrap();
+            Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &residual, MissingHead::Refuse, &device())
+                .unwrap();
         _ = packed.load_adapters(folder.path().join("adapters")).unwrap();
         assert!(relative_error(&spans(&packed, &packed_plan), &expected) < 1e-5);
     }

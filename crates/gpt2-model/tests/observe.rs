@@ -34,7 +34,7 @@ fn what_a_visitor_sees_is_what_the_layer_multiplies() {
     let mut visit = |_: Site, input: &Tensor<Plain, 2>| inputs.push(input.clone());
     model.observe(ids.clone(), None, &full(&model), &mut visit);
     // The first site reads the normalised embedding.
-    let embedded = model.h[0].ln_1.forward(model.embed(ids, None));
+    let embedded = model.h[0].ln_1.forward(model.embed(ids, None, &full(&model)));
     let [batch, tokens, d] = embedded.dims();
     assert_eq!(values(inputs[0].clone()), values(embedded.reshape([batch * tokens, d])));
 }

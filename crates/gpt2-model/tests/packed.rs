@@ -26,7 +26,7 @@ fn options(weight: &str) -> ModelOptions {
 }
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan), plan))
 }
 
 /// `‖got − expected‖ / ‖expected‖`.
@@ -126,18 +126,87 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     skip_without_device!();
     let options = options("per-channel");
     let model = load_with::<Plain>("tiny", &options);
-    let site = Site { block: 1, module: MLP_C_FC };
+    let site = Site::in_block(1, MLP_C_FC);
     let plan = model.uniform_plan(bare(4)).with(site, bare(16));
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
-    let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
+    let (packed, saved_plan) = saved(&model, PackedForm::Plan(&plan), pack, &options);
     assert!(packed.site(site).packed_weights().is_none());
-    assert!(packed.check_plan(&model.uniform_plan(bare(4))).is_ok(), "floats serve every width");
-    let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
-    assert!(error > 1e-6 && error < 2e-2, "the head at 8 bits: {error}");
+    assert!(packed.check_plan(&packed.uniform_plan(bare(4))).is_ok(), "floats serve every width");
+    let eight = model.with_embedding_bits(plan.clone(), width(8));
+    assert_eq!(saved_plan, eight);
+    let error = relative_error(&logits(&packed, &eight), &logits(&model, &plan));
+    assert!(error > 1e-6 && error < 2e-2, "embeddings at 8 bits: {error}");
 
     let (plain, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
     let generate = |model: &Gpt2<Plain>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
     assert_eq!(generate(&plain), generate(&model));
+}
+
+#[test]
+fn embeddings_are_sites_of_the_plan_at_every_width_and_in_either_execution() {
+    skip_without_device!();
+    for spec in ["per-channel", "per-tensor"] {
+        let options = options(spec);
+        let model = load_with::<Plain>("tiny", &options);
+        let packs = LinearSettings { execution: Execution::Packed, ..options.linear };
+        let from_codes = load_with::<Plain>("tiny", &ModelOptions { linear: packs, ..options.clone() });
+        let full = logits(&model, &model.uniform_plan(SitePrecision::FULL));
+        let mut errors = Vec::new();
+        for bits in WIDTHS {
+            let plan = model.with_embedding_bits(model.uniform_plan(SitePrecision::FULL), width(bits));
+            let expected = logits(&model, &plan);
+            // Rows are looked up to the bit; scores are summed in another order.
+            let embed =
+                |model: &Gpt2<Plain>| values(model.embed(Fixture::open("tiny").batch("input_ids"), None, &plan));
+            let (packed, saved_plan) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
+            assert_eq!(saved_plan, plan);
+            assert!(packed.wte.param().is_none() && packed.wpe.param().is_none());
+            for other in [&packed, &from_codes] {
+                assert_eq!(embed(other), embed(&model), "{bits} bits");
+                let error = relative_error(&logits(other, &plan), &expected);
+                assert!(error < 1e-5, "{bits} bits: {error}");
+            }
+            errors.push(relative_error(&expected, &full));
+        }
+        assert!(errors.windows(2).all(|pair| pair[0] > pair[1]), "more bits are not closer: {errors:?}");
+        let four = model.with_embedding_bits(model.uniform_plan(bare(4)), width(4));
+        let named = model.named_plan(&four);
+        assert_eq!(named.embedding("wte").weights, width(4));
+        assert_eq!(model.resolve(&named).expect("its own plan"), four);
+    }
+}
+
+#[test]
+fn one_nested_embedding_serves_the_lower_widths() {
+    skip_without_device!();
+    let options = options("per-channel");
+    let model = load_with::<Plain>("tiny", &options);
+    let pack = PackOptions { embeddings: Some(width(8)), ..PackOptions::default() };
+    let (nested, plan) = saved(&model, PackedForm::Nested, pack, &options);
+    let expected = logits(&model, &model.uniform_plan(SitePrecision::FULL));
+    let mut errors = Vec::new();
+    for bits in [8, 6, 4, 2] {
+        let plan = nested.with_embedding_bits(plan.clone(), width(bits));
+        errors.push(relative_error(&logits(&nested, &plan), &expected));
+    }
+    assert!(errors.windows(2).all(|pair| pair[0] < pair[1]), "fewer bits are closer: {errors:?}");
+}
+
+#[test]
+fn what_an_embedding_cannot_be_is_refused_by_name() {
+    skip_without_device!();
+    let options = options("per-channel");
+    let model = load_with::<Plain>("tiny", &options);
+    let full = model.uniform_plan(SitePrecision::FULL);
+    let wte = Site::embedding(gpt2_model::names::WTE);
+    let message = |model: &Gpt2<Plain>, plan: &SitePlan| model.check_plan(plan).unwrap_err().to_string();
+    let adapter = full.clone().with(wte, SitePrecision::uniform(width(8)));
+    assert_eq!(message(&model, &adapter), "site `wte`: embeddings have no adapters and no learned steps");
+    let one = full.clone().with(wte, bare(1));
+    assert!(message(&model, &one).starts_with("site `wte`: "), "{}", message(&model, &one));
+    let (packed, _) =
+        saved(&model, PackedForm::Plan(&full.clone().with(wte, bare(6))), PackOptions::default(), &options);
+    assert!(message(&packed, &full).starts_with("site `wte`: "), "{}", message(&packed, &full));
 }
 
 #[test]
@@ -164,7 +233,9 @@ fn span_models_pack_with_their_head() {
     let plan = model.transformer.uniform_plan(bare(5));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let (packed, _) = Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    let (packed, _) =
+        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     let ids = Fixture::open("tiny_qa").batch("input_ids");
     let spans = |model: &Gpt2ForQuestionAnswering<Plain>| {
         let logits = model.forward(ids.clone(), None, &plan);
@@ -278,7 +349,7 @@ fn a_model_packed_in_memory_is_that_of_the_folder_and_keeps_its_adapters() {
     let mut model = load_with::<Plain>("tiny", &options);
     model.init_adapters(width(4), &LoraConfig::new(2, 4.0).unwrap(), 7).unwrap();
     let plan = model.uniform_plan(bare(4));
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F16, ..PackOptions::default() };
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F16, ..PackOptions::default() };
     for form in [PackedForm::Plan(&plan), PackedForm::Nested] {
         let packed = model.clone().pack(form, &pack).expect("it packs");
         let (loaded, loaded_plan) = saved(&model, form, pack, &options);
@@ -286,7 +357,9 @@ fn a_model_packed_in_memory_is_that_of_the_folder_and_keeps_its_adapters() {
         assert_eq!(packed.site_bytes(), loaded.site_bytes());
         assert_eq!(packed.adapter_widths(), [width(4)]);
         assert!(loaded.adapter_widths().is_empty());
-        packed.check_plan(&model.uniform_plan(SitePrecision::uniform(width(4)))).expect("codes and adapters of 4 bits");
+        packed
+            .check_plan(&packed.uniform_plan(SitePrecision::uniform(width(4))))
+            .expect("codes and adapters of 4 bits");
     }
     let missing = model.uniform_plan(SitePrecision::uniform(width(3)));
     assert!(model.pack(PackedForm::Plan(&missing), &pack).is_err(), "there are no adapters of 3 bits");
@@ -385,15 +458,19 @@ fn sites_of_different_quantisers_are_packed_each_by_its_own() {
     let plan = model
         .transformer
         .uniform_plan(bare(4))
-        .with(Site { block: 0, module: MLP_C_FC }, bare(3).with_quantizer(asymmetric))
+        .with(Site::in_block(0, MLP_C_FC), bare(3).with_quantizer(asymmetric))
         // Floats that are rounded in each call, by another quantiser than the codes around them.
-        .with(Site { block: 1, module: MLP_C_FC }, bare(10).with_quantizer(tensor));
+        .with(Site::in_block(1, MLP_C_FC), bare(10).with_quantizer(tensor));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).expect("it packs");
     // Opened under other settings, frozen or trained.
-    let (packed, own) =
-        Gpt2ForQuestionAnswering::<Plain>::load_packed(folder.path(), &ModelOptions::default(), &device())
-            .expect("it loads");
+    let (packed, own) = Gpt2ForQuestionAnswering::<Plain>::load_packed(
+        folder.path(),
+        &ModelOptions::default(),
+        MissingHead::Refuse,
+        &device(),
+    )
+    .expect("it loads");
     assert_eq!(packed.transformer.settings().quantisation(), model.transformer.settings().quantisation());
     let expected = hidden(&model, &plan);
     for packed in [packed.clone(), packed.with_policy(BasePolicy::Trainable)] {

@@ -51,7 +51,7 @@ fn logits<B: QuantBackend>(model: &Gpt2<B>, fixture: &Fixture, plan: &SitePlan) 
     let vocab = model.config().vocab_size;
     fixture.real_rows(
         "attention_mask",
-        &values(model.next_token_scores(model.forward(ids, Some(&padding), plan))),
+        &values(model.next_token_scores(model.forward(ids, Some(&padding), plan), plan)),
         vocab,
     )
 }
@@ -85,7 +85,8 @@ fn loss_and_every_adapter_gradient_equal_those_of_peft() {
     skip_without_device!();
     let (model, fixture) = (with_golden_adapter::<Train>(), Fixture::open("peft"));
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, eight())));
+    let logits = model
+        .next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, eight())), &adapted(&model, eight()));
     let loss = next_token_loss(logits, fixture.batch("input_ids"), Some(padding));
     assert_close("loss", &values(loss.clone()), &fixture.floats("loss"), 5e-6);
 
@@ -451,7 +452,8 @@ fn peft_loads_what_is_saved() {
     model.save_adapters(folder.path(), "tiny").expect("saves");
     for width in widths {
         let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-        let logits = model.next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, width)));
+        let logits = model
+            .next_token_scores(model.forward(ids, Some(&padding), &adapted(&model, width)), &adapted(&model, width));
         let integers = |name: &str| StoredTensor {
             dtype: Dtype::I64,
             shape: fixture.shape(name),

@@ -21,7 +21,7 @@ fn width(bits: u8) -> BitWidth {
 
 fn logits(model: &Gpt2<Plain>, plan: &SitePlan) -> Vec<f32> {
     let ids = Fixture::open("tiny").batch("input_ids");
-    values(model.next_token_scores(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan), plan))
 }
 
 fn sites(model: &Gpt2<Plain>) -> Vec<Site> {
@@ -173,9 +173,9 @@ fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
     for site in sites(&model) {
         let other = base.clone().with(site, SitePrecision::FULL.with_weights(width(7)));
         let block = base.first_difference(&other).expect("they differ");
-        assert_eq!(block, site.block);
-        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None), None, &base);
-        let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other));
+        assert_eq!(Some(block), site.block);
+        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None, &base), None, &base);
+        let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other), &other);
         assert_eq!(values(resumed), logits(&model, &other), "{site:?}");
     }
 }
@@ -196,14 +196,14 @@ fn a_plan_can_name_blocks_and_sub_modules() {
     let [two, four] = [2, 4].map(|bits| SitePrecision::FULL.with_weights(width(bits)));
     let mut named = PrecisionPlan::uniform(SitePrecision::FULL);
     for block in 0..model.config().n_layer {
-        named.set(model.sites().name(Site { block, module: MLP_C_PROJ }), four);
+        named.set(model.sites().name(Site::in_block(block, MLP_C_PROJ)), four);
     }
     named.set("h.1.attn.c_proj", two);
     let plan = model.resolve(&named).expect("known sites");
     for (site, precision) in plan.iter() {
         let expected = match (site.block, site.module) {
             (_, MLP_C_PROJ) => four,
-            (1, ATTN_C_PROJ) => two,
+            (Some(1), ATTN_C_PROJ) => two,
             _ => SitePrecision::FULL,
         };
         assert_eq!(precision, expected, "{site:?}");
@@ -252,7 +252,7 @@ fn a_model_from_a_seed_is_the_same_on_every_backend() {
         assert_eq!(a.values(), b.values(), "{name}");
     }
     let other = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 10, &device()).expect("a model");
-    let wte = |model: &Gpt2<Plain>| values(model.wte.val());
+    let wte = |model: &Gpt2<Plain>| values(model.token_embedding());
     assert_ne!(wte(&other), wte(&flex));
 }
 
@@ -274,7 +274,7 @@ fn a_saved_plan_means_the_same_under_any_settings_and_sites_may_differ() {
 
     // One site in blocks of 4 rows, one by a table, the rest as the model has them.
     let [blocks, table] = ["per-group:4,asymmetric", "per-group:4,nf4"].map(|text| text.parse().unwrap());
-    let at = |block, module| Site { block, module };
+    let at = |block, module| Site::in_block(block, module);
     let four = SitePrecision::FULL.with_weights(width(4));
     let mixed = plan
         .clone()

@@ -20,7 +20,7 @@ fn width(bits: u8) -> BitWidth {
 fn loss(model: &Gpt2<Train>, plan: &SitePlan) -> burn::tensor::Tensor<Train, 1> {
     let fixture = Fixture::open("tiny");
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), plan));
+    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), plan), plan);
     next_token_loss(logits, ids, Some(padding))
 }
 
@@ -76,7 +76,8 @@ fn sites_of_one_plan_train_the_adapters_of_their_own_widths() {
     let [four, eight] = [4, 8].map(width);
     let model = with_adapters(LinearSettings::default(), &[four, eight]);
     let index = |site: Site| model.sites().module_index(site.module).expect("a sub-module");
-    let width_of = |site: Site| if (site.block + index(site)).is_multiple_of(2) { four } else { eight };
+    let width_of =
+        |site: Site| if (site.block.unwrap_or_default() + index(site)).is_multiple_of(2) { four } else { eight };
     let plan = model.config().sites().iter().fold(model.uniform_plan(SitePrecision::FULL), |plan, site| {
         plan.with(site, SitePrecision::uniform(width_of(site)))
     });
@@ -158,8 +159,8 @@ fn the_model_without_gradients_gives_the_same_scores() {
     let (model, _) = train(model, &plan, 2, 1e-2);
     let valid = model.valid();
     let fixture = Fixture::open("tiny");
-    let trained = values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &plan)));
-    let scores = values(valid.next_token_scores(valid.forward(fixture.batch("input_ids"), None, &plan)));
+    let trained = values(model.next_token_scores(model.forward(fixture.batch("input_ids"), None, &plan), &plan));
+    let scores = values(valid.next_token_scores(valid.forward(fixture.batch("input_ids"), None, &plan), &plan));
     let difference = crate::support::largest_difference(&scores, &trained);
     assert!(difference < 2e-5, "{difference:e}");
 }

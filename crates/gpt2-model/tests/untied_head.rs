@@ -40,7 +40,7 @@ fn open<B: QuantBackend>(folder: &Folder) -> Gpt2<B> {
 
 /// Scores of the fixture's tokens, `[batch, tokens, vocabulary]`.
 fn scores<B: QuantBackend>(model: &Gpt2<B>) -> Tensor<B, 3> {
-    model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, &full(model)))
+    model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, &full(model)), &full(model))
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
@@ -108,7 +108,7 @@ fn an_output_matrix_of_its_own_is_exported_packed_and_recorded() {
     let plan = full(&model);
     let form = PackedForm::Plan(&plan);
     for bits in [None, Some(BitWidth::B8)] {
-        let pack = PackOptions { lm_head: bits, scale_format: ScaleFormat::F32, ..PackOptions::default() };
+        let pack = PackOptions { embeddings: bits, scale_format: ScaleFormat::F32, ..PackOptions::default() };
         let folder = Folder::empty();
         model.save_packed(folder.path(), form, &pack).expect("it packs");
         let (packed, _) =

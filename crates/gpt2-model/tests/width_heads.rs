@@ -107,7 +107,7 @@ fn a_plan_without_a_head_is_refused_before_anything_is_computed() {
     let hidden = Tensor::<Plain, 3>::zeros([1, 2, 5], &model.transformer.device());
     let plan = plan.with_span_head(None);
     assert_panics("hidden states of width 5", || drop(model.span_logits(hidden.clone(), &plan)));
-    assert_panics("hidden states of width 5", || drop(model.transformer.next_token_scores(hidden.clone())));
+    assert_panics("hidden states of width 5", || drop(model.transformer.next_token_scores(hidden.clone(), &plan)));
     drop(model.forward(ids(), None, &plan));
     assert_ne!(looked_up().misses, 0);
 }

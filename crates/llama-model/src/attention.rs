@@ -16,12 +16,13 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
     backends::{head_split::HeadSplit, quant_backend::QuantBackend},
-    tensor::attention::{cached_attention, causal_attention},
+    tensor::attention::causal_attention,
 };
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::attention_mask::{AttentionMask, masked_attention};
 use switchable_model::kv_rounding::quantize_heads;
 use switchable_model::pass::BlockPass;
+use switchable_model::shared_heads::repeat_heads;
 
 use crate::rotary::turn;
 use crate::sub_modules::{K_PROJ, O_PROJ, Q_PROJ, V_PROJ};
@@ -51,7 +52,6 @@ impl<B: QuantBackend> GroupedQueryAttention<B> {
         let v = pass.linear(V_PROJ, &self.v_proj, x);
         let rotation = pass.position_terms().expect("a llama gives its blocks the rotations of the tokens");
         let (q, k) = (turn(q, self.heads, rotation), turn(k, self.kv_heads, rotation));
-        let [k, v] = [k, v].map(|rows| quantize_heads(rows, self.kv_heads, pass.kv_cache_bits()));
         let context = self.attend([q, k, v], pass);
         pass.linear(O_PROJ, &self.o_proj, context)
     }
@@ -64,11 +64,11 @@ impl<B: QuantBackend> GroupedQueryAttention<B> {
         let split = HeadSplit { heads: self.heads, scale: 1.0 / ((width / self.heads) as f64).sqrt() };
         let sharing = self.heads / self.kv_heads;
         if let Some(cache) = pass.cache() {
-            let [k, v] = cache.append(heads_first(k, self.kv_heads), heads_first(v, self.kv_heads));
-            let [k, v] = [k, v].map(|heads| repeat_heads(heads, sharing));
-            return cached_attention(heads_first(q, self.heads), k, v, split.scale);
+            let [k, v] = [k, v].map(|rows| heads_first(rows, self.kv_heads));
+            return cache.attend([heads_first(q, self.heads), k, v], split.scale);
         }
         let [k, v] = [k, v].map(|rows| {
+            let rows = quantize_heads(rows, self.kv_heads, pass.kv_cache_bits());
             let [batch, tokens, _] = rows.dims();
             let heads = rows.reshape([batch * tokens, self.kv_heads, 1, width / self.heads]);
             repeat_heads(heads, sharing).reshape([batch, tokens, width])
@@ -85,18 +85,4 @@ impl<B: QuantBackend> GroupedQueryAttention<B> {
 fn heads_first<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
     let [batch, tokens, width] = x.dims();
     x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-}
-
-/// Every head as often as query heads share it, side by side.
-///
-/// # Shapes
-///
-/// `x`: `[batch, heads, tokens, w]`; `[batch, heads · sharing, tokens, w]` out.
-fn repeat_heads<B: Backend>(x: Tensor<B, 4>, sharing: usize) -> Tensor<B, 4> {
-    if sharing == 1 {
-        return x;
-    }
-    let [batch, heads, tokens, width] = x.dims();
-    let shared = x.reshape([batch, heads, 1, tokens, width]).expand([batch, heads, sharing, tokens, width]);
-    shared.reshape([batch, heads * sharing, tokens, width])
 }

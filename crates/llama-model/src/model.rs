@@ -12,16 +12,18 @@ use burn::nn::{RmsNorm, RmsNormConfig};
 use burn::tensor::{Int, Tensor, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
+use switchable_lora::{
+    linear_settings::BasePolicy, switchable_embedding::SwitchableEmbedding, switchable_linear::SwitchableLinear,
+};
 use switchable_model::config::ModelConfig as _;
 use switchable_model::error::Result;
 use switchable_model::model::SwitchableModel;
 use switchable_model::output_matrix::OutputMatrix;
-use switchable_model::packable_matrix::PackableMatrix;
 use switchable_model::parameters::ParameterRef;
 use switchable_model::pass::BlockPass;
 use switchable_model::positions::Positions;
-use switchable_model::sites::{Site, Sites, sub_module::SubModule};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::{LM_HEAD, Site, Sites, sub_module::SubModule};
 use switchable_model::span_head::ForQuestionAnswering;
 use switchable_model::weights::builder::ModelBuilder;
 
@@ -30,7 +32,7 @@ use crate::block::Block;
 use crate::config::LlamaConfig;
 use crate::mlp::Mlp;
 use crate::rotary::RotaryPositions;
-use crate::sub_modules::{self, DOWN_PROJ, GATE_PROJ, K_PROJ, O_PROJ, Q_PROJ, UP_PROJ, V_PROJ};
+use crate::sub_modules::{self, DOWN_PROJ, EMBED_TOKENS, GATE_PROJ, K_PROJ, O_PROJ, Q_PROJ, UP_PROJ, V_PROJ};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
@@ -55,14 +57,15 @@ pub type LlamaForQuestionAnswering<B> = ForQuestionAnswering<B, Llama<B>>;
 /// let ids = Tensor::<Flex, 2, Int>::from_ints([[5, 6, 7]], &device);
 ///
 /// let eight = SitePrecision::uniform(BitWidth::new(8)?).without_adapter();
-/// let hidden = model.forward(ids, None, &model.uniform_plan(eight));
-/// assert_eq!(model.next_token_scores(hidden).dims(), [1, 3, 97]);
+/// let plan = model.uniform_plan(eight);
+/// let hidden = model.forward(ids, None, &plan);
+/// assert_eq!(model.next_token_scores(hidden, &plan).dims(), [1, 3, 97]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Module, Debug)]
 pub struct Llama<B: Backend> {
     /// Token embedding, `[vocab_size, hidden]`; also the output matrix where the two are tied.
-    pub embed_tokens: PackableMatrix<B>,
+    pub embed_tokens: SwitchableEmbedding<B>,
     /// The blocks.
     pub layers: Vec<Block<B>>,
     /// Normalisation behind the last block.
@@ -106,7 +109,9 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
     }
 
     fn site(&self, site: Site) -> &SwitchableLinear<B> {
-        let Block { self_attn, mlp, .. } = &self.layers[site.block];
+        let block = site.block.and_then(|block| self.layers.get(block));
+        let Block { self_attn, mlp, .. } =
+            block.unwrap_or_else(|| panic!("the model has no site `{}`", self.sites.name(site)));
         match site.module {
             Q_PROJ => &self_attn.q_proj,
             K_PROJ => &self_attn.k_proj,
@@ -120,7 +125,9 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
     }
 
     fn site_mut(&mut self, site: Site) -> &mut SwitchableLinear<B> {
-        let Block { self_attn, mlp, .. } = &mut self.layers[site.block];
+        let block = site.block.and_then(|block| self.layers.get_mut(block));
+        let Block { self_attn, mlp, .. } =
+            block.unwrap_or_else(|| panic!("the model has no site `{}`", self.sites.name(site)));
         match site.module {
             Q_PROJ => &mut self_attn.q_proj,
             K_PROJ => &mut self_attn.k_proj,
@@ -133,10 +140,11 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         }
     }
 
-    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3> {
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>, plan: &SitePlan) -> Tensor<B, 3> {
         positions.expect(self.config.max_position_embeddings);
         let [batch, tokens] = ids.dims();
-        let rows = self.token_embedding().select(0, ids.reshape([batch * tokens]));
+        let precision = plan.get(Site::embedding(EMBED_TOKENS));
+        let rows = self.embed_tokens.rows(ids.reshape([batch * tokens]), &precision);
         rows.reshape([batch, tokens, self.config.hidden_size])
     }
 
@@ -160,24 +168,36 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
         self.norm.forward(hidden)
     }
 
-    fn embedding(&self) -> &PackableMatrix<B> {
+    fn embedding(&self) -> &SwitchableEmbedding<B> {
         &self.embed_tokens
-    }
-
-    fn embedding_mut(&mut self) -> &mut PackableMatrix<B> {
-        &mut self.embed_tokens
     }
 
     fn output(&self) -> &OutputMatrix<B> {
         &self.lm_head
     }
 
-    fn output_mut(&mut self) -> &mut OutputMatrix<B> {
-        &mut self.lm_head
+    fn embedding_site(&self, site: Site) -> &SwitchableEmbedding<B> {
+        let embedding = match (site.block, site.module) {
+            (None, EMBED_TOKENS) => Some(&self.embed_tokens),
+            (None, LM_HEAD) => self.lm_head.own(),
+            _ => None,
+        };
+        embedding.unwrap_or_else(|| panic!("the model has no embedding `{}`", self.sites.name(site)))
+    }
+
+    fn embedding_site_mut(&mut self, site: Site) -> &mut SwitchableEmbedding<B> {
+        let embedding = match (site.block, site.module) {
+            (None, EMBED_TOKENS) => Some(&mut self.embed_tokens),
+            (None, LM_HEAD) => self.lm_head.own_mut(),
+            _ => None,
+        };
+        embedding.unwrap_or_else(|| panic!("the model has no embedding `{}`", self.sites.name(site)))
     }
 
     fn named_parameters(&self) -> Vec<(String, ParameterRef<'_, B>)> {
-        let mut list = vec![(EMBEDDING.to_owned(), ParameterRef::Matrix(&self.embed_tokens))];
+        let embedding = self.embed_tokens.param();
+        let mut list: Vec<_> =
+            embedding.map(|table| (EMBEDDING.to_owned(), ParameterRef::Matrix(table))).into_iter().collect();
         for (i, block) in self.layers.iter().enumerate() {
             list.push(gain(format!("model.layers.{i}.input_layernorm.weight"), &block.input_layernorm));
             list.extend(self.linear_parameters(i, &sub_modules::ATTENTION));
@@ -195,8 +215,8 @@ impl<B: QuantBackend> SwitchableModel<B> for Llama<B> {
     fn with_base_policy(mut self, base: BasePolicy) -> Self {
         let train = base == BasePolicy::Trainable;
         let norm = |norm: RmsNorm<B>| RmsNorm { gamma: norm.gamma.set_require_grad(train), ..norm };
-        self.embed_tokens = self.embed_tokens.set_require_grad(train);
-        self.lm_head = self.lm_head.set_require_grad(train);
+        self.embed_tokens = self.embed_tokens.with_policy(base);
+        self.lm_head = self.lm_head.with_policy(base);
         self.norm = norm(self.norm);
         let blocks = self.layers.into_iter().map(|block| Block {
             input_layernorm: norm(block.input_layernorm),
@@ -212,7 +232,8 @@ impl<B: QuantBackend> Llama<B> {
     /// Weights and biases of some linear layers of a block, as far as they are there in floats.
     fn linear_parameters(&self, block: usize, modules: &[SubModule]) -> Vec<(String, ParameterRef<'_, B>)> {
         let parameters = |&module: &SubModule| {
-            let (linear, site) = (self.site(Site { block, module }), Site { block, module });
+            let site = Site::in_block(block, module);
+            let linear = self.site(site);
             let name = format!("model.{}", self.sites.name(site));
             let weight =
                 linear.weight_param().map(|w| (format!("{name}.weight"), ParameterRef::weight(w, LlamaConfig::LAYOUT)));
@@ -244,7 +265,7 @@ fn build_block<B: QuantBackend>(
 ) -> Result<Block<B>> {
     let linear = |builder: &mut ModelBuilder<'_, B>, module: SubModule| {
         let bias = if sub_modules::MLP.contains(&module) { config.mlp_bias } else { config.attention_bias };
-        let site = Site { block, module };
+        let site = Site::in_block(block, module);
         if bias { builder.linear_with_bias(site) } else { builder.linear(site) }
     };
     let norm = |builder: &mut ModelBuilder<'_, B>, name: &str| {

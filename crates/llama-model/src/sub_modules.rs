@@ -1,13 +1,16 @@
-//! The seven quantisable matrices of a block, by name, place and shape.
+//! The quantisable matrices, seven in each block and the embeddings, by name, place and shape.
 //!
 //! ```text
 //! layers.<block>.self_attn.{q,k,v,o}_proj      layers.<block>.mlp.{gate,up,down}_proj
+//! embed_tokens      lm_head, where it is not the same
 //! ```
 
-use switchable_model::sites::{Sites, sub_module::SubModule};
+use switchable_model::sites::{LM_HEAD, Sites, sub_module::SubModule};
 
 use crate::config::LlamaConfig;
 
+/// Token embedding.
+pub const EMBED_TOKENS: SubModule = SubModule::new("embed_tokens");
 /// Query projection.
 pub const Q_PROJ: SubModule = SubModule::new("self_attn.q_proj");
 /// Key projection.
@@ -29,7 +32,7 @@ pub(crate) const ATTENTION: [SubModule; 4] = [Q_PROJ, K_PROJ, V_PROJ, O_PROJ];
 pub(crate) const MLP: [SubModule; 3] = [GATE_PROJ, UP_PROJ, DOWN_PROJ];
 
 /// The sites of a Llama: its seven matrices per block, in the order in which a block applies them, with
-/// their shapes `[d_in, d_out]`.
+/// their shapes `[d_in, d_out]`, and its embeddings `[vocab_size, hidden_size]`.
 ///
 /// ```
 /// use llama_model::{config::LlamaConfig, sub_modules};
@@ -53,5 +56,8 @@ pub fn sites(config: &LlamaConfig) -> Sites {
         (UP_PROJ, [d, inner]),
         (DOWN_PROJ, [inner, d]),
     ];
+    let embedding = [config.vocab_size, d];
+    let head = (!config.tie_word_embeddings).then_some((LM_HEAD, embedding));
     Sites::new("layers", config.num_hidden_layers, modules)
+        .with_embeddings([(EMBED_TOKENS, embedding)].into_iter().chain(head))
 }

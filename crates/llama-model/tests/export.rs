@@ -50,7 +50,7 @@ fn language_models_load_back_identical_and_hold_the_names_of_transformers() {
         let ids = Fixture::open("tiny").batch::<Plain>("input_ids");
         let [got, want] = [&loaded, &model].map(|model| {
             let hidden = model.forward(ids.clone(), None, &full(model));
-            values(model.next_token_scores(hidden))
+            values(model.next_token_scores(hidden, &full(model)))
         });
         assert_eq!(got, want, "{case}");
         if case != "tiny_sharded_bf16" {

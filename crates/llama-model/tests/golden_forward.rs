@@ -26,7 +26,7 @@ on_every_backend!(
 
 fn logits<B: QuantBackend>(model: &Llama<B>, fixture: &Fixture, ids: &str, mask: Option<&str>) -> Vec<f32> {
     let padding = mask.map(|mask| fixture.padding::<B>(mask));
-    values(model.next_token_scores(model.forward(fixture.batch(ids), padding.as_ref(), &full(model))))
+    values(model.next_token_scores(model.forward(fixture.batch(ids), padding.as_ref(), &full(model)), &full(model)))
 }
 
 /// Compares the rows of real tokens with `{prefix}logits` of a fixture.
@@ -71,7 +71,7 @@ fn hidden_states_of_every_block_are_equal<B: QuantBackend>() {
             let got = fixture.real_rows("attention_mask", &values(got), d);
             assert_close(&format!("{case}, {name}"), &got, &want, TOLERANCE);
         };
-        let mut hidden = model.embed(fixture.batch("input_ids"), None);
+        let mut hidden = model.embed(fixture.batch("input_ids"), None, &full(&model));
         compare("hidden.0", hidden.clone());
         for block in 0..model.shape().blocks {
             hidden = model.forward_blocks(block..block + 1, hidden, None, &plan);
@@ -89,7 +89,7 @@ fn forward_from_any_block_gives_the_whole_forward<B: QuantBackend>() {
         let ids = fixture.batch::<B>("left_padded_input_ids");
         let whole = values(model.forward(ids.clone(), padding.as_ref(), &plan));
         for block in 0..=model.shape().blocks {
-            let entered = model.embed(ids.clone(), padding.as_ref());
+            let entered = model.embed(ids.clone(), padding.as_ref(), &plan);
             let entered = model.forward_blocks(0..block, entered, padding.as_ref(), &plan);
             let resumed = values(model.forward_from(block, entered, padding.as_ref(), &plan));
             assert_eq!(resumed, whole, "block {block}, {mask:?}");
@@ -131,7 +131,8 @@ fn every_greedy_step_has_the_same_scores<B: QuantBackend>() {
         let (model, fixture) = (load::<B>(case), Fixture::open(case));
         let (text, prompt) = (fixture.tokens("generated"), fixture.tokens("prompt_ids").len());
         let [last, vocab] = [text.len() - 1, model.shape().vocabulary];
-        let scores = model.next_token_scores(model.forward(batch_of_one(&text[..last]), None, &full(&model)));
+        let scores =
+            model.next_token_scores(model.forward(batch_of_one(&text[..last]), None, &full(&model)), &full(&model));
         let got = values(scores.narrow(1, prompt - 1, last - prompt + 1));
         assert_eq!(got.len(), (text.len() - prompt) * vocab);
         assert_close(&format!("{case}, step_logits"), &got, &fixture.floats("step_logits"), TOLERANCE);

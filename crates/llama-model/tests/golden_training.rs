@@ -29,7 +29,7 @@ const GRADIENT_TOLERANCE: f32 = 2e-5;
 
 fn loss(model: &Llama<Train>, fixture: &Fixture) -> Tensor<Train, 1> {
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(model)));
+    let logits = model.next_token_scores(model.forward(ids.clone(), Some(&padding), &full(model)), &full(model));
     next_token_loss(logits, ids, Some(padding))
 }
 
@@ -101,7 +101,8 @@ fn span_logits_loss_and_every_gradient_equal_those_of_transformers() {
     let [_, tokens] = ids.dims();
     let positions = Positions::Consecutive { first: 0, tokens };
     let (mask, terms) = (AttentionMask::causal_with_padding(&padding), body.position_terms(&positions));
-    let (plan, mut hidden) = (full(body), body.embed_at(ids, &positions));
+    let plan = full(body);
+    let mut hidden = body.embed_at(ids, &positions, &plan);
     for block in 0..body.shape().blocks {
         hidden = body.forward_block(hidden, &mut Pass::new(&plan).block(block, &mask, terms.as_ref()));
     }

@@ -25,7 +25,7 @@ on_every_backend!(
 );
 
 fn logits<B: QuantBackend>(model: &Llama<B>, ids: Tensor<B, 2, Int>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan), plan))
 }
 
 /// Logits of all tokens of a batch, read in pieces of the given sizes.
@@ -39,7 +39,7 @@ fn cached_logits<B: QuantBackend>(
     let mut cache = KvCache::new(&model.shape(), batch, tokens, &ids.device());
     let pieces = pieces.iter().map(|&size| {
         let piece = ids.clone().narrow(1, cache.len(), size);
-        model.next_token_scores(model.forward_cached(piece, &mut cache, plan))
+        model.next_token_scores(model.forward_cached(piece, &mut cache, plan), plan)
     });
     let logits = Tensor::cat(pieces.collect(), 1);
     assert_eq!(cache.len(), tokens);
@@ -85,7 +85,7 @@ fn padding_on_the_left_changes_no_rounding<B: QuantBackend>() {
     let vocab = model.shape().vocabulary;
     let real = |ids: &str, mask: &str| {
         let padding = fixture.padding::<B>(mask);
-        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan)));
+        let logits = values(model.next_token_scores(model.forward(fixture.batch(ids), Some(&padding), &plan), &plan));
         fixture.real_rows(mask, &logits, vocab)
     };
     let left = real("left_padded_input_ids", "left_padded_attention_mask");
@@ -111,12 +111,18 @@ fn each_block_alone_rounds_its_keys_and_values() {
 fn the_cache_holds_the_heads_of_keys_and_values_alone() {
     skip_without_device!();
     let model = load::<Plain>("tiny");
-    let mut cache = KvCache::<Plain>::new(&model.shape(), 2, 7, &device());
+    let ids = || Tensor::<Plain, 2, Int>::ones([2, 5], &device());
+    let read = |plan: &SitePlan| {
+        let mut cache = KvCache::<Plain>::new(&model.shape(), 2, 7, &device());
+        model.forward_cached(ids(), &mut cache, plan);
+        cache
+    };
     // 3 blocks, keys and values, 2 sequences of 7 tokens with 2 heads of 6 floats.
-    assert_eq!(cache.bytes(), 3 * 2 * 2 * 7 * 2 * 6 * 4);
-    cache.advance(5);
+    assert_eq!(read(&full(&model)).bytes(), 3 * 2 * 2 * 7 * 2 * 6 * 4);
     let plan = full(&model).with_kv_cache(width(4));
+    let cache = read(&plan);
     // 6 codes of 4 bits and a scale.
+    assert_eq!(cache.bytes(), 3 * 2 * 2 * 7 * 2 * (3 + 4));
     assert_eq!(cache.packed_bytes(&plan), 3 * 2 * 2 * 5 * 2 * (3 + 4));
     assert_eq!(plan.kv_cache_bytes_per_token(&model.shape()), 3 * 2 * 2 * (3 + 4));
 }
@@ -129,11 +135,11 @@ fn gradients_reach_queries_keys_and_values_through_the_rounding() {
         for bits in [2, 4, 8].map(width) {
             let plan = full(&model).with_kv_cache(bits);
             let ids = fixture.batch::<Train>("input_ids");
-            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan));
+            let logits = model.next_token_scores(model.forward(ids.clone(), padding.as_ref(), &plan), &plan);
             let gradients = next_token_loss(logits, ids, padding.clone()).backward();
             for block in 0..model.shape().blocks {
                 for module in [Q_PROJ, K_PROJ, V_PROJ] {
-                    let linear = model.site(Site { block, module });
+                    let linear = model.site(Site::in_block(block, module));
                     let gradient = values(linear.weight().grad(&gradients).expect("a gradient"));
                     assert!(gradient.iter().all(|g| g.is_finite()), "{module} of block {block} at {bits} bits");
                     let largest = gradient.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));

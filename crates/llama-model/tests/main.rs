@@ -6,6 +6,7 @@ mod support;
 
 mod bad_folders;
 mod export;
+mod generation;
 mod golden_forward;
 mod golden_training;
 mod grouped_queries;

@@ -16,7 +16,7 @@ use switchable_model::options::ModelOptions;
 use switchable_model::packed::PackModel as _;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::Site;
+use switchable_model::sites::{LM_HEAD, Site};
 use switchable_model::span_head::MissingHead;
 
 use crate::support::{
@@ -32,7 +32,7 @@ fn options(weight: &str) -> ModelOptions {
 }
 
 fn logits(model: &Llama<Plain>, plan: &SitePlan) -> Vec<f32> {
-    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan)))
+    values(model.next_token_scores(model.forward(Fixture::open("tiny").batch("input_ids"), None, plan), plan))
 }
 
 fn bare(bits: u8) -> SitePrecision {
@@ -117,15 +117,18 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     for case in LANGUAGE_MODELS {
         let options = options("per-channel");
         let model = load_with::<Plain>(case, &options);
-        let site = Site { block: 1, module: UP_PROJ };
+        let site = Site::in_block(1, UP_PROJ);
         let plan = model.uniform_plan(bare(4)).with(site, bare(16));
-        let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
+        let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
         let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
         assert!(packed.site(site).packed_weights().is_none());
-        assert!(packed.packed_head().is_some());
-        assert!(packed.check_plan(&model.uniform_plan(bare(4))).is_ok(), "floats serve every width");
-        let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
-        assert!(error > 1e-6 && error < 2e-2, "{case}, the head at 8 bits: {error}");
+        assert!(packed.embed_tokens.param().is_none() && packed.lm_head.param().is_none());
+        assert!(packed.check_plan(&packed.uniform_plan(bare(4))).is_ok(), "floats serve every width");
+        let eight = model.with_embedding_bits(plan.clone(), width(8));
+        let error = relative_error(&logits(&packed, &eight), &logits(&model, &eight));
+        assert!(error < 1e-5, "{case}, embeddings at 8 bits: {error}");
+        let error = relative_error(&logits(&packed, &eight), &logits(&model, &plan));
+        assert!(error > 1e-6 && error < 2e-2, "{case}, embeddings at 8 bits against floats: {error}");
         let (plain, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
         let generate = |model: &Llama<Plain>| model.generate(&[5, 6, 7], &GenerateOptions::default(), &plan).unwrap();
         assert_eq!(generate(&plain), generate(&model), "{case}");
@@ -137,14 +140,15 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
     skip_without_device!();
     let options = options("per-channel");
     let model = load_with::<Plain>("tiny_untied", &options);
-    let plan = full(&model);
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
-    let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
-    let in_memory = model.clone().pack(PackedForm::Plan(&plan), &pack).expect("packs");
+    let eight = SitePrecision::FULL.with_weights(width(8));
+    let plan = full(&model).with(Site::embedding(LM_HEAD), eight);
+    let (packed, _) = saved(&model, PackedForm::Plan(&plan), PackOptions::default(), &options);
+    let in_memory = model.clone().pack(PackedForm::Plan(&plan), &PackOptions::default()).expect("packs");
     let expected = logits(&packed, &plan);
-    assert!(relative_error(&expected, &logits(&model, &plan)) > 1e-6);
+    assert!(relative_error(&expected, &logits(&model, &plan)) < 1e-5);
+    assert!(relative_error(&expected, &logits(&model, &full(&model))) > 1e-6);
     for packed in [&packed, &in_memory] {
-        assert!(packed.lm_head.param().is_none() && packed.packed_head().is_some());
+        assert!(packed.lm_head.param().is_none() && packed.embed_tokens.param().is_some());
         assert_eq!(logits(packed, &plan), expected);
         // Saved again the codes are the same, and exported what they stand for.
         let (again, _) = saved(packed, PackedForm::Plan(&plan), PackOptions::default(), &options);
@@ -153,11 +157,7 @@ fn an_output_matrix_of_its_own_is_packed_without_a_float_copy() {
         packed.export(folder.path()).expect("exports");
         let exported = Llama::<Plain>::load(folder.path(), &options, &device()).expect("it loads");
         assert!(exported.lm_head.param().is_some());
-        assert!(relative_error(&logits(&exported, &plan), &expected) < 1e-5);
-        let mut floats = (*packed).clone();
-        floats.set_packed_head(None);
-        assert!(floats.lm_head.param().is_some());
-        assert!(relative_error(&logits(&floats, &plan), &expected) < 1e-5);
+        assert!(relative_error(&logits(&exported, &full(&exported)), &expected) < 1e-5);
     }
 }
 
@@ -186,7 +186,9 @@ fn span_models_pack_with_their_head() {
     let plan = model.transformer.uniform_plan(bare(5));
     let folder = Folder::empty();
     model.save_packed(folder.path(), PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
-    let (packed, _) = LlamaForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, &device()).unwrap();
+    let (packed, _) =
+        LlamaForQuestionAnswering::<Plain>::load_packed(folder.path(), &options, MissingHead::Refuse, &device())
+            .unwrap();
     let ids = Fixture::open("tiny_qa").batch("input_ids");
     let spans = |model: &LlamaForQuestionAnswering<Plain>| {
         let logits = model.forward(ids.clone(), None, &plan);
@@ -260,8 +262,8 @@ fn an_output_matrix_that_contradicts_the_tie_is_kept() {
         logits.chunks(vocabulary).flat_map(|row| row.iter().rev().copied().collect::<Vec<_>>()).collect()
     };
     assert_eq!(logits(&model, &full(&model)), reversed(logits(&tied, &full(&tied))));
-    // Packed folders of tied models hold a copy of the head under the same name, which is no other matrix.
-    let pack = PackOptions { lm_head: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
+    // A packed folder of a tied model holds one matrix for both.
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
     let (packed, _) = saved(&tied, PackedForm::Plan(&full(&tied)), pack, &options);
-    assert!(packed.config().tie_word_embeddings && packed.packed_head().is_some());
+    assert!(packed.config().tie_word_embeddings && packed.embed_tokens.param().is_none());
 }

@@ -34,7 +34,7 @@ fn with_golden_adapter<B: QuantBackend>() -> Llama<B> {
 fn logits<B: QuantBackend>(model: &Llama<B>, plan: &SitePlan) -> Tensor<B, 3> {
     let fixture = Fixture::open("peft");
     let (ids, padding) = (fixture.batch("input_ids"), fixture.padding("attention_mask"));
-    model.next_token_scores(model.forward(ids, Some(&padding), plan))
+    model.next_token_scores(model.forward(ids, Some(&padding), plan), plan)
 }
 
 fn an_adapter_of_peft_gives_its_logits<B: QuantBackend>() {

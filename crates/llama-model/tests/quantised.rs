@@ -27,7 +27,7 @@ const SAME: f32 = 1e-5;
 
 fn logits(model: &Llama<Plain>, plan: &SitePlan) -> Vec<f32> {
     let ids = Fixture::open("tiny").batch("input_ids");
-    values(model.next_token_scores(model.forward(ids, None, plan)))
+    values(model.next_token_scores(model.forward(ids, None, plan), plan))
 }
 
 fn sites(model: &Llama<Plain>) -> Vec<Site> {
@@ -117,9 +117,9 @@ fn what_stands_before_the_first_difference_of_two_plans_is_shared_exactly() {
     for site in sites(&model) {
         let other = base.clone().with(site, SitePrecision::FULL.with_weights(width(7)));
         let block = base.first_difference(&other).expect("they differ");
-        assert_eq!(block, site.block);
-        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None), None, &base);
-        let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other));
+        assert_eq!(Some(block), site.block);
+        let shared = model.forward_blocks(0..block, model.embed(ids.clone(), None, &base), None, &base);
+        let resumed = model.next_token_scores(model.forward_from(block, shared, None, &other), &other);
         assert_eq!(values(resumed), logits(&model, &other), "{}", model.sites().name(site));
     }
 }
@@ -141,7 +141,7 @@ fn plans_name_sites_as_hugging_face_does() {
     for (site, precision) in model.resolve(&named).expect("known sites").iter() {
         let expected = match (site.block, site.module) {
             (_, DOWN_PROJ) => four,
-            (1, O_PROJ) => two,
+            (Some(1), O_PROJ) => two,
             _ => SitePrecision::FULL,
         };
         assert_eq!(precision, expected, "{}", model.sites().name(site));
@@ -189,7 +189,7 @@ fn a_model_from_a_seed_is_the_same_on_every_backend() {
         assert_eq!(a.values(), b.values(), "{name}");
     }
     let other = Llama::<Plain>::random(&config, &options, 10, &device()).expect("a model");
-    let embedding = |model: &Llama<Plain>| values(model.embed_tokens.val());
+    let embedding = |model: &Llama<Plain>| values(model.embed_tokens.weight());
     assert_ne!(embedding(&other), embedding(&plain));
     let parameters = plain.named_parameters().iter().map(|(_, parameter)| parameter.values().len()).sum::<usize>();
     assert_eq!(parameters, switchable_model::config::ModelConfig::parameters(&config));

@@ -4,7 +4,9 @@
 //! matrix         = ⌈parameters · bits / 8⌉ (4 per parameter at 32 bits)
 //! adapter        = 4 · rank · (d_in + d_out)                     of the adapter that the site uses, if any
 //! site bytes     = matrix + scales and zero points + adapter     what every budget in bytes is compared with
-//! average bits   = Σ parameters · bits / Σ parameters            over the sites
+//! embedding      = matrix + a scale for each row                 of the token and position embedding, and of an
+//!                                                                output matrix of its own
+//! average bits   = Σ parameters · bits / Σ parameters            over the linear sites
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
 //!                                                                adapters that they use
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
@@ -20,15 +22,17 @@
 //! names, and a site without one adds nothing. Only [`Cost::sites`], [`Cost::whole_vs_fp32`] and
 //! [`Cost::whole_vs_fp16`] are of the weights alone; they compare widths, and are no budget.
 //!
+//! **Embeddings** are counted apart from the linear sites ([`Cost::embeddings`]), which budgets in average bits and
+//! the figures of the study are of; whatever is of the whole model counts them at their own widths. A search that
+//! may change them counts them in its budgets.
+//!
 //! `w` is the width of a head; the 4 bytes are the scale of a token's key or value in one head.
 //!
 //! Source of BitOps: Baskin et al., *UNIQ*, arXiv:1804.10969.
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::{
-    backends::quant_backend::QuantBackend, packed::packed_tensor::PackedTensor, spec::bit_width::BitWidth,
-};
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::placement::Placement;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_lora::switchable_linear::SwitchableLinear;
@@ -40,7 +44,7 @@ use switchable_model::sites::Site;
 const F32_BYTES: usize = 4;
 
 /// Bytes against a baseline.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Bytes {
     /// Bytes under the plan.
     pub bytes: usize,
@@ -59,15 +63,18 @@ impl Bytes {
 /// Cost of a plan on one model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// The matrices of the sites alone, against f32.
+    /// The matrices of the linear sites alone, against f32.
     pub sites: Bytes,
-    /// The whole model, everything but the sites in f32, against f32.
+    /// Embeddings and output matrix as they are stored, with their scales, against f32. Empty where a file has none.
+    #[serde(default)]
+    pub embeddings: Bytes,
+    /// The whole model, everything but sites and embeddings in f32, against f32.
     pub whole_vs_fp32: Bytes,
-    /// The whole model, everything but the sites in f16, against f16.
+    /// The whole model, everything but sites and embeddings in f16, against f16.
     pub whole_vs_fp16: Bytes,
-    /// What storage needs: packed sites with their scales and zero points, everything else in f32,
-    /// and the adapters that the plan uses; against f32. Of weights that are packed already, and of a packed
-    /// output matrix, it is what their codes and scales take, whatever quantiser the model was opened with.
+    /// What storage needs: packed sites and embeddings with their scales and zero points, everything else in f32,
+    /// and the adapters that the plan uses; against f32. Of weights that are packed already it is what their codes
+    /// and scales take, whatever quantiser the model was opened with.
     pub stored: Bytes,
     /// Bytes of the adapters that the plan uses, in f32; part of `stored`, and no part of the others. 0 where
     /// a file has none.
@@ -88,7 +95,8 @@ impl Cost {
     pub fn of<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> Self {
         let config = model.config();
         let all = config.parameters();
-        let rest = all - config.site_parameters();
+        let of_embeddings: usize = plan.embeddings().map(|(site, _)| plan.sites().parameters(site)).sum();
+        let rest = all - config.site_parameters() - of_embeddings;
         let (mut sites, mut stored, mut adapters) = (0, 0, 0);
         for (site, precision) in plan.iter() {
             let linear = model.site(site);
@@ -99,13 +107,16 @@ impl Cost {
             };
             adapters += adapter_bytes(linear, precision);
         }
-        let head = model.packed_head().map_or(0, PackedTensor::bytes);
-        let replaced = model.packed_only_head().map_or(0, |head| head.shape().iter().product::<usize>() * F32_BYTES);
+        let embeddings = embedding_bytes(model, plan);
+        let matrices =
+            |(site, precision): (Site, SitePrecision)| matrix_bytes(plan.sites().parameters(site), precision.weights);
+        let of_widths: usize = plan.embeddings().map(matrices).sum();
         Self {
             sites: Bytes::new(sites, config.site_parameters() * F32_BYTES),
-            whole_vs_fp32: Bytes::new(sites + rest * F32_BYTES, all * F32_BYTES),
+            embeddings: Bytes::new(embeddings, of_embeddings * F32_BYTES),
+            whole_vs_fp32: Bytes::new(sites + of_widths + rest * F32_BYTES, all * F32_BYTES),
             whole_vs_fp16: Bytes::new(half_bytes(plan) + rest * 2, all * 2),
-            stored: Bytes::new(stored + rest * F32_BYTES - replaced + head + adapters, all * F32_BYTES),
+            stored: Bytes::new(stored + embeddings + rest * F32_BYTES + adapters, all * F32_BYTES),
             adapters,
             average_bits: plan.average_weight_bits(),
             bit_ops_per_token: plan_bit_ops(model, plan),
@@ -115,18 +126,33 @@ impl Cost {
 }
 
 /// Bytes that a site takes, as its quantiser would store it: its packed weights, scales and zero points, and
-/// the adapter that the precision uses there.
+/// the adapter that the precision uses there. An embedding has no adapter.
 ///
-/// The bytes of a plan are the sum over its sites, [`plan_bytes`].
+/// The bytes of a plan are the sum over its linear sites, [`plan_bytes`].
 ///
 /// # Panics
 ///
-/// When the model has no such block.
+/// When the model has no such site.
 pub fn site_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
-    weight_bytes(model, site, precision) + adapter_bytes(model.site(site), precision)
+    let adapter = if site.block.is_some() { adapter_bytes(model.site(site), precision) } else { 0 };
+    weight_bytes(model, site, precision) + adapter
 }
 
-/// Sum of [`site_bytes`] over a plan: of a model in floats [`Cost::stored`] without the rest of the model.
+/// Bytes of the embeddings and the output matrix under a plan, with their scales; of those that are packed already
+/// what their codes take.
+///
+/// # Panics
+///
+/// When the plan is one for other embeddings.
+pub fn embedding_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> usize {
+    let bytes = |(site, precision)| match model.embedding_site(site).packed_weights() {
+        Some(codes) => codes.bytes(),
+        None => site_bytes(model, site, precision),
+    };
+    plan.embeddings().map(bytes).sum()
+}
+
+/// Sum of [`site_bytes`] over the linear sites of a plan: of a model in floats [`Cost::stored`] without the rest of the model.
 ///
 /// # Panics
 ///
@@ -178,10 +204,13 @@ fn adapter_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: Sit
     adapter_parameters(linear, precision) as f64 * bits
 }
 
-/// Bytes of the sites in a model whose unquantised weights are f16: 32 bits count as 16.
+/// Bytes of sites and embeddings in a model whose unquantised weights are f16: 32 bits count as 16.
 fn half_bytes(plan: &SitePlan) -> usize {
     let bits = |precision: SitePrecision| usize::from(precision.weights.bits()).min(16);
-    plan.iter().map(|(site, precision)| packed_bytes(plan.sites().parameters(site), bits(precision))).sum()
+    plan.iter()
+        .chain(plan.embeddings())
+        .map(|(site, precision)| packed_bytes(plan.sites().parameters(site), bits(precision)))
+        .sum()
 }
 
 fn matrix_bytes(parameters: usize, weights: BitWidth) -> usize {
@@ -203,8 +232,12 @@ fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, pr
     if precision.weights.is_full() {
         return 0;
     }
-    let spec = model.site(site).quantisation(&precision).weight;
-    let shape = spec.granularity.param_shape(model.sites().shape(site));
+    let (spec, shape) = match (site.block, model.sites().shape(site)) {
+        (Some(_), shape) => (model.site(site).quantisation(&precision).weight, shape),
+        // Codes are of the transpose.
+        (None, [rows, width]) => (model.embedding_site(site).quantisation(&precision).weight, [width, rows]),
+    };
+    let shape = spec.granularity.param_shape(shape);
     let scales = shape.map_or(1, |shape| shape.iter().product());
     let zero_point = usize::from(spec.format.has_zero_points());
     scales * (F32_BYTES + zero_point)

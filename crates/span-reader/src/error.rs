@@ -59,6 +59,28 @@ pub enum Error {
         /// What is accepted.
         expected: String,
     },
+    /// Something about one file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A folder that is no artefact is not written over.
+    #[error("{path} is there and no artefact, expected the name of a new folder")]
+    NoArtefact {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something about one of several requests.
+    #[error("request {index}: {source}")]
+    Request {
+        /// Its place, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// There is nothing to read.
     #[error("{what} holds no question")]
     NoQuestions {
@@ -83,6 +105,74 @@ pub enum Error {
         /// Fingerprint of the model at hand.
         model: String,
     },
+    /// A file of another version.
+    #[error("{path}: field `version` is of version {got}, expected {known}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        got: u32,
+        /// The one that is read.
+        known: u32,
+    },
+    /// Questions that made an artefact cannot say what it costs.
+    #[error(
+        "{seen} of {questions} questions, `{id}` the first, are in `{name}`, which the artefact was made from \
+         ({role}); expected questions that it has not seen: no certificate is made"
+    )]
+    SeenQuestions {
+        /// What they were used for.
+        role: String,
+        /// The set that they are in.
+        name: String,
+        /// How many.
+        seen: usize,
+        /// Of how many.
+        questions: usize,
+        /// The id of the first.
+        id: String,
+    },
+    /// An artefact does not say which questions made it.
+    #[error(
+        "{path} is missing: the artefact does not say which questions it was made from, so that none can be shown to be \
+         unseen"
+    )]
+    NoSeenData {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of a model is not the one that a certificate is of.
+    #[error("{file} is {got}, expected {expected} by `{field}`")]
+    OtherFile {
+        /// Its path in the model's folder.
+        file: String,
+        /// The field of the certificate.
+        field: String,
+        /// What was found.
+        got: String,
+        /// What the certificate says.
+        expected: String,
+    },
+    /// A certificate says something else than what was found.
+    #[error("certificate.json: field `{field}` is {was}, found {is}")]
+    CertificateDiffers {
+        /// The field.
+        field: String,
+        /// What the certificate says.
+        was: String,
+        /// What was found.
+        is: String,
+    },
+    /// A section of a model card has no end.
+    #[error("{path}: `{begin}` stands without `{end}` behind it, expected both or none")]
+    CardSection {
+        /// The model card.
+        path: PathBuf,
+        /// The mark of the section's start.
+        begin: &'static str,
+        /// The mark of its end.
+        end: &'static str,
+    },
     /// The work was stopped on request.
     #[error("stopped on request")]
     Stopped,
@@ -92,6 +182,9 @@ pub enum Error {
     /// The data refused.
     #[error(transparent)]
     Data(#[from] squad_data::Error),
+    /// A content could not be hashed.
+    #[error(transparent)]
+    Identity(#[from] content_identity::Error),
     /// A quantiser or bit-width refused.
     #[error(transparent)]
     Kernels(#[from] quant_kernels::Error),
@@ -107,6 +200,12 @@ impl Error {
 
     pub(crate) fn json(path: impl Into<PathBuf>, source: serde_json::Error) -> Self {
         Self::Json { path: path.into(), source }
+    }
+
+    /// The error as one of a file.
+    #[must_use]
+    pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        Self::File { path: path.into(), source: Box::new(self) }
     }
 
     pub(crate) fn option(field: &'static str, got: impl std::fmt::Display, expected: impl Into<String>) -> Self {

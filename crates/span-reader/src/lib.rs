@@ -1,11 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+pub mod artefact;
+pub mod certificate;
 pub mod choice;
 pub mod cost;
 pub mod error;
 pub mod evaluation;
 pub mod model_folder;
 pub mod running;
+pub mod serving;
 pub mod statistics;
 pub mod text;
 

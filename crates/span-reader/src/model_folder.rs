@@ -8,6 +8,7 @@
 //! | `tokenizer.json`, or `vocab.json` and `merges.txt` | its tokenizer |
 //! | `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` | what is added to it, and which tokens are special |
 //! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
+//! | `artefact.json` | where the folder is an [artefact](crate::artefact): all files by their contents |
 //!
 //! A folder brings its adapters with it, unless [`OwnAdapters::LeftOut`] says otherwise; those of another
 //! folder are loaded by [`ModelFolder::load_adapters`].
@@ -31,6 +32,8 @@ use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_model::weights::source::WeightSource;
 
+use crate::artefact::contents::ArtefactContents;
+use crate::artefact::manifest::Manifest;
 use crate::error::{Error, Result};
 
 /// The file that tells a folder of codes from one of floats.
@@ -104,6 +107,8 @@ pub struct ModelFolder<B: Backend, M> {
     pub tokenizer: TextTokenizer,
     /// The plan that its weights were packed by.
     pub plan: Option<SitePlan>,
+    /// What an artefact holds beside its model.
+    pub artefact: Option<ArtefactContents>,
     /// What the files leave open, one line each, for whoever runs the model.
     pub notes: Vec<String>,
 }
@@ -116,9 +121,20 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// When a file is missing or damaged, or does not fit the others; the error names the file and the
     /// tensor or field.
     pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
-        let (dir, mut folder) = (dir.as_ref(), Self::open_model(dir.as_ref(), options, device)?);
-        if options.adapters == OwnAdapters::Used && dir.join(ADAPTERS).exists() {
+        let dir = dir.as_ref();
+        let manifest = Manifest::is_in(dir).then(|| Manifest::open(dir)).transpose()?;
+        let mut folder = Self::open_model(dir, options, device)?;
+        if options.adapters == OwnAdapters::LeftOut {
+            return Ok(folder);
+        }
+        if dir.join(ADAPTERS).exists() {
             folder.load_adapters(dir.join(ADAPTERS))?;
+        }
+        if let Some(manifest) = manifest {
+            if let Some(plan) = &folder.plan {
+                folder.model.check_plan(plan).map_err(|error| error.in_file(dir.join(PACKED)))?;
+            }
+            folder.artefact = Some(ArtefactContents::open(dir, manifest, &folder.model)?);
         }
         Ok(folder)
     }
@@ -126,14 +142,14 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// The folder without its adapters.
     fn open_model(dir: &Path, options: &FolderOptions, device: &B::Device) -> Result<Self> {
         let (model, plan) = if dir.join(PACKED).exists() {
-            let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, device)?;
+            let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, options.missing_head, device)?;
             (model, Some(plan))
         } else {
             (ForQuestionAnswering::<B, M>::load(dir, &options.model, options.missing_head, device)?, None)
         };
         let tokenizer = TextTokenizer::from_dir(dir)?;
         tokenizer.check_fits(model.transformer.shape().vocabulary)?;
-        Ok(Self { model, tokenizer, plan, notes: Vec::new() })
+        Ok(Self { model, tokenizer, plan, artefact: None, notes: Vec::new() })
     }
 
     /// Opens files that are part of the program.
@@ -155,7 +171,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         }
         let name = file(TOKENIZER);
         let tokenizer = TextTokenizer::from_bytes(files.tokenizer, &name.to_string_lossy())?;
-        Ok(Self { model, tokenizer, plan: None, notes: Vec::new() })
+        Ok(Self { model, tokenizer, plan: None, artefact: None, notes: Vec::new() })
     }
 
     /// Takes the adapters of a folder, in the place of those of the same widths. What their files leave open
@@ -189,6 +205,17 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
             self.model.transformer.check_plan(&plan).is_ok()
         };
         all.filter(runs).collect()
+    }
+
+    /// The widths that codes are held at, ascending; 32 among them where a site is in floats.
+    pub fn code_widths(&self) -> Vec<BitWidth> {
+        let body = &self.model.transformer;
+        let of_site =
+            |site| body.site(site).packed_weights().map_or_else(|| vec![BitWidth::FULL], PackedWeights::widths);
+        let mut widths: Vec<BitWidth> = body.sites().iter().flat_map(of_site).collect();
+        widths.sort_unstable();
+        widths.dedup();
+        widths
     }
 
     /// The precision of a width with its adapter, or without where the model has none.
@@ -276,7 +303,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// be added once more. `None` where there are none.
     fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
         let folder = |(model, plan)| {
-            (Self { model, tokenizer: self.tokenizer.clone(), plan: None, notes: self.notes.clone() }, plan)
+            let (tokenizer, notes) = (self.tokenizer.clone(), self.notes.clone());
+            (Self { model, tokenizer, plan: None, artefact: None, notes }, plan)
         };
         Ok(self.model.merged(form)?.map(folder))
     }

@@ -18,10 +18,11 @@ use quant_kernels::{
 };
 
 use crate::{
+    adapter_pair::LoraAdapterPair,
     error::Result,
     linear_settings::BasePolicy,
     packed_weights::PackedWeights,
-    quantized_cache::{CacheSlot, QuantizedCache},
+    quantized_cache::{CacheSlot, Form, QuantizedCache},
     weight_rounding::WeightRounding,
 };
 
@@ -193,6 +194,30 @@ impl<B: Backend> BaseWeights<B> {
         Some(packed)
     }
 
+    /// The codes of a float weight with an adapter in it, kept from an earlier call with the same adapter; `None`
+    /// where they cannot be packed.
+    pub(crate) fn merged_codes_at(
+        &self,
+        rounding: WeightRounding<'_, B>,
+        pair: &LoraAdapterPair<B>,
+    ) -> Option<PackedTensor>
+    where
+        B: QuantBackend,
+    {
+        let weight = self.weight()?;
+        let [a, b] = [pair.a.val(), pair.b.val()];
+        let is_of = |kept: &MergedCodes<B>| {
+            kept.scaling.to_bits() == pair.scaling().to_bits() && is_same(&kept.a, &a) && is_same(&kept.b, &b)
+        };
+        if let Some(kept) = self.slot.get::<MergedCodes<B>>(rounding.key()).filter(is_of) {
+            return Some(kept.codes);
+        }
+        let codes = rounding.rounding().pack(&(weight.val() + pair.product()), ScaleFormat::F32).ok()?;
+        let merged = MergedCodes { a, b, scaling: pair.scaling(), codes };
+        self.slot.keep(rounding.key(), &merged);
+        Some(merged.codes)
+    }
+
     /// Checks that there is a form of the weight at `bits`.
     pub(crate) fn check(&self, bits: BitWidth, spec: &QuantSpec) -> Result<()> {
         match self.packed_weights() {
@@ -204,7 +229,7 @@ impl<B: Backend> BaseWeights<B> {
     /// Whether a form that the rounding gives is kept.
     pub(crate) fn keeps(&self, rounding: WeightRounding<'_, B>) -> bool {
         let key = rounding.key();
-        self.slot.has::<Tensor<B, 2>>(key) || self.slot.has::<PackedTensor>(key)
+        self.slot.has::<Tensor<B, 2>>(key) || self.slot.has::<PackedTensor>(key) || self.slot.has::<MergedCodes<B>>(key)
     }
 
     /// Where the quantised forms are kept.
@@ -215,6 +240,21 @@ impl<B: Backend> BaseWeights<B> {
     /// Drops the quantised forms.
     pub(crate) fn clear_quantized(&self) {
         self.slot.clear();
+    }
+}
+
+/// Codes of a weight with an adapter in it, and the adapter.
+#[derive(Clone)]
+struct MergedCodes<B: Backend> {
+    a: Tensor<B, 2>,
+    b: Tensor<B, 2>,
+    scaling: f64,
+    codes: PackedTensor,
+}
+
+impl<B: Backend> Form for MergedCodes<B> {
+    fn bytes(&self) -> usize {
+        Form::bytes(&self.a) + Form::bytes(&self.b) + PackedTensor::bytes(&self.codes)
     }
 }
 

@@ -119,6 +119,9 @@ pub enum Error {
         /// The widths that the codes give.
         available: Vec<BitWidth>,
     },
+    /// An embedding that is to have an adapter or a learned step.
+    #[error("embeddings have no adapters and no learned steps")]
+    EmbeddingAdapter,
     /// An adapter of rank 0.
     #[error("rank 0 adapts nothing, expected at least 1")]
     Rank,

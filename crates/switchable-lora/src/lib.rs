@@ -18,6 +18,7 @@ pub mod precision_plan;
 pub mod quantisation_settings;
 pub mod quantized_cache;
 pub mod site_precision;
+pub mod switchable_embedding;
 pub mod switchable_linear;
 mod weight_rounding;
 
@@ -34,4 +35,5 @@ pub use quant_kernels::spec::bit_width::BitWidth;
 pub use quantisation_settings::QuantisationSettings;
 pub use quantized_cache::QuantizedCache;
 pub use site_precision::{SitePrecision, SiteRounding};
+pub use switchable_embedding::SwitchableEmbedding;
 pub use switchable_linear::SwitchableLinear;

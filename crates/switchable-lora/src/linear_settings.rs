@@ -25,9 +25,9 @@ pub enum Execution {
     #[default]
     FakeQuantized,
     /// As codes of 2 to 8 bits, multiplied as they are: less memory, and faster. Sums are rounded in
-    /// another order. It needs residual placement and activations that are quantised as
-    /// [`QuantSpec::PER_TOKEN`] says, or not at all; where a width, a granularity or a weight cannot
-    /// be packed, the layer computes as with `FakeQuantized`.
+    /// another order. It needs activations that are quantised as [`QuantSpec::PER_TOKEN`] says, or not at
+    /// all; where a width, a granularity or a weight cannot be packed, the layer computes as with
+    /// `FakeQuantized`. Where adapters are merged, the codes are of the merged weight.
     Packed,
 }
 

@@ -187,6 +187,24 @@ pub enum Error {
         /// Positions of the model.
         positions: usize,
     },
+    /// A prompt of a batch cannot be continued.
+    #[error("prompt {index}: {source}")]
+    Prompt {
+        /// The prompt, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// No token can be chosen from the scores of a model.
+    #[error("a score of the token behind {tokens} tokens of sequence {sequence} is {got}, expected finite scores")]
+    Scores {
+        /// The sequence, counted from 0.
+        sequence: usize,
+        /// Tokens read before.
+        tokens: usize,
+        /// The score.
+        got: f32,
+    },
     /// An option of generation is out of its range.
     #[error("{field} is {got}, expected {expected}")]
     Option {

@@ -10,28 +10,18 @@
 use std::ops::Range;
 use std::path::Path;
 
-use burn::module::{AutodiffModule, Module, ModuleDisplay, Param};
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::module::{AutodiffModule, Module, ModuleDisplay};
+use burn::tensor::{Bool, Int, Tensor};
 
-use quant_kernels::{
-    backends::{
-        linear_terms::LinearTerms,
-        quant_backend::{QuantAutodiffBackend, QuantBackend},
-    },
-    packed::{
-        packed_tensor::PackedTensor,
-        packed_view::PackedView,
-        product::{activations::ActivationBits, epilogue::OutputFunction},
-    },
-    spec::bit_width::BitWidth,
-    tensor::packed_linear::packed_linear,
-};
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
+use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
     lora_config::LoraConfig,
     precision_plan::PrecisionPlan,
     quantized_cache::QuantizedCache,
     site_precision::{SitePrecision, SiteRounding},
+    switchable_embedding::SwitchableEmbedding,
     switchable_linear::SwitchableLinear,
 };
 
@@ -40,13 +30,12 @@ use crate::error::{Error, Result, at_site};
 use crate::kv_cache::KvCache;
 use crate::kv_rounding::{KV_CACHE_SPEC, check_bits};
 use crate::output_matrix::OutputMatrix;
-use crate::packable_matrix::PackableMatrix;
 use crate::parameters::ParameterRef;
 use crate::pass::{BlockPass, Pass, SiteVisitor};
 use crate::positions::Positions;
 use crate::shape::ModelShape;
 use crate::site_plan::SitePlan;
-use crate::sites::{Site, Sites};
+use crate::sites::{LM_HEAD, Site, Sites};
 use crate::weights::builder::ModelBuilder;
 
 /// A transformer whose every linear sub-module runs at a precision chosen per call.
@@ -86,7 +75,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// When the model has no such site.
     fn site_mut(&mut self, site: Site) -> &mut SwitchableLinear<B>;
 
-    /// Input of the first block, for tokens at given positions.
+    /// Input of the first block, for tokens at given positions, with the embeddings at the precisions of a plan.
     ///
     /// # Shapes
     ///
@@ -95,7 +84,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// # Panics
     ///
     /// When a position is beyond the model's: an implementation asks [`Positions::expect`].
-    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>) -> Tensor<B, 3>;
+    fn embed_at(&self, ids: Tensor<B, 2, Int>, positions: &Positions<B>, plan: &SitePlan) -> Tensor<B, 3>;
 
     /// What attention in every block needs of the positions, computed once per pass: for rotary
     /// positions the cosines and sines. None by default.
@@ -125,17 +114,25 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// `hidden`: `[batch, tokens, width]`, the same out.
     fn normalise(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
 
-    /// The token embedding `E` as a parameter, `[vocabulary, width]`.
-    fn embedding(&self) -> &PackableMatrix<B>;
-
-    /// The same, to be changed.
-    fn embedding_mut(&mut self) -> &mut PackableMatrix<B>;
+    /// The token embedding `E`, `[vocabulary, width]`.
+    fn embedding(&self) -> &SwitchableEmbedding<B>;
 
     /// How the model holds the matrix `O` of its language-model head.
     fn output(&self) -> &OutputMatrix<B>;
 
+    /// An embedding or output matrix, by its [site](Sites::embeddings).
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn embedding_site(&self, site: Site) -> &SwitchableEmbedding<B>;
+
     /// The same, to be changed.
-    fn output_mut(&mut self) -> &mut OutputMatrix<B>;
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn embedding_site_mut(&mut self, site: Site) -> &mut SwitchableEmbedding<B>;
 
     /// Every parameter of the base with its Hugging Face name, in the order of the forward pass.
     ///
@@ -146,66 +143,35 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// The model with another policy for all that is not a site: embeddings, normalisations, head.
     fn with_base_policy(self, base: BasePolicy) -> Self;
 
-    /// The token embedding.
+    /// The token embedding in floats.
     ///
     /// # Shapes
     ///
     /// `[vocabulary, width]`.
     fn token_embedding(&self) -> Tensor<B, 2> {
-        self.embedding().val()
+        self.embedding().weight()
     }
 
-    /// The matrix `O` of the language-model head: the token embedding, where it is tied to that; what its
-    /// codes stand for, where it is only there packed.
+    /// The matrix `O` of the language-model head in floats: the token embedding, where it is tied to that; what
+    /// its codes stand for, where it is only there packed.
     ///
     /// # Shapes
     ///
     /// `[vocabulary, width]`.
     fn output_matrix(&self) -> Tensor<B, 2> {
-        match self.output() {
-            OutputMatrix::Tied => self.token_embedding(),
-            OutputMatrix::Own(matrix) => matrix.val(),
-            OutputMatrix::Packed(codes) => {
-                let values = TensorData::new(codes.dequantize(), codes.shape());
-                Tensor::<B, 2>::from_data(values, &self.device()).transpose()
-            }
-        }
+        self.output().own().unwrap_or_else(|| self.embedding()).weight()
     }
 
-    /// The packed `Oᵀ` that scores of the next token are computed from. It is always that of the present
-    /// `O`: after a change it is packed anew.
-    fn packed_head(&self) -> Option<&PackedTensor> {
+    /// The site of the output matrix: `lm_head`, or that of the token embedding where the two are tied.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no embedding, which none is without.
+    fn output_site(&self) -> Site {
         match self.output() {
-            OutputMatrix::Tied => self.embedding().packed(),
-            OutputMatrix::Own(_) => None,
-            OutputMatrix::Packed(codes) => Some(codes),
+            OutputMatrix::Own(_) => Site::embedding(LM_HEAD),
+            OutputMatrix::Tied => self.sites().embeddings().next().expect("a model has a token embedding"),
         }
-    }
-
-    /// The packed `Oᵀ` of a model that holds `O` in no other form.
-    fn packed_only_head(&self) -> Option<&PackedTensor> {
-        match self.output() {
-            OutputMatrix::Packed(codes) => Some(codes),
-            OutputMatrix::Tied | OutputMatrix::Own(_) => None,
-        }
-    }
-
-    /// Sets or drops the packed `Oᵀ`. An `O` that is not the token embedding is then held in codes alone,
-    /// or again in floats.
-    fn set_packed_head(&mut self, head: Option<PackedTensor>) {
-        if self.output().is_tied() {
-            self.embedding_mut().set_packed(head);
-            return;
-        }
-        let output = match (head, self.packed_only_head()) {
-            (Some(codes), _) => OutputMatrix::Packed(codes),
-            (None, Some(_)) => {
-                let train = self.embedding().is_require_grad();
-                OutputMatrix::Own(Param::from_tensor(self.output_matrix()).set_require_grad(train))
-            }
-            (None, None) => return,
-        };
-        *self.output_mut() = output;
     }
 
     /// The cache that the sites' quantised weights are kept in, if there is a site.
@@ -234,7 +200,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
 
     /// Where the model is.
     fn device(&self) -> B::Device {
-        self.token_embedding().device()
+        self.embedding().device()
     }
 
     /// The settings of the sites, which share them but for the quantiser of weights that are only there packed,
@@ -259,7 +225,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// anything is computed.
     fn forward(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>, plan: &SitePlan) -> Tensor<B, 3> {
         expect_plan::<B, Self>(self, plan);
-        let hidden = self.embed(ids, padding);
+        let hidden = self.embed(ids, padding, plan);
         self.forward_from(0, hidden, padding, plan)
     }
 
@@ -271,10 +237,10 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When there are more real tokens than positions.
-    fn embed(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>) -> Tensor<B, 3> {
+    /// When there are more real tokens than positions, or an embedding cannot be at its precision.
+    fn embed(&self, ids: Tensor<B, 2, Int>, padding: Option<&Tensor<B, 2, Bool>>, plan: &SitePlan) -> Tensor<B, 3> {
         let [_, tokens] = ids.dims();
-        self.embed_at(ids, &Positions::of_sequences(tokens, padding))
+        self.embed_at(ids, &Positions::of_sequences(tokens, padding), plan)
     }
 
     /// Output of some consecutive blocks.
@@ -351,7 +317,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         let [batch, new] = ids.dims();
         expect_plan::<B, Self>(self, plan);
         cache.expect_room(batch, new);
-        let hidden = self.embed_at(ids, &Positions::Consecutive { first: cache.len(), tokens: new });
+        let hidden = self.embed_at(ids, &cache.positions(new), plan);
         let hidden = self.run(0..self.sites().blocks(), hidden, Pass::new(plan).with_cache(cache));
         cache.advance(new);
         self.normalise(hidden)
@@ -377,10 +343,10 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ) -> Tensor<B, 3> {
         expect_plan::<B, Self>(self, plan);
         let pass = Pass::new(plan).with_padding(padding).with_visitor(visitor);
-        self.normalise(self.run(0..self.sites().blocks(), self.embed(ids, padding), pass))
+        self.normalise(self.run(0..self.sites().blocks(), self.embed(ids, padding, plan), pass))
     }
 
-    /// Scores of the next token, from final hidden states.
+    /// Scores of the next token, from final hidden states, with the output matrix at the precision of a plan.
     ///
     /// # Shapes
     ///
@@ -388,24 +354,30 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// # Panics
     ///
-    /// When `hidden` has another width than the model.
-    fn next_token_scores(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// When `hidden` has another width than the model, or the output matrix cannot be at its precision.
+    fn next_token_scores(&self, hidden: Tensor<B, 3>, plan: &SitePlan) -> Tensor<B, 3> {
         let [batch, tokens, d] = hidden.dims();
         let width = self.shape().width;
         assert_eq!(d, width, "hidden states of width {d}, the model's is {width}");
-        let hidden = hidden.reshape([batch * tokens, d]);
-        let scores = match self.packed_head() {
-            Some(head) => packed_scores(hidden, head),
-            None => hidden.matmul(self.output_matrix().transpose()),
-        };
+        let (hidden, site) = (hidden.reshape([batch * tokens, d]), self.output_site());
+        let scores = self.embedding_site(site).scores(hidden, &plan.get(site));
         scores.reshape([batch, tokens, self.shape().vocabulary])
     }
 
-    /// A plan that gives every site of this model the same precision, as
-    /// [`precision_for`](Self::precision_for) has it.
+    /// A plan that gives every linear site of this model the same precision, as
+    /// [`precision_for`](Self::precision_for) has it. Embeddings are as the model holds them: full, or at the width
+    /// of their codes.
     fn uniform_plan(&self, precision: SitePrecision) -> SitePlan {
         let uniform = SitePlan::uniform(self.sites(), precision);
-        self.sites().iter().fold(uniform, |plan, site| plan.with(site, self.precision_for(site, precision)))
+        let plan = self.sites().iter().fold(uniform, |plan, site| plan.with(site, self.precision_for(site, precision)));
+        let own = |plan: SitePlan, site| plan.with(site, self.embedding_site(site).own_precision());
+        self.sites().embeddings().fold(plan, own)
+    }
+
+    /// The plan with every embedding and output matrix at a width; above the highest that it is quantised to, full.
+    fn with_embedding_bits(&self, plan: SitePlan, bits: BitWidth) -> SitePlan {
+        let precision = SitePrecision { weights: bits, ..SitePrecision::FULL };
+        self.sites().embeddings().fold(plan, |plan, site| plan.with(site, precision))
     }
 
     /// A precision meant for many sites as one of them can run at it: without the adapter where the site has
@@ -413,8 +385,12 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     ///
     /// An adapter need not be for every site: those of PEFT for GPT-2 are for `c_attn` alone unless
     /// `target_modules` says more, and the other modules run without. A width that no site has an adapter of
-    /// stays as it is, for [`check_plan`](Self::check_plan) to refuse.
+    /// stays as it is, for [`check_plan`](Self::check_plan) to refuse. An embedding takes the width of the weights
+    /// alone.
     fn precision_for(&self, site: Site, precision: SitePrecision) -> SitePrecision {
+        if site.block.is_none() {
+            return SitePrecision { weights: precision.weights, ..SitePrecision::FULL };
+        }
         let Some(width) = precision.adapter else { return precision };
         let has = |site: Site| self.site(site).bank().get(width).is_some();
         if has(site) || !self.sites().iter().any(has) { precision } else { precision.without_adapter() }
@@ -428,7 +404,8 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// or one that the quantiser cannot do; the error names the site or block.
     fn resolve(&self, plan: &PrecisionPlan) -> Result<SitePlan> {
         let sites = self.sites();
-        plan.validate(sites.iter().map(|site| (sites.name(site), self.site(site).bank().widths().to_vec())))?;
+        let widths = sites.iter().map(|site| (sites.name(site), self.site(site).bank().widths().to_vec()));
+        plan.validate_with_embeddings(widths, &sites.embedding_names())?;
         plan.validate_kv_cache((0..sites.blocks()).map(|block| sites.block_name(block)), KV_CACHE_SPEC)?;
         let plan = self.implicit_plan(&SitePlan::of_plan(sites, plan));
         self.check_plan(&plan)?;
@@ -452,10 +429,9 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::Nearest);
         let default = full.with_quantisation(self.settings().quantisation());
         let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head());
-        for (site, precision) in plan.iter() {
-            let layer = self.site(site);
-            if layer.implicit(&precision) != SitePrecision::FULL {
-                named.set(self.sites().name(site), layer.explicit(&precision));
+        for (site, precision) in plan.iter().chain(plan.embeddings()) {
+            if self.implicit_at(site, &precision) != SitePrecision::FULL {
+                named.set(self.sites().name(site), self.explicit_at(site, &precision));
             }
         }
         for block in 0..plan.blocks() {
@@ -467,10 +443,34 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         named
     }
 
+    /// The precision of a site, linear or embedding, with all that it leaves to the model said.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn explicit_at(&self, site: Site, precision: &SitePrecision) -> SitePrecision {
+        match site.block {
+            Some(_) => self.site(site).explicit(precision),
+            None => self.embedding_site(site).explicit(precision),
+        }
+    }
+
+    /// The precision of a site, linear or embedding, without what the site does of itself.
+    ///
+    /// # Panics
+    ///
+    /// When the model has no such site.
+    fn implicit_at(&self, site: Site, precision: &SitePrecision) -> SitePrecision {
+        match site.block {
+            Some(_) => self.site(site).implicit(precision),
+            None => self.embedding_site(site).implicit(precision),
+        }
+    }
+
     /// The plan without what the sites do of themselves, so that plans that compute the same are equal.
     fn implicit_plan(&self, plan: &SitePlan) -> SitePlan {
-        plan.iter()
-            .fold(plan.clone(), |implicit, (site, precision)| implicit.with(site, self.site(site).implicit(&precision)))
+        let all = plan.iter().chain(plan.embeddings());
+        all.fold(plan.clone(), |implicit, (site, precision)| implicit.with(site, self.implicit_at(site, &precision)))
     }
 
     /// Checks that the model can run at a plan.
@@ -490,6 +490,13 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         }
         for (site, precision) in plan.iter() {
             self.site(site).check(&precision).map_err(|error| at_site(sites.name(site), error))?;
+        }
+        if !plan.sites().embeddings().eq(sites.embeddings()) {
+            let (got, expected) = (plan.sites().embedding_names().join(", "), sites.embedding_names().join(", "));
+            return Err(Error::PlanModules { got, expected });
+        }
+        for (site, precision) in plan.embeddings() {
+            self.embedding_site(site).check(&precision).map_err(|error| at_site(sites.name(site), error))?;
         }
         for block in 0..sites.blocks() {
             check_bits(plan.kv_cache(block))
@@ -541,6 +548,10 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
             let linear = self.site_mut(site);
             *linear = linear.clone().with_settings(settings);
         }
+        for site in self.sites().embeddings() {
+            let embedding = self.embedding_site_mut(site);
+            *embedding = embedding.clone().with_execution(settings.execution);
+        }
         self.with_base_policy(settings.base)
     }
 }
@@ -582,10 +593,4 @@ fn init_each<B: QuantBackend, M: SwitchableModel<B>>(
         init(model.site_mut(site), seed).map_err(|error| at_site(sites.name(site), error))?;
     }
     Ok(())
-}
-
-/// Scores of the next token from a packed head.
-fn packed_scores<B: QuantBackend>(hidden: Tensor<B, 2>, head: &PackedTensor) -> Tensor<B, 2> {
-    let nothing = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
-    packed_linear(hidden, PackedView::whole(head), ActivationBits::FULL, nothing)
 }

@@ -10,9 +10,9 @@ use quant_kernels::backends::quant_backend::QuantBackend;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::folder_names::OUTPUT_MATRIX;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
+use crate::packed::folder::tensor_name;
 use crate::parameters::{ParameterRef, transposed};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::export::write_folder;
@@ -109,9 +109,11 @@ pub(crate) fn all_values<B: QuantBackend, M: SwitchableModel<B>>(
         let shape = weights.shape();
         Some((name, layout.in_file(shape).to_vec(), layout.to_file(weights.dequantize(), shape)))
     }));
-    tensors.extend(model.packed_only_head().map(|head| {
-        let [width, vocabulary] = head.shape();
-        (OUTPUT_MATRIX.to_owned(), vec![vocabulary, width], transposed(&head.dequantize(), [width, vocabulary]))
+    tensors.extend(model.sites().embeddings().filter_map(|site| {
+        let codes = model.embedding_site(site).packed_weights()?.stored();
+        let [width, rows] = codes.shape();
+        let name = tensor_name::<M::Config>(model.sites(), site);
+        Some((name, vec![rows, width], transposed(&codes.dequantize(), [width, rows])))
     }));
     tensors
 }

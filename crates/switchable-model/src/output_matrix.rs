@@ -13,19 +13,18 @@ use burn::tensor::{
     backend::{AutodiffBackend, Backend},
 };
 
-use quant_kernels::packed::packed_tensor::PackedTensor;
+use switchable_lora::linear_settings::BasePolicy;
+use switchable_lora::switchable_embedding::SwitchableEmbedding;
 
 /// The output matrix `O` of a language model, `[vocabulary, width]`.
 ///
-/// A record of it is that of the parameter of its own, if it has one.
+/// A record of it is that of the parameter of its own, if it has one in floats.
 #[derive(Debug, Clone)]
 pub enum OutputMatrix<B: Backend> {
-    /// The token embedding, which may have a packed copy.
+    /// The token embedding.
     Tied,
-    /// A parameter of its own.
-    Own(Param<Tensor<B, 2>>),
-    /// A matrix of its own of which there are only codes, transposed.
-    Packed(PackedTensor),
+    /// A matrix of its own.
+    Own(SwitchableEmbedding<B>),
 }
 
 impl<B: Backend> OutputMatrix<B> {
@@ -34,24 +33,37 @@ impl<B: Backend> OutputMatrix<B> {
         matches!(self, Self::Tied)
     }
 
-    /// The parameter of its own, if there is one in floats.
-    pub fn param(&self) -> Option<&Param<Tensor<B, 2>>> {
+    /// The matrix of its own, if there is one.
+    pub fn own(&self) -> Option<&SwitchableEmbedding<B>> {
         match self {
             Self::Own(matrix) => Some(matrix),
-            Self::Tied | Self::Packed(_) => None,
+            Self::Tied => None,
         }
     }
 
-    /// The same, trained or not; codes are not trained.
-    #[must_use]
-    pub fn set_require_grad(self, require_grad: bool) -> Self {
-        self.map_param(|matrix| matrix.set_require_grad(require_grad))
+    /// The same, to be changed.
+    pub fn own_mut(&mut self) -> Option<&mut SwitchableEmbedding<B>> {
+        match self {
+            Self::Own(matrix) => Some(matrix),
+            Self::Tied => None,
+        }
     }
 
-    fn map_param(self, change: impl FnOnce(Param<Tensor<B, 2>>) -> Param<Tensor<B, 2>>) -> Self {
+    /// The parameter of its own, if there is one in floats.
+    pub fn param(&self) -> Option<&Param<Tensor<B, 2>>> {
+        self.own()?.param()
+    }
+
+    /// The same under a base policy; codes are not trained.
+    #[must_use]
+    pub fn with_policy(self, policy: BasePolicy) -> Self {
+        self.map_own(|matrix| matrix.with_policy(policy))
+    }
+
+    fn map_own(self, change: impl FnOnce(SwitchableEmbedding<B>) -> SwitchableEmbedding<B>) -> Self {
         match self {
             Self::Own(matrix) => Self::Own(change(matrix)),
-            other => other,
+            Self::Tied => Self::Tied,
         }
     }
 }
@@ -62,16 +74,16 @@ impl<B: Backend> Module<B> for OutputMatrix<B> {
     fn collect_devices(&self, devices: Devices<B>) -> Devices<B> {
         match self {
             Self::Own(matrix) => matrix.collect_devices(devices),
-            Self::Tied | Self::Packed(_) => devices,
+            Self::Tied => devices,
         }
     }
 
     fn fork(self, device: &B::Device) -> Self {
-        self.map_param(|matrix| matrix.fork(device))
+        self.map_own(|matrix| matrix.fork(device))
     }
 
     fn to_device(self, device: &B::Device) -> Self {
-        self.map_param(|matrix| Module::to_device(matrix, device))
+        self.map_own(|matrix| Module::to_device(matrix, device))
     }
 
     fn visit<Visitor: ModuleVisitor<B>>(&self, visitor: &mut Visitor) {
@@ -81,22 +93,24 @@ impl<B: Backend> Module<B> for OutputMatrix<B> {
     }
 
     fn map<Mapper: ModuleMapper<B>>(self, mapper: &mut Mapper) -> Self {
-        self.map_param(|matrix| Module::map(matrix, mapper))
+        self.map_own(|matrix| Module::map(matrix, mapper))
     }
 
     /// # Panics
     ///
-    /// If one of the two has an output matrix of its own and the other has not, or the shapes differ.
+    /// If one of the two has an output matrix of its own in floats and the other has not, or the shapes differ.
     fn load_record(self, record: Self::Record) -> Self {
         match (self, record) {
-            (Self::Own(matrix), Some(record)) => {
-                let (got, expected) = (record.dims(), matrix.dims());
+            (Self::Own(matrix), Some(record)) if matrix.param().is_some() => {
+                let (got, expected) = (record.dims(), matrix.shape());
                 assert_eq!(got, expected, "record of an output matrix of shape {got:?}, expected {expected:?}");
-                Self::Own(matrix.load_record(record))
+                Self::Own(matrix.load_record(Some(record)))
             }
-            (Self::Own(_), None) => panic!("record of a model without an output matrix of its own, this one has one"),
+            (Self::Own(matrix), None) if matrix.param().is_some() => {
+                panic!("record of a model without an output matrix of its own, this one has one")
+            }
             (other, None) => other,
-            (Self::Tied | Self::Packed(_), Some(_)) => {
+            (_, Some(_)) => {
                 panic!("record of a model with an output matrix of its own, this one has none in floats")
             }
         }
@@ -104,8 +118,8 @@ impl<B: Backend> Module<B> for OutputMatrix<B> {
 
     fn into_record(self) -> Self::Record {
         match self {
-            Self::Own(matrix) => Some(matrix.into_record()),
-            Self::Tied | Self::Packed(_) => None,
+            Self::Own(matrix) => matrix.into_record(),
+            Self::Tied => None,
         }
     }
 }
@@ -117,7 +131,6 @@ impl<B: AutodiffBackend> AutodiffModule<B> for OutputMatrix<B> {
         match self {
             Self::Tied => OutputMatrix::Tied,
             Self::Own(matrix) => OutputMatrix::Own(matrix.valid()),
-            Self::Packed(codes) => OutputMatrix::Packed(codes.clone()),
         }
     }
 
@@ -125,7 +138,6 @@ impl<B: AutodiffBackend> AutodiffModule<B> for OutputMatrix<B> {
         match module {
             OutputMatrix::Tied => Self::Tied,
             OutputMatrix::Own(matrix) => Self::Own(AutodiffModule::from_inner(matrix)),
-            OutputMatrix::Packed(codes) => Self::Packed(codes),
         }
     }
 }
@@ -139,7 +151,6 @@ impl<B: Backend> ModuleDisplayDefault for OutputMatrix<B> {
         match self {
             Self::Tied => content.add_formatted(&"tied to the token embedding").optional(),
             Self::Own(matrix) => matrix.content(content),
-            Self::Packed(codes) => content.add_formatted(&format!("{:?}", codes.spec())).optional(),
         }
     }
 }

@@ -32,7 +32,7 @@ impl<'a, B: Backend> Pass<'a, B> {
         Self { plan, padding: None, cache: None, visitor: None }
     }
 
-    /// With padding, true at padding, `[batch, tokens]`. Not for a pass with a cache.
+    /// With padding, true at padding, `[batch, tokens]`. Not for a pass with a cache, which knows its own.
     pub fn with_padding(mut self, padding: Option<&'a Tensor<B, 2, Bool>>) -> Self {
         self.padding = padding;
         self
@@ -59,7 +59,7 @@ impl<'a, B: Backend> Pass<'a, B> {
     /// Where `tokens` tokens of this pass stand.
     pub fn positions(&self, tokens: usize) -> Positions<B> {
         match &self.cache {
-            Some(cache) => Positions::Consecutive { first: cache.len(), tokens },
+            Some(cache) => cache.positions(tokens),
             None => Positions::of_sequences(tokens, self.padding),
         }
     }
@@ -84,7 +84,7 @@ impl<'a, B: Backend> Pass<'a, B> {
             plan: self.plan,
             mask,
             position_terms,
-            cache: self.cache.as_mut().map(|cache| cache.block(block)),
+            cache: self.cache.as_mut().map(|cache| cache.block(block, self.plan.kv_cache(block))),
             visitor: match &mut self.visitor {
                 Some(visitor) => Some(&mut **visitor),
                 None => None,
@@ -145,7 +145,7 @@ impl<'p, B: QuantBackend> BlockPass<'p, B> {
 
     /// Precision of a sub-module of the block.
     pub fn precision(&self, module: SubModule) -> SitePrecision {
-        self.plan.get(Site { block: self.block, module })
+        self.plan.get(Site::in_block(self.block, module))
     }
 
     /// The output of a sub-module of the block at its precision.
@@ -183,7 +183,7 @@ impl<'p, B: QuantBackend> BlockPass<'p, B> {
         x: Tensor<B, D>,
         function: OutputFunction,
     ) -> Tensor<B, D> {
-        let site = Site { block: self.block, module };
+        let site = Site::in_block(self.block, module);
         if let Some(visitor) = &mut self.visitor {
             let d_in = layer.d_in();
             let rows = x.shape().num_elements() / d_in;

@@ -1,6 +1,8 @@
 //! Where tokens stand in their sequences.
 
-use burn::tensor::{Bool, Int, Tensor, backend::Backend};
+use std::ops::Range;
+
+use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 
 use crate::error::{Error, Result};
 
@@ -38,6 +40,16 @@ impl<B: Backend> CountedPositions<B> {
         let [_, tokens] = padding.dims();
         let real = padding.clone().bool_not().int();
         Self { positions: (real.cumsum(1) - 1).clamp_min(0), below: tokens }
+    }
+
+    /// Positions of tokens that stand at the same places in every sequence of a batch, behind so many tokens of
+    /// padding in each.
+    pub(crate) fn behind_padding(tokens: Range<usize>, padding: &[usize], device: &B::Device) -> Self {
+        let shape = [padding.len(), tokens.len()];
+        let place = |padding: usize| tokens.clone().map(move |token| token.saturating_sub(padding) as i64);
+        let positions: Vec<i64> = padding.iter().flat_map(|&padding| place(padding)).collect();
+        let below = positions.iter().max().map_or(0, |&last| last as usize + 1);
+        Self { positions: Tensor::from_data(TensorData::new(positions, shape), device), below }
     }
 
     /// The positions, `[batch, tokens]`.

@@ -5,10 +5,10 @@ use switchable_lora::{head_choice::HeadChoice, precision_plan::PrecisionPlan, si
 
 use crate::kv_rounding::packed_row_bytes;
 use crate::shape::ModelShape;
-use crate::sites::{Site, Sites};
+use crate::sites::{LM_HEAD, Site, Sites};
 
-/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, the bits
-/// of every block's keys and values, and the span head where the plan says which answers.
+/// A [`PrecisionPlan`] resolved for one model: the precision of every site by position, embeddings among them, the
+/// bits of every block's keys and values, and the span head where the plan says which answers.
 ///
 /// ```
 /// use quant_kernels::BitWidth;
@@ -18,7 +18,7 @@ use crate::sites::{Site, Sites};
 ///
 /// const UP: SubModule = SubModule::new("mlp.up");
 /// let sites = Sites::new("h", 3, [(UP, [32, 128]), (SubModule::new("mlp.down"), [128, 32])]);
-/// let site = Site { block: 1, module: UP };
+/// let site = Site::in_block(1, UP);
 /// let four = SitePrecision::uniform(BitWidth::new(4)?);
 /// let plan = SitePlan::uniform(&sites, SitePrecision::FULL).with(site, four);
 /// assert_eq!(plan.get(site), four);
@@ -31,17 +31,20 @@ pub struct SitePlan {
     sites: Sites,
     /// In the order of the sites.
     precisions: Vec<SitePrecision>,
+    /// In the order of [`Sites::embeddings`].
+    embeddings: Vec<SitePrecision>,
     /// By block.
     kv_cache: Vec<BitWidth>,
     span_head: Option<HeadChoice>,
 }
 
 impl SitePlan {
-    /// The same precision at every site, keys and values at full precision.
+    /// The same precision at every linear site; embeddings, keys and values at full precision.
     pub fn uniform(sites: &Sites, precision: SitePrecision) -> Self {
         Self {
             sites: sites.clone(),
             precisions: vec![precision; sites.len()],
+            embeddings: vec![SitePrecision::FULL; sites.embeddings().len()],
             kv_cache: vec![BitWidth::FULL; sites.blocks()],
             span_head: None,
         }
@@ -54,6 +57,7 @@ impl SitePlan {
         Self {
             sites: sites.clone(),
             precisions: sites.iter().map(|site| plan.get(&sites.name(site))).collect(),
+            embeddings: sites.embeddings().map(|site| plan.embedding(&sites.name(site))).collect(),
             kv_cache: (0..sites.blocks()).map(|block| plan.kv_cache(&sites.block_name(block))).collect(),
             span_head: plan.span_head(),
         }
@@ -64,7 +68,7 @@ impl SitePlan {
     /// which says all of them.
     pub fn to_precision_plan(&self) -> PrecisionPlan {
         let mut plan = PrecisionPlan::uniform(SitePrecision::FULL).with_span_head(self.span_head);
-        for (site, precision) in self.iter() {
+        for (site, precision) in self.iter().chain(self.embeddings()) {
             if precision != SitePrecision::FULL {
                 plan.set(self.sites.name(site), precision);
             }
@@ -86,7 +90,8 @@ impl SitePlan {
     ///
     /// When the model has no such site.
     pub fn get(&self, site: Site) -> SitePrecision {
-        self.precisions[self.sites.index(site)]
+        let index = self.sites.index(site);
+        if site.block.is_some() { self.precisions[index] } else { self.embeddings[index] }
     }
 
     /// Sets the precision of a site.
@@ -96,7 +101,8 @@ impl SitePlan {
     /// When the model has no such site.
     pub fn set(&mut self, site: Site, precision: SitePrecision) {
         let index = self.sites.index(site);
-        self.precisions[index] = precision;
+        let precisions = if site.block.is_some() { &mut self.precisions } else { &mut self.embeddings };
+        precisions[index] = precision;
     }
 
     /// The plan with one site changed.
@@ -183,14 +189,40 @@ impl SitePlan {
         self.sites.blocks()
     }
 
-    /// Every site with its precision, block by block.
+    /// Every linear site with its precision, block by block.
     pub fn iter(&self) -> impl Iterator<Item = (Site, SitePrecision)> + '_ {
         self.sites.iter().zip(self.precisions.iter().copied())
     }
 
+    /// Every embedding and output matrix with its precision, in the order of [`Sites::embeddings`].
+    pub fn embeddings(&self) -> impl Iterator<Item = (Site, SitePrecision)> + '_ {
+        self.sites.embeddings().zip(self.embeddings.iter().copied())
+    }
+
+    /// The plan with the embeddings and output matrices of another plan of the same model.
+    ///
+    /// # Panics
+    ///
+    /// When it is one for other embeddings.
+    #[must_use]
+    pub fn with_embeddings_of(self, other: &Self) -> Self {
+        assert_eq!(self.embeddings.len(), other.embeddings.len(), "plans for models with other embeddings");
+        Self { embeddings: other.embeddings.clone(), ..self }
+    }
+
+    /// Whether two plans of one model give the first block the same input: the same embeddings, but for an
+    /// output matrix of its own.
+    pub fn has_same_input(&self, other: &Self) -> bool {
+        let inputs = |plan: &Self| -> Vec<SitePrecision> {
+            plan.embeddings().filter(|(site, _)| site.module != LM_HEAD).map(|(_, precision)| precision).collect()
+        };
+        inputs(self) == inputs(other)
+    }
+
     /// First block at which two plans of one model differ; `None` when all blocks are equal.
     ///
-    /// Everything before it can be re-used between the two.
+    /// Everything before it can be re-used between the two where they [have the same
+    /// input](Self::has_same_input).
     pub fn first_difference(&self, other: &Self) -> Option<usize> {
         let blocks = 0..self.blocks().min(other.blocks());
         let differ =
@@ -198,7 +230,7 @@ impl SitePlan {
         blocks.into_iter().find(differ)
     }
 
-    /// Mean width of the weights in bits, weighted by parameters.
+    /// Mean width of the weights of the linear sites in bits, weighted by parameters.
     pub fn average_weight_bits(&self) -> f64 {
         let bits: f64 = self
             .iter()

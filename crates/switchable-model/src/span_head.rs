@@ -134,22 +134,22 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         device: &B::Device,
     ) -> Result<Self> {
         let transformer: M = from_weights(config, weights, options, device)?;
-        match missing {
-            MissingHead::Random(seed) if !weights.contains(SPAN_HEAD) => {
-                Ok(Self::with_random_head(transformer, seed, device).with_linear_settings(options.linear))
-            }
-            MissingHead::OfAdapters if !weights.contains(SPAN_HEAD) => {
-                let weight = TensorData::zeros::<f32, _>([2, config.shape().width]);
-                let bias = TensorData::zeros::<f32, _>([2]);
-                let model = Self::with_head(transformer, weight, bias, device);
-                Ok(Self { has_base_head: false, ..model }.with_linear_settings(options.linear))
-            }
-            _ => {
-                let weight = weights.data(SPAN_HEAD, &[2, config.shape().width])?;
-                let bias = weights.data("qa_outputs.bias", &[2])?;
-                Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
-            }
+        if !weights.contains(SPAN_HEAD) && missing != MissingHead::Refuse {
+            return Ok(Self::without_head(transformer, missing, device).with_linear_settings(options.linear));
         }
+        let weight = weights.data(SPAN_HEAD, &[2, config.shape().width])?;
+        let bias = weights.data("qa_outputs.bias", &[2])?;
+        Ok(Self::with_head(transformer, weight, bias, device).with_linear_settings(options.linear))
+    }
+
+    /// A body whose folder holds no head: with a random one, or for adapters to bring one.
+    fn without_head(transformer: M, missing: MissingHead, device: &B::Device) -> Self {
+        if let MissingHead::Random(seed) = missing {
+            return Self::with_random_head(transformer, seed, device);
+        }
+        let weight = TensorData::zeros::<f32, _>([2, transformer.shape().width]);
+        let model = Self::with_head(transformer, weight, TensorData::zeros::<f32, _>([2]), device);
+        Self { has_base_head: false, ..model }
     }
 
     /// Span scores of a batch; arguments as [`SwitchableModel::forward`].
@@ -376,7 +376,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// When the model cannot be packed by the form, or an adapter cannot be merged, which names the site.
     pub fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
-        packed_plan(&self.transformer, form)?;
+        packed_plan(&self.transformer, form, PackOptions::default())?;
         let (PackedForm::Plan(plan), Some((transformer, bare))) = (form, merged(&self.transformer, form)?) else {
             return Ok(None);
         };
@@ -415,11 +415,20 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
     ///
     /// # Errors
     ///
-    /// The same, and when the folder holds no span head.
-    pub fn load_packed(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<(Self, SitePlan)> {
+    /// The same, and when the folder holds no span head and `missing` refuses that.
+    pub fn load_packed(
+        dir: impl AsRef<Path>,
+        options: &ModelOptions,
+        missing: MissingHead,
+        device: &B::Device,
+    ) -> Result<(Self, SitePlan)> {
         let mut folder = PackedFolder::<M::Config>::open(dir.as_ref())?;
         if !folder.holds_span_head() {
-            return Err(folder.no_span_head());
+            if missing == MissingHead::Refuse {
+                return Err(folder.no_span_head());
+            }
+            let (transformer, plan) = folder.body::<B, M>(options, device)?;
+            return Ok((Self::without_head(transformer, missing, device).with_policy(options.linear.base), plan));
         }
         let (transformer, plan) = folder.body::<B, M>(options, device)?;
         let width = transformer.shape().width;

@@ -261,6 +261,20 @@ impl Device {
         }
     }
 
+    /// Whether it computes on the processor.
+    pub fn is_cpu(&self) -> bool {
+        match self.target {
+            #[cfg(feature = "flex")]
+            Target::Flex => true,
+            #[cfg(feature = "ndarray")]
+            Target::NdArray => true,
+            #[cfg(feature = "cuda")]
+            Target::Cuda(_) => false,
+            #[cfg(feature = "wgpu")]
+            Target::Wgpu => false,
+        }
+    }
+
     /// How many threads of the program may work on this device at the same time with a profit.
     ///
     /// On the CPU as many as it runs at once, for evaluations that each keep one thread busy. On a

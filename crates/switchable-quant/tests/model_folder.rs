@@ -118,7 +118,7 @@ fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_op
     let plan = saved.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
     let packs = [
         PackOptions::default(),
-        PackOptions { lm_head: Some(BitWidth::B4), ..PackOptions::default() },
+        PackOptions { embeddings: Some(BitWidth::B4), ..PackOptions::default() },
         PackOptions { width_scales: WidthScales::Quantizer, ..PackOptions::default() },
     ];
     for (form, pack) in packs.into_iter().flat_map(|pack| [(PackedForm::Plan(&plan), pack), (PackedForm::Nested, pack)])

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::objective::Objective;
@@ -19,6 +18,7 @@ use switchable_quant::transformer::{self, options::ModelOptions};
 use crate::arguments::count::parse_up_to;
 use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
+use crate::arguments::run::RunArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
 use crate::ending::usage;
 use crate::files::{LoadedQuestions, load_questions, load_training_set, resolve_data};
@@ -147,13 +147,16 @@ impl BankSourceArgs {
     /// As [`Opening::run`].
     pub fn run(
         &self,
-        device: DeviceChoice,
+        run: &RunArgs,
         model: ModelOptions,
         missing_head: MissingHead,
         command: impl Command,
     ) -> anyhow::Result<()> {
         let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut };
-        let opening = Opening { device, model: Some(&self.model), adapters: None, options, mixed_head: None };
+        let execution = run.execution.map(Into::into);
+        let device = run.device;
+        let opening =
+            Opening { device, model: Some(&self.model), adapters: None, options, mixed_head: None, execution };
         opening.run(command).map_err(|error| match error.downcast_ref() {
             Some(reader::Error::Model(transformer::Error::MissingTensor { name, .. })) if name == SPAN_HEAD => {
                 error.context("a folder without a span head needs `--base-steps`")

@@ -1,5 +1,7 @@
 //! The flags of `greedy_search`.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
@@ -29,6 +31,13 @@ pub struct Arguments {
     /// than the noise when it is used everywhere
     #[arg(long, value_name = "BITS")]
     pub bits: Option<BitWidth>,
+    /// Width that embeddings and the output matrix are flipped to, as sites of the search like the others; by
+    /// default they stay at full precision
+    #[arg(long, value_name = "BITS")]
+    pub embedding_bits: Option<BitWidth>,
+    /// Folder of an artefact to write with the plan found: a new name, or an artefact that it takes the place of
+    #[arg(long, value_name = "DIR")]
+    pub pack: Option<PathBuf>,
     /// Share of the starting exact match that may be lost, above 0 and below 1
     #[arg(long, default_value_t = 0.1)]
     pub tolerance: f64,

@@ -2,6 +2,8 @@
 
 pub mod bank;
 pub mod count;
+pub mod execution;
+pub mod generation;
 pub mod greedy;
 pub mod hardening;
 pub mod input;

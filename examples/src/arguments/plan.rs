@@ -24,6 +24,10 @@ pub struct PlanArgs {
     /// per-tensor,symmetric,min-max
     #[arg(long, value_name = "SPEC")]
     pub quantizer: Option<QuantSpec>,
+    /// Width of the embeddings and of the output matrix, a scale for each row, in place of what the plan says;
+    /// without a plan they are at full precision, or at the width of their codes
+    #[arg(long, value_name = "BITS")]
+    pub embedding_bits: Option<BitWidth>,
 }
 
 /// A plan from a file.
@@ -58,6 +62,14 @@ impl PlanArgs {
         ModelOptions { linear, ..ModelOptions::default() }
     }
 
+    /// The plan with the embeddings at the width that is asked for.
+    pub fn with_embeddings<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: SitePlan) -> SitePlan {
+        match self.embedding_bits {
+            Some(bits) => model.with_embedding_bits(plan, bits),
+            None => plan,
+        }
+    }
+
     /// Checks that a model of packed weights is of the quantiser that is asked for.
     ///
     /// # Errors
@@ -80,6 +92,11 @@ impl PlanArgs {
 }
 
 impl PlanFile {
+    /// A plan that stands in a file of other things too.
+    pub fn new(path: impl Into<PathBuf>, plan: PrecisionPlan) -> Self {
+        Self { path: path.into(), plan }
+    }
+
     /// The plan for a model. A plan that leaves its quantiser to the run is said to do so.
     ///
     /// # Errors
@@ -131,7 +148,11 @@ impl PlanFile {
     }
 
     fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {
-        for (name, precision) in self.plan.entries() {
+        // Outside of the blocks stand embeddings, which have a quantiser of their own.
+        let is_in_block = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+        let of_embedding: Vec<&str> =
+            self.plan.sites().map(|(name, _)| name).filter(|name| !is_in_block(name)).collect();
+        for (name, precision) in self.plan.entries().filter(|(name, _)| !of_embedding.contains(name)) {
             let is_quantised = precision.weights != BitWidth::FULL;
             if let Some(got) = precision.quantizer.filter(|got| is_quantised && *got != asked) {
                 let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });

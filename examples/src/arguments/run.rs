@@ -17,6 +17,7 @@ use switchable_quant::reader::running::workers::Workers;
 use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_up_to;
+use crate::arguments::execution::ExecutionArg;
 
 /// The folder that the command writes to; locked until the program ends.
 static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
@@ -37,6 +38,10 @@ pub struct RunArgs {
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
     #[arg(long, value_name = "N", value_parser = parse_up_to::<1_024>)]
     pub workers: Option<usize>,
+    /// How quantised weights are held and multiplied: as codes, or as floats that were rounded; by default packed
+    /// on a CPU, simulated on a GPU
+    #[arg(long, value_enum, value_name = "packed|simulated")]
+    pub execution: Option<ExecutionArg>,
     /// Show no progress
     #[arg(long)]
     pub quiet: bool,
@@ -92,6 +97,8 @@ impl RunArgs {
 
     /// Options of an evaluation.
     pub fn evaluate_options(&self, device: &Device, batch_size: usize, stop: &StopFlag) -> EvaluateOptions {
-        EvaluateOptions { batch_size, workers: self.workers(device), stop: stop.clone(), ..EvaluateOptions::default() }
+        let default = EvaluateOptions::default();
+        let activation_bytes = default.activation_bytes.filter(|_| device.is_cpu());
+        EvaluateOptions { batch_size, activation_bytes, workers: self.workers(device), stop: stop.clone(), ..default }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn run<M: SwitchableModel<Flex>>(model: &ForQuestionAnswering<Flex, M
     let ids = [0, shape.vocabulary as i32 - 1][..tokens].to_vec();
     let ids = Tensor::<Flex, 2, Int>::from_data(TensorData::new(ids, [1, tokens]), &Default::default());
     let hidden = model.transformer.forward(ids.clone(), None, plan);
-    assert_eq!(model.transformer.next_token_scores(hidden).dims(), [1, tokens, shape.vocabulary]);
+    assert_eq!(model.transformer.next_token_scores(hidden, plan).dims(), [1, tokens, shape.vocabulary]);
     model.forward(ids, None, plan);
 }
 

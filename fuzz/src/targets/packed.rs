@@ -40,7 +40,7 @@ pub fn packed_folder(input: &[u8]) {
     with_files(&[("config.json", config), ("packed.safetensors", &packed)], |dir| {
         let device = Default::default();
         let options = ModelOptions::default();
-        if let Ok((model, plan)) = ForQuestionAnswering::<Flex, Gpt2<Flex>>::load_packed(dir, &options, &device) {
+        if let Ok((model, plan)) = ForQuestionAnswering::<Flex, Gpt2<Flex>>::load_packed(dir, &options, MissingHead::Refuse, &device) {
             // Its adapters are in a folder of their own, which is not there.
             run(&model, &plan.without_adapters());
         }

@@ -14,8 +14,8 @@
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::backends::quant_backend::QuantBackend;
-use span_reader::cost::plan_bytes;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use span_reader::cost::{embedding_bytes, plan_bytes};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::floor::{Bounds, Floor, Trial};
@@ -74,6 +74,7 @@ pub enum TrialLength {
 /// | `stop_at` | a tolerance in (0, 1), or a size that all sites at `low` reach | a tolerance of 0.1 |
 /// | `ranking` | | once |
 /// | `order` | | exact match |
+/// | `embeddings` | a width from 2 to 16 | left alone |
 /// | `trials` | | until decided |
 /// | `show` | | yes |
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +87,9 @@ pub struct GreedyOptions {
     pub ranking: Ranking,
     /// The figure that harm is measured by.
     pub order: HarmOrder,
+    /// The width that embeddings and the output matrix are flipped to; `None` leaves them alone. Where they are
+    /// flipped, their bytes count in the sizes of plans.
+    pub embeddings: Option<BitWidth>,
     /// How far a trial is evaluated.
     pub trials: TrialLength,
     /// Whether progress is shown.
@@ -102,9 +106,51 @@ impl GreedyOptions {
             stop_at: StopAt::Tolerance(0.1),
             ranking: Ranking::default(),
             order: HarmOrder::default(),
+            embeddings: None,
             trials: TrialLength::default(),
             show: ShowProgress::default(),
             known: Parts::default(),
+        }
+    }
+}
+
+impl GreedyOptions {
+    /// What a site of a model is flipped to.
+    fn low_at<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, site: Site) -> SitePrecision {
+        let low = match (site.block, self.embeddings) {
+            (None, Some(bits)) => SitePrecision::uniform(bits),
+            _ => self.low,
+        };
+        model.precision_for(site, low)
+    }
+
+    /// Bytes of what the search may change.
+    fn bytes<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: &SitePlan) -> usize {
+        plan_bytes(model, plan) + self.embeddings.map_or(0, |_| embedding_bytes(model, plan))
+    }
+
+    /// Refuses a size that plans do not reach from a reference when every site is flipped.
+    ///
+    /// # Errors
+    ///
+    /// When the size is smaller; the error names the least.
+    pub fn check_reachable<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &M,
+        reference: &SitePlan,
+    ) -> Result<()> {
+        let sites = reference.sites();
+        let embeddings = sites.embeddings().filter(|_| self.embeddings.is_some());
+        let flipped = |plan: SitePlan, site| plan.with(site, self.low_at(model, site));
+        let smallest = embeddings.chain(sites.iter()).fold(reference.clone(), flipped);
+        let least = |value: String| format!("at least {value}, which every site at the low precision needs");
+        let (bits, bytes) = (smallest.average_weight_bits(), self.bytes(model, &smallest));
+        match self.stop_at {
+            StopAt::AverageBits(most) if bits > most || most.is_nan() => {
+                Err(Error::option("average_bits", most, least(bits.to_string())))
+            }
+            StopAt::SiteBytes(most) if bytes > most => Err(Error::option("site_bytes", most, least(bytes.to_string()))),
+            _ => Ok(()),
         }
     }
 }
@@ -121,7 +167,7 @@ pub struct Flip {
     pub exact_match: Bounds,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
-    /// Bytes of the sites, as [`plan_bytes`] counts them.
+    /// Bytes of the sites, as [`plan_bytes`] counts them, and of the embeddings where the search flips these.
     pub bytes: usize,
     /// Whether the flip was kept.
     pub accepted: bool,
@@ -201,8 +247,7 @@ pub fn greedy_search<B: QuantBackend, M: SwitchableModel<B>>(
     let threshold = threshold(options.stop_at, full)?;
     let floor = threshold.map(Floor::Above);
     let (search, names) = (Search { evaluator, options }, reference.sites());
-    let smallest = sites.iter().fold(reference.clone(), |plan, site| plan.with(*site, search.low(*site)));
-    check_reachable(&evaluator.model().transformer, &smallest, options.stop_at)?;
+    options.check_reachable(&evaluator.model().transformer, reference)?;
 
     let mut progress = Progress::start("greedy search", 0, sites.len(), options.show);
     let (mut plan, mut accuracy, mut left) = (reference.clone(), full.clone(), sites);
@@ -264,7 +309,12 @@ struct Search<'s, 'a, B: QuantBackend, M: SwitchableModel<B>> {
 impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
     /// What a site is flipped to.
     fn low(&self, site: Site) -> SitePrecision {
-        self.evaluator.model().transformer.precision_for(site, self.options.low)
+        self.options.low_at(&self.evaluator.model().transformer, site)
+    }
+
+    /// Bytes of what the search may change.
+    fn bytes(&self, plan: &SitePlan) -> usize {
+        self.options.bytes(&self.evaluator.model().transformer, plan)
     }
 
     /// The next flip of a plan among the sites that are left in order, and the states with it where it
@@ -302,7 +352,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
             accuracy,
             exact_match,
             average_bits: trial.average_weight_bits(),
-            bytes: plan_bytes(&model.transformer, &trial),
+            bytes: self.bytes(&trial),
             accepted: floor.is_none_or(|floor| floor.admits(exact_match.low)),
         };
         Ok((flip, states))
@@ -343,11 +393,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
 
     /// Whether a search by size is at its end.
     fn is_small_enough(&self, plan: &SitePlan) -> bool {
-        let model = self.evaluator.model();
         match self.options.stop_at {
             StopAt::Tolerance(_) => false,
             StopAt::AverageBits(most) => plan.average_weight_bits() <= most,
-            StopAt::SiteBytes(most) => plan_bytes(&model.transformer, plan) <= most,
+            StopAt::SiteBytes(most) => self.bytes(plan) <= most,
         }
     }
 }
@@ -378,27 +427,6 @@ fn threshold(stop_at: StopAt, reference: &Accuracy) -> Result<Option<f64>> {
 /// ```
 pub fn least_right_answers(tolerance: f64) -> usize {
     (1.0 / tolerance).floor() as usize + 1
-}
-
-/// Refuses a size that plans do not reach when every site is at the lowest precision of a search.
-///
-/// # Errors
-///
-/// When the size is smaller; the error names the least.
-pub fn check_reachable<B: QuantBackend, M: SwitchableModel<B>>(
-    model: &M,
-    smallest: &SitePlan,
-    stop_at: StopAt,
-) -> Result<()> {
-    let least = |value: String| format!("at least {value}, which every site at the low precision needs");
-    let (bits, bytes) = (smallest.average_weight_bits(), plan_bytes(model, smallest));
-    match stop_at {
-        StopAt::AverageBits(most) if bits > most || most.is_nan() => {
-            Err(Error::option("average_bits", most, least(bits.to_string())))
-        }
-        StopAt::SiteBytes(most) if bytes > most => Err(Error::option("site_bytes", most, least(bytes.to_string()))),
-        _ => Ok(()),
-    }
 }
 
 /// # Errors

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
@@ -31,7 +31,7 @@ use crate::search::harm_order::HarmOrder;
 pub enum Part {
     /// All four sites of a block.
     Block,
-    /// One site.
+    /// One site, embeddings among them where the options name a width for them.
     Site,
 }
 
@@ -40,8 +40,9 @@ pub enum Part {
 pub struct Effect {
     /// `h.3` or `h.3.attn.c_attn`.
     pub name: String,
-    /// The block.
-    pub block: usize,
+    /// The block; `None` when an embedding was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
     /// The sub-module; `None` when the whole block was changed.
     pub module: Option<SubModule>,
     /// Accuracy with the part changed.
@@ -81,22 +82,22 @@ impl Sensitivity {
         effects
     }
 
-    /// The exact match that each site costs alone; `None` where blocks were changed.
+    /// The exact match that each linear site costs alone; `None` where blocks were changed.
     pub fn site_losses(&self) -> Option<SiteLosses> {
         let sites: Vec<Site> = self.effects.iter().map(Effect::site).collect::<Option<_>>()?;
         let mut modules: Vec<SubModule> = Vec::new();
-        for site in sites {
+        for site in sites.iter().filter(|site| site.block.is_some()) {
             if !modules.contains(&site.module) {
                 modules.push(site.module);
             }
         }
         let mut rows: Vec<Vec<f64>> = Vec::new();
-        for effect in &self.effects {
-            if rows.len() <= effect.block {
-                rows.resize(effect.block + 1, vec![0.0; modules.len()]);
+        for (block, effect) in self.effects.iter().filter_map(|effect| Some((effect.block?, effect))) {
+            if rows.len() <= block {
+                rows.resize(block + 1, vec![0.0; modules.len()]);
             }
             let column = modules.iter().position(|&module| effect.module == Some(module))?;
-            rows[effect.block][column] = self.reference.exact_match - effect.accuracy.exact_match;
+            rows[block][column] = self.reference.exact_match - effect.accuracy.exact_match;
         }
         Some(SiteLosses { modules, rows })
     }
@@ -118,6 +119,8 @@ pub struct SensitivityOptions {
     pub part: Part,
     /// The precision it is changed to.
     pub change_to: SitePrecision,
+    /// The width that each embedding is changed to, one at a time, where sites are; `None` leaves them alone.
+    pub embeddings: Option<BitWidth>,
     /// Seed of the bootstrap.
     pub seed: u64,
     /// Whether progress is shown.
@@ -129,7 +132,7 @@ pub struct SensitivityOptions {
 impl SensitivityOptions {
     /// One part after another at another precision; nothing is known from before.
     pub fn new(part: Part, change_to: SitePrecision) -> Self {
-        Self { part, change_to, seed: 0, show: ShowProgress::default(), known: Parts::default() }
+        Self { part, change_to, embeddings: None, seed: 0, show: ShowProgress::default(), known: Parts::default() }
     }
 }
 
@@ -146,10 +149,16 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
     options: &SensitivityOptions,
 ) -> Result<(Sensitivity, KeptStates<B>)> {
     let sites = reference.sites();
-    let change_to = |site: Site| evaluator.model().transformer.precision_for(site, options.change_to);
-    let parts: Vec<(usize, Option<SubModule>)> = match options.part {
-        Part::Block => (0..sites.blocks()).map(|block| (block, None)).collect(),
-        Part::Site => sites.iter().map(|site| (site.block, Some(site.module))).collect(),
+    let body = &evaluator.model().transformer;
+    let change_to = |site: Site| match (site.block, options.embeddings) {
+        (None, Some(bits)) => body.precision_for(site, SitePrecision::uniform(bits)),
+        _ => body.precision_for(site, options.change_to),
+    };
+    let of_site = |site: Site| (site.block, Some(site.module));
+    let parts: Vec<(Option<usize>, Option<SubModule>)> = match options.part {
+        Part::Block => (0..sites.blocks()).map(|block| (Some(block), None)).collect(),
+        Part::Site if options.embeddings.is_some() => sites.embeddings().chain(sites.iter()).map(of_site).collect(),
+        Part::Site => sites.iter().map(of_site).collect(),
     };
     let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
@@ -161,7 +170,7 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
             None => {
                 let changed = sites.iter().filter(|site| site.block == block);
                 (
-                    sites.block_name(block),
+                    sites.block_name(block.unwrap_or_default()),
                     changed.fold(reference.clone(), |plan, site| plan.with(site, change_to(site))),
                 )
             }

@@ -249,6 +249,7 @@ mod tests {
             accuracy,
             cost: Cost {
                 sites: bytes,
+                embeddings: bytes,
                 whole_vs_fp32: bytes,
                 whole_vs_fp16: bytes,
                 stored: bytes,

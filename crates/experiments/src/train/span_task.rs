@@ -85,7 +85,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnsw
         let (start, end) = (masked(logits.start), masked(logits.end));
         let span = span_loss(start.clone(), end.clone(), batch.starts, batch.ends);
         let loss = if self.objective.next_token > 0.0 {
-            let logits = model.transformer.next_token_scores(hidden);
+            let logits = model.transformer.next_token_scores(hidden, plan);
             span.clone() + next_token_loss(logits, batch.ids, Some(batch.padding)) * self.objective.next_token
         } else {
             span.clone()

@@ -120,7 +120,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, M> for TextTask
 
     fn forward(&self, model: &M, batch: &TextBatch, plan: &SitePlan) -> TaskOutput<B> {
         let ids = batch.tensor::<B>(&model.device());
-        let logits = model.next_token_scores(model.forward(ids.clone(), None, plan));
+        let logits = model.next_token_scores(model.forward(ids.clone(), None, plan), plan);
         let [windows, tokens, vocabulary] = logits.dims();
         let scores = logits.clone().slice([0..windows, 0..tokens - 1]);
         let loss = next_token_loss(logits, ids, None);
@@ -176,7 +176,7 @@ pub fn text_loss<B: QuantBackend, M: SwitchableModel<B>>(
     for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
         let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
         let ids = batch.tensor::<B>(&model.device());
-        let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan)), ids, None);
+        let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan), plan), ids, None);
         sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
             * batch.windows as f64;
         windows += batch.windows;

@@ -128,7 +128,7 @@ fn estimates_are_the_derivative_of_the_loss() {
         // A small step from its embedding towards that of the token it would be swapped for.
         let loss_at = |step: f32| {
             let mut model = UNSURE.model.clone();
-            model.transformer.wte = model.transformer.wte.map(|table| {
+            model.transformer.wte = model.transformer.wte.map_values(|table| {
                 let d = table.dims()[1];
                 let row = |id: u32| table.clone().slice([id as usize..id as usize + 1, 0..d]);
                 let (present, wanted) = (row(ids[flip.position]), row(flip.token));

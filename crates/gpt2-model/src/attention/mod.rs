@@ -13,7 +13,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
     backends::{head_split::HeadSplit, quant_backend::QuantBackend},
-    tensor::attention::{cached_attention, causal_attention},
+    tensor::attention::causal_attention,
 };
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::attention_mask::{AttentionMask, masked_attention};
@@ -48,13 +48,11 @@ impl<B: QuantBackend> CausalSelfAttention<B> {
     /// `x`: `[batch, tokens, d]`, the same out.
     pub(crate) fn forward(&self, x: Tensor<B, 3>, pass: &mut BlockPass<'_, B>) -> Tensor<B, 3> {
         let qkv = pass.linear(ATTN_C_ATTN, &self.c_attn, x);
-        let qkv = quantize_keys_and_values(qkv, self.n_head, pass.kv_cache_bits());
         let split = HeadSplit { heads: self.n_head, scale: self.score_scale };
         let context = if let Some(cache) = pass.cache() {
-            let [q, k, v] = split.split(qkv);
-            let [k, v] = cache.append(k, v);
-            cached_attention(q, k, v, self.score_scale)
+            cache.attend(split.split(qkv), self.score_scale)
         } else {
+            let qkv = quantize_keys_and_values(qkv, self.n_head, pass.kv_cache_bits());
             match pass.mask() {
                 AttentionMask::Causal => causal_attention(qkv, split),
                 AttentionMask::Hidden(hidden) => {

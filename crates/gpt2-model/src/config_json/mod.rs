@@ -10,12 +10,12 @@ use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
 use switchable_model::shape::ModelShape;
-use switchable_model::sites::Sites;
+use switchable_model::sites::{LM_HEAD, Sites};
 
 use crate::activation::Activation;
 use crate::config::Gpt2Config;
 use crate::initial::initial_values;
-use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ};
+use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, WPE, WTE};
 
 /// The fields that are computed with, `n_ctx` where an old file has no `n_positions`.
 const READ: [&str; 17] = [
@@ -171,7 +171,10 @@ impl ModelConfig for Gpt2Config {
         let (d, inner) = (self.n_embd, self.n_inner);
         let modules =
             [(ATTN_C_ATTN, [d, 3 * d]), (ATTN_C_PROJ, [d, d]), (MLP_C_FC, [d, inner]), (MLP_C_PROJ, [inner, d])];
-        Sites::new("h", self.n_layer, modules)
+        let tokens = [self.vocab_size, d];
+        let head = (!self.tie_word_embeddings).then_some((LM_HEAD, tokens));
+        let embeddings = [(WTE, tokens), (WPE, [self.n_positions, d])].into_iter().chain(head);
+        Sites::new("h", self.n_layer, modules).with_embeddings(embeddings)
     }
 
     fn parameters(&self) -> usize {

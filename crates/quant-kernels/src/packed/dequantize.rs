@@ -39,6 +39,27 @@ impl PackedView<'_> {
         collect(len, |values| dequantize(self, values))
     }
 
+    /// The values of some columns, one after another: rows of an embedding, whose packed weights are its
+    /// transpose.
+    ///
+    /// # Shapes
+    ///
+    /// - `columns`: `[n]`
+    /// - output: `[n, d_in]`, row-major
+    ///
+    /// # Panics
+    ///
+    /// If there is no such column.
+    pub fn columns(self, columns: &[usize]) -> Vec<f32> {
+        let [d_in, d_out] = self.shape();
+        if let Some(column) = columns.iter().find(|&&column| column >= d_out) {
+            panic!("there is no column {column} in weights of {d_out} columns");
+        }
+        let mut values = vec![0.0; columns.len() * d_in];
+        dispatch!(InstructionSet::best(), target => columns_by(target, self, columns, &mut values));
+        values
+    }
+
     /// The values of the weights, written to a slice.
     ///
     /// # Shapes
@@ -85,6 +106,21 @@ fn dequantize_by<T: Target>(target: T, view: PackedView, values: &mut [MaybeUnin
         let columns = (d_out - column * TILE_COLUMNS).min(TILE_COLUMNS);
         for (row, values) in (tile * TILE_ROWS..d_in).zip(&strip) {
             grid.write(row, column * TILE_COLUMNS, &values.0[..columns]);
+        }
+    });
+}
+
+fn columns_by<T: Target>(target: T, view: PackedView, columns: &[usize], values: &mut [f32]) {
+    let ([d_in, _], tiles) = (view.shape(), view.tiling().rows);
+    let rows = values.par_chunks_exact_mut(d_in.max(1)).zip(columns).with_min_len(16);
+    rows.for_each(|(values, &column)| {
+        let (strip_column, lane) = (column / TILE_COLUMNS, column % TILE_COLUMNS);
+        let mut strip = [Strip::ZERO; TILE_ROWS];
+        for (tile, values) in (0..tiles).zip(values.chunks_mut(TILE_ROWS)) {
+            decode_strip(target, view, strip_column, tile, slice::from_mut(&mut strip));
+            for (value, row) in values.iter_mut().zip(&strip) {
+                *value = row.0[lane];
+            }
         }
     });
 }

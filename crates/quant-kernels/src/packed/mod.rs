@@ -21,6 +21,7 @@
 //! | weights as products see them: whole, or cut | `packed_view` |
 //! | products | `product` |
 //! | copies on GPUs | `device_copies` |
+//! | rows that grow while a model runs, each with its scale | `packed_rows` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
 
 pub mod coded;
@@ -31,6 +32,7 @@ pub mod file;
 pub(crate) mod grid;
 pub mod nested;
 pub(crate) mod own_scales;
+pub mod packed_rows;
 pub mod packed_spec;
 pub mod packed_tensor;
 pub mod packed_view;

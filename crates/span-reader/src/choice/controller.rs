@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanRequest {
-    /// At most so many bytes of the sites and of the adapters that they use, the most accurate.
+    /// At most so many bytes of the sites and of the adapters that they use, and of the embeddings where a plan
+    /// quantises them, the most accurate.
     Bytes(usize),
     /// At most so many bit operations per token, the most accurate.
     BitOps(f64),
@@ -89,7 +90,7 @@ impl PrecisionController {
 
     /// The budget midway between the smallest and the largest plan.
     pub fn midway_bytes(&self) -> usize {
-        let sizes = || self.picks().map(|pick| pick.point.site_bytes);
+        let sizes = || self.picks().map(|pick| pick.point.bytes());
         usize::midpoint(sizes().min().unwrap_or(0), sizes().max().unwrap_or(0))
     }
 
@@ -101,7 +102,7 @@ impl PrecisionController {
     /// is out of its range; or when times are asked for that were not measured on this device.
     pub fn pick(&self, request: PlanRequest) -> Result<Pick<'_>> {
         match request {
-            PlanRequest::Bytes(budget) => self.within("bytes", budget as f64, |point| point.site_bytes as f64),
+            PlanRequest::Bytes(budget) => self.within("bytes", budget as f64, |point| point.bytes() as f64),
             PlanRequest::BitOps(budget) => self.within("bit_ops", budget, |point| point.bit_ops_per_token),
             PlanRequest::Latency(budget) => {
                 self.check_device()?;
@@ -152,7 +153,7 @@ impl PrecisionController {
 
 /// The order by bytes, then by BitOps, then by accuracy from the top.
 fn smaller(a: &FrontPoint, b: &FrontPoint) -> Ordering {
-    let bytes = a.site_bytes.cmp(&b.site_bytes);
+    let bytes = a.bytes().cmp(&b.bytes());
     let bit_ops = bytes.then_with(|| a.bit_ops_per_token.total_cmp(&b.bit_ops_per_token));
     bit_ops.then_with(|| b.exact_match.total_cmp(&a.exact_match))
 }

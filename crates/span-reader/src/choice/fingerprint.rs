@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use content_identity::{ContentHash, Hasher};
 use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_lora::linear_settings::Execution;
 use switchable_lora::packed_weights::PackedWeights;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
@@ -50,20 +51,12 @@ impl ModelFingerprint {
         for site in model.transformer.sites().iter() {
             let layer = model.transformer.site(site);
             let settings = layer.settings();
-            let what = (settings.weight, settings.activation, settings.placement, settings.execution);
+            // How floats are multiplied is no part of what is computed.
+            let held = if layer.packed_weights().is_some() { Execution::Packed } else { Execution::FakeQuantized };
+            let what = (settings.weight, settings.activation, settings.placement, held);
             hasher.bytes(&model.transformer.sites().name(site), format!("{what:?}").as_bytes());
             if let Some(packed) = layer.packed_weights() {
-                hasher.bytes("widths", format!("{:?}", packed.widths()).as_bytes());
-                hasher.bytes("packed", format!("{:?}", packed.stored().spec()).as_bytes());
-                hasher.bytes("codes", packed.stored().codes());
-                hasher.floats("scales", &packed.stored().scales());
-                hasher.bytes("zero points", packed.stored().zero_points());
-                if let PackedWeights::Nested(nested) = packed {
-                    for bits in nested.own_widths() {
-                        let scales = nested.scales(bits).map(|(scales, _)| scales).unwrap_or_default();
-                        hasher.floats(&format!("scales of {bits} bits"), &scales);
-                    }
-                }
+                hash_codes(&mut hasher, packed);
             }
             for (width, pair) in layer.bank().iter() {
                 hasher.bytes("adapter", format!("{width} {} {}", pair.rank(), pair.alpha()).as_bytes());
@@ -73,6 +66,12 @@ impl ModelFingerprint {
                     hasher.bytes("step", step.granularity().to_string().as_bytes());
                     hasher.floats("steps", &values(step.step.val()));
                 }
+            }
+        }
+        for site in model.transformer.sites().embeddings() {
+            if let Some(packed) = model.transformer.embedding_site(site).packed_weights() {
+                hasher.bytes(&model.transformer.sites().name(site), b"packed");
+                hash_codes(&mut hasher, packed);
             }
         }
         Self(hasher.finish())
@@ -94,4 +93,18 @@ impl From<ModelFingerprint> for ContentHash {
 
 fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().into_vec().expect("data converted to f32 is f32")
+}
+
+fn hash_codes(hasher: &mut Hasher, packed: &PackedWeights) {
+    hasher.bytes("widths", format!("{:?}", packed.widths()).as_bytes());
+    hasher.bytes("packed", format!("{:?}", packed.stored().spec()).as_bytes());
+    hasher.bytes("codes", packed.stored().codes());
+    hasher.floats("scales", &packed.stored().scales());
+    hasher.bytes("zero points", packed.stored().zero_points());
+    if let PackedWeights::Nested(nested) = packed {
+        for bits in nested.own_widths() {
+            let scales = nested.scales(bits).map(|(scales, _)| scales).unwrap_or_default();
+            hasher.floats(&format!("scales of {bits} bits"), &scales);
+        }
+    }
 }

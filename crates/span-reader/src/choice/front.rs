@@ -18,7 +18,7 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use super::fingerprint::ModelFingerprint;
 use super::latency::{LatencyConditions, LatencyOptions, median_milliseconds};
-use crate::cost::{Cost, plan_adapter_bytes, plan_bytes};
+use crate::cost::{Cost, embedding_bytes, plan_adapter_bytes, plan_bytes};
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::evaluate::Evaluator;
@@ -41,6 +41,10 @@ pub struct FrontPoint {
     /// Bytes of the sites packed at the plan's own widths and of the adapters that they use, as
     /// [`plan_bytes`] counts them. A nested memory keeps its 8-bit codes whatever the plan.
     pub site_bytes: usize,
+    /// Bytes of the embeddings and the output matrix under the plan, where a plan of the front quantises one of
+    /// them; 0 where they are at full precision in all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub embedding_bytes: usize,
     /// Mean width of the weights in bits, weighted by parameters.
     pub average_bits: f64,
     /// Bit operations of the sites and of their adapters per token.
@@ -59,7 +63,7 @@ pub struct FrontPoint {
 /// What the plan costs: `3.0 bits, 81920 bytes, 4.12 ms`.
 impl fmt::Display for FrontPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} bits, {} bytes", self.average_bits, self.site_bytes)?;
+        write!(f, "{:.1} bits, {} bytes", self.average_bits, self.bytes())?;
         self.latency_ms.map_or(Ok(()), |milliseconds| write!(f, ", {milliseconds:.2} ms"))
     }
 }
@@ -104,8 +108,11 @@ impl MeasuredFront {
     pub(super) fn of_points<B: QuantBackend, M: SwitchableModel<B>>(
         model: &ForQuestionAnswering<B, M>,
         n: usize,
-        points: Vec<FrontPoint>,
+        mut points: Vec<FrontPoint>,
     ) -> Self {
+        if points.iter().all(|point| !quantises_embeddings(&model.transformer, &point.plan)) {
+            points.iter_mut().for_each(|point| point.embedding_bytes = 0);
+        }
         let model = ModelFingerprint::of(model);
         Self { version: VERSION, model, n, latency: None, points, dominated: Vec::new() }
     }
@@ -242,11 +249,18 @@ impl MeasuredFront {
             return Err(Error::OtherModel { front: self.model.to_string(), model: fingerprint.to_string() });
         }
         let body = &model.transformer;
-        for point in self.points.iter().chain(&self.dominated) {
+        let all = || self.points.iter().chain(&self.dominated);
+        let counts_embeddings = all().any(|point| quantises_embeddings(body, &point.plan));
+        for point in all() {
             let plan = body.resolve(&point.plan)?;
             let cost = Cost::of(body, &plan);
             let not_counted = if self.version == OF_WEIGHTS_ALONE { plan_adapter_bytes(body, &plan) } else { 0 };
             let bytes = plan_bytes(body, &plan) - not_counted;
+            let of_embeddings = if counts_embeddings { embedding_bytes(body, &plan) } else { 0 };
+            if point.embedding_bytes != of_embeddings {
+                let expected = format!("{of_embeddings}, the bytes of its plan");
+                return Err(Error::option("embedding_bytes", point.embedding_bytes, expected));
+            }
             if point.site_bytes != bytes {
                 return Err(Error::option("site_bytes", point.site_bytes, format!("{bytes}, the bytes of its plan")));
             }
@@ -264,6 +278,16 @@ impl MeasuredFront {
     }
 }
 
+/// Whether a plan of a model says of an embedding that it is quantised.
+fn quantises_embeddings<B: QuantBackend, M: SwitchableModel<B>>(body: &M, plan: &PrecisionPlan) -> bool {
+    body.sites().embedding_names().iter().any(|name| !plan.embedding(name).weights.is_full())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_zero(bytes: &usize) -> bool {
+    *bytes == 0
+}
+
 impl FrontPoint {
     /// What a plan of a model gives and costs.
     pub(super) fn new<B: QuantBackend, M: SwitchableModel<B>>(body: &M, plan: &SitePlan, accuracy: &Accuracy) -> Self {
@@ -271,6 +295,7 @@ impl FrontPoint {
         Self {
             plan: body.named_plan(plan),
             site_bytes: plan_bytes(body, plan),
+            embedding_bytes: embedding_bytes(body, plan),
             average_bits: cost.average_bits,
             bit_ops_per_token: cost.bit_ops_per_token,
             exact_match: accuracy.exact_match,
@@ -278,6 +303,12 @@ impl FrontPoint {
             f1: accuracy.f1,
             latency_ms: None,
         }
+    }
+
+    /// Bytes of all that the plans of the front may differ in: sites, their adapters, and embeddings where a plan
+    /// quantises them.
+    pub fn bytes(&self) -> usize {
+        self.site_bytes + self.embedding_bytes
     }
 
     fn check(&self, is_timed: bool) -> Result<()> {
@@ -311,7 +342,7 @@ impl FrontPoint {
     fn dominates(&self, other: &Self) -> bool {
         let latencies = self.latency_ms.zip(other.latency_ms).unwrap_or((0.0, 0.0));
         let pairs = [
-            (self.site_bytes as f64, other.site_bytes as f64),
+            (self.bytes() as f64, other.bytes() as f64),
             (self.bit_ops_per_token, other.bit_ops_per_token),
             latencies,
             (-self.exact_match, -other.exact_match),

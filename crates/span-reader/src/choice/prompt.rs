@@ -65,7 +65,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Prompt<'_, B, M> {
         let milliseconds = start.elapsed().as_secs_f64() * 1e3;
         let plan = &self.cascade.stages()[answer.stage].plan;
         let pick = self.controller.picks().find(|pick| pick.plan == plan)?;
-        let (bits, bytes) = (pick.point.average_bits, pick.point.site_bytes);
+        let (bits, bytes) = (pick.point.average_bits, pick.point.bytes());
         let (text, confidence) = (&answer.decoded.text, answer.confidence);
         let cost = format!("{bits:.1} bits, {milliseconds:.1} ms, {bytes} bytes");
         Some(format!("{text}\n  confidence {confidence:.2}, {cost}"))

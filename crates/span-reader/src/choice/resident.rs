@@ -30,7 +30,7 @@ pub struct ResidentBytes {
     pub per_width: BTreeMap<BitWidth, usize>,
     /// The sites in f32.
     pub sites_f32: usize,
-    /// All that is not a site, in f32: one copy serves all widths, and every separate model has one.
+    /// All that is not a linear site: one copy serves all widths, and every separate model has one.
     pub rest: usize,
     /// All adapters of the model at hand; the separate models share them out.
     pub adapters: usize,
@@ -69,6 +69,11 @@ impl ResidentBytes {
             .iter()
             .filter(|&site| body.site(site).packed_weights().is_none())
             .map(|site| body.sites().parameters(site))
+            .chain(
+                body.sites()
+                    .embeddings()
+                    .filter_map(|site| Some(body.embedding_site(site).param()?.val().shape().num_elements())),
+            )
             .sum();
         let adapters = body.sites().iter().flat_map(|site| {
             let layer = body.site(site);
@@ -78,7 +83,7 @@ impl ResidentBytes {
             sites: body.site_bytes(),
             per_width: widths.iter().map(|&bits| packed(bits)).collect::<Result<_>>()?,
             sites_f32,
-            rest: (all - unpacked) * size_of::<f32>(),
+            rest: (all - unpacked) * size_of::<f32>() + body.embedding_bytes(),
             adapters: adapters.sum(),
         })
     }

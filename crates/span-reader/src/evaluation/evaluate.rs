@@ -91,7 +91,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         options: EvaluateOptions,
         device: &B::Device,
     ) -> Result<Self> {
-        let batches = task.evaluation_batches(options.batch_size)?;
+        let batches = task.evaluation_batches(options.windows_per_batch(model.transformer.sites(), &task.features))?;
         let batches = batches.into_iter().map(|batch| {
             let tensors = BatchTensors::new(&batch, device);
             (batch, tensors)
@@ -265,7 +265,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     fn run(&self, request: &Request<'_, B>) -> Result<Trial<Evaluated<B>>> {
         self.model.check_plan(request.plan)?;
         let blocks = request.plan.blocks();
-        let to_compute = blocks - request.kept.map_or(0, |kept| kept.entry(request.plan) * kept.stride);
+        let kept = |kept: &KeptStates<B>| kept.entry(request.plan).map_or(0, |entry| entry * kept.stride);
+        let to_compute = blocks - request.kept.map_or(0, kept);
         self.meter.add_plain(blocks * self.task.features.len());
         let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode)?;
         let (mut loss, mut divergence) = (MeanLoss::default(), MeanDivergence::default());
@@ -324,12 +325,9 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         let body = &self.model.transformer;
         let plan = request.plan;
         let blocks = plan.blocks();
-        let (mut block, mut states) = match request.kept {
-            Some(kept) => {
-                let entry = kept.entry(plan);
-                (entry * kept.stride, kept.states[index][..=entry].to_vec())
-            }
-            None => (0, vec![body.embed(tensors.ids.clone(), None)]),
+        let (mut block, mut states) = match request.kept.and_then(|kept| Some((kept, kept.entry(plan)?))) {
+            Some((kept, entry)) => (entry * kept.stride, kept.states[index][..=entry].to_vec()),
+            None => (0, vec![body.embed(tensors.ids.clone(), None, plan)]),
         };
         let mut hidden = states.last().cloned().expect("the first state is always kept");
         let stride = match request.keep {
@@ -351,8 +349,9 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
 
 impl<B: Backend> KeptStates<B> {
     /// Position among the kept states of the last one that a plan shares; that of the last block when
-    /// the plans are equal.
-    fn entry(&self, plan: &SitePlan) -> usize {
-        plan.first_difference(&self.plan).unwrap_or(plan.blocks() - 1) / self.stride
+    /// the plans are equal, and none when they embed differently.
+    fn entry(&self, plan: &SitePlan) -> Option<usize> {
+        let differs = || plan.first_difference(&self.plan).unwrap_or(plan.blocks() - 1);
+        plan.has_same_input(&self.plan).then(|| differs() / self.stride)
     }
 }

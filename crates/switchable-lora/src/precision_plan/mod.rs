@@ -112,6 +112,12 @@ impl PrecisionPlan {
         exact().or_else(block).or_else(sub_module).copied().unwrap_or(self.default)
     }
 
+    /// The precision of an embedding or an output matrix, such as `wte`: full unless it has an entry of its own.
+    /// The default, and what is said of blocks and sub-modules, is of the sites in blocks.
+    pub fn embedding(&self, name: &str) -> SitePrecision {
+        self.sites.get(name).copied().unwrap_or(SitePrecision::FULL)
+    }
+
     /// Whether every entry says how it quantises, so that nothing is left to the run.
     pub fn is_explicit(&self) -> bool {
         self.entries().all(|(_, precision)| precision.is_explicit())
@@ -258,12 +264,33 @@ impl PrecisionPlan {
         S: AsRef<str>,
         W: AsRef<[BitWidth]>,
     {
+        self.validate_with_embeddings(known, &[])
+    }
+
+    /// The same for a model whose embeddings may have entries too.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn validate_with_embeddings<S, W>(
+        &self,
+        known: impl IntoIterator<Item = (S, W)>,
+        embeddings: &[String],
+    ) -> Result<()>
+    where
+        S: AsRef<str>,
+        W: AsRef<[BitWidth]>,
+    {
         let known: Vec<_> = known.into_iter().collect();
         let names = || KnownNames::of(known.iter().map(|(site, _)| site.as_ref()));
         let any = |matches: &dyn Fn(&str) -> bool| known.iter().any(|(site, _)| matches(site.as_ref()));
         for site in self.sites.keys() {
-            if !any(&|known| known == site) {
-                return Err(Error::UnknownSite { site: site.clone(), known: names().sites() });
+            if !any(&|known| known == site) && !embeddings.contains(site) {
+                let mut known = names().sites();
+                if !embeddings.is_empty() {
+                    known = format!("{known}, or {}", known_names::list(embeddings.iter().map(String::as_str)));
+                }
+                return Err(Error::UnknownSite { site: site.clone(), known });
             }
         }
         for name in self.blocks.keys() {

@@ -191,16 +191,24 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let rounding =
             WeightRounding { bits: precision.weights, spec: quantisation.weight, step: self.active_step(precision)? };
         if let Some(activations) = self.packed_activations(precision, &x) {
+            let merges = quantisation.placement == Placement::Merged;
+            let merged = pair.filter(|_| merges && self.packed_weights().is_none());
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             let terms = LinearTerms {
                 bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
-                adapter: pair.map(|pair| (primitive(pair.a.val()), primitive(pair.b.val()), pair.scaling())),
+                adapter: pair
+                    .filter(|_| merged.is_none())
+                    .map(|pair| (primitive(pair.a.val()), primitive(pair.b.val()), pair.scaling())),
                 function,
             };
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
             }
-            if let Some(codes) = self.base.codes_at(rounding) {
+            let codes = match merged {
+                Some(pair) => self.base.merged_codes_at(rounding, pair),
+                None => self.base.codes_at(rounding),
+            };
+            if let Some(codes) = codes {
                 return Ok(packed_linear(x, codes.view(), activations, terms));
             }
         }
@@ -233,10 +241,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// The bits of the activations if the product can be computed from codes.
     fn packed_activations(&self, precision: SitePrecision, x: &Tensor<B, 2>) -> Option<ActivationBits> {
         let wanted = self.execution == Execution::Packed && !B::ad_enabled(&x.device());
-        let QuantisationSettings { activation, placement, .. } = self.quantisation(&precision);
-        let placed = precision.adapter.is_none() || placement == Placement::Residual;
+        let QuantisationSettings { activation, .. } = self.quantisation(&precision);
         let per_token = precision.activations.is_full() || activation == QuantSpec::PER_TOKEN;
-        if wanted && placed && per_token && !precision.weights.is_full() {
+        if wanted && per_token && !precision.weights.is_full() {
             ActivationBits::new(precision.activations).ok()
         } else {
             None

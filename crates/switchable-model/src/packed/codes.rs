@@ -1,9 +1,9 @@
-//! The codes that a model's sites and its language-model head are packed as.
+//! The codes that a model's sites are packed as, embeddings among them.
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{nested::NestedTensor, packed_tensor::PackedTensor},
-    spec::bit_width::BitWidth,
+    spec::{bit_width::BitWidth, formats::format::Format},
     tensor::rounding::Rounding,
 };
 use switchable_lora::{
@@ -12,24 +12,32 @@ use switchable_lora::{
 };
 
 use super::form::{PackOptions, PackedForm, WidthScales};
-use super::head::pack_head;
 use crate::error::{Result, at_site};
 use crate::model::SwitchableModel;
 use crate::site_plan::SitePlan;
 use crate::sites::Site;
 
 /// The plan that a packed model runs at.
-pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(model: &M, form: PackedForm<'_>) -> Result<SitePlan> {
-    match form {
-        PackedForm::Plan(plan) => {
-            model.check_plan(plan)?;
-            Ok(plan.clone())
-        }
+pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    form: PackedForm<'_>,
+    options: PackOptions,
+) -> Result<SitePlan> {
+    let plan = match form {
+        PackedForm::Plan(plan) => plan.clone(),
         PackedForm::Nested => {
             let plan = model.uniform_plan(NESTED);
-            Ok(model.sites().iter().fold(plan, |plan, site| plan.with(site, nested_precision(model.site(site)))))
+            model.sites().iter().fold(plan, |plan, site| plan.with(site, nested_precision(model.site(site))))
         }
+    };
+    let plan = match options.embeddings {
+        Some(bits) => model.with_embedding_bits(plan, bits),
+        None => plan,
+    };
+    if let PackedForm::Plan(_) = form {
+        model.check_plan(&plan)?;
     }
+    Ok(plan)
 }
 
 /// The precision of nested codes.
@@ -108,18 +116,25 @@ pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
     Ok(packed)
 }
 
-/// The codes that a folder holds of the output matrix; `None` where it is to be in f32.
-pub(crate) fn head_to_save<B: QuantBackend, M: SwitchableModel<B>>(
+/// Codes of an embedding as the model holds them: those of 8 bits in a model of nested codes serve the lower
+/// widths too.
+pub(crate) fn as_embedding(tensor: PackedTensor, nested: bool) -> Result<PackedWeights> {
+    let serves_several = nested && tensor.bits() == BitWidth::B8 && tensor.format() == Format::Symmetric;
+    Ok(if serves_several { PackedWeights::Nested(NestedTensor::new(tensor)?) } else { PackedWeights::Fixed(tensor) })
+}
+
+/// The codes of every embedding and output matrix that does not stay in f32 under a plan.
+pub(crate) fn packed_embeddings<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
+    plan: &SitePlan,
     options: PackOptions,
-) -> Result<Option<PackedTensor>> {
-    let held = model.packed_only_head();
-    match options.lm_head {
-        Some(bits) if held.is_none_or(|head| head.bits() != bits) => {
-            Ok(Some(pack_head(model.output_matrix(), bits, options.scale_format)?))
-        }
-        _ => Ok(held.cloned()),
-    }
+) -> Result<Vec<(Site, PackedTensor)>> {
+    let packed = plan.embeddings().filter(|(_, precision)| precision.weights <= BitWidth::B8);
+    let pack = |(site, precision): (Site, SitePrecision)| {
+        let codes = model.embedding_site(site).pack(&precision, options.scale_format);
+        Ok((site, codes.map_err(|error| at_site(model.sites().name(site), error))?))
+    };
+    packed.map(pack).collect()
 }
 
 /// The codes of a site; `None` where it stays in f32.

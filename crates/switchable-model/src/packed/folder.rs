@@ -7,7 +7,8 @@
 //!
 //! The file's layout is that of `docs/FORMAT.md`. Its metadata hold the plan (`plan`, the JSON of a
 //! [`PrecisionPlan`]), whether 8-bit codes serve the lower widths too (`nested`), and the configuration
-//! again (`config`). The two files cannot be replaced at once: where a write was cut short between
+//! again (`config`). `config.json` says by its `quantization_config` that the weights are codes. The two files cannot
+//! be replaced at once: where a write was cut short between
 //! them, they disagree, and the folder does not load.
 
 use std::collections::BTreeSet;
@@ -22,18 +23,19 @@ use quant_kernels::{
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
-use super::codes::{head_to_save, packed_plan, packed_sites};
+use super::codes::{as_embedding, packed_embeddings, packed_plan, packed_sites};
 use super::form::{PackOptions, PackedForm};
+use super::quantization_config::{QUANTIZATION_CONFIG, quantization_config, take};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result, in_file};
 use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE, SPAN_HEAD};
-use crate::json_text::parse_json;
+use crate::json_text::{parse_json, read_text};
 use crate::kv_rounding::KV_CACHE_SPEC;
 use crate::model::SwitchableModel;
 use crate::options::ModelOptions;
-use crate::parameters::{ParameterRef, transposed};
+use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
-use crate::sites::{Site, Sites};
+use crate::sites::{LM_HEAD, Site, Sites};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::tensors::check_alone;
 use crate::weights::values::Values;
@@ -57,12 +59,12 @@ impl<C: ModelConfig> PackedWriter<C> {
         form: PackedForm<'_>,
         options: PackOptions,
     ) -> Result<Self> {
-        let plan = model.named_plan(&packed_plan(model, form)?);
-        let name_of = |site: Site| format!("{}{}.weight", C::BODY, model.sites().name(site));
-        let sites = packed_sites(model, form, options)?.into_iter();
-        let mut packed: Vec<_> = sites.map(|(site, weights)| (name_of(site), weights)).collect();
-        let head = head_to_save(model, options)?;
-        packed.extend(head.map(|head| (OUTPUT_MATRIX.to_owned(), PackedWeights::Fixed(head))));
+        let plan = packed_plan(model, form, options)?;
+        let (sites, embeddings) = (packed_sites(model, form, options)?, packed_embeddings(model, &plan, options)?);
+        let embeddings = embeddings.into_iter().map(|(site, tensor)| (site, PackedWeights::Fixed(tensor)));
+        let name_of = |(site, weights)| (tensor_name::<C>(model.sites(), site), weights);
+        let packed = sites.into_iter().chain(embeddings).map(name_of).collect();
+        let plan = model.named_plan(&plan);
         let nested = matches!(form, PackedForm::Nested);
         Ok(Self { config: model.config().clone(), plan, nested, packed })
     }
@@ -94,6 +96,8 @@ impl<C: ModelConfig> PackedWriter<C> {
         let config = self.config.to_json(architecture);
         writer.metadata(CONFIG, config.to_string());
         writer.write(dir.join(PACKED_FILE))?;
+        let mut config = config;
+        config[QUANTIZATION_CONFIG] = quantization_config(self.nested);
         Ok(whole_files::write(dir.join("config.json"), format!("{config:#}\n").as_bytes())?)
     }
 }
@@ -111,15 +115,8 @@ impl<C: ModelConfig> PackedFolder<C> {
         let path = dir.join(PACKED_FILE);
         check_alone(dir)?;
         let config_path = dir.join("config.json");
-        let config = C::load(&config_path)?;
+        let mut config = parse_json(&read_text(&config_path)?, &config_path)?;
         let file = PackedFile::open(&path)?;
-        let Some(packed_with) = file.metadata().get(CONFIG) else {
-            return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
-        };
-        let packed_with = C::from_json(&parse_json(packed_with, &path)?, &path)?;
-        if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
-            return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
-        }
         let nested = match file.metadata().get(NESTED).map(String::as_str) {
             Some("true") => true,
             Some("false") => false,
@@ -128,6 +125,15 @@ impl<C: ModelConfig> PackedFolder<C> {
         if !nested && let Some(name) = file.names_with_width_scales().next() {
             let expected = format!("`true`, as `{name}` has scales of several widths");
             return Err(metadata_error(&path, NESTED, Some("false"), &expected));
+        }
+        take(&mut config, nested, &config_path)?;
+        let config = C::from_json(&config, &config_path)?;
+        let Some(packed_with) = file.metadata().get(CONFIG) else {
+            return Err(metadata_error(&path, CONFIG, None, "the model's configuration"));
+        };
+        let packed_with = C::from_json(&parse_json(packed_with, &path)?, &path)?;
+        if let Some((field, got, expected)) = first_difference(&config, &packed_with) {
+            return Err(Error::PackedConfig { path: config_path, weights: path, field, got, expected });
         }
         Ok(Self { path, config, file, nested })
     }
@@ -162,20 +168,23 @@ impl<C: ModelConfig> PackedFolder<C> {
         let quantisation = plan.default_precision().quantisation(options.linear.quantisation());
         let linear = options.linear.with_quantisation(quantisation);
         let options = &ModelOptions { linear, ..options.clone() };
-        let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
-        if self.file.packed_names().any(|name| name == OUTPUT_MATRIX) {
-            let (head, shape) = (self.file.packed(OUTPUT_MATRIX)?, config.shape());
-            self.check_shape(OUTPUT_MATRIX, &head.shape(), &[shape.width, shape.vocabulary])?;
-            model.set_packed_head(Some(head));
-        }
+        let model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        // A tied output matrix of which the file holds a copy in codes is a matrix of its own.
+        let sites = model.sites().clone();
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
         let in_file = |error| in_file(&self.path, error);
         // The adapters that the plan names may be loaded later.
         let asked_for = |site: Site| plan.get(&sites.name(site)).adapter.into_iter().collect::<Vec<_>>();
-        plan.validate(sites.iter().map(|site| (sites.name(site), asked_for(site)))).map_err(in_file)?;
+        let sites_asked = sites.iter().map(|site| (sites.name(site), asked_for(site)));
+        plan.validate_with_embeddings(sites_asked, &sites.embedding_names()).map_err(in_file)?;
         let blocks = (0..sites.blocks()).map(|block| sites.block_name(block));
         plan.validate_kv_cache(blocks, KV_CACHE_SPEC).map_err(in_file)?;
+        let is_said = |site: Site| plan.sites().any(|(name, _)| name == sites.name(site));
+        let left_open: Vec<Site> = sites.embeddings().filter(|&site| !is_said(site)).collect();
         let plan = SitePlan::of_plan(&sites, &plan);
+        // A folder's plan is of its codes.
+        let own = |plan: SitePlan, site| plan.with(site, model.embedding_site(site).own_precision());
+        let plan = left_open.into_iter().fold(plan, own);
         let named = |error: Error| error.in_file(&self.path);
         model.check_plan(&plan.clone().without_adapters()).map_err(named)?;
         let plan = model.implicit_plan(&plan);
@@ -184,7 +193,7 @@ impl<C: ModelConfig> PackedFolder<C> {
 
     /// Checks that every tensor is one of the model's or of its span head.
     fn check_names(&self, parameters: impl Iterator<Item = String>, sites: &Sites) -> Result<()> {
-        let weights = sites.iter().map(|site| format!("{}{}.weight", C::BODY, sites.name(site)));
+        let weights = sites.iter().chain(sites.embeddings()).map(|site| tensor_name::<C>(sites, site));
         let heads = [OUTPUT_MATRIX, SPAN_HEAD, "qa_outputs.bias"].map(str::to_owned);
         let known: BTreeSet<String> = parameters.chain(weights).chain(heads).collect();
         match self.file.packed_names().chain(self.file.plain_names()).find(|name| !known.contains(*name)) {
@@ -221,13 +230,6 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
     }
 
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
-        // An output matrix of its own that is only there packed: what its codes stand for.
-        if name == OUTPUT_MATRIX && self.file.packed_names().any(|packed| packed == OUTPUT_MATRIX) {
-            let head = self.file.packed(OUTPUT_MATRIX)?;
-            let [width, vocabulary] = head.shape();
-            self.check_shape(OUTPUT_MATRIX, &[vocabulary, width], shape)?;
-            return Ok(TensorData::new(transposed(&head.dequantize(), [width, vocabulary]), shape.to_vec()));
-        }
         self.plain(name, shape)
     }
 
@@ -237,11 +239,26 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
         }
         let tensor = self.file.packed(name)?;
         self.check_shape(name, &tensor.shape(), &shape)?;
+        let sites = self.config.sites();
+        if name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name) {
+            return Ok(Some(match as_embedding(tensor, self.nested)? {
+                PackedWeights::Nested(_) => PackedWeights::Nested(self.file.nested(name)?),
+                fixed @ PackedWeights::Fixed(_) => fixed,
+            }));
+        }
         Ok(Some(if self.nested {
             PackedWeights::Nested(self.file.nested(name)?)
         } else {
             PackedWeights::Fixed(tensor)
         }))
+    }
+}
+
+/// The name of the tensor of a site.
+pub(crate) fn tensor_name<C: ModelConfig>(sites: &Sites, site: Site) -> String {
+    match site {
+        Site { block: None, module: LM_HEAD } => OUTPUT_MATRIX.to_owned(),
+        site => format!("{}{}.weight", C::BODY, sites.name(site)),
     }
 }
 

@@ -61,20 +61,20 @@ impl FromStr for WidthScales {
 /// |---|---|
 /// | `scale_format` | f32: the values are those of fake quantisation, bit for bit |
 /// | `width_scales` | powers of two |
-/// | `lm_head` | none: the language-model head is the token embedding in f32 |
+/// | `embeddings` | none: as the plan says, and full where codes are nested |
 #[derive(Debug, Clone, Copy)]
 pub struct PackOptions {
     /// The numbers of the scales. f16 halves their bytes and moves each by up to 2⁻¹¹.
     pub scale_format: ScaleFormat,
     /// The scales of the lower widths of nested codes.
     pub width_scales: WidthScales,
-    /// The width of a packed copy of the token embedding, one scale per token, for the
-    /// language-model head.
-    pub lm_head: Option<BitWidth>,
+    /// The width of all embeddings and output matrices, one scale per row, in the place of what the plan says of
+    /// them. Nested codes of 8 bits serve the lower widths too.
+    pub embeddings: Option<BitWidth>,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { scale_format: ScaleFormat::F32, width_scales: WidthScales::PowersOfTwo, lm_head: None }
+        Self { scale_format: ScaleFormat::F32, width_scales: WidthScales::PowersOfTwo, embeddings: None }
     }
 }

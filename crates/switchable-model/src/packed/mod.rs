@@ -4,16 +4,15 @@
 pub(crate) mod codes;
 pub(crate) mod folder;
 pub mod form;
-pub(crate) mod head;
+mod quantization_config;
 
 use std::path::Path;
 
-use quant_kernels::{backends::quant_backend::QuantBackend, packed::scales::ScaleFormat, spec::bit_width::BitWidth};
+use quant_kernels::backends::quant_backend::QuantBackend;
 
-use self::codes::{merged, packed_plan, packed_sites};
+use self::codes::{as_embedding, merged, packed_embeddings, packed_plan, packed_sites};
 use self::folder::{PackedFolder, PackedWriter};
 use self::form::{PackOptions, PackedForm};
-use self::head::pack_head;
 use crate::config::ModelConfig;
 use crate::error::{Result, at_site};
 use crate::model::SwitchableModel;
@@ -24,7 +23,8 @@ use crate::site_plan::SitePlan;
 ///
 /// It is implemented for every model.
 pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
-    /// The model with its sites packed, in memory: they run from their codes and keep no float copy.
+    /// The model with its sites packed, embeddings among them as far as they are below 16 bits, in memory: they
+    /// run from their codes and keep no float copy.
     /// Adapters stay, each on the codes of its site; merged ones are in the codes, as
     /// [`save_packed`](Self::save_packed) has them.
     ///
@@ -33,7 +33,7 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// As [`save_packed`](Self::save_packed), and when an adapter has a learned step that is not the
     /// scale of the codes at its width, which names the site.
     fn pack(mut self, form: PackedForm<'_>, options: &PackOptions) -> Result<Self> {
-        packed_plan(&self, form)?;
+        let plan = packed_plan(&self, form, *options)?;
         if let Some((merged, plan)) = merged(&self, form)? {
             return merged.pack(PackedForm::Plan(&plan), options);
         }
@@ -48,10 +48,12 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
             let packed = layer.clone().with_settings(settings).with_packed_weights(weights);
             *layer = packed.map_err(|error| at_site(sites.name(site), error))?;
         }
-        match options.lm_head {
-            Some(bits) => self.with_packed_head(bits, options.scale_format),
-            None => Ok(self),
+        for (site, tensor) in packed_embeddings(&self, &plan, *options)? {
+            let codes = as_embedding(tensor, matches!(form, PackedForm::Nested))?;
+            let embedding = self.embedding_site_mut(site);
+            *embedding = embedding.clone().with_packed(codes);
         }
+        Ok(self)
     }
 
     /// Writes a packed folder.
@@ -73,7 +75,7 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// folder cannot be written. No file is left
     /// half written; a folder in which only one of the two was replaced does not load.
     fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
-        packed_plan(self, form)?;
+        packed_plan(self, form, *options)?;
         if let Some((merged, plan)) = merged(self, form)? {
             return merged.save_packed(dir, PackedForm::Plan(&plan), options);
         }
@@ -87,8 +89,8 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// # Errors
     ///
     /// When the model cannot run at the form's plan, which names the site.
-    fn plan_of(&self, form: PackedForm<'_>) -> Result<SitePlan> {
-        packed_plan(self, form)
+    fn plan_of(&self, form: PackedForm<'_>, options: &PackOptions) -> Result<SitePlan> {
+        packed_plan(self, form, *options)
     }
 
     /// Opens a packed folder, and gives the plan that it was packed by. The codes stay in the file
@@ -102,19 +104,17 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
         PackedFolder::<Self::Config>::open(dir.as_ref())?.body(options, device)
     }
 
-    /// The model with a packed copy of its output matrix as the language-model head, one scale per
-    /// token. A token embedding that is the same matrix stays for looking tokens up.
-    ///
-    /// # Errors
-    ///
-    /// When the width is not 2 to 8 bits, or the matrix holds what cannot be packed.
-    fn with_packed_head(mut self, bits: BitWidth, scale_format: ScaleFormat) -> Result<Self> {
-        let head = pack_head(self.output_matrix(), bits, scale_format)?;
-        self.set_packed_head(Some(head));
-        Ok(self)
+    /// Bytes that embeddings and output matrix occupy: codes and scales where they are packed, 4 for each weight
+    /// where they are not.
+    fn embedding_bytes(&self) -> usize {
+        let bytes = |site| match self.embedding_site(site).packed_weights() {
+            Some(codes) => codes.bytes(),
+            None => self.sites().parameters(site) * size_of::<f32>(),
+        };
+        self.sites().embeddings().map(bytes).sum()
     }
 
-    /// Bytes that the sites' weights occupy: codes and scales where they are packed, 4 for each
+    /// Bytes that the weights of the linear sites occupy: codes and scales where they are packed, 4 for each
     /// weight where they are not.
     fn site_bytes(&self) -> usize {
         self.sites()

@@ -1,7 +1,8 @@
 //! The quantisable matrices of a model.
 //!
-//! A *site* is one linear sub-module of one block. Its name is its module path in the Hugging Face
-//! model without the prefix of the body: `h.3.attn.c_attn`, `layers.3.self_attn.q_proj`.
+//! A *site* is one linear sub-module of one block, or an embedding or output matrix that stands outside of the
+//! blocks. Its name is its module path in the Hugging Face model without the prefix of the body:
+//! `h.3.attn.c_attn`, `layers.3.self_attn.q_proj`, `wte`, `lm_head`.
 
 pub mod sub_module;
 
@@ -11,44 +12,71 @@ use serde::{Deserialize, Serialize};
 
 use self::sub_module::SubModule;
 
+/// The output matrix of a language model, where it is not the token embedding.
+pub const LM_HEAD: SubModule = SubModule::new("lm_head");
+
 /// One quantisable matrix of a model, by its place.
 ///
 /// Its name has the word of the family for a block in it: [`Sites::name`] gives it.
+///
+/// As JSON `{"block":3,"module":"attn.c_attn"}`, and `{"module":"wte"}` outside of the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Site {
-    /// Block, counted from 0.
-    pub block: usize,
-    /// Sub-module of the block.
+    /// Block, counted from 0; `None` for embeddings and output matrices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
+    /// Sub-module of the block, or of the body.
     pub module: SubModule,
 }
 
 impl Site {
+    /// A linear sub-module of a block.
+    pub const fn in_block(block: usize, module: SubModule) -> Self {
+        Self { block: Some(block), module }
+    }
+
+    /// An embedding or output matrix.
+    pub const fn embedding(module: SubModule) -> Self {
+        Self { block: None, module }
+    }
+
     /// Its name in a model whose word for a block is `block_word`, such as `h`.
     pub fn name(self, block_word: &str) -> String {
-        format!("{block_word}.{}.{}", self.block, self.module)
+        match self.block {
+            Some(block) => format!("{block_word}.{block}.{}", self.module),
+            None => self.module.to_string(),
+        }
     }
 }
 
-/// All sites of a model: the same sub-modules in every block. Cheap to clone.
+/// All sites of a model: the same sub-modules in every block, and the embeddings. Cheap to clone.
+///
+/// [`iter`](Self::iter), [`len`](Self::len) and [`all_parameters`](Self::all_parameters) are of the linear sites
+/// in the blocks, which have adapters and which searches change; [`embeddings`](Self::embeddings) are the others.
 ///
 /// ```
 /// use switchable_model::sites::{Site, Sites, sub_module::SubModule};
 ///
 /// const UP: SubModule = SubModule::new("mlp.up");
+/// const WTE: SubModule = SubModule::new("wte");
 /// let sites = Sites::new("h", 12, [(UP, [8, 32]), (SubModule::new("mlp.down"), [32, 8])]);
+/// let sites = sites.with_embeddings([(WTE, [97, 8])]);
 /// assert_eq!(sites.len(), 24);
-/// assert_eq!(sites.name(Site { block: 3, module: UP }), "h.3.mlp.up");
-/// assert_eq!(sites.parameters(Site { block: 3, module: UP }), 256);
+/// assert_eq!(sites.name(Site::in_block(3, UP)), "h.3.mlp.up");
+/// assert_eq!(sites.parameters(Site::in_block(3, UP)), 256);
+/// assert_eq!(sites.find("wte"), Some(Site::embedding(WTE)));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sites(Arc<Table>);
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Table {
     block_word: &'static str,
     blocks: usize,
     /// In the order in which a block applies them.
     modules: Vec<(SubModule, [usize; 2])>,
+    /// Embeddings and the output matrix, `[rows, width]`.
+    embeddings: Vec<(SubModule, [usize; 2])>,
 }
 
 impl Sites {
@@ -59,15 +87,24 @@ impl Sites {
         blocks: usize,
         modules: impl IntoIterator<Item = (SubModule, [usize; 2])>,
     ) -> Self {
-        Self(Arc::new(Table { block_word, blocks, modules: modules.into_iter().collect() }))
+        let modules = modules.into_iter().collect();
+        Self(Arc::new(Table { block_word, blocks, modules, embeddings: Vec::new() }))
     }
 
-    /// Number of sites.
+    /// The same with embeddings and output matrices, each with its shape `[rows, width]`, in the order of the
+    /// forward pass.
+    #[must_use]
+    pub fn with_embeddings(self, embeddings: impl IntoIterator<Item = (SubModule, [usize; 2])>) -> Self {
+        let embeddings = embeddings.into_iter().collect();
+        Self(Arc::new(Table { embeddings, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// Number of linear sites.
     pub fn len(&self) -> usize {
         self.0.blocks * self.0.modules.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no linear site.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -87,14 +124,20 @@ impl Sites {
         self.0.modules.iter().map(|&(module, _)| module)
     }
 
-    /// All sites, block by block.
+    /// The linear sites, block by block.
     pub fn iter(&self) -> impl Iterator<Item = Site> + use<> {
         let table = Arc::clone(&self.0);
         let sites = self.len();
-        (0..sites).map(move |index| Site {
-            block: index / table.modules.len(),
-            module: table.modules[index % table.modules.len()].0,
+        (0..sites).map(move |index| {
+            let modules = table.modules.len();
+            Site::in_block(index / modules, table.modules[index % modules].0)
         })
+    }
+
+    /// Embeddings and output matrices, in the order of the forward pass.
+    pub fn embeddings(&self) -> impl ExactSizeIterator<Item = Site> + use<> {
+        let table = Arc::clone(&self.0);
+        (0..table.embeddings.len()).map(move |index| Site::embedding(table.embeddings[index].0))
     }
 
     /// Where a sub-module stands in its block; `None` if the blocks have no such sub-module.
@@ -102,25 +145,33 @@ impl Sites {
         self.0.modules.iter().position(|&(other, _)| other == module)
     }
 
-    /// Where a site stands in [`iter`](Self::iter).
+    /// Where a linear site stands in [`iter`](Self::iter), and an embedding in [`embeddings`](Self::embeddings).
     ///
     /// # Panics
     ///
     /// When there is no such site.
     pub fn index(&self, site: Site) -> usize {
-        match self.module_index(site.module) {
-            Some(module) if site.block < self.0.blocks => site.block * self.0.modules.len() + module,
-            _ => panic!("the model has no site `{}`", self.name(site)),
-        }
+        let index = match site.block {
+            Some(block) if block < self.0.blocks => {
+                self.module_index(site.module).map(|module| block * self.0.modules.len() + module)
+            }
+            Some(_) => None,
+            None => self.0.embeddings.iter().position(|&(module, _)| module == site.module),
+        };
+        index.unwrap_or_else(|| panic!("the model has no site `{}`", self.name(site)))
     }
 
-    /// Shape of a site's weight, `[d_in, d_out]`.
+    /// Shape of a site's weight, `[d_in, d_out]`, and of an embedding, `[rows, width]`.
     ///
     /// # Panics
     ///
     /// When there is no such site.
     pub fn shape(&self, site: Site) -> [usize; 2] {
-        let (_, shape) = self.0.modules[self.index(site) % self.0.modules.len()];
+        let index = self.index(site);
+        let (_, shape) = match site.block {
+            Some(_) => self.0.modules[index % self.0.modules.len()],
+            None => self.0.embeddings[index],
+        };
         shape
     }
 
@@ -133,7 +184,7 @@ impl Sites {
         self.shape(site).iter().product()
     }
 
-    /// Number of weights of all sites, biases not counted.
+    /// Number of weights of all linear sites, biases not counted.
     pub fn all_parameters(&self) -> usize {
         let block: usize = self.0.modules.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         self.0.blocks * block
@@ -149,9 +200,14 @@ impl Sites {
         format!("{}.{block}", self.0.block_word)
     }
 
+    /// The names of the embeddings and output matrices.
+    pub fn embedding_names(&self) -> Vec<String> {
+        self.embeddings().map(|site| self.name(site)).collect()
+    }
+
     /// The site of a name; `None` if there is none.
     pub fn find(&self, name: &str) -> Option<Site> {
-        self.iter().find(|&site| self.name(site) == name)
+        self.iter().chain(self.embeddings()).find(|&site| self.name(site) == name)
     }
 
     /// The block that a name of a parameter stands in, whether the model has that block or not; `None`
@@ -198,15 +254,29 @@ mod tests {
 
     #[test]
     fn json_of_a_site_is_its_block_and_its_module() {
-        let site = Site { block: 3, module: QUERY };
+        let site = Site::in_block(3, QUERY);
         let json = r#"{"block":3,"module":"self_attn.q_proj"}"#;
         assert_eq!(serde_json::to_string(&site).unwrap(), json);
         assert_eq!(serde_json::from_str::<Site>(json).unwrap(), site);
+        let embedding = Site::embedding(SubModule::new("wte"));
+        assert_eq!(serde_json::to_string(&embedding).unwrap(), r#"{"module":"wte"}"#);
+        assert_eq!(serde_json::from_str::<Site>(r#"{"module":"wte"}"#).unwrap(), embedding);
+    }
+
+    #[test]
+    fn embeddings_stand_outside_of_the_blocks() {
+        let wte = SubModule::new("wte");
+        let sites = sites().with_embeddings([(wte, [97, 8]), (LM_HEAD, [97, 8])]);
+        assert_eq!((sites.len(), sites.all_parameters()), (6, 3 * (8 * 16 + 24 * 8)));
+        assert_eq!(sites.embedding_names(), ["wte", "lm_head"]);
+        let head = Site::embedding(LM_HEAD);
+        assert_eq!((sites.find("lm_head"), sites.index(head)), (Some(head), 1));
+        assert_eq!((sites.shape(head), sites.parameters(head)), ([97, 8], 97 * 8));
     }
 
     #[test]
     #[should_panic(expected = "the model has no site `layers.3.self_attn.q_proj`")]
     fn a_site_beyond_the_last_block_has_no_index() {
-        sites().index(Site { block: 3, module: QUERY });
+        sites().index(Site::in_block(3, QUERY));
     }
 }

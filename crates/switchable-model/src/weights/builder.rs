@@ -6,7 +6,9 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_lora::{linear_settings::BasePolicy, switchable_linear::SwitchableLinear};
+use switchable_lora::{
+    linear_settings::BasePolicy, switchable_embedding::SwitchableEmbedding, switchable_linear::SwitchableLinear,
+};
 
 use super::values::Values;
 use crate::config::ModelConfig;
@@ -14,7 +16,6 @@ use crate::error::Result;
 use crate::folder_names::{OUTPUT_MATRIX, SPAN_HEAD};
 use crate::options::ModelOptions;
 use crate::output_matrix::OutputMatrix;
-use crate::packable_matrix::PackableMatrix;
 use crate::parameters::WeightLayout;
 use crate::sites::{Site, Sites};
 
@@ -64,23 +65,23 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
         Ok(self.parameter(data))
     }
 
-    /// A matrix that is as the file holds it, such as an embedding, by its whole name.
+    /// An embedding of tokens or positions, or an output matrix, by its whole name: `shape` is `[rows, width]`.
     ///
     /// # Errors
     ///
     /// When the source has none of this name and shape, or its values are not finite.
-    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
+    pub fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<SwitchableEmbedding<B>> {
+        let [rows, width] = shape;
+        if let Some(codes) = self.values.packed(name, [width, rows])? {
+            return Ok(SwitchableEmbedding::from_packed(codes, &self.options.cache, self.device));
+        }
         let data = self.values.data(name, &shape)?;
-        Ok(self.parameter(data))
+        Ok(self.own_embedding(data))
     }
 
-    /// The token embedding, a matrix as [`matrix`](Self::matrix) gives it that a packed copy may follow.
-    ///
-    /// # Errors
-    ///
-    /// As [`matrix`](Self::matrix).
-    pub fn embedding(&mut self, name: &str, shape: [usize; 2]) -> Result<PackableMatrix<B>> {
-        Ok(PackableMatrix::new(self.matrix(name, shape)?))
+    fn own_embedding(&self, data: TensorData) -> SwitchableEmbedding<B> {
+        let embedding = SwitchableEmbedding::of_param(self.parameter(data), &self.options.cache);
+        embedding.with_execution(self.options.linear.execution)
     }
 
     /// The output matrix of a model with this token embedding: one of its own, or the embedding where the
@@ -91,23 +92,29 @@ impl<'a, B: QuantBackend> ModelBuilder<'a, B> {
     ///
     /// When it is not tied and the source has none, or it has another shape than the embedding or values
     /// that are not finite.
-    pub fn output(&mut self, embedding: &PackableMatrix<B>, is_tied: bool) -> Result<OutputMatrix<B>> {
-        let shape = embedding.dims();
+    pub fn output(&mut self, embedding: &SwitchableEmbedding<B>, is_tied: bool) -> Result<OutputMatrix<B>> {
+        let shape = embedding.shape();
         if !is_tied {
             // A folder with a span head has no output matrix: the embedding takes its place.
             let is_span = !self.contains(OUTPUT_MATRIX) && self.contains(SPAN_HEAD);
             return if is_span {
                 Ok(OutputMatrix::Tied)
             } else {
-                Ok(OutputMatrix::Own(self.matrix(OUTPUT_MATRIX, shape)?))
+                Ok(OutputMatrix::Own(self.embedding(OUTPUT_MATRIX, shape)?))
             };
+        }
+        let [vocabulary, width] = shape;
+        if let Some(codes) = self.values.packed(OUTPUT_MATRIX, [width, vocabulary])? {
+            // A copy of the embedding in codes, beside it in floats.
+            let own = SwitchableEmbedding::from_packed(codes, &self.options.cache, self.device);
+            return Ok(OutputMatrix::Own(own));
         }
         if !self.values.contradicts_tie(OUTPUT_MATRIX) {
             return Ok(OutputMatrix::Tied);
         }
         let data = self.values.data(OUTPUT_MATRIX, &shape)?;
-        let is_same = data.iter::<f32>().eq(embedding.val().into_data().iter::<f32>());
-        Ok(if is_same { OutputMatrix::Tied } else { OutputMatrix::Own(self.parameter(data)) })
+        let is_same = data.iter::<f32>().eq(embedding.weight().into_data().iter::<f32>());
+        Ok(if is_same { OutputMatrix::Tied } else { OutputMatrix::Own(self.own_embedding(data)) })
     }
 
     /// A site without a bias.

@@ -139,7 +139,7 @@ impl ExactAllocation {
     fn range<B: QuantAutodiffBackend, M: TrainableModel<B>>(&self, bench: &Workbench<'_, B, M>) -> BudgetRange {
         let precision = |&bits: &BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
         let choices: Vec<_> = self.greedy.damage.choices.iter().map(precision).collect();
-        BudgetRange::of(&bench.plain().transformer, &choices)
+        BudgetRange::of(&bench.plain().transformer, &choices, &[])
     }
 }
 

@@ -54,7 +54,7 @@ fn text(layers: &Sensitivity) -> String {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {divergence} | {} |",
-            effect.block,
+            effect.block.unwrap_or_default(),
             em(&effect.accuracy),
             f1(&effect.accuracy),
             points(&effect.comparison)
@@ -68,7 +68,7 @@ fn chart(layers: &Sensitivity) -> BarChart {
         title: format!("One block at {} bits, all others at 32", layers.changed_to.weights),
         subtitle: questions(&layers.reference),
         category_label: "block".into(),
-        categories: layers.effects.iter().map(|effect| effect.block.to_string()).collect(),
+        categories: layers.effects.iter().map(|effect| effect.block.unwrap_or_default().to_string()).collect(),
         value: Axis::new("exact match", "%"),
         groups: vec![BarGroup::new("", layers.effects.iter().map(|e| exact_match(&e.accuracy)).collect::<Vec<_>>())],
         horizontal_marks: vec![Mark::new(layers.reference.exact_match, "all at 32")],

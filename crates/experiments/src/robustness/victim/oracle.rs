@@ -181,7 +181,7 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         let share = 1.0 / self.plans.len() as f64;
         let (mut loss, mut sum) = (0.0, None);
         for plan in self.plans {
-            let embedded = model.transformer.embed(tensors.ids.clone(), None).detach().require_grad();
+            let embedded = model.transformer.embed(tensors.ids.clone(), None, plan).detach().require_grad();
             let logits = model.span_logits(model.transformer.forward_from(0, embedded.clone(), None, plan), plan);
             let of_plan = window_losses(logits, &tensors);
             let gradients = of_plan.backward();
@@ -217,7 +217,7 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
             let body = &self.victim.model.transformer;
             let d = body.shape().width;
             let hidden = body.forward(ids.clone(), None, plan).slice([0..1, position - 1..position, 0..d]);
-            let logits = body.next_token_scores(hidden);
+            let logits = body.next_token_scores(hidden, plan);
             let probabilities = scores(activation::softmax(logits, 2).squeeze_dim::<2>(0));
             for (mean, &token) in mean.iter_mut().zip(tokens) {
                 *mean += f64::from(probabilities[token as usize]) / self.plans.len() as f64;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::evaluate::Evaluator;
 use switchable_lora::site_precision::SitePrecision;
@@ -13,7 +13,7 @@ use switchable_model::site_plan::SitePlan;
 use crate::error::Result;
 use crate::running::memory::Memory;
 use crate::running::progress::ShowProgress;
-use crate::search::allocation::damage::DamageTable;
+use crate::search::allocation::damage::{DamageTable, choices_of_sites};
 use crate::search::allocation::pareto::Allocation;
 use crate::search::allocation::swaps::{RefineFrom, RefineOptions, Refinement};
 use crate::search::allocation::verify::Verified;
@@ -57,10 +57,14 @@ pub struct BudgetRange {
 }
 
 impl BudgetRange {
-    /// The range of a model.
-    pub fn of<B: QuantBackend, M: SwitchableModel<B>>(model: &M, choices: &[SitePrecision]) -> Self {
+    /// The range of a model: of its linear sites, and of its embeddings where there are widths for them.
+    pub fn of<B: QuantBackend, M: SwitchableModel<B>>(
+        model: &M,
+        choices: &[SitePrecision],
+        embeddings: &[BitWidth],
+    ) -> Self {
         let mut range = Self { least: 0, most: 0, parameters: 0 };
-        for site in model.sites().iter() {
+        for (site, choices) in choices_of_sites(model, choices, embeddings) {
             let bytes = || choices.iter().map(|&precision| site_bytes(model, site, precision));
             range.least += bytes().min().unwrap_or(0);
             range.most += bytes().max().unwrap_or(0);

@@ -7,14 +7,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
 use switchable_lora::site_precision::SitePrecision;
-use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::{Site, Sites};
@@ -39,6 +38,8 @@ pub enum DamageMeasure {
 pub struct DamageOptions {
     /// The precisions that every site may take.
     pub choices: Vec<SitePrecision>,
+    /// The widths that every embedding and the output matrix may take; none leaves them alone.
+    pub embeddings: Vec<BitWidth>,
     /// The figure that allocations minimise.
     pub measure: DamageMeasure,
     /// Seed of the bootstraps.
@@ -54,6 +55,7 @@ impl DamageOptions {
     pub fn new(choices: Vec<SitePrecision>) -> Self {
         Self {
             choices,
+            embeddings: Vec::new(),
             measure: DamageMeasure::default(),
             seed: 0,
             show: ShowProgress::default(),
@@ -137,6 +139,23 @@ fn first_block_word() -> String {
     "h".to_owned()
 }
 
+/// The sites that an allocation decides on, each with its precisions: the embeddings first where there are widths
+/// for them, then the linear sites.
+pub(crate) fn choices_of_sites<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    choices: &[SitePrecision],
+    embeddings: &[BitWidth],
+) -> Vec<(Site, Vec<SitePrecision>)> {
+    let sites = model.sites();
+    let widths: Vec<SitePrecision> = embeddings.iter().map(|&bits| SitePrecision::uniform(bits)).collect();
+    let of_embeddings = sites.embeddings().filter(|_| !widths.is_empty()).map(|site| (site, widths.as_slice()));
+    let all = of_embeddings.chain(sites.iter().map(|site| (site, choices)));
+    let fitting = |(site, choices): (Site, &[SitePrecision])| {
+        (site, choices.iter().map(|&choice| model.precision_for(site, choice)).collect())
+    };
+    all.map(fitting).collect()
+}
+
 /// Measures every site at every choice, one at a time.
 ///
 /// The reference's states are kept: a change in block i costs the blocks from i on. A choice that the
@@ -160,18 +179,19 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
     if options.measure == DamageMeasure::Loss && unchanged.loss.is_none() {
         return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
     }
-    let sites: Vec<Site> = model.config().sites().iter().collect();
-    let mut progress = Progress::start("damage", 0, sites.len() * options.choices.len(), options.show);
+    let sites: Vec<(Site, Vec<SitePrecision>)> =
+        choices_of_sites(&model.transformer, &options.choices, &options.embeddings);
+    let steps = sites.iter().map(|(_, choices)| choices.len()).sum();
+    let mut progress = Progress::start("damage", 0, steps, options.show);
     let mut work = evaluator.work() - before;
     let mut rows = Vec::with_capacity(sites.len());
-    for site in sites {
+    for (site, precisions) in sites {
         let name = model.transformer.sites().name(site);
         let mut measured = 0;
         let (row, work_of_row) = options.known.recall(&name, || {
             let before = evaluator.work();
-            let mut choices = Vec::with_capacity(options.choices.len());
-            for &choice in &options.choices {
-                let precision = model.transformer.precision_for(site, choice);
+            let mut choices = Vec::with_capacity(precisions.len());
+            for &precision in &precisions {
                 let changed = if reference.get(site) == precision {
                     Accuracy { divergence: Some(0.0), ..unchanged.clone() }
                 } else {
@@ -180,7 +200,7 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
                 measured += 1;
                 progress.step(format!("{name} EM {:.1} at {} bits", changed.exact_match, precision.weights));
                 choices.push(Damage {
-                    precision: model.transformer.site(site).explicit(&precision),
+                    precision: model.transformer.explicit_at(site, &precision),
                     bytes: site_bytes(&model.transformer, site, precision),
                     loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
                     divergence: changed.divergence.unwrap_or(0.0),

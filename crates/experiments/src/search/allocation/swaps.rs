@@ -143,7 +143,7 @@ impl DamageTable {
             for (site, pick) in std::iter::once(candidate.raised).chain(candidate.lowered) {
                 trial_picks[site] = pick;
                 let row = &self.sites[site];
-                trial.set(row.site, body.site(row.site).implicit(&row.choices[pick].precision));
+                trial.set(row.site, body.implicit_at(row.site, &row.choices[pick].precision));
             }
             if !seen.insert(trial_picks.clone()) {
                 continue;
@@ -174,7 +174,7 @@ impl DamageTable {
     fn picks_of<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: &SitePlan) -> Result<Vec<usize>> {
         let pick = |row: &SiteDamage| {
             let precision = plan.get(row.site);
-            let implicit = |precision: &SitePrecision| model.site(row.site).implicit(precision);
+            let implicit = |precision: &SitePrecision| model.implicit_at(row.site, precision);
             let found = row.choices.iter().position(|choice| implicit(&choice.precision) == implicit(&precision));
             let got = || format!("{} at {} bits", self.name(row.site), precision.weights);
             found.ok_or_else(|| Error::option("plan", got(), "precisions that the damage table has"))

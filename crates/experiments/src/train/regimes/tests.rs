@@ -111,7 +111,7 @@ fn every_higher_width_teaches_in_a_cascade() {
 
 #[test]
 fn specialised_steps_come_at_their_share_and_the_others_keep_their_turn() {
-    let site = Site { block: 1, module: MLP_C_PROJ };
+    let site = Site::in_block(1, MLP_C_PROJ);
     let low = SitePrecision::uniform(BitWidth::B4);
     let inner = Static::new(WIDTHS.map(plan).to_vec()).unwrap();
     let regime = Specialised::new(inner, &plan(BitWidth::FULL), &[site], low, 0.25).unwrap();

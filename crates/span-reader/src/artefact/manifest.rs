@@ -1,0 +1,113 @@
+//! What an artefact is, what it was made from, and all of its files by their contents.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use content_identity::ContentHash;
+
+use crate::certificate::model_files::ModelFiles;
+use crate::error::{Error, Result};
+use crate::running::json_file::{read_json, write_json};
+
+/// The file.
+pub const MANIFEST: &str = "artefact.json";
+
+const FORMAT: &str = "switchable-quant.artefact";
+const VERSION: u32 = 1;
+
+/// The model that an artefact was packed from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its name, for messages.
+    pub name: String,
+    /// The hash of its contents.
+    pub hash: ContentHash,
+    /// That of the folder of adapters that took the place of its own, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<ContentHash>,
+}
+
+/// What an artefact is, what it was made from, and all of its files by their contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    format: String,
+    version: u32,
+    /// The version of the crate that wrote it.
+    pub made_by: String,
+    /// The model that it was packed from.
+    pub source: Source,
+    /// Its files, but for this one, the certificate and the model card.
+    pub files: ModelFiles,
+}
+
+/// Only the version, so that a newer file is told from a damaged one.
+#[derive(Deserialize)]
+struct Versioned {
+    format: String,
+    version: u32,
+}
+
+impl Manifest {
+    /// The manifest of what is in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn of_folder(dir: impl AsRef<Path>, source: Source) -> Result<Self> {
+        let files = ModelFiles::of_folder(dir)?.without(MANIFEST);
+        Ok(Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            made_by: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            source,
+            files,
+        })
+    }
+
+    /// Whether a folder says that it is an artefact.
+    pub fn is_in(dir: impl AsRef<Path>) -> bool {
+        dir.as_ref().join(MANIFEST).exists()
+    }
+
+    /// Reads the manifest of a folder, and checks every file against it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or is of a newer version, and when a file is missing, has been added, or has another
+    /// content; the error names the file.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let (dir, path) = (dir.as_ref(), dir.as_ref().join(MANIFEST));
+        let Versioned { format, version } = read_json(&path)?;
+        if format != FORMAT {
+            return Err(Error::option("format", format!("{format:?}"), format!("{FORMAT:?}")).in_file(&path));
+        }
+        if version != VERSION {
+            return Err(
+                Error::option("version", version, format!("{VERSION}, the newest that is known")).in_file(&path)
+            );
+        }
+        let manifest: Self = read_json(&path)?;
+        let counted = manifest.files.clone().without(MANIFEST);
+        if counted != manifest.files {
+            let (got, expected) = (manifest.files.hash, format!("{}, that of the files it lists", counted.hash));
+            return Err(Error::option("files.hash", got, expected).in_file(&path));
+        }
+        manifest
+            .files
+            .check(&ModelFiles::of_folder(dir)?.without(MANIFEST), "artefact.json")
+            .map_err(|error| error.in_file(dir))?;
+        Ok(manifest)
+    }
+
+    /// Writes it into a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        write_json(dir.as_ref().join(MANIFEST), self)
+    }
+}

@@ -1,0 +1,132 @@
+//! From an open model to an artefact.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use switchable_lora::precision_plan::PrecisionPlan;
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::model::SwitchableModel;
+use switchable_model::packed::form::{PackOptions, PackedForm};
+use switchable_model::span_head::MissingHead;
+use whole_files::PartialFolder;
+
+use crate::artefact::contents::FRONT;
+use crate::artefact::manifest::{Manifest, Source};
+use crate::artefact::model_card::Card;
+use crate::artefact::plans::write_plans;
+use crate::artefact::saved_cascade::SavedCascade;
+use crate::certificate::file_names::MODEL_CARD;
+use crate::certificate::seen_data::SeenData;
+use crate::choice::front::MeasuredFront;
+use crate::cost::Cost;
+use crate::error::{Error, Result};
+use crate::model_folder::{FolderOptions, ModelFolder};
+use crate::running::json_file::write_text;
+
+/// What an artefact is to hold.
+///
+/// | part | default |
+/// |---|---|
+/// | `options` | scales of f32, embeddings as the plan says |
+/// | `has_span_head` | yes |
+/// | `plans` | none beside the one that it is packed by |
+/// | `front`, `cascade` | none |
+/// | `seen` | none: the artefact does not say which questions it was made from |
+#[derive(Debug)]
+pub struct Pack<'a> {
+    /// The model that it is packed from.
+    pub source: Source,
+    /// What is packed at which width.
+    pub form: PackedForm<'a>,
+    /// In which numbers.
+    pub options: PackOptions,
+    /// Whether the span head is packed: a language model has none.
+    pub has_span_head: bool,
+    /// Further plans by name.
+    pub plans: BTreeMap<String, PrecisionPlan>,
+    /// Plans with what they were measured to give on the model as it is packed.
+    pub front: Option<MeasuredFront>,
+    /// A cascade of the model as it is packed.
+    pub cascade: Option<SavedCascade>,
+    /// The questions that it was made from.
+    pub seen: Option<SeenData>,
+}
+
+impl<'a> Pack<'a> {
+    /// An artefact of a model in a form, and of nothing else.
+    pub fn new(source: Source, form: PackedForm<'a>) -> Self {
+        let (plans, front, cascade, seen) = (BTreeMap::new(), None, None, None);
+        Self { source, form, options: PackOptions::default(), has_span_head: true, plans, front, cascade, seen }
+    }
+
+    /// Checks that a folder may take the name of an artefact: it is not there, is empty, or is one.
+    ///
+    /// # Errors
+    ///
+    /// When it holds something else, which would be lost.
+    pub fn check_target(dir: &Path) -> Result<()> {
+        let is_free = match std::fs::read_dir(dir) {
+            Ok(mut entries) => entries.next().is_none() || Manifest::is_in(dir),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(Error::io(dir, error)),
+        };
+        if is_free { Ok(()) } else { Err(Error::NoArtefact { path: dir.into() }) }
+    }
+
+    /// Writes the artefact of a model and opens it: the whole folder takes its name at once, in the place of an
+    /// artefact that is there, and only after what is in it was opened and checked.
+    ///
+    /// # Errors
+    ///
+    /// When the folder holds something else, a site cannot be packed, a plan, front or cascade is not one of the
+    /// packed model, or the folder cannot be written; then nothing has its name.
+    pub fn write<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        folder: &ModelFolder<B, M>,
+        dir: &Path,
+    ) -> Result<ModelFolder<B, M>> {
+        Self::check_target(dir)?;
+        let partial = PartialFolder::create(dir)?;
+        let target = partial.path();
+        if self.has_span_head {
+            folder.save_packed(target, self.form, &self.options)?;
+        } else {
+            folder.save_packed_language_model(target, self.form, &self.options)?;
+        }
+        write_plans(target, &self.plans)?;
+        if let Some(front) = &self.front {
+            front.save(target.join(FRONT))?;
+        }
+        if let Some(cascade) = &self.cascade {
+            cascade.save(target)?;
+        }
+        if let Some(seen) = &self.seen {
+            seen.write(target)?;
+        }
+        let manifest = Manifest::of_folder(target, self.source.clone())?;
+        manifest.save(target)?;
+        let device = folder.model.transformer.device();
+        write_text(target.join(MODEL_CARD), &self.card(&manifest, &self.open::<B, M>(target, &device)?))?;
+        partial.persist()?;
+        self.open(dir, &device)
+    }
+
+    fn open<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        dir: &Path,
+        device: &B::Device,
+    ) -> Result<ModelFolder<B, M>> {
+        let missing_head = if self.has_span_head { MissingHead::Refuse } else { MissingHead::Random(0) };
+        ModelFolder::open(dir, &FolderOptions { missing_head, ..FolderOptions::default() }, device)
+    }
+
+    fn card<B: QuantBackend, M: SwitchableModel<B>>(&self, manifest: &Manifest, packed: &ModelFolder<B, M>) -> String {
+        let body = &packed.model.transformer;
+        let own = || body.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter());
+        let cost = Cost::of(body, &packed.plan.clone().unwrap_or_else(own));
+        let widths: Vec<String> = packed.code_widths().iter().map(ToString::to_string).collect();
+        let (plans, front) = (&self.plans, self.front.as_ref());
+        Card { manifest, cost: &cost, widths: &widths, plans, front }.text()
+    }
+}

@@ -1,0 +1,113 @@
+//! Sequences of different lengths that are continued together.
+
+use std::ops::{ControlFlow, Range};
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
+
+use super::NewToken;
+use super::chooser::Chooser;
+use super::options::GenerateOptions;
+use crate::error::{Error, Result};
+use crate::kv_cache::KvCache;
+use crate::model::SwitchableModel;
+use crate::parameters::floats;
+use crate::shape::ModelShape;
+use crate::site_plan::SitePlan;
+
+/// Stands where there is no token. It is not attended to.
+const PADDING: u32 = 0;
+
+/// The sequences, and what they have in common.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    sequences: Vec<Sequence<'a>>,
+    stop: &'a [u32],
+    shape: ModelShape,
+}
+
+#[derive(Debug)]
+struct Sequence<'a> {
+    prompt: &'a [u32],
+    new: Vec<u32>,
+    /// New tokens at most.
+    room: usize,
+    chooser: Chooser,
+}
+
+impl<'a> Batch<'a> {
+    /// Prompts and options that were checked.
+    pub(super) fn new(prompts: &[&'a [u32]], options: &'a GenerateOptions, shape: ModelShape) -> Self {
+        let sequences = prompts.iter().map(|&prompt| Sequence {
+            prompt,
+            new: Vec::new(),
+            room: options.room(prompt.len(), shape.positions),
+            chooser: Chooser::new(prompt, options),
+        });
+        Self { sequences: sequences.collect(), stop: &options.stop, shape }
+    }
+
+    /// The new tokens of each sequence.
+    pub(super) fn into_new_tokens(self) -> Vec<Vec<u32>> {
+        self.sequences.into_iter().map(|sequence| sequence.new).collect()
+    }
+
+    /// Continues some sequences to their ends.
+    pub(super) fn run<B: QuantBackend, M: SwitchableModel<B>>(
+        &mut self,
+        sequences: Range<usize>,
+        model: &M,
+        plan: &SitePlan,
+        on_token: &mut impl FnMut(NewToken) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let device = model.device();
+        let mut active: Vec<usize> = sequences.filter(|&index| self.sequences[index].room > 0).collect();
+        let longest = active.iter().map(|&index| self.sequences[index].prompt.len()).max().unwrap_or(0);
+        let room = active.iter().map(|&index| self.sequences[index].room).max().unwrap_or(0);
+        if active.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let padding: Vec<usize> = active.iter().map(|&index| longest - self.sequences[index].prompt.len()).collect();
+        let padded = active.iter().zip(&padding).flat_map(|(&index, &padding)| {
+            std::iter::repeat_n(PADDING, padding).chain(self.sequences[index].prompt.iter().copied())
+        });
+        let mut next: Vec<u32> = padded.collect();
+        // The last token of a text is not read.
+        let mut cache = KvCache::<B>::left_padded(&self.shape, padding, longest + room - 1, &device);
+        while !active.is_empty() {
+            let tokens = next.len() / active.len();
+            let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
+            let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [active.len(), tokens]), &device);
+            let hidden = model.forward_cached(ids, &mut cache, plan);
+            let last = hidden.slice([0..active.len(), tokens - 1..tokens, 0..self.shape.width]);
+            let mut scores = floats(model.next_token_scores(last, plan).into_data());
+            let mut going_on = Vec::new();
+            for (row, scores) in scores.chunks_exact_mut(self.shape.vocabulary).enumerate() {
+                let index = active[row];
+                let sequence = &mut self.sequences[index];
+                let token = sequence.chooser.choose(scores).map_err(|got| Error::Scores {
+                    sequence: index,
+                    tokens: sequence.prompt.len() + sequence.new.len(),
+                    got,
+                })?;
+                if self.stop.contains(&token) {
+                    continue;
+                }
+                sequence.new.push(token);
+                if on_token(NewToken { sequence: index, token }).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if sequence.new.len() < sequence.room {
+                    going_on.push(row);
+                }
+            }
+            if going_on.len() < active.len() {
+                active = going_on.iter().map(|&row| active[row]).collect();
+                cache.keep_sequences(&going_on);
+            }
+            next = active.iter().filter_map(|&index| self.sequences[index].new.last().copied()).collect();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,117 @@
+//! Artefacts that commands write.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use switchable_quant::data::Dataset;
+use switchable_quant::default_model;
+use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::reader::ModelFolder;
+use switchable_quant::reader::artefact::manifest::Source;
+use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::certificate::model_files::ModelFiles;
+use switchable_quant::reader::certificate::seen_data::{SeenData, SeenRole, SeenSet};
+use switchable_quant::transformer::config::ModelConfig as _;
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::packed::form::PackedForm;
+use switchable_quant::transformer::site_plan::SitePlan;
+
+use crate::arguments::input::InputArgs;
+use crate::contents::name_of;
+use crate::files::{check_apart, resolve_model};
+use crate::session::{AdapterPlace, Session};
+
+impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
+    /// The model as an artefact names what it was packed from.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn source(&self) -> anyhow::Result<Source> {
+        let files = match &self.dir {
+            Some(dir) => ModelFiles::of_folder(dir)?,
+            None => ModelFiles::embedded(&default_model::FILES),
+        };
+        let adapters = match &self.adapters.place {
+            AdapterPlace::Folder(dir) => Some(ModelFiles::of_folder(dir)?.hash),
+            AdapterPlace::Own | AdapterPlace::LeftOut => None,
+        };
+        let name = name_of(Path::new(&self.name));
+        Ok(Source { name, hash: files.hash, adapters })
+    }
+
+    /// Writes the artefact of a plan that was found on some questions, and says so.
+    ///
+    /// # Errors
+    ///
+    /// When a site cannot be packed, or the folder cannot be written; then nothing has its name.
+    pub fn pack_plan(&self, plan: &SitePlan, searched: SeenSet, dir: &Path) -> anyhow::Result<String> {
+        let seen = self.seen_with(vec![searched])?;
+        let pack = Pack { seen, ..Pack::new(self.source()?, PackedForm::Plan(plan)) };
+        written_text(dir, &pack.write(&self.folder, dir)?)
+    }
+
+    /// The questions that this model was made from as far as its folder says, and those that a command chose its
+    /// plans on.
+    ///
+    /// # Errors
+    ///
+    /// When the folder's record is damaged.
+    pub fn seen_with(&self, searched: Vec<SeenSet>) -> anyhow::Result<Option<SeenData>> {
+        let before = self.dir.as_ref().map(SeenData::read).transpose()?.flatten();
+        let mut sets = before.map_or_else(Vec::new, |seen| seen.sets().to_vec());
+        for set in searched {
+            if !sets.contains(&set) {
+                sets.push(set);
+            }
+        }
+        Ok((!sets.is_empty()).then(|| SeenData::new(sets)))
+    }
+}
+
+/// Questions that plans were chosen on.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn searched_on(name: &str, questions: &Dataset) -> anyhow::Result<SeenSet> {
+    Ok(SeenSet::new(SeenRole::Search, name, questions)?)
+}
+
+/// Checks `--pack` before anything is computed for it.
+///
+/// # Errors
+///
+/// As [`check_target`].
+pub fn check_pack(pack: Option<&Path>, input: &InputArgs) -> anyhow::Result<()> {
+    let Some(dir) = pack else { return Ok(()) };
+    let model = input.model.as_deref().map(resolve_model).transpose()?;
+    check_target(dir, &model.as_deref().into_iter().chain(input.adapters.as_deref()).collect::<Vec<_>>())
+        .context("--pack")
+}
+
+/// Checks where an artefact is to be written, before anything is computed for it.
+///
+/// # Errors
+///
+/// When the folder holds something else, or is one that the command reads.
+pub fn check_target(dir: &Path, read: &[&Path]) -> anyhow::Result<()> {
+    check_apart(dir, read)?;
+    Ok(Pack::check_target(dir)?)
+}
+
+/// What was written, in one line: `packed runs/small: 91.2 MB, 18.3 % of the model in f32`.
+///
+/// # Errors
+///
+/// When its files cannot be read.
+pub fn written_text<B: QuantAutodiffBackend, M: SwitchableModel<B>>(
+    dir: &Path,
+    folder: &ModelFolder<B, M>,
+) -> anyhow::Result<String> {
+    let bytes = ModelFiles::of_folder(dir)?.bytes;
+    let floats = size_of::<f32>() * folder.model.config().parameters();
+    let share = 100.0 * bytes as f64 / floats as f64;
+    Ok(format!("packed {}: {:.1} MB on disk, {share:.1} % of the model in f32", dir.display(), bytes as f64 / 1e6))
+}
