@@ -29,9 +29,7 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::identity::{ContentHash, Identity};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::SitePrecision;
-use switchable_quant::lora::packed_weights::PackedWeights;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::certificate::machine::{Resident, resident_bytes};
 use switchable_quant::reader::certificate::measured_model::Timing;
 use switchable_quant::reader::model_folder::OwnAdapters;
@@ -129,11 +127,6 @@ fn command() -> anyhow::Result<()> {
     stoppable(|| opening.run(Evaluation { arguments: &arguments, plan }))
 }
 
-/// Whether every site serves several widths from one tensor.
-fn is_nested<B: QuantBackend, M: SwitchableModel<B>>(body: &M) -> bool {
-    body.sites().iter().all(|site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_))))
-}
-
 impl Arguments {
     fn score(&self, file: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
         if self.run.out.is_some() {
@@ -205,12 +198,9 @@ impl Command for Evaluation<'_> {
         how.check_model(body)?;
         let plan = match (&file, *bits, &folder.plan) {
             (Some(file), ..) => file.resolve(&model)?,
-            (None, None, Some(packed)) if input.adapters.is_none() && !is_nested(body) => packed.clone(),
-            (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
-                let adapter = folder.precision(precision.weights).adapter;
-                plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
-            }),
-            (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
+            (None, Some(bits), _) => body.uniform_plan(folder.precision(bits)),
+            (None, None, Some(packed)) if input.adapters.is_some() => folder.with_adapters(packed),
+            (None, None, _) => folder.default_plan(),
         };
         let plan = how.with_embeddings(body, if input.no_adapter { plan.without_adapters() } else { plan });
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;

@@ -240,6 +240,32 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         self.model.transformer.precision_at(bits)
     }
 
+    /// The plan that the folder runs at where none is asked for: of codes of one width each the plan that they were
+    /// packed by; of nested codes 8 bits, with the adapters of 8 bits where there are any; of floats full
+    /// precision, with its adapters where there are any.
+    pub fn default_plan(&self) -> SitePlan {
+        match &self.plan {
+            Some(plan) if self.is_nested() => self.with_adapters(plan),
+            Some(plan) => plan.clone(),
+            None => self.model.transformer.uniform_plan(self.precision(BitWidth::FULL)),
+        }
+    }
+
+    /// A plan with the adapter of each site's width, or without where the model has none for it.
+    pub fn with_adapters(&self, plan: &SitePlan) -> SitePlan {
+        let body = &self.model.transformer;
+        plan.iter().fold(plan.clone(), |plan, (site, precision)| {
+            let adapter = self.precision(precision.weights).adapter;
+            plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
+        })
+    }
+
+    /// Whether every site serves several widths from one tensor.
+    fn is_nested(&self) -> bool {
+        let body = &self.model.transformer;
+        body.sites().iter().all(|site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_))))
+    }
+
     /// Writes the folder in floats: model, tokenizer and adapters. `base_model` stands in the adapters'
     /// configuration as the model that they belong to.
     ///
