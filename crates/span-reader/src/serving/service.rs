@@ -4,7 +4,6 @@ use burn::tensor::backend::Backend;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Dataset, Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens};
-use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
@@ -74,8 +73,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
     ///
     /// When the tokenizer has no separator, or a plan is not one of the model.
     pub fn new(folder: ModelFolder<B, M>) -> Result<Self> {
-        let full = || folder.model.transformer.uniform_plan(SitePrecision::FULL);
-        let default = folder.plan.clone().unwrap_or_else(full);
+        let default = folder.default_plan();
         folder.model.check_plan(&default)?;
         let special = SpecialTokens::of(&folder.tokenizer)?;
         let (mut controller, mut cascade) = (None, None);
