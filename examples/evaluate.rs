@@ -36,7 +36,7 @@ use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{
     input::InputArgs,
     null_threshold::NullThreshold,
