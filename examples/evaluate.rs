@@ -36,7 +36,7 @@ use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{
     input::InputArgs,
     null_threshold::NullThreshold,
@@ -83,12 +83,13 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 14] = [
+const OF_MODELS: [&str; 15] = [
     "model",
     "adapters",
     "no_adapter",
     "span_head",
     "plan",
+    "plan_name",
     "quantizer",
     "embedding_bits",
     "untimed",
@@ -195,14 +196,10 @@ impl Command for Evaluation<'_> {
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
-        how.check_model(body)?;
-        let plan = match (&file, *bits, &folder.plan) {
-            (Some(file), ..) => file.resolve(&model)?,
-            (None, Some(bits), _) => body.uniform_plan(folder.precision(bits)),
-            (None, None, Some(packed)) if input.adapters.is_some() => folder.with_adapters(packed),
-            (None, None, _) => folder.default_plan(),
-        };
-        let plan = how.with_embeddings(body, if input.no_adapter { plan.without_adapters() } else { plan });
+        let plan = how.choose(folder, file.as_ref(), *bits)?;
+        let is_own = file.is_none() && how.plan_name.is_none() && bits.is_none();
+        let plan = if is_own && input.adapters.is_some() { folder.with_adapters(&plan) } else { plan };
+        let plan = if input.no_adapter { plan.without_adapters() } else { plan };
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);

@@ -218,6 +218,23 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         widths
     }
 
+    /// A plan of the artefact, by its name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, which names those that there are.
+    pub fn plan_of(&self, name: &str) -> Result<&SitePlan> {
+        let plans = self.artefact.as_ref().map(|artefact| &artefact.plans);
+        plans.and_then(|plans| plans.get(name)).ok_or_else(|| {
+            let names: Vec<&str> = plans.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let expected = match names.as_slice() {
+                [] => "an artefact that has plans".to_owned(),
+                names => format!("one of {}", names.join(", ")),
+            };
+            Error::option("plan", format!("{name:?}"), expected)
+        })
+    }
+
     /// The precision of a width with its adapter, or without where the model has none.
     pub fn precision(&self, bits: BitWidth) -> SitePrecision {
         self.model.transformer.precision_at(bits)
