@@ -34,7 +34,7 @@ use switchable_quant::lora::SitePrecision;
 use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::reader::artefact::manifest::Manifest;
 use switchable_quant::reader::artefact::pack::Pack;
-use switchable_quant::reader::certificate::certificate::{
+use switchable_quant::reader::certificate::certificate_file::{
     Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen,
 };
 use switchable_quant::reader::certificate::certify::MissingRecord;
@@ -80,7 +80,7 @@ struct Arguments {
     /// built-in model
     #[arg(long, value_name = "DIR|NAME", requires = "data")]
     original: Option<String>,
-    /// Folder of the artefact, such as pack_gpt2 writes; by default the built-in model at 4 bits, packed into --out
+    /// Folder of the artefact, such as the one that packing writes; by default the built-in model at 4 bits, packed into --out
     #[arg(long, alias = "model", value_name = "DIR")]
     artefact: Option<PathBuf>,
     /// Plan that the artefact runs at, as JSON; by default that of its weights
@@ -239,7 +239,7 @@ impl Arguments {
         let certificate = self.measure_both(&work, (data, files), &stop)?;
         model_card::write_section(&certificate, &out)?;
         certificate.write(&out)?;
-        self.tell(&certificate);
+        Self::tell(&certificate);
         println!("wrote {}", out.join(CERTIFICATE).display());
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Arguments {
         certificate.check_data(&data)?;
         let again = self.measure_both(&work, (data, files), &stop)?;
         certificate.check_same(&again)?;
-        self.tell(&again);
+        Self::tell(&again);
         println!("verified {}", self.out().join(CERTIFICATE).display());
         Ok(())
     }
@@ -344,7 +344,7 @@ impl Arguments {
         opening(self, model, options).run(Measure { arguments: self, which, work: &work, plan })
     }
 
-    fn tell(&self, certificate: &Certificate) {
+    fn tell(certificate: &Certificate) {
         let Certificate { original, artefact, exact_match, f1, mcnemar, .. } = certificate;
         for (which, model) in [("original", original), ("artefact", artefact)] {
             let [exact, f1] = [model.exact_match, model.f1].map(|score| text::interval(score.percent, score.interval));

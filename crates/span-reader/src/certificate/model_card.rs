@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::certificate::certificate::{Certificate, CertifiedModel, Score, Unseen};
+use crate::certificate::certificate_file::{Certificate, CertifiedModel, Score, Unseen};
 use crate::certificate::file_names::MODEL_CARD;
 use crate::certificate::paired_loss::{Independent, PairedLoss};
 use crate::certificate::slices::{Slice, SlicedBy};
