@@ -323,6 +323,7 @@ impl Arguments {
         };
         let plan_args = PlanArgs {
             plan: self.plan.clone().filter(|_| which == Which::Artefact),
+            plan_name: None,
             quantizer: None,
             embedding_bits: None,
         };

@@ -1,12 +1,9 @@
 //! A model that answers each request by a plan of its own.
 
-use std::collections::BTreeMap;
-
 use burn::tensor::backend::Backend;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Dataset, Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens};
-use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
@@ -63,7 +60,6 @@ pub struct Answer {
 pub struct Service<B: Backend, M> {
     folder: ModelFolder<B, M>,
     default: SitePlan,
-    plans: BTreeMap<String, SitePlan>,
     controller: Option<PrecisionController>,
     cascade: Option<(Vec<CascadeStage>, Vec<f64>)>,
     special: SpecialTokens,
@@ -77,13 +73,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
     ///
     /// When the tokenizer has no separator, or a plan is not one of the model.
     pub fn new(folder: ModelFolder<B, M>) -> Result<Self> {
-        let full = || folder.model.transformer.uniform_plan(SitePrecision::FULL);
-        let default = folder.plan.clone().unwrap_or_else(full);
+        let default = folder.default_plan();
         folder.model.check_plan(&default)?;
         let special = SpecialTokens::of(&folder.tokenizer)?;
-        let (mut plans, mut controller, mut cascade) = (BTreeMap::new(), None, None);
+        let (mut controller, mut cascade) = (None, None);
         if let Some(artefact) = &folder.artefact {
-            plans.clone_from(&artefact.plans);
             let front = artefact.front.clone();
             controller = front.map(|front| PrecisionController::new(&folder.model, front, "")).transpose()?;
             if let Some(saved) = &artefact.cascade {
@@ -92,7 +86,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
             }
         }
         let options = EvaluateOptions { batch_size: 8, ..EvaluateOptions::default() };
-        Ok(Self { folder, default, plans, controller, cascade, special, options })
+        Ok(Self { folder, default, controller, cascade, special, options })
     }
 
     /// The same, reading with other batches and workers.
@@ -126,8 +120,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
     }
 
     /// The names of the plans.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.plans.keys().map(String::as_str)
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let plans = self.folder.artefact.iter().flat_map(|artefact| artefact.plans.keys());
+        plans.map(String::as_str)
     }
 
     /// The plan of a choice; that of the cascade is the one of its last stage.
@@ -139,10 +134,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
     pub fn plan(&self, choice: &PlanChoice) -> Result<&SitePlan> {
         match choice {
             PlanChoice::Default => Ok(&self.default),
-            PlanChoice::Named(name) => self.plans.get(name).ok_or_else(|| {
-                let names: Vec<&str> = self.names().collect();
-                Error::option("plan", format!("{name:?}"), format!("one of the artefact's: {}", names.join(", ")))
-            }),
+            PlanChoice::Named(name) => self.folder.plan_of(name),
             PlanChoice::Measured(request) => match &self.controller {
                 Some(controller) => Ok(controller.pick(*request)?.plan),
                 None => Err(self.no("front", "an artefact with a measured front")),
