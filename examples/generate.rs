@@ -28,9 +28,14 @@ use switchable_quant::lora::SitePrecision;
 use switchable_quant::transformer::generate::{Generate as _, GenerateOptions};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
+use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::PackModel as _;
 use switchable_quant::transformer::site_plan::SitePlan;
-use switchable_quant_examples::arguments::{generation::GenerationArgs, quant::QuantArgs};
+use switchable_quant_examples::arguments::{
+    execution::{ExecutionArg, default_execution},
+    generation::GenerationArgs,
+    quant::QuantArgs,
+};
 use switchable_quant_examples::files::resolve_model;
 use switchable_quant_examples::finish;
 use switchable_quant_examples::text_stream::TextStream;
@@ -61,6 +66,9 @@ struct Arguments {
     kv_bits: Option<BitWidth>,
     #[command(flatten)]
     quant: QuantArgs,
+    /// How quantised weights are held and multiplied; by default packed on the CPU, simulated on a GPU
+    #[arg(long, value_enum)]
+    execution: Option<ExecutionArg>,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -72,27 +80,39 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    arguments.device.dispatch(&arguments)?
+    let device = arguments.device.resolve()?;
+    let execution = arguments.execution.map_or_else(|| default_execution(&device), Into::into);
+    let mut options = arguments.quant.model_options();
+    options.linear.execution = execution;
+    device.dispatch(Work { arguments: &arguments, options })
 }
 
-impl WithBackend for &Arguments {
+struct Work<'a> {
+    arguments: &'a Arguments,
+    options: ModelOptions,
+}
+
+impl WithBackend for Work<'_> {
     type Output = anyhow::Result<()>;
 
     fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Some(model) = &self.model else {
-            let model = default_model::load_without_adapters::<B>(&self.quant.model_options(), &device)?;
+        let Self { arguments, options } = self;
+        let Some(model) = &arguments.model else {
+            let model = default_model::load_without_adapters::<B>(&options, &device)?;
             let (tokenizer, body) = (model.tokenizer, model.model.transformer);
             let stop = vec![SpecialTokens::of(&tokenizer)?.end];
-            let plan = body.uniform_plan(self.precision());
-            return self.continue_texts(&body, &tokenizer, (GenerateOptions { stop, ..Default::default() }, plan));
+            let plan = body.uniform_plan(arguments.precision());
+            let options = GenerateOptions { stop, ..Default::default() };
+            return arguments.continue_texts(&body, &tokenizer, (options, plan));
         };
         let dir = resolve_model(model)?;
-        with_family::<B, _>(&dir, OfFolder { arguments: self, dir: &dir, device })?
+        with_family::<B, _>(&dir, OfFolder { arguments, options, dir: &dir, device })?
     }
 }
 
 struct OfFolder<'a, D> {
     arguments: &'a Arguments,
+    options: ModelOptions,
     dir: &'a Path,
     device: D,
 }
@@ -101,10 +121,9 @@ impl<B: QuantBackend> WithFamily<B> for OfFolder<'_, B::Device> {
     type Output = anyhow::Result<()>;
 
     fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
-        let Self { arguments, dir, device } = self;
+        let Self { arguments, options: build, dir, device } = self;
         let options = GenerateOptions::of_folder(dir)?;
         let tokenizer = TextTokenizer::from_dir(dir).context("`--prompt` needs the model's tokenizer")?;
-        let build = arguments.quant.model_options();
         let (model, plan) = if dir.join("packed.safetensors").exists() {
             let (model, plan) = M::load_packed(dir, &build, &device)?;
             let plan = if arguments.bits.is_some() { model.uniform_plan(arguments.precision()) } else { plan };
