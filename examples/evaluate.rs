@@ -11,12 +11,14 @@
 //!
 //! A plan says how its sites are quantised, unless its file is of version 1: then the run's quantiser is used.
 //! A folder of packed weights runs under the plan that it was packed by, unless `--plan` or `--bits` names
-//! another. The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
+//! another. Beside the accuracy it prints what the process holds in memory, tokens a second and the time of a
+//! question alone (`--untimed` leaves the times out). The last line on standard output is one JSON object: `exact_match` and `f1` in percent, `n`; for
 //! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
 //! themselves would give.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -27,14 +29,14 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::identity::{ContentHash, Identity};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::SitePrecision;
-use switchable_quant::lora::packed_weights::PackedWeights;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::certificate::machine::{Resident, resident_bytes};
+use switchable_quant::reader::certificate::measured_model::Timing;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{
     input::InputArgs,
     null_threshold::NullThreshold,
@@ -49,6 +51,9 @@ use switchable_quant_examples::{finish, stop_on_ctrl_c, stoppable, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Questions that are timed one at a time.
+const TIMED: usize = 16;
 
 /// Share of v2.0 questions that a null threshold is chosen on.
 const HELD_OUT: f64 = 0.2;
@@ -65,6 +70,9 @@ struct Arguments {
     /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
     #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
+    /// Do not time questions
+    #[arg(long)]
+    untimed: bool,
     /// Score these predictions ({"question id": "answer"}) and run no model
     #[arg(long, value_name = "FILE", requires = "data", conflicts_with_all = OF_MODELS)]
     predictions: Option<PathBuf>,
@@ -75,14 +83,16 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 13] = [
+const OF_MODELS: [&str; 15] = [
     "model",
     "adapters",
     "no_adapter",
     "span_head",
     "plan",
+    "plan_name",
     "quantizer",
     "embedding_bits",
+    "untimed",
     "execution",
     "bits",
     "window",
@@ -116,11 +126,6 @@ fn command() -> anyhow::Result<()> {
         opening.options.adapters = OwnAdapters::LeftOut;
     }
     stoppable(|| opening.run(Evaluation { arguments: &arguments, plan }))
-}
-
-/// Whether every site serves several widths from one tensor.
-fn is_nested<B: QuantBackend, M: SwitchableModel<B>>(body: &M) -> bool {
-    body.sites().iter().all(|site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_))))
 }
 
 impl Arguments {
@@ -187,21 +192,14 @@ struct Evaluation<'a> {
 
 impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, plan: how, bits, .. }, plan: file } = self;
+        let Self { arguments: Arguments { run, input, plan: how, bits, untimed, .. }, plan: file } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
-        how.check_model(body)?;
-        let plan = match (&file, *bits, &folder.plan) {
-            (Some(file), ..) => file.resolve(&model)?,
-            (None, None, Some(packed)) if input.adapters.is_none() && !is_nested(body) => packed.clone(),
-            (None, None, Some(packed)) => packed.iter().fold(packed.clone(), |plan, (site, precision)| {
-                let adapter = folder.precision(precision.weights).adapter;
-                plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
-            }),
-            (None, bits, _) => body.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
-        };
-        let plan = how.with_embeddings(body, if input.no_adapter { plan.without_adapters() } else { plan });
+        let plan = how.choose(folder, file.as_ref(), *bits)?;
+        let is_own = file.is_none() && how.plan_name.is_none() && bits.is_none();
+        let plan = if is_own && input.adapters.is_some() { folder.with_adapters(&plan) } else { plan };
+        let plan = if input.no_adapter { plan.without_adapters() } else { plan };
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
@@ -249,8 +247,11 @@ impl Command for Evaluation<'_> {
         options.decode.null = threshold.map_or(NullRule::Never, NullRule::Threshold);
         let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
         let progress = EvaluationProgress::start("evaluation", &evaluator, 1, run.show());
+        let start = Instant::now();
         let (accuracy, predictions, nulls) = progress.predict_with_nulls(&evaluator, &plan)?;
         progress.finish();
+        let seconds = start.elapsed().as_secs_f64();
+        let resident = resident_bytes();
         let scored = match (&nulls, threshold) {
             (Some(nulls), Some(threshold)) => nulls.evaluate(&task.dataset, threshold)?,
             _ => data::evaluate(&task.dataset, &predictions)?,
@@ -267,6 +268,12 @@ impl Command for Evaluation<'_> {
         }
         println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
         print!("{}", cost_table(&cost));
+        if let Some(Resident { loaded, peak }) = resident {
+            println!("resident: {:.1} MB, at most {:.1} MB", loaded as f64 / 1e6, peak as f64 / 1e6);
+        }
+        if !untimed {
+            println!("{}", Timing::measure(&evaluator, &plan, TIMED, seconds)?);
+        }
         if !counts.left_out.is_empty() {
             println!("{}", counts.text("questions"));
         }

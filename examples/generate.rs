@@ -12,7 +12,7 @@
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -21,23 +21,19 @@ use clap::Parser;
 
 use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::device::{DeviceChoice, WithBackend};
-use switchable_quant::families::{WithFamily, with_family};
-use switchable_quant::kernels::{BitWidth, QuantBackend};
-use switchable_quant::lora::SitePrecision;
+use switchable_quant::device::DeviceChoice;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::reader::FolderOptions;
+use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::generate::{Generate as _, GenerateOptions};
-use switchable_quant::transformer::model::SwitchableModel;
-use switchable_quant::transformer::model_weights::ModelWeights as _;
-use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant::transformer::packed::PackModel as _;
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
-use switchable_quant_examples::arguments::{
-    execution::{ExecutionArg, default_execution},
-    generation::GenerationArgs,
-    quant::QuantArgs,
-};
-use switchable_quant_examples::files::resolve_model;
+use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant_examples::arguments::execution::ExecutionArg;
+use switchable_quant_examples::arguments::generation::GenerationArgs;
+use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::finish;
+use switchable_quant_examples::session::{Command, Opening, Session};
 use switchable_quant_examples::text_stream::TextStream;
 
 #[global_allocator]
@@ -58,16 +54,24 @@ struct Arguments {
     prompt: Vec<String>,
     #[command(flatten)]
     generation: GenerationArgs,
-    /// Width of every site, without adapters; by default that of packed weights, else 32
+    /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default `adapters` in the folder of the
+    /// model, where there is one
+    #[arg(long, value_name = "DIR", conflicts_with = "no_adapter")]
+    adapters: Option<PathBuf>,
+    /// Use no adapter
     #[arg(long)]
+    no_adapter: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
+    #[arg(long, value_name = "BITS")]
     bits: Option<BitWidth>,
     /// Width at which keys and values are kept
     #[arg(long, value_name = "BITS")]
     kv_bits: Option<BitWidth>,
-    #[command(flatten)]
-    quant: QuantArgs,
-    /// How quantised weights are held and multiplied; by default packed on the CPU, simulated on a GPU
-    #[arg(long, value_enum)]
+    /// How quantised weights are held and multiplied: as codes, or as floats that were rounded; by default packed
+    /// on a CPU, simulated on a GPU
+    #[arg(long, value_enum, value_name = "packed|simulated")]
     execution: Option<ExecutionArg>,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
@@ -80,68 +84,43 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let device = arguments.device.resolve()?;
-    let execution = arguments.execution.map_or_else(|| default_execution(&device), Into::into);
-    let mut options = arguments.quant.model_options();
-    options.linear.execution = execution;
-    device.dispatch(Work { arguments: &arguments, options })
+    let plan = arguments.plan.read()?;
+    let opening = Opening {
+        device: arguments.device,
+        model: arguments.model.as_deref(),
+        adapters: arguments.adapters.as_deref(),
+        options: FolderOptions {
+            model: arguments.plan.model_options(plan.as_ref()),
+            // A language model needs none.
+            missing_head: MissingHead::Random(0),
+            adapters: if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+        },
+        mixed_head: None,
+        execution: arguments.execution.map(Into::into),
+    };
+    opening.run(Generation { arguments: &arguments, plan })
 }
 
-struct Work<'a> {
+struct Generation<'a> {
     arguments: &'a Arguments,
-    options: ModelOptions,
+    plan: Option<PlanFile>,
 }
 
-impl WithBackend for Work<'_> {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let Self { arguments, options } = self;
-        let Some(model) = &arguments.model else {
-            let model = default_model::load_without_adapters::<B>(&options, &device)?;
-            let (tokenizer, body) = (model.tokenizer, model.model.transformer);
-            let stop = vec![SpecialTokens::of(&tokenizer)?.end];
-            let plan = body.uniform_plan(arguments.precision());
-            let options = GenerateOptions { stop, ..Default::default() };
-            return arguments.continue_texts(&body, &tokenizer, (options, plan));
+impl Command for Generation<'_> {
+    fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
+        let Self { arguments, plan: file } = self;
+        let folder = &session.folder;
+        let plan = arguments.plan.choose(folder, file.as_ref(), arguments.bits)?;
+        let plan = if arguments.no_adapter { plan.without_adapters() } else { plan };
+        let options = match &session.dir {
+            Some(dir) => GenerateOptions::of_folder(dir)?,
+            None => GenerateOptions { stop: vec![SpecialTokens::of(&folder.tokenizer)?.end], ..Default::default() },
         };
-        let dir = resolve_model(model)?;
-        with_family::<B, _>(&dir, OfFolder { arguments, options, dir: &dir, device })?
-    }
-}
-
-struct OfFolder<'a, D> {
-    arguments: &'a Arguments,
-    options: ModelOptions,
-    dir: &'a Path,
-    device: D,
-}
-
-impl<B: QuantBackend> WithFamily<B> for OfFolder<'_, B::Device> {
-    type Output = anyhow::Result<()>;
-
-    fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
-        let Self { arguments, options: build, dir, device } = self;
-        let options = GenerateOptions::of_folder(dir)?;
-        let tokenizer = TextTokenizer::from_dir(dir).context("`--prompt` needs the model's tokenizer")?;
-        let (model, plan) = if dir.join("packed.safetensors").exists() {
-            let (model, plan) = M::load_packed(dir, &build, &device)?;
-            let plan = if arguments.bits.is_some() { model.uniform_plan(arguments.precision()) } else { plan };
-            (model, plan.without_adapters())
-        } else {
-            let model = M::load(dir, &build, &device)?;
-            let plan = model.uniform_plan(arguments.precision());
-            (model, plan)
-        };
-        arguments.continue_texts(&model, &tokenizer, (options, plan))
+        arguments.continue_texts(&session.plain().transformer, &folder.tokenizer, (options, plan))
     }
 }
 
 impl Arguments {
-    fn precision(&self) -> SitePrecision {
-        SitePrecision::uniform(self.bits.unwrap_or(BitWidth::FULL)).without_adapter()
-    }
-
     fn texts(&self) -> anyhow::Result<Vec<String>> {
         if !self.prompt.is_empty() {
             return Ok(self.prompt.clone());

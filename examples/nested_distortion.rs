@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Prints a Markdown table: at each width the signal to quantisation noise ratio of all matrices, in
-//! decibels, quantised from the floats and cut from the packed 8-bit codes, as the mean weighted by
+//! decibels, quantised from the floats, cut from the packed 8-bit codes, and rounded from them by the scales
+//! that the quantiser finds at the width, as the mean weighted by
 //! parameters with the least and the greatest of a matrix; and the bytes of the packed tensors,
 //! scales included. Without arguments it takes the built-in model.
 
@@ -59,7 +60,6 @@ fn command() -> anyhow::Result<()> {
 }
 
 /// Decibels of several matrices.
-#[derive(Default)]
 struct Decibels(Vec<(f64, usize)>);
 
 impl Decibels {
@@ -96,11 +96,13 @@ impl WithBackend for Arguments {
         let of_f32 = |bytes: usize| bytes as f64 / (parameters * size_of::<f32>()) as f64;
 
         println!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
-        println!("| bits | independent, dB | nested, dB | bytes | of f32 |\n|---:|---:|---:|---:|---:|");
-        let mut all_bytes = 0;
+        println!("| bits | independent, dB | nested, dB | nested, own scales, dB | bytes | of f32 |");
+        println!("|---:|---:|---:|---:|---:|---:|");
+        let (mut all_bytes, mut own_bytes) = (0, eight.iter().map(NestedTensor::bytes).sum::<usize>());
         for bits in (2..=8).rev().map(BitWidth::new) {
             let bits = bits?;
-            let (mut independent, mut nested, mut bytes) = (Decibels::default(), Decibels::default(), 0);
+            let [mut independent, mut nested, mut own] = [const { Decibels(Vec::new()) }; 3];
+            let mut bytes = 0;
             for (&site, eight) in sites.iter().zip(&eight) {
                 let weight = model.site(site).weight();
                 let db = |values: Vec<f32>| {
@@ -111,12 +113,21 @@ impl WithBackend for Arguments {
                 bytes += packed.bytes();
                 independent.0.push(db(packed.dequantize()));
                 nested.0.push(db(eight.dequantize(bits)?));
+                let scaled = if bits == BitWidth::B8 {
+                    eight.clone()
+                } else {
+                    eight.clone().with_scales(bits, ScaleFormat::F32, &packed.scales())?
+                };
+                own_bytes += scaled.bytes() - eight.bytes();
+                own.0.push(db(scaled.dequantize(bits)?));
             }
-            println!("| {bits} | {} | {} | {bytes} | {:.4} |", independent.text(), nested.text(), of_f32(bytes));
+            let [independent, nested, own] = [independent, nested, own].map(|all| all.text());
+            println!("| {bits} | {independent} | {nested} | {own} | {bytes} | {:.4} |", of_f32(bytes));
             all_bytes += bytes;
         }
         let nested_bytes = eight.iter().map(|eight| eight.tensor().bytes()).sum();
         println!("\nall widths, nested         {nested_bytes:>10} bytes, {:.4} of f32", of_f32(nested_bytes));
+        println!("all widths, own scales     {own_bytes:>10} bytes, {:.4} of f32", of_f32(own_bytes));
         println!("all widths, independent    {all_bytes:>10} bytes, {:.4} of f32", of_f32(all_bytes));
         Ok(())
     }

@@ -13,7 +13,7 @@
 //! model in floats rounded to the levels of the plan: but for the order of sums the two are the same. Without
 //! `--model` it packs the built-in model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,6 +24,8 @@ use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
+use switchable_quant::lora::packed_weights::PackedWeights;
+use switchable_quant::lora::switchable_linear::SwitchableLinear;
 use switchable_quant::lora::{Execution, PrecisionPlan};
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
@@ -35,7 +37,7 @@ use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::config::ModelConfig as _;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::packed::PackModel as _;
-use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::packed::form::{PackOptions, PackedForm, WidthScales};
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
@@ -72,6 +74,10 @@ struct Arguments {
     /// 8-bit codes that serve every lower width too, instead of --bits
     #[arg(long, conflicts_with_all = ["bits", "plan"])]
     nested: bool,
+    /// Scales of the widths below 8 bits, where no steps were learned for them: powers-of-two times those of 8 bits,
+    /// or those that the quantizer finds at the width, which adapters of the width were trained on
+    #[arg(long, requires = "nested", value_name = "powers-of-two|quantizer")]
+    width_scales: Option<WidthScales>,
     /// Span head that the folder answers with where the plan's adapters came with different ones: base, or the
     /// bits of the adapter that brought it
     #[arg(long, value_name = "base|BITS")]
@@ -162,13 +168,14 @@ impl Command for Packing<'_> {
         let plans: BTreeMap<String, PrecisionPlan> =
             points.enumerate().map(|(index, point)| (format!("front-{}", index + 1), point.plan.clone())).collect();
         let form = if arguments.nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
-        let options = PackOptions { embeddings: arguments.plan.embedding_bits, scale_format: arguments.scales };
+        let options = PackOptions {
+            scale_format: arguments.scales,
+            width_scales: arguments.width_scales.unwrap_or_default(),
+            embeddings: arguments.plan.embedding_bits,
+        };
         let model = folder.model.valid().transformer;
         let largest = |x: Tensor<B::InnerBackend, 3>| x.abs().max().into_scalar().elem::<f32>();
-        let expected = {
-            let plan = if arguments.nested { plan.clone().without_adapters() } else { plan.clone() };
-            logits_of_a_formula(&model, &plan)
-        };
+        let expected = logits_of_a_formula(&model, &model.plan_of(form, &options)?);
         let highest = largest(expected.clone());
         anyhow::ensure!(highest.is_finite(), "the model computes numbers that are not finite: {highest} in its logits");
         let seen = session.seen_with(searched)?;
@@ -215,6 +222,14 @@ fn other_scales<B: QuantBackend, M: SwitchableModel<B>>(packed: &M, asked: Scale
     format!("scales of {n} matrices are f32, as {asked} holds 6.1e-5 to 65504 and some of theirs are not: {names}\n")
 }
 
+/// The widths of a site that have scales of their own beside those of 8 bits.
+fn own_widths<B: QuantBackend>(layer: &SwitchableLinear<B>) -> Vec<BitWidth> {
+    match layer.packed_weights() {
+        Some(PackedWeights::Nested(nested)) => nested.own_widths().collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// What the folder holds, in words.
 fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -> String {
     let head = if has_head { "span head" } else { "no span head" };
@@ -224,5 +239,8 @@ fn contents<B: QuantBackend, M: SwitchableModel<B>>(model: &M, has_head: bool) -
     } else {
         format!("adapters of {} bits", widths.join(", "))
     };
-    format!("codes, {head}, tokenizer, {adapters}")
+    let own: BTreeSet<BitWidth> = model.sites().iter().flat_map(|site| own_widths(model.site(site))).collect();
+    let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+    let scales = if own.is_empty() { String::new() } else { format!(", scales for {} bits", own.join(", ")) };
+    format!("codes{scales}, {head}, tokenizer, {adapters}")
 }

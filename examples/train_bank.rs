@@ -28,6 +28,7 @@ use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::Evaluator;
+use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
@@ -148,6 +149,11 @@ impl Command for TrainBank<'_> {
         }
         let target = out.join("model");
         session.folder.save(&target, &source.model)?;
+        // Of what is made from this model, certificates are then known to be on other questions.
+        let seen = SeenSet::new(SeenRole::Training, trained_on, &data.training.dataset)?;
+        if let Some(seen) = session.seen_with(vec![seen])? {
+            seen.write(&target)?;
+        }
         println!("wrote {}", target.display());
 
         let Some(task) = evaluation else { return Ok(()) };

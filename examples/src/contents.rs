@@ -144,7 +144,9 @@ pub fn of_questions(content: &str, name: &str, task: &ReadingTask) -> Identity {
 /// What results depend on in how questions are read. Workers are not among it.
 pub fn of_reading(options: &EvaluateOptions) -> Identity {
     let decode = format!("{:?}", options.decode);
-    Identity::default().with_options(json!({ "batch": options.batch_size, "decode": decode }))
+    Identity::default().with_options(
+        json!({ "batch": options.batch_size, "activation_bytes": options.activation_bytes, "decode": decode }),
+    )
 }
 
 #[cfg(test)]

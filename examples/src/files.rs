@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 
 use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, WhyLeftOut};
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::hub::{Hub, log_to_stderr};
 
 use crate::arguments::reading::ReadingArgs;
 use crate::model_argument::check_model_folder;
+
+/// The name of the questions that the built-in model was made for, in place of a file.
+pub const GENERATED: &str = "generated";
 
 /// Folder of a model: the argument itself when it is one, else downloaded by its name.
 ///
@@ -159,7 +163,10 @@ fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
 pub fn load_training_set(files: &[PathBuf], reading: ReadingArgs) -> anyhow::Result<LoadedQuestions> {
     let mut whole: Option<LoadedQuestions> = None;
     for file in files {
-        let loaded = load_questions(file, reading)?;
+        let loaded = match file.to_str() {
+            Some(GENERATED) => default_model::questions(QuestionSet::Train)?.into(),
+            _ => load_questions(file, reading)?,
+        };
         match &mut whole {
             None => whole = Some(loaded),
             Some(whole) => {

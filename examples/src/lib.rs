@@ -8,6 +8,7 @@ pub mod files;
 pub mod finished;
 mod interrupt;
 pub mod logits;
+pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;
 pub mod session;

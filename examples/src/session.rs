@@ -26,7 +26,7 @@ use switchable_quant::transformer::width_heads::HeadChoice;
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
 use crate::contents::{name_of, of_questions};
-use crate::files::{LoadedQuestions, load_questions, resolve_data, resolve_model};
+use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data, resolve_model};
 
 /// What a command does with a model.
 pub trait Command {
@@ -37,9 +37,6 @@ pub trait Command {
     /// Those of the command.
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()>;
 }
-
-/// The name of the questions that a command uses without `--data`.
-const GENERATED: &str = "generated";
 
 /// Which model a command works on, and where.
 #[derive(Debug, Clone)]

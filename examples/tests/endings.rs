@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "allocate",
+    "answer",
+    "certify",
     "cloze_questions",
     "dynamic_inference",
     "evaluate",

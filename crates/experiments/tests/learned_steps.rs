@@ -11,7 +11,7 @@ use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
 use experiments::train::trainer::TrainRun;
 use experiments::workbench::{RunSettings, StudyData, Workbench};
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
-use quant_kernels::spec::bit_width::BitWidth;
+use quant_kernels::{packed::scales::ScaleFormat, spec::bit_width::BitWidth, tensor::rounding::Rounding};
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::cost::{Cost, plan_bytes};
 use span_reader::evaluation::evaluate::Evaluator;
@@ -21,6 +21,7 @@ use span_reader::running::stop::StopFlag;
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
     lora_config::{LoraConfig, LoraInit, WeightScales},
+    packed_weights::PackedWeights,
     site_precision::SitePrecision,
 };
 use switchable_model::config::ModelConfig;
@@ -272,11 +273,30 @@ fn a_learned_step_costs_what_the_scale_does_that_it_replaces() {
 }
 
 #[test]
-fn nested_codes_are_refused_to_a_bank_with_steps() {
+fn nested_codes_have_the_steps_of_a_bank_as_scales() {
     skip_without_device!();
     let (_, config, _) = task(1);
     let mut model = model::<Plain>(&config, BasePolicy::Frozen);
     model.transformer.init_adapters(BitWidth::B4, &learned(), 1).unwrap();
-    let error = model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("h.0.attn.c_attn") && error.contains("learned step for 4 bits"), "{error}");
+    let nested = model.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    for site in nested.transformer.sites().clone().iter() {
+        let layer = nested.transformer.site(site);
+        let codes = layer.packed_weights().expect("codes");
+        assert!(codes.has_own_scales(BitWidth::B4) && !codes.has_own_scales(BitWidth::B3));
+        assert_eq!(codes.bytes() - codes.stored().bytes(), codes.stored().scales().len() * size_of::<f32>());
+        let step = layer.bank().get(BitWidth::B4).and_then(|pair| pair.step()).expect("a step");
+        let weight = model.transformer.site(site).weight();
+        let expected = Rounding::Step(step).pack(&weight, ScaleFormat::F32).expect("it packs").scales();
+        assert_eq!(codes.at(BitWidth::B4).expect("a width").dequantize().len(), weight.shape().num_elements());
+        let PackedWeights::Nested(codes) = codes else { panic!("they are nested") };
+        assert_eq!(codes.scales(BitWidth::B4).expect("a width").0, expected);
+    }
+    // Both are told apart from codes that are cut, and from those of another step.
+    let mut bare = model.clone();
+    bare.drop_adapters();
+    let cut = bare.pack(PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    assert_ne!(ModelFingerprint::of(&nested), ModelFingerprint::of(&cut));
+    let mut alone = nested.clone();
+    alone.drop_adapters();
+    assert_ne!(ModelFingerprint::of(&alone), ModelFingerprint::of(&cut), "the scales of 4 bits are left out");
 }

@@ -14,7 +14,10 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::workers::Workers;
-use switchable_lora::{linear_settings::BasePolicy, site_precision::SitePrecision};
+use switchable_lora::{
+    linear_settings::{BasePolicy, Execution, LinearSettings},
+    site_precision::SitePrecision,
+};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -54,7 +57,8 @@ fn kept_states_give_the_accuracy_of_the_whole_forward_pass() {
         let options = EvaluateOptions { batch_size: 4, kept_state_bytes, ..EvaluateOptions::default() };
         let evaluator = Evaluator::new(&model, &task, options, &device).unwrap();
         let (_, kept) = evaluator.evaluate_keeping(None, &full).unwrap();
-        for site in config.sites().iter() {
+        let sites = config.sites();
+        for site in sites.iter().chain(sites.embeddings()) {
             let plan = full.clone().with(site, low());
             let whole = figures(&evaluator.evaluate(&plan).unwrap());
             assert_eq!(figures(&evaluator.evaluate_from(&kept, &plan).unwrap()), whole, "{site:?}");
@@ -121,6 +125,46 @@ fn plain_search(
         flipped.push(plan.sites().name(site));
     }
     (flipped, plan, tried)
+}
+
+/// The flips of a search and its plan.
+fn found(
+    task: &span_reader::evaluation::reading::ReadingTask,
+    model: &gpt2_model::Gpt2ForQuestionAnswering<Plain>,
+    embeddings: Option<BitWidth>,
+) -> (Vec<(String, bool)>, SitePlan, Vec<String>) {
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let device = device();
+    let evaluator = Evaluator::new(model, task, EvaluateOptions::default(), &device).unwrap();
+    let how = SensitivityOptions { embeddings, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
+    let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
+    let ranked = sites.by_harm(HarmOrder::default()).into_iter().map(|effect| effect.name.clone()).collect();
+    let options = GreedyOptions { embeddings, show: ShowProgress::No, ..GreedyOptions::new(low()) };
+    let start = GreedyStart { reference: &full, sensitivity: &sites, kept };
+    let (result, plan) = greedy_search(&evaluator, start, &options).unwrap();
+    (result.path.iter().map(|flip| (flip.site.clone(), flip.accepted)).collect(), plan, ranked)
+}
+
+#[test]
+fn a_search_decides_the_same_from_codes_as_from_rounded_floats() {
+    skip_without_device!();
+    let (task, model) = trained();
+    let execution = |execution| {
+        let settings = LinearSettings { execution, ..model.transformer.settings() };
+        model.clone().with_linear_settings(settings)
+    };
+    for embeddings in [None, Some(BitWidth::B8)] {
+        let simulated = found(&task, &execution(Execution::FakeQuantized), embeddings);
+        let from_codes = found(&task, &execution(Execution::Packed), embeddings);
+        assert_eq!(from_codes, simulated);
+        let (path, plan, ranked) = from_codes;
+        assert_eq!(ranked.iter().any(|name| name == "wte"), embeddings.is_some());
+        let flipped = path.iter().any(|(site, accepted)| site == "wpe" && *accepted);
+        assert_eq!(
+            plan.embeddings().any(|(_, precision)| precision.weights == BitWidth::B8),
+            flipped || path.iter().any(|(site, accepted)| site == "wte" && *accepted)
+        );
+    }
 }
 
 #[test]

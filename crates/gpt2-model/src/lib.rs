@@ -40,7 +40,7 @@ pub use switchable_model::model::{SwitchableModel, TrainableModel};
 pub use switchable_model::model_weights::ModelWeights;
 pub use switchable_model::options::ModelOptions;
 pub use switchable_model::packed::PackModel;
-pub use switchable_model::packed::form::{PackOptions, PackedForm};
+pub use switchable_model::packed::form::{PackOptions, PackedForm, WidthScales};
 pub use switchable_model::parameters::ParameterRef;
 pub use switchable_model::site_plan::SitePlan;
 pub use switchable_model::sites::{Site, Sites, sub_module::SubModule};

@@ -1,10 +1,12 @@
 //! Learned steps of a whole model: folders of adapters, packed folders, and plans.
 
+use std::collections::HashSet;
+
 use burn::tensor::{Tensor, f16};
 
 use gpt2_model::{
     AdapterFolders, BitWidth, Gpt2, ModelConfig, ModelOptions, PackModel, PackOptions, PackedForm, SitePlan,
-    SitePrecision, SwitchableModel,
+    SitePrecision, SwitchableModel, WidthScales,
 };
 use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec, tensor::learned_step::LearnedStep};
 use switchable_lora::{
@@ -12,6 +14,8 @@ use switchable_lora::{
     lora_config::{LoraConfig, LoraInit, WeightScales},
     peft::{learned_steps::LEARNED_STEPS_FILE, load::AdapterBytes, trained_for::TRAINED_FOR_FILE, width_folder},
     placement::Placement,
+    precision_plan::PrecisionPlan,
+    site_precision::SiteRounding,
 };
 
 use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};
@@ -295,7 +299,15 @@ fn what_would_lose_a_step_is_refused_and_names_the_site() {
         assert!(message.contains("h.0.attn.c_attn") && message.contains(word), "{message}");
         assert!(folder.names().is_empty(), "a file was left");
     };
-    refused(&model, PackedForm::Nested, "learned step for 2 bits");
+    // Half of the scale of 8 bits: the codes are as coarse as that.
+    let mut narrow = model.clone();
+    let site = model.config().sites().iter().next().expect("a site");
+    let pair = |width| model.site(site).bank().get(width).expect("an adapter").clone();
+    let half = pair(BitWidth::B8).step().expect("a step").step.val() * 0.5;
+    let step = LearnedStep::from_steps(half, BitWidth::B2, "per-channel".parse().expect("it is one")).expect("a step");
+    let pair = pair(BitWidth::B2).with_step(step);
+    narrow.site_mut(site).insert_adapter(BitWidth::B2, pair).expect("it fits");
+    refused(&narrow, PackedForm::Nested, "scale 0 of 2 bits is");
     let merged = LinearSettings { placement: Placement::Merged, ..settings("per-channel") };
     let merged = model.clone().with_linear_settings(merged);
     let plan = uniform(&model, BitWidth::B4);
@@ -303,4 +315,178 @@ fn what_would_lose_a_step_is_refused_and_names_the_site() {
     merged
         .save_packed(folder.path(), PackedForm::Plan(&plan.without_adapters()), &PackOptions::default())
         .expect("no step is asked for");
+}
+
+/// The model with the weights in floats that nested codes stand for at a width.
+fn twin(model: &Gpt2<Plain>, nested: &Gpt2<Plain>, width: BitWidth) -> Gpt2<Plain> {
+    let mut twin = model.clone();
+    for site in model.config().sites().iter() {
+        let weight = nested.site(site).quantized_weight(width).expect("a width");
+        let layer = twin.site_mut(site);
+        *layer = layer.clone().with_parameters(weight, layer.bias());
+    }
+    twin
+}
+
+#[test]
+fn one_nested_folder_serves_a_bank_with_steps_at_every_width() {
+    skip_without_device!();
+    for (spec, scale_format) in
+        SPECS.into_iter().flat_map(|spec| [ScaleFormat::F32, ScaleFormat::F16].map(|format| (spec, format)))
+    {
+        let model = with_steps(settings(spec));
+        let (adapters, folder) = (saved(&model), Folder::empty());
+        let pack = PackOptions { scale_format, ..PackOptions::default() };
+        model.save_packed(folder.path(), PackedForm::Nested, &pack).expect("it packs");
+        let options = options(settings(spec));
+        let (mut nested, plan) = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads");
+        nested.load_adapters(adapters.path()).expect("the scales are the steps");
+        assert_eq!(plan, uniform(&model, BitWidth::B8), "the codes are those of the step of 8 bits");
+        nested.check_plan(&plan).expect("everything is there");
+        let in_memory = model.clone().pack(PackedForm::Nested, &pack).expect("it packs");
+        for width in WIDTHS {
+            let plan = uniform(&model, width);
+            // Equal factors may lie in memory in another order, in which products are summed.
+            assert!(difference(&nested, &in_memory, &plan) < 1e-5, "{spec} {width}");
+            let weights_in_floats =
+                model.uniform_plan(SitePrecision { weights: BitWidth::FULL, ..plan.iter().next().expect("a site").1 });
+            let error =
+                difference_of(&logits(&nested, &plan), &logits(&twin(&model, &nested, width), &weights_in_floats));
+            assert!(error < 1e-5, "{spec} {width}: {error}");
+            // What is lost beside codes of that width alone is less than what the width loses.
+            let by_step = logits(&model, &plan);
+            let full = logits(&model, &model.uniform_plan(SitePrecision::FULL.without_adapter()));
+            let (lost, of) = (difference_of(&logits(&nested, &plan), &by_step), difference_of(&by_step, &full));
+            assert!(lost < of.max(1e-3), "{spec} {width}: {lost} of {of}");
+        }
+        // The widths between those of the bank are cut.
+        nested
+            .check_plan(&uniform(&model, BitWidth::new(5).expect("a width")).without_adapters())
+            .expect("it is there");
+        // Packed again from its codes, whole and as one width.
+        let again = nested.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("it packs");
+        let three = uniform(&model, BitWidth::B3);
+        assert_eq!(logits(&again, &three), logits(&nested, &three));
+        let fixed = nested.clone().pack(PackedForm::Plan(&three), &PackOptions::default()).expect("it packs");
+        assert!(difference_of(&logits(&fixed, &three), &logits(&nested, &three)) < 1e-5);
+        // The bank of another training.
+        let other = saved(&with_other_steps(&model));
+        let (mut fresh, _) = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads");
+        let message = fresh.load_adapters(other.path()).expect_err("other steps").to_string();
+        let expected = [LEARNED_STEPS_FILE, "h.0.attn.c_attn", "not the scale of the packed weight"];
+        assert!(expected.iter().all(|word| message.contains(word)), "{message}");
+    }
+}
+
+fn difference_of(got: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
+    largest_difference(got, expected) / largest
+}
+
+/// The same bank with the steps of 3 bits a little larger.
+fn with_other_steps(model: &Gpt2<Plain>) -> Gpt2<Plain> {
+    let mut other = model.clone();
+    for site in model.config().sites().iter() {
+        let pair = model.site(site).bank().get(BitWidth::B3).expect("an adapter").clone();
+        let step = pair.step().expect("a step");
+        let moved = step.step.val() * 1.01;
+        let step = LearnedStep::from_steps(moved, BitWidth::B3, step.granularity()).expect("a step");
+        other.site_mut(site).insert_adapter(BitWidth::B3, pair.with_step(step)).expect("it fits");
+    }
+    other
+}
+
+#[test]
+fn a_plan_on_nested_codes_says_that_a_width_rounds_by_its_step_with_and_without_its_adapter() {
+    skip_without_device!();
+    let model = with_steps(settings("per-channel"));
+    let nested = model.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    let five = BitWidth::new(5).expect("a width");
+    for (width, learned) in [(BitWidth::B3, true), (BitWidth::B8, true), (five, false)] {
+        let bare = uniform(&model, width).without_adapters();
+        let named = nested.named_plan(&bare);
+        let roundings = |named: &PrecisionPlan| {
+            model.sites().iter().map(|site| named.get(&model.sites().name(site)).rounding).collect::<HashSet<_>>()
+        };
+        let expected = if learned { SiteRounding::LearnedStep } else { SiteRounding::Nearest };
+        assert_eq!(roundings(&named), [Some(expected)].into(), "{width}");
+        assert_eq!(nested.resolve(&named).expect("its own plan"), bare);
+        // The same plan on the floats: rounded by a step that is not there without its adapter.
+        assert_eq!(model.resolve(&named).is_err(), learned, "{width}");
+        // The plan of the floats says nearest, which the codes are not.
+        let nearest = nested.resolve(&model.named_plan(&bare));
+        assert_eq!(nearest.is_err(), learned, "{width}");
+    }
+    let with_adapter = nested.named_plan(&uniform(&model, BitWidth::B3));
+    assert_eq!(model.resolve(&with_adapter).expect("a step of the floats"), uniform(&model, BitWidth::B3));
+
+    // Without adapters the codes do not tell whether the scales of a width were learned, and the plan does not say.
+    let folder = Folder::empty();
+    model.save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    let (alone, _) =
+        Gpt2::<Plain>::load_packed(folder.path(), &options(settings("per-channel")), &device()).expect("it loads");
+    let named = alone.named_plan(&uniform(&model, BitWidth::B3).without_adapters());
+    assert!(model.sites().iter().all(|site| named.get(&model.sites().name(site)).rounding.is_none()));
+    assert!(alone.resolve(&named).is_ok());
+}
+
+#[test]
+fn widths_without_steps_have_the_scales_that_were_asked_for() {
+    skip_without_device!();
+    for (spec, scale_format) in [("per-channel", ScaleFormat::F32), ("per-group:32,symmetric,mse", ScaleFormat::F16)] {
+        let model = bare(settings(spec));
+        let options = options(settings(spec));
+        let save = |width_scales| {
+            let (folder, pack) =
+                (Folder::empty(), PackOptions { scale_format, width_scales, ..PackOptions::default() });
+            model.save_packed(folder.path(), PackedForm::Nested, &pack).expect("it packs");
+            let bytes = std::fs::read(folder.path().join("packed.safetensors")).expect("a file");
+            (Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect("it loads").0, bytes)
+        };
+        let (cut, cut_bytes) = save(WidthScales::PowersOfTwo);
+        let (own, own_bytes) = save(WidthScales::Quantizer);
+        let contains = |bytes: &[u8], word: &str| bytes.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+        assert!(contains(&cut_bytes, r#""version":"1""#) && !contains(&cut_bytes, "width_scales"));
+        assert!(contains(&own_bytes, r#""version":"2""#) && contains(&own_bytes, "c_attn.weight.scales.bits-7"));
+        let scales: usize = model
+            .config()
+            .sites()
+            .iter()
+            .map(|site| own.site(site).packed_weights().unwrap().stored().scales().len())
+            .sum();
+        assert_eq!(own.site_bytes() - cut.site_bytes(), 6 * scales * scale_format.bytes());
+        let of_floats = |width| model.uniform_plan(SitePrecision::uniform(width).without_adapter());
+        for bits in [2, 3, 4, 5, 6, 7] {
+            let plan = of_floats(BitWidth::new(bits).expect("a width"));
+            let alone = logits(&model, &plan);
+            let [cut, own] = [&cut, &own].map(|nested| difference_of(&logits(nested, &plan), &alone));
+            assert!(own < cut, "{spec} {bits} bits: {own} from codes of that width alone, {cut} where they are cut");
+        }
+        let eight = of_floats(BitWidth::B8);
+        assert_eq!(logits(&own, &eight), logits(&cut, &eight));
+    }
+}
+
+#[test]
+fn a_folder_that_says_it_is_not_nested_and_has_scales_of_several_widths_is_refused() {
+    skip_without_device!();
+    let (model, folder) = (with_steps(settings("per-channel")), Folder::empty());
+    model.save_packed(folder.path(), PackedForm::Nested, &PackOptions::default()).expect("it packs");
+    let path = folder.path().join("packed.safetensors");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let (from, to) = (br#""user.nested":"true" "#, br#""user.nested":"false""#);
+    let word = &from[..from.len() - 1];
+    let at = bytes.windows(word.len()).position(|bytes| bytes == word).expect("it says so");
+    // The header ends in spaces: one of them makes room.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+    assert_eq!(bytes[header - 1], b' ');
+    bytes.copy_within(at + word.len()..header - 1, at + to.len());
+    bytes[at..at + to.len()].copy_from_slice(to);
+    std::fs::write(&path, bytes).expect("a file");
+    let options = options(settings("per-channel"));
+    let message = Gpt2::<Plain>::load_packed(folder.path(), &options, &device()).expect_err("it lies").to_string();
+    assert!(
+        ["packed.safetensors", "`nested`", "`false`", "c_attn.weight"].iter().all(|word| message.contains(word)),
+        "{message}"
+    );
 }

@@ -128,7 +128,7 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
     let model = load_with::<Plain>("tiny", &options);
     let site = Site::in_block(1, MLP_C_FC);
     let plan = model.uniform_plan(bare(4)).with(site, bare(16));
-    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
     let (packed, saved_plan) = saved(&model, PackedForm::Plan(&plan), pack, &options);
     assert!(packed.site(site).packed_weights().is_none());
     assert!(packed.check_plan(&packed.uniform_plan(bare(4))).is_ok(), "floats serve every width");
@@ -349,7 +349,7 @@ fn a_model_packed_in_memory_is_that_of_the_folder_and_keeps_its_adapters() {
     let mut model = load_with::<Plain>("tiny", &options);
     model.init_adapters(width(4), &LoraConfig::new(2, 4.0).unwrap(), 7).unwrap();
     let plan = model.uniform_plan(bare(4));
-    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F16 };
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F16, ..PackOptions::default() };
     for form in [PackedForm::Plan(&plan), PackedForm::Nested] {
         let packed = model.clone().pack(form, &pack).expect("it packs");
         let (loaded, loaded_plan) = saved(&model, form, pack, &options);

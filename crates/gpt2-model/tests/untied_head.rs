@@ -108,7 +108,7 @@ fn an_output_matrix_of_its_own_is_exported_packed_and_recorded() {
     let plan = full(&model);
     let form = PackedForm::Plan(&plan);
     for bits in [None, Some(BitWidth::B8)] {
-        let pack = PackOptions { embeddings: bits, scale_format: ScaleFormat::F32 };
+        let pack = PackOptions { embeddings: bits, scale_format: ScaleFormat::F32, ..PackOptions::default() };
         let folder = Folder::empty();
         model.save_packed(folder.path(), form, &pack).expect("it packs");
         let (packed, _) =

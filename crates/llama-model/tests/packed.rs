@@ -119,7 +119,7 @@ fn sites_above_eight_bits_stay_in_floats_and_the_head_may_be_packed() {
         let model = load_with::<Plain>(case, &options);
         let site = Site::in_block(1, UP_PROJ);
         let plan = model.uniform_plan(bare(4)).with(site, bare(16));
-        let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32 };
+        let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
         let (packed, _) = saved(&model, PackedForm::Plan(&plan), pack, &options);
         assert!(packed.site(site).packed_weights().is_none());
         assert!(packed.embed_tokens.param().is_none() && packed.lm_head.param().is_none());
@@ -263,7 +263,7 @@ fn an_output_matrix_that_contradicts_the_tie_is_kept() {
     };
     assert_eq!(logits(&model, &full(&model)), reversed(logits(&tied, &full(&tied))));
     // A packed folder of a tied model holds one matrix for both.
-    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32 };
+    let pack = PackOptions { embeddings: Some(width(8)), scale_format: ScaleFormat::F32, ..PackOptions::default() };
     let (packed, _) = saved(&tied, PackedForm::Plan(&full(&tied)), pack, &options);
     assert!(packed.config().tie_word_embeddings && packed.embed_tokens.param().is_none());
 }

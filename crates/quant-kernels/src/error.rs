@@ -156,6 +156,20 @@ pub enum Error {
         /// The number of bits of the weights.
         bits: BitWidth,
     },
+    /// A scale of a lower width that is too small beside that of the 8-bit codes that it is for.
+    #[error(
+        "scale {index} of {bits} bits is {got}, expected more than {above}, as the 8-bit codes have scales of their own"
+    )]
+    NestedScale {
+        /// The width.
+        bits: BitWidth,
+        /// The position of the scale, row-major in the shape of the scales.
+        index: usize,
+        /// The scale.
+        got: f32,
+        /// What it has to exceed.
+        above: f32,
+    },
     /// A file that could not be read or written.
     #[error("{}: {message}", path.display())]
     Io {

@@ -73,6 +73,14 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Something about one of several requests.
+    #[error("request {index}: {source}")]
+    Request {
+        /// Its place, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// There is nothing to read.
     #[error("{what} holds no question")]
     NoQuestions {

@@ -8,6 +8,7 @@ pub mod error;
 pub mod evaluation;
 pub mod model_folder;
 pub mod running;
+pub mod serving;
 pub mod statistics;
 pub mod text;
 

@@ -218,9 +218,52 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         widths
     }
 
+    /// A plan of the artefact, by its name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, which names those that there are.
+    pub fn plan_of(&self, name: &str) -> Result<&SitePlan> {
+        let plans = self.artefact.as_ref().map(|artefact| &artefact.plans);
+        plans.and_then(|plans| plans.get(name)).ok_or_else(|| {
+            let names: Vec<&str> = plans.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let expected = match names.as_slice() {
+                [] => "an artefact that has plans".to_owned(),
+                names => format!("one of {}", names.join(", ")),
+            };
+            Error::option("plan", format!("{name:?}"), expected)
+        })
+    }
+
     /// The precision of a width with its adapter, or without where the model has none.
     pub fn precision(&self, bits: BitWidth) -> SitePrecision {
         self.model.transformer.precision_at(bits)
+    }
+
+    /// The plan that the folder runs at where none is asked for: of codes of one width each the plan that they were
+    /// packed by; of nested codes 8 bits, with the adapters of 8 bits where there are any; of floats full
+    /// precision, with its adapters where there are any.
+    pub fn default_plan(&self) -> SitePlan {
+        match &self.plan {
+            Some(plan) if self.is_nested() => self.with_adapters(plan),
+            Some(plan) => plan.clone(),
+            None => self.model.transformer.uniform_plan(self.precision(BitWidth::FULL)),
+        }
+    }
+
+    /// A plan with the adapter of each site's width, or without where the model has none for it.
+    pub fn with_adapters(&self, plan: &SitePlan) -> SitePlan {
+        let body = &self.model.transformer;
+        plan.iter().fold(plan.clone(), |plan, (site, precision)| {
+            let adapter = self.precision(precision.weights).adapter;
+            plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
+        })
+    }
+
+    /// Whether every site serves several widths from one tensor.
+    fn is_nested(&self) -> bool {
+        let body = &self.model.transformer;
+        body.sites().iter().all(|site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_))))
     }
 
     /// Writes the folder in floats: model, tokenizer and adapters. `base_model` stands in the adapters'

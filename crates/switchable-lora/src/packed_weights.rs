@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! fixed     codes of b bits      serve b bits
-//! nested    codes of 8 bits      serve 8, 7, …, 2 bits by rounding their lower bits away
+//! nested    codes of 8 bits      serve 8, 7, …, 2 bits: each rounds them by its own scales, such as learned
+//!                                steps, or rounds their lower bits away
 //! ```
 
 use burn::tensor::{Tensor, backend::Backend, f16};
 
 use quant_kernels::{
     packed::{nested::NestedTensor, packed_tensor::PackedTensor, packed_view::PackedView, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec},
+    spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec},
     tensor::learned_step::LearnedStep,
 };
 
@@ -47,7 +48,29 @@ impl PackedWeights {
 
     /// Resident bytes of codes, scales and zero points.
     pub fn bytes(&self) -> usize {
-        self.stored().bytes()
+        match self {
+            Self::Fixed(tensor) => tensor.bytes(),
+            Self::Nested(nested) => nested.bytes(),
+        }
+    }
+
+    /// Whether a width has scales of its own beside those of the codes. They may have been learned or found by
+    /// a quantiser: codes do not tell.
+    pub fn has_own_scales(&self, bits: BitWidth) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Nested(nested) => nested.own_widths().any(|width| width == bits),
+        }
+    }
+
+    /// The scales at a width where they are those of the codes or its own; `None` where they are multiples of
+    /// those of another width, or the width is not there.
+    fn scales(&self, bits: BitWidth) -> Option<(Vec<f32>, ScaleFormat)> {
+        match self {
+            _ if bits == self.stored().bits() => Some((self.stored().scales(), self.stored().scale_format())),
+            Self::Nested(nested) if self.has_own_scales(bits) => nested.scales(bits).ok(),
+            _ => None,
+        }
     }
 
     /// The widths at which products can be computed, in rising order.
@@ -60,27 +83,36 @@ impl PackedWeights {
         }
     }
 
-    /// Checks that the codes are those that a learned step gives, at the width of the step. Codes
-    /// that have no form at that width fit any step: they refuse the width.
+    /// Checks that the scales at the width of a learned step are that step. Codes that have no form at that width
+    /// fit any step: they refuse the width.
     ///
     /// # Errors
     ///
     /// [`Error::PackedStep`].
     pub(crate) fn check_step<B: Backend>(&self, step: &LearnedStep<B>) -> Result<()> {
-        let (bits, stored) = (step.bits(), self.stored());
+        let bits = step.bits();
         if !self.widths().contains(&bits) {
             return Ok(());
         }
-        let spec = stored.spec();
-        let rounded = |step: f32| match spec.scale_format {
-            ScaleFormat::F32 => step.abs(),
-            ScaleFormat::F16 => f16::from_f32(step.abs()).to_f32(),
+        let spec = self.stored().spec();
+        let same = |(scales, format): (Vec<f32>, ScaleFormat)| {
+            let rounded = |step: f32| match format {
+                ScaleFormat::F32 => step.abs(),
+                ScaleFormat::F16 => f16::from_f32(step.abs()).to_f32(),
+            };
+            let mut steps = floats(step.step.val()).into_iter().map(rounded);
+            match step.granularity() {
+                granularity if granularity == spec.granularity => steps.eq(scales),
+                // One step for all of a finer memory.
+                Granularity::PerTensor => steps.next().is_some_and(|step| scales.iter().all(|scale| *scale == step)),
+                _ => false,
+            }
         };
-        let same = spec.bits == bits
-            && spec.format == Format::Symmetric
-            && spec.granularity == step.granularity()
-            && floats(step.step.val()).into_iter().map(rounded).eq(stored.scales());
-        if same { Ok(()) } else { Err(Error::PackedStep { bits, expected: "codes that were packed by that step" }) }
+        if spec.format == Format::Symmetric && self.scales(bits).is_some_and(same) {
+            Ok(())
+        } else {
+            Err(Error::PackedStep { bits, expected: "codes that were packed by that step" })
+        }
     }
 
     /// The weights at a width.

@@ -22,7 +22,7 @@ use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder};
 use switchable_quant::reader::{Cost, EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::packed::form::{PackOptions, PackedForm, WidthScales};
 
 type Folder = ModelFolder<Flex, Gpt2<Flex>>;
 
@@ -78,6 +78,31 @@ fn a_folder_of_codes_brings_head_tokenizer_adapters_and_plan() {
     }
 }
 
+#[test]
+fn a_folder_runs_at_what_it_was_made_for_unless_another_plan_is_asked_for() {
+    let saved = built_in();
+    let body = &saved.model.transformer;
+    let uniform = |bits| body.uniform_plan(SitePrecision::uniform(bits));
+    assert_eq!(saved.default_plan(), uniform(BitWidth::FULL), "floats, with the adapters of 32 bits");
+    for pack in [WidthScales::PowersOfTwo, WidthScales::Quantizer]
+        .map(|width_scales| PackOptions { width_scales, ..PackOptions::default() })
+    {
+        let dir = tempfile::tempdir().unwrap();
+        saved.save_packed(dir.path(), PackedForm::Nested, &pack).unwrap();
+        let mut opened = open(dir.path());
+        assert_eq!(opened.default_plan(), uniform(BitWidth::B8), "nested codes, with the adapters of 8 bits");
+        opened.model.check_plan(&opened.default_plan()).unwrap();
+        opened.drop_adapters();
+        assert_eq!(opened.default_plan(), uniform(BitWidth::B8).without_adapters());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let three = uniform(BitWidth::B3).without_adapters();
+    saved.save_packed(dir.path(), PackedForm::Plan(&three), &PackOptions::default()).unwrap();
+    let opened = open(dir.path());
+    assert_eq!(opened.default_plan(), three, "codes of a plan, as it was packed");
+    assert_eq!(opened.with_adapters(&three), uniform(BitWidth::B3));
+}
+
 /// Bytes of the tensors of a safetensors file.
 fn tensor_bytes(path: &Path) -> usize {
     let bytes = std::fs::read(path).expect("valid input");
@@ -91,7 +116,11 @@ fn the_memory_of_a_packed_folder_is_that_of_its_file_whatever_quantiser_it_is_op
     let saved: Folder =
         default_model::load_without_adapters(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).unwrap();
     let plan = saved.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
-    let packs = [PackOptions::default(), PackOptions { embeddings: Some(BitWidth::B4), ..PackOptions::default() }];
+    let packs = [
+        PackOptions::default(),
+        PackOptions { embeddings: Some(BitWidth::B4), ..PackOptions::default() },
+        PackOptions { width_scales: WidthScales::Quantizer, ..PackOptions::default() },
+    ];
     for (form, pack) in packs.into_iter().flat_map(|pack| [(PackedForm::Plan(&plan), pack), (PackedForm::Nested, pack)])
     {
         let dir = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::objective::Objective;
@@ -21,7 +22,7 @@ use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
 use crate::ending::usage;
-use crate::files::{LoadedQuestions, load_questions, load_training_set, resolve_data};
+use crate::files::{GENERATED, LoadedQuestions, load_questions, load_training_set, resolve_data};
 use crate::session::{Command, Opening};
 
 /// The first tensor of a span head.
@@ -127,7 +128,10 @@ impl BankSourceArgs {
     ///
     /// When the file is missing or damaged, or holds no question.
     pub fn evaluation(&self) -> anyhow::Result<Option<LoadedQuestions>> {
-        let load = |data: &str| load_questions(&resolve_data(data)?, self.reading);
+        let load = |data: &str| match data {
+            GENERATED => anyhow::Ok(default_model::questions(QuestionSet::HeldOut)?.into()),
+            _ => load_questions(&resolve_data(data)?, self.reading),
+        };
         let questions = self.data.as_deref().map(load).transpose()?;
         if questions.as_ref().is_some_and(|loaded| loaded.dataset.is_empty()) {
             anyhow::bail!("`--data` holds no question");

@@ -53,7 +53,8 @@ pub struct InputArgs {
     /// Longest window in tokens; by default the model's positions, at most 384
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<usize>,
-    /// Windows per batch
+    /// Windows per batch, at most; on a CPU a wide model reads fewer at once, so that no activation of a batch takes
+    /// more than 32 MiB
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_up_to::<65_536>)]
     pub batch: usize,
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
+use switchable_quant::reader::ModelFolder;
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -20,6 +21,9 @@ pub struct PlanArgs {
     /// Plan as JSON, instead of --bits; it says how its sites are quantised, unless it is of version 1
     #[arg(long, value_name = "FILE", conflicts_with = "bits")]
     pub plan: Option<PathBuf>,
+    /// Plan of an artefact, by its name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["bits", "plan"])]
+    pub plan_name: Option<String>,
     /// Weight quantiser: granularity,mapping,range; by default that of the plan or of the packed weights, else
     /// per-tensor,symmetric,min-max
     #[arg(long, value_name = "SPEC")]
@@ -62,6 +66,29 @@ impl PlanArgs {
         ModelOptions { linear, ..ModelOptions::default() }
     }
 
+    /// The plan that a folder runs at: of the file, of the artefact by its name, of one width with its adapters, or
+    /// the folder's own; with the embeddings at the width that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// When a plan is not one of the model, or the artefact has none of the name.
+    pub fn choose<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        folder: &ModelFolder<B, M>,
+        file: Option<&PlanFile>,
+        bits: Option<BitWidth>,
+    ) -> anyhow::Result<SitePlan> {
+        let body = &folder.model.transformer;
+        self.check_model(body)?;
+        let plan = match (file, &self.plan_name, bits) {
+            (Some(file), ..) => file.resolve(&folder.model)?,
+            (None, Some(name), _) => folder.plan_of(name)?.clone(),
+            (None, None, Some(bits)) => body.uniform_plan(folder.precision(bits)),
+            (None, None, None) => folder.default_plan(),
+        };
+        Ok(self.with_embeddings(body, plan))
+    }
+
     /// The plan with the embeddings at the width that is asked for.
     pub fn with_embeddings<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: SitePlan) -> SitePlan {
         match self.embedding_bits {
@@ -92,6 +119,11 @@ impl PlanArgs {
 }
 
 impl PlanFile {
+    /// A plan that stands in a file of other things too.
+    pub fn new(path: impl Into<PathBuf>, plan: PrecisionPlan) -> Self {
+        Self { path: path.into(), plan }
+    }
+
     /// The plan for a model. A plan that leaves its quantiser to the run is said to do so.
     ///
     /// # Errors

@@ -97,6 +97,8 @@ impl RunArgs {
 
     /// Options of an evaluation.
     pub fn evaluate_options(&self, device: &Device, batch_size: usize, stop: &StopFlag) -> EvaluateOptions {
-        EvaluateOptions { batch_size, workers: self.workers(device), stop: stop.clone(), ..EvaluateOptions::default() }
+        let default = EvaluateOptions::default();
+        let activation_bytes = default.activation_bytes.filter(|_| device.is_cpu());
+        EvaluateOptions { batch_size, activation_bytes, workers: self.workers(device), stop: stop.clone(), ..default }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use gpt2_model::Gpt2;
-use quant_kernels::{BitWidth, NestedTensor, PackedFile, Product};
+use quant_kernels::{BitWidth, PackedFile, Product};
 use switchable_model::options::ModelOptions;
 use switchable_model::span_head::ForQuestionAnswering;
 
@@ -25,7 +25,7 @@ pub fn packed_file(input: &[u8]) {
             let [rows, columns] = tensor.shape();
             assert_eq!(tensor.dequantize().len(), rows * columns);
             _ = tensor.matmul(&vec![1.0; rows], 1, &Product::default());
-            if let Ok(nested) = NestedTensor::new(tensor) {
+            if let Ok(nested) = file.nested(name) {
                 _ = nested.dequantize(BitWidth::B4);
                 _ = nested.matmul(&vec![1.0; rows], 1, BitWidth::B3, &Product::default());
             }

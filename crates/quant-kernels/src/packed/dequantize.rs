@@ -141,10 +141,11 @@ pub(crate) fn decode_strip<T: Target>(
         if row != loaded {
             view.scales(column, row, &mut params.scales);
             view.zeros(column, row, &mut params.zeros);
+            view.ratios(column, row, &mut params.ratios);
             loaded = row;
         }
         let mut quads = Quads::ZERO;
-        target.widen(view.source, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
+        target.widen(view.source, &params.ratios, view.tiles(column, tile, 1), slice::from_mut(&mut quads));
         match book {
             CodeBook::Uniform(_) => target.decode(&quads, &params, values),
             CodeBook::Table(table) => target.decode_table(table, &quads, &params, values),

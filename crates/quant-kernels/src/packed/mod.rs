@@ -13,6 +13,7 @@
 //! | kernels, for each set of instructions | `target` |
 //! | numbers of the scales | `scales` |
 //! | 8-bit weights that serve every lower width | `nested` |
+//! | the scales of one of these widths | `own_scales` |
 //! | files | `file` |
 //! | bytes that are shared: owned, or of a file | `storage` |
 //! | weights as numbers again | `dequantize` |
@@ -30,6 +31,7 @@ pub(crate) mod device_copies;
 pub mod file;
 pub(crate) mod grid;
 pub mod nested;
+pub(crate) mod own_scales;
 pub mod packed_rows;
 pub mod packed_spec;
 pub mod packed_tensor;

@@ -2,12 +2,15 @@
 
 use crate::{
     packed::{
+        own_scales::OwnScales,
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
         product::activations::ActivationBits,
+        scales::Scales,
         tiles::{
             layout::{TILE_COLUMNS, Tiling},
-            source::{NESTED, source_bits, tile_bytes},
+            ratios::{Ratios, ratio},
+            source::{NESTED, SCALED, source_bits, tile_bytes},
         },
     },
     spec::{bit_width::BitWidth, formats::code_book::CodeBook, granularity::Granularity},
@@ -39,6 +42,8 @@ pub struct PackedView<'a> {
     pub(crate) source: u8,
     /// A power of two that all scales are multiplied by.
     pub(crate) scale_factor: f32,
+    /// The scales of the width, where it has its own.
+    own: Option<&'a OwnScales>,
 }
 
 impl PackedTensor {
@@ -51,7 +56,7 @@ impl PackedTensor {
 impl<'a> PackedView<'a> {
     /// Weights at their own width.
     pub fn whole(tensor: &'a PackedTensor) -> Self {
-        Self { tensor, source: tensor.spec.bits.bits(), scale_factor: 1.0 }
+        Self { tensor, source: tensor.spec.bits.bits(), scale_factor: 1.0, own: None }
     }
 
     /// What codes stand for.
@@ -73,18 +78,24 @@ impl<'a> PackedView<'a> {
         self.tensor.shape()
     }
 
-    /// The weights that hold the codes, and the bits that are taken of them.
+    /// The weights that hold the codes, and the bits that are taken of them: of a width with scales of its own a
+    /// copy at that width.
     #[cfg(feature = "cube")]
     pub(crate) fn stored(self) -> (&'a PackedTensor, u8) {
-        (self.tensor, source_bits(self.source))
+        (self.own.map_or(self.tensor, |own| own.kept_slice(self.tensor)), source_bits(self.source))
     }
 
     /// 8-bit symmetric codes, rounded to `bits`.
     pub(crate) fn cut(tensor: &'a PackedTensor, bits: BitWidth) -> Self {
         match bits.bits() {
             8 => Self::whole(tensor),
-            bits => Self { tensor, source: NESTED + bits, scale_factor: f32::from(1u16 << (8 - bits)) },
+            bits => Self { tensor, source: NESTED + bits, scale_factor: f32::from(1u16 << (8 - bits)), own: None },
         }
+    }
+
+    /// 8-bit symmetric codes, rounded by the scales of a lower width.
+    pub(crate) fn scaled(tensor: &'a PackedTensor, own: &'a OwnScales) -> Self {
+        Self { tensor, source: SCALED + own.bits.bits(), scale_factor: 1.0, own: Some(own) }
     }
 
     pub(crate) fn spec(&self) -> &'a PackedSpec {
@@ -106,17 +117,36 @@ impl<'a> PackedView<'a> {
     /// The scales of 16 columns in the `row`-th row of scales; 0 past the last column.
     #[inline(always)]
     pub(crate) fn scales(&self, column: usize, row: usize, scales: &mut [f32; TILE_COLUMNS]) {
-        let (index, present, stride) = self.param_range(column, row);
-        if stride == 0 {
-            scales.fill(self.tensor.scales.get(0));
-        } else if present == TILE_COLUMNS {
-            self.tensor.scales.read_16(index, scales);
-        } else {
-            scales.fill(0.0);
-            self.tensor.scales.read(index, &mut scales[..present]);
-        }
+        self.read(self.own.map_or(&self.tensor.scales, |own| &own.scales), column, row, scales);
         for scale in scales {
             *scale *= self.scale_factor;
+        }
+    }
+
+    /// The ratios of the scales of 16 columns in the `row`-th row of scales; none where codes are not cut by
+    /// them.
+    #[inline(always)]
+    pub(crate) fn ratios(&self, column: usize, row: usize, ratios: &mut Ratios) {
+        let Some(own) = self.own else { return };
+        let [mut eight, mut scales] = [[0.0; TILE_COLUMNS]; 2];
+        self.read(&self.tensor.scales, column, row, &mut eight);
+        self.read(&own.scales, column, row, &mut scales);
+        let (pairs, _) = ratios.0.as_chunks_mut::<2>();
+        for ((pair, eight), own) in pairs.iter_mut().zip(eight).zip(scales) {
+            *pair = [ratio(source_bits(self.source), eight, own); 2];
+        }
+    }
+
+    #[inline(always)]
+    fn read(&self, stored: &Scales, column: usize, row: usize, scales: &mut [f32; TILE_COLUMNS]) {
+        let (index, present, stride) = self.param_range(column, row);
+        if stride == 0 {
+            scales.fill(stored.get(0));
+        } else if present == TILE_COLUMNS {
+            stored.read_16(index, scales);
+        } else {
+            scales.fill(0.0);
+            stored.read(index, &mut scales[..present]);
         }
     }
 

@@ -131,6 +131,10 @@ impl Scales {
         Ok(scales)
     }
 
+    pub(crate) fn format(&self) -> ScaleFormat {
+        self.format
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.bytes.as_slice().len() / self.format.bytes()
     }

@@ -120,6 +120,28 @@ impl<B: QuantBackend> Rounding<'_, B> {
         Coded::nearest(spec, &floats(weight.clone()), &scales, &zero_points)
     }
 
+    /// The scales of a weight, before they are stored, row-major in the shape of
+    /// [`Granularity::param_shape`](crate::spec::granularity::Granularity::param_shape).
+    ///
+    /// # Shapes
+    ///
+    /// - `weight` `[d_in, d_out]`
+    ///
+    /// # Errors
+    ///
+    /// Those of [`QuantSpec::check`], and [`Error::StepShape`](crate::error::Error::StepShape) if the steps are for a weight of another
+    /// shape.
+    pub fn scales(self, weight: &Tensor<B, 2>) -> Result<Vec<f32>> {
+        let scales = match self {
+            Self::Nearest { bits, spec } => choose_params(weight, bits, &spec)?.scale(),
+            Self::Step(step) => {
+                step.check_fits(weight.dims())?;
+                step.step.val().abs()
+            }
+        };
+        Ok(floats(scales))
+    }
+
     /// [`code`](Self::code), packed.
     ///
     /// # Errors

@@ -156,8 +156,14 @@ fn layers_of_odd_sizes_equal_plain_operations() {
 fn every_cut<R: CubeRuntime>(device: &R::Device) {
     for granularity in granularities() {
         let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Format::Symmetric)).unwrap();
+        let own = widths().filter(|bits| *bits < BitWidth::B8).fold(nested.clone(), |own, bits| {
+            let (mut scales, format) = nested.scales(bits).unwrap();
+            scales.iter_mut().for_each(|scale| *scale *= 1.3);
+            own.with_scales(bits, format, &scales).unwrap()
+        });
         for bits in widths() {
             assert_equal::<R>(nested.at(bits).unwrap(), device, &(bits, granularity));
+            assert_equal::<R>(own.at(bits).unwrap(), device, &(bits, granularity, "own scales"));
         }
     }
 }

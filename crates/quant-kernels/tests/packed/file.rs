@@ -17,6 +17,7 @@ use quant_kernels::{
             reader::PackedFile,
             writer::PackedFileWriter,
         },
+        nested::NestedTensor,
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
         product::options::Product,
@@ -25,7 +26,7 @@ use quant_kernels::{
     spec::{bit_width::BitWidth, formats::format::Format, granularity::Granularity},
 };
 
-use super::cases::{Case, Numbers, bits, specs};
+use super::cases::{Case, Numbers, bits, specs, widths};
 
 struct Folder(tempfile::TempDir);
 
@@ -168,6 +169,98 @@ fn the_worked_example_of_the_documentation_is_what_is_written() {
     }
 }
 
+/// Nested weights with scales of 2 and of 4 bits.
+fn nested() -> NestedTensor {
+    let spec = PackedSpec {
+        shape: [40, 3],
+        bits: BitWidth::B8,
+        format: Format::Symmetric,
+        granularity: Granularity::PerChannel,
+        scale_format: ScaleFormat::F32,
+    };
+    let nested = NestedTensor::new(Case::new(spec, &mut Numbers::new(23)).packed).unwrap();
+    let nested = nested.with_scales(BitWidth::B4, ScaleFormat::F16, &[1.5, 2.0, 0.75]).unwrap();
+    nested.with_scales(BitWidth::B2, ScaleFormat::F32, &[7.3, 6.1, 9.9]).unwrap()
+}
+
+#[test]
+fn scales_of_lower_widths_come_back_and_raise_the_version() {
+    let folder = Folder::new();
+    let (nested, packed) = (nested(), small());
+    let mut writer = PackedFileWriter::new();
+    writer.nested("w", &nested).packed("v", &packed).write(folder.file()).unwrap();
+    let file = PackedFile::open(folder.file()).unwrap();
+    assert_eq!((file.packed_names().collect::<Vec<_>>(), file.plain_names().count()), (vec!["v", "w"], 0));
+    let read = file.nested("w").unwrap();
+    assert_eq!(read.own_widths().collect::<Vec<_>>(), [BitWidth::B2, BitWidth::B4]);
+    assert_eq!(read.bytes(), nested.bytes());
+    for width in widths() {
+        assert_eq!(read.scales(width).unwrap(), nested.scales(width).unwrap());
+        assert_eq!(bits(&read.dequantize(width).unwrap()), bits(&nested.dequantize(width).unwrap()), "{width} bits");
+    }
+    assert!(matches!(file.nested("v"), Err(Error::NestedSource { .. })));
+    // Byte for byte what the parts say, in whatever order.
+    Parts::nested().write(&folder.file());
+    let parts = PackedFile::open(folder.file()).unwrap().nested("w").unwrap();
+    assert_eq!(parts.scales(BitWidth::B2).unwrap(), nested.scales(BitWidth::B2).unwrap());
+
+    // Without them the file is that of version 1, which serves every width too.
+    let bare = NestedTensor::new(nested.tensor().clone()).unwrap();
+    PackedFileWriter::new().packed("w", bare.tensor()).write(folder.file()).unwrap();
+    let one = fs::read(folder.file()).unwrap();
+    PackedFileWriter::new().nested("w", &bare).write(folder.file()).unwrap();
+    assert_eq!(fs::read(folder.file()).unwrap(), one);
+    assert_eq!(PackedFile::open(folder.file()).unwrap().nested("w").unwrap().own_widths().count(), 0);
+}
+
+#[test]
+fn every_broken_part_of_the_scales_of_lower_widths_is_named() {
+    type Break = fn(&mut Parts);
+    let broken: [(&str, &str, Break); 12] = [
+        ("`width_scales` of tensor `w`", "expected version 2", |p| p.text("version", "2", "1")),
+        ("no tensor `w.scales.bits-3`", "", |p| p.text("packed", "[2,4]", "[2,3,4]")),
+        ("no tensor `w.scales.bits-2`", "", |p| p.text("packed", "[2,4]", "[2,2]")),
+        ("no tensor `w.scales.bits-4`", "", |p| _ = p.tensors.remove(3)),
+        ("tensor `w.scales.bits-8`", "cannot be packed to 8 bits", |p| {
+            p.text("packed", "[2,4]", "[8]");
+            p.tensors[2].0 = "w.scales.bits-8";
+        }),
+        ("shape of tensor `w.scales.bits-2`: got [3, 1]", "expected [1, 3]", |p| p.tensors[2].2 = vec![3, 1]),
+        ("dtype of tensor `w.scales.bits-2`: got I32", "F16 or F32", |p| p.tensors[2].1 = Dtype::I32),
+        ("tensor `w.scales.bits-2`", "scale 1 is NaN", |p| p.tensors[2].3[4..8].fill(0xff)),
+        ("tensor `w.scales.bits-4`", "scale 0 is 0", |p| p.tensors[3].3[..2].fill(0)),
+        ("tensor `w.scales.bits-2`", "scale 2 of 2 bits is 0.001, expected more than", |p| {
+            p.tensors[2].3[8..].copy_from_slice(&0.001_f32.to_le_bytes());
+        }),
+        ("tensor `w`", "4 bits cannot be cut", |p| {
+            p.text("packed", "\"bits\":8", "\"bits\":4");
+            (p.tensors[0].2, p.tensors[0].3) = (vec![512], vec![0x88; 512]);
+        }),
+        ("`packed` is unreadable", "bit-width 0", |p| p.text("packed", "[2,4]", "[0,4]")),
+    ];
+    let folder = Folder::new();
+    for (first, second, break_it) in broken {
+        let mut parts = Parts::nested();
+        break_it(&mut parts);
+        parts.write(&folder.file());
+        let message = PackedFile::open(folder.file()).unwrap_err().to_string();
+        assert!(message.starts_with(folder.file().to_str().unwrap()), "{message}");
+        assert!(message.contains(first) && message.contains(second), "`{message}` lacks `{first}` or `{second}`");
+    }
+}
+
+#[test]
+fn a_file_with_scales_of_lower_widths_that_is_cut_anywhere_is_an_error() {
+    let folder = Folder::new();
+    let nested = nested();
+    PackedFileWriter::new().nested("w", &nested).write(folder.file()).unwrap();
+    let bytes = fs::read(folder.file()).unwrap();
+    for len in 0..bytes.len() {
+        fs::write(folder.file(), &bytes[..len]).unwrap();
+        assert!(PackedFile::open(folder.file()).is_err(), "{len} bytes");
+    }
+}
+
 /// The parts of a file, to be broken.
 struct Parts {
     texts: HashMap<String, String>,
@@ -175,6 +268,30 @@ struct Parts {
 }
 
 impl Parts {
+    /// Those of nested weights with scales of 4 and of 2 bits.
+    fn nested() -> Self {
+        let nested = nested();
+        let texts = [
+            ("format", "switchable-quant.packed"),
+            ("version", "2"),
+            (
+                "packed",
+                r#"{"w":{"shape":[40,3],"bits":8,"mapping":"symmetric","granularity":"per-channel","width_scales":[2,4]}}"#,
+            ),
+        ];
+        let texts = texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+        let scales = |bits| nested.scales(bits).unwrap().0;
+        let f32s = |bits| scales(bits).iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let f16s = |bits| scales(bits).iter().flat_map(|scale| f16::from_f32(*scale).to_le_bytes()).collect();
+        let tensors = vec![
+            ("w.codes", Dtype::U8, vec![1024], nested.tensor().codes().to_vec()),
+            ("w.scales", Dtype::F32, vec![1, 3], f32s(BitWidth::B8)),
+            ("w.scales.bits-2", Dtype::F32, vec![1, 3], f32s(BitWidth::B2)),
+            ("w.scales.bits-4", Dtype::F16, vec![1, 3], f16s(BitWidth::B4)),
+        ];
+        Self { texts, tensors }
+    }
+
     fn new() -> Self {
         let packed = small();
         let texts = [
@@ -214,7 +331,7 @@ fn every_broken_part_is_named() {
     type Break = fn(&mut Parts);
     let broken: [(&str, &str, Break); 22] = [
         ("`format` is missing", "switchable-quant.packed", |p| _ = p.texts.remove("format")),
-        ("`version` is `2`", "expected 1", |p| p.text("version", "1", "2")),
+        ("`version` is `3`", "expected 1 or 2", |p| p.text("version", "1", "3")),
         ("`packed` is missing", "", |p| _ = p.texts.remove("packed")),
         ("`packed` is unreadable", "column", |p| p.text("packed", "}}", "")),
         ("an entry `colour`", "", |p| _ = p.texts.insert("colour".into(), "red".into())),

@@ -4,6 +4,7 @@
 mod cases;
 mod file;
 mod nested;
+mod nested_speed;
 mod normal_float;
 mod pack;
 mod product;

@@ -44,7 +44,7 @@ pub struct Resident {
 }
 
 /// Memory that this process holds; `None` where the system does not say it.
-pub(super) fn resident_bytes() -> Option<Resident> {
+pub fn resident_bytes() -> Option<Resident> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let bytes = |name| Some(1024 * field(&status, name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok()?);
     Some(Resident { loaded: bytes("VmRSS")?, peak: bytes("VmHWM")? })

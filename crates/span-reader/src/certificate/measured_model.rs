@@ -5,6 +5,7 @@
 //! p50, p95 = the smallest time that 50 %, 95 % of the questions, asked one at a time, did not exceed
 //! ```
 
+use std::fmt;
 use std::time::Instant;
 
 use burn::tensor::backend::Backend;
@@ -59,6 +60,41 @@ pub struct MeasuredModel {
     pub machine: Machine,
 }
 
+impl Timing {
+    /// The times of an evaluation that took some seconds, and of some of its questions asked one at a time.
+    ///
+    /// # Errors
+    ///
+    /// When an adapter of the plan is missing, or the work is stopped.
+    pub fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        evaluator: &Evaluator<'_, B, M>,
+        plan: &SitePlan,
+        questions: usize,
+        seconds: f64,
+    ) -> Result<Self> {
+        let tokens: usize = evaluator.task().features.windows().iter().map(|window| window.ids.len()).sum();
+        let mut times = single_milliseconds(evaluator, plan, questions)?;
+        times.sort_by(f64::total_cmp);
+        Ok(Self {
+            questions: times.len(),
+            p50_milliseconds: quantile(&times, 0.5),
+            p95_milliseconds: quantile(&times, 0.95),
+            tokens_per_second: tokens as f64 / seconds,
+            workers: evaluator.options().workers.len(),
+        })
+    }
+}
+
+/// `1234 tokens/s with 2 workers; a question alone: p50 12.3 ms, p95 20.1 ms (n = 16)`
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { questions, p50_milliseconds: p50, p95_milliseconds: p95, tokens_per_second, workers } = self;
+        let plural = if *workers == 1 { "" } else { "s" };
+        write!(f, "{tokens_per_second:.0} tokens/s with {workers} worker{plural}; ")?;
+        write!(f, "a question alone: p50 {p50:.1} ms, p95 {p95:.1} ms (n = {questions})")
+    }
+}
+
 /// Whether a process has one model alone, so that its memory is that model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Process {
@@ -94,13 +130,11 @@ impl MeasuredModel {
             return Err(Error::option("timed_questions", 0, "at least one question"));
         }
         let loaded = resident_bytes().map(|resident| resident.loaded);
-        let (model, task) = (evaluator.model(), evaluator.task());
+        let model = evaluator.model();
         let start = Instant::now();
         let (accuracy, _) = evaluator.predict_telling(plan, after_batch)?;
         let seconds = start.elapsed().as_secs_f64();
-        let tokens: usize = task.features.windows().iter().map(|window| window.ids.len()).sum();
-        let mut times = single_milliseconds(evaluator, plan, options.timed_questions)?;
-        times.sort_by(f64::total_cmp);
+        let timing = Timing::measure(evaluator, plan, options.timed_questions, seconds)?;
         let resident = match options.process {
             Process::OfOneModel => resident_bytes().zip(loaded).map(|(all, loaded)| Resident { loaded, ..all }),
             Process::Shared => None,
@@ -110,13 +144,7 @@ impl MeasuredModel {
             scores: accuracy.scores,
             weight_bytes: Cost::of(&model.transformer, plan).stored.bytes,
             resident,
-            timing: Timing {
-                questions: times.len(),
-                p50_milliseconds: quantile(&times, 0.5),
-                p95_milliseconds: quantile(&times, 0.95),
-                tokens_per_second: tokens as f64 / seconds,
-                workers: evaluator.options().workers.len(),
-            },
+            timing,
             machine: Machine::at_hand(backend::<B>()),
         })
     }

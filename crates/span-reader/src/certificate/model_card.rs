@@ -78,7 +78,8 @@ fn with_section(card: &str, section: &str, path: &Path) -> Result<String> {
 /// ```
 pub fn claim(certificate: &Certificate) -> String {
     // Rounded up: what is printed is no less than what holds.
-    let points = |loss: &PairedLoss| format!("{:.1}", (loss.loses_at_most.max(0.0) * 10.0 - 1e-9).ceil() / 10.0);
+    let points =
+        |loss: &PairedLoss| format!("{:.1}", ((loss.loses_at_most.max(0.0) * 10.0 - 1e-9).ceil() / 10.0).abs());
     let (exact, f1) = (points(&certificate.exact_match), points(&certificate.f1));
     format!("loses at most {exact} points of exact match and {f1} of F1 (one-sided, 95 %)")
 }

@@ -73,12 +73,14 @@ impl ModelFiles {
             ("tokenizer.json".to_owned(), record(folder.tokenizer)),
         ]);
         for adapter in folder.adapters {
+            // Its own folder, as beside a model on disk.
+            let width = adapter.name.rsplit('/').next().unwrap_or(adapter.name);
             for (name, bytes) in [
                 ("adapter_config.json", adapter.config),
                 ("adapter_model.safetensors", adapter.weights),
                 ("switchable_quant.json", adapter.trained_for),
             ] {
-                files.insert(format!("adapters/{}/{name}", adapter.name), record(bytes));
+                files.insert(format!("adapters/{width}/{name}"), record(bytes));
             }
         }
         Self::of_files(files)

@@ -19,7 +19,7 @@ use crate::certificate::file_names::MADE_FROM;
 use crate::certificate::held_out::HeldOut;
 use crate::certificate::text_hash::TextHash;
 use crate::error::{Error, Result};
-use crate::running::json_file::{read_json, write_json};
+use crate::running::json_file::{read_json, write_text};
 
 const VERSION: u32 = 1;
 
@@ -127,7 +127,10 @@ impl SeenData {
     ///
     /// When it cannot be written.
     pub fn write(&self, dir: impl AsRef<Path>) -> Result<()> {
-        write_json(dir.as_ref().join(MADE_FROM), self)
+        let path = dir.as_ref().join(MADE_FROM);
+        // Without indents: a training set has a hundred thousand hashes.
+        let text = serde_json::to_string(self).map_err(|source| Error::json(&path, source))?;
+        write_text(path, &format!("{text}\n"))
     }
 
     /// Reads `made_from.json` of a folder; `None` where there is none.

@@ -101,7 +101,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
     ///
     /// When questions may be answered with nothing, or the work is stopped.
     pub fn answer_all(&self, task: &ReadingTask, options: &EvaluateOptions) -> Result<CascadeRun> {
-        self.run(&task.features, task.special.pad, options)
+        self.answer_features(&task.features, task.special.pad, options)
     }
 
     /// Answers one question about a text, which may be longer than the model's window.
@@ -116,12 +116,17 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
         context: &str,
     ) -> Result<(CascadeAnswer, Vec<StageWork>)> {
         let (features, pad) = request_features(tokenizer, question, context, &self.model.transformer.shape())?;
-        let mut run = self.run(&features, pad, &EvaluateOptions::default())?;
+        let mut run = self.answer_features(&features, pad, &EvaluateOptions::default())?;
         let answer = run.answers.pop().ok_or_else(|| Error::NoQuestions { what: "the request".into() })?;
         Ok((answer, run.work))
     }
 
-    fn run(&self, features: &SpanFeatures, pad: u32, options: &EvaluateOptions) -> Result<CascadeRun> {
+    /// Answers the examples of some features, whose batches `pad` fills.
+    ///
+    /// # Errors
+    ///
+    /// As [`answer_all`](Self::answer_all).
+    pub fn answer_features(&self, features: &SpanFeatures, pad: u32, options: &EvaluateOptions) -> Result<CascadeRun> {
         refuse_no_answer(options)?;
         let reader = Reader { model: self.model, options };
         let mut answers: Vec<Option<CascadeAnswer>> = vec![None; features.examples().len()];

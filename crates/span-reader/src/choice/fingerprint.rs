@@ -101,4 +101,10 @@ fn hash_codes(hasher: &mut Hasher, packed: &PackedWeights) {
     hasher.bytes("codes", packed.stored().codes());
     hasher.floats("scales", &packed.stored().scales());
     hasher.bytes("zero points", packed.stored().zero_points());
+    if let PackedWeights::Nested(nested) = packed {
+        for bits in nested.own_widths() {
+            let scales = nested.scales(bits).map(|(scales, _)| scales).unwrap_or_default();
+            hasher.floats(&format!("scales of {bits} bits"), &scales);
+        }
+    }
 }

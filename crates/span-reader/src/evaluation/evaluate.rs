@@ -91,7 +91,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         options: EvaluateOptions,
         device: &B::Device,
     ) -> Result<Self> {
-        let batches = task.evaluation_batches(options.batch_size)?;
+        let batches = task.evaluation_batches(options.windows_per_batch(model.transformer.sites(), &task.features))?;
         let batches = batches.into_iter().map(|batch| {
             let tensors = BatchTensors::new(&batch, device);
             (batch, tensors)

@@ -71,7 +71,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Reader<'_, B, M> {
     pub fn read(&self, features: &SpanFeatures, pad: u32, plan: &SitePlan) -> Result<ReadQuestions> {
         self.model.check_plan(plan)?;
         let device = self.model.transformer.device();
-        let batches = Batches::new(features, BatchConfig::evaluation(self.options.batch_size, pad))?;
+        let batches = Batches::new(
+            features,
+            BatchConfig::evaluation(self.options.windows_per_batch(self.model.transformer.sites(), features), pad),
+        )?;
         let with_tensors = |batch: Batch| {
             let tensors = BatchTensors::new(&batch, &device);
             (batch, tensors)

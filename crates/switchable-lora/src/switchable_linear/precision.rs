@@ -36,9 +36,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// ```
     pub fn explicit(&self, precision: &SitePrecision) -> SitePrecision {
         // Codes do not tell whether their scales were learned while the adapter is not there.
-        let is_unknown =
-            self.packed_weights().is_some() && precision.adapter.is_some_and(|width| self.bank.get(width).is_none());
-        let own = match self.learned_step(precision) {
+        let is_absent = |width| self.bank.get(width).is_none();
+        let is_unknown = self.packed_weights().is_some_and(|codes| {
+            let bits = precision.weights;
+            precision.adapter.is_some_and(is_absent) || (codes.has_own_scales(bits) && is_absent(bits))
+        });
+        let own = match self.learned_step(precision).or(self.step_of_codes(precision.weights)) {
             Some(_) => Some(SiteRounding::LearnedStep),
             None => (!is_unknown).then_some(SiteRounding::Nearest),
         };
@@ -52,10 +55,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// equal.
     pub fn implicit(&self, precision: &SitePrecision) -> SitePrecision {
         let own = self.settings();
-        let own_rounding = match self.step_at(*precision) {
-            Some(_) => SiteRounding::LearnedStep,
-            None => SiteRounding::Nearest,
-        };
+        let step = self.step_at(*precision).map(AdapterStep::get).or(self.step_of_codes(precision.weights));
+        let own_rounding = if step.is_some() { SiteRounding::LearnedStep } else { SiteRounding::Nearest };
         SitePrecision {
             quantizer: precision.quantizer.filter(|spec| match self.packed_weights() {
                 Some(codes) => codes.quantizer(*spec) != *spec,
@@ -91,16 +92,23 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.bank.get(width)?.adapter_step()
     }
 
+    /// The step that is the scale of the codes at a width, whatever adapter a precision names. One that is not
+    /// was refused when its adapter came.
+    fn step_of_codes(&self, bits: BitWidth) -> Option<&LearnedStep<B>> {
+        self.packed_weights()?;
+        self.bank.get(bits)?.step()
+    }
+
     /// The step that a precision rounds by, checked against the quantiser that it names: a step belongs to
     /// one quantiser, and that of the layer may have been replaced since the step came.
     pub(super) fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
         let bits = precision.weights;
         match (precision.rounding, self.step_at(precision)) {
-            // Codes are what the step made of the weight, whether it is there or not.
-            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
-            (Some(SiteRounding::Nearest), Some(_)) if self.packed_weights().is_some() => {
+            (Some(SiteRounding::Nearest), _) if self.step_of_codes(bits).is_some() => {
                 Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
             }
+            // Codes are what the step made of the weight, whether it is there or not.
+            (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
             (_, None) | (Some(SiteRounding::Nearest), _) => Ok(None),
             (_, Some(step)) => {
                 if self.packed_weights().is_none() {

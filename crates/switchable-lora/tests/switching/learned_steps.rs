@@ -6,7 +6,7 @@ use burn::{
     module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     optim::{GradientsParams, Optimizer, SgdConfig},
     record::{BinBytesRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Recorder},
-    tensor::{Tensor, backend::Backend},
+    tensor::{Tensor, TensorData, backend::Backend},
 };
 
 use quant_kernels::{
@@ -25,7 +25,7 @@ use switchable_lora::{
     packed_weights::PackedWeights,
     placement::Placement,
     quantized_cache::QuantizedCache,
-    site_precision::SitePrecision,
+    site_precision::{SitePrecision, SiteRounding},
     switchable_linear::SwitchableLinear,
 };
 
@@ -499,6 +499,85 @@ fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and
         assert!(matches!(error, Error::PackedStep { .. }), "{error}");
         assert!(layer.bank().is_empty());
     }
+}
+
+/// Nested codes by the step of 8 bits, with the steps of the other widths as their scales.
+fn nested_by_steps(float: &SwitchableLinear<Plain>, format: ScaleFormat) -> NestedTensor {
+    let step = |width| at(float, width).step().expect("there is a step");
+    let eight = Rounding::Step(step(BitWidth::B8)).pack(&float.weight(), format).unwrap();
+    WIDTHS.into_iter().filter(|width| *width < BitWidth::B8).fold(NestedTensor::new(eight).unwrap(), |nested, width| {
+        let scales = Rounding::Step(step(width)).scales(&float.weight()).unwrap();
+        nested.with_scales(width, format, &scales).unwrap()
+    })
+}
+
+#[test]
+fn nested_codes_serve_a_bank_whose_steps_are_their_scales() {
+    skip_without_device!();
+    for granularity in [Granularity::PerTensor, Granularity::PerChannel, Granularity::per_group(32).unwrap()] {
+        for format in [ScaleFormat::F32, ScaleFormat::F16] {
+            let float = layer::<Plain>(settings(granularity, Placement::Residual), &QuantizedCache::default());
+            let codes = nested_by_steps(&float, format);
+            let nested =
+                float.clone().with_packed_weights(PackedWeights::Nested(codes.clone())).expect("its own steps");
+            assert_eq!(nested.bank().widths(), WIDTHS);
+            for width in WIDTHS {
+                let what = format!("{granularity} {format} {width}");
+                let precision = SitePrecision::uniform(width);
+                nested.check(&precision).expect(&what);
+                let slice = codes.slice_to(width).unwrap();
+                let weight =
+                    Tensor::<Plain, 2>::from_data(TensorData::new(slice.dequantize(), [D_IN, D_OUT]), &device());
+                assert_eq!(values(&nested.quantized_weight(width).unwrap()), values(&weight), "{what}");
+                let pair = at(&float, width);
+                let expected = x().matmul(weight) + pair.forward(x()) + float.bias().unwrap().unsqueeze();
+                assert_close(&values(&nested.forward(x(), &precision)), &values(&expected), 2e-5, &what);
+                // Of itself it rounds by the step, whatever adapter is added; to the nearest level it cannot.
+                for precision in [precision, precision.without_adapter()] {
+                    let said = nested.explicit(&precision);
+                    assert_eq!(said.rounding, Some(SiteRounding::LearnedStep), "{what}");
+                    assert_eq!(nested.implicit(&said), precision);
+                    let nearest = SitePrecision { rounding: Some(SiteRounding::Nearest), ..precision };
+                    assert!(matches!(nested.check(&nearest), Err(Error::PackedStep { .. })), "{what}");
+                    assert!(
+                        matches!(nested.check(&nested.implicit(&nearest)), Err(Error::PackedStep { .. })),
+                        "{what}"
+                    );
+                }
+            }
+            // Steps that are not quite the scales, at each width.
+            for width in WIDTHS {
+                let moved = at(&float, width).step().unwrap().step.val() * 1.01;
+                let moved = LearnedStep::from_steps(moved, width, granularity).unwrap();
+                let other = at(&float, width).clone().with_step(moved);
+                let error = nested.clone().insert_adapter(width, other).unwrap_err();
+                assert!(matches!(error, Error::PackedStep { bits, .. } if bits == width), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_step_for_a_whole_weight_is_the_scale_of_every_channel() {
+    skip_without_device!();
+    let float = plain_layer(&QuantizedCache::default());
+    let spec = QuantSpec::default().with_granularity(Granularity::PerChannel);
+    let eight = Rounding::Nearest { bits: BitWidth::B8, spec }.pack(&float.weight(), ScaleFormat::F32).unwrap();
+    let step = Rounding::Step(at(&float, BitWidth::B3).step().unwrap()).scales(&float.weight()).unwrap();
+    let nested = NestedTensor::new(eight).unwrap();
+    let mut layer = SwitchableLinear::<Plain>::from_packed(
+        PackedWeights::Nested(nested.clone().with_scales(BitWidth::B3, ScaleFormat::F32, &step).unwrap()),
+        None,
+        LinearSettings::default(),
+        &QuantizedCache::default(),
+        &device(),
+    );
+    layer.insert_adapter(BitWidth::B3, at(&float, BitWidth::B3).clone()).expect("the step is its scale");
+    let mut scales = vec![step[0]; D_OUT];
+    scales[D_OUT - 1] *= 1.01;
+    let other = PackedWeights::Nested(nested.with_scales(BitWidth::B3, ScaleFormat::F32, &scales).unwrap());
+    let error = layer.with_packed_weights(other).unwrap_err();
+    assert!(matches!(error, Error::PackedStep { .. }), "{error}");
 }
 
 #[derive(Default)]

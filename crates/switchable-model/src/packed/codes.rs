@@ -11,7 +11,7 @@ use switchable_lora::{
     switchable_linear::SwitchableLinear,
 };
 
-use super::form::{PackOptions, PackedForm};
+use super::form::{PackOptions, PackedForm, WidthScales};
 use crate::error::{Result, at_site};
 use crate::model::SwitchableModel;
 use crate::site_plan::SitePlan;
@@ -25,7 +25,10 @@ pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(
 ) -> Result<SitePlan> {
     let plan = match form {
         PackedForm::Plan(plan) => plan.clone(),
-        PackedForm::Nested => model.uniform_plan(SitePrecision::uniform(BitWidth::B8).without_adapter()),
+        PackedForm::Nested => {
+            let plan = model.uniform_plan(NESTED);
+            model.sites().iter().fold(plan, |plan, site| plan.with(site, nested_precision(model.site(site))))
+        }
     };
     let plan = match options.embeddings {
         Some(bits) => model.with_embedding_bits(plan, bits),
@@ -35,6 +38,16 @@ pub(crate) fn packed_plan<B: QuantBackend, M: SwitchableModel<B>>(
         model.check_plan(&plan)?;
     }
     Ok(plan)
+}
+
+/// The precision of nested codes.
+const NESTED: SitePrecision = SitePrecision::uniform(BitWidth::B8).without_adapter();
+
+/// The precision that nested codes of a site are packed at: with the adapter of 8 bits where that has a learned
+/// step, which then is the scale of the codes.
+fn nested_precision<B: QuantBackend>(layer: &SwitchableLinear<B>) -> SitePrecision {
+    let has_step = layer.bank().get(BitWidth::B8).is_some_and(|pair| pair.step().is_some());
+    if has_step { SitePrecision::uniform(BitWidth::B8) } else { NESTED }
 }
 
 /// The model with the adapters that a plan names merged into the weights of their sites, where that is how
@@ -93,22 +106,14 @@ pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
     form: PackedForm<'_>,
     options: PackOptions,
-) -> Result<Vec<(Site, PackedTensor)>> {
+) -> Result<Vec<(Site, PackedWeights)>> {
     let mut packed = Vec::new();
     for site in model.sites().iter() {
-        if let Some(tensor) = pack_site(model, site, form, options)? {
-            packed.push((site, tensor));
+        if let Some(weights) = pack_site(model, site, form, options)? {
+            packed.push((site, weights));
         }
     }
     Ok(packed)
-}
-
-/// Codes as a layer holds them.
-pub(crate) fn as_weights(tensor: PackedTensor, form: PackedForm<'_>) -> Result<PackedWeights> {
-    Ok(match form {
-        PackedForm::Plan(_) => PackedWeights::Fixed(tensor),
-        PackedForm::Nested => PackedWeights::Nested(NestedTensor::new(tensor)?),
-    })
 }
 
 /// Codes of an embedding as the model holds them: those of 8 bits in a model of nested codes serve the lower
@@ -138,14 +143,11 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
     site: Site,
     form: PackedForm<'_>,
     options: PackOptions,
-) -> Result<Option<PackedTensor>> {
+) -> Result<Option<PackedWeights>> {
     let (layer, named) = (model.site(site), |error| at_site(model.sites().name(site), error));
     let precision = match form {
         PackedForm::Plan(plan) => plan.get(site),
-        PackedForm::Nested => {
-            check_nested(layer).map_err(named)?;
-            SitePrecision::uniform(BitWidth::B8).without_adapter()
-        }
+        PackedForm::Nested => nested_precision(layer),
     };
     let bits = precision.weights;
     if bits > BitWidth::B8 {
@@ -153,10 +155,14 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
     }
     // Codes that are there already are taken as they are, or cut to fewer bits; others cannot be made of them.
     match (layer.packed_weights(), form) {
-        (Some(PackedWeights::Fixed(tensor)), _) if tensor.bits() == bits => return Ok(Some(tensor.clone())),
-        (Some(PackedWeights::Nested(codes)), PackedForm::Nested) => return Ok(Some(codes.tensor().clone())),
+        (Some(PackedWeights::Fixed(tensor)), _) if tensor.bits() == bits => {
+            let weights = fixed_or_nested(tensor.clone(), form).map_err(|error| named(error.into()))?;
+            return Ok(Some(weights));
+        }
+        (Some(weights @ PackedWeights::Nested(_)), PackedForm::Nested) => return Ok(Some(weights.clone())),
         (Some(PackedWeights::Nested(codes)), PackedForm::Plan(_)) => {
-            return Ok(Some(codes.slice_to(bits).map_err(|error| named(error.into()))?));
+            let cut = codes.slice_to(bits).map_err(|error| named(error.into()))?;
+            return Ok(Some(PackedWeights::Fixed(cut)));
         }
         _ => layer.check(&precision).map_err(named)?,
     }
@@ -165,18 +171,41 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         Some(step) => Rounding::Step(step),
         None => Rounding::Nearest { bits, spec: quantisation.weight },
     };
-    let packed = rounding.pack(&layer.weight(), options.scale_format);
-    Ok(Some(packed.map_err(|error| named(error.into()))?))
+    let packed = rounding.pack(&layer.weight(), options.scale_format).map_err(|error| named(error.into()))?;
+    let weights = fixed_or_nested(packed, form).map_err(|error| named(error.into()))?;
+    Ok(Some(match weights {
+        PackedWeights::Nested(nested) => PackedWeights::Nested(with_scales(layer, nested, options).map_err(named)?),
+        fixed @ PackedWeights::Fixed(_) => fixed,
+    }))
 }
 
-/// Nested codes have the scales of one quantisation to 8 bits: an adapter's learned step cannot be one of
-/// them.
-fn check_nested<B: QuantBackend>(layer: &SwitchableLinear<B>) -> switchable_lora::Result<()> {
-    let mut widths = layer.bank().iter().filter(|(_, pair)| pair.step().is_some()).map(|(width, _)| width);
-    match widths.find(|&width| width <= BitWidth::B8) {
-        Some(bits) => {
-            Err(switchable_lora::Error::PackedStep { bits, expected: "codes of that width alone, packed by a plan" })
-        }
-        None => Ok(()),
+/// Codes as a layer holds them.
+fn fixed_or_nested(tensor: PackedTensor, form: PackedForm<'_>) -> quant_kernels::Result<PackedWeights> {
+    Ok(match form {
+        PackedForm::Plan(_) => PackedWeights::Fixed(tensor),
+        PackedForm::Nested => PackedWeights::Nested(NestedTensor::new(tensor)?),
+    })
+}
+
+/// Nested codes with the scales of lower widths: the learned steps of their adapters, and else what the options
+/// say.
+fn with_scales<B: QuantBackend>(
+    layer: &SwitchableLinear<B>,
+    mut nested: NestedTensor,
+    options: PackOptions,
+) -> switchable_lora::Result<NestedTensor> {
+    for bits in BitWidth::quantised().filter(|bits| (BitWidth::B2..BitWidth::B8).contains(bits)) {
+        let precision = SitePrecision::uniform(bits);
+        let spec = layer.quantisation(&precision).weight;
+        let rounding = match layer.learned_step(&precision) {
+            Some(step) => {
+                layer.check(&precision)?;
+                Rounding::Step(step)
+            }
+            None if options.width_scales == WidthScales::Quantizer => Rounding::Nearest { bits, spec },
+            None => continue,
+        };
+        nested = nested.with_scales(bits, options.scale_format, &rounding.scales(&layer.weight())?)?;
     }
+    Ok(nested)
 }

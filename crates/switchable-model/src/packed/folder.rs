@@ -19,11 +19,7 @@ use serde_json::Value;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
-    packed::{
-        file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
-        nested::NestedTensor,
-        packed_tensor::PackedTensor,
-    },
+    packed::file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
@@ -53,7 +49,7 @@ pub(crate) struct PackedWriter<C> {
     config: C,
     plan: PrecisionPlan,
     nested: bool,
-    packed: Vec<(String, PackedTensor)>,
+    packed: Vec<(String, PackedWeights)>,
 }
 
 impl<C: ModelConfig> PackedWriter<C> {
@@ -65,7 +61,8 @@ impl<C: ModelConfig> PackedWriter<C> {
     ) -> Result<Self> {
         let plan = packed_plan(model, form, options)?;
         let (sites, embeddings) = (packed_sites(model, form, options)?, packed_embeddings(model, &plan, options)?);
-        let name_of = |(site, tensor)| (tensor_name::<C>(model.sites(), site), tensor);
+        let embeddings = embeddings.into_iter().map(|(site, tensor)| (site, PackedWeights::Fixed(tensor)));
+        let name_of = |(site, weights)| (tensor_name::<C>(model.sites(), site), weights);
         let packed = sites.into_iter().chain(embeddings).map(name_of).collect();
         let plan = model.named_plan(&plan);
         let nested = matches!(form, PackedForm::Nested);
@@ -85,8 +82,11 @@ impl<C: ModelConfig> PackedWriter<C> {
             .map(|(name, parameter)| (name, parameter.shape(), parameter.values()))
             .collect();
         let mut writer = PackedFileWriter::new();
-        for (name, tensor) in &self.packed {
-            writer.packed(name.as_str(), tensor);
+        for (name, weights) in &self.packed {
+            match weights {
+                PackedWeights::Fixed(tensor) => writer.packed(name.as_str(), tensor),
+                PackedWeights::Nested(nested) => writer.nested(name.as_str(), nested),
+            };
         }
         for (name, shape, values) in &plain {
             writer.plain(name.as_str(), shape, PlainData::F32(values));
@@ -122,6 +122,10 @@ impl<C: ModelConfig> PackedFolder<C> {
             Some("false") => false,
             got => return Err(metadata_error(&path, NESTED, got, "`true` or `false`")),
         };
+        if !nested && let Some(name) = file.names_with_width_scales().next() {
+            let expected = format!("`true`, as `{name}` has scales of several widths");
+            return Err(metadata_error(&path, NESTED, Some("false"), &expected));
+        }
         take(&mut config, nested, &config_path)?;
         let config = C::from_json(&config, &config_path)?;
         let Some(packed_with) = file.metadata().get(CONFIG) else {
@@ -237,10 +241,13 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
         self.check_shape(name, &tensor.shape(), &shape)?;
         let sites = self.config.sites();
         if name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name) {
-            return as_embedding(tensor, self.nested).map(Some);
+            return Ok(Some(match as_embedding(tensor, self.nested)? {
+                PackedWeights::Nested(_) => PackedWeights::Nested(self.file.nested(name)?),
+                fixed @ PackedWeights::Fixed(_) => fixed,
+            }));
         }
         Ok(Some(if self.nested {
-            PackedWeights::Nested(NestedTensor::new(tensor)?)
+            PackedWeights::Nested(self.file.nested(name)?)
         } else {
             PackedWeights::Fixed(tensor)
         }))

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 
-use self::codes::{as_embedding, as_weights, merged, packed_embeddings, packed_plan, packed_sites};
+use self::codes::{as_embedding, merged, packed_embeddings, packed_plan, packed_sites};
 use self::folder::{PackedFolder, PackedWriter};
 use self::form::{PackOptions, PackedForm};
 use crate::config::ModelConfig;
@@ -38,14 +38,14 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
             return merged.pack(PackedForm::Plan(&plan), options);
         }
         let sites = self.sites().clone();
-        for (site, tensor) in packed_sites(&self, form, *options)? {
+        for (site, weights) in packed_sites(&self, form, *options)? {
             let layer = self.site_mut(site);
             let settings = match form {
                 // What the plan says is what the site does of itself, as in a folder.
                 PackedForm::Plan(plan) => layer.settings().with_quantisation(layer.quantisation(&plan.get(site))),
                 PackedForm::Nested => layer.settings(),
             };
-            let packed = layer.clone().with_settings(settings).with_packed_weights(as_weights(tensor, form)?);
+            let packed = layer.clone().with_settings(settings).with_packed_weights(weights);
             *layer = packed.map_err(|error| at_site(sites.name(site), error))?;
         }
         for (site, tensor) in packed_embeddings(&self, &plan, *options)? {
@@ -62,16 +62,16 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
     /// [`save_adapters`](crate::adapters::AdapterFolders::save_adapters). Where the
     /// plan names an adapter with a learned step, the step is the scale of the codes: the folder's weight
     /// at that width is then the one that goes with the adapter, which loads onto these codes and no
-    /// others.
+    /// others. Nested codes have the learned steps of all widths as scales of those widths.
     ///
     /// Where placement is merged, the adapters that the plan names are in the folder's weights, and its plan
     /// names none.
     ///
     /// # Errors
     ///
-    /// When a site cannot be packed, which names it: as nested codes serve several widths by one scale,
-    /// they cannot stand for learned steps or have adapters merged into them, and an adapter with a learned
-    /// step is not merged. When the
+    /// When a site cannot be packed, which names it: nested codes serve several widths, so that they cannot have
+    /// adapters merged into them, and their scales at a width are more than half of those at 8 bits (a quarter
+    /// at 7 bits); an adapter with a learned step is not merged. When the
     /// folder cannot be written. No file is left
     /// half written; a folder in which only one of the two was replaced does not load.
     fn save_packed(&self, dir: impl AsRef<Path>, form: PackedForm<'_>, options: &PackOptions) -> Result<()> {
@@ -81,6 +81,16 @@ pub trait PackModel<B: QuantBackend>: SwitchableModel<B> {
         }
         let writer = PackedWriter::new(self, form, *options)?;
         writer.write(dir.as_ref(), Self::Config::LANGUAGE_MODEL, self.named_parameters())
+    }
+
+    /// The plan that [`save_packed`](Self::save_packed) packs by and [`load_packed`](Self::load_packed) gives back
+    /// for a form: of nested codes every site at 8 bits, with its adapter where that has a learned step.
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot run at the form's plan, which names the site.
+    fn plan_of(&self, form: PackedForm<'_>, options: &PackOptions) -> Result<SitePlan> {
+        packed_plan(self, form, *options)
     }
 
     /// Opens a packed folder, and gives the plan that it was packed by. The codes stay in the file

@@ -17,15 +17,18 @@ use crate::{
     error::{Error, Result},
     packed::{
         file::{
-            CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS,
+            CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, VERSION_WITH_WIDTH_SCALES, ZERO_POINTS,
             plain::{PlainFormat, PlainTensor},
+            width_scales,
         },
+        nested::NestedTensor,
         packed_spec::PackedSpec,
         packed_tensor::{PackedTensor, check_zero_points},
         scales::{ScaleFormat, Scales},
         storage::Bytes,
         tiles::layout::Tiling,
     },
+    spec::bit_width::BitWidth,
 };
 
 /// A file of packed and plain tensors.
@@ -39,6 +42,8 @@ use crate::{
 pub struct PackedFile {
     path: PathBuf,
     packed: BTreeMap<String, PackedTensor>,
+    /// Those of the packed tensors that have scales of lower widths.
+    nested: BTreeMap<String, NestedTensor>,
     plain: BTreeMap<String, PlainTensor>,
     metadata: BTreeMap<String, String>,
 }
@@ -66,18 +71,26 @@ impl PackedFile {
         })?;
         let mut reader = Reader { path: FilePath(path), tensors: metadata.tensors(), map: &map, data: 8 + header };
         let (descriptions, user) = read_texts(FilePath(path), &metadata)?;
-        let mut packed = BTreeMap::new();
+        let (mut packed, mut nested) = (BTreeMap::new(), BTreeMap::new());
         for (name, description) in descriptions {
             let tensor = reader.packed(&name, &description)?;
+            if !description.width_scales.is_empty() {
+                nested.insert(name.clone(), reader.nested(&name, tensor.clone(), &description.width_scales)?);
+            }
             packed.insert(name, tensor);
         }
         let plain = reader.plain()?;
-        Ok(Self { path: path.to_owned(), packed, plain, metadata: user })
+        Ok(Self { path: path.to_owned(), packed, nested, plain, metadata: user })
     }
 
     /// The names of the packed tensors, in alphabetical order.
     pub fn packed_names(&self) -> impl Iterator<Item = &str> {
         self.packed.keys().map(String::as_str)
+    }
+
+    /// The names of the packed tensors that have scales of lower widths, in alphabetical order.
+    pub fn names_with_width_scales(&self) -> impl Iterator<Item = &str> {
+        self.nested.keys().map(String::as_str)
     }
 
     /// The names of the plain tensors, in alphabetical order.
@@ -92,6 +105,19 @@ impl PackedFile {
     /// [`Error::FileTensorMissing`].
     pub fn packed(&self, name: &str) -> Result<PackedTensor> {
         self.packed.get(name).cloned().ok_or_else(|| self.missing(name))
+    }
+
+    /// Packed weights that serve several widths, with the scales of those that have their own. They keep the
+    /// file mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileTensorMissing`], and those of [`NestedTensor::new`].
+    pub fn nested(&self, name: &str) -> Result<NestedTensor> {
+        match self.nested.get(name) {
+            Some(nested) => Ok(nested.clone()),
+            None => NestedTensor::new(self.packed(name)?),
+        }
     }
 
     /// A plain tensor, which keeps the file mapped.
@@ -126,11 +152,12 @@ fn read_texts(path: FilePath, metadata: &Metadata) -> Result<(Descriptions, BTre
         Some(format) if format == FORMAT => {}
         got => return Err(path.header("`format`", got.map_or_else(missing, |got| format!("`{got}`")), FORMAT)),
     }
-    match texts.get("version") {
-        Some(version) if version == VERSION => {}
-        got => return Err(path.header("`version`", got.map_or_else(missing, |got| format!("`{got}`")), VERSION)),
-    }
-    let mut descriptions = None;
+    let has_width_scales = match texts.get("version").map(String::as_str) {
+        Some(VERSION) => false,
+        Some(VERSION_WITH_WIDTH_SCALES) => true,
+        got => return Err(path.header("`version`", got.map_or_else(missing, |got| format!("`{got}`")), "1 or 2")),
+    };
+    let mut descriptions: Option<Descriptions> = None;
     let mut user = BTreeMap::new();
     for (key, text) in texts {
         match key.strip_prefix(USER) {
@@ -148,9 +175,15 @@ fn read_texts(path: FilePath, metadata: &Metadata) -> Result<(Descriptions, BTre
             }
         }
     }
-    match descriptions {
-        Some(descriptions) => Ok((descriptions, user)),
-        None => Err(path.header("`packed`", missing(), "a description of each packed tensor")),
+    let Some(descriptions) = descriptions else {
+        return Err(path.header("`packed`", missing(), "a description of each packed tensor"));
+    };
+    let is_later = |(_, description): &(&String, &Description)| !description.width_scales.is_empty();
+    match descriptions.iter().find(is_later) {
+        Some((name, _)) if !has_width_scales => {
+            Err(path.tensor(name, "`width_scales`", "scales of widths in a file of version 1", "version 2"))
+        }
+        _ => Ok((descriptions, user)),
     }
 }
 
@@ -166,23 +199,13 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn packed(&mut self, name: &str, description: &Description) -> Result<PackedTensor> {
         let path = self.path;
-        let Description { shape, bits, format, granularity } = *description;
+        let &Description { shape, bits, format, granularity, .. } = description;
         let part = |ending| format!("{name}{ending}");
-        let scales = self.take(&part(SCALES))?;
-        let scale_format = match scales.dtype {
-            Dtype::F16 => ScaleFormat::F16,
-            Dtype::F32 => ScaleFormat::F32,
-            dtype => return Err(path.tensor(&part(SCALES), "dtype", dtype, "F16 or F32")),
-        };
+        let (scales, scale_format) = self.take_scales(&part(SCALES))?;
         let spec = PackedSpec { shape, bits, format, granularity, scale_format };
         let invalid = |field| move |error: Error| path.tensor(name, field, error, "valid parameters");
         let scale_shape = spec.scale_shape().map_err(invalid("the description"))?;
-        let check_shape = |part: &str, info: &TensorInfo, shape: &[usize]| {
-            if info.shape == shape {
-                return Ok(());
-            }
-            Err(path.tensor(part, "shape", format!("{:?}", info.shape), format!("{shape:?}")))
-        };
+        let check_shape = |part: &str, info: &TensorInfo, shape: &[usize]| path.check_shape(part, info, shape);
         check_shape(&part(SCALES), scales, &scale_shape)?;
         let scales = Scales::from_bytes(scale_format, self.bytes(scales)).map_err(invalid("scales"))?;
 
@@ -204,6 +227,22 @@ impl Reader<'_> {
         Ok(PackedTensor::of_parts(spec, codes, scales, zero_points))
     }
 
+    /// 8-bit weights with the scales of lower widths.
+    fn nested(&mut self, name: &str, tensor: PackedTensor, widths: &[BitWidth]) -> Result<NestedTensor> {
+        let path = self.path;
+        let invalid = |part: &str, error: Error| path.tensor(part, "scales", error, "scales of lower widths");
+        let shape = tensor.spec.scale_shape()?;
+        let mut nested = NestedTensor::new(tensor).map_err(|error| invalid(name, error))?;
+        for &bits in widths {
+            let part = format!("{name}{}", width_scales(bits));
+            let (info, format) = self.take_scales(&part)?;
+            path.check_shape(&part, info, &shape)?;
+            let scales = Scales::from_bytes(format, self.bytes(info)).map_err(|error| invalid(&part, error))?;
+            nested = nested.with_stored_scales(bits, scales).map_err(|error| invalid(&part, error))?;
+        }
+        Ok(nested)
+    }
+
     /// All tensors that are left.
     fn plain(mut self) -> Result<BTreeMap<String, PlainTensor>> {
         let mut plain = BTreeMap::new();
@@ -222,6 +261,15 @@ impl<'a> Reader<'a> {
     fn take(&mut self, name: &str) -> Result<&'a TensorInfo> {
         let missing = || Error::FileTensorMissing { path: self.path.0.to_owned(), tensor: name.to_owned() };
         self.tensors.remove(name).ok_or_else(missing)
+    }
+
+    fn take_scales(&mut self, name: &str) -> Result<(&'a TensorInfo, ScaleFormat)> {
+        let info = self.take(name)?;
+        match info.dtype {
+            Dtype::F16 => Ok((info, ScaleFormat::F16)),
+            Dtype::F32 => Ok((info, ScaleFormat::F32)),
+            dtype => Err(self.path.tensor(name, "dtype", dtype, "F16 or F32")),
+        }
     }
 
     fn take_bytes(&mut self, name: &str) -> Result<&'a TensorInfo> {
@@ -245,6 +293,13 @@ struct FilePath<'a>(&'a Path);
 impl FilePath<'_> {
     fn header(self, field: &'static str, got: String, expected: &str) -> Error {
         Error::FileHeader { path: self.0.to_owned(), field, got, expected: expected.to_owned() }
+    }
+
+    fn check_shape(self, part: &str, info: &TensorInfo, shape: &[usize]) -> Result<()> {
+        if info.shape == shape {
+            return Ok(());
+        }
+        Err(self.tensor(part, "shape", format!("{:?}", info.shape), format!("{shape:?}")))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what is printed is often made on the spot")]

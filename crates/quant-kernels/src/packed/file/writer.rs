@@ -10,7 +10,12 @@ use whole_files::PartialFile;
 use crate::{
     error::{Error, Result},
     packed::{
-        file::{CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, ZERO_POINTS, plain::PlainData},
+        file::{
+            CODES, Description, Descriptions, FORMAT, SCALES, USER, VERSION, VERSION_WITH_WIDTH_SCALES, ZERO_POINTS,
+            plain::PlainData, width_scales,
+        },
+        nested::NestedTensor,
+        own_scales::OwnScales,
         packed_spec::PackedSpec,
         packed_tensor::PackedTensor,
         scales::ScaleFormat,
@@ -45,9 +50,17 @@ use crate::{
 /// ```
 #[derive(Debug, Default)]
 pub struct PackedFileWriter<'a> {
-    packed: Vec<(String, &'a PackedTensor)>,
+    packed: Vec<Packed<'a>>,
     plain: Vec<(String, Vec<usize>, PlainData<'a>)>,
     user: BTreeMap<String, String>,
+}
+
+/// Packed weights, with scales of lower widths where those have their own.
+#[derive(Debug)]
+struct Packed<'a> {
+    name: String,
+    tensor: &'a PackedTensor,
+    width_scales: Vec<&'a OwnScales>,
 }
 
 /// The header, in an order of its own and not in that of a JSON library's maps.
@@ -75,7 +88,14 @@ impl<'a> PackedFileWriter<'a> {
 
     /// Adds packed weights.
     pub fn packed(&mut self, name: impl Into<String>, tensor: &'a PackedTensor) -> &mut Self {
-        self.packed.push((name.into(), tensor));
+        self.packed.push(Packed { name: name.into(), tensor, width_scales: Vec::new() });
+        self
+    }
+
+    /// Adds packed weights that serve several widths, with the scales of those that have their own.
+    pub fn nested(&mut self, name: impl Into<String>, nested: &'a NestedTensor) -> &mut Self {
+        let width_scales = nested.own_scales().collect();
+        self.packed.push(Packed { name: name.into(), tensor: nested.tensor(), width_scales });
         self
     }
 
@@ -113,7 +133,7 @@ impl<'a> PackedFileWriter<'a> {
         let mut file = PartialFile::create(path)?;
         file.fill(|file| {
             file.write_all(&header)?;
-            self.packed.iter().try_for_each(|(_, tensor)| file.write_all(tensor.codes()))?;
+            self.packed.iter().try_for_each(|packed| file.write_all(packed.tensor.codes()))?;
             self.small_entries().iter().try_for_each(|entry| file.write_all(&entry.bytes))
         })?;
         Ok(file.persist()?)
@@ -122,15 +142,20 @@ impl<'a> PackedFileWriter<'a> {
     /// All tensors that are not codes, those of wider numbers first, so that each is aligned.
     fn small_entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for (name, tensor) in &self.packed {
+        for packed in &self.packed {
+            let Packed { name, tensor, .. } = packed;
             let [rows, columns] = scale_shape(&tensor.spec);
             let dtype = scale_dtype(tensor.spec.scale_format);
-            let (name, shape) = (|ending| format!("{name}{ending}"), vec![rows, columns]);
+            let (name, shape) = (|ending: &str| format!("{name}{ending}"), vec![rows, columns]);
             let bytes = tensor.scales.as_bytes().to_vec();
             entries.push(Entry { name: name(SCALES), dtype, shape: shape.clone(), bytes });
             if tensor.spec.format.has_zero_points() {
                 let bytes = tensor.zero_points().to_vec();
-                entries.push(Entry { name: name(ZERO_POINTS), dtype: Dtype::U8, shape, bytes });
+                entries.push(Entry { name: name(ZERO_POINTS), dtype: Dtype::U8, shape: shape.clone(), bytes });
+            }
+            for own in &packed.width_scales {
+                let (dtype, bytes) = (scale_dtype(own.scales.format()), own.scales.as_bytes().to_vec());
+                entries.push(Entry { name: name(&width_scales(own.bits)), dtype, shape: shape.clone(), bytes });
             }
         }
         for (name, shape, values) in &self.plain {
@@ -160,19 +185,23 @@ impl<'a> PackedFileWriter<'a> {
             }
         };
         let mut descriptions = Descriptions::new();
-        for (name, tensor) in &self.packed {
+        for packed in &self.packed {
+            let Packed { name, tensor, .. } = packed;
             let bytes = tensor.codes().len();
             place(format!("{name}{CODES}"), Dtype::U8, vec![bytes], bytes)?;
             let PackedSpec { shape, bits, format, granularity, .. } = tensor.spec;
-            descriptions.insert(name.clone(), Description { shape, bits, format, granularity });
+            let width_scales = packed.width_scales.iter().map(|own| own.bits).collect();
+            descriptions.insert(name.clone(), Description { shape, bits, format, granularity, width_scales });
         }
         for Entry { name, dtype, shape, bytes } in self.small_entries() {
             place(name, dtype, shape, bytes.len())?;
         }
+        let has_width_scales = self.packed.iter().any(|packed| !packed.width_scales.is_empty());
+        let version = if has_width_scales { VERSION_WITH_WIDTH_SCALES } else { VERSION };
         let failed = |error: serde_json::Error| whole_files::Error { path: path.to_owned(), source: error.into() };
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
-            ("version".to_owned(), VERSION.to_owned()),
+            ("version".to_owned(), version.to_owned()),
             ("packed".to_owned(), serde_json::to_string(&descriptions).map_err(failed)?),
         ]);
         metadata.extend(self.user.iter().map(|(key, value)| (format!("{USER}{key}"), value.clone())));

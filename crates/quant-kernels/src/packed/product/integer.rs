@@ -57,7 +57,7 @@ pub(crate) fn multiply<T: Target>(
         Scratch::with(|scratch| {
             scratch.load_params(target, view, &segments, first, strips);
             if !streamed {
-                scratch.widen(target, view, first, strips);
+                scratch.widen(target, view, &segments, first, strips);
             }
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
             for piece in pieces(block, kernel_rows) {

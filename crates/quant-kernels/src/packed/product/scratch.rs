@@ -1,12 +1,15 @@
 //! Memory that a thread keeps for the panels that it widens.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use crate::packed::{
     dequantize::decode_strip,
     packed_view::PackedView,
     target::Target,
-    tiles::{layout::TILE_ROWS, params::Params, quads::Quads, segments::Segment, strip::Strip, sums::PANEL_STRIPS},
+    tiles::{
+        layout::TILE_ROWS, params::Params, quads::Quads, ratios::Ratios, segments::Segment, source::is_scaled,
+        strip::Strip, sums::PANEL_STRIPS,
+    },
 };
 
 /// The memory of a thread.
@@ -49,15 +52,32 @@ impl Scratch {
         );
     }
 
-    /// Widens the codes of `strips` tiles of columns from `column` on.
-    pub(crate) fn widen<T: Target>(&mut self, target: T, view: PackedView, column: usize, strips: usize) {
+    /// Widens the codes of `strips` tiles of columns from `column` on, whose parameters were loaded.
+    pub(crate) fn widen<T: Target>(
+        &mut self,
+        target: T,
+        view: PackedView,
+        segments: &[Segment],
+        column: usize,
+        strips: usize,
+    ) {
         let rows = view.tiling().rows;
         if self.quads.len() < rows * strips {
             self.quads.resize(rows * strips, Quads::ZERO);
         }
-        // Neighbouring columns of tiles are neighbours in memory.
-        let tiles = view.tiles(column, 0, rows * strips);
-        target.widen(view.source, tiles, &mut self.quads[..rows * strips]);
+        let quads = &mut self.quads[..rows * strips];
+        if !is_scaled(view.source) {
+            // Neighbouring columns of tiles are neighbours in memory.
+            target.widen(view.source, &Ratios::NONE, view.tiles(column, 0, rows * strips), quads);
+            return;
+        }
+        for (strip, quads) in quads.chunks_exact_mut(rows.max(1)).enumerate() {
+            for (segment, params) in segments.iter().zip(&self.params) {
+                let Range { start, end } = segment.tiles;
+                let tiles = view.tiles(column + strip, start, end - start);
+                target.widen(view.source, &params[strip].ratios, tiles, &mut quads[start..end]);
+            }
+        }
     }
 
     /// Decodes `strips` tiles of columns from `column` on.
@@ -87,6 +107,7 @@ fn load_params(
             let params = &mut params[strip];
             view.scales(column + strip, segment.scale_row, &mut params.scales);
             view.zeros(column + strip, segment.scale_row, &mut params.zeros);
+            view.ratios(column + strip, segment.scale_row, &mut params.ratios);
         }
     }
 }

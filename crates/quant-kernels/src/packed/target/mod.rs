@@ -26,6 +26,7 @@ use crate::{
         layout::TILE_ROWS,
         params::Params,
         quads::Quads,
+        ratios::Ratios,
         rows::{FloatRows, IntegerRows},
         strip::Strip,
         sums::Sums,
@@ -58,16 +59,16 @@ pub(crate) trait Target: Copy + Send + Sync {
     /// `#[inline(always)]`.
     fn compiled<R>(self, work: impl FnOnce() -> R) -> R;
 
-    /// Widens consecutive tiles to consecutive quads.
+    /// Widens consecutive tiles, which share ratios, to consecutive quads.
     ///
     /// # Panics
     ///
     /// If `tiles` does not hold a tile for each of `quads`.
     #[inline]
-    fn widen(self, source: u8, tiles: &[u8], quads: &mut [Quads]) {
+    fn widen(self, source: u8, ratios: &Ratios, tiles: &[u8], quads: &mut [Quads]) {
         self.compiled(
             #[inline(always)]
-            || portable::widen::widen(source, tiles, quads),
+            || portable::widen::widen(source, ratios, tiles, quads),
         );
     }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | a tile of 32 × 16 packed codes: where each bit stands | `layout` |
 //! | which codes are wanted of a tile | `source` |
+//! | ratios of scales, where codes are cut by them | `ratios` |
 //! | its codes, one a byte | `quads` |
 //! | its values | `strip` |
 //! | scales and codes of 0 of 16 columns | `params` |
@@ -20,6 +21,7 @@ pub(crate) mod columns;
 pub(crate) mod layout;
 pub(crate) mod params;
 pub(crate) mod quads;
+pub(crate) mod ratios;
 pub(crate) mod rows;
 pub(crate) mod segments;
 pub(crate) mod source;

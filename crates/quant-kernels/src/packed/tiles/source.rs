@@ -1,13 +1,16 @@
 //! What tiles hold, and which codes are wanted of them.
 //!
-//! A *source* is the `b` bits that the tiles hold, or the `b` highest of 8, rounded on the way (see
-//! [`nested`](crate::packed::nested)). Kernels are compiled for each source, so that all shifts and masks
+//! A *source* is the `b` bits that the tiles hold; or the `b` highest of 8, rounded on the way; or `b` bits by
+//! the ratio of two scales, also of 8 (see [`nested`](crate::packed::nested)). Kernels are compiled for each source, so that all shifts and masks
 //! are constants.
 
 use crate::packed::tiles::layout::VECTOR;
 
 /// Added to the width of a source that is cut from 8 bits.
 pub(crate) const NESTED: u8 = 16;
+
+/// Added to the width of a source that is cut from 8 bits by the [ratios](crate::packed::tiles::ratios) of scales.
+pub(crate) const SCALED: u8 = 32;
 
 /// The width of the codes that come from a source.
 pub(crate) const fn source_bits(source: u8) -> u8 {
@@ -17,6 +20,11 @@ pub(crate) const fn source_bits(source: u8) -> u8 {
 /// Whether codes are cut from 8 bits.
 pub(crate) const fn is_nested(source: u8) -> bool {
     source > NESTED
+}
+
+/// Whether codes are cut by ratios of scales.
+pub(crate) const fn is_scaled(source: u8) -> bool {
+    source > SCALED
 }
 
 /// The bytes of a tile of a source.
@@ -41,6 +49,12 @@ macro_rules! with_source {
             21 => $function::<21 $($(, $generic)*)?>($($argument),*),
             22 => $function::<22 $($(, $generic)*)?>($($argument),*),
             23 => $function::<23 $($(, $generic)*)?>($($argument),*),
+            34 => $function::<34 $($(, $generic)*)?>($($argument),*),
+            35 => $function::<35 $($(, $generic)*)?>($($argument),*),
+            36 => $function::<36 $($(, $generic)*)?>($($argument),*),
+            37 => $function::<37 $($(, $generic)*)?>($($argument),*),
+            38 => $function::<38 $($(, $generic)*)?>($($argument),*),
+            39 => $function::<39 $($(, $generic)*)?>($($argument),*),
             other => unreachable!("there is no source {other}"),
         }
     };

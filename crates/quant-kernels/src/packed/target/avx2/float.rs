@@ -93,7 +93,7 @@ fn stream_of<const ROWS: usize, const CHAINS: usize>(
         let zeros = [0, 8].map(|at| unsafe { _mm256_loadu_si256(params.zeros.as_ptr().add(at).cast()) });
         let zeros = zeros.map(|zeros| _mm256_add_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(MAGIC)));
         for index in tiles {
-            widen(source, &bytes[index * size..][..size], std::slice::from_mut(&mut quads));
+            widen(source, &params.ratios, &bytes[index * size..][..size], std::slice::from_mut(&mut quads));
             // SAFETY: by the assertion, the values of the tile lie in each row; quads hold 512 bytes.
             unsafe {
                 let values = values.as_ptr().add(index * TILE_ROWS);

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use crate::packed::{
-    target::avx512::widen::quad,
+    target::avx512::widen::{load_ratios, quad},
     tiles::{
         columns::{PackedStrip, Panel, SegmentParams},
         layout::{TILE_ROWS, VECTOR},
@@ -123,6 +123,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
         let zeros: [__m512; 16] = std::array::from_fn(|shift| {
             _mm512_fmadd_ps(zeros, _mm512_set1_ps(f32::from(1_u16 << shift)), _mm512_set1_ps(MAGIC))
         });
+        let ratios = load_ratios(&params.ratios);
         let mut sums = [[_mm512_setzero_ps(); CHAINS]; ROWS];
         for index in tiles {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
@@ -145,7 +146,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 }
                 macro_rules! add_quads {
                     ($($i:literal)*) => {$(
-                        let low = fields::<SOURCE, $i>(tile);
+                        let low = fields::<SOURCE, $i>(tile, ratios);
                         let high = _mm512_srli_epi32::<16>(low);
                         add_row!($i, 0, low);
                         add_row!($i, 1, low);
@@ -182,13 +183,13 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
 /// `tile` must be valid for reads of [`tile_bytes`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn fields<const SOURCE: u8, const QUAD: usize>(tile: *const u8) -> __m512i {
+unsafe fn fields<const SOURCE: u8, const QUAD: usize>(tile: *const u8, ratios: __m512i) -> __m512i {
     // SAFETY: passed on to the caller; a plane of width 2 or 4 has 2 or 4 vectors.
     unsafe {
         match SOURCE {
             2 => _mm512_loadu_si512(tile.add(QUAD / 4 * VECTOR).cast()),
             4 => _mm512_loadu_si512(tile.add(QUAD / 2 * VECTOR).cast()),
-            _ => quad::<SOURCE, QUAD>(tile),
+            _ => quad::<SOURCE, QUAD>(tile, ratios),
         }
     }
 }

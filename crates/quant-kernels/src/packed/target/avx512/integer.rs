@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use crate::packed::{
-    target::avx512::widen::quad,
+    target::avx512::widen::{load_ratios, quad},
     tiles::{
         columns::{PackedStrip, Panel, SegmentParams},
         layout::{QUADS, TILE_COLUMNS},
@@ -123,6 +123,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
         assert!(
             tiles.end * tile_bytes(SOURCE) <= bytes.len() && (ROWS - 1) * stride + tiles.end * QUADS <= values.len()
         );
+        let ratios = load_ratios(&params[0].ratios);
         let mut dots = [[_mm512_setzero_si512(); CHAINS]; ROWS];
         for index in tiles.clone() {
             // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
@@ -131,7 +132,7 @@ fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
                 let values = values.as_ptr().add(index * QUADS);
                 macro_rules! add_quads {
                     ($($i:literal)*) => {$(
-                        let codes = quad::<SOURCE, $i>(tile);
+                        let codes = quad::<SOURCE, $i>(tile, ratios);
                         for row in 0..ROWS {
                             let value = _mm512_set1_epi32(values.add(row * stride + $i).read().cast_signed());
                             let dot = &mut dots[row][$i % CHAINS];

@@ -15,6 +15,7 @@ use crate::{
             layout::TILE_ROWS,
             params::Params,
             quads::Quads,
+            ratios::Ratios,
             rows::{FloatRows, IntegerRows},
             strip::Strip,
             sums::Sums,
@@ -55,9 +56,9 @@ impl<const VNNI: bool> Target for Avx512<VNNI> {
     }
 
     #[inline]
-    fn widen(self, source: u8, tiles: &[u8], quads: &mut [Quads]) {
+    fn widen(self, source: u8, ratios: &Ratios, tiles: &[u8], quads: &mut [Quads]) {
         // SAFETY: see above.
-        unsafe { widen::widen(source, tiles, quads) }
+        unsafe { widen::widen(source, ratios, tiles, quads) }
     }
 
     #[inline]

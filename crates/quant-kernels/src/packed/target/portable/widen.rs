@@ -7,26 +7,36 @@
 use crate::packed::tiles::{
     layout::{PLANE_WIDTHS, QUADS, VECTOR},
     quads::Quads,
-    source::{cut_code, is_nested, source_bits, tile_bytes, with_source},
+    ratios::{Ratios, scaled_code},
+    source::{cut_code, is_nested, is_scaled, source_bits, tile_bytes, with_source},
 };
 
 /// Widens consecutive tiles to consecutive quads, compiled for the instructions of its caller.
 #[inline(always)]
-pub(crate) fn widen(source: u8, tiles: &[u8], quads: &mut [Quads]) {
-    with_source!(source, widen_tiles(tiles, quads));
+pub(crate) fn widen(source: u8, ratios: &Ratios, tiles: &[u8], quads: &mut [Quads]) {
+    with_source!(source, widen_tiles(ratios, tiles, quads));
 }
 
 #[inline(always)]
-fn widen_tiles<const SOURCE: u8>(tiles: &[u8], quads: &mut [Quads]) {
+fn widen_tiles<const SOURCE: u8>(ratios: &Ratios, tiles: &[u8], quads: &mut [Quads]) {
     for (tile, quads) in tiles.chunks_exact(tile_bytes(SOURCE)).zip(quads) {
-        widen_tile::<SOURCE>(tile, quads);
+        widen_tile::<SOURCE>(ratios, tile, quads);
     }
 }
 
 #[inline(always)]
-fn widen_tile<const SOURCE: u8>(tile: &[u8], quads: &mut Quads) {
+fn widen_tile<const SOURCE: u8>(ratios: &Ratios, tile: &[u8], quads: &mut Quads) {
     let (vectors, _) = tile.as_chunks::<VECTOR>();
     let (quads, _) = quads.0.as_chunks_mut::<VECTOR>();
+    if is_scaled(SOURCE) {
+        for (vector, quad) in vectors.iter().zip(quads) {
+            let ((pairs, _), (codes, _)) = (vector.as_chunks::<2>(), quad.as_chunks_mut());
+            for ((codes, pair), &ratio) in codes.iter_mut().zip(pairs).zip(&ratios.0) {
+                *codes = pair.map(|code| scaled_code(source_bits(SOURCE), code, ratio));
+            }
+        }
+        return;
+    }
     if is_nested(SOURCE) {
         for (vector, quad) in vectors.iter().zip(quads) {
             for (byte, code) in vector.iter().zip(quad) {

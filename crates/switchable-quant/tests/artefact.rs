@@ -1,0 +1,295 @@
+//! Artefacts: what is packed is what is opened, or an error that names the file.
+
+#![cfg(feature = "flex")]
+
+use std::fs;
+use std::path::Path;
+
+use gpt2_model::Gpt2;
+use serde_json::{Value, json};
+use switchable_quant::identity::ContentHash;
+
+use switchable_quant::backend::Flex;
+use switchable_quant::burn::backend::flex::FlexDevice;
+use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::lora::{Execution, LinearSettings, SitePrecision};
+use switchable_quant::reader::artefact::manifest::Source;
+use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
+use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
+use switchable_quant::reader::choice::latency::LatencyOptions;
+use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
+use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::reader::serving::plan_choice::PlanChoice;
+use switchable_quant::reader::serving::service::{Request, Service};
+use switchable_quant::reader::{EvaluateOptions, Evaluator, ReadingTask};
+use switchable_quant::transformer::model::SwitchableModel as _;
+use switchable_quant::transformer::options::ModelOptions;
+use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+
+type Folder = ModelFolder<Flex, Gpt2<Flex>>;
+
+fn built_in(execution: Execution) -> Folder {
+    let linear = LinearSettings { execution, ..LinearSettings::default() };
+    default_model::load(&ModelOptions { linear, ..ModelOptions::default() }, &FlexDevice).expect("it loads")
+}
+
+fn open(dir: &Path) -> Result<Folder, String> {
+    Folder::open(dir, &FolderOptions::default(), &FlexDevice).map_err(|error| error.to_string())
+}
+
+fn source() -> Source {
+    Source { name: "built-in".into(), hash: ContentHash::of_bytes(b"the built-in model"), adapters: None }
+}
+
+fn task(folder: &Folder, limit: usize) -> ReadingTask {
+    let questions = default_model::questions(QuestionSet::HeldOut).expect("they are generated").limited(limit);
+    ReadingTask::new(questions, &folder.tokenizer, folder.model.config(), None).expect("they fit")
+}
+
+/// Predictions and accuracy of a plan, question by question.
+fn read(folder: &Folder, plan: &switchable_quant::transformer::site_plan::SitePlan) -> (String, Vec<(u64, u64)>) {
+    let task = task(folder, 40);
+    let evaluator = Evaluator::new(&folder.model, &task, EvaluateOptions::default(), &FlexDevice).unwrap();
+    let (accuracy, predictions) = evaluator.predict(plan).expect("it answers");
+    let scores = accuracy.scores.iter().map(|score| (score.exact.to_bits(), score.f1.to_bits())).collect();
+    (format!("{predictions:?}"), scores)
+}
+
+#[test]
+fn a_plan_that_was_found_gives_the_same_answers_as_an_artefact() {
+    let found = built_in(Execution::Packed);
+    let body = &found.model.transformer;
+    let plan = body.uniform_plan(found.precision(BitWidth::B3));
+    let mixed = body.sites().iter().step_by(3).fold(plan, |plan, site| plan.with(site, found.precision(BitWidth::B8)));
+    let plan = body.with_embedding_bits(mixed, BitWidth::B8);
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("artefact");
+    let packed = Pack::new(source(), PackedForm::Plan(&plan)).write(&found, &target).unwrap();
+    let opened = open(&target).unwrap();
+    for artefact in [&packed, &opened] {
+        let own = artefact.plan.clone().expect("the plan that it was packed by");
+        assert_eq!(own.average_weight_bits().to_bits(), plan.average_weight_bits().to_bits());
+        assert_eq!(read(artefact, &own), read(&found, &plan));
+        assert_eq!(artefact.artefact.as_ref().unwrap().manifest.source, source());
+        assert!(artefact.model.transformer.wte.param().is_none());
+    }
+    // The simulated twin decides the same.
+    let simulated = built_in(Execution::FakeQuantized);
+    assert_eq!(read(&simulated, &plan), read(&found, &plan));
+    let config: Value = serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["quantization_config"]["quant_method"], "switchable-quant");
+    let card = fs::read_to_string(target.join("README.md")).unwrap();
+    assert!(card.contains("weights of 3, 8 bits"), "{card}");
+}
+
+#[test]
+fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on() {
+    let folder = built_in(Execution::Packed);
+    let nested = folder.model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap();
+    let plans: Vec<_> =
+        [2u8, 3, 8].map(|bits| nested.transformer.uniform_plan(folder.precision(BitWidth::new(bits).unwrap()))).into();
+    let task = task(&folder, 60);
+    let cascade =
+        CalibratedCascade::new(&nested, &task, &plans, 0.99, (&EvaluateOptions::default(), None), &FlexDevice)
+            .expect("it calibrates");
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("artefact");
+    let pack = Pack {
+        plans: [("small".to_owned(), nested.named_plan(&plans[0]))].into(),
+        front: Some(cascade.front.clone()),
+        cascade: Some(SavedCascade::new(&nested, &cascade)),
+        ..Pack::new(source(), PackedForm::Nested)
+    };
+    pack.write(&folder, &target).unwrap();
+    let opened = open(&target).unwrap();
+    let contents = opened.artefact.as_ref().expect("it is an artefact");
+    assert_eq!(contents.plans["small"], plans[0]);
+    let front = contents.front.clone().expect("a front");
+    assert_eq!(front, cascade.front);
+    let controller = PrecisionController::new(&opened.model, front, "cpu").unwrap();
+    let budget = controller.midway_bytes();
+    let pick = controller.pick(PlanRequest::Bytes(budget)).unwrap();
+    assert!(pick.point.bytes() <= budget);
+    let saved = contents.cascade.as_ref().expect("a cascade").open(&opened.model).unwrap();
+    assert_eq!(saved.stages().len(), cascade.stages().len());
+    serves_every_choice(opened);
+}
+
+/// Requests of every kind of choice in one batch, answered from several threads as each alone.
+fn serves_every_choice(folder: Folder) {
+    let examples = default_model::questions(QuestionSet::HeldOut).unwrap().limited(12).examples();
+    let bytes = PrecisionController::new(&folder.model, folder.artefact.as_ref().unwrap().front.clone().unwrap(), "")
+        .unwrap()
+        .midway_bytes();
+    let service = Service::new(folder).unwrap();
+    assert_eq!(service.names().collect::<Vec<_>>(), ["small"]);
+    let choices = [
+        PlanChoice::Default,
+        PlanChoice::Named("small".into()),
+        PlanChoice::Measured(PlanRequest::Bytes(bytes)),
+        PlanChoice::Measured(PlanRequest::Accuracy(0.0)),
+        PlanChoice::Confidence,
+    ];
+    let requests: Vec<Request> = examples
+        .iter()
+        .zip(choices.iter().cycle())
+        .map(|(example, choice)| Request {
+            question: example.question.clone(),
+            context: example.context.to_string(),
+            choice: choice.clone(),
+        })
+        .collect();
+    let together = service.answer_all(&requests).unwrap();
+    let alone: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = requests.iter().map(|request| scope.spawn(|| service.answer(request).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for ((together, alone), request) in together.iter().zip(&alone).zip(&requests) {
+        assert_eq!(together.decoded.text, alone.decoded.text, "{request:?}");
+        assert_eq!(together.average_bits.to_bits(), alone.average_bits.to_bits());
+        assert_eq!(together.confidence.is_some(), request.choice == PlanChoice::Confidence);
+    }
+    assert!((together[1].average_bits - 2.0).abs() < 1e-9 && (together[0].average_bits - 8.0).abs() < 1e-9);
+    let message = |choice: PlanChoice, question: &str| {
+        let bad = Request { question: question.into(), choice, ..requests[0].clone() };
+        service.answer_all(&[requests[0].clone(), bad]).unwrap_err().to_string()
+    };
+    assert!(message(PlanChoice::Named("large".into()), "Who?").contains("request 1: `plan` is \"large\""));
+    assert!(message(PlanChoice::Default, " ").contains("request 1: `question` is empty"));
+    let latency = PlanRequest::Latency(std::time::Duration::from_secs(1));
+    assert!(message(PlanChoice::Measured(latency), "Who?").contains("latency"));
+    let timed = service.timed(default_model::questions(QuestionSet::Search).unwrap(), &LatencyOptions::new("here"));
+    timed.unwrap().plan(&PlanChoice::Measured(latency)).expect("the plans were timed here");
+}
+
+fn packed(dir: &Path) -> std::path::PathBuf {
+    let folder = built_in(Execution::Packed);
+    let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::B4));
+    let target = dir.join("artefact");
+    let plans = [("own".to_owned(), folder.model.named_plan(&plan))].into();
+    Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &target).unwrap();
+    target
+}
+
+/// Rewrites the manifest after a change that is to get past it.
+fn seal(target: &Path) {
+    use switchable_quant::reader::artefact::manifest::Manifest;
+    Manifest::of_folder(target, source()).unwrap().save(target).unwrap();
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut json: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(path, json.to_string()).unwrap();
+}
+
+#[test]
+fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = |change: &dyn Fn(&Path), expected: &[&str]| {
+        let target = packed(dir.path());
+        change(&target);
+        let message = open(&target).expect_err(&format!("{expected:?}"));
+        for part in expected {
+            assert!(message.contains(part), "{message}, expected {part}");
+        }
+    };
+    let manifest = |change: fn(&mut Value)| move |target: &Path| edit(&target.join("artefact.json"), change);
+    case(&manifest(|json| json["version"] = json!(2)), &["artefact.json", "`version` is 2"]);
+    case(&manifest(|json| json["format"] = json!("gguf")), &["artefact.json", "`format`"]);
+    case(&manifest(|json| json["notes"] = json!(1)), &["artefact.json", "notes"]);
+    case(&manifest(|json| json["files"]["hash"] = json["source"]["hash"].clone()), &["artefact.json", "`files.hash`"]);
+    // A changed byte, a file cut short, one that is missing, one too many.
+    let codes = |change: fn(&mut Vec<u8>)| {
+        move |target: &Path| {
+            let path = target.join("packed.safetensors");
+            let mut bytes = fs::read(&path).unwrap();
+            change(&mut bytes);
+            fs::write(path, bytes).unwrap();
+        }
+    };
+    case(&codes(|bytes| *bytes.last_mut().unwrap() ^= 1), &["packed.safetensors", "content"]);
+    case(&codes(|bytes| bytes.truncate(bytes.len() / 2)), &["packed.safetensors"]);
+    case(&|target| fs::remove_file(target.join("tokenizer.json")).unwrap(), &["tokenizer.json is missing"]);
+    case(&|target| fs::write(target.join("model.safetensors"), "").unwrap(), &["model.safetensors is there"]);
+    // What the manifest was written anew for.
+    let sealed = |change: fn(&Path)| {
+        move |target: &Path| {
+            change(target);
+            seal(target);
+        }
+    };
+    case(
+        &sealed(|target| fs::remove_dir_all(target.join("adapters/bits-4")).unwrap()),
+        &["packed.safetensors", "adapter"],
+    );
+    case(
+        &sealed(|target| {
+            edit(&target.join("plans/own.json"), |plan| {
+                for (_, site) in plan["sites"].as_object_mut().unwrap() {
+                    site["adapter"] = json!(7);
+                }
+            });
+        }),
+        &["plans/own.json", "adapter for 7 bits"],
+    );
+    case(
+        &sealed(|target| {
+            edit(&target.join("config.json"), |config| config["quantization_config"]["version"] = json!(9))
+        }),
+        &["config.json", "quantization_config.version", "9"],
+    );
+    case(
+        &sealed(|target| {
+            edit(&target.join("config.json"), |config| config["quantization_config"]["form"] = json!("nested"))
+        }),
+        &["config.json", "quantization_config.form"],
+    );
+    case(
+        &sealed(|target| edit(&target.join("config.json"), |config| config["n_head"] = json!(4))),
+        &["config.json", "n_head"],
+    );
+}
+
+#[test]
+fn an_artefact_takes_the_place_of_another_and_of_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = packed(dir.path());
+    fs::write(target.join("certificate.json"), "{}").unwrap();
+    packed(dir.path());
+    assert!(!target.join("certificate.json").exists(), "the certificate was of other codes");
+    let folder = built_in(Execution::Packed);
+    let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::B4));
+    let pack = Pack::new(source(), PackedForm::Plan(&plan));
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    pack.write(&folder, &other).expect("an empty folder takes it");
+    fs::remove_file(other.join("artefact.json")).unwrap();
+    let message = pack.write(&folder, &other).expect_err("it holds something else").to_string();
+    assert!(message.contains("no artefact"), "{message}");
+
+    // A plan that cannot be packed, and a plan of another model, leave nothing.
+    let wide = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::new(7).unwrap()));
+    let none = dir.path().join("none");
+    assert!(Pack::new(source(), PackedForm::Plan(&wide)).write(&folder, &none).is_err());
+    let unknown = folder.model.named_plan(&plan).with_site("h.99.attn.c_attn", SitePrecision::FULL);
+    let plans = [("unknown".to_owned(), unknown)].into();
+    let message = Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &none).unwrap_err();
+    assert!(message.to_string().contains("h.99.attn.c_attn"), "{message}");
+    assert!(!none.exists());
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn an_artefact_without_its_adapters_runs_bare() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = packed(dir.path());
+    let options = FolderOptions { adapters: OwnAdapters::LeftOut, ..FolderOptions::default() };
+    let bare = Folder::open(&target, &options, &FlexDevice).expect("it opens");
+    assert!(bare.artefact.is_none());
+    let plan = bare.plan.clone().unwrap().without_adapters();
+    bare.model.check_plan(&plan).expect("codes run without adapters");
+}
