@@ -63,7 +63,13 @@ pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: 
             None => ways.push((way, 1)),
         }
     }
-    ways.iter().fold(String::new(), |text, (way, sites)| text + &format!("{sites:>3} sites: {way}\n"))
+    let sites = ways.iter().fold(String::new(), |text, (way, sites)| text + &format!("{sites:>3} sites: {way}\n"));
+    let embeddings = plan.embeddings().filter(|(_, precision)| !precision.weights.is_full());
+    embeddings.fold(sites, |text, (site, precision)| {
+        let name = model.sites().name(site);
+        let QuantisationSettings { weight, .. } = model.embedding_site(site).quantisation(&precision);
+        text + &format!("{name:>9}: {} bits, {weight} by row\n", precision.weights)
+    })
 }
 
 /// Which span head answers under a plan, as a line; nothing where there is but one.
@@ -91,7 +97,13 @@ pub fn cost_table(cost: &Cost) -> String {
         let kib = |bytes: usize| format!("{:.1} KiB", bytes as f64 / 1024.0);
         format!("  {label:<44} {:>14} of {:>14}  saved {:>5.1} %\n", kib(b.bytes), kib(b.baseline), 100.0 * b.saved)
     };
+    let embeddings = if cost.embeddings.bytes < cost.embeddings.baseline {
+        row("embeddings with their scales, against fp32", cost.embeddings)
+    } else {
+        String::new()
+    };
     row("quantised matrices alone, against fp32", cost.sites)
+        + &embeddings
         + &row("whole model against fp32", cost.whole_vs_fp32)
         + &row("whole model against fp16", cost.whole_vs_fp16)
         + &row("stored: packed, with scales and adapters", cost.stored)
