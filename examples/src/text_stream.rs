@@ -70,7 +70,9 @@ impl<'a> TextStream<'a> {
     /// What is not printed of the current text. Where it grows, a character whose last bytes are missing waits
     /// for them.
     fn rest(&mut self, grows: bool) -> anyhow::Result<String> {
-        let mut text = self.tokenizer.decode(&self.texts[self.current])?;
+        let text = self.tokenizer.decode(&self.texts[self.current])?;
+        // The space that some tokenizers put before a text.
+        let mut text = text.trim_start().to_owned();
         if grows {
             text.truncate(text.trim_end_matches(UNFINISHED).len());
         }

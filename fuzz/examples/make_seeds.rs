@@ -27,6 +27,10 @@ use switchable_quant_fuzz::{SEPARATOR, TINY_WIDTH, tiny_model};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
+/// Every field of generation that is read, and some that are not.
+const GENERATION: &str = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1,
+"max_new_tokens": 7, "max_length": 9, "eos_token_id": [5, 6], "num_beams": 1, "suppress_tokens": []}"#;
+
 fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let device = Default::default();
@@ -35,6 +39,7 @@ fn main() -> Result<()> {
     export(&bare, &dir.path().join("gpt2"))?;
     let [config, weights] = files(&dir.path().join("gpt2"), ["config.json", "model.safetensors"])?;
     seed("config_json", "gpt2", &[&config])?;
+    seed("config_json", "generation", &[GENERATION.as_bytes()])?;
     let [header, data] = split(&weights);
     seed("gpt2_folder", "span", &[&config, header, &data])?;
     bare.transformer.export(dir.path().join("lm"))?;

@@ -10,6 +10,7 @@ use gpt2_model::{
     ModelOptions, ModelWeights, NewToken, QuantBackend, Sampling, SitePlan, SitePrecision, SwitchableModel,
 };
 use quant_kernels::{Granularity, QuantSpec};
+use switchable_lora::linear_settings::Execution;
 
 use crate::support::{
     Fixture, Plain, device, full, golden, load, load_with, on_every_backend, skip_without_device, values,
@@ -250,19 +251,26 @@ fn scores_that_are_not_numbers_end_a_text_with_an_error() {
 #[ignore = "a measurement"]
 fn time_of_a_token() {
     let config = Gpt2Config::new(8000, 512, 768, 6, 12);
-    let model = Gpt2::<Plain>::random(&config, &ModelOptions::default(), 4, &device()).expect("a model");
+    let linear = LinearSettings { execution: Execution::Packed, ..Default::default() };
+    let build = ModelOptions { linear, ..Default::default() };
+    let model = Gpt2::<Plain>::random(&config, &build, 4, &device()).expect("a model");
+    // Bits of weights, of keys and values, and how these are held.
     let kinds = [
-        (32, KvStorage::Floats),
-        (8, KvStorage::Floats),
-        (8, KvStorage::Packed),
-        (4, KvStorage::Packed),
-        (3, KvStorage::Packed),
+        (32, 32, KvStorage::Floats),
+        (32, 8, KvStorage::Packed),
+        (32, 4, KvStorage::Packed),
+        (4, 32, KvStorage::Floats),
+        (4, 8, KvStorage::Floats),
+        (4, 8, KvStorage::Packed),
+        (4, 4, KvStorage::Packed),
+        (4, 3, KvStorage::Packed),
     ];
     let mut times = vec![Vec::new(); kinds.len()];
     for _ in 0..5 {
-        for (kind, times) in kinds.iter().zip(&mut times) {
-            let plan = full(&model).with_kv_cache(width(kind.0));
-            let mut cache = KvCache::new(&model.shape(), 1, 257, &device()).with_storage(kind.1);
+        for (&(weights, bits, storage), times) in kinds.iter().zip(&mut times) {
+            let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(weights)));
+            let plan = plan.with_kv_cache(width(bits));
+            let mut cache = KvCache::new(&model.shape(), 1, 257, &device()).with_storage(storage);
             let step = |cache: &mut KvCache<Plain>| {
                 let ids = Tensor::<Plain, 2, Int>::ones([1, 1], &device());
                 drop(values(model.forward_cached(ids, cache, &plan)));
@@ -275,14 +283,15 @@ fn time_of_a_token() {
             times.push([processor_seconds() - processors, clock.elapsed().as_secs_f64()].map(|s| s / 256.0 * 1e3));
         }
     }
-    for (kind, times) in kinds.iter().zip(&mut times) {
+    for (&(weights, bits, storage), times) in kinds.iter().zip(&times) {
         let median = |of: usize| {
             let mut times: Vec<f64> = times.iter().map(|time| time[of]).collect();
             times.sort_by(f64::total_cmp);
             format!("{:.2} [{:.2}, {:.2}]", times[2], times[0], times[4])
         };
         let [processors, clock] = [median(0), median(1)];
-        println!("{:>2} bits, {:?}: {processors} ms of the processors, {clock} ms on the clock", kind.0, kind.1);
+        let kind = format!("weights {weights}, keys and values {bits}, {storage:?}");
+        println!("{kind}: {processors} ms of the processors, {clock} ms on the clock");
     }
 }
 

@@ -10,6 +10,7 @@ use quant_kernels::BitWidth;
 use serde_json::Value;
 use switchable_lora::SitePrecision;
 use switchable_model::config::ModelConfig;
+use switchable_model::generate::GenerateOptions;
 use switchable_model::model::SwitchableModel;
 use switchable_model::options::ModelOptions;
 use switchable_model::site_plan::SitePlan;
@@ -71,8 +72,14 @@ pub fn weight_index(input: &[u8]) {
     });
 }
 
-/// A `config.json` of either family; one that is read is written and read back the same.
+/// A `config.json` of either family, one that is read is written and read back the same; and what it says of
+/// generation, as a `generation_config.json` does.
 pub fn config_json(input: &[u8]) {
+    with_files(&[("generation_config.json", input)], |dir| {
+        if let Ok(options) = GenerateOptions::of_folder(dir) {
+            options.check(1 << 32).expect("what is read is in its range");
+        }
+    });
     if let Ok(json) = serde_json::from_slice(input) {
         check_config::<Gpt2Config>(&json);
         check_config::<LlamaConfig>(&json);

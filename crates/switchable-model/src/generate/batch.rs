@@ -75,7 +75,7 @@ impl<'a> Batch<'a> {
         let mut next: Vec<u32> = padded.collect();
         // The last token of a text is not read.
         let mut cache = KvCache::<B>::left_padded(&self.shape, padding, longest + room - 1, &device);
-        while !active.is_empty() {
+        loop {
             let tokens = next.len() / active.len();
             let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [active.len(), tokens]), &device);
@@ -101,6 +101,9 @@ impl<'a> Batch<'a> {
                 if sequence.new.len() < sequence.room {
                     going_on.push(row);
                 }
+            }
+            if going_on.is_empty() {
+                break;
             }
             if going_on.len() < active.len() {
                 active = going_on.iter().map(|&row| active[row]).collect();

@@ -136,8 +136,7 @@ impl<B: Backend> Rows<B> {
             Self::Codes { rows, heads, room } => {
                 let RowsForm::Codes(_, dtype) = form else { unreachable!("codes are of a form that has them") };
                 let shape = [sequences.len(), *heads, tokens.len(), rows.width()];
-                let mut values = vec![0.0; shape.iter().product()];
-                rows.read_blocks(*room, sequences.start * heads..sequences.end * heads, &tokens, &mut values);
+                let values = rows.blocks(*room, sequences.start * heads..sequences.end * heads, &tokens);
                 Tensor::from_data(TensorData::new(values, shape), (device, dtype))
             }
         }

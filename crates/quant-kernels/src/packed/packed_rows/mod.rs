@@ -12,14 +12,17 @@
 //! [`PackedTensor`](crate::packed::packed_tensor::PackedTensor) is for weights that are multiplied; this is for what
 //! grows while a model runs, such as keys and values.
 
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 use rayon::prelude::*;
 
 use crate::{
     cpu::instruction_set::InstructionSet,
     error::Result,
-    packed::target::{Target, dispatch::dispatch},
+    packed::{
+        grid::{as_uninit, collect},
+        target::{Target, dispatch::dispatch},
+    },
     spec::{bit_width::BitWidth, formats::code_book::largest_scale, quant_spec::QuantSpec},
 };
 
@@ -139,6 +142,11 @@ impl PackedRows {
     ///
     /// If there are no such rows, or `values` has no room for exactly them.
     pub fn read(&self, rows: Range<usize>, values: &mut [f32]) {
+        self.read_uninit(rows, as_uninit(values));
+    }
+
+    /// Writes all of `values`.
+    fn read_uninit(&self, rows: Range<usize>, values: &mut [MaybeUninit<f32>]) {
         assert_eq!(values.len(), rows.len() * self.width, "room for {} rows of {}", rows.len(), self.width);
         let (bits, width, row_bytes) = (self.bits.bits(), self.width, code_bytes(self.width, self.bits));
         let codes = &self.codes[rows.start * row_bytes..rows.end * row_bytes];
@@ -154,23 +162,24 @@ impl PackedRows {
     ///
     /// # Shapes
     ///
-    /// - `values`: `[blocks, rows, width]`
+    /// - output: `[blocks, rows, width]`
     ///
     /// # Panics
     ///
-    /// If a block has no such rows, or `values` has no room for exactly them.
-    pub fn read_blocks(&self, block: usize, blocks: Range<usize>, rows: &Range<usize>, values: &mut [f32]) {
-        assert!(rows.end <= block, "rows {rows:?} of blocks of {block}");
+    /// If a block has no such rows.
+    pub fn blocks(&self, block: usize, blocks: Range<usize>, rows: &Range<usize>) -> Vec<f32> {
+        assert!(
+            rows.end <= block && blocks.end * block <= self.rows(),
+            "rows {rows:?} of blocks {blocks:?} of {block}"
+        );
         let size = rows.len() * self.width;
-        assert_eq!(values.len(), blocks.len() * size, "room for {} rows of {} blocks", rows.len(), blocks.len());
-        if size == 0 {
-            return;
-        }
-        let pieces = values.par_chunks_mut(size).enumerate();
-        pieces.with_min_len((RUN / size).max(1)).for_each(|(index, values)| {
-            let first = (blocks.start + index) * block;
-            self.read(first + rows.start..first + rows.end, values);
-        });
+        collect(blocks.len() * size, |values| {
+            let pieces = values.par_chunks_mut(size.max(1)).enumerate();
+            pieces.with_min_len((RUN / size.max(1)).max(1)).for_each(|(index, values)| {
+                let first = (blocks.start + index) * block;
+                self.read_uninit(first + rows.start..first + rows.end, values);
+            });
+        })
     }
 
     /// Copies rows of another such memory in place of the rows from `first` on.
@@ -223,7 +232,7 @@ impl Rows {
     }
 
     #[inline(always)]
-    fn read(self, bits: u8, codes: &[u8], scales: &[f32], values: &mut [f32]) {
+    fn read(self, bits: u8, codes: &[u8], scales: &[f32], values: &mut [MaybeUninit<f32>]) {
         let Self { width, row_bytes } = self;
         with_bits!(bits, BITS => read_rows::<BITS>(codes, scales, values, [width, row_bytes]));
     }
@@ -258,22 +267,27 @@ fn write_row<const BITS: usize>(values: &[f32], scale: f32, codes: &mut [u8]) {
 }
 
 #[inline(always)]
-fn read_rows<const BITS: usize>(codes: &[u8], scales: &[f32], values: &mut [f32], [width, row_bytes]: [usize; 2]) {
+fn read_rows<const BITS: usize>(
+    codes: &[u8],
+    scales: &[f32],
+    values: &mut [MaybeUninit<f32>],
+    [width, row_bytes]: [usize; 2],
+) {
     for ((values, codes), &scale) in values.chunks_exact_mut(width).zip(codes.chunks_exact(row_bytes)).zip(scales) {
         match BITS {
             8 => {
                 for (value, &code) in values.iter_mut().zip(codes) {
-                    *value = value_of::<8>(u32::from(code), scale);
+                    value.write(value_of::<8>(u32::from(code), scale));
                 }
             }
             4 => {
                 let mut pairs = values.chunks_exact_mut(2);
                 for (pair, &byte) in (&mut pairs).zip(codes) {
-                    pair[0] = value_of::<4>(u32::from(byte & 15), scale);
-                    pair[1] = value_of::<4>(u32::from(byte >> 4), scale);
+                    pair[0].write(value_of::<4>(u32::from(byte & 15), scale));
+                    pair[1].write(value_of::<4>(u32::from(byte >> 4), scale));
                 }
                 if let ([last], Some(&byte)) = (pairs.into_remainder(), codes.last()) {
-                    *last = value_of::<4>(u32::from(byte & 15), scale);
+                    last.write(value_of::<4>(u32::from(byte & 15), scale));
                 }
             }
             _ => read_row::<BITS>(codes, scale, values),
@@ -282,7 +296,7 @@ fn read_rows<const BITS: usize>(codes: &[u8], scales: &[f32], values: &mut [f32]
 }
 
 #[inline(always)]
-fn read_row<const BITS: usize>(codes: &[u8], scale: f32, values: &mut [f32]) {
+fn read_row<const BITS: usize>(codes: &[u8], scale: f32, values: &mut [MaybeUninit<f32>]) {
     for (values, codes) in values.chunks_mut(GROUP).zip(codes.chunks(BITS)) {
         let mut bytes = [0; 16];
         if let Ok(whole) = <&[u8; BITS]>::try_from(codes) {
@@ -294,7 +308,7 @@ fn read_row<const BITS: usize>(codes: &[u8], scale: f32, values: &mut [f32]) {
         for (place, value) in values.iter_mut().enumerate() {
             // The lower half alone is shifted where it holds all of them.
             let code = if BITS <= 8 { (word as u64 >> (place * BITS)) as u32 } else { (word >> (place * BITS)) as u32 };
-            *value = value_of::<BITS>(code, scale);
+            value.write(value_of::<BITS>(code, scale));
         }
     }
 }
