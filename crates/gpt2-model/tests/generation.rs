@@ -244,8 +244,7 @@ fn scores_that_are_not_numbers_end_a_text_with_an_error() {
 /// more on a machine that does other work.
 ///
 /// ```text
-/// cargo test --workspace --config profile.dev.package.quant-kernels.opt-level=3 --test model -- \
-///     --ignored --nocapture time_of_a_token
+/// cargo test --release --workspace --test model -- --ignored --nocapture time_of_a_token
 /// ```
 #[test]
 #[ignore = "a measurement"]

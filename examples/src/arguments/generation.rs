@@ -110,7 +110,7 @@ mod tests {
         TextTokenizer::from_bytes(files.tokenizer, "<built-in>").expect("a tokenizer")
     }
 
-    fn options(arguments: GenerationArgs, folder: GenerateOptions) -> anyhow::Result<GenerateOptions> {
+    fn options(arguments: &GenerationArgs, folder: GenerateOptions) -> anyhow::Result<GenerateOptions> {
         let tokenizer = tokenizer();
         arguments.options(folder, &tokenizer, tokenizer.vocab_size())
     }
@@ -125,22 +125,22 @@ mod tests {
             repetition_penalty: 1.2,
             stop: vec![3],
         };
-        assert_eq!(options(GenerationArgs::default(), folder.clone()).unwrap(), folder);
+        assert_eq!(options(&GenerationArgs::default(), folder.clone()).unwrap(), folder);
         let flags = GenerationArgs { top_k: Some(4), seed: Some(8), max_new_tokens: Some(2), ..Default::default() };
-        let got = options(flags, folder.clone()).unwrap();
+        let got = options(&flags, folder.clone()).unwrap();
         assert_eq!(got.sampling, Sampling::Draws(DrawOptions { top_k: Some(4), seed: 8, ..draws }));
         assert_eq!((got.max_new_tokens, got.max_length), (2, None));
         let greedy = GenerationArgs { greedy: true, ..Default::default() };
-        assert_eq!(options(greedy, folder).unwrap().sampling, Sampling::Greedy);
+        assert_eq!(options(&greedy, folder).unwrap().sampling, Sampling::Greedy);
     }
 
     #[test]
     fn a_flag_of_draws_asks_for_draws() {
         let flags = GenerationArgs { temperature: Some(0.5), ..Default::default() };
-        let got = options(flags, GenerateOptions::default()).unwrap();
+        let got = options(&flags, GenerateOptions::default()).unwrap();
         assert_eq!(got.sampling, Sampling::Draws(DrawOptions { temperature: 0.5, ..Default::default() }));
         let seed = GenerationArgs { seed: Some(1), ..Default::default() };
-        let error = options(seed, GenerateOptions::default()).unwrap_err().to_string();
+        let error = options(&seed, GenerateOptions::default()).unwrap_err().to_string();
         assert!(error.contains("`--seed`"), "{error}");
     }
 
@@ -149,7 +149,7 @@ mod tests {
         let end = tokenizer().token_id("<eos>").expect("the built-in tokenizer has an end");
         let stop = |stop: &[&str]| {
             let stop = stop.iter().map(|&token| token.to_owned()).collect();
-            options(GenerationArgs { stop, ..Default::default() }, GenerateOptions::default())
+            options(&GenerationArgs { stop, ..Default::default() }, GenerateOptions::default())
         };
         assert_eq!(stop(&["<eos>", "7"]).unwrap().stop, [end, 7]);
         for bad in ["no such token", "-1", "999999"] {

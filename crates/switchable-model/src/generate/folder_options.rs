@@ -244,7 +244,7 @@ mod tests {
             ("typical_p", "0.9"),
             ("min_p", "0.05"),
             ("suppress_tokens", "[1, 2]"),
-            ("sequence_bias", r#"[[[1], -2.0]]"#),
+            ("sequence_bias", "[[[1], -2.0]]"),
             ("stop_strings", r#"["."]"#),
             ("forced_eos_token_id", "0"),
             ("watermarking_config", r#"{"bias": 2.0}"#),

@@ -130,11 +130,10 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
             checked.map_err(|source| Error::Prompt { index, source: Box::new(source) })?;
         }
         let mut batch = Batch::new(&prompts, options, shape);
-        let together = shares_nothing(self, plan);
-        let mut flow = ControlFlow::Continue(());
-        for group in if together { vec![0..prompts.len()] } else { (0..prompts.len()).map(|i| i..i + 1).collect() } {
-            if flow.is_continue() {
-                flow = batch.run(group, self, plan, &mut on_token)?;
+        let together = if shares_nothing(self, plan) { prompts.len().max(1) } else { 1 };
+        for first in (0..prompts.len()).step_by(together) {
+            if batch.run(first..first + together, self, plan, &mut on_token)?.is_break() {
+                break;
             }
         }
         Ok(batch.into_new_tokens())

@@ -1,4 +1,4 @@
-use burn::backend::Flex;
+use burn::backend::{Flex, flex::FlexDevice};
 use burn::tensor::{Tensor, TensorData};
 
 use super::*;
@@ -28,7 +28,7 @@ fn numbers(rows: usize, width: usize) -> Vec<f32> {
 
 fn rounded(values: &[f32], width: usize, bits: BitWidth) -> Vec<f32> {
     let data = TensorData::new(values.to_vec(), [values.len() / width, width]);
-    let tensor = Tensor::<Flex, 2>::from_data(data, &Default::default());
+    let tensor = Tensor::<Flex, 2>::from_data(data, &FlexDevice);
     let rounded = fake_quantize(tensor, bits, &QuantSpec::PER_TOKEN, GradientRule::Identity).expect("a width");
     rounded.into_data().to_vec().expect("floats")
 }
