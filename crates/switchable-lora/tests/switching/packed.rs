@@ -8,6 +8,7 @@ use quant_kernels::{
     tensor::rounding::Rounding,
 };
 use switchable_lora::{
+    adapter_pair::LoraAdapterPair,
     error::Error,
     linear_settings::{Execution, LinearSettings},
     lora_config::WeightScales,
@@ -18,7 +19,8 @@ use switchable_lora::{
 };
 
 use crate::support::{
-    D_IN, D_OUT, Plain, Tracked, assert_close, device, layer, pair, precisions, skip_without_device, tensor, values,
+    D_IN, D_OUT, Plain, Tracked, assert_close, device, layer, merged, pair, precisions, skip_without_device, tensor,
+    values,
 };
 
 fn settings(execution: Execution) -> LinearSettings {
@@ -55,6 +57,35 @@ fn codes_give_what_fake_quantised_weights_give() {
             assert_close(&values(&got), &values(&expected), 2e-5, &what);
         }
     }
+}
+
+#[test]
+fn merged_adapters_are_in_the_codes_and_codes_follow_them() {
+    skip_without_device!();
+    let x = tensor::<Plain, 3>([2, 3, D_IN], 9);
+    let with = |execution| LinearSettings { execution, ..merged() };
+    let cache = QuantizedCache::default();
+    let mut fake = layer::<Plain>(with(Execution::FakeQuantized), &QuantizedCache::default());
+    let mut packed = layer::<Plain>(with(Execution::Packed), &cache);
+    let compare = |fake: &SwitchableLinear<Plain>, packed: &SwitchableLinear<Plain>| {
+        for precision in precisions() {
+            let (got, expected) = (packed.forward(x.clone(), &precision), fake.forward(x.clone(), &precision));
+            assert_close(&values(&got), &values(&expected), 2e-5, &format!("{precision:?}"));
+        }
+    };
+    compare(&fake, &packed);
+    // A second call finds what the first one kept.
+    let four = SitePrecision::uniform(BitWidth::B4);
+    packed.forward(x.clone(), &four);
+    let misses = cache.statistics().misses;
+    packed.forward(x.clone(), &four);
+    assert_eq!(cache.statistics().misses, misses);
+    // Another adapter of the same width is another weight.
+    for layer in [&mut fake, &mut packed] {
+        let other = LoraAdapterPair::from_factors(tensor([D_IN, 2], 7), tensor([2, D_OUT], 8), 3.0);
+        layer.insert_adapter(BitWidth::B4, other.expect("the ranks agree")).expect("it fits");
+    }
+    compare(&fake, &packed);
 }
 
 #[test]
