@@ -29,12 +29,10 @@ use clap::{Parser, ValueEnum};
 use switchable_quant::data::{Format, NullRule};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::progress::Progress;
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::SitePrecision;
-use switchable_quant::lora::packed_weights::PackedWeights;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::artefact::manifest::Manifest;
 use switchable_quant::reader::artefact::pack::Pack;
-use switchable_quant::reader::certificate::certificate::{
+use switchable_quant::reader::certificate::certificate_file::{
     Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen,
 };
 use switchable_quant::reader::certificate::certify::MissingRecord;
@@ -48,10 +46,8 @@ use switchable_quant::reader::certificate::seen_data::{SeenData, SeenRole, SeenS
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::{Error, Evaluator, FolderOptions, text};
-use switchable_quant::transformer::adapters::AdapterFolders as _;
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::packed::form::PackedForm;
-use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::count::{parse_count, parse_up_to};
 use switchable_quant_examples::arguments::null_threshold::{NullThreshold, null_rule};
@@ -80,12 +76,15 @@ struct Arguments {
     /// built-in model
     #[arg(long, value_name = "DIR|NAME", requires = "data")]
     original: Option<String>,
-    /// Folder of the artefact, such as pack_gpt2 writes; by default the built-in model at 4 bits, packed into --out
+    /// Folder of the artefact, such as the one that packing writes; by default the built-in model at 4 bits, packed into --out
     #[arg(long, alias = "model", value_name = "DIR")]
     artefact: Option<PathBuf>,
     /// Plan that the artefact runs at, as JSON; by default that of its weights
     #[arg(long, value_name = "FILE", requires = "artefact", conflicts_with = "bits")]
     plan: Option<PathBuf>,
+    /// Plan of the artefact that it runs at, by its name
+    #[arg(long, value_name = "NAME", requires = "artefact", conflicts_with_all = ["bits", "plan"])]
+    plan_name: Option<String>,
     /// Width of every site of the artefact, with its adapter where there is one; by default that of its weights
     #[arg(long, value_name = "BITS", requires = "artefact")]
     bits: Option<BitWidth>,
@@ -117,7 +116,7 @@ struct Arguments {
     /// Check the certificate in the folder of this artefact, on the same questions
     #[arg(
         long, value_name = "ARTEFACT",
-        conflicts_with_all = ["artefact", "plan", "bits", "null_threshold", "window", "batch", "assume_unseen"]
+        conflicts_with_all = ["artefact", "plan", "plan_name", "bits", "null_threshold", "window", "batch", "assume_unseen"]
     )]
     verify: Option<PathBuf>,
     /// Measure one of the two and print what it gave
@@ -239,7 +238,7 @@ impl Arguments {
         let certificate = self.measure_both(&work, (data, files), &stop)?;
         model_card::write_section(&certificate, &out)?;
         certificate.write(&out)?;
-        self.tell(&certificate);
+        Self::tell(&certificate);
         println!("wrote {}", out.join(CERTIFICATE).display());
         Ok(())
     }
@@ -259,7 +258,7 @@ impl Arguments {
         certificate.check_data(&data)?;
         let again = self.measure_both(&work, (data, files), &stop)?;
         certificate.check_same(&again)?;
-        self.tell(&again);
+        Self::tell(&again);
         println!("verified {}", self.out().join(CERTIFICATE).display());
         Ok(())
     }
@@ -323,7 +322,7 @@ impl Arguments {
         };
         let plan_args = PlanArgs {
             plan: self.plan.clone().filter(|_| which == Which::Artefact),
-            plan_name: None,
+            plan_name: self.plan_name.clone().filter(|_| which == Which::Artefact),
             quantizer: None,
             embedding_bits: None,
         };
@@ -342,10 +341,10 @@ impl Arguments {
             Which::Original => self.original.as_deref(),
             Which::Artefact => Some(artefact.to_str().context("the artefact's path is no Unicode")?),
         };
-        opening(self, model, options).run(Measure { arguments: self, which, work: &work, plan })
+        opening(self, model, options).run(Measure { arguments: self, which, work: &work, how: plan_args, plan })
     }
 
-    fn tell(&self, certificate: &Certificate) {
+    fn tell(certificate: &Certificate) {
         let Certificate { original, artefact, exact_match, f1, mcnemar, .. } = certificate;
         for (which, model) in [("original", original), ("artefact", artefact)] {
             let [exact, f1] = [model.exact_match, model.f1].map(|score| text::interval(score.percent, score.interval));
@@ -412,18 +411,15 @@ struct Measure<'a> {
     arguments: &'a Arguments,
     which: Which,
     work: &'a Work,
+    how: PlanArgs,
     plan: Option<PlanFile>,
 }
 
 impl Command for Measure<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, which, work, plan } = self;
+        let Self { arguments, which, work, how, plan } = self;
         let (folder, model) = (&session.folder, session.plain());
-        let plan = match (plan, arguments.bits.filter(|_| which == Which::Artefact), &folder.plan) {
-            (Some(file), ..) => file.resolve(&model)?,
-            (None, None, Some(packed)) => with_adapters(packed, &model.transformer),
-            (None, bits, _) => model.transformer.uniform_plan(folder.precision(bits.unwrap_or(BitWidth::FULL))),
-        };
+        let plan = how.choose(folder, plan.as_ref(), arguments.bits.filter(|_| which == Which::Artefact))?;
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let task = session.task(work.held_out.dataset().clone(), work.reading.window)?;
         let run = &arguments.run;
@@ -441,16 +437,4 @@ impl Command for Measure<'_> {
         println!("{}", serde_json::to_string(&measured)?);
         Ok(())
     }
-}
-
-/// The plan of packed weights. Nested codes serve several widths and name no adapter: theirs are those beside them.
-fn with_adapters<B: QuantBackend, M: SwitchableModel<B>>(packed: &SitePlan, body: &M) -> SitePlan {
-    let is_nested = |site| matches!(body.site(site).packed_weights(), Some(PackedWeights::Nested(_)));
-    if !body.sites().iter().all(is_nested) {
-        return packed.clone();
-    }
-    packed.iter().fold(packed.clone(), |plan, (site, precision)| {
-        let adapter = body.precision_at(precision.weights).adapter;
-        plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
-    })
 }

@@ -87,7 +87,7 @@ struct Arguments {
     #[arg(long, default_value = "f32", value_name = "f32|f16")]
     scales: ScaleFormat,
     /// Front of measured plans: with --nested, each of them becomes a plan of the artefact, front-1, front-2, …; what
-    /// they give on nested codes is measured by dynamic_inference --pack
+    /// they give on nested codes is measured by `dynamic_inference --pack`
     #[arg(long, value_name = "FILE", requires = "nested")]
     front: Option<PathBuf>,
     /// SQuAD file of questions that the plan was searched on, or generated for those of the built-in model, as often as

@@ -63,8 +63,10 @@ fn whole_evaluations_show_how_far_they_are_and_what_time_is_left() {
     let (data, out) = (questions(dir.path()), dir.path().join("out"));
     let train: [(&str, &Path); 4] =
         [("--model", Path::new(MODEL)), ("--train", &data), ("--data", &data), ("--out", &out)];
-    let cases: [Case<'_>; 3] = [
+    let certified = dir.path().join("certified");
+    let cases: [Case<'_>; 4] = [
         ("evaluate", "--bits 4 --limit 120 --batch 4", &[], "evaluation"),
+        ("certify", "--limit 120 --batch 4 --timed 1", &[("--out", &certified)], "original"),
         ("greedy_search", "--bits 3 --limit 12 --batch 2 --tolerance 0.5", &[("--out", &out)], "one width everywhere"),
         ("train_bank", "--bits 4 --steps 1 --batch 4 --evaluation-limit 40", &train, "evaluation"),
     ];

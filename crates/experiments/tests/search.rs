@@ -135,13 +135,13 @@ fn found(
 ) -> (Vec<(String, bool)>, SitePlan, Vec<String>) {
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let device = device();
-    let evaluator = Evaluator::new(model, task, EvaluateOptions::default(), &device).unwrap();
+    let evaluator = Evaluator::new(model, task, EvaluateOptions::default(), &device).expect("valid input");
     let how = SensitivityOptions { embeddings, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, low()) };
-    let (sites, kept) = sensitivity(&evaluator, &full, &how).unwrap();
+    let (sites, kept) = sensitivity(&evaluator, &full, &how).expect("valid input");
     let ranked = sites.by_harm(HarmOrder::default()).into_iter().map(|effect| effect.name.clone()).collect();
     let options = GreedyOptions { embeddings, show: ShowProgress::No, ..GreedyOptions::new(low()) };
     let start = GreedyStart { reference: &full, sensitivity: &sites, kept };
-    let (result, plan) = greedy_search(&evaluator, start, &options).unwrap();
+    let (result, plan) = greedy_search(&evaluator, start, &options).expect("valid input");
     (result.path.iter().map(|flip| (flip.site.clone(), flip.accepted)).collect(), plan, ranked)
 }
 

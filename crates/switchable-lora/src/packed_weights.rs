@@ -6,6 +6,8 @@
 //!                                steps, or rounds their lower bits away
 //! ```
 
+use std::iter;
+
 use burn::tensor::{Tensor, backend::Backend, f16};
 
 use quant_kernels::{
@@ -104,7 +106,10 @@ impl PackedWeights {
             match step.granularity() {
                 granularity if granularity == spec.granularity => steps.eq(scales),
                 // One step for all of a finer memory.
-                Granularity::PerTensor => steps.next().is_some_and(|step| scales.iter().all(|scale| *scale == step)),
+                Granularity::PerTensor => {
+                    let all = |step| iter::repeat_n(step, scales.len());
+                    steps.next().is_some_and(|step| scales.iter().copied().eq(all(step)))
+                }
                 _ => false,
             }
         };

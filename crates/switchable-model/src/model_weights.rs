@@ -17,7 +17,7 @@ use crate::parameters::{ParameterRef, transposed};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
-use crate::weights::tensors::WeightSet;
+use crate::weights::tensors::{WeightSet, check_not_beside_packed};
 
 /// A model from random weights, from a Hugging Face folder, and back to one.
 ///
@@ -51,6 +51,8 @@ pub trait ModelWeights<B: QuantBackend>: SwitchableModel<B> {
     /// names the file and the tensor or field.
     fn load(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<Self> {
         let dir = dir.as_ref();
+        // Before the configuration, which is that of the codes.
+        check_not_beside_packed(dir)?;
         let config = Self::Config::load(dir.join("config.json"))?;
         from_weights(&config, &WeightSet::open::<Self::Config>(dir)?, options, device)
     }

@@ -35,7 +35,7 @@ use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
 use crate::weights::export::write_folder;
 use crate::weights::source::WeightSource;
-use crate::weights::tensors::WeightSet;
+use crate::weights::tensors::{WeightSet, check_not_beside_packed};
 use crate::width_heads::{HeadChoice, SpanHead, WidthHeads};
 
 /// What to do when a folder holds no span head, as that of a language model does not.
@@ -107,6 +107,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         device: &B::Device,
     ) -> Result<Self> {
         let dir = dir.as_ref();
+        // Before the configuration, which is that of the codes.
+        check_not_beside_packed(dir)?;
         let config = M::Config::load(dir.join("config.json"))?;
         Self::from_weights(&config, &WeightSet::open::<M::Config>(dir)?, options, missing, device)
     }

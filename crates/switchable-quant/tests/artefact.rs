@@ -51,7 +51,7 @@ fn task(folder: &Folder, limit: usize) -> ReadingTask {
 /// Predictions and accuracy of a plan, question by question.
 fn read(folder: &Folder, plan: &switchable_quant::transformer::site_plan::SitePlan) -> (String, Vec<(u64, u64)>) {
     let task = task(folder, 40);
-    let evaluator = Evaluator::new(&folder.model, &task, EvaluateOptions::default(), &FlexDevice).unwrap();
+    let evaluator = Evaluator::new(&folder.model, &task, EvaluateOptions::default(), &FlexDevice).expect("valid input");
     let (accuracy, predictions) = evaluator.predict(plan).expect("it answers");
     let scores = accuracy.scores.iter().map(|score| (score.exact.to_bits(), score.f1.to_bits())).collect();
     (format!("{predictions:?}"), scores)
@@ -64,37 +64,39 @@ fn a_plan_that_was_found_gives_the_same_answers_as_an_artefact() {
     let plan = body.uniform_plan(found.precision(BitWidth::B3));
     let mixed = body.sites().iter().step_by(3).fold(plan, |plan, site| plan.with(site, found.precision(BitWidth::B8)));
     let plan = body.with_embedding_bits(mixed, BitWidth::B8);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("valid input");
     let target = dir.path().join("artefact");
-    let packed = Pack::new(source(), PackedForm::Plan(&plan)).write(&found, &target).unwrap();
-    let opened = open(&target).unwrap();
+    let packed = Pack::new(source(), PackedForm::Plan(&plan)).write(&found, &target).expect("valid input");
+    let opened = open(&target).expect("valid input");
     for artefact in [&packed, &opened] {
         let own = artefact.plan.clone().expect("the plan that it was packed by");
         assert_eq!(own.average_weight_bits().to_bits(), plan.average_weight_bits().to_bits());
         assert_eq!(read(artefact, &own), read(&found, &plan));
-        assert_eq!(artefact.artefact.as_ref().unwrap().manifest.source, source());
+        assert_eq!(artefact.artefact.as_ref().expect("valid input").manifest.source, source());
         assert!(artefact.model.transformer.wte.param().is_none());
     }
     // The simulated twin decides the same.
     let simulated = built_in(Execution::FakeQuantized);
     assert_eq!(read(&simulated, &plan), read(&found, &plan));
-    let config: Value = serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
+    let config: Value =
+        serde_json::from_slice(&fs::read(target.join("config.json")).expect("valid input")).expect("valid input");
     assert_eq!(config["quantization_config"]["quant_method"], "switchable-quant");
-    let card = fs::read_to_string(target.join("README.md")).unwrap();
+    let card = fs::read_to_string(target.join("README.md")).expect("valid input");
     assert!(card.contains("weights of 3, 8 bits"), "{card}");
 }
 
 #[test]
 fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on() {
     let folder = built_in(Execution::Packed);
-    let nested = folder.model.clone().pack(PackedForm::Nested, &PackOptions::default()).unwrap();
-    let plans: Vec<_> =
-        [2u8, 3, 8].map(|bits| nested.transformer.uniform_plan(folder.precision(BitWidth::new(bits).unwrap()))).into();
+    let nested = folder.model.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("valid input");
+    let plans: Vec<_> = [2u8, 3, 8]
+        .map(|bits| nested.transformer.uniform_plan(folder.precision(BitWidth::new(bits).expect("valid input"))))
+        .into();
     let task = task(&folder, 60);
     let cascade =
         CalibratedCascade::new(&nested, &task, &plans, 0.99, (&EvaluateOptions::default(), None), &FlexDevice)
             .expect("it calibrates");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("valid input");
     let target = dir.path().join("artefact");
     let pack = Pack {
         plans: [("small".to_owned(), nested.named_plan(&plans[0]))].into(),
@@ -102,28 +104,32 @@ fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on()
         cascade: Some(SavedCascade::new(&nested, &cascade)),
         ..Pack::new(source(), PackedForm::Nested)
     };
-    pack.write(&folder, &target).unwrap();
-    let opened = open(&target).unwrap();
+    pack.write(&folder, &target).expect("valid input");
+    let opened = open(&target).expect("valid input");
     let contents = opened.artefact.as_ref().expect("it is an artefact");
     assert_eq!(contents.plans["small"], plans[0]);
     let front = contents.front.clone().expect("a front");
     assert_eq!(front, cascade.front);
-    let controller = PrecisionController::new(&opened.model, front, "cpu").unwrap();
+    let controller = PrecisionController::new(&opened.model, front, "cpu").expect("valid input");
     let budget = controller.midway_bytes();
-    let pick = controller.pick(PlanRequest::Bytes(budget)).unwrap();
+    let pick = controller.pick(PlanRequest::Bytes(budget)).expect("valid input");
     assert!(pick.point.bytes() <= budget);
-    let saved = contents.cascade.as_ref().expect("a cascade").open(&opened.model).unwrap();
+    let saved = contents.cascade.as_ref().expect("a cascade").open(&opened.model).expect("valid input");
     assert_eq!(saved.stages().len(), cascade.stages().len());
     serves_every_choice(opened);
 }
 
 /// Requests of every kind of choice in one batch, answered from several threads as each alone.
 fn serves_every_choice(folder: Folder) {
-    let examples = default_model::questions(QuestionSet::HeldOut).unwrap().limited(12).examples();
-    let bytes = PrecisionController::new(&folder.model, folder.artefact.as_ref().unwrap().front.clone().unwrap(), "")
-        .unwrap()
-        .midway_bytes();
-    let service = Service::new(folder).unwrap();
+    let examples = default_model::questions(QuestionSet::HeldOut).expect("valid input").limited(12).examples();
+    let bytes = PrecisionController::new(
+        &folder.model,
+        folder.artefact.as_ref().expect("valid input").front.clone().expect("valid input"),
+        "",
+    )
+    .expect("valid input")
+    .midway_bytes();
+    let service = Service::new(folder).expect("valid input");
     assert_eq!(service.names().collect::<Vec<_>>(), ["small"]);
     let choices = [
         PlanChoice::Default,
@@ -141,10 +147,11 @@ fn serves_every_choice(folder: Folder) {
             choice: choice.clone(),
         })
         .collect();
-    let together = service.answer_all(&requests).unwrap();
+    let together = service.answer_all(&requests).expect("valid input");
     let alone: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = requests.iter().map(|request| scope.spawn(|| service.answer(request).unwrap())).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let threads: Vec<_> =
+            requests.iter().map(|request| scope.spawn(|| service.answer(request).expect("valid input"))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("valid input")).collect()
     });
     for ((together, alone), request) in together.iter().zip(&alone).zip(&requests) {
         assert_eq!(together.decoded.text, alone.decoded.text, "{request:?}");
@@ -154,14 +161,15 @@ fn serves_every_choice(folder: Folder) {
     assert!((together[1].average_bits - 2.0).abs() < 1e-9 && (together[0].average_bits - 8.0).abs() < 1e-9);
     let message = |choice: PlanChoice, question: &str| {
         let bad = Request { question: question.into(), choice, ..requests[0].clone() };
-        service.answer_all(&[requests[0].clone(), bad]).unwrap_err().to_string()
+        service.answer_all(&[requests[0].clone(), bad]).expect_err("an error").to_string()
     };
     assert!(message(PlanChoice::Named("large".into()), "Who?").contains("request 1: `plan` is \"large\""));
     assert!(message(PlanChoice::Default, " ").contains("request 1: `question` is empty"));
     let latency = PlanRequest::Latency(std::time::Duration::from_secs(1));
     assert!(message(PlanChoice::Measured(latency), "Who?").contains("latency"));
-    let timed = service.timed(default_model::questions(QuestionSet::Search).unwrap(), &LatencyOptions::new("here"));
-    timed.unwrap().plan(&PlanChoice::Measured(latency)).expect("the plans were timed here");
+    let timed = service
+        .timed(default_model::questions(QuestionSet::Search).expect("valid input"), &LatencyOptions::new("here"));
+    timed.expect("valid input").plan(&PlanChoice::Measured(latency)).expect("the plans were timed here");
 }
 
 fn packed(dir: &Path) -> std::path::PathBuf {
@@ -169,25 +177,25 @@ fn packed(dir: &Path) -> std::path::PathBuf {
     let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::B4));
     let target = dir.join("artefact");
     let plans = [("own".to_owned(), folder.model.named_plan(&plan))].into();
-    Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &target).unwrap();
+    Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &target).expect("valid input");
     target
 }
 
 /// Rewrites the manifest after a change that is to get past it.
 fn seal(target: &Path) {
     use switchable_quant::reader::artefact::manifest::Manifest;
-    Manifest::of_folder(target, source()).unwrap().save(target).unwrap();
+    Manifest::of_folder(target, source()).expect("valid input").save(target).expect("valid input");
 }
 
 fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
-    let mut json: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut json: Value = serde_json::from_slice(&fs::read(path).expect("valid input")).expect("valid input");
     change(&mut json);
-    fs::write(path, json.to_string()).unwrap();
+    fs::write(path, json.to_string()).expect("valid input");
 }
 
 #[test]
 fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("valid input");
     let case = |change: &dyn Fn(&Path), expected: &[&str]| {
         let target = packed(dir.path());
         change(&target);
@@ -205,15 +213,21 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
     let codes = |change: fn(&mut Vec<u8>)| {
         move |target: &Path| {
             let path = target.join("packed.safetensors");
-            let mut bytes = fs::read(&path).unwrap();
+            let mut bytes = fs::read(&path).expect("valid input");
             change(&mut bytes);
-            fs::write(path, bytes).unwrap();
+            fs::write(path, bytes).expect("valid input");
         }
     };
-    case(&codes(|bytes| *bytes.last_mut().unwrap() ^= 1), &["packed.safetensors", "content"]);
+    case(&codes(|bytes| *bytes.last_mut().expect("valid input") ^= 1), &["packed.safetensors", "content"]);
     case(&codes(|bytes| bytes.truncate(bytes.len() / 2)), &["packed.safetensors"]);
-    case(&|target| fs::remove_file(target.join("tokenizer.json")).unwrap(), &["tokenizer.json is missing"]);
-    case(&|target| fs::write(target.join("model.safetensors"), "").unwrap(), &["model.safetensors is there"]);
+    case(
+        &|target| fs::remove_file(target.join("tokenizer.json")).expect("valid input"),
+        &["tokenizer.json is missing"],
+    );
+    case(
+        &|target| fs::write(target.join("model.safetensors"), "").expect("valid input"),
+        &["model.safetensors is there"],
+    );
     // What the manifest was written anew for.
     let sealed = |change: fn(&Path)| {
         move |target: &Path| {
@@ -222,13 +236,13 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
         }
     };
     case(
-        &sealed(|target| fs::remove_dir_all(target.join("adapters/bits-4")).unwrap()),
+        &sealed(|target| fs::remove_dir_all(target.join("adapters/bits-4")).expect("valid input")),
         &["packed.safetensors", "adapter"],
     );
     case(
         &sealed(|target| {
             edit(&target.join("plans/own.json"), |plan| {
-                for (_, site) in plan["sites"].as_object_mut().unwrap() {
+                for (_, site) in plan["sites"].as_object_mut().expect("valid input") {
                     site["adapter"] = json!(7);
                 }
             });
@@ -237,13 +251,13 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
     );
     case(
         &sealed(|target| {
-            edit(&target.join("config.json"), |config| config["quantization_config"]["version"] = json!(9))
+            edit(&target.join("config.json"), |config| config["quantization_config"]["version"] = json!(9));
         }),
         &["config.json", "quantization_config.version", "9"],
     );
     case(
         &sealed(|target| {
-            edit(&target.join("config.json"), |config| config["quantization_config"]["form"] = json!("nested"))
+            edit(&target.join("config.json"), |config| config["quantization_config"]["form"] = json!("nested"));
         }),
         &["config.json", "quantization_config.form"],
     );
@@ -255,41 +269,43 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
 
 #[test]
 fn an_artefact_takes_the_place_of_another_and_of_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("valid input");
     let target = packed(dir.path());
-    fs::write(target.join("certificate.json"), "{}").unwrap();
+    fs::write(target.join("certificate.json"), "{}").expect("valid input");
     packed(dir.path());
     assert!(!target.join("certificate.json").exists(), "the certificate was of other codes");
     let folder = built_in(Execution::Packed);
     let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::B4));
     let pack = Pack::new(source(), PackedForm::Plan(&plan));
     let other = dir.path().join("other");
-    fs::create_dir(&other).unwrap();
+    fs::create_dir(&other).expect("valid input");
     pack.write(&folder, &other).expect("an empty folder takes it");
-    fs::remove_file(other.join("artefact.json")).unwrap();
+    fs::remove_file(other.join("artefact.json")).expect("valid input");
     let message = pack.write(&folder, &other).expect_err("it holds something else").to_string();
     assert!(message.contains("no artefact"), "{message}");
 
     // A plan that cannot be packed, and a plan of another model, leave nothing.
-    let wide = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::new(7).unwrap()));
+    let wide = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::new(7).expect("valid input")));
     let none = dir.path().join("none");
     assert!(Pack::new(source(), PackedForm::Plan(&wide)).write(&folder, &none).is_err());
     let unknown = folder.model.named_plan(&plan).with_site("h.99.attn.c_attn", SitePrecision::FULL);
     let plans = [("unknown".to_owned(), unknown)].into();
-    let message = Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &none).unwrap_err();
+    let message =
+        Pack { plans, ..Pack::new(source(), PackedForm::Plan(&plan)) }.write(&folder, &none).expect_err("an error");
     assert!(message.to_string().contains("h.99.attn.c_attn"), "{message}");
     assert!(!none.exists());
-    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(dir.path()).expect("valid input").map(|entry| entry.expect("valid input").file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
 #[test]
 fn an_artefact_without_its_adapters_runs_bare() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("valid input");
     let target = packed(dir.path());
     let options = FolderOptions { adapters: OwnAdapters::LeftOut, ..FolderOptions::default() };
     let bare = Folder::open(&target, &options, &FlexDevice).expect("it opens");
     assert!(bare.artefact.is_none());
-    let plan = bare.plan.clone().unwrap().without_adapters();
+    let plan = bare.plan.clone().expect("valid input").without_adapters();
     bare.model.check_plan(&plan).expect("codes run without adapters");
 }

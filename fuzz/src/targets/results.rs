@@ -4,6 +4,10 @@ use experiments::error::Error;
 use experiments::running::memory::Memory;
 use serde_json::json;
 use span_reader::Accuracy;
+use span_reader::certificate::certificate_file::Certificate;
+use span_reader::certificate::file_names::{CERTIFICATE, MADE_FROM};
+use span_reader::certificate::model_card::section;
+use span_reader::certificate::seen_data::SeenData;
 use span_reader::choice::front::MeasuredFront;
 use switchable_lora::PrecisionPlan;
 use switchable_model::model::SwitchableModel;
@@ -24,13 +28,18 @@ pub fn plan_json(input: &[u8]) {
     MODEL.with(|model| _ = model.resolve(&plan));
 }
 
-/// The file of a part of long work, as several results.
+/// The file of a part of long work, as several results, as a certificate and as the record of what made an artefact.
 pub fn stage_part(input: &[u8]) {
-    with_files(&[("part.json", input)], |dir| {
+    with_files(&[("part.json", input), (CERTIFICATE, input), (MADE_FROM, input)], |dir| {
         let memory = Memory::folder(dir, json!({ "model": "a" }));
         let options = json!({ "seed": 1 });
         _ = memory.recall::<Vec<f64>>("part", &options, || Err(Error::Stopped));
         _ = memory.recall::<Accuracy>("part", &options, || Err(Error::Stopped));
         _ = MeasuredFront::load(dir.join("part.json"));
+        if let Ok(certificate) = Certificate::read(dir) {
+            certificate.check_same(&certificate).expect("it is the same");
+            _ = section(&certificate);
+        }
+        _ = SeenData::read(dir);
     });
 }

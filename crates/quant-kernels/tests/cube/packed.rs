@@ -158,7 +158,9 @@ fn every_cut<R: CubeRuntime>(device: &R::Device) {
         let nested = NestedTensor::new(packed([45, 33], BitWidth::B8, granularity, Format::Symmetric)).unwrap();
         let own = widths().filter(|bits| *bits < BitWidth::B8).fold(nested.clone(), |own, bits| {
             let (mut scales, format) = nested.scales(bits).unwrap();
-            scales.iter_mut().for_each(|scale| *scale *= 1.3);
+            for scale in &mut scales {
+                *scale *= 1.3;
+            }
             own.with_scales(bits, format, &scales).unwrap()
         });
         for bits in widths() {

@@ -244,7 +244,8 @@ fn own_scales_that_cannot_be_are_refused() {
     assert_eq!(large.scales(BitWidth::B4).unwrap(), (vec![9.0, 1e6], f32s));
     for (bits, least) in [(2, 0.5), (5, 0.5), (6, 0.5), (7, 0.25)] {
         let error = with(bits, f32s, [9.0, least]).unwrap_err();
-        assert!(matches!(error, Error::NestedScale { index: 1, above, .. } if above == least), "{error}");
+        let expected = Error::NestedScale { bits: BitWidth::new(bits).unwrap(), index: 1, got: least, above: least };
+        assert_eq!(error, expected);
         assert!(with(bits, f32s, [9.0, least * 1.000_001]).is_ok(), "{bits}");
     }
 }

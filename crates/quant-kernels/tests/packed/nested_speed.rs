@@ -73,7 +73,9 @@ fn nested_speed() {
     for bits in [2, 3, 4, 5, 6].map(|bits| BitWidth::new(bits).unwrap()) {
         let own = |nested: &NestedTensor| {
             let (mut scales, format) = nested.scales(bits).unwrap();
-            scales.iter_mut().for_each(|scale| *scale *= 1.1);
+            for scale in &mut scales {
+                *scale *= 1.1;
+            }
             nested.clone().with_scales(bits, format, &scales).unwrap()
         };
         let own: Vec<NestedTensor> = cut.iter().map(own).collect();

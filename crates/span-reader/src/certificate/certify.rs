@@ -9,7 +9,7 @@ use squad_data::NullRule;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
-use crate::certificate::certificate::{Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen};
+use crate::certificate::certificate_file::{Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen};
 use crate::certificate::file_names::MADE_FROM;
 use crate::certificate::held_out::HeldOut;
 use crate::certificate::measured_model::{MeasureOptions, MeasuredModel};

@@ -177,8 +177,7 @@ mod tests {
             }
         }
         assert_eq!(hash(same), before);
-        type Change = fn(&mut squad_data::Paragraph);
-        let changes: [Change; 4] = [
+        let changes: [fn(&mut squad_data::Paragraph); 4] = [
             |paragraph| paragraph.context.push('.'),
             |paragraph| paragraph.questions[0].question.push('?'),
             |paragraph| paragraph.questions[0].answers[0].start += 1,

@@ -8,7 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | `certify` | [`certify`](certify::certify): both models measured, to a certificate |
-//! | `certificate` | [`Certificate`](certificate::Certificate): `certificate.json`, written, read and compared |
+//! | `certificate_file` | [`Certificate`](certificate_file::Certificate): `certificate.json`, written, read and compared |
 //! | `paired_loss`, `trinomial_bound` | the loss with its interval and its one-sided bound, by paragraphs |
 //! | `slices` | the loss by length of the answer, question word and whether there is an answer |
 //! | `seen_data` | [`SeenData`](seen_data::SeenData): `made_from.json`, the questions that made an artefact |
@@ -20,7 +20,7 @@
 //! | `machine` | the machine that times and bytes are of |
 //! | `model_card` | the section of `README.md` |
 
-pub mod certificate;
+pub mod certificate_file;
 pub mod certify;
 pub mod file_names;
 pub mod held_out;

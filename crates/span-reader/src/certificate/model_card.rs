@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::certificate::certificate::{Certificate, CertifiedModel, Score, Unseen};
+use crate::certificate::certificate_file::{Certificate, CertifiedModel, Score, Unseen};
 use crate::certificate::file_names::MODEL_CARD;
 use crate::certificate::paired_loss::{Independent, PairedLoss};
 use crate::certificate::slices::{Slice, SlicedBy};
@@ -87,7 +87,10 @@ pub fn claim(certificate: &Certificate) -> String {
 /// The section as Markdown, without its marks.
 pub fn section(certificate: &Certificate) -> String {
     let Certificate { original, artefact, data, exact_match, f1, mcnemar, machine, .. } = certificate;
-    let mut text = format!("## Certificate of cost\n\nThis model {}.\n\n", claim(certificate));
+    let mut text = format!(
+        "## Certificate of cost\n\nThis model {}, at the plan that `certificate.json` holds.\n\n",
+        claim(certificate)
+    );
     let unseen = match data.unseen {
         Unseen::Recorded => "none of them is among the questions that `made_from.json` says the model was made from",
         Unseen::Asserted => "that the model was not made from them was **asserted by the caller**, not shown",

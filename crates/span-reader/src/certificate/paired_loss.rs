@@ -214,7 +214,9 @@ mod tests {
         assert!((loss.difference + 5.0).abs() < 1e-12);
         assert!(loss.interval.low < -5.0 && loss.interval.high > -5.0 && loss.interval.high < 0.0, "{loss:?}");
         assert!(loss.loses_at_most > 5.0 && loss.loses_at_most < -loss.interval.low, "{loss:?}");
-        losses.iter_mut().for_each(|loss| *loss = -*loss);
+        for loss in &mut losses {
+            *loss = -*loss;
+        }
         let gain = of(&losses, 1);
         assert!((gain.interval.low + loss.interval.high).abs() < 1e-9 && gain.loses_at_most < 0.0, "{gain:?}");
     }

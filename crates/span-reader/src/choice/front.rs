@@ -111,7 +111,9 @@ impl MeasuredFront {
         mut points: Vec<FrontPoint>,
     ) -> Self {
         if points.iter().all(|point| !quantises_embeddings(&model.transformer, &point.plan)) {
-            points.iter_mut().for_each(|point| point.embedding_bytes = 0);
+            for point in &mut points {
+                point.embedding_bytes = 0;
+            }
         }
         let model = ModelFingerprint::of(model);
         Self { version: VERSION, model, n, latency: None, points, dominated: Vec::new() }

@@ -504,11 +504,14 @@ fn weights_that_are_only_there_packed_take_the_step_that_they_were_packed_by_and
 /// Nested codes by the step of 8 bits, with the steps of the other widths as their scales.
 fn nested_by_steps(float: &SwitchableLinear<Plain>, format: ScaleFormat) -> NestedTensor {
     let step = |width| at(float, width).step().expect("there is a step");
-    let eight = Rounding::Step(step(BitWidth::B8)).pack(&float.weight(), format).unwrap();
-    WIDTHS.into_iter().filter(|width| *width < BitWidth::B8).fold(NestedTensor::new(eight).unwrap(), |nested, width| {
-        let scales = Rounding::Step(step(width)).scales(&float.weight()).unwrap();
-        nested.with_scales(width, format, &scales).unwrap()
-    })
+    let eight = Rounding::Step(step(BitWidth::B8)).pack(&float.weight(), format).expect("it packs");
+    WIDTHS.into_iter().filter(|width| *width < BitWidth::B8).fold(
+        NestedTensor::new(eight).expect("8 bits"),
+        |nested, width| {
+            let scales = Rounding::Step(step(width)).scales(&float.weight()).expect("scales");
+            nested.with_scales(width, format, &scales).expect("they fit")
+        },
+    )
 }
 
 #[test]
@@ -563,8 +566,8 @@ fn one_step_for_a_whole_weight_is_the_scale_of_every_channel() {
     let float = plain_layer(&QuantizedCache::default());
     let spec = QuantSpec::default().with_granularity(Granularity::PerChannel);
     let eight = Rounding::Nearest { bits: BitWidth::B8, spec }.pack(&float.weight(), ScaleFormat::F32).unwrap();
-    let step = Rounding::Step(at(&float, BitWidth::B3).step().unwrap()).scales(&float.weight()).unwrap();
-    let nested = NestedTensor::new(eight).unwrap();
+    let step = Rounding::Step(at(&float, BitWidth::B3).step().unwrap()).scales(&float.weight()).expect("scales");
+    let nested = NestedTensor::new(eight).expect("8 bits");
     let mut layer = SwitchableLinear::<Plain>::from_packed(
         PackedWeights::Nested(nested.clone().with_scales(BitWidth::B3, ScaleFormat::F32, &step).unwrap()),
         None,

@@ -62,9 +62,7 @@ impl WeightSet {
     /// Opens `model.safetensors` or the shards of `model.safetensors.index.json` in a folder.
     pub(crate) fn open<C: ModelConfig>(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE);
-        if dir.join(PACKED_FILE).exists() {
-            check_alone(dir)?;
-        }
+        check_not_beside_packed(dir)?;
         if single.exists() {
             return Self::new::<C>(&single, vec![WeightSource::open(&single)?]);
         }
@@ -229,6 +227,11 @@ pub(crate) fn check_alone(dir: &Path) -> Result<()> {
         Some(other) => Err(Error::TwoWeights { path: dir.into(), files: [PACKED_FILE, other].map(str::to_owned) }),
         None => Ok(()),
     }
+}
+
+/// Refuses floats beside packed weights: of the two, neither is known to be meant.
+pub(crate) fn check_not_beside_packed(dir: &Path) -> Result<()> {
+    if dir.join(PACKED_FILE).exists() { check_alone(dir) } else { Ok(()) }
 }
 
 /// What a folder without weights that are read holds instead.

@@ -99,6 +99,8 @@ fn the_order_and_the_ids_of_questions_change_nothing() {
     certificate.check_same(&certificate_of(&other)).unwrap();
 }
 
+type Change = fn(&mut Certificate);
+
 #[test]
 fn times_and_memory_and_names_are_not_compared_and_all_else_is() {
     let certificate = certificate_of(&data());
@@ -109,7 +111,6 @@ fn times_and_memory_and_names_are_not_compared_and_all_else_is() {
     again.artefact.resident = None;
     again.machine.threads = 512;
     certificate.check_same(&again).unwrap();
-    type Change = fn(&mut Certificate);
     let changes: [(&str, Change); 9] = [
         ("original.files.hash", |c| c.original.files.hash = ContentHash::of_bytes(b"other")),
         ("artefact.weight_bytes", |c| c.artefact.weight_bytes += 1),

@@ -354,5 +354,4 @@ fn first_difference(field: &str, was: &Value, is: &Value) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "certificate_tests.rs"]
 mod tests;
