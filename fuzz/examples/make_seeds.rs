@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     seed("llama_folder", "span", &[&config, header, &data])?;
 
     let plan = bare.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B3).without_adapter());
-    let options = PackOptions { lm_head: Some(BitWidth::B4), ..PackOptions::default() };
+    let options = PackOptions { embeddings: Some(BitWidth::B4), ..PackOptions::default() };
     for (name, form) in [("fixed", PackedForm::Plan(&plan)), ("nested", PackedForm::Nested)] {
         bare.save_packed(dir.path().join(name), form, &options)?;
         let [config, weights] = files(&dir.path().join(name), ["config.json", "packed.safetensors"])?;

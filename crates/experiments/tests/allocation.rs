@@ -13,7 +13,7 @@ use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 use experiments::search::text::{budgets_text, equal_bytes_text};
 use gpt2_model::{Gpt2, Gpt2ForQuestionAnswering};
 use quant_kernels::spec::bit_width::BitWidth;
-use span_reader::cost::plan_bytes;
+use span_reader::cost::{embedding_bytes, plan_bytes};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
@@ -235,6 +235,37 @@ fn a_greedy_path_is_compared_at_its_own_bytes() {
         let read: Vec<experiments::search::greedy::Flip> = serde_json::from_str(&json).unwrap();
         let message = table.compare_at_equal_bytes(evaluator, full, &read).unwrap_err().to_string();
         assert!(message.contains("path") && message.contains(&result.path[0].site), "{message}");
+    });
+}
+
+#[test]
+fn embeddings_are_allocated_beside_the_sites_and_count_in_the_budget() {
+    skip_without_device!();
+    with_evaluator(|evaluator, full, model| {
+        let embeddings: Vec<BitWidth> = [4, 8].map(|bits| BitWidth::new(bits).unwrap()).into();
+        let how =
+            DamageOptions { embeddings: embeddings.clone(), show: ShowProgress::No, ..DamageOptions::new(choices()) };
+        let table = measure_damage(evaluator, full, &how).unwrap();
+        let body = &model.transformer;
+        let names: Vec<String> = table.sites.iter().take(2).map(|row| table.name(row.site)).collect();
+        assert_eq!(names, ["wte", "wpe"]);
+        let range = BudgetRange::of(body, &choices(), &embeddings);
+        assert_eq!(range, {
+            let ends = table.pareto_front();
+            let parameters = table.sites.iter().map(|row| row.parameters).sum();
+            let most = table.sites.iter().map(|row| row.choices.iter().map(|choice| choice.bytes).max().unwrap()).sum();
+            BudgetRange { least: ends[0].bytes, most, parameters }
+        });
+        for allocation in table.pareto_front() {
+            let plan = body.resolve(&allocation.plan).unwrap();
+            assert_eq!(allocation.bytes, plan_bytes(body, &plan) + embedding_bytes(body, &plan));
+            assert!(plan.embeddings().all(|(_, precision)| embeddings.contains(&precision.weights)));
+            // The settings of the plan are those of the linear sites.
+            assert_eq!(allocation.plan.default_precision().quantizer, Some(body.settings().weight));
+        }
+        let towards = GreedyPath { low: at(BitWidth::B2), show: ShowProgress::No, known: Memory::Nothing };
+        let compared = table.against_greedy(evaluator, full, &towards).unwrap();
+        assert!(compared.greedy.path.iter().any(|flip| flip.site == "wte" || flip.site == "wpe"));
     });
 }
 

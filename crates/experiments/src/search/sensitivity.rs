@@ -65,6 +65,9 @@ pub struct Sensitivity {
     pub part: Part,
     /// The precision it was changed to.
     pub changed_to: SitePrecision,
+    /// The width that embeddings were changed to, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<BitWidth>,
     /// Accuracy with nothing changed.
     pub reference: Accuracy,
     /// One effect per part, in the order of the forward pass.
@@ -191,6 +194,7 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
         effects.push(effect);
     }
     progress.finish();
-    let result = Sensitivity { part: options.part, changed_to: options.change_to, reference: accuracy, effects, work };
+    let (part, changed_to, embeddings) = (options.part, options.change_to, options.embeddings);
+    let result = Sensitivity { part, changed_to, embeddings, reference: accuracy, effects, work };
     Ok((result, kept))
 }

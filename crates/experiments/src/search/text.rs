@@ -59,7 +59,14 @@ pub fn sensitivity_text(sites: &Sensitivity) -> String {
 
 /// Every flip of a search from `high` bits with what it did, and how many of the sites were kept.
 pub fn greedy_text(result: &GreedyResult, sites: &Sensitivity, high: BitWidth) -> String {
-    let (total, low) = (sites.effects.len(), sites.changed_to.weights);
+    let low = sites.changed_to.weights;
+    let [embeddings, linear]: [Vec<&str>; 2] = [true, false].map(|of_embeddings| {
+        let effects = sites
+            .effects
+            .iter()
+            .filter(|effect| effect.site().is_some_and(|site| site.block.is_none()) == of_embeddings);
+        effects.map(|effect| effect.name.as_str()).collect()
+    });
     let mut text = match result.threshold {
         Some(threshold) => format!("\ngreedy search, stops when EM ≤ {threshold:.1}\n"),
         None => "\ngreedy search, stops when the plan is small enough\n".to_owned(),
@@ -72,14 +79,19 @@ pub fn greedy_text(result: &GreedyResult, sites: &Sensitivity, high: BitWidth) -
             None => writeln!(text, "{label:<28} EM at most {:.1}{verdict}", flip.exact_match.high),
         };
     }
-    let flipped = result.flipped.len();
-    let _ = writeln!(text, "\n{flipped} of {total} sites run at {low} bits.");
+    let flipped = |names: &[&str]| result.flipped.iter().filter(|name| names.contains(&name.as_str())).count();
+    let (total, kept) = (linear.len(), flipped(&linear));
+    let _ = writeln!(text, "\n{kept} of {total} sites run at {low} bits.");
+    if let Some(bits) = sites.embeddings {
+        let (kept, all) = (flipped(&embeddings), embeddings.len());
+        let _ = writeln!(text, "{kept} of {all} embeddings run at {bits} bits.");
+    }
     if result.reference.exact_match == 0.0 {
         let _ = writeln!(
             text,
             "The model answers nothing exactly at {high} bits, so there is nothing to lose: no site is flipped."
         );
-    } else if flipped == total {
+    } else if kept == total {
         let _ = writeln!(
             text,
             "{low} bits everywhere stay within the tolerance: this width costs too little to need a search."

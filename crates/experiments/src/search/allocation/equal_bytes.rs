@@ -70,13 +70,20 @@ impl DamageTable {
         towards: &GreedyPath,
     ) -> Result<AgainstGreedy> {
         let &GreedyPath { low, show, ref known } = towards;
-        let made_from = json!({ "low": low, "seed": self.seed });
+        let of_embeddings = self.sites.iter().filter(|row| row.site.block.is_none());
+        let embeddings = of_embeddings.flat_map(|row| &row.choices).map(|choice| choice.precision.weights).min();
+        let made_from = json!({ "low": low, "embeddings": embeddings, "seed": self.seed });
         let [of_sites, of_flips] = ["sites", "flips"].map(|name| known.parts(name, made_from.clone()));
-        let alone =
-            SensitivityOptions { seed: self.seed, show, known: of_sites, ..SensitivityOptions::new(Part::Site, low) };
+        let alone = SensitivityOptions {
+            embeddings,
+            seed: self.seed,
+            show,
+            known: of_sites,
+            ..SensitivityOptions::new(Part::Site, low)
+        };
         let (sites, kept) = sensitivity(evaluator, reference, &alone)?;
         let start = GreedyStart { reference, sensitivity: &sites, kept };
-        let how = GreedyOptions { show, known: of_flips, ..GreedyOptions::new(low) };
+        let how = GreedyOptions { embeddings, show, known: of_flips, ..GreedyOptions::new(low) };
         let (greedy, _) = greedy_search(evaluator, start, &how)?;
         let equal_bytes = self.compare_at_equal_bytes(evaluator, reference, &greedy.path)?;
         Ok(AgainstGreedy { greedy, equal_bytes })

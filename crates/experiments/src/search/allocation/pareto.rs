@@ -85,15 +85,18 @@ impl DamageTable {
         let State { bytes, damage, .. } = front.states()[index];
         let (mut bits, mut parameters) = (0.0, 0.0);
         // Every site has an entry: the default only says what they have in common.
-        let first = self.sites.iter().find_map(|site| site.choices.first());
+        let linear = self.sites.iter().filter(|site| site.site.block.is_some());
+        let first = linear.into_iter().find_map(|site| site.choices.first());
         let first = first.map_or(SitePrecision::FULL, |choice| choice.precision);
         let rounding = first.rounding.map(|_| SiteRounding::Nearest);
         let full = SitePrecision { weights: BitWidth::FULL, activations: BitWidth::FULL, rounding, ..first };
         let mut plan = PrecisionPlan::uniform(SitePrecision { adapter: None, ..full });
         for (site, pick) in self.sites.iter().zip(front.picks(index)) {
             let precision = site.choices[pick].precision;
-            bits += site.parameters as f64 * f64::from(precision.weights.bits());
-            parameters += site.parameters as f64;
+            if site.site.block.is_some() {
+                bits += site.parameters as f64 * f64::from(precision.weights.bits());
+                parameters += site.parameters as f64;
+            }
             plan.set(self.name(site.site), precision);
         }
         Allocation { bytes, damage, average_bits: bits / parameters, plan }
