@@ -4,6 +4,7 @@ pub mod artefact;
 pub mod certificate;
 pub mod choice;
 pub mod cost;
+pub mod embedded_folder;
 pub mod error;
 pub mod evaluation;
 pub mod model_folder;

@@ -34,6 +34,7 @@ use switchable_model::weights::source::WeightSource;
 
 use crate::artefact::contents::ArtefactContents;
 use crate::artefact::manifest::Manifest;
+use crate::embedded_folder::{EmbeddedAdapter, EmbeddedFolder};
 use crate::error::{Error, Result};
 
 /// The file that tells a folder of codes from one of floats.
@@ -66,36 +67,6 @@ pub enum OwnAdapters {
     Used,
     /// They are left out: every width runs without one, until adapters are loaded.
     LeftOut,
-}
-
-/// The files of a folder that is part of the program; the names stand in errors.
-#[derive(Debug, Clone, Copy)]
-pub struct EmbeddedFolder {
-    /// The folder's name, such as `<built-in>`.
-    pub name: &'static str,
-    /// `config.json`.
-    pub config: &'static str,
-    /// `model.safetensors`.
-    pub weights: &'static [u8],
-    /// `tokenizer.json`.
-    pub tokenizer: &'static [u8],
-    /// Adapters of each width.
-    pub adapters: &'static [EmbeddedAdapter],
-}
-
-/// The files of an adapter that is part of the program.
-#[derive(Debug, Clone, Copy)]
-pub struct EmbeddedAdapter {
-    /// The folder's name.
-    pub name: &'static str,
-    /// The width that it belongs to.
-    pub width: BitWidth,
-    /// `adapter_config.json`.
-    pub config: &'static [u8],
-    /// `adapter_model.safetensors`.
-    pub weights: &'static [u8],
-    /// `switchable_quant.json`, what the adapter was trained for.
-    pub trained_for: &'static [u8],
 }
 
 /// A model, opened.

@@ -15,8 +15,8 @@ use content_identity::{ContentHash, Hasher};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::file_names::{CERTIFICATE, MODEL_CARD};
+use crate::embedded_folder::EmbeddedFolder;
 use crate::error::{Error, Result};
-use crate::model_folder::EmbeddedFolder;
 
 /// What certificates write into the folder that they are of.
 const WRITTEN: [&str; 2] = [CERTIFICATE, MODEL_CARD];

@@ -6,8 +6,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 
-use super::NewToken;
 use super::chooser::Chooser;
+use super::new_token::NewToken;
 use super::options::GenerateOptions;
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;

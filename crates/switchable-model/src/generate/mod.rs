@@ -24,6 +24,7 @@
 mod batch;
 mod chooser;
 mod folder_options;
+mod new_token;
 pub mod options;
 mod scores;
 
@@ -33,19 +34,11 @@ use quant_kernels::backends::quant_backend::QuantBackend;
 use quant_kernels::spec::quant_spec::QuantSpec;
 
 use self::batch::Batch;
+pub use self::new_token::NewToken;
 pub use self::options::{DrawOptions, GenerateOptions, Sampling};
 use crate::error::{Error, Result};
 use crate::model::SwitchableModel;
 use crate::site_plan::SitePlan;
-
-/// A token that was generated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NewToken {
-    /// The sequence that it continues, counted from 0 in the order of the prompts.
-    pub sequence: usize,
-    /// Its id.
-    pub token: u32,
-}
 
 /// Text from a model.
 ///

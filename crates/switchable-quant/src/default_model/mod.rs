@@ -14,7 +14,8 @@ use std::fmt;
 
 use gpt2_model::{Gpt2, ModelOptions};
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
-use span_reader::model_folder::{EmbeddedAdapter, EmbeddedFolder, ModelFolder};
+use span_reader::embedded_folder::{EmbeddedAdapter, EmbeddedFolder};
+use span_reader::model_folder::ModelFolder;
 use squad_data::{Dataset, GeneratorConfig, Split, generate};
 
 use crate::error::Result;
