@@ -25,9 +25,9 @@ use switchable_quant::kernels::QuantBackend;
 use switchable_quant::lora::LinearSettings;
 use switchable_quant::reader::choice::controller::PlanRequest;
 use switchable_quant::reader::choice::latency::LatencyOptions;
+use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, Quantiser};
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
 use switchable_quant::reader::serving::service::{Request, Service};
-use switchable_quant::reader::{FolderOptions, ModelFolder};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::MissingHead;
@@ -41,7 +41,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Questions about a text, answered
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Artefact, or Hugging Face folder of a GPT-2 or a Llama with a span head; by default the built-in model
+    /// Artefact, or Hugging Face folder of a GPT-2 or a Llama with a span head; by default the built-in model. It needs
+    /// --question and --context
     #[arg(long, value_name = "DIR|NAME", requires = "question")]
     model: Option<String>,
     /// Questions; by default one that the built-in model was made for
@@ -166,7 +167,12 @@ impl WithBackend for Answering<'_> {
             return self.answer(default_model::load::<B>(&model, &device)?);
         };
         let dir = resolve_model(name)?;
-        let options = FolderOptions { model, missing_head: MissingHead::OfAdapters, ..FolderOptions::default() };
+        let options = FolderOptions {
+            model,
+            missing_head: MissingHead::OfAdapters,
+            quantiser: Quantiser::OfAdapters,
+            ..FolderOptions::default()
+        };
         with_family::<B, _>(&dir, OfFolder { answering: self, dir: &dir, options, device })?
     }
 }
@@ -193,6 +199,9 @@ impl Answering<'_> {
         let mut service = Service::new(folder)?;
         if matches!(choice, PlanChoice::Measured(PlanRequest::Latency(_))) {
             service = service.timed(asked.dataset(), &LatencyOptions::new(machine.to_string()))?;
+        }
+        if choice == PlanChoice::Confidence && service.stages() == 1 {
+            eprintln!("the cascade has one plan alone: there is nothing to escalate to");
         }
         let request = |question: &String| Request {
             question: question.clone(),

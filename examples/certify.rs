@@ -43,7 +43,7 @@ use switchable_quant::reader::certificate::model_card;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
 use switchable_quant::reader::certificate::paired_loss::PairedLoss;
 use switchable_quant::reader::certificate::seen_data::{SeenData, SeenRole, SeenSet};
-use switchable_quant::reader::model_folder::OwnAdapters;
+use switchable_quant::reader::model_folder::{OwnAdapters, Quantiser};
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::{Error, Evaluator, FolderOptions, text};
 use switchable_quant::transformer::model::TrainableModel;
@@ -335,6 +335,7 @@ impl Arguments {
             model: plan_args.model_options(plan.as_ref()),
             missing_head: MissingHead::OfAdapters,
             adapters: if names_adapters { OwnAdapters::Used } else { OwnAdapters::LeftOut },
+            quantiser: if plan.is_some() { Quantiser::Given } else { Quantiser::OfAdapters },
         };
         let artefact = self.artefact();
         let model = match which {

@@ -75,6 +75,10 @@ struct Arguments {
     /// name, or an artefact that it takes the place of
     #[arg(long, value_name = "DIR")]
     pack: Option<PathBuf>,
+    /// Width of the embeddings and of the output matrix, a scale for each row; by default they are as the model holds
+    /// them, and count in no bytes where that is full precision
+    #[arg(long, value_name = "BITS")]
+    embedding_bits: Option<BitWidth>,
     /// Do not time the plans
     #[arg(long)]
     untimed: bool,
@@ -129,7 +133,10 @@ impl Command for Dynamic<'_> {
             "`--null-threshold` does not go with confidences, which are those of spans"
         );
         let questions = session.questions(input, QuestionSet::HeldOut)?;
-        let model = session.plain().pack(PackedForm::Nested, &PackOptions::default())?;
+        let model = {
+            let options = PackOptions { embeddings: arguments.embedding_bits, ..PackOptions::default() };
+            session.plain().pack(PackedForm::Nested, &options)?
+        };
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let [calibration, evaluation] = questions.task.halves()?;
         let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
@@ -140,7 +147,10 @@ impl Command for Dynamic<'_> {
         let plans: Vec<_> = bits.iter().map(plan).collect();
         let named: Vec<_> = plans.iter().map(|plan| model.transformer.named_plan(plan)).collect();
         let identity = questions.identity.clone().with(&of_reading(&options));
-        let memory = Memory::folder(out.join(READ), identity.with_option("form", "nested"));
+        let memory = Memory::folder(
+            out.join(READ),
+            identity.with_option("form", "nested").with_option("embeddings", json!(arguments.embedding_bits)),
+        );
         let search = CascadeSearch {
             evaluate: options.clone(),
             share: *share,
@@ -150,7 +160,7 @@ impl Command for Dynamic<'_> {
             known: Parts::new(memory, json!({ "plans": named })),
         };
         println!(
-            "nested codes: one tensor of 8 bits gives every width, which is less exact than codes of that width alone; \
+            "nested codes: one tensor of 8 bits gives every width, by other values than codes of that width alone; \
              temperatures and thresholds come from {} questions, results from {} others",
             calibration.dataset.len(),
             evaluation.dataset.len()
@@ -171,6 +181,7 @@ impl Command for Dynamic<'_> {
                 front: Some(cascade.front.clone()),
                 cascade: Some(SavedCascade::new(&model, &cascade)),
                 seen: session.seen_with(vec![searched])?,
+                options: PackOptions { embeddings: arguments.embedding_bits, ..PackOptions::default() },
                 ..Pack::new(session.source()?, PackedForm::Nested)
             };
             println!("{}", written_text(dir, &pack.write(&session.folder, dir)?)?);

@@ -94,6 +94,7 @@ fn command() -> anyhow::Result<()> {
             // A language model needs none.
             missing_head: MissingHead::Random(0),
             adapters: if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+            quantiser: arguments.plan.quantiser(),
         },
         mixed_head: None,
         execution: arguments.execution.map(Into::into),

@@ -45,9 +45,9 @@ use switchable_quant_examples::arguments::reading::ReadingArgs;
 use switchable_quant_examples::artefact::{check_target, searched_on};
 use switchable_quant_examples::contents::name_of;
 use switchable_quant_examples::files::{load_questions, resolve_data, resolve_model};
-use switchable_quant_examples::finish;
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
+use switchable_quant_examples::{finish, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -88,7 +88,7 @@ struct Arguments {
     scales: ScaleFormat,
     /// Front of measured plans: with --nested, each of them becomes a plan of the artefact, front-1, front-2, …; what
     /// they give on nested codes is measured by `dynamic_inference --pack`
-    #[arg(long, value_name = "FILE", requires = "nested")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "plan"])]
     front: Option<PathBuf>,
     /// SQuAD file of questions that the plan was searched on, or generated for those of the built-in model, as often as
     /// there are; `made_from.json` then says so, and `certify` refuses to measure the cost on them
@@ -111,6 +111,9 @@ fn command() -> anyhow::Result<()> {
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_target(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    if arguments.front.is_some() && !arguments.nested {
+        return Err(usage("`--front` needs `--nested`: codes of one width cannot run plans of several"));
+    }
     let searched = arguments.search_data.iter().map(|name| searched_set(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let front = arguments.front.as_ref().map(MeasuredFront::load).transpose()?;
     let plan = arguments.plan.read()?;
@@ -122,6 +125,7 @@ fn command() -> anyhow::Result<()> {
         model: arguments.plan.model_options(plan.as_ref()),
         missing_head: MissingHead::Random(0),
         adapters: own,
+        quantiser: arguments.plan.quantiser(),
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
@@ -178,7 +182,21 @@ impl Command for Packing<'_> {
         let expected = logits_of_a_formula(&model, &model.plan_of(form, &options)?);
         let highest = largest(expected.clone());
         anyhow::ensure!(highest.is_finite(), "the model computes numbers that are not finite: {highest} in its logits");
-        let seen = session.seen_with(searched)?;
+        // A plan was searched on something: without its questions the record would not be whole.
+        let is_searched = arguments.plan.plan.is_some() || arguments.front.is_some();
+        let seen = if is_searched && searched.is_empty() {
+            eprintln!(
+                "the artefact does not say which questions its plan was searched on, so that it cannot be certified: \
+                 `--search-data` names them"
+            );
+            None
+        } else {
+            session.seen_with(searched)?
+        };
+        let wide = plan.iter().filter(|(_, precision)| precision.weights > BitWidth::B8).count();
+        if wide > 0 && !arguments.nested {
+            eprintln!("{wide} sites are above 8 bits and stay in floats");
+        }
         let pack = Pack { options, has_span_head: has_head, seen, plans, ..Pack::new(session.source()?, form) };
         let packed = pack.write(&session.folder, out)?;
         let Some(packed_plan) = packed.plan.clone() else { unreachable!("a folder of codes has a plan") };
@@ -186,14 +204,17 @@ impl Command for Packing<'_> {
         println!("wrote {}: {}", out.display(), contents(&packed, has_head));
         print!("{}", other_scales(&packed, arguments.scales));
         let difference = largest(logits_of_a_formula(&packed, &packed_plan) - expected);
-        println!("largest difference of a logit {difference:.1e}, largest logit {highest:.1}");
+        println!("largest difference of a logit from the simulated plan {difference:.1e}, largest logit {highest:.1}");
 
-        let (sites, floats) = (model.site_bytes(), size_of::<f32>() * model.config().parameters());
+        let in_floats = |parameters: usize| size_of::<f32>() * parameters;
+        let (all, sites) = (model.sites(), in_floats(model.config().site_parameters()));
+        let embeddings = in_floats(all.embeddings().map(|site| all.parameters(site)).sum());
+        let floats = in_floats(model.config().parameters());
         let ratio = |bytes: u64, of: usize| bytes as f64 / of as f64;
         let bytes = packed.site_bytes() as u64;
         println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
         let bytes = packed.embedding_bytes() as u64;
-        println!("embeddings   {bytes:>11} bytes, {:.4} of f32", ratio(bytes, model.embedding_bytes()));
+        println!("embeddings   {bytes:>11} bytes, {:.4} of f32", ratio(bytes, embeddings));
         let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len();
         println!("codes        {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
         let bytes = ModelFiles::of_folder(out)?.bytes;

@@ -226,6 +226,12 @@ impl<C: Command> OnDevice<'_, C> {
         let adapters = AdaptersUsed { source, place, widths, sites, all_sites: body.sites().len() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
+        let body = &folder.model.transformer;
+        if self.opening.execution == Some(Execution::FakeQuantized)
+            && body.sites().iter().any(|site| body.site(site).packed_weights().is_some())
+        {
+            eprintln!("execution  packed all the same: the weights are only there as codes");
+        }
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
         if let Some(HeadChoice::Width(bits)) = self.opening.mixed_head
             && folder.model.width_head(bits).is_none()

@@ -21,6 +21,7 @@ use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitW
 use squad_data::TextTokenizer;
 use switchable_lora::packed_weights::PackedWeights;
 use switchable_lora::peft::load::AdapterBytes;
+use switchable_lora::peft::trained_for::settings_of_bank;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
@@ -49,6 +50,7 @@ const ADAPTERS: &str = "adapters";
 /// | `model` | quantisers, placement, base policy and cache of [`ModelOptions`] |
 /// | `missing_head` | a folder without a span head is refused |
 /// | `adapters` | those in the folder `adapters` are loaded |
+/// | `quantiser` | that of `model` |
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
     /// How the model is built.
@@ -57,6 +59,35 @@ pub struct FolderOptions {
     pub missing_head: MissingHead,
     /// What to do with the folder's own adapters.
     pub adapters: OwnAdapters,
+    /// Which quantisers a folder of floats has.
+    pub quantiser: Quantiser,
+}
+
+/// Which quantisers a folder of floats has; codes have their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Quantiser {
+    /// Those of the options.
+    #[default]
+    Given,
+    /// Those that the folder's own adapters were trained for, where they are used and say one and the same; else those
+    /// of the options.
+    OfAdapters,
+}
+
+impl FolderOptions {
+    /// How the model of a folder of floats is built.
+    fn model_of(&self, dir: &Path) -> Result<ModelOptions> {
+        let adapters = dir.join(ADAPTERS);
+        let mut model = self.model.clone();
+        if self.quantiser == Quantiser::OfAdapters
+            && self.adapters == OwnAdapters::Used
+            && adapters.is_dir()
+            && let Some(settings) = settings_of_bank(adapters)?
+        {
+            model.linear = model.linear.with_quantisation(settings);
+        }
+        Ok(model)
+    }
 }
 
 /// What to do with the adapters in a model's folder.
@@ -116,7 +147,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
             let (model, plan) = ForQuestionAnswering::load_packed(dir, &options.model, options.missing_head, device)?;
             (model, Some(plan))
         } else {
-            (ForQuestionAnswering::<B, M>::load(dir, &options.model, options.missing_head, device)?, None)
+            let model = options.model_of(dir)?;
+            (ForQuestionAnswering::<B, M>::load(dir, &model, options.missing_head, device)?, None)
         };
         let tokenizer = TextTokenizer::from_dir(dir)?;
         tokenizer.check_fits(model.transformer.shape().vocabulary)?;

@@ -62,13 +62,19 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
 
     /// Takes out the adapters of all widths, with the heads that they brought.
     pub fn drop_adapters(&mut self) {
+        self.keep_adapters(&[]);
+    }
+
+    /// Takes out the adapters of all other widths, with the heads that they brought.
+    pub fn keep_adapters(&mut self, widths: &[BitWidth]) {
+        let others = |all: &[BitWidth]| all.iter().copied().filter(|width| !widths.contains(width)).collect::<Vec<_>>();
         for site in self.transformer.sites().clone().iter() {
             let layer = self.transformer.site_mut(site);
-            for width in layer.bank().widths().to_vec() {
+            for width in others(layer.bank().widths()) {
                 layer.remove_adapter(width);
             }
         }
-        for width in self.head_widths().to_vec() {
+        for width in others(self.head_widths()) {
             self.set_width_head(width, None);
         }
     }

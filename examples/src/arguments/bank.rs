@@ -156,7 +156,7 @@ impl BankSourceArgs {
         missing_head: MissingHead,
         command: impl Command,
     ) -> anyhow::Result<()> {
-        let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut };
+        let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut, ..FolderOptions::default() };
         let execution = run.execution.map(Into::into);
         let device = run.device;
         let opening =

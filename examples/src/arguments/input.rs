@@ -36,7 +36,7 @@ pub struct InputArgs {
     #[arg(long, value_name = "base|BITS")]
     pub span_head: Option<HeadChoice>,
     /// SQuAD file, v1.1 or v2.0, as JSON or as rows of Hugging Face, or squad to download it; generated, and by
-    /// default, the questions of the built-in model
+    /// default, the questions of the built-in model: in searches those to search on, elsewhere the held-out ones
     #[arg(long, value_name = "FILE")]
     pub data: Option<String>,
     /// How data files are read.
@@ -80,6 +80,7 @@ impl InputArgs {
                 model,
                 missing_head: MissingHead::OfAdapters,
                 adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+                ..FolderOptions::default()
             },
             mixed_head: self.span_head,
             execution: run.execution.map(Into::into),

@@ -7,6 +7,7 @@ use clap::Args;
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::ModelFolder;
+use switchable_quant::reader::model_folder::Quantiser;
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -24,8 +25,8 @@ pub struct PlanArgs {
     /// Plan of an artefact, by its name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["bits", "plan"])]
     pub plan_name: Option<String>,
-    /// Weight quantiser: granularity,mapping,range; by default that of the plan or of the packed weights, else
-    /// per-tensor,symmetric,min-max
+    /// Weight quantiser: granularity,mapping,range; by default that of the plan, of the packed weights or of the
+    /// adapters in the folder of the model, else per-tensor,symmetric,min-max
     #[arg(long, value_name = "SPEC")]
     pub quantizer: Option<QuantSpec>,
     /// Width of the embeddings and of the output matrix, a scale for each row, in place of what the plan says;
@@ -64,6 +65,13 @@ impl PlanArgs {
         let settings = own.with_quantisation(of_plan.unwrap_or(own.quantisation()));
         let linear = LinearSettings { weight: self.quantizer.unwrap_or(settings.weight), ..settings };
         ModelOptions { linear, ..ModelOptions::default() }
+    }
+
+    /// Whose quantisers a folder of floats has: where neither a plan nor a flag says them, those that its adapters were
+    /// trained for.
+    pub fn quantiser(&self) -> Quantiser {
+        let is_said = self.quantizer.is_some() || self.plan.is_some();
+        if is_said { Quantiser::Given } else { Quantiser::OfAdapters }
     }
 
     /// The plan that a folder runs at: of the file, of the artefact by its name, of one width with its adapters, or

@@ -88,7 +88,7 @@ impl<'a> Pack<'a> {
     ) -> Result<ModelFolder<B, M>> {
         Self::check_target(dir)?;
         let partial = PartialFolder::create(dir)?;
-        let target = partial.path();
+        let (target, folder) = (partial.path(), self.with_usable_adapters(folder));
         if self.has_span_head {
             folder.save_packed(target, self.form, &self.options)?;
         } else {
@@ -110,6 +110,26 @@ impl<'a> Pack<'a> {
         write_text(target.join(MODEL_CARD), &self.card(&manifest, &self.open::<B, M>(target, &device)?))?;
         partial.persist()?;
         self.open(dir, &device)
+    }
+
+    /// The model with the adapters that the codes can run with: those that a plan names, and of nested codes those
+    /// of every width that they serve.
+    fn with_usable_adapters<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        folder: &ModelFolder<B, M>,
+    ) -> ModelFolder<B, M> {
+        let mut widths: Vec<BitWidth> = match self.form {
+            PackedForm::Plan(plan) => plan.adapter_widths(),
+            PackedForm::Nested => BitWidth::quantised().filter(|bits| *bits <= BitWidth::B8).collect(),
+        };
+        let points = self.front.iter().flat_map(MeasuredFront::points).map(|point| &point.plan);
+        let stages = self.cascade.iter().flat_map(|cascade| &cascade.stages).map(|stage| &stage.plan);
+        for plan in self.plans.values().chain(points).chain(stages) {
+            widths.extend(plan.entries().filter_map(|(_, precision)| precision.adapter));
+        }
+        let (mut model, tokenizer) = (folder.model.clone(), folder.tokenizer.clone());
+        model.keep_adapters(&widths);
+        ModelFolder { model, tokenizer, plan: None, artefact: None, notes: Vec::new() }
     }
 
     fn open<B: QuantBackend, M: SwitchableModel<B>>(

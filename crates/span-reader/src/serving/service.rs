@@ -103,7 +103,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
     /// When the artefact has no front, or the questions do not fit the model.
     pub fn timed(self, questions: Dataset, options: &LatencyOptions) -> Result<Self> {
         let Some(front) = self.folder.artefact.as_ref().and_then(|artefact| artefact.front.clone()) else {
-            return Err(self.no("front", "an artefact with a measured front"));
+            return Err(self.no("front", "an artefact that was packed with a measured front"));
         };
         let shape = self.folder.model.transformer.shape();
         let task = ReadingTask::for_shape(questions, &self.folder.tokenizer, &shape, None)?;
@@ -125,6 +125,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
         plans.map(String::as_str)
     }
 
+    /// The plans of the cascade; 0 where there is none.
+    pub fn stages(&self) -> usize {
+        self.cascade.as_ref().map_or(0, |(stages, _)| stages.len())
+    }
+
     /// The plan of a choice; that of the cascade is the one of its last stage.
     ///
     /// # Errors
@@ -137,11 +142,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
             PlanChoice::Named(name) => self.folder.plan_of(name),
             PlanChoice::Measured(request) => match &self.controller {
                 Some(controller) => Ok(controller.pick(*request)?.plan),
-                None => Err(self.no("front", "an artefact with a measured front")),
+                None => Err(self.no("front", "an artefact that was packed with a measured front")),
             },
             PlanChoice::Confidence => match self.cascade.as_ref().and_then(|(stages, _)| stages.last()) {
                 Some(stage) => Ok(&stage.plan),
-                None => Err(self.no("cascade", "an artefact with a cascade")),
+                None => Err(self.no("cascade", "an artefact that was packed with a cascade")),
             },
         }
     }
@@ -218,7 +223,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
 
     fn by_confidence(&self, features: &SpanFeatures) -> Result<Vec<Answer>> {
         let Some((stages, thresholds)) = self.cascade.clone() else {
-            return Err(self.no("cascade", "an artefact with a cascade"));
+            return Err(self.no("cascade", "an artefact that was packed with a cascade"));
         };
         let bits: Vec<f64> = stages.iter().map(|stage| stage.plan.average_weight_bits()).collect();
         let cascade = ConfidenceCascade::new(&self.folder.model, stages, thresholds)?;

@@ -15,6 +15,8 @@
 //! An adapter repairs the error of one quantiser. PEFT's files do not say which, and PEFT takes no notice
 //! of this one.
 
+use std::{fs, path::Path};
+
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::bit_width::BitWidth;
@@ -82,6 +84,30 @@ impl TrainedFor {
         let TrainedForFile { bits, settings, learned_steps, base, .. } = serde_json::from_slice(text)?;
         Ok(Described { trained_for: Self { bits, settings, base }, learned_steps })
     }
+}
+
+/// The settings that the adapters of a folder of widths (`bits-4`, `bits-8`, …) were trained for; `None` where their
+/// files do not say it, or not the same.
+///
+/// # Errors
+///
+/// When a file cannot be read or is not what it should be.
+pub fn settings_of_bank(dir: impl AsRef<Path>) -> Result<Option<QuantisationSettings>> {
+    let dir = dir.as_ref();
+    let mut found: Option<QuantisationSettings> = None;
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path().join(TRAINED_FOR_FILE);
+        if !path.is_file() {
+            continue;
+        }
+        let text = fs::read(&path).map_err(Error::io(&path))?;
+        let Described { trained_for, .. } = TrainedFor::from_json(&text).map_err(|error| error.in_file(&path))?;
+        match found {
+            Some(settings) if settings != trained_for.settings => return Ok(None),
+            _ => found = Some(trained_for.settings),
+        }
+    }
+    Ok(found)
 }
 
 /// What the file says.
