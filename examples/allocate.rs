@@ -96,7 +96,7 @@ fn command() -> anyhow::Result<()> {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
     }
-    check_pack(arguments.pack.as_deref(), &arguments.input)?;
+    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
     let allocate = Allocate { arguments: &arguments, out: &out };
     resumable(&out.join(MEASURED), || {

@@ -213,7 +213,7 @@ impl Arguments {
             Pack::check_target(&out)?;
             opening(self, None, FolderOptions::default()).run(PackBuiltIn { out: &out })?;
         }
-        let out = RunArgs { out: Some(out), ..self.run.clone() }.prepared_out(PACKED)?;
+        let out = RunArgs { out: Some(out), ..self.run.clone() }.locked_out(PACKED)?;
         model_card::check(&out)?;
         let missing = if self.assume_unseen { MissingRecord::Asserted } else { MissingRecord::Refuse };
         let data = CertifiedData::of(&work.held_out, self.artefact(), missing).map_err(|error| match error {
@@ -256,6 +256,7 @@ impl Arguments {
         };
         let data = CertifiedData::of(&work.held_out, artefact, missing)?;
         certificate.check_data(&data)?;
+        model_card::check_section(certificate, self.out())?;
         let again = self.measure_both(&work, (data, files), &stop)?;
         certificate.check_same(&again)?;
         Self::tell(&again);

@@ -96,7 +96,7 @@ fn command() -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
-    check_pack(arguments.pack.as_deref(), &arguments.input)?;
+    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
     let dynamic = Dynamic { arguments: &arguments, out: &out };
     resumable(&out.join(READ), || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(dynamic))

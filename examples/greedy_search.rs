@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.check()?;
-    check_pack(arguments.pack.as_deref(), &arguments.input)?;
+    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
     let search = Search { arguments: &arguments, out: &out };
     resumable(&out.join(SEARCH), || {

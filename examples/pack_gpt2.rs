@@ -47,7 +47,7 @@ use switchable_quant_examples::contents::name_of;
 use switchable_quant_examples::files::{load_questions, resolve_data, resolve_model};
 use switchable_quant_examples::logits::logits_of_a_formula;
 use switchable_quant_examples::session::{Command, Opening, Session};
-use switchable_quant_examples::{finish, usage};
+use switchable_quant_examples::{finish, stop_on_ctrl_c, stoppable, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -131,7 +131,7 @@ fn command() -> anyhow::Result<()> {
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
     let execution = Some(Execution::FakeQuantized);
     let opening = Opening { device, model, adapters, options, mixed_head, execution };
-    opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front })
+    stoppable(|| opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front }))
 }
 
 /// The questions of a file that a plan was searched on.
@@ -157,6 +157,8 @@ impl Command for Packing<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, plan, dir, searched, front } = self;
         let out = &arguments.out;
+        // Whoever stops the command waits for the folder that is being written, of which nothing is left then.
+        let stop = stop_on_ctrl_c()?;
         let has_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
         let folder = &session.folder;
         let uniform = folder.precision(if arguments.nested { BitWidth::B8 } else { arguments.bits });
@@ -198,6 +200,7 @@ impl Command for Packing<'_> {
             eprintln!("{wide} sites are above 8 bits and stay in floats");
         }
         let pack = Pack { options, has_span_head: has_head, seen, plans, ..Pack::new(session.source()?, form) };
+        stop.check()?;
         let packed = pack.write(&session.folder, out)?;
         let Some(packed_plan) = packed.plan.clone() else { unreachable!("a folder of codes has a plan") };
         let packed = packed.model.valid().transformer;

@@ -18,8 +18,9 @@ use switchable_quant::transformer::packed::form::PackedForm;
 use switchable_quant::transformer::site_plan::SitePlan;
 
 use crate::arguments::input::InputArgs;
+use crate::arguments::run::RunArgs;
 use crate::contents::name_of;
-use crate::files::{check_apart, resolve_model};
+use crate::files::{check_apart, resolve_model, resolved};
 use crate::session::{AdapterPlace, Session};
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
@@ -84,8 +85,15 @@ pub fn searched_on(name: &str, questions: &Dataset) -> anyhow::Result<SeenSet> {
 /// # Errors
 ///
 /// As [`check_target`].
-pub fn check_pack(pack: Option<&Path>, input: &InputArgs) -> anyhow::Result<()> {
+pub fn check_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<()> {
     let Some(dir) = pack else { return Ok(()) };
+    // What takes the place of a folder takes all that is in it.
+    anyhow::ensure!(
+        !resolved(run.out())?.starts_with(resolved(dir)?),
+        "`--pack {}` would take the place of the results of `--out {}`, expected another folder",
+        dir.display(),
+        run.out().display()
+    );
     let model = input.model.as_deref().map(resolve_model).transpose()?;
     check_target(dir, &model.as_deref().into_iter().chain(input.adapters.as_deref()).collect::<Vec<_>>())
         .context("--pack")

@@ -135,7 +135,11 @@ pub fn check_apart(out: &Path, read: &[&Path]) -> anyhow::Result<()> {
 }
 
 /// A path without links, of which the last parts may be missing.
-fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+///
+/// When a part of it cannot be looked at.
+pub fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
     let mut missing = Vec::new();
     let mut there = std::path::absolute(path)?;
     loop {

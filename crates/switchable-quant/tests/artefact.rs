@@ -86,6 +86,27 @@ fn a_plan_that_was_found_gives_the_same_answers_as_an_artefact() {
 }
 
 #[test]
+fn plans_whose_sites_are_quantised_differently_are_packed_whatever_site_is_first() {
+    let found = built_in(Execution::Packed);
+    let body = &found.model.transformer;
+    let four = body.uniform_plan(found.precision(BitWidth::B4));
+    let other = SitePrecision::uniform(BitWidth::B4).without_adapter();
+    let other = other.with_quantizer("per-channel,symmetric,min-max".parse().expect("a quantiser"));
+    let sites: Vec<_> = body.sites().iter().collect();
+    let dir = tempfile::tempdir().expect("valid input");
+    for site in [sites[0], sites[47]] {
+        let plan = four.clone().with(site, other);
+        let target = dir.path().join(body.sites().name(site));
+        let packed = Pack::new(source(), PackedForm::Plan(&plan)).write(&found, &target).expect("it packs");
+        let own = packed.plan.clone().expect("a plan");
+        assert_eq!(read(&packed, &own), read(&found, &plan));
+        // Of the adapters those that the plan names.
+        let widths: Vec<_> = fs::read_dir(target.join("adapters")).expect("valid input").collect();
+        assert_eq!(widths.len(), 1);
+    }
+}
+
+#[test]
 fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on() {
     let folder = built_in(Execution::Packed);
     let nested = folder.model.clone().pack(PackedForm::Nested, &PackOptions::default()).expect("valid input");

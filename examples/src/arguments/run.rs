@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use switchable_quant::device::{Device, DeviceChoice};
@@ -11,6 +11,7 @@ use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::QuantBackend;
 use switchable_quant::lora::QuantizedCache;
 use switchable_quant::reader::EvaluateOptions;
+use switchable_quant::reader::artefact::manifest::Manifest;
 use switchable_quant::reader::running::results_folder::{LockedFolder, prepare_folder};
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::running::workers::Workers;
@@ -18,6 +19,7 @@ use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_up_to;
 use crate::arguments::execution::ExecutionArg;
+use crate::files::resolved;
 
 /// The folder that the command writes to; locked until the program ends.
 static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
@@ -63,8 +65,25 @@ impl RunArgs {
     ///
     /// # Errors
     ///
-    /// When it cannot be made or written, or another command writes there.
+    /// When it cannot be made or written, lies in an artefact, or another command writes there.
     pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
+        let out = self.out_or(default);
+        if let Some(artefact) = resolved(&out)?.ancestors().find(|folder| Manifest::is_in(folder)) {
+            bail!(
+                "`--out {}` writes into the artefact {}, whose files are all known by their hashes; expected another folder",
+                out.display(),
+                artefact.display()
+            );
+        }
+        self.locked_out(default)
+    }
+
+    /// The same for a folder that may be an artefact, of which the command writes what artefacts do not hash.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or written, or another command writes there.
+    pub fn locked_out(&self, default: &str) -> anyhow::Result<PathBuf> {
         let out = self.out_or(default);
         prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
         _ = IN_USE.set(LockedFolder::new(&out)?);

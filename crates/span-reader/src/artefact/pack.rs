@@ -66,6 +66,10 @@ impl<'a> Pack<'a> {
     ///
     /// When it holds something else, which would be lost.
     pub fn check_target(dir: &Path) -> Result<()> {
+        let [here, there] = [Path::new("."), dir].map(|path| path.canonicalize().ok());
+        if here.is_some() && here.zip(there).is_some_and(|(here, there)| here.starts_with(there)) {
+            return Err(Error::option("folder", dir.display(), "another folder than the one that the program runs in"));
+        }
         let is_free = match std::fs::read_dir(dir) {
             Ok(mut entries) => entries.next().is_none() || Manifest::is_in(dir),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
@@ -129,6 +133,15 @@ impl<'a> Pack<'a> {
         }
         let (mut model, tokenizer) = (folder.model.clone(), folder.tokenizer.clone());
         model.keep_adapters(&widths);
+        if let PackedForm::Plan(plan) = self.form {
+            for (site, precision) in plan.iter().filter(|(_, precision)| precision.adapter != Some(precision.weights)) {
+                // A step that is not the scale of the codes could not be used, and would not load.
+                let layer = model.transformer.site_mut(site);
+                if layer.bank().get(precision.weights).is_some_and(|pair| pair.step().is_some()) {
+                    layer.remove_adapter(precision.weights);
+                }
+            }
+        }
         ModelFolder { model, tokenizer, plan: None, artefact: None, notes: Vec::new() }
     }
 

@@ -114,6 +114,27 @@ impl SavedCascade {
         if got != VERSION {
             return Err(Error::Version { path, got, known: VERSION });
         }
-        read_json(&path).map(Some)
+        let cascade: Self = read_json(&path)?;
+        cascade.check().map_err(|error| error.in_file(&path))?;
+        Ok(Some(cascade))
+    }
+
+    /// Checks every number against its range.
+    fn check(&self) -> Result<()> {
+        let ThresholdChoice { exact_match, bit_ops_per_question, .. } = self.chosen;
+        if self.n == 0 {
+            return Err(Error::option("n", 0, "at least one question"));
+        }
+        if !(0.0..=100.0).contains(&exact_match) {
+            return Err(Error::option("chosen.exact_match", exact_match, "0 to 100 percent"));
+        }
+        if !(bit_ops_per_question.is_finite() && bit_ops_per_question >= 0.0) {
+            return Err(Error::option(
+                "chosen.bit_ops_per_question",
+                bit_ops_per_question,
+                "a number that is not negative",
+            ));
+        }
+        Ok(())
     }
 }

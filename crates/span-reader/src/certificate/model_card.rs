@@ -43,6 +43,27 @@ pub fn check(dir: impl AsRef<Path>) -> Result<()> {
     read(&path)?.map_or(Ok(()), |card| with_section(&card, "", &path).map(drop))
 }
 
+/// Checks that the model card of a folder says what its certificate does.
+///
+/// # Errors
+///
+/// When it cannot be read, has no section of a certificate, or one that says something else.
+pub fn check_section(certificate: &Certificate, dir: impl AsRef<Path>) -> Result<()> {
+    let path = dir.as_ref().join(MODEL_CARD);
+    let card = read(&path)?.unwrap_or_default();
+    let section = format!("{BEGIN}\n{}{END}", section(certificate));
+    if card.contains(&section) && card.matches(BEGIN).count() == 1 {
+        return Ok(());
+    }
+    let expected = "the section that the certificate gives".to_owned();
+    Err(Error::OtherFile {
+        file: MODEL_CARD.into(),
+        field: "certificate.json".into(),
+        got: "another text".into(),
+        expected,
+    })
+}
+
 fn read(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(card) => Ok(Some(card)),

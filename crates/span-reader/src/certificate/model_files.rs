@@ -158,6 +158,10 @@ fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, FileRecord>) -
         let name = format!("{prefix}{name}");
         // Through links: a folder of the Hub's cache is made of them.
         let metadata = std::fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
+        if !metadata.is_dir() && !metadata.is_file() {
+            let special = std::io::Error::other("neither a file nor a folder, expected the files of a model");
+            return Err(Error::io(path, special));
+        }
         if metadata.is_dir() {
             collect(&path, &format!("{name}/"), files)?;
         } else {

@@ -197,8 +197,9 @@ impl MeasuredFront {
     /// When the file cannot be read, is not a front of this version, has a field that is not known, or
     /// a number out of its range; the error names the field.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let front: Self = read_json(path)?;
-        front.check()?;
+        front.check().map_err(|error| error.in_file(path))?;
         Ok(front)
     }
 

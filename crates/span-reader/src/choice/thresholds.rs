@@ -30,6 +30,7 @@ pub enum CascadeTarget {
 
 /// Thresholds, and what they give on the questions they were chosen on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ThresholdChoice {
     /// The confidence below which each stage but the last escalates.
     pub thresholds: Vec<f64>,
