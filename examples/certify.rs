@@ -256,9 +256,9 @@ impl Arguments {
         };
         let data = CertifiedData::of(&work.held_out, artefact, missing)?;
         certificate.check_data(&data)?;
-        model_card::check_section(certificate, self.out())?;
         let again = self.measure_both(&work, (data, files), &stop)?;
         certificate.check_same(&again)?;
+        model_card::check_section(certificate, self.out())?;
         Self::tell(&again);
         println!("verified {}", self.out().join(CERTIFICATE).display());
         Ok(())

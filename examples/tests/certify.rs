@@ -199,6 +199,11 @@ fn what_was_tampered_with_is_named_by_file_and_field() {
     assert!(refused(&artefact.verify("--data data.json")).contains("certificate.json: "));
     fs::write(&certificate, text).unwrap();
     done(&artefact.verify("--data data.json"));
+    // A card that promises more than its certificate.
+    let card = artefact.path("a/README.md");
+    let promise = fs::read_to_string(&card).unwrap().replace("loses at most", "never loses more than");
+    fs::write(&card, promise).unwrap();
+    assert!(refused(&artefact.verify("--data data.json")).contains("README.md is another text"));
 }
 
 #[test]

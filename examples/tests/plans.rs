@@ -39,11 +39,15 @@ fn run_loud(name: &str, dir: &Path, flags: &str) -> Output {
         .expect("valid input")
 }
 
+/// What a command printed, but for memory and times.
 #[track_caller]
 fn done(output: &Output) -> [String; 2] {
-    let texts = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).expect("valid input"));
-    assert!(output.status.success(), "{texts:?}");
-    texts
+    let [text, errors] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).expect("valid input"));
+    assert!(output.status.success(), "{text} {errors}");
+    let is_measured = |line: &&str| line.starts_with("resident: ") || line.contains(" tokens/s with ");
+    let lines = text.lines().filter(|line| !is_measured(line)).map(|line| format!("{line}\n"));
+    [lines.collect(), errors]
 }
 
 #[track_caller]

@@ -257,7 +257,7 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
         }
     };
     case(
-        &sealed(|target| fs::remove_dir_all(target.join("adapters/bits-4")).expect("valid input")),
+        &sealed(|target| fs::remove_dir_all(target.join("adapters")).expect("valid input")),
         &["packed.safetensors", "adapter"],
     );
     case(

@@ -6,6 +6,7 @@ use std::path::Path;
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::precision_plan::PrecisionPlan;
 use switchable_lora::site_precision::SitePrecision;
+use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::span_head::MissingHead;
@@ -116,15 +117,15 @@ impl<'a> Pack<'a> {
         self.open(dir, &device)
     }
 
-    /// The model with the adapters that the codes can run with: those that a plan names, and of nested codes those
-    /// of every width that they serve.
+    /// The model with the adapters that the codes run with: of codes of one width each those that a plan names, of
+    /// nested codes all, as a front or cascade was measured with them.
     fn with_usable_adapters<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         folder: &ModelFolder<B, M>,
     ) -> ModelFolder<B, M> {
         let mut widths: Vec<BitWidth> = match self.form {
             PackedForm::Plan(plan) => plan.adapter_widths(),
-            PackedForm::Nested => BitWidth::quantised().filter(|bits| *bits <= BitWidth::B8).collect(),
+            PackedForm::Nested => folder.model.transformer.adapter_widths(),
         };
         let points = self.front.iter().flat_map(MeasuredFront::points).map(|point| &point.plan);
         let stages = self.cascade.iter().flat_map(|cascade| &cascade.stages).map(|stage| &stage.plan);
