@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use gpt2_model::Gpt2;
 use quant_kernels::{BitWidth, PackedFile, Product};
 use switchable_model::options::ModelOptions;
-use switchable_model::span_head::ForQuestionAnswering;
+use switchable_model::span_head::{ForQuestionAnswering, MissingHead};
 
 use crate::frame::{safetensors, sections};
 use crate::scratch::with_files;
@@ -40,7 +40,9 @@ pub fn packed_folder(input: &[u8]) {
     with_files(&[("config.json", config), ("packed.safetensors", &packed)], |dir| {
         let device = Default::default();
         let options = ModelOptions::default();
-        if let Ok((model, plan)) = ForQuestionAnswering::<Flex, Gpt2<Flex>>::load_packed(dir, &options, MissingHead::Refuse, &device) {
+        if let Ok((model, plan)) =
+            ForQuestionAnswering::<Flex, Gpt2<Flex>>::load_packed(dir, &options, MissingHead::Refuse, &device)
+        {
             // Its adapters are in a folder of their own, which is not there.
             run(&model, &plan.without_adapters());
         }
