@@ -93,7 +93,15 @@ impl<'a> Pack<'a> {
     ) -> Result<ModelFolder<B, M>> {
         Self::check_target(dir)?;
         let partial = PartialFolder::create(dir)?;
-        let (target, folder) = (partial.path(), self.with_usable_adapters(folder));
+        // Files have another name while they are written: the folder is what is known of them.
+        self.fill(folder, partial.path()).map_err(|error| error.in_file(dir))?;
+        partial.persist()?;
+        self.open(dir, &folder.model.transformer.device())
+    }
+
+    /// Writes all files, and opens them.
+    fn fill<B: QuantBackend, M: SwitchableModel<B>>(&self, folder: &ModelFolder<B, M>, target: &Path) -> Result<()> {
+        let folder = self.with_usable_adapters(folder);
         if self.has_span_head {
             folder.save_packed(target, self.form, &self.options)?;
         } else {
@@ -111,10 +119,8 @@ impl<'a> Pack<'a> {
         }
         let manifest = Manifest::of_folder(target, self.source.clone())?;
         manifest.save(target)?;
-        let device = folder.model.transformer.device();
-        write_text(target.join(MODEL_CARD), &self.card(&manifest, &self.open::<B, M>(target, &device)?))?;
-        partial.persist()?;
-        self.open(dir, &device)
+        let packed = self.open::<B, M>(target, &folder.model.transformer.device())?;
+        write_text(target.join(MODEL_CARD), &self.card(&manifest, &packed))
     }
 
     /// The model with the adapters that the codes run with: of codes of one width each those that a plan names, of
