@@ -95,7 +95,7 @@ impl<'a> Pack<'a> {
         let partial = PartialFolder::create(dir)?;
         // Files have another name while they are written: the folder is what is known of them.
         self.fill(folder, partial.path()).map_err(|error| error.in_file(dir))?;
-        partial.persist()?;
+        partial.persist().map_err(|error| Error::from(error).in_file(dir))?;
         self.open(dir, &folder.model.transformer.device())
     }
 
