@@ -342,6 +342,10 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
                 states.push(hidden.clone());
             }
         }
+        if matches!(request.keep, Keep::Nothing) {
+            // Those of all batches would be as much as the input of the first block for every window.
+            states.clear();
+        }
         let logits = self.model.span_logits(body.normalise(hidden), plan);
         BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
     }
