@@ -11,9 +11,11 @@
 
 pub mod allocation;
 pub mod cascade;
+pub mod estimates;
 pub mod greedy;
 pub mod harm_order;
 pub mod heat_map;
+pub mod ladder;
 pub mod sensitivity;
 pub mod text;
 pub mod uniform;

@@ -1,5 +1,7 @@
 //! What a layer does at a precision, and whether it can.
 
+use burn::tensor::Tensor;
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     spec::{bit_width::BitWidth, quant_spec::QuantSpec},
@@ -13,6 +15,7 @@ use crate::{
     placement::Placement,
     quantisation_settings::QuantisationSettings,
     site_precision::{SitePrecision, SiteRounding},
+    weight_rounding::WeightRounding,
 };
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -148,6 +151,36 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
         let step = self.step_at(*precision).filter(|_| precision.rounding != Some(SiteRounding::Nearest));
         step.map(AdapterStep::get)
+    }
+
+    /// What multiplies the input at a precision, its rounding left aside: the quantised weight, and with it the
+    /// adapter that the precision names.
+    ///
+    /// ```text
+    /// residual   Qw(W) + s · A · B
+    /// merged     Qw(W + s · A · B)
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// `[d_in, d_out]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check).
+    pub fn effective_weight(&self, precision: &SitePrecision) -> Result<Tensor<B, 2>> {
+        self.check(precision)?;
+        let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        let QuantisationSettings { weight: spec, placement, .. } = self.quantisation(precision);
+        let step = self.active_step(*precision)?;
+        let rounding = WeightRounding { bits: precision.weights, spec, step };
+        let Some(pair) = pair else { return self.base.at(rounding, self.gradient) };
+        match placement {
+            Placement::Merged if !precision.weights.is_full() => {
+                Ok(rounding.rounding().apply(self.weight() + pair.product(), self.gradient)?)
+            }
+            Placement::Merged | Placement::Residual => Ok(self.base.at(rounding, self.gradient)? + pair.product()),
+        }
     }
 
     /// Checks that the layer can compute at a precision.

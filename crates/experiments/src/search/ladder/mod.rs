@@ -1,0 +1,243 @@
+//! Search down a ladder of widths: one site, one rung at a time.
+//!
+//! ```text
+//! score(site)  = (KL(reference ‖ plan with the site one rung lower) − KL(reference ‖ plan)) / bytes that it saves
+//! start:         every site on the highest rung, scores estimated, or not known and below all others
+//! repeat:        take the site of the lowest score; a score of an earlier plan is measured again and put back;
+//!                one of this plan is the next step
+//! until:         the plan is as small as asked for, or no site is left
+//!         or:    EM ≤ (1 − tolerance) · EM(reference):  that step is undone and the site stays where it is
+//! ```
+//!
+//! Scores rise as the plan gets worse, mostly: a score that was measured again and is still the lowest is then the
+//! lowest of all, and the others need no measurement (Minoux, *Accelerated greedy algorithms*, 1978). It is not a
+//! theorem here, as damages of two sites can also cancel. Bytes are those of the codes alone, or, where the search
+//! ends by [`StopAt::SiteBytes`], all that a site takes; a rung that saves none of them is left out for its site.
+//!
+//! A ladder of two rungs is the study's search, [`greedy_search`]: sites in the order of their harm alone, which is
+//! exact match first and not a score per byte, until the first step that costs too much.
+
+use serde::{Deserialize, Serialize};
+
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::floor::{Bounds, Floor};
+use span_reader::evaluation::work::Work;
+use squad_data::QuestionScore;
+use switchable_model::model::SwitchableModel;
+use switchable_model::site_plan::SitePlan;
+
+use crate::error::{Error, Result};
+use crate::running::memory::Parts;
+use crate::running::progress::{Progress, ShowProgress};
+use crate::search::allocation::damage::DamageTable;
+use crate::search::greedy::{GreedyOptions, GreedyStart, StopAt, TrialLength, greedy_search, threshold};
+use crate::search::ladder::descent::{Descent, Round};
+use crate::search::ladder::rungs::Ladder;
+use crate::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+
+mod descent;
+pub mod rungs;
+mod site_queue;
+
+/// Options of the search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LadderOptions {
+    /// The widths.
+    pub ladder: Ladder,
+    /// Where the search ends.
+    pub stop_at: StopAt,
+    /// How far a step that costs too much is evaluated.
+    pub trials: TrialLength,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+    /// Steps known from before, one by one.
+    pub known: Parts,
+}
+
+impl LadderOptions {
+    /// Down a ladder until a tenth of the exact match is lost.
+    pub fn new(ladder: Ladder) -> Self {
+        Self {
+            ladder,
+            stop_at: StopAt::Tolerance(0.1),
+            trials: TrialLength::default(),
+            show: ShowProgress::default(),
+            known: Parts::default(),
+        }
+    }
+}
+
+/// What a search starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct LadderStart<'a> {
+    /// The plan with every site on the highest rung.
+    pub reference: &'a SitePlan,
+    /// The damage of each site alone, estimated or measured, by its divergence; without it every first score is measured.
+    pub scores: Option<&'a DamageTable>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LadderStep {
+    /// The site.
+    pub site: String,
+    /// Its width before.
+    pub from: BitWidth,
+    /// Its width after.
+    pub to: BitWidth,
+    /// Accuracy with this and all earlier accepted steps; `None` for a step that was undone before every question
+    /// was read.
+    pub accuracy: Option<Accuracy>,
+    /// What is certain of its exact match.
+    pub exact_match: Bounds,
+    /// Mean width of the weights in bits, weighted by parameters.
+    pub average_bits: f64,
+    /// Bytes of all that the sites take, and the embeddings where the search lowers these.
+    pub bytes: usize,
+    /// Whether the step was kept.
+    pub accepted: bool,
+    /// Plans evaluated to find it, its own among them.
+    pub evaluations: usize,
+}
+
+/// Result of the search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LadderResult {
+    /// Accuracy of the reference.
+    pub reference: Accuracy,
+    /// Exact match in percent that a plan must stay above; `None` for a search by size.
+    pub threshold: Option<f64>,
+    /// Every step tried, in order.
+    pub path: Vec<LadderStep>,
+    /// Accuracy of the final plan.
+    pub accuracy: Accuracy,
+    /// Plans evaluated.
+    pub evaluations: usize,
+    /// Work of the search.
+    pub work: Work,
+}
+
+/// Searches from the highest rung down.
+///
+/// # Errors
+///
+/// When the tolerance is outside (0, 1), the lowest rung everywhere is larger than asked for, an adapter is missing,
+/// the work is stopped, or what is known from before is of something else.
+pub fn ladder_search<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
+    start: LadderStart<'_>,
+    options: &LadderOptions,
+) -> Result<(LadderResult, SitePlan)> {
+    options.as_greedy().check_reachable(&evaluator.model().transformer, start.reference)?;
+    if options.ladder.rungs().len() == 2 && options.ladder.embedding_widths().len() < 2 {
+        return of_two_rungs(evaluator, start.reference, options);
+    }
+    let before = evaluator.work();
+    let (full, kept) = evaluator.evaluate_keeping(None, start.reference)?;
+    let threshold = threshold(options.stop_at, &full)?;
+    let mut descent = Descent::new(evaluator, start, options, (full.clone(), kept));
+    let steps = descent.steps_at_most();
+    let mut progress = Progress::start("ladder search", 0, steps, options.show);
+    let mut path: Vec<LadderStep> = Vec::new();
+    let mut work = evaluator.work() - before;
+    while !descent.is_small_enough() {
+        let round = options.known.recall(&format!("step-{:04}", path.len() + 1), || {
+            let before = evaluator.work();
+            let round = descent.round(threshold.map(Floor::Above))?;
+            Ok(TriedStep::new(round, evaluator.work() - before))
+        })?;
+        let (Round { step, measured }, work_of_step) = round.whole();
+        work += work_of_step;
+        let Some(step) = step else { break };
+        descent.take(&step, &measured)?;
+        progress.step(format!("{} at {} bits, {:.2} on average", step.site, step.to, step.average_bits));
+        path.push(step);
+    }
+    progress.finish();
+    let evaluations = path.iter().map(|step| step.evaluations).sum();
+    let (plan, accuracy) = descent.finish();
+    Ok((LadderResult { reference: full, threshold, path, accuracy, evaluations, work }, plan))
+}
+
+impl LadderOptions {
+    /// The study's search from the highest rung to the lowest.
+    fn as_greedy(&self) -> GreedyOptions {
+        let Self { ladder, stop_at, trials, show, known } = self;
+        let embeddings = ladder.embeddings();
+        GreedyOptions {
+            stop_at: *stop_at,
+            embeddings,
+            trials: *trials,
+            show: *show,
+            known: known.clone(),
+            ..GreedyOptions::new(ladder.bottom())
+        }
+    }
+}
+
+/// The study's search, told as steps.
+fn of_two_rungs<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
+    reference: &SitePlan,
+    options: &LadderOptions,
+) -> Result<(LadderResult, SitePlan)> {
+    let (ladder, how) = (&options.ladder, options.as_greedy());
+    let alone = SensitivityOptions {
+        embeddings: how.embeddings,
+        show: options.show,
+        known: options.known.clone(),
+        ..SensitivityOptions::new(Part::Site, how.low)
+    };
+    let (sites, kept) = sensitivity(evaluator, reference, &alone)?;
+    let start = GreedyStart { reference, sensitivity: &sites, kept };
+    let (found, plan) = greedy_search(evaluator, start, &how)?;
+    let all = reference.sites();
+    let step = |flip: crate::search::greedy::Flip| {
+        let site = all.find(&flip.site).ok_or_else(|| Error::option("site", &flip.site, "a site of the model"))?;
+        let to = if site.block.is_some() { ladder.bottom().weights } else { how.embeddings.unwrap_or(BitWidth::FULL) };
+        Ok(LadderStep {
+            site: flip.site,
+            from: reference.get(site).weights,
+            to,
+            accuracy: flip.accuracy,
+            exact_match: flip.exact_match,
+            average_bits: flip.average_bits,
+            bytes: flip.bytes,
+            accepted: flip.accepted,
+            evaluations: 1,
+        })
+    };
+    let path = found.path.into_iter().map(step).collect::<Result<Vec<_>>>()?;
+    let (reference, threshold, accuracy) = (found.reference, found.threshold, found.accuracy);
+    let evaluations = path.len() + sites.effects.len();
+    let mut work = sites.work;
+    work += found.work;
+    Ok((LadderResult { reference, threshold, path, accuracy, evaluations, work }, plan))
+}
+
+/// A round as it is known again: the scores of its questions, which a saved [`Accuracy`] has not, beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct TriedStep {
+    round: Round,
+    scores: Vec<QuestionScore>,
+    work: Work,
+}
+
+impl TriedStep {
+    fn new(mut round: Round, work: Work) -> Self {
+        let accuracy = round.step.as_mut().and_then(|step| step.accuracy.as_mut());
+        let scores = accuracy.map_or_else(Vec::new, |accuracy| std::mem::take(&mut accuracy.scores));
+        Self { round, scores, work }
+    }
+
+    /// The round whole, and its work.
+    fn whole(self) -> (Round, Work) {
+        let Self { mut round, scores, work } = self;
+        if let Some(accuracy) = round.step.as_mut().and_then(|step| step.accuracy.as_mut()) {
+            accuracy.scores = scores;
+        }
+        (round, work)
+    }
+}
