@@ -98,9 +98,14 @@ fn command() -> anyhow::Result<()> {
     }
     check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
     let allocate = Allocate { arguments: &arguments, out: &out };
     resumable(&out.join(MEASURED), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(allocate)
+        arguments
+            .input
+            .opening(&arguments.run, arguments.quant.model_options())
+            .calibrated_on(calibration)
+            .run(allocate)
     })
 }
 

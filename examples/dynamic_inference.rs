@@ -98,8 +98,11 @@ fn command() -> anyhow::Result<()> {
     arguments.check()?;
     check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
     let dynamic = Dynamic { arguments: &arguments, out: &out };
-    resumable(&out.join(READ), || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(dynamic))
+    resumable(&out.join(READ), || {
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(dynamic)
+    })
 }
 
 struct Dynamic<'a> {

@@ -23,6 +23,7 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
+use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
 use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::lora::switchable_linear::SwitchableLinear;
@@ -130,7 +131,8 @@ fn command() -> anyhow::Result<()> {
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
     let execution = Some(Execution::FakeQuantized);
-    let opening = Opening { device, model, adapters, options, mixed_head, execution };
+    let calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), ShowProgress::Yes)?;
+    let opening = Opening { device, model, adapters, options, mixed_head, execution, calibration };
     stoppable(|| opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front }))
 }
 

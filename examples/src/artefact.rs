@@ -62,7 +62,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     pub fn seen_with(&self, searched: Vec<SeenSet>) -> anyhow::Result<Option<SeenData>> {
         let before = self.dir.as_ref().map(SeenData::read).transpose()?.flatten();
         let mut sets = before.map_or_else(Vec::new, |seen| seen.sets().to_vec());
-        for set in searched {
+        let calibrated = self.calibrated.as_ref().map_or_else(Vec::new, |calibrated| calibrated.seen.clone());
+        for set in calibrated.into_iter().chain(searched) {
             if !sets.contains(&set) {
                 sets.push(set);
             }

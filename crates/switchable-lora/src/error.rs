@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use quant_kernels::spec::{
     bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+    rounding_method::RoundingMethod,
 };
 
 /// A layer, plan or adapter that is not what it should be.
@@ -198,6 +199,22 @@ pub enum Error {
         got: QuantSpec,
         /// The quantiser of the codes.
         expected: QuantSpec,
+    },
+    /// A precision that rounds in another way than packed weights were rounded.
+    #[error("the weights were packed by rounding `{expected}`, the plan names `{got}`")]
+    PackedRounding {
+        /// The rounding of the precision.
+        got: RoundingMethod,
+        /// The rounding of the codes.
+        expected: RoundingMethod,
+    },
+    /// A rounding of the whole weight where the weight changes from call to call.
+    #[error(
+        "{what} cannot be rounded by its inputs or as a whole, expected rounding `nearest` and a range of each weight"
+    )]
+    CalibratedWeight {
+        /// The weight.
+        what: &'static str,
     },
     /// A precision that merges an adapter into packed weights.
     #[error("placement is merged, expected residual as the weights are packed")]

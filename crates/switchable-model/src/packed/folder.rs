@@ -168,7 +168,12 @@ impl<C: ModelConfig> PackedFolder<C> {
         let quantisation = plan.default_precision().quantisation(options.linear.quantisation());
         let linear = options.linear.with_quantisation(quantisation);
         let options = &ModelOptions { linear, ..options.clone() };
-        let model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        for site in self.config.sites().iter() {
+            let method = plan.get(&sites.name(site)).quantisation(quantisation).rounding;
+            let layer = model.site_mut(site);
+            *layer = layer.clone().with_method(method);
+        }
         // A tied output matrix of which the file holds a copy in codes is a matrix of its own.
         let sites = model.sites().clone();
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
