@@ -26,7 +26,7 @@ pub(super) struct Panel {
 
 impl Panel {
     /// The rows from `row` of the matrix on.
-    pub(super) fn from_row(&self, row: usize) -> &[f64] {
+    pub(super) fn rows_from(&self, row: usize) -> &[f64] {
         &self.values[(row - self.start) * self.width..]
     }
 }
@@ -45,8 +45,8 @@ pub(super) fn cholesky(n: usize, entry: impl Fn(usize, usize) -> f64 + Sync) -> 
                 *value = if column <= row { entry(row, column) } else { 0.0 };
             }
             for before in &panels {
-                let left = before.from_row(start + chunk * ROWS);
-                subtract_product(rows, width, left, before.from_row(start), before.width);
+                let left = before.rows_from(start + chunk * ROWS);
+                subtract_product(rows, width, left, before.rows_from(start), before.width);
             }
         });
         let (block, below) = values.split_at_mut(width * width);

@@ -66,9 +66,10 @@ impl Calibrated<'_> {
             _ => found,
         };
         let scales: Vec<f32> = params.iter().map(|params| params.scale).collect();
-        let zeros: Vec<u8> = match spec.format.has_zero_points() {
-            true => params.iter().map(|params| params.zero as u8).collect(),
-            false => Vec::new(),
+        let zeros: Vec<u8> = if spec.format.has_zero_points() {
+            params.iter().map(|params| params.zero as u8).collect()
+        } else {
+            Vec::new()
         };
         let spec = PackedSpec { scale_format: scale_format.that_holds(&scales), ..spec };
         if self.method != RoundingMethod::Gptq || weights.is_empty() {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `w_k [d_out]` is the row of input `k`. Frantar et al. (*GPTQ*, arXiv:2210.17323) write the same with the factor
-//! of `H⁻¹`; that the two give the same codes is Theorem 6 of Chee et al. (*QuIP*, arXiv:2307.13304), whose form
+//! of `H⁻¹`; that the two give the same codes is Theorem 6 of Chee et al. (*`QuIP`*, arXiv:2307.13304), whose form
 //! needs no inverse. The order is that of `act_order`, the products of whole blocks are its lazy batches. Scales are
 //! found beforehand, from the weights as they are, so that they do not depend on the order.
 
@@ -115,7 +115,7 @@ impl Block<'_> {
             let end = panel.start + panel.width;
             carried.clear();
             carried.resize(panel.width * columns, 0.0);
-            let below = panel.from_row(end);
+            let below = panel.rows_from(end);
             let sizes = [panel.width, columns, n - end];
             product(&mut carried, sizes, (below, [1, panel.width]), (&errors[end * columns..], [columns, 1]), 1.0);
             for row in (panel.start..end).rev() {

@@ -65,7 +65,7 @@ fn step(shared: &Shared<'_>, params: Params, penalty: f32) -> Params {
     let moved = zero + (shift / shared.weights.len().max(1) as f64) as f32;
     let moved = moved.round_ties_even().clamp(0.0, highest);
     // One at a time: the scale is fitted to codes that the zero point has no part in changing.
-    if moved == zero { Params { scale: fitted, zero } } else { Params { scale, zero: moved } }
+    if moved.to_bits() == zero.to_bits() { Params { scale: fitted, zero } } else { Params { scale, zero: moved } }
 }
 
 /// `sign(r)·max(|r| − |r|^(p−1)/β, 0)`.

@@ -1,6 +1,6 @@
 //! Calibrated codes against plain double-precision loops.
 
-use burn::backend::Flex;
+use burn::backend::{Flex, flex::FlexDevice};
 use burn::tensor::{Tensor, TensorData};
 
 use super::{cholesky::cholesky, codes::Calibrated, input_moments::InputMoments};
@@ -48,7 +48,7 @@ fn coded(weights: &[f32], [d_in, d_out]: [usize; 2], calibrated: Calibrated<'_>)
 }
 
 fn try_coded(weights: &[f32], shape: [usize; 2], calibrated: Calibrated<'_>) -> crate::Result<Coded> {
-    let weight = Tensor::<Flex, 2>::from_data(TensorData::new(weights.to_vec(), shape), &Default::default());
+    let weight = Tensor::<Flex, 2>::from_data(TensorData::new(weights.to_vec(), shape), &FlexDevice);
     Rounding::Calibrated(calibrated).code(&weight, ScaleFormat::F32)
 }
 
@@ -174,7 +174,7 @@ fn a_factor_times_its_transpose_is_the_matrix() {
     let panels = cholesky(n, entry).unwrap();
     let l = |row: usize, column: usize| {
         let panel = &panels[column / 128];
-        if row < column { 0.0 } else { panel.from_row(row)[column - panel.start] }
+        if row < column { 0.0 } else { panel.rows_from(row)[column - panel.start] }
     };
     for (row, column) in [(0, 0), (130, 2), (289, 289), (289, 0), (200, 140), (128, 127), (260, 257)] {
         let product: f64 = (0..n).map(|inner| l(row, inner) * l(column, inner)).sum();

@@ -399,7 +399,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
         let (trained_for, moments) = (self.trained_for, self.moments);
-        Self { trained_for, moments, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
+        Self { moments, trained_for, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
     }
 
     /// The layer with weight and bias that get no gradient.
