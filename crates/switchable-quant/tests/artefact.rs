@@ -3,6 +3,7 @@
 #![cfg(feature = "flex")]
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use gpt2_model::Gpt2;
@@ -21,12 +22,15 @@ use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionControl
 use switchable_quant::reader::choice::latency::LatencyOptions;
 use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::reader::serving::generation::TextRequest;
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
 use switchable_quant::reader::serving::service::{Request, Service};
 use switchable_quant::reader::{EvaluateOptions, Evaluator, ReadingTask};
+use switchable_quant::transformer::generate::{DrawOptions, Generate as _, GenerateOptions, Sampling};
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::span_head::MissingHead;
 
 type Folder = ModelFolder<Flex, Gpt2<Flex>>;
 
@@ -191,6 +195,74 @@ fn serves_every_choice(folder: Folder) {
     let timed = service
         .timed(default_model::questions(QuestionSet::Search).expect("valid input"), &LatencyOptions::new("here"));
     timed.expect("valid input").plan(&PlanChoice::Measured(latency)).expect("the plans were timed here");
+}
+
+#[test]
+fn a_service_of_a_language_model_continues_texts_by_the_plan_of_each_choice() {
+    let folder = built_in(Execution::Packed);
+    let plans = [2u8, 8].map(|bits| {
+        let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::new(bits).expect("valid input")));
+        (format!("bits-{bits}"), folder.model.named_plan(&plan))
+    });
+    let dir = tempfile::tempdir().expect("valid input");
+    let target = dir.path().join("artefact");
+    let pack = Pack { plans: plans.into(), has_span_head: false, ..Pack::new(source(), PackedForm::Nested) };
+    pack.write(&folder, &target).expect("it packs");
+    let options = FolderOptions { missing_head: MissingHead::Random(0), ..FolderOptions::default() };
+    let service = Service::new(Folder::open(&target, &options, &FlexDevice).expect("it opens")).expect("valid input");
+    let draws = DrawOptions { temperature: 0.9, seed: 7, ..DrawOptions::default() };
+    let request = |name: &str, sampling| TextRequest {
+        prompt: "É. lives in the".into(),
+        options: GenerateOptions { max_new_tokens: 12, sampling, ..GenerateOptions::default() },
+        choice: PlanChoice::Named(name.into()),
+    };
+    let opened = service.folder();
+    let mut texts = Vec::new();
+    for (name, bits) in [("bits-2", 2.0), ("bits-8", 8.0)] {
+        for sampling in [Sampling::Greedy, Sampling::Draws(draws)] {
+            let request = request(name, sampling);
+            let ids = opened.tokenizer.encode_ids(&request.prompt).expect("valid input");
+            let plan = opened.plan_of(name).expect("valid input");
+            let expected = opened.model.transformer.generate(&ids, &request.options, plan).expect("it writes");
+            let [written, threaded] = std::thread::scope(|scope| {
+                [(); 2]
+                    .map(|()| scope.spawn(|| service.generate(&request).expect("it writes")))
+                    .map(|it| it.join().expect("valid input"))
+            });
+            assert_eq!((&written.tokens, &written), (&expected, &threaded));
+            assert!((written.average_bits - bits).abs() < 1e-9);
+            let whole = opened.tokenizer.decode(&[ids, expected].concat()).expect("valid input");
+            assert_eq!(format!("{}{}", request.prompt, written.text).trim_start(), whole.trim_start());
+            let mut pieces = Vec::new();
+            let streamed = service.generate_streaming(&request, |piece| {
+                pieces.push(piece.to_owned());
+                ControlFlow::Continue(())
+            });
+            assert_eq!(streamed.expect("it writes"), written);
+            assert_eq!(pieces.concat(), written.text);
+            assert!(pieces.len() > 3, "{pieces:?}");
+            texts.push(written.text);
+        }
+    }
+    assert!(texts[0] != texts[1] && texts[0] != texts[2], "{texts:?}");
+    // A break ends the text with the piece that it was given.
+    let mut first = String::new();
+    let cut = service.generate_streaming(&request("bits-8", Sampling::Greedy), |piece| {
+        first.push_str(piece);
+        ControlFlow::Break(())
+    });
+    let cut = cut.expect("it writes");
+    assert!(cut.text == first && texts[2].starts_with(&first) && cut.tokens.len() < 12, "{cut:?}");
+    let refused = |change: fn(&mut TextRequest)| {
+        let mut request = request("bits-8", Sampling::Greedy);
+        change(&mut request);
+        service.generate(&request).expect_err("an error").to_string()
+    };
+    let message = refused(|request| request.choice = PlanChoice::Confidence);
+    assert!(message.starts_with("`choice` is the cascade, expected a plan by name"), "{message}");
+    assert!(refused(|request| request.choice = PlanChoice::Named("no".into())).contains("bits-2, bits-8"));
+    assert!(refused(|request| request.prompt.clear()).contains("token"));
+    assert!(refused(|request| request.options.max_length = Some(0)).contains("max_length is 0"));
 }
 
 fn packed(dir: &Path) -> std::path::PathBuf {
