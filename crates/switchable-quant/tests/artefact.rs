@@ -18,6 +18,7 @@ use switchable_quant::lora::{Execution, LinearSettings, SitePrecision};
 use switchable_quant::reader::artefact::manifest::Source;
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
 use switchable_quant::reader::choice::latency::LatencyOptions;
 use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
@@ -376,6 +377,18 @@ fn an_artefact_takes_the_place_of_another_and_of_nothing_else() {
     fs::remove_file(other.join("artefact.json")).expect("valid input");
     let message = pack.write(&folder, &other).expect_err("it holds something else").to_string();
     assert!(message.contains("no artefact"), "{message}");
+
+    // What a killed command left goes; while one packs, another is told so.
+    fs::create_dir_all(dir.path().join(".partial-other/.partial-x")).expect("valid input");
+    let held = ArtefactTarget::reserve(&dir.path().join("fresh")).expect("nobody has it");
+    let message = pack.write(&folder, &dir.path().join("fresh")).expect_err("it is reserved").to_string();
+    assert!(message.contains("fresh: another command writes"), "{message}");
+    pack.write_to(&folder, &held).expect("its own name");
+    drop(held);
+    pack.write(&folder, &dir.path().join("fresh")).expect("nobody has it");
+    fs::remove_dir_all(dir.path().join("fresh")).expect("valid input");
+    fs::remove_dir_all(&other).expect("valid input");
+    pack.write(&folder, &other).expect("the name is free");
 
     // A plan that cannot be packed, and a plan of another model, leave nothing.
     let wide = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::new(7).expect("valid input")));
