@@ -356,6 +356,14 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
         &["config.json", "quantization_config.form"],
     );
     case(
+        &sealed(|target| {
+            edit(&target.join("config.json"), |config| {
+                _ = config.as_object_mut().expect("valid input").remove("quantization_config");
+            });
+        }),
+        &["config.json", "`quantization_config` is missing"],
+    );
+    case(
         &sealed(|target| edit(&target.join("config.json"), |config| config["n_head"] = json!(4))),
         &["config.json", "n_head"],
     );
