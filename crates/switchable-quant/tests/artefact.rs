@@ -14,12 +14,13 @@ use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::kernels::BitWidth;
-use switchable_quant::lora::{Execution, LinearSettings, SitePrecision};
+use switchable_quant::lora::{Execution, LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::artefact::manifest::Source;
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
+use switchable_quant::reader::choice::front::MeasuredFront;
 use switchable_quant::reader::choice::latency::LatencyOptions;
 use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
@@ -142,7 +143,55 @@ fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on()
     assert!(pick.point.bytes() <= budget);
     let saved = contents.cascade.as_ref().expect("a cascade").open(&opened.model).expect("valid input");
     assert_eq!(saved.stages().len(), cascade.stages().len());
+    for file in ["plans/small.json", "front.json", "cascade.json"] {
+        names_every_field_of_a_wrong_type(&target, file);
+    }
     serves_every_choice(opened);
+}
+
+/// Every value of a file, in turn, gets a wrong type; what refuses it names the field.
+fn names_every_field_of_a_wrong_type(target: &Path, file: &str) {
+    let text = fs::read_to_string(target.join(file)).expect("valid input");
+    let whole: Value = serde_json::from_str(&text).expect("valid input");
+    let load = |json: &Value| {
+        fs::write(target.join(file), json.to_string()).expect("valid input");
+        let path = target.join(file);
+        match file {
+            "front.json" => MeasuredFront::load(path).map(drop).map_err(|error| error.to_string()),
+            "cascade.json" => SavedCascade::read(target).map(drop).map_err(|error| error.to_string()),
+            _ => PrecisionPlan::load(path).map(drop).map_err(|error| error.to_string()),
+        }
+    };
+    load(&whole).expect("it is whole");
+    let places = places(&whole, "");
+    assert!(places.len() > 6, "{places:?}");
+    for place in places {
+        // Every value but null is of another type than one of these.
+        for wrong in [json!({ "x": 1 }), json!("wrong"), json!([["x"]])] {
+            let mut json = whole.clone();
+            *json.pointer_mut(&place).expect("it is there") = wrong.clone();
+            let Err(message) = load(&json) else {
+                panic!("{file}: {place} takes {wrong}");
+            };
+            let keys = place.split('/').filter(|key| key.parse::<usize>().is_err());
+            let field = keys.last().expect("a name");
+            assert!(message.contains(file) && message.contains(field), "{file}: {place} = {wrong}: {message}");
+        }
+    }
+    fs::write(target.join(file), text).expect("valid input");
+}
+
+/// Pointers to numbers, texts and flags, of lists to those of the first entry, and of maps of sites to one.
+fn places(json: &Value, at: &str) -> Vec<String> {
+    match json {
+        Value::Object(fields) => {
+            let sites = if at.ends_with("sites") { 1 } else { usize::MAX };
+            fields.iter().take(sites).flat_map(|(name, value)| places(value, &format!("{at}/{name}"))).collect()
+        }
+        Value::Array(list) => list.iter().take(1).flat_map(|value| places(value, &format!("{at}/0"))).collect(),
+        Value::Null => Vec::new(),
+        _ => vec![at.to_owned()],
+    }
 }
 
 /// Requests of every kind of choice in one batch, answered from several threads as each alone.
