@@ -299,6 +299,8 @@ impl Arguments {
     ) -> anyhow::Result<Certificate> {
         let questions = work.held_out.dataset().len().to_string();
         let again = |which: Which, more: &[&str]| {
+            // What the process says of the model stands below.
+            eprintln!("{:<10} {}", which.flag(), self.name(which));
             let side = ["--measure", which.flag(), "--first", &questions];
             run_again(&[&side, more].concat(), stop)
         };
@@ -372,7 +374,7 @@ impl Arguments {
         }
         println!("only the original is right {}, only the artefact {}", mcnemar.only_original, mcnemar.only_artefact);
         let worse = certificate.slices.iter().filter(|slice| slice.is_worse);
-        worse.for_each(|slice| println!("worse: {:?} {}, {:+.1} points", slice.by, slice.part, slice.difference));
+        worse.for_each(|slice| println!("worse: {slice}, {:+.1} points", slice.difference));
         let n = certificate.data.content.questions;
         println!("{} on {n} questions", model_card::claim(certificate));
     }

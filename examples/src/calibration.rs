@@ -95,7 +95,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         bail!("`--calibration` is for weights in floats, and these are codes: calibrate the model that they are of");
     }
     let is_needed = request.is_needed || settings.rounding.needs_moments(settings.weight);
-    if is_coded || !(is_needed || !request.files.is_empty()) {
+    if is_coded || (!is_needed && request.files.is_empty()) {
         return Ok((folder, None));
     }
     let (windows, questions, name) = windows(&folder, dir, request)?;
@@ -154,7 +154,7 @@ fn windows<B: QuantBackend, M: SwitchableModel<B>>(
 
 /// The text of a file that is no JSON.
 fn text_of(file: &str) -> anyhow::Result<Option<String>> {
-    if file == GENERATED || !file.ends_with(".txt") {
+    if file == GENERATED || Path::new(file).extension().is_none_or(|extension| extension != "txt") {
         return Ok(None);
     }
     std::fs::read_to_string(file).map(Some).with_context(|| file.to_owned())

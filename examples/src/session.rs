@@ -14,7 +14,7 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
-use switchable_quant::lora::Execution;
+use switchable_quant::lora::{self, Execution};
 use switchable_quant::reader::certificate::held_out::HeldOut;
 use switchable_quant::reader::certificate::seen_data::SeenData;
 use switchable_quant::reader::model_folder::OwnAdapters;
@@ -172,7 +172,19 @@ impl Opening<'_> {
     pub fn run(mut self, command: impl Command) -> anyhow::Result<()> {
         let machine = self.device.resolve()?;
         self.options.model.linear.execution = self.execution.unwrap_or_else(|| default_execution(&machine));
-        machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine })
+        machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine }).map_err(with_flag)
+    }
+}
+
+/// Names the flag by which adapters of another quantiser run.
+fn with_flag(error: anyhow::Error) -> anyhow::Error {
+    let trained = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(lora::Error::TrainedFor { field: "weight", trained, .. }) => Some(trained.clone()),
+        _ => None,
+    });
+    match trained {
+        Some(trained) => error.context(format!("the adapters run with `--quantizer {trained}`")),
+        None => error,
     }
 }
 

@@ -398,7 +398,8 @@ pub(crate) fn parse_fields<T: DeserializeOwned>(text: &str) -> Result<T> {
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let is_in_field = error.path().iter().next().is_some();
         let (field, source) = (error.path().to_string(), error.into_inner());
-        if is_in_field && source.is_data() { Error::JsonField { field, source } } else { Error::Json(source) }
+        // A list in the place of a name is no data but syntax to the parser.
+        if is_in_field && !source.is_eof() { Error::JsonField { field, source } } else { Error::Json(source) }
     })?;
     json.end()?;
     Ok(parsed)

@@ -118,8 +118,16 @@ pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
 /// Codes of an embedding as the model holds them: those of 8 bits in a model of nested codes serve the lower
 /// widths too.
 pub(crate) fn as_embedding(tensor: PackedTensor, nested: bool) -> Result<PackedWeights> {
-    let serves_several = nested && tensor.bits() == BitWidth::B8 && tensor.format() == Format::Symmetric;
-    Ok(if serves_several { PackedWeights::Nested(NestedTensor::new(tensor)?) } else { PackedWeights::Fixed(tensor) })
+    Ok(if serves_several(&tensor, nested) {
+        PackedWeights::Nested(NestedTensor::new(tensor)?)
+    } else {
+        PackedWeights::Fixed(tensor)
+    })
+}
+
+/// Whether codes of an embedding serve the widths below their own.
+pub(crate) fn serves_several(tensor: &PackedTensor, nested: bool) -> bool {
+    nested && tensor.bits() == BitWidth::B8 && tensor.format() == Format::Symmetric
 }
 
 /// The codes of every embedding and output matrix that does not stay in f32 under a plan.

@@ -23,7 +23,7 @@ use quant_kernels::{
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
-use super::codes::{as_embedding, packed_embeddings, packed_plan, packed_sites};
+use super::codes::{packed_embeddings, packed_plan, packed_sites, serves_several};
 use super::form::{PackOptions, PackedForm};
 use super::quantization_config::{QUANTIZATION_CONFIG, quantization_config, take};
 use crate::config::ModelConfig;
@@ -245,17 +245,10 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
         let tensor = self.file.packed(name)?;
         self.check_shape(name, &tensor.shape(), &shape)?;
         let sites = self.config.sites();
-        if name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name) {
-            return Ok(Some(match as_embedding(tensor, self.nested)? {
-                PackedWeights::Nested(_) => PackedWeights::Nested(self.file.nested(name)?),
-                fixed @ PackedWeights::Fixed(_) => fixed,
-            }));
-        }
-        Ok(Some(if self.nested {
-            PackedWeights::Nested(self.file.nested(name)?)
-        } else {
-            PackedWeights::Fixed(tensor)
-        }))
+        let is_embedding =
+            name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name);
+        let is_nested = if is_embedding { serves_several(&tensor, self.nested) } else { self.nested };
+        Ok(Some(if is_nested { PackedWeights::Nested(self.file.nested(name)?) } else { PackedWeights::Fixed(tensor) }))
     }
 }
 
