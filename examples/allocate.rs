@@ -156,6 +156,11 @@ struct Refined {
     average_bits: Vec<f64>,
 }
 
+/// The folder of one plan where several are packed.
+fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactTarget> {
+    Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
+}
+
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
@@ -236,11 +241,8 @@ impl Command for Allocate<'_> {
                 save(*bits, &row.plan)?;
                 if let Some(target) = &target {
                     let searched = searched_on(&questions.name(), &questions.task.dataset)?;
-                    let one_of_several = (refined.len() > 1)
-                        .then(|| ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}"))))
-                        .transpose()?;
-                    let target = one_of_several.as_ref().unwrap_or(target);
-                    println!("{}", session.pack_plan(&row.plan, searched, target)?);
+                    let own = (refined.len() > 1).then(|| target_within(target, *bits)).transpose()?;
+                    println!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
                 }
             }
             let towards = GreedyPath { low, show, known: memory.within("greedy") };
