@@ -35,13 +35,14 @@ use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::{read_json, write_json};
 use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
-use switchable_quant_examples::artefact::{check_pack, searched_on};
+use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::finished::refuse_other_work;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
@@ -96,17 +97,24 @@ fn command() -> anyhow::Result<()> {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
     }
-    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let allocate = Allocate { arguments: &arguments, out: &out };
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let allocate = Allocate { arguments: &arguments, out: &out, target };
     resumable(&out.join(MEASURED), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(allocate)
+        arguments
+            .input
+            .opening(&arguments.run, arguments.quant.model_options())
+            .calibrated_on(calibration)
+            .run(allocate)
     })
 }
 
 struct Allocate<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
+    /// Where the artefact goes. It is given back before a stopped command ends.
+    target: Option<ArtefactTarget>,
 }
 
 /// Mean widths asked for: those that some plan meets, and the others.
@@ -148,9 +156,14 @@ struct Refined {
     average_bits: Vec<f64>,
 }
 
+/// The folder of one plan where several are packed.
+fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactTarget> {
+    Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
+}
+
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out } = self;
+        let Self { arguments, out, target } = self;
         let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, .. } = arguments;
         let mut bits = bits.clone();
         bits.sort_unstable();
@@ -226,10 +239,10 @@ impl Command for Allocate<'_> {
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;
-                if let Some(dir) = &arguments.pack {
-                    let dir = if refined.len() == 1 { dir.clone() } else { dir.join(format!("plan-{bits}")) };
+                if let Some(target) = &target {
                     let searched = searched_on(&questions.name(), &questions.task.dataset)?;
-                    println!("{}", session.pack_plan(&row.plan, searched, &dir)?);
+                    let own = (refined.len() > 1).then(|| target_within(target, *bits)).transpose()?;
+                    println!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
                 }
             }
             let towards = GreedyPath { low, show, known: memory.within("greedy") };

@@ -6,8 +6,8 @@
 //! cargo run --release --example answer -- --model ARTEFACT --context text.txt --question "Who was it?" --confidence
 //! ```
 //!
-//! The plan is the artefact's own, or one by name, by bytes, by the exact match that was measured of it, by the
-//! time that a question takes here, or by confidence: at few bits first, again at more where the answer is unsure.
+//! The plan is the artefact's own, or one by name, by bytes, by the lower end of the exact match that was measured of
+//! it, by the time that a question takes here, or by confidence: at few bits first, again at more where the answer is unsure.
 //! Standard output holds a line for each question: the answer, how probable it is, and the bits of the plan.
 
 use std::path::{Path, PathBuf};
@@ -71,7 +71,8 @@ struct ChoiceArgs {
     /// The most accurate plan of at most so many bytes
     #[arg(long, value_name = "BYTES")]
     bytes: Option<usize>,
-    /// The smallest plan with at least so much exact match, in percent
+    /// The smallest plan whose exact match is at least so many percent by the lower end of its 95 % interval, as the
+    /// measured share itself lies above the true one half of the time
     #[arg(long, value_name = "PERCENT")]
     accuracy: Option<f64>,
     /// The most accurate plan that takes at most so many milliseconds for a question, timed here
@@ -90,7 +91,7 @@ impl ChoiceArgs {
         } else if let Some(bytes) = self.bytes {
             by(PlanRequest::Bytes(bytes))
         } else if let Some(percent) = self.accuracy {
-            by(PlanRequest::Accuracy(percent))
+            by(PlanRequest::AccuracyForSure(percent))
         } else if let Some(milliseconds) = self.latency {
             let time = Duration::try_from_secs_f64(milliseconds / 1e3);
             by(PlanRequest::Latency(time.with_context(|| format!("`--latency {milliseconds}`"))?))

@@ -49,11 +49,13 @@ use switchable_quant::reader::{Error, Evaluator, FolderOptions, text};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::packed::form::PackedForm;
 use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant_examples::arguments::calibration::CalibrationArgs;
 use switchable_quant_examples::arguments::count::{parse_count, parse_up_to};
 use switchable_quant_examples::arguments::null_threshold::{NullThreshold, null_rule};
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::arguments::reading::ReadingArgs;
 use switchable_quant_examples::arguments::run::RunArgs;
+use switchable_quant_examples::calibration::CalibrationRequest;
 use switchable_quant_examples::contents::name_of;
 use switchable_quant_examples::files::{load_questions, resolve_data, resolve_model};
 use switchable_quant_examples::measured_apart::{end_with_parent, run_again};
@@ -297,6 +299,8 @@ impl Arguments {
     ) -> anyhow::Result<Certificate> {
         let questions = work.held_out.dataset().len().to_string();
         let again = |which: Which, more: &[&str]| {
+            // What the process says of the model stands below.
+            eprintln!("{:<10} {}", which.flag(), self.name(which));
             let side = ["--measure", which.flag(), "--first", &questions];
             run_again(&[&side, more].concat(), stop)
         };
@@ -322,6 +326,8 @@ impl Arguments {
             (None, _) => None,
         };
         let plan_args = PlanArgs {
+            rounding: None,
+            calibration: CalibrationArgs::default(),
             plan: self.plan.clone().filter(|_| which == Which::Artefact),
             plan_name: self.plan_name.clone().filter(|_| which == Which::Artefact),
             quantizer: None,
@@ -368,7 +374,7 @@ impl Arguments {
         }
         println!("only the original is right {}, only the artefact {}", mcnemar.only_original, mcnemar.only_artefact);
         let worse = certificate.slices.iter().filter(|slice| slice.is_worse);
-        worse.for_each(|slice| println!("worse: {:?} {}, {:+.1} points", slice.by, slice.part, slice.difference));
+        worse.for_each(|slice| println!("worse: {slice}, {:+.1} points", slice.difference));
         let n = certificate.data.content.questions;
         println!("{} on {n} questions", model_card::claim(certificate));
     }
@@ -387,7 +393,8 @@ impl Which {
 
 fn opening<'a>(arguments: &Arguments, model: Option<&'a str>, options: FolderOptions) -> Opening<'a> {
     let execution = arguments.run.execution.map(Into::into);
-    Opening { device: arguments.run.device, model, adapters: None, options, mixed_head: None, execution }
+    let (device, calibration) = (arguments.run.device, CalibrationRequest::default());
+    Opening { device, model, adapters: None, options, mixed_head: None, execution, calibration }
 }
 
 /// The built-in model at 4 bits with its adapters, as an artefact.

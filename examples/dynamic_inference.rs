@@ -30,6 +30,7 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::cascade::ConfidenceCascade;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
@@ -41,7 +42,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::count::parse_up_to;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
-use switchable_quant_examples::artefact::{check_pack, written_text};
+use switchable_quant_examples::artefact::{reserve_pack, written_text};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
@@ -96,15 +97,20 @@ fn command() -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
-    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let dynamic = Dynamic { arguments: &arguments, out: &out };
-    resumable(&out.join(READ), || arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(dynamic))
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let dynamic = Dynamic { arguments: &arguments, out: &out, target };
+    resumable(&out.join(READ), || {
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(dynamic)
+    })
 }
 
 struct Dynamic<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
+    /// Where the artefact goes. It is given back before a stopped command ends.
+    target: Option<ArtefactTarget>,
 }
 
 impl Arguments {
@@ -126,7 +132,7 @@ impl Arguments {
 
 impl Command for Dynamic<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out } = self;
+        let Self { arguments, out, target } = self;
         let Arguments { run, input, bits, share, bytes, points, untimed, .. } = arguments;
         anyhow::ensure!(
             input.null_threshold.is_none(),
@@ -174,7 +180,7 @@ impl Command for Dynamic<'_> {
         let budget = bytes.unwrap_or_else(|| controller.midway_bytes());
         println!("picked by bytes: {}", controller.pick(PlanRequest::Bytes(budget))?.point);
 
-        if let Some(dir) = &arguments.pack {
+        if let Some(target) = &target {
             let searched = SeenSet::new(SeenRole::Calibration, questions.name(), &calibration.dataset)?;
             let pack = Pack {
                 plans: bits.iter().zip(&named).map(|(bits, plan)| (format!("bits-{bits}"), plan.clone())).collect(),
@@ -184,7 +190,7 @@ impl Command for Dynamic<'_> {
                 options: PackOptions { embeddings: arguments.embedding_bits, ..PackOptions::default() },
                 ..Pack::new(session.source()?, PackedForm::Nested)
             };
-            println!("{}", written_text(dir, &pack.write(&session.folder, dir)?)?);
+            println!("{}", written_text(target.dir(), &pack.write_to(&session.folder, target)?)?);
         }
         if std::io::stdin().is_terminal() && input.data.is_none() {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;

@@ -22,6 +22,7 @@ use clap::Parser;
 use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
+use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::reader::FolderOptions;
 use switchable_quant::reader::model_folder::OwnAdapters;
@@ -98,6 +99,7 @@ fn command() -> anyhow::Result<()> {
         },
         mixed_head: None,
         execution: arguments.execution.map(Into::into),
+        calibration: arguments.plan.calibration.request(arguments.plan.plan.as_deref(), ShowProgress::Yes)?,
     };
     opening.run(Generation { arguments: &arguments, plan })
 }

@@ -26,12 +26,13 @@ use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOption
 use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, tolerance_text, uniform_text};
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
-use switchable_quant_examples::artefact::{check_pack, searched_on};
+use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
@@ -47,11 +48,12 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.check()?;
-    check_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let search = Search { arguments: &arguments, out: &out };
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let search = Search { arguments: &arguments, out: &out, target };
     resumable(&out.join(SEARCH), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(search)
+        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(search)
     })
 }
 
@@ -70,11 +72,13 @@ fn with_embeddings(mut options: Value, embeddings: Option<BitWidth>) -> Value {
 struct Search<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
+    /// Where the artefact goes. It is given back before a stopped command ends.
+    target: Option<ArtefactTarget>,
 }
 
 impl Command for Search<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out } = self;
+        let Self { arguments, out, target } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
         let input = session.questions(&arguments.input, QuestionSet::Search)?;
@@ -168,9 +172,9 @@ impl Command for Search<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
-        if let Some(dir) = &arguments.pack {
+        if let Some(target) = &target {
             let searched = searched_on(&input.name(), &input.task.dataset)?;
-            println!("{}", session.pack_plan(&plan, searched, dir)?);
+            println!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
         println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());

@@ -23,11 +23,13 @@ use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
+use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
 use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::lora::switchable_linear::SwitchableLinear;
 use switchable_quant::lora::{Execution, PrecisionPlan};
 use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
 use switchable_quant::reader::certificate::seen_data::SeenSet;
 use switchable_quant::reader::choice::front::MeasuredFront;
@@ -42,7 +44,7 @@ use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead
 use switchable_quant::transformer::width_heads::HeadChoice;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::arguments::reading::ReadingArgs;
-use switchable_quant_examples::artefact::{check_target, searched_on};
+use switchable_quant_examples::artefact::{reserve_target, searched_on};
 use switchable_quant_examples::contents::name_of;
 use switchable_quant_examples::files::{load_questions, resolve_data, resolve_model};
 use switchable_quant_examples::logits::logits_of_a_formula;
@@ -110,7 +112,7 @@ fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
-    check_target(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
+    let target = reserve_target(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
     if arguments.front.is_some() && !arguments.nested {
         return Err(usage("`--front` needs `--nested`: codes of one width cannot run plans of several"));
     }
@@ -130,8 +132,9 @@ fn command() -> anyhow::Result<()> {
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
     let execution = Some(Execution::FakeQuantized);
-    let opening = Opening { device, model, adapters, options, mixed_head, execution };
-    stoppable(|| opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front }))
+    let calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), ShowProgress::Yes)?;
+    let opening = Opening { device, model, adapters, options, mixed_head, execution, calibration };
+    stoppable(|| opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front, target }))
 }
 
 /// The questions of a file that a plan was searched on.
@@ -151,11 +154,13 @@ struct Packing<'a> {
     plan: Option<PlanFile>,
     /// The model's folder; none is that of the built-in model.
     dir: Option<&'a Path>,
+    /// Where the artefact goes. It is given back before a stopped command ends.
+    target: ArtefactTarget,
 }
 
 impl Command for Packing<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, plan, dir, searched, front } = self;
+        let Self { arguments, plan, dir, searched, front, target } = self;
         let out = &arguments.out;
         // Whoever stops the command waits for the folder that is being written, of which nothing is left then.
         let stop = stop_on_ctrl_c()?;
@@ -201,7 +206,7 @@ impl Command for Packing<'_> {
         }
         let pack = Pack { options, has_span_head: has_head, seen, plans, ..Pack::new(session.source()?, form) };
         stop.check()?;
-        let packed = pack.write(&session.folder, out)?;
+        let packed = pack.write_to(&session.folder, &target)?;
         let Some(packed_plan) = packed.plan.clone() else { unreachable!("a folder of codes has a plan") };
         let packed = packed.model.valid().transformer;
         println!("wrote {}: {}", out.display(), contents(&packed, has_head));

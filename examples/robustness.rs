@@ -69,9 +69,14 @@ fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let out = arguments.run.prepared_out(".")?;
+    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
     let attacked = Attacked { arguments: &arguments, out: &out };
     resumable(&out.join(ATTACKS), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).run(attacked)
+        arguments
+            .input
+            .opening(&arguments.run, arguments.quant.model_options())
+            .calibrated_on(calibration)
+            .run(attacked)
     })
 }
 

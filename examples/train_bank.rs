@@ -80,7 +80,8 @@ fn command() -> anyhow::Result<()> {
     let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
-    resumable(&out, || source.run(run, model, missing_head, task))
+    let calibration = quant.calibration.request(None, run.show())?;
+    resumable(&out, || source.run(run, model, missing_head, calibration, task))
 }
 
 struct Questions {

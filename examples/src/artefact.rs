@@ -10,6 +10,7 @@ use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::ModelFolder;
 use switchable_quant::reader::artefact::manifest::Source;
 use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
 use switchable_quant::reader::certificate::seen_data::{SeenData, SeenRole, SeenSet};
 use switchable_quant::transformer::config::ModelConfig as _;
@@ -47,10 +48,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// # Errors
     ///
     /// When a site cannot be packed, or the folder cannot be written; then nothing has its name.
-    pub fn pack_plan(&self, plan: &SitePlan, searched: SeenSet, dir: &Path) -> anyhow::Result<String> {
+    pub fn pack_plan(&self, plan: &SitePlan, searched: SeenSet, target: &ArtefactTarget) -> anyhow::Result<String> {
         let seen = self.seen_with(vec![searched])?;
         let pack = Pack { seen, ..Pack::new(self.source()?, PackedForm::Plan(plan)) };
-        written_text(dir, &pack.write(&self.folder, dir)?)
+        written_text(target.dir(), &pack.write_to(&self.folder, target)?)
     }
 
     /// The questions that this model was made from as far as its folder says, and those that a command chose its
@@ -62,7 +63,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     pub fn seen_with(&self, searched: Vec<SeenSet>) -> anyhow::Result<Option<SeenData>> {
         let before = self.dir.as_ref().map(SeenData::read).transpose()?.flatten();
         let mut sets = before.map_or_else(Vec::new, |seen| seen.sets().to_vec());
-        for set in searched {
+        let calibrated = self.calibrated.as_ref().map_or_else(Vec::new, |calibrated| calibrated.seen.clone());
+        for set in calibrated.into_iter().chain(searched) {
             if !sets.contains(&set) {
                 sets.push(set);
             }
@@ -80,13 +82,13 @@ pub fn searched_on(name: &str, questions: &Dataset) -> anyhow::Result<SeenSet> {
     Ok(SeenSet::new(SeenRole::Search, name, questions)?)
 }
 
-/// Checks `--pack` before anything is computed for it.
+/// Checks and reserves `--pack` before anything is computed for it.
 ///
 /// # Errors
 ///
-/// As [`check_target`].
-pub fn check_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<()> {
-    let Some(dir) = pack else { return Ok(()) };
+/// As [`reserve_target`].
+pub fn reserve_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<Option<ArtefactTarget>> {
+    let Some(dir) = pack else { return Ok(None) };
     // What takes the place of a folder takes all that is in it.
     anyhow::ensure!(
         !resolved(run.out())?.starts_with(resolved(dir)?),
@@ -95,18 +97,18 @@ pub fn check_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyh
         run.out().display()
     );
     let model = input.model.as_deref().map(resolve_model).transpose()?;
-    check_target(dir, &model.as_deref().into_iter().chain(input.adapters.as_deref()).collect::<Vec<_>>())
-        .context("--pack")
+    let read: Vec<&Path> = model.as_deref().into_iter().chain(input.adapters.as_deref()).collect();
+    reserve_target(dir, &read).map(Some).context("--pack")
 }
 
-/// Checks where an artefact is to be written, before anything is computed for it.
+/// Checks and reserves where an artefact is to be written, before anything is computed for it.
 ///
 /// # Errors
 ///
-/// When the folder holds something else, or is one that the command reads.
-pub fn check_target(dir: &Path, read: &[&Path]) -> anyhow::Result<()> {
+/// When the folder holds something else, is one that the command reads, or another command packs to it.
+pub fn reserve_target(dir: &Path, read: &[&Path]) -> anyhow::Result<ArtefactTarget> {
     check_apart(dir, read)?;
-    Ok(Pack::check_target(dir)?)
+    Ok(ArtefactTarget::reserve(dir)?)
 }
 
 /// What was written, in one line: `packed runs/small: 91.2 MB, 18.3 % of the model in f32`.

@@ -115,6 +115,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let (quantizer, how) = (json!(settings.weight), format!("{settings:?}"));
         let identity =
             files.with_option("quantizer", quantizer).with_option("layers", how).with_option("backend", backend::<B>());
+        let identity = match &self.calibrated {
+            Some(calibrated) => identity.with_content("calibration", calibrated.name.as_str(), calibrated.hash),
+            None => identity,
+        };
         Ok(match self.folder.model.mixed_head() {
             Some(head) => identity.with_option("span_head", json!(head)),
             None => identity,

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod artefact;
+pub mod calibration;
 pub mod contents;
 mod ending;
 pub mod files;

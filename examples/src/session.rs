@@ -14,7 +14,9 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
-use switchable_quant::lora::Execution;
+use switchable_quant::lora::{self, Execution};
+use switchable_quant::reader::certificate::held_out::HeldOut;
+use switchable_quant::reader::certificate::seen_data::SeenData;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
@@ -25,6 +27,7 @@ use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
+use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{name_of, of_questions};
 use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data, resolve_model};
 
@@ -53,6 +56,8 @@ pub struct Opening<'a> {
     pub mixed_head: Option<HeadChoice>,
     /// How quantised weights are held and multiplied; by default as suits the device.
     pub execution: Option<Execution>,
+    /// What the model is calibrated on where it has to be.
+    pub calibration: CalibrationRequest,
 }
 
 /// An open model on a device.
@@ -66,6 +71,8 @@ pub struct Session<B: Backend, M> {
     pub dir: Option<PathBuf>,
     /// The adapters of its widths.
     pub adapters: AdaptersUsed,
+    /// What the model was calibrated on, if it was.
+    pub calibrated: Option<CalibratedOn>,
     /// The device as burn knows it.
     pub device: B::Device,
     /// The device as the user knows it.
@@ -146,6 +153,12 @@ impl Questions {
 }
 
 impl Opening<'_> {
+    /// The same with what the model is calibrated on.
+    #[must_use]
+    pub fn calibrated_on(self, calibration: CalibrationRequest) -> Self {
+        Self { calibration, ..self }
+    }
+
     /// Adapters that others take the place of are not read: they may be for another quantiser.
     fn own_adapters(&self) -> OwnAdapters {
         if self.adapters.is_some() { OwnAdapters::LeftOut } else { self.options.adapters }
@@ -159,7 +172,19 @@ impl Opening<'_> {
     pub fn run(mut self, command: impl Command) -> anyhow::Result<()> {
         let machine = self.device.resolve()?;
         self.options.model.linear.execution = self.execution.unwrap_or_else(|| default_execution(&machine));
-        machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine })
+        machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine }).map_err(with_flag)
+    }
+}
+
+/// Names the flag by which adapters of another quantiser run.
+fn with_flag(error: anyhow::Error) -> anyhow::Error {
+    let trained = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(lora::Error::TrainedFor { field: "weight", trained, .. }) => Some(trained.clone()),
+        _ => None,
+    });
+    match trained {
+        Some(trained) => error.context(format!("the adapters run with `--quantizer {trained}`")),
+        None => error,
     }
 }
 
@@ -240,8 +265,9 @@ impl<C: Command> OnDevice<'_, C> {
             return Err(Error::NoHeadOfWidth { bits, available }).context("--span-head");
         }
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
+        let (folder, calibrated) = calibrate(folder, dir, &self.opening.calibration)?;
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
-        self.command.run(Session { folder, name, dir, adapters, device, machine })
+        self.command.run(Session { folder, name, dir, adapters, calibrated, device, machine })
     }
 }
 
@@ -263,6 +289,18 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// When there are none, or they do not fit the model.
     pub fn task(&self, questions: Dataset, window: Option<usize>) -> anyhow::Result<ReadingTask> {
         Ok(ReadingTask::new(questions, &self.folder.tokenizer, self.folder.model.config(), window)?)
+    }
+
+    /// Refuses questions that the model was calibrated on: what is reported has to be unseen.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is, by its contents.
+    pub fn check_not_calibrated_on(&self, questions: &Dataset) -> anyhow::Result<()> {
+        let Some(calibrated) = &self.calibrated else { return Ok(()) };
+        let held_out = HeldOut::new(questions.clone())?;
+        SeenData::new(calibrated.seen.clone()).check_unseen(&held_out).context("--calibration")?;
+        Ok(())
     }
 
     /// The questions that the flags name; `set` are the generated ones used without `--data`.
@@ -290,6 +328,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let task = self
             .task(loaded.dataset.clone(), input.window)
             .with_context(|| format!("{data_name} with the model {model}"))?;
+        self.check_not_calibrated_on(&task.dataset)?;
         let counts = loaded.counts_with(&task.measured_counts());
         if !counts.left_out.is_empty() {
             eprintln!("{data_name}: {}", counts.text("questions"));

@@ -112,8 +112,13 @@ fn a_plan_gives_what_the_search_that_found_it_measured() {
     }
 
     // Adapters of another quantiser are not in the way of a plan that asks for none, and are of one that does.
-    let error = refused(&run("evaluate", at, "--data data.json --bits 3 --quantizer per-channel"));
-    assert!(error.contains("per-channel,symmetric,min-max"), "{error}");
+    for command in ["evaluate --bits 3", "greedy_search --bits 3", "allocate --bits 3,8 --average-bits 5"] {
+        let (name, flags) = command.split_once(' ').expect("valid input");
+        let error = refused(&run(name, at, &format!("{flags} --data data.json --quantizer per-channel")));
+        let asked =
+            error.contains("per-channel,symmetric,min-max") && error.contains("--quantizer per-tensor,symmetric");
+        assert!(asked, "{command}: {error}");
+    }
 
     // Of version 1, the plan leaves its quantiser to the run, and that is said.
     let mut old = plan;

@@ -170,6 +170,32 @@ pub enum Error {
         /// What it has to exceed.
         above: f32,
     },
+    /// A rounding or range that needs statistics of the inputs, and has none.
+    #[error("{what} needs the moments of the layer's inputs, and there are none: calibrate first")]
+    Uncalibrated {
+        /// What needs them.
+        what: &'static str,
+    },
+    /// Statistics of inputs that no data has.
+    #[error("{what} {index} is {got}, expected {expected}")]
+    Moments {
+        /// The statistic.
+        what: &'static str,
+        /// Its position.
+        index: usize,
+        /// Its value.
+        got: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Statistics of another number of inputs than the weight has.
+    #[error("moments of {got} inputs do not fit a weight of {expected}")]
+    MomentsOfInputs {
+        /// The inputs of the statistics.
+        got: usize,
+        /// The inputs of the weight.
+        expected: usize,
+    },
     /// A file that could not be read or written.
     #[error("{}: {message}", path.display())]
     Io {

@@ -7,6 +7,7 @@ compile_error!(
 );
 
 pub mod backends;
+pub mod calibrated;
 pub mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
@@ -16,6 +17,7 @@ pub mod spec;
 pub mod tensor;
 
 pub use backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
+pub use calibrated::{codes::Calibrated, input_moments::InputMoments};
 pub use error::{Error, Result};
 pub use packed::{
     coded::Coded,
@@ -29,7 +31,7 @@ pub use packed::{
 };
 pub use spec::{
     bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
-    quant_spec::QuantSpec, range_estimator::RangeEstimator,
+    quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
 };
 pub use tensor::{
     distortion::Distortion,

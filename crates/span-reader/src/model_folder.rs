@@ -37,6 +37,7 @@ use crate::artefact::contents::ArtefactContents;
 use crate::artefact::manifest::Manifest;
 use crate::embedded_folder::{EmbeddedAdapter, EmbeddedFolder};
 use crate::error::{Error, Result};
+use crate::running::json_file::read_json;
 
 /// The file that tells a folder of codes from one of floats.
 const PACKED: &str = "packed.safetensors";
@@ -125,6 +126,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
         let dir = dir.as_ref();
         let manifest = Manifest::is_in(dir).then(|| Manifest::open(dir)).transpose()?;
+        if manifest.is_some() && dir.join(PACKED).exists() {
+            check_says_codes(dir)?;
+        }
         let mut folder = Self::open_model(dir, options, device)?;
         if options.adapters == OwnAdapters::LeftOut {
             return Ok(folder);
@@ -350,4 +354,15 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         self.tokenizer.save_in(dir)?;
         Ok(self.model.save_adapters(dir.join(ADAPTERS), base_model)?)
     }
+}
+
+/// Checks that the configuration of an artefact of codes says so to programs that read no codes. Folders that are no
+/// artefact may be older than the field.
+fn check_says_codes(dir: &Path) -> Result<()> {
+    let path = dir.join("config.json");
+    let config: serde_json::Value = read_json(&path)?;
+    if config.get("quantization_config").is_some_and(|field| !field.is_null()) {
+        return Ok(());
+    }
+    Err(Error::option("quantization_config", "missing", "that of an artefact of codes").in_file(path))
 }

@@ -45,7 +45,7 @@ pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: 
     let mut ways: Vec<(String, usize)> = Vec::new();
     for (site, precision) in plan.iter() {
         let said = model.site(site).explicit(&precision);
-        let QuantisationSettings { weight, activation, placement } = model.site(site).quantisation(&precision);
+        let QuantisationSettings { weight, activation, placement, .. } = model.site(site).quantisation(&precision);
         let mut parts = Vec::new();
         if !precision.weights.is_full() {
             let rounding = said.rounding.map_or_else(String::new, |rounding| format!(" {rounding}"));

@@ -30,7 +30,7 @@ pub use error::{BadAnswer, Error, Result};
 pub use generator::{GeneratorConfig, SentenceOrder, Split, corpus_texts, generate};
 pub use metrics::{
     BestThresholds, Evaluation, QuestionScore, Subset, evaluate, evaluate_v1, evaluate_v2,
-    evaluate_v2_with_null_probabilities, exact_match, f1_score, normalize_answer,
+    evaluate_v2_with_null_probabilities, exact_match, f1_score, normalize_answer, normalize_text,
 };
 pub use null_answers::NullAnswers;
 pub use predictions::{NullProbabilities, Predictions};

@@ -24,9 +24,8 @@ use burn::{
 };
 
 use quant_kernels::{
-    backends::quant_backend::QuantBackend,
-    spec::{bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec},
-    tensor::{learned_step::LearnedStep, params::choose_params},
+    spec::{formats::format::Format, quant_spec::QuantSpec},
+    tensor::learned_step::LearnedStep,
 };
 
 use crate::error::{Error, Result};
@@ -82,36 +81,6 @@ pub(crate) fn check_spec<B: Backend>(step: &LearnedStep<B>, spec: &QuantSpec) ->
         return Err(Error::StepGranularity { got: step.granularity(), expected: spec.granularity });
     }
     Ok(())
-}
-
-/// The step that training starts from: that of [`LearnedStep::new`] or the scale that `spec` finds,
-/// whichever leaves the smaller squared error. The former is far too wide at many bits, the latter at
-/// few.
-///
-/// # Shapes
-///
-/// - `weight` `[d_in, d_out]`
-///
-/// # Errors
-///
-/// [`Error::StepFormat`] for an asymmetric quantiser; [`Error::Quantisation`] at full precision, at 1
-/// bit, and for rows that change from call to call.
-pub(crate) fn starting_step<B: QuantBackend>(
-    weight: &Tensor<B, 2>,
-    bits: BitWidth,
-    spec: &QuantSpec,
-) -> Result<LearnedStep<B>> {
-    if spec.format != Format::Symmetric {
-        return Err(Error::StepFormat { format: spec.format });
-    }
-    let weight = weight.clone().set_require_grad(false);
-    let by_mean = LearnedStep::new(&weight, bits, spec.granularity)?;
-    let by_range = LearnedStep::from_steps(choose_params(&weight, bits, spec)?.scale(), bits, spec.granularity)?;
-    let squared_error = |step: &LearnedStep<B>| {
-        let error = step.forward(weight.clone()).set_require_grad(false) - weight.clone();
-        error.square().sum().into_data().iter::<f64>().sum::<f64>()
-    };
-    Ok(if squared_error(&by_range) < squared_error(&by_mean) { by_range } else { by_mean })
 }
 
 /// The identifiers of a module's learned steps among its parameters.

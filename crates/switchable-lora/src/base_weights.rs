@@ -137,6 +137,11 @@ impl<B: Backend> BaseWeights<B> {
         Self { weight, bias: self.bias.map(|bias| bias.set_require_grad(trained)), policy, slot: self.slot }
     }
 
+    /// The same values with no form kept.
+    pub(crate) fn with_new_slot(self) -> Self {
+        Self { slot: self.slot.renewed(), ..self }
+    }
+
     /// Other values under the same policy and cache.
     pub(crate) fn with_values(&self, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Self {
         Self::new(weight, bias, self.policy, self.slot.cache())

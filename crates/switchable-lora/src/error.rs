@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use quant_kernels::spec::{
     bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
+    rounding_method::RoundingMethod,
 };
 
 /// A layer, plan or adapter that is not what it should be.
@@ -199,6 +200,22 @@ pub enum Error {
         /// The quantiser of the codes.
         expected: QuantSpec,
     },
+    /// A precision that rounds in another way than packed weights were rounded.
+    #[error("the weights were packed by rounding `{expected}`, the plan names `{got}`")]
+    PackedRounding {
+        /// The rounding of the precision.
+        got: RoundingMethod,
+        /// The rounding of the codes.
+        expected: RoundingMethod,
+    },
+    /// A rounding of the whole weight where the weight changes from call to call.
+    #[error(
+        "{what} cannot be rounded by its inputs or as a whole, expected rounding `nearest` and a range of each weight"
+    )]
+    CalibratedWeight {
+        /// The weight.
+        what: &'static str,
+    },
     /// A precision that merges an adapter into packed weights.
     #[error("placement is merged, expected residual as the weights are packed")]
     PackedPlacement,
@@ -381,7 +398,8 @@ pub(crate) fn parse_fields<T: DeserializeOwned>(text: &str) -> Result<T> {
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let is_in_field = error.path().iter().next().is_some();
         let (field, source) = (error.path().to_string(), error.into_inner());
-        if is_in_field && source.is_data() { Error::JsonField { field, source } } else { Error::Json(source) }
+        // A list in the place of a name is no data but syntax to the parser.
+        if is_in_field && !source.is_eof() { Error::JsonField { field, source } } else { Error::Json(source) }
     })?;
     json.end()?;
     Ok(parsed)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec};
+use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec, rounding_method::RoundingMethod};
 
 use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
 
@@ -40,6 +40,7 @@ pub enum Execution {
 /// | `placement` | residual |
 /// | `base` | frozen |
 /// | `gradient` | identity |
+/// | `rounding` | nearest |
 /// | `execution` | fake-quantised |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,19 +55,22 @@ pub struct LinearSettings {
     pub base: BasePolicy,
     /// What quantisation does to gradients.
     pub gradient: GradientRule,
+    /// How weights are rounded where no learned step does.
+    pub rounding: RoundingMethod,
     /// How quantised weights are held and multiplied.
     pub execution: Execution,
 }
 
 impl Default for LinearSettings {
     fn default() -> Self {
-        let QuantisationSettings { weight, activation, placement } = QuantisationSettings::default();
+        let QuantisationSettings { weight, activation, placement, rounding } = QuantisationSettings::default();
         Self {
             weight,
             activation,
             placement,
             base: BasePolicy::default(),
             gradient: GradientRule::default(),
+            rounding,
             execution: Execution::default(),
         }
     }
@@ -75,12 +79,13 @@ impl Default for LinearSettings {
 impl LinearSettings {
     /// Those of the settings that decide what an adapter repairs.
     pub const fn quantisation(&self) -> QuantisationSettings {
-        QuantisationSettings { weight: self.weight, activation: self.activation, placement: self.placement }
+        let Self { weight, activation, placement, rounding, .. } = *self;
+        QuantisationSettings { weight, activation, placement, rounding }
     }
 
-    /// The same with other quantisers and another placement.
+    /// The same with other quantisers, another placement and another rounding.
     pub const fn with_quantisation(self, quantisation: QuantisationSettings) -> Self {
-        let QuantisationSettings { weight, activation, placement } = quantisation;
-        Self { weight, activation, placement, ..self }
+        let QuantisationSettings { weight, activation, placement, rounding } = quantisation;
+        Self { weight, activation, placement, rounding, ..self }
     }
 }

@@ -6,17 +6,20 @@
 //! ```
 //!
 //! `Qw` and `Qa` are the quantisers of weights and activations. An adapter that was trained under one of
-//! each repairs nothing under another.
+//! each, and one rounding of the weights, repairs nothing under another.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::spec::quant_spec::{self, QuantSpec};
+use quant_kernels::spec::{
+    quant_spec::{self, QuantSpec},
+    rounding_method::RoundingMethod,
+};
 
 use crate::placement::Placement;
 
-/// The quantisers of a layer and where its adapter is added.
+/// The quantisers of a layer, where its adapter is added, and how its weight is rounded where no learned step does.
 ///
 /// As JSON, in the text form of `--quantizer`:
 ///
@@ -40,12 +43,20 @@ pub struct QuantisationSettings {
     pub activation: QuantSpec,
     /// Where the adapter is added.
     pub placement: Placement,
+    /// How weights are rounded; left out where it is to the nearest level.
+    #[serde(default, skip_serializing_if = "is_nearest")]
+    pub rounding: RoundingMethod,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_nearest(method: &RoundingMethod) -> bool {
+    *method == RoundingMethod::Nearest
 }
 
 /// A field in which two settings differ, and its two values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsDifference {
-    /// `weight`, `activation` or `placement`.
+    /// `weight`, `activation`, `placement` or `rounding`.
     pub field: &'static str,
     /// The value of the settings that were asked.
     pub got: String,
@@ -77,20 +88,28 @@ impl QuantisationSettings {
         if self.activation != expected.activation {
             return Some(difference("activation", &self.activation, &expected.activation));
         }
-        (self.placement != expected.placement).then(|| difference("placement", &self.placement, &expected.placement))
+        if self.placement != expected.placement {
+            return Some(difference("placement", &self.placement, &expected.placement));
+        }
+        (self.rounding != expected.rounding).then(|| difference("rounding", &self.rounding, &expected.rounding))
     }
 }
 
 impl Default for QuantisationSettings {
     fn default() -> Self {
-        Self { weight: QuantSpec::default(), activation: QuantSpec::PER_TOKEN, placement: Placement::default() }
+        let (activation, placement) = (QuantSpec::PER_TOKEN, Placement::default());
+        Self { weight: QuantSpec::default(), activation, placement, rounding: RoundingMethod::default() }
     }
 }
 
 /// `weights per-channel,symmetric,min-max, activations per-token,symmetric,min-max, adapters residual`.
 impl fmt::Display for QuantisationSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "weights {}, activations {}, adapters {}", self.weight, self.activation, self.placement)
+        write!(f, "weights {}, activations {}, adapters {}", self.weight, self.activation, self.placement)?;
+        if self.rounding != RoundingMethod::Nearest {
+            write!(f, ", rounding {}", self.rounding)?;
+        }
+        Ok(())
     }
 }
 

@@ -23,7 +23,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
     packed::packed_tensor::PackedTensor,
-    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec, rounding_method::RoundingMethod},
 };
 
 use crate::{adapter_step::StepVersion, cache_statistics::CacheStatistics, weight_rounding::RoundingKey};
@@ -83,6 +83,7 @@ struct Key {
     form: TypeId,
     bits: BitWidth,
     spec: QuantSpec,
+    method: RoundingMethod,
     /// By a learned step, not by the scales that the quantiser finds.
     by_step: bool,
 }
@@ -303,8 +304,8 @@ impl CacheSlot {
     }
 
     fn key<T: Form>(&self, how: RoundingKey) -> Key {
-        let RoundingKey { bits, spec, step } = how;
-        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec, by_step: step.is_some() }
+        let RoundingKey { bits, spec, method, step } = how;
+        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec, method, by_step: step.is_some() }
     }
 
     /// The cache that the slot is in.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use quant_kernels::spec::{
     bit_width::BitWidth,
     quant_spec::{self, QuantSpec},
+    rounding_method::RoundingMethod,
 };
 
 use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
@@ -17,14 +18,42 @@ use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
 pub enum SiteRounding {
     /// To the nearest level, by the scales that the weight's quantiser finds.
     Nearest,
+    /// To the nearest level, by scales of small error but for a few weights.
+    Hqq,
+    /// One input after another, each making up for the error of those before it.
+    Gptq,
     /// By the learned step of the adapter, whose width is that of the weight.
     LearnedStep,
+}
+
+impl SiteRounding {
+    /// The method; `None` for a learned step.
+    pub const fn method(self) -> Option<RoundingMethod> {
+        match self {
+            Self::Nearest => Some(RoundingMethod::Nearest),
+            Self::Hqq => Some(RoundingMethod::Hqq),
+            Self::Gptq => Some(RoundingMethod::Gptq),
+            Self::LearnedStep => None,
+        }
+    }
+}
+
+impl From<RoundingMethod> for SiteRounding {
+    fn from(method: RoundingMethod) -> Self {
+        match method {
+            RoundingMethod::Nearest => Self::Nearest,
+            RoundingMethod::Hqq => Self::Hqq,
+            RoundingMethod::Gptq => Self::Gptq,
+        }
+    }
 }
 
 impl fmt::Display for SiteRounding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nearest => "nearest",
+            Self::Hqq => "hqq",
+            Self::Gptq => "gptq",
             Self::LearnedStep => "learned-step",
         })
     }
@@ -40,7 +69,7 @@ impl fmt::Display for SiteRounding {
 /// | `quantizer` | `"per-channel,symmetric,min-max"` | [`LinearSettings::weight`](crate::LinearSettings) |
 /// | `activation_quantizer` | `"per-token,symmetric,min-max"` | [`LinearSettings::activation`](crate::LinearSettings) |
 /// | `placement` | `"residual"`, `"merged"` | [`LinearSettings::placement`](crate::LinearSettings) |
-/// | `rounding` | `"nearest"`, `"learned-step"` | the step of the adapter if it has one, else nearest |
+/// | `rounding` | `"nearest"`, `"hqq"`, `"gptq"`, `"learned-step"` | the step of the adapter if it has one, else [`LinearSettings::rounding`](crate::LinearSettings) |
 ///
 /// ```
 /// use switchable_lora::{BitWidth, SitePrecision};
@@ -127,9 +156,9 @@ impl SitePrecision {
         Self { placement: Some(placement), ..self }
     }
 
-    /// The same with both quantisers and the placement of `settings`.
+    /// The same with both quantisers and the placement of `settings`; the rounding stays.
     pub const fn with_quantisation(self, settings: QuantisationSettings) -> Self {
-        let QuantisationSettings { weight, activation, placement } = settings;
+        let QuantisationSettings { weight, activation, placement, .. } = settings;
         let (quantizer, activation_quantizer, placement) = (Some(weight), Some(activation), Some(placement));
         Self { quantizer, activation_quantizer, placement, ..self }
     }
@@ -139,12 +168,13 @@ impl SitePrecision {
         Self { rounding: Some(rounding), ..self }
     }
 
-    /// Quantisers and placement: what the precision says, and else those of a layer.
+    /// Quantisers, placement and rounding: what the precision says, and else those of a layer.
     pub fn quantisation(&self, layer: QuantisationSettings) -> QuantisationSettings {
         QuantisationSettings {
             weight: self.quantizer.unwrap_or(layer.weight),
             activation: self.activation_quantizer.unwrap_or(layer.activation),
             placement: self.placement.unwrap_or(layer.placement),
+            rounding: self.rounding.and_then(SiteRounding::method).unwrap_or(layer.rounding),
         }
     }
 

@@ -30,7 +30,7 @@ use quant_kernels::{
     },
     spec::{
         bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
-        quant_spec::QuantSpec, range_estimator::RangeEstimator,
+        quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
     },
     tensor::{fake_quantize::fake_quantize, packed_linear::packed_linear, rounding::Rounding},
 };
@@ -220,7 +220,7 @@ impl Wanted {
     }
 
     fn key(self) -> RoundingKey {
-        RoundingKey { bits: self.bits, spec: self.spec, step: None }
+        RoundingKey { bits: self.bits, spec: self.spec, method: RoundingMethod::Nearest, step: None }
     }
 
     fn rounding<B: Backend>(self) -> Rounding<'static, B> {

@@ -99,6 +99,15 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
+    /// There is nothing to calibrate on.
+    #[error("no window to calibrate on holds a token, expected at least one that does")]
+    CalibrationWindows,
+    /// Statistics of the inputs of other sites than the model has.
+    #[error("site `{site}`: there are no moments of its inputs, expected those of this model")]
+    NoMoments {
+        /// The site.
+        site: String,
+    },
     /// A text file is too large or no text.
     #[error("{path}: {reason}")]
     Text {

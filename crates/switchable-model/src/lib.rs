@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod attention_mask;
+pub mod calibration;
 pub mod config;
 pub mod error;
 pub(crate) mod folder_names;

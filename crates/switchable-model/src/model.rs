@@ -426,7 +426,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// quantised and rounded and where the adapter is added, so that it means the same whatever the
     /// settings of the model that reads it.
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
-        let full = SitePrecision::FULL.with_rounding(SiteRounding::Nearest);
+        let full = SitePrecision::FULL.with_rounding(SiteRounding::from(self.settings().rounding));
         let default = full.with_quantisation(self.settings().quantisation());
         let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head());
         for (site, precision) in plan.iter().chain(plan.embeddings()) {

@@ -3,6 +3,7 @@
 #![cfg(feature = "flex")]
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use gpt2_model::Gpt2;
@@ -13,20 +14,25 @@ use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::kernels::BitWidth;
-use switchable_quant::lora::{Execution, LinearSettings, SitePrecision};
+use switchable_quant::lora::{Execution, LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::artefact::manifest::Source;
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::artefact::saved_cascade::SavedCascade;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::choice::controller::{PlanRequest, PrecisionController};
+use switchable_quant::reader::choice::front::MeasuredFront;
 use switchable_quant::reader::choice::latency::LatencyOptions;
 use switchable_quant::reader::choice::measured_cascade::CalibratedCascade;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, OwnAdapters};
+use switchable_quant::reader::serving::generation::TextRequest;
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
 use switchable_quant::reader::serving::service::{Request, Service};
 use switchable_quant::reader::{EvaluateOptions, Evaluator, ReadingTask};
+use switchable_quant::transformer::generate::{DrawOptions, Generate as _, GenerateOptions, Sampling};
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
+use switchable_quant::transformer::span_head::MissingHead;
 
 type Folder = ModelFolder<Flex, Gpt2<Flex>>;
 
@@ -137,7 +143,55 @@ fn plans_front_and_cascade_come_back_with_the_codes_that_they_were_measured_on()
     assert!(pick.point.bytes() <= budget);
     let saved = contents.cascade.as_ref().expect("a cascade").open(&opened.model).expect("valid input");
     assert_eq!(saved.stages().len(), cascade.stages().len());
+    for file in ["plans/small.json", "front.json", "cascade.json"] {
+        names_every_field_of_a_wrong_type(&target, file);
+    }
     serves_every_choice(opened);
+}
+
+/// Every value of a file, in turn, gets a wrong type; what refuses it names the field.
+fn names_every_field_of_a_wrong_type(target: &Path, file: &str) {
+    let text = fs::read_to_string(target.join(file)).expect("valid input");
+    let whole: Value = serde_json::from_str(&text).expect("valid input");
+    let load = |json: &Value| {
+        fs::write(target.join(file), json.to_string()).expect("valid input");
+        let path = target.join(file);
+        match file {
+            "front.json" => MeasuredFront::load(path).map(drop).map_err(|error| error.to_string()),
+            "cascade.json" => SavedCascade::read(target).map(drop).map_err(|error| error.to_string()),
+            _ => PrecisionPlan::load(path).map(drop).map_err(|error| error.to_string()),
+        }
+    };
+    load(&whole).expect("it is whole");
+    let places = places(&whole, "");
+    assert!(places.len() > 6, "{places:?}");
+    for place in places {
+        // Every value but null is of another type than one of these.
+        for wrong in [json!({ "x": 1 }), json!("wrong"), json!([["x"]])] {
+            let mut json = whole.clone();
+            *json.pointer_mut(&place).expect("it is there") = wrong.clone();
+            let Err(message) = load(&json) else {
+                panic!("{file}: {place} takes {wrong}");
+            };
+            let keys = place.split('/').filter(|key| key.parse::<usize>().is_err());
+            let field = keys.last().expect("a name");
+            assert!(message.contains(file) && message.contains(field), "{file}: {place} = {wrong}: {message}");
+        }
+    }
+    fs::write(target.join(file), text).expect("valid input");
+}
+
+/// Pointers to numbers, texts and flags, of lists to those of the first entry, and of maps of sites to one.
+fn places(json: &Value, at: &str) -> Vec<String> {
+    match json {
+        Value::Object(fields) => {
+            let sites = if at.ends_with("sites") { 1 } else { usize::MAX };
+            fields.iter().take(sites).flat_map(|(name, value)| places(value, &format!("{at}/{name}"))).collect()
+        }
+        Value::Array(list) => list.iter().take(1).flat_map(|value| places(value, &format!("{at}/0"))).collect(),
+        Value::Null => Vec::new(),
+        _ => vec![at.to_owned()],
+    }
 }
 
 /// Requests of every kind of choice in one batch, answered from several threads as each alone.
@@ -191,6 +245,74 @@ fn serves_every_choice(folder: Folder) {
     let timed = service
         .timed(default_model::questions(QuestionSet::Search).expect("valid input"), &LatencyOptions::new("here"));
     timed.expect("valid input").plan(&PlanChoice::Measured(latency)).expect("the plans were timed here");
+}
+
+#[test]
+fn a_service_of_a_language_model_continues_texts_by_the_plan_of_each_choice() {
+    let folder = built_in(Execution::Packed);
+    let plans = [2u8, 8].map(|bits| {
+        let plan = folder.model.transformer.uniform_plan(folder.precision(BitWidth::new(bits).expect("valid input")));
+        (format!("bits-{bits}"), folder.model.named_plan(&plan))
+    });
+    let dir = tempfile::tempdir().expect("valid input");
+    let target = dir.path().join("artefact");
+    let pack = Pack { plans: plans.into(), has_span_head: false, ..Pack::new(source(), PackedForm::Nested) };
+    pack.write(&folder, &target).expect("it packs");
+    let options = FolderOptions { missing_head: MissingHead::Random(0), ..FolderOptions::default() };
+    let service = Service::new(Folder::open(&target, &options, &FlexDevice).expect("it opens")).expect("valid input");
+    let draws = DrawOptions { temperature: 0.9, seed: 7, ..DrawOptions::default() };
+    let request = |name: &str, sampling| TextRequest {
+        prompt: "É. lives in the".into(),
+        options: GenerateOptions { max_new_tokens: 12, sampling, ..GenerateOptions::default() },
+        choice: PlanChoice::Named(name.into()),
+    };
+    let opened = service.folder();
+    let mut texts = Vec::new();
+    for (name, bits) in [("bits-2", 2.0), ("bits-8", 8.0)] {
+        for sampling in [Sampling::Greedy, Sampling::Draws(draws)] {
+            let request = request(name, sampling);
+            let ids = opened.tokenizer.encode_ids(&request.prompt).expect("valid input");
+            let plan = opened.plan_of(name).expect("valid input");
+            let expected = opened.model.transformer.generate(&ids, &request.options, plan).expect("it writes");
+            let [written, threaded] = std::thread::scope(|scope| {
+                [(); 2]
+                    .map(|()| scope.spawn(|| service.generate(&request).expect("it writes")))
+                    .map(|it| it.join().expect("valid input"))
+            });
+            assert_eq!((&written.tokens, &written), (&expected, &threaded));
+            assert!((written.average_bits - bits).abs() < 1e-9);
+            let whole = opened.tokenizer.decode(&[ids, expected].concat()).expect("valid input");
+            assert_eq!(format!("{}{}", request.prompt, written.text).trim_start(), whole.trim_start());
+            let mut pieces = Vec::new();
+            let streamed = service.generate_streaming(&request, |piece| {
+                pieces.push(piece.to_owned());
+                ControlFlow::Continue(())
+            });
+            assert_eq!(streamed.expect("it writes"), written);
+            assert_eq!(pieces.concat(), written.text);
+            assert!(pieces.len() > 3, "{pieces:?}");
+            texts.push(written.text);
+        }
+    }
+    assert!(texts[0] != texts[1] && texts[0] != texts[2], "{texts:?}");
+    // A break ends the text with the piece that it was given.
+    let mut first = String::new();
+    let cut = service.generate_streaming(&request("bits-8", Sampling::Greedy), |piece| {
+        first.push_str(piece);
+        ControlFlow::Break(())
+    });
+    let cut = cut.expect("it writes");
+    assert!(cut.text == first && texts[2].starts_with(&first) && cut.tokens.len() < 12, "{cut:?}");
+    let refused = |change: fn(&mut TextRequest)| {
+        let mut request = request("bits-8", Sampling::Greedy);
+        change(&mut request);
+        service.generate(&request).expect_err("an error").to_string()
+    };
+    let message = refused(|request| request.choice = PlanChoice::Confidence);
+    assert!(message.starts_with("`choice` is the cascade, expected a plan by name"), "{message}");
+    assert!(refused(|request| request.choice = PlanChoice::Named("no".into())).contains("bits-2, bits-8"));
+    assert!(refused(|request| request.prompt.clear()).contains("token"));
+    assert!(refused(|request| request.options.max_length = Some(0)).contains("max_length is 0"));
 }
 
 fn packed(dir: &Path) -> std::path::PathBuf {
@@ -283,6 +405,14 @@ fn an_artefact_that_lies_is_refused_with_the_file_and_the_field() {
         &["config.json", "quantization_config.form"],
     );
     case(
+        &sealed(|target| {
+            edit(&target.join("config.json"), |config| {
+                _ = config.as_object_mut().expect("valid input").remove("quantization_config");
+            });
+        }),
+        &["config.json", "`quantization_config` is missing"],
+    );
+    case(
         &sealed(|target| edit(&target.join("config.json"), |config| config["n_head"] = json!(4))),
         &["config.json", "n_head"],
     );
@@ -304,6 +434,18 @@ fn an_artefact_takes_the_place_of_another_and_of_nothing_else() {
     fs::remove_file(other.join("artefact.json")).expect("valid input");
     let message = pack.write(&folder, &other).expect_err("it holds something else").to_string();
     assert!(message.contains("no artefact"), "{message}");
+
+    // What a killed command left goes; while one packs, another is told so.
+    fs::create_dir_all(dir.path().join(".partial-other/.partial-x")).expect("valid input");
+    let held = ArtefactTarget::reserve(&dir.path().join("fresh")).expect("nobody has it");
+    let message = pack.write(&folder, &dir.path().join("fresh")).expect_err("it is reserved").to_string();
+    assert!(message.contains("fresh: another command writes"), "{message}");
+    pack.write_to(&folder, &held).expect("its own name");
+    drop(held);
+    pack.write(&folder, &dir.path().join("fresh")).expect("nobody has it");
+    fs::remove_dir_all(dir.path().join("fresh")).expect("valid input");
+    fs::remove_dir_all(&other).expect("valid input");
+    pack.write(&folder, &other).expect("the name is free");
 
     // A plan that cannot be packed, and a plan of another model, leave nothing.
     let wide = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::new(7).expect("valid input")));

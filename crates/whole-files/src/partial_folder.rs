@@ -37,6 +37,11 @@ impl PartialFolder {
         let path = if path.exists() { fs::canonicalize(path).map_err(at(path))? } else { path.to_owned() };
         let around = folder_around(&path);
         operation::make_folders(around).map_err(at(around))?;
+        Self::within(around, &path)
+    }
+
+    /// Starts the folder that `target` will name, in a folder of the same file system.
+    pub(crate) fn within(around: &Path, target: &Path) -> Result<Self> {
         let mut builder = named();
         #[cfg(unix)]
         {
@@ -44,7 +49,7 @@ impl PartialFolder {
             builder.permissions(fs::Permissions::from_mode(0o777));
         }
         let folder = operation::make_folder(&builder, around).map_err(at(around))?;
-        Ok(Self { folder, target: path })
+        Ok(Self { folder, target: target.to_owned() })
     }
 
     /// The name that it has while it is filled.

@@ -21,6 +21,7 @@ use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
 use crate::arguments::widths::{PerWidth, parse_bits};
+use crate::calibration::CalibrationRequest;
 use crate::ending::usage;
 use crate::files::{GENERATED, LoadedQuestions, load_questions, load_training_set, resolve_data};
 use crate::session::{Command, Opening};
@@ -154,13 +155,14 @@ impl BankSourceArgs {
         run: &RunArgs,
         model: ModelOptions,
         missing_head: MissingHead,
+        calibration: CalibrationRequest,
         command: impl Command,
     ) -> anyhow::Result<()> {
         let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut, ..FolderOptions::default() };
         let execution = run.execution.map(Into::into);
         let device = run.device;
-        let opening =
-            Opening { device, model: Some(&self.model), adapters: None, options, mixed_head: None, execution };
+        let model = Some(self.model.as_str());
+        let opening = Opening { device, model, adapters: None, options, mixed_head: None, execution, calibration };
         opening.run(command).map_err(|error| match error.downcast_ref() {
             Some(reader::Error::Model(transformer::Error::MissingTensor { name, .. })) if name == SPAN_HEAD => {
                 error.context("a folder without a span head needs `--base-steps`")

@@ -15,6 +15,7 @@ use crate::arguments::count::{parse_count, parse_up_to};
 use crate::arguments::null_threshold::{NullThreshold, null_rule};
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
+use crate::calibration::CalibrationRequest;
 use crate::session::Opening;
 
 /// Model and questions.
@@ -84,6 +85,7 @@ impl InputArgs {
             },
             mixed_head: self.span_head,
             execution: run.execution.map(Into::into),
+            calibration: CalibrationRequest::default(),
         }
     }
 }

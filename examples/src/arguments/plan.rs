@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
+use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec, RoundingMethod};
+use switchable_quant::lora::site_precision::SiteRounding;
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::ModelFolder;
 use switchable_quant::reader::model_folder::Quantiser;
@@ -14,6 +15,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
+use crate::arguments::calibration::CalibrationArgs;
 use crate::ending::usage;
 
 /// Width or plan of every site, and how weights are quantised.
@@ -29,6 +31,14 @@ pub struct PlanArgs {
     /// adapters in the folder of the model, else per-tensor,symmetric,min-max
     #[arg(long, value_name = "SPEC")]
     pub quantizer: Option<QuantSpec>,
+    /// How weights are rounded where no learned step does: nearest, hqq (scales of small error but for a few
+    /// weights) or gptq (each input makes up for the error of those before it, by a calibration); by default as
+    /// the plan or the adapters have it, else nearest
+    #[arg(long, value_name = "METHOD")]
+    pub rounding: Option<RoundingMethod>,
+    /// What the model is calibrated on.
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
     /// Width of the embeddings and of the output matrix, a scale for each row, in place of what the plan says;
     /// without a plan they are at full precision, or at the width of their codes
     #[arg(long, value_name = "BITS")]
@@ -54,6 +64,9 @@ impl PlanArgs {
         if let Some(asked) = self.quantizer {
             file.check(asked)?;
         }
+        if let Some(asked) = self.rounding {
+            file.check_rounding(asked)?;
+        }
         Ok(Some(file))
     }
 
@@ -63,14 +76,16 @@ impl PlanArgs {
         let own = LinearSettings::default();
         let of_plan = plan.map(|file| file.plan.default_precision().quantisation(own.quantisation()));
         let settings = own.with_quantisation(of_plan.unwrap_or(own.quantisation()));
-        let linear = LinearSettings { weight: self.quantizer.unwrap_or(settings.weight), ..settings };
+        let (weight, rounding) =
+            (self.quantizer.unwrap_or(settings.weight), self.rounding.unwrap_or(settings.rounding));
+        let linear = LinearSettings { weight, rounding, ..settings };
         ModelOptions { linear, ..ModelOptions::default() }
     }
 
     /// Whose quantisers a folder of floats has: where neither a plan nor a flag says them, those that its adapters were
     /// trained for.
     pub fn quantiser(&self) -> Quantiser {
-        let is_said = self.quantizer.is_some() || self.plan.is_some();
+        let is_said = self.quantizer.is_some() || self.rounding.is_some() || self.plan.is_some();
         if is_said { Quantiser::Given } else { Quantiser::OfAdapters }
     }
 
@@ -180,6 +195,18 @@ impl PlanFile {
     /// Where the plan is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn check_rounding(&self, asked: RoundingMethod) -> anyhow::Result<()> {
+        let entries = self.plan.entries().filter(|(_, precision)| precision.weights != BitWidth::FULL);
+        for (name, precision) in entries {
+            let said = precision.rounding.and_then(SiteRounding::method);
+            if let Some(got) = said.filter(|got| *got != asked) {
+                let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });
+                return Err(usage(format!("`--rounding {asked}` contradicts {path}, which rounds `{name}` {got}")));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {

@@ -2,16 +2,26 @@
 
 use clap::Args;
 
-use switchable_quant::kernels::QuantSpec;
+use switchable_quant::kernels::{QuantSpec, RoundingMethod};
 use switchable_quant::lora::{LinearSettings, QuantizedCache};
 use switchable_quant::transformer::options::ModelOptions;
+
+use crate::arguments::calibration::CalibrationArgs;
 
 /// How weights and activations are quantised.
 #[derive(Debug, Clone, Args)]
 pub struct QuantArgs {
     /// Weight quantiser: granularity,mapping,range; e.g. per-channel,symmetric,min-max
+    /// ranges are min-max, percentile:P, mse and, by the inputs of a calibration, importance
     #[arg(long, default_value = "per-tensor,symmetric,min-max", value_name = "SPEC")]
     pub quantizer: QuantSpec,
+    /// How weights are rounded where no learned step does: nearest, hqq (scales of small error but for a few
+    /// weights) or gptq (each input makes up for the error of those before it, by a calibration)
+    #[arg(long, default_value_t = RoundingMethod::Nearest, value_name = "METHOD")]
+    pub rounding: RoundingMethod,
+    /// What the model is calibrated on.
+    #[command(flatten)]
+    pub calibration: CalibrationArgs,
     /// Most memory for quantised weights that are kept, in GiB; by default four forms of each weight
     #[arg(long, value_name = "GIB", value_parser = gib)]
     pub quantized_cache: Option<f64>,
@@ -27,7 +37,7 @@ fn gib(text: &str) -> Result<f64, String> {
 impl QuantArgs {
     /// Options to build a model with.
     pub fn model_options(&self) -> ModelOptions {
-        let linear = LinearSettings { weight: self.quantizer, ..LinearSettings::default() };
+        let linear = LinearSettings { weight: self.quantizer, rounding: self.rounding, ..LinearSettings::default() };
         let bytes = self.quantized_cache.map(|gib| (gib * f64::from(1u32 << 30)) as usize);
         let cache = bytes.map_or_else(QuantizedCache::default, QuantizedCache::new);
         ModelOptions { linear, cache, ..ModelOptions::default() }

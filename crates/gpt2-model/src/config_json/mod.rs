@@ -79,9 +79,10 @@ impl ModelConfig for Gpt2Config {
         let n_embd = fields.size("n_embd")?;
         let config = Self {
             vocab_size: fields.size("vocab_size")?,
-            n_positions: match fields.get("n_positions") {
-                Some(_) => fields.size("n_positions")?,
-                None => fields.size("n_ctx")?,
+            n_positions: match fields.get("n_ctx") {
+                // Old files have that name alone.
+                Some(_) if fields.get("n_positions").is_none() => fields.size("n_ctx")?,
+                _ => fields.size("n_positions")?,
             },
             n_embd,
             n_layer: fields.size("n_layer")?,

@@ -95,6 +95,19 @@ fn published_configurations_are_read_and_written_with_all_of_their_fields() {
 }
 
 #[test]
+fn the_number_of_positions_has_an_old_name_and_is_missed_by_the_other() {
+    let mut config = Gpt2Config::new(97, 64, 32, 3, 4).to_json("GPT2LMHeadModel");
+    let drop = |config: &mut Value, field| _ = config.as_object_mut().unwrap().remove(field);
+    drop(&mut config, "n_positions");
+    assert_eq!(read(&config).unwrap().n_positions, 64);
+    config["n_ctx"] = json!("many");
+    assert!(read(&config).unwrap_err().to_string().contains("field `n_ctx` is"));
+    drop(&mut config, "n_ctx");
+    let message = read(&config).unwrap_err().to_string();
+    assert!(message.contains("`n_positions`") && !message.contains("n_ctx"), "{message}");
+}
+
+#[test]
 fn fields_that_are_not_known_to_be_harmless_are_refused_by_name_unless_they_are_null() {
     let good = Gpt2Config::new(97, 64, 32, 3, 4).to_json("GPT2LMHeadModel");
     let cases = [

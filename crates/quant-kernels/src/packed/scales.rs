@@ -131,6 +131,19 @@ impl Scales {
         Ok(scales)
     }
 
+    /// Checks that the scales times the largest level are numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PackedScale`] for the first that is not.
+    pub(crate) fn check_values(&self, largest_level: f32) -> Result<()> {
+        let expected = "a scale whose product with every level is finite";
+        match self.to_vec().iter().enumerate().find(|(_, scale)| !(*scale * largest_level).is_finite()) {
+            Some((index, &got)) => Err(Error::PackedScale { index, got, expected }),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn format(&self) -> ScaleFormat {
         self.format
     }

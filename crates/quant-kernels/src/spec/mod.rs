@@ -9,5 +9,6 @@ pub mod granularity;
 pub mod quant_spec;
 pub mod quantizer;
 pub mod range_estimator;
+pub mod rounding_method;
 pub mod step_quantizer;
 pub(crate) mod text_form;

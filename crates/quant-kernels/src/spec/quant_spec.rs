@@ -15,7 +15,7 @@ use crate::{
 /// |---|---|---|
 /// | `granularity` | `per-tensor` | `per-channel`, `per-group:<rows>`, `per-token` |
 /// | `format` | `symmetric` | `asymmetric`, `nf4` |
-/// | `range` | `min-max` | `percentile:<percent>`, `mse` |
+/// | `range` | `min-max` | `percentile:<percent>`, `mse`, `importance` |
 ///
 /// The text form lists the three in this order, separated by commas; options that are left out
 /// keep their default.

@@ -1,12 +1,13 @@
 //! A quantiser with its bits: what kernels are given.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     spec::{
         bit_width::BitWidth,
         formats::code_book::{CodeBook, LevelRange},
         gradient_rule::GradientRule,
         quant_spec::QuantSpec,
+        range_estimator::RangeEstimator,
     },
 };
 
@@ -33,9 +34,13 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit.
+    /// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit,
+    /// [`Error::Uncalibrated`] for a range that goes by inputs: [`Calibrated`](crate::Calibrated) finds those.
     pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
         let levels = spec.format.levels(bits)?;
+        if spec.range == RangeEstimator::Importance {
+            return Err(Error::Uncalibrated { what: "range `importance`" });
+        }
         Ok(Self { bits, spec, gradient, levels })
     }
 

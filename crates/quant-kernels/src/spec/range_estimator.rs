@@ -6,6 +6,7 @@
 //!                to p-th percentiles of x (asymmetric), are clipped
 //! mse            f · [min x, max x] with the factor f that minimises Σ (x − y)²,
 //!                f = 2^(−k/10), k = 0 ..= 50
+//! importance     the same with Σ h (x − y)², h the mean square of the weight's input, and least squares after it
 //! ```
 //!
 //! Each block of values that share a scale has its own range. A symmetric range is widened to
@@ -63,6 +64,7 @@ impl Percentile {
 /// | `MinMax` | `min-max` | every value, nothing is clipped | one pass |
 /// | `Percentile` | `percentile:<percent>` | the largest values are clipped | a sort |
 /// | `Mse` | `mse` | least squared error among 51 shrunken min-max ranges | 51 quantisations |
+/// | `Importance` | `importance` | the same, where errors count by their inputs: weights alone, and [calibrated](crate::Calibrated) | 60 quantisations |
 ///
 /// ```
 /// use quant_kernels::{RangeEstimator, spec::range_estimator::Percentile};
@@ -80,10 +82,12 @@ pub enum RangeEstimator {
     Percentile(Percentile),
     /// The shrunken min-max range of least squared error.
     Mse,
+    /// The range of least squared error where each error counts by the mean square of its input.
+    Importance,
 }
 
 impl RangeEstimator {
-    const EXPECTED: &str = "`min-max`, `percentile:<percent>` or `mse`";
+    const EXPECTED: &str = "`min-max`, `percentile:<percent>`, `mse` or `importance`";
 }
 
 impl fmt::Display for RangeEstimator {
@@ -92,6 +96,7 @@ impl fmt::Display for RangeEstimator {
             Self::MinMax => f.write_str("min-max"),
             Self::Percentile(percentile) => write!(f, "percentile:{}", percentile.percent()),
             Self::Mse => f.write_str("mse"),
+            Self::Importance => f.write_str("importance"),
         }
     }
 }
@@ -105,6 +110,7 @@ impl FromStr for RangeEstimator {
             None => match text {
                 "min-max" => Ok(Self::MinMax),
                 "mse" => Ok(Self::Mse),
+                "importance" => Ok(Self::Importance),
                 _ => Err(unknown()),
             },
             Some(("percentile", percent)) => {

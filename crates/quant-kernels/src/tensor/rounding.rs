@@ -3,15 +3,17 @@
 //! ```text
 //! nearest         u = clamp(round(W / s) + z)      s, z: what the quantiser finds
 //! learned step    u = clamp(round(W / s))          s: a step that was trained
+//! calibrated      u, s, z: chosen together, with what is known of the inputs ([`calibrated`](crate::calibrated))
 //! ```
 //!
 //! A rounding gives the weight's values, with gradients, or its codes. A further one is a variant here and
 //! a function from a weight to [`Coded`].
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use crate::{
     backends::quant_backend::QuantBackend,
+    calibrated::codes::Calibrated,
     error::Result,
     packed::{coded::Coded, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec},
@@ -46,6 +48,8 @@ pub enum Rounding<'a, B: Backend> {
     },
     /// To the nearest code under learned steps, which become the scales.
     Step(&'a LearnedStep<B>),
+    /// By a method that may know the inputs. Its values carry no gradient: it is for weights that are not trained.
+    Calibrated(Calibrated<'a>),
 }
 
 #[expect(clippy::expl_impl_clone_on_copy, reason = "a derive would want the backend to be `Copy`")]
@@ -63,6 +67,7 @@ impl<B: QuantBackend> Rounding<'_, B> {
         match self {
             Self::Nearest { bits, .. } => bits,
             Self::Step(step) => step.bits(),
+            Self::Calibrated(calibrated) => calibrated.bits,
         }
     }
 
@@ -80,6 +85,14 @@ impl<B: QuantBackend> Rounding<'_, B> {
         match self {
             Self::Nearest { bits, spec } => fake_quantize(weight, bits, &spec, gradient),
             Self::Step(step) => Ok(step.forward(weight)),
+            Self::Calibrated(calibrated) if calibrated.is_coded() => {
+                let values = calibrated.code(&weight, ScaleFormat::F32)?.to_floats();
+                let values = TensorData::new(values, weight.dims());
+                Ok(Tensor::from_data(values, &weight.device()))
+            }
+            Self::Calibrated(calibrated) => {
+                fake_quantize(weight, calibrated.bits, &calibrated.nearest_spec(), gradient)
+            }
         }
     }
 
@@ -97,6 +110,7 @@ impl<B: QuantBackend> Rounding<'_, B> {
     pub fn code(self, weight: &Tensor<B, 2>, scale_format: ScaleFormat) -> Result<Coded> {
         let shape = weight.dims();
         let (spec, scales, zero_points) = match self {
+            Self::Calibrated(calibrated) => return calibrated.code(weight, scale_format),
             Self::Nearest { bits, spec } => {
                 let QuantSpec { granularity, format, .. } = spec;
                 let packed = PackedSpec { shape, bits, format, granularity, scale_format };
@@ -138,6 +152,7 @@ impl<B: QuantBackend> Rounding<'_, B> {
                 step.check_fits(weight.dims())?;
                 step.step.val().abs()
             }
+            Self::Calibrated(calibrated) => return Ok(calibrated.code(weight, ScaleFormat::F32)?.scales()),
         };
         Ok(floats(scales))
     }

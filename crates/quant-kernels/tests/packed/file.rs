@@ -198,7 +198,8 @@ fn scales_of_lower_widths_come_back_and_raise_the_version() {
         assert_eq!(read.scales(width).unwrap(), nested.scales(width).unwrap());
         assert_eq!(bits(&read.dequantize(width).unwrap()), bits(&nested.dequantize(width).unwrap()), "{width} bits");
     }
-    assert!(matches!(file.nested("v"), Err(Error::NestedSource { .. })));
+    let message = file.nested("v").unwrap_err().to_string();
+    assert!(message.contains("weights.safetensors: weights of tensor `v`"), "{message}");
     // Byte for byte what the parts say, in whatever order.
     Parts::nested().write(&folder.file());
     let parts = PackedFile::open(folder.file()).unwrap().nested("w").unwrap();
@@ -216,7 +217,7 @@ fn scales_of_lower_widths_come_back_and_raise_the_version() {
 #[test]
 fn every_broken_part_of_the_scales_of_lower_widths_is_named() {
     type Break = fn(&mut Parts);
-    let broken: [(&str, &str, Break); 12] = [
+    let broken: [(&str, &str, Break); 14] = [
         ("`width_scales` of tensor `w`", "expected version 2", |p| p.text("version", "2", "1")),
         ("no tensor `w.scales.bits-3`", "", |p| p.text("packed", "[2,4]", "[2,3,4]")),
         ("no tensor `w.scales.bits-2`", "", |p| p.text("packed", "[2,4]", "[2,2]")),
@@ -231,6 +232,13 @@ fn every_broken_part_of_the_scales_of_lower_widths_is_named() {
         ("tensor `w.scales.bits-4`", "scale 0 is 0", |p| p.tensors[3].3[..2].fill(0)),
         ("tensor `w.scales.bits-2`", "scale 2 of 2 bits is 0.001, expected more than", |p| {
             p.tensors[2].3[8..].copy_from_slice(&0.001_f32.to_le_bytes());
+        }),
+        ("tensor `w.scales.bits-4`", "scale 1 is 300", |p| {
+            let scales = [1e2_f32, 3e38, 1e2];
+            (p.tensors[3].1, p.tensors[3].3) = (Dtype::F32, scales.into_iter().flat_map(f32::to_le_bytes).collect());
+        }),
+        ("scales of tensor `w`", "scale 2 is 300", |p| {
+            p.tensors[1].3[8..].copy_from_slice(&3e38_f32.to_le_bytes());
         }),
         ("tensor `w`", "4 bits cannot be cut", |p| {
             p.text("packed", "\"bits\":8", "\"bits\":4");
@@ -329,7 +337,7 @@ impl Parts {
 #[test]
 fn every_broken_part_is_named() {
     type Break = fn(&mut Parts);
-    let broken: [(&str, &str, Break); 22] = [
+    let broken: [(&str, &str, Break); 23] = [
         ("`format` is missing", "switchable-quant.packed", |p| _ = p.texts.remove("format")),
         ("`version` is `3`", "expected 1 or 2", |p| p.text("version", "1", "3")),
         ("`packed` is missing", "", |p| _ = p.texts.remove("packed")),
@@ -351,6 +359,10 @@ fn every_broken_part_is_named() {
         ("no tensor `w.codes`", "", |p| _ = p.tensors.remove(0)),
         ("dtype of tensor `w.zero_points`: got U8", "F32, F16 or BF16", |p| p.text("packed", "asym", "sym")),
         ("tensor `w`", "scale 0 is NaN", |p| p.tensors[1].3[..2].copy_from_slice(&f16::NAN.to_le_bytes())),
+        ("scales of tensor `w`", "whose product with every level is finite", |p| {
+            let scales = [1.0_f32, 1.0, 1.0, 1.0, 3e38, 1.0].into_iter().flat_map(f32::to_le_bytes).collect();
+            (p.tensors[1].1, p.tensors[1].3) = (Dtype::F32, scales);
+        }),
         ("tensor `w`", "scale 5 is 0", |p| p.tensors[1].3[10..].fill(0)),
         ("tensor `w`", "scale 1 is -1", |p| p.tensors[1].3[2..4].copy_from_slice(&f16::NEG_ONE.to_le_bytes())),
         ("tensor `w`", "zero point 4 is 16, expected at most 15", |p| p.tensors[2].3[4] = 16),
@@ -366,6 +378,25 @@ fn every_broken_part_is_named() {
         assert!(message.starts_with(folder.file().to_str().unwrap()), "{message}");
         assert!(message.contains(first) && message.contains(second), "`{message}` lacks `{first}` or `{second}`");
     }
+}
+
+#[test]
+fn scales_that_2_bits_of_nested_codes_cannot_have_are_named_with_their_file() {
+    let folder = Folder::new();
+    let spec = PackedSpec {
+        shape: [40, 3],
+        bits: BitWidth::B8,
+        format: Format::Symmetric,
+        granularity: Granularity::PerChannel,
+        scale_format: ScaleFormat::F16,
+    };
+    let packed = PackedTensor::from_weights(spec, &[0.0; 120], &[1.0, 2000.0, 1.0], &[]).unwrap();
+    PackedFileWriter::new().packed("w", &packed).write(folder.file()).unwrap();
+    let file = PackedFile::open(folder.file()).unwrap();
+    assert_eq!(file.packed("w").unwrap().scales()[1].to_bits(), 2000.0_f32.to_bits());
+    let message = file.nested("w").unwrap_err().to_string();
+    assert!(message.starts_with(folder.file().to_str().unwrap()), "{message}");
+    assert!(message.contains("tensor `w`") && message.contains("scale 1 is 128000"), "{message}");
 }
 
 #[test]

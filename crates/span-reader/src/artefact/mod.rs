@@ -12,7 +12,8 @@
 //! | `made_from.json` | the questions that it was made from |
 //! | `certificate.json`, `README.md` | what it costs beside its original, and the model card |
 //!
-//! [`Pack`](pack::Pack) writes all but the certificate, whole or not at all;
+//! [`Pack`](pack::Pack) writes all but the certificate, whole or not at all, under a name that an
+//! [`ArtefactTarget`](target::ArtefactTarget) reserves;
 //! [`ModelFolder::open`](crate::model_folder::ModelFolder::open) reads it.
 
 pub mod contents;
@@ -21,3 +22,4 @@ mod model_card;
 pub mod pack;
 pub mod plans;
 pub mod saved_cascade;
+pub mod target;

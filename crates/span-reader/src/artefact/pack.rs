@@ -10,13 +10,13 @@ use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::model::SwitchableModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::span_head::MissingHead;
-use whole_files::PartialFolder;
 
 use crate::artefact::contents::FRONT;
 use crate::artefact::manifest::{Manifest, Source};
 use crate::artefact::model_card::Card;
 use crate::artefact::plans::write_plans;
 use crate::artefact::saved_cascade::SavedCascade;
+use crate::artefact::target::ArtefactTarget;
 use crate::certificate::file_names::MODEL_CARD;
 use crate::certificate::seen_data::SeenData;
 use crate::choice::front::MeasuredFront;
@@ -85,14 +85,28 @@ impl<'a> Pack<'a> {
     /// # Errors
     ///
     /// When the folder holds something else, a site cannot be packed, a plan, front or cascade is not one of the
-    /// packed model, or the folder cannot be written; then nothing has its name.
+    /// packed model, another command packs to the folder, or it cannot be written; then nothing has its name.
     pub fn write<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         folder: &ModelFolder<B, M>,
         dir: &Path,
     ) -> Result<ModelFolder<B, M>> {
+        self.write_to(folder, &ArtefactTarget::reserve(dir)?)
+    }
+
+    /// [`write`](Self::write) under a name that was reserved before the work that led here.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn write_to<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        folder: &ModelFolder<B, M>,
+        target: &ArtefactTarget,
+    ) -> Result<ModelFolder<B, M>> {
+        let dir = target.dir();
         Self::check_target(dir)?;
-        let partial = PartialFolder::create(dir)?;
+        let partial = target.name().partial()?;
         // Files have another name while they are written: the folder is what is known of them.
         self.fill(folder, partial.path()).map_err(|error| error.in_file(dir))?;
         partial.persist().map_err(|error| Error::from(error).in_file(dir))?;

@@ -1,7 +1,7 @@
 //! The questions that made an artefact: `made_from.json` in its folder.
 //!
 //! ```text
-//! {"version": 1, "sets": [{"role": "search", "name": "dev.json", "hash": …, "questions": […], "contexts": […]}]}
+//! {"version": 2, "sets": [{"role": "search", "name": "dev.json", "hash": …, "questions": […], "contexts": […]}]}
 //! ```
 //!
 //! Each question is there by its [`TextHash`], so that one of them is found in any other file. A folder without
@@ -21,7 +21,8 @@ use crate::certificate::text_hash::TextHash;
 use crate::error::{Error, Result};
 use crate::running::json_file::{read_json, write_text};
 
-const VERSION: u32 = 1;
+/// In version 1 case, punctuation and articles counted in hashes.
+const VERSION: u32 = 2;
 
 /// What questions were used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,7 +105,7 @@ pub struct SeenData {
     sets: Vec<SeenSet>,
 }
 
-/// Only the version, so that a newer file is told from a damaged one.
+/// Only the version, so that a file of another one is told from a damaged one.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -137,7 +138,7 @@ impl SeenData {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, is damaged or of a newer version.
+    /// When it cannot be read, is damaged or of another version.
     pub fn read(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let path: PathBuf = dir.as_ref().join(MADE_FROM);
         if !path.exists() {
@@ -194,14 +195,28 @@ mod tests {
         held_out.articles[0].paragraphs.push(asked);
         assert_eq!(seen.check_unseen(&HeldOut::new(held_out.clone()).unwrap()).unwrap(), 1);
 
-        // The question itself, under another id and with other white space.
+        // The question itself, under another id and as somebody copied it.
         paragraph.questions[0].id = "again".into();
-        paragraph.context = paragraph.context.replace(' ', "  ");
-        held_out.articles[0].paragraphs.push(paragraph);
-        let n = held_out.len();
-        let message = seen.check_unseen(&HeldOut::new(held_out).unwrap()).unwrap_err().to_string();
-        for part in [format!("1 of {n} questions"), "search".into(), "s.json".into(), "`again`".into()] {
-            assert!(message.contains(&part), "{message}");
+        let copies: [fn(&str) -> String; 6] = [
+            |text| text.replace(' ', "  "),
+            str::to_uppercase,
+            |text| text.replace(['?', '.', ','], ""),
+            |text| format!("The {text}"),
+            |text| text.replace('e', "e\u{200b}\u{ad}"),
+            |text| format!("\u{feff}“{text}”"),
+        ];
+        for (index, copy) in copies.into_iter().enumerate() {
+            let (mut held_out, mut paragraph) = (held_out.clone(), paragraph.clone());
+            paragraph.context = copy(&paragraph.context);
+            paragraph.questions[0].question = copy(&paragraph.questions[0].question);
+            paragraph.questions[0].answers.clear();
+            held_out.articles[0].paragraphs.push(paragraph);
+            let n = held_out.len();
+            let message =
+                seen.check_unseen(&HeldOut::new(held_out).unwrap()).expect_err(&index.to_string()).to_string();
+            for part in [format!("1 of {n} questions"), "search".into(), "s.json".into(), "`again`".into()] {
+                assert!(message.contains(&part), "{message}");
+            }
         }
     }
 
@@ -210,10 +225,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(SeenData::read(dir.path()).unwrap(), None);
         for (text, expected) in [
-            (r#"{"version": 2, "sets": [], "more": 1}"#, "version 2, expected 1"),
-            (r#"{"version": 1, "sets": [], "more": 1}"#, "unknown field `more`"),
-            (r#"{"version": 1, "sets": [{"role": "play"}]}"#, "field `sets[0].role`"),
-            (r#"{"version": 1"#, "EOF"),
+            (r#"{"version": 3, "sets": [], "more": 1}"#, "version 3, expected 2"),
+            (r#"{"version": 1, "sets": []}"#, "version 1, expected 2"),
+            (r#"{"version": 2, "sets": [], "more": 1}"#, "unknown field `more`"),
+            (r#"{"version": 2, "sets": [{"role": "play"}]}"#, "field `sets[0].role`"),
+            (r#"{"version": 2"#, "EOF"),
         ] {
             std::fs::write(dir.path().join(MADE_FROM), text).unwrap();
             let message = SeenData::read(dir.path()).unwrap_err().to_string();

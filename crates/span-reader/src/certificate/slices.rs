@@ -10,6 +10,8 @@
 //!
 //! Source: Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use squad_data::Example;
 
@@ -26,6 +28,20 @@ pub enum SlicedBy {
     QuestionWord,
     /// Whether the text holds an answer.
     Answerable,
+}
+
+/// `answers of 2-3 words`, `questions with who`, `questions without an answer`
+impl fmt::Display for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.by, self.part.as_str()) {
+            (SlicedBy::AnswerWords, "1") => f.write_str("answers of 1 word"),
+            (SlicedBy::AnswerWords, words) => write!(f, "answers of {words} words"),
+            (SlicedBy::QuestionWord, OTHER) => f.write_str("questions with no question word"),
+            (SlicedBy::QuestionWord, word) => write!(f, "questions with {word}"),
+            (SlicedBy::Answerable, "HasAns") => f.write_str("questions with an answer"),
+            (SlicedBy::Answerable, _) => f.write_str("questions without an answer"),
+        }
+    }
 }
 
 /// A part of the questions.
@@ -224,6 +240,17 @@ mod tests {
         let slices = slices(&both);
         let worse: Vec<&str> = slices.iter().filter(|s| s.is_worse).map(|s| s.part.as_str()).collect();
         assert_eq!(worse, ["2-3", "who", "HasAns"]);
+        let names: Vec<String> = slices.iter().map(ToString::to_string).collect();
+        let expected = [
+            "answers of 1 word",
+            "answers of 2-3 words",
+            "questions with what",
+            "questions with who",
+            "questions with why",
+            "questions with an answer",
+            "questions without an answer",
+        ];
+        assert_eq!(names, expected);
         let total: usize = slices.iter().filter(|s| s.by == SlicedBy::QuestionWord).map(|s| s.questions).sum();
         assert_eq!(total, 600);
         for slice in &slices {

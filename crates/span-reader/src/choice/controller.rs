@@ -109,9 +109,12 @@ impl PrecisionController {
                 let milliseconds = budget.as_secs_f64() * 1e3;
                 self.within("latency_ms", milliseconds, |point| point.latency_ms.unwrap_or(f64::INFINITY))
             }
-            PlanRequest::Accuracy(target) => self.at_least("accuracy", target, |point| point.exact_match),
+            PlanRequest::Accuracy(target) => {
+                self.at_least("accuracy", target, ("the most that was measured", |point| point.exact_match))
+            }
             PlanRequest::AccuracyForSure(target) => {
-                self.at_least("accuracy_for_sure", target, |point| point.exact_match_interval.low)
+                let what = "the highest lower end of an interval that was measured";
+                self.at_least("accuracy_for_sure", target, (what, |point| point.exact_match_interval.low))
             }
         }
     }
@@ -139,14 +142,19 @@ impl PrecisionController {
         })
     }
 
-    fn at_least(&self, field: &'static str, target: f64, accuracy: impl Fn(&FrontPoint) -> f64) -> Result<Pick<'_>> {
+    fn at_least(
+        &self,
+        field: &'static str,
+        target: f64,
+        (what, accuracy): (&str, fn(&FrontPoint) -> f64),
+    ) -> Result<Pick<'_>> {
         if !(0.0..=100.0).contains(&target) {
             return Err(Error::option(field, target, "0 to 100 percent"));
         }
         let good = self.picks().filter(|pick| accuracy(pick.point) >= target);
         good.min_by(|a, b| smaller(a.point, b.point)).ok_or_else(|| {
             let most = self.picks().map(|pick| accuracy(pick.point)).fold(0.0, f64::max);
-            Error::option(field, target, format!("at most {most:.2} percent, the most that was measured"))
+            Error::option(field, target, format!("at most {most:.2} percent, {what}"))
         })
     }
 }

@@ -40,7 +40,8 @@ pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let is_in_field = error.path().iter().next().is_some();
         let (field, source) = (error.path().to_string(), error.into_inner());
-        if is_in_field && source.is_data() {
+        // A list in the place of a name is no data but syntax to the parser.
+        if is_in_field && !source.is_eof() {
             Error::JsonField { path: path.into(), field, source }
         } else {
             Error::json(path, source)

@@ -50,8 +50,13 @@ pub(crate) mod shown_value;
 mod tests;
 mod writing;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -262,6 +267,44 @@ impl Dataset {
                 })
             })
             .collect()
+    }
+
+    /// `questions` questions that a seed chooses, in the order of the data set, with the paragraphs and articles they
+    /// need; all where there are no more.
+    ///
+    /// ```
+    /// use squad_data::{GeneratorConfig, Split, generate};
+    ///
+    /// let corpus = generate(&GeneratorConfig::new(Split::Dev, 10, 7))?;
+    /// assert_eq!(corpus.sampled(4, 1).len(), 4);
+    /// assert_ne!(corpus.sampled(4, 1), corpus.sampled(4, 2));
+    /// assert_eq!(corpus.sampled(1_000, 1), corpus);
+    /// # Ok::<(), squad_data::Error>(())
+    /// ```
+    pub fn sampled(&self, questions: usize, seed: u64) -> Self {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        order.truncate(questions);
+        let chosen: HashSet<usize> = order.into_iter().collect();
+        let mut place = 0;
+        let mut is_chosen = |_: &Question| {
+            place += 1;
+            chosen.contains(&(place - 1))
+        };
+        let mut articles = Vec::new();
+        for Article { title, paragraphs } in &self.articles {
+            let mut kept = Vec::new();
+            for Paragraph { context, questions } in paragraphs {
+                let questions: Vec<Question> = questions.iter().filter(|q| is_chosen(q)).cloned().collect();
+                if !questions.is_empty() {
+                    kept.push(Paragraph { context: context.clone(), questions });
+                }
+            }
+            if !kept.is_empty() {
+                articles.push(Article { title: title.clone(), paragraphs: kept });
+            }
+        }
+        Self { format: self.format, articles }
     }
 
     /// The first `questions` questions, with the paragraphs and articles they need.

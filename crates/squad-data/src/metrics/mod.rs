@@ -50,7 +50,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Dataset, Format};
 use crate::error::{Error, Result};
 use crate::predictions::Predictions;
-pub use normalization::normalize_answer;
+pub use normalization::{normalize_answer, normalize_text};
 pub use thresholds::BestThresholds;
 pub use v1::evaluate_v1;
 pub use v2::{evaluate_v2, evaluate_v2_with_null_probabilities};

@@ -25,6 +25,19 @@ pub fn normalize_answer(answer: &str) -> String {
     words(&without_articles).collect::<Vec<_>>().join(" ")
 }
 
+/// What cannot be seen, and punctuation beyond that of ASCII.
+static UNSEEN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[\p{Cf}\p{P}]").expect("the expression is a constant"));
+
+/// [`normalize_answer`] without Unicode's format characters, such as zero-width spaces and soft hyphens, and without
+/// its punctuation: by this a text that was copied is known again.
+///
+/// ```
+/// assert_eq!(squad_data::normalize_text("Who wrote “The\u{200b} Ha\u{ad}rp”?"), "who wrote harp");
+/// ```
+pub fn normalize_text(text: &str) -> String {
+    normalize_answer(&UNSEEN.replace_all(text, ""))
+}
+
 /// Splits at Python's white space, which has four separators that Rust's has not.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character))

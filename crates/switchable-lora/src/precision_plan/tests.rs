@@ -1,4 +1,4 @@
-use quant_kernels::spec::quant_spec::QuantSpec;
+use quant_kernels::spec::{quant_spec::QuantSpec, rounding_method::RoundingMethod};
 
 use super::*;
 use crate::{placement::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
@@ -85,8 +85,13 @@ fn quantizers() -> impl Iterator<Item = QuantSpec> {
 fn a_plan_says_the_quantiser_rounding_and_placement_of_every_site() {
     for quantizer in quantizers() {
         for placement in [Placement::Residual, Placement::Merged] {
-            for rounding in [SiteRounding::Nearest, SiteRounding::LearnedStep] {
-                let settings = QuantisationSettings { weight: quantizer, activation: QuantSpec::PER_TOKEN, placement };
+            for rounding in [SiteRounding::Nearest, SiteRounding::LearnedStep, SiteRounding::Hqq, SiteRounding::Gptq] {
+                let settings = QuantisationSettings {
+                    weight: quantizer,
+                    activation: QuantSpec::PER_TOKEN,
+                    placement,
+                    rounding: RoundingMethod::Nearest,
+                };
                 let said = ONE.with_quantisation(settings).with_rounding(rounding);
                 let plan = PrecisionPlan::uniform(said).with_site("h.0.mlp.c_fc", TWO);
                 assert!(!plan.is_explicit());

@@ -7,12 +7,12 @@ use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitW
 use super::SwitchableLinear;
 use crate::{
     adapter_pair::LoraAdapterPair,
-    adapter_step::starting_step,
     error::{Error, Result},
     lora_bank::LoraBank,
     lora_config::{LoraConfig, LoraInit, WeightScales},
     quantisation_settings::{QuantisationSettings, SettingsDifference},
     site_precision::SitePrecision,
+    starting_step::starting_step,
 };
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -61,6 +61,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if precision.activations.is_full() {
             here.activation = trained.activation;
         }
+        // The method has no part where a step rounds.
+        if precision.weights.is_full() || self.learned_step(precision).is_some() {
+            here.rounding = trained.rounding;
+        }
         match trained.first_difference(&here) {
             Some(SettingsDifference { field, got: trained, expected: here }) => {
                 Err(Error::TrainedFor { field, trained, here })
@@ -93,7 +97,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
                     return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
                 }
                 let weight = self.weight().set_require_grad(false);
-                let step = starting_step(&weight, width, &self.weight_spec)?;
+                let step = starting_step(&weight, self.rounding(width, None))?;
                 self.fresh_pair(config, seed, || Ok(step.forward(weight)))?.with_step(step)
             }
         };

@@ -16,7 +16,7 @@
 mod adapters;
 mod precision;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use burn::{
     module::{Module, Param},
@@ -25,9 +25,10 @@ use burn::{
 
 use quant_kernels::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    calibrated::input_moments::InputMoments,
     packed::product::{activations::ActivationBits, epilogue::OutputFunction},
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
-    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, packed_linear::packed_linear},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rounding_method::RoundingMethod},
+    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, packed_linear::packed_linear, rounding::Rounding},
 };
 
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
     adapter_step::AdapterStep,
     base_weights::BaseWeights,
     error::Result,
+    known_moments::KnownMoments,
     linear_settings::{BasePolicy, Execution, LinearSettings},
     lora_bank::LoraBank,
     lora_config::WeightScales,
@@ -58,6 +60,9 @@ pub struct SwitchableLinear<B: Backend> {
     activation_spec: QuantSpec,
     placement: Placement,
     gradient: GradientRule,
+    method: RoundingMethod,
+    /// What is known of its inputs.
+    moments: KnownMoments,
     execution: Execution,
     /// What adapters were trained for, where it is known.
     trained_for: BTreeMap<BitWidth, QuantisationSettings>,
@@ -113,6 +118,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             activation_spec: settings.activation,
             placement: settings.placement,
             gradient: settings.gradient,
+            method: settings.rounding,
+            moments: KnownMoments::default(),
             execution: if packed { Execution::Packed } else { settings.execution },
             trained_for: BTreeMap::new(),
         }
@@ -188,8 +195,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let quantisation = self.quantisation(&precision);
         self.check_trained_for(&precision)?;
         self.check_codes(&precision)?;
-        let rounding =
-            WeightRounding { bits: precision.weights, spec: quantisation.weight, step: self.active_step(precision)? };
+        let rounding = self.rounding_by(precision.weights, quantisation, self.active_step(precision)?);
         if let Some(activations) = self.packed_activations(precision, &x) {
             let merges = quantisation.placement == Placement::Merged;
             let merged = pair.filter(|_| merges && self.packed_weights().is_none());
@@ -250,8 +256,52 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
     }
 
-    fn rounding<'a>(&self, bits: BitWidth, step: Option<&'a AdapterStep<B>>) -> WeightRounding<'a, B> {
-        WeightRounding { bits, spec: self.weight_spec, step }
+    fn rounding<'a>(&'a self, bits: BitWidth, step: Option<&'a AdapterStep<B>>) -> WeightRounding<'a, B> {
+        self.rounding_by(bits, self.settings().quantisation(), step)
+    }
+
+    fn rounding_by<'a>(
+        &'a self,
+        bits: BitWidth,
+        quantisation: QuantisationSettings,
+        step: Option<&'a AdapterStep<B>>,
+    ) -> WeightRounding<'a, B> {
+        let QuantisationSettings { weight: spec, rounding: method, .. } = quantisation;
+        WeightRounding { bits, spec, method, moments: self.moments.get(), step }
+    }
+
+    /// How the weight becomes codes at a precision.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn rounding_at(&self, precision: &SitePrecision) -> Result<Rounding<'_, B>> {
+        self.check(precision)?;
+        let step = self.active_step(*precision)?;
+        Ok(self.rounding_by(precision.weights, self.quantisation(precision), step).rounding())
+    }
+
+    /// The layer with weights that were rounded by a method, or are where they are floats.
+    pub fn with_method(self, method: RoundingMethod) -> Self {
+        Self { method, ..self }
+    }
+
+    /// What is known of the inputs.
+    pub fn moments(&self) -> Option<&InputMoments> {
+        self.moments.get()
+    }
+
+    /// The layer with what is known of its inputs, which forms of its weight may depend on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Quantisation`](crate::Error::Quantisation) for moments of another number of inputs.
+    pub fn with_moments(self, moments: Arc<InputMoments>) -> Result<Self> {
+        let (got, expected) = (moments.d_in(), self.d_in());
+        if got != expected {
+            return Err(quant_kernels::Error::MomentsOfInputs { got, expected }.into());
+        }
+        Ok(Self { base: self.base.with_new_slot(), moments: KnownMoments::of(moments), ..self })
     }
 
     fn base_at(&self, bits: BitWidth, step: Option<&AdapterStep<B>>) -> Result<Tensor<B, 2>> {
@@ -329,6 +379,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             packed.insert_adapter(width, pair.clone())?;
         }
         packed.trained_for = self.trained_for;
+        packed.moments = self.moments;
         Ok(packed)
     }
 
@@ -340,14 +391,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             placement: self.placement,
             base: self.base.policy(),
             gradient: self.gradient,
+            rounding: self.method,
             execution: self.execution,
         }
     }
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        let trained_for = self.trained_for;
-        Self { trained_for, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
+        let (trained_for, moments) = (self.trained_for, self.moments);
+        Self { moments, trained_for, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
     }
 
     /// The layer with weight and bias that get no gradient.

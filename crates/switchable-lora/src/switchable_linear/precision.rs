@@ -4,7 +4,9 @@ use burn::tensor::Tensor;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
-    spec::{bit_width::BitWidth, quant_spec::QuantSpec},
+    spec::{
+        bit_width::BitWidth, quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
+    },
     tensor::learned_step::LearnedStep,
 };
 
@@ -12,6 +14,7 @@ use super::SwitchableLinear;
 use crate::{
     adapter_step::{AdapterStep, check_spec},
     error::{Error, Result},
+    linear_settings::BasePolicy,
     placement::Placement,
     quantisation_settings::QuantisationSettings,
     site_precision::{SitePrecision, SiteRounding},
@@ -46,7 +49,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         });
         let own = match self.learned_step(precision).or(self.step_of_codes(precision.weights)) {
             Some(_) => Some(SiteRounding::LearnedStep),
-            None => (!is_unknown).then_some(SiteRounding::Nearest),
+            None => (!is_unknown).then_some(self.method.into()),
         };
         SitePrecision {
             rounding: precision.rounding.or(own),
@@ -59,7 +62,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     pub fn implicit(&self, precision: &SitePrecision) -> SitePrecision {
         let own = self.settings();
         let step = self.step_at(*precision).map(AdapterStep::get).or(self.step_of_codes(precision.weights));
-        let own_rounding = if step.is_some() { SiteRounding::LearnedStep } else { SiteRounding::Nearest };
+        let own_rounding = if step.is_some() { SiteRounding::LearnedStep } else { self.method.into() };
         SitePrecision {
             quantizer: precision.quantizer.filter(|spec| match self.packed_weights() {
                 Some(codes) => codes.quantizer(*spec) != *spec,
@@ -68,7 +71,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
             placement: precision.placement.filter(|placement| *placement != own.placement),
             rounding: precision.rounding.filter(|rounding| match self.packed_weights() {
-                Some(_) => *rounding == SiteRounding::Nearest && own_rounding == SiteRounding::LearnedStep,
+                Some(_) => *rounding != SiteRounding::LearnedStep && *rounding != own_rounding,
                 None => *rounding != own_rounding,
             }),
             ..*precision
@@ -82,6 +85,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             && codes.quantizer(got) != got
         {
             return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
+        }
+        let method = precision.rounding.and_then(SiteRounding::method);
+        if let Some(got) = method.filter(|&got| got != self.method && self.step_of_codes(precision.weights).is_none()) {
+            return Err(Error::PackedRounding { got, expected: self.method });
         }
         match self.quantisation(precision).placement {
             Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
@@ -107,12 +114,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     pub(super) fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
         let bits = precision.weights;
         match (precision.rounding, self.step_at(precision)) {
-            (Some(SiteRounding::Nearest), _) if self.step_of_codes(bits).is_some() => {
+            (Some(SiteRounding::Nearest | SiteRounding::Hqq | SiteRounding::Gptq), _)
+                if self.step_of_codes(bits).is_some() =>
+            {
                 Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
             }
             // Codes are what the step made of the weight, whether it is there or not.
             (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
-            (_, None) | (Some(SiteRounding::Nearest), _) => Ok(None),
+            (_, None) | (Some(SiteRounding::Nearest | SiteRounding::Hqq | SiteRounding::Gptq), _) => Ok(None),
             (_, Some(step)) => {
                 if self.packed_weights().is_none() {
                     check_spec(step.get(), &self.quantisation(&precision).weight)?;
@@ -149,7 +158,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// There is one if the adapter that the precision names has one and the weights are at the width of
     /// that adapter, unless it asks for rounding to the nearest level.
     pub fn learned_step(&self, precision: &SitePrecision) -> Option<&LearnedStep<B>> {
-        let step = self.step_at(*precision).filter(|_| precision.rounding != Some(SiteRounding::Nearest));
+        let is_by_method = precision.rounding.is_some_and(|rounding| rounding.method().is_some());
+        let step = self.step_at(*precision).filter(|_| !is_by_method);
         step.map(AdapterStep::get)
     }
 
@@ -199,6 +209,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let quantisation = self.quantisation(precision);
         self.base.check(precision.weights, &quantisation.weight)?;
         quantisation.activation.check(precision.activations, 2)?;
+        if !precision.activations.is_full() && quantisation.activation.range == RangeEstimator::Importance {
+            return Err(quant_kernels::Error::Uncalibrated { what: "range `importance` of activations" }.into());
+        }
         if let Some(width) = precision.adapter {
             let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
             if got != expected {
@@ -207,7 +220,29 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
         match self.active_step(*precision)? {
             Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
-            None => Ok(()),
+            None => self.check_method(precision, quantisation),
+        }
+    }
+
+    /// Checks that the weight can be rounded by the method and the range of its quantiser.
+    fn check_method(&self, precision: &SitePrecision, quantisation: QuantisationSettings) -> Result<()> {
+        let QuantisationSettings { weight, rounding, .. } = quantisation;
+        let rounded = self.rounding_by(precision.weights, quantisation, None);
+        if precision.weights.is_full() || self.packed_weights().is_some() || !rounded.is_calibrated() {
+            return Ok(());
+        }
+        if rounding.needs_moments(weight) && self.moments().is_none() {
+            let what = if rounding == RoundingMethod::Gptq { "rounding `gptq`" } else { "range `importance`" };
+            return Err(quant_kernels::Error::Uncalibrated { what }.into());
+        }
+        if self.base.policy() == BasePolicy::Trainable {
+            return Err(Error::CalibratedWeight { what: "a weight that is trained" });
+        }
+        match (quantisation.placement, precision.adapter) {
+            (Placement::Merged, Some(_)) => {
+                Err(Error::CalibratedWeight { what: "a weight that an adapter is merged into" })
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -4,7 +4,6 @@ use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{nested::NestedTensor, packed_tensor::PackedTensor},
     spec::{bit_width::BitWidth, formats::format::Format},
-    tensor::rounding::Rounding,
 };
 use switchable_lora::{
     packed_weights::PackedWeights, placement::Placement, site_precision::SitePrecision,
@@ -119,8 +118,16 @@ pub(crate) fn packed_sites<B: QuantBackend, M: SwitchableModel<B>>(
 /// Codes of an embedding as the model holds them: those of 8 bits in a model of nested codes serve the lower
 /// widths too.
 pub(crate) fn as_embedding(tensor: PackedTensor, nested: bool) -> Result<PackedWeights> {
-    let serves_several = nested && tensor.bits() == BitWidth::B8 && tensor.format() == Format::Symmetric;
-    Ok(if serves_several { PackedWeights::Nested(NestedTensor::new(tensor)?) } else { PackedWeights::Fixed(tensor) })
+    Ok(if serves_several(&tensor, nested) {
+        PackedWeights::Nested(NestedTensor::new(tensor)?)
+    } else {
+        PackedWeights::Fixed(tensor)
+    })
+}
+
+/// Whether codes of an embedding serve the widths below their own.
+pub(crate) fn serves_several(tensor: &PackedTensor, nested: bool) -> bool {
+    nested && tensor.bits() == BitWidth::B8 && tensor.format() == Format::Symmetric
 }
 
 /// The codes of every embedding and output matrix that does not stay in f32 under a plan.
@@ -166,11 +173,7 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         }
         _ => layer.check(&precision).map_err(named)?,
     }
-    let quantisation = layer.quantisation(&precision);
-    let rounding = match layer.learned_step(&precision) {
-        Some(step) => Rounding::Step(step),
-        None => Rounding::Nearest { bits, spec: quantisation.weight },
-    };
+    let rounding = layer.rounding_at(&precision).map_err(named)?;
     let packed = rounding.pack(&layer.weight(), options.scale_format).map_err(|error| named(error.into()))?;
     let weights = fixed_or_nested(packed, form).map_err(|error| named(error.into()))?;
     Ok(Some(match weights {
@@ -196,13 +199,11 @@ fn with_scales<B: QuantBackend>(
 ) -> switchable_lora::Result<NestedTensor> {
     for bits in BitWidth::quantised().filter(|bits| (BitWidth::B2..BitWidth::B8).contains(bits)) {
         let precision = SitePrecision::uniform(bits);
-        let spec = layer.quantisation(&precision).weight;
         let rounding = match layer.learned_step(&precision) {
-            Some(step) => {
-                layer.check(&precision)?;
-                Rounding::Step(step)
+            Some(_) => layer.rounding_at(&precision)?,
+            None if options.width_scales == WidthScales::Quantizer => {
+                layer.rounding_at(&precision.without_adapter())?
             }
-            None if options.width_scales == WidthScales::Quantizer => Rounding::Nearest { bits, spec },
             None => continue,
         };
         nested = nested.with_scales(bits, options.scale_format, &rounding.scales(&layer.weight())?)?;

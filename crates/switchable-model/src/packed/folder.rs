@@ -23,7 +23,7 @@ use quant_kernels::{
 };
 use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
 
-use super::codes::{as_embedding, packed_embeddings, packed_plan, packed_sites};
+use super::codes::{packed_embeddings, packed_plan, packed_sites, serves_several};
 use super::form::{PackOptions, PackedForm};
 use super::quantization_config::{QUANTIZATION_CONFIG, quantization_config, take};
 use crate::config::ModelConfig;
@@ -168,7 +168,12 @@ impl<C: ModelConfig> PackedFolder<C> {
         let quantisation = plan.default_precision().quantisation(options.linear.quantisation());
         let linear = options.linear.with_quantisation(quantisation);
         let options = &ModelOptions { linear, ..options.clone() };
-        let model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
+        for site in self.config.sites().iter() {
+            let method = plan.get(&sites.name(site)).quantisation(quantisation).rounding;
+            let layer = model.site_mut(site);
+            *layer = layer.clone().with_method(method);
+        }
         // A tied output matrix of which the file holds a copy in codes is a matrix of its own.
         let sites = model.sites().clone();
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
@@ -240,17 +245,10 @@ impl<C: ModelConfig> Values for PackedFolder<C> {
         let tensor = self.file.packed(name)?;
         self.check_shape(name, &tensor.shape(), &shape)?;
         let sites = self.config.sites();
-        if name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name) {
-            return Ok(Some(match as_embedding(tensor, self.nested)? {
-                PackedWeights::Nested(_) => PackedWeights::Nested(self.file.nested(name)?),
-                fixed @ PackedWeights::Fixed(_) => fixed,
-            }));
-        }
-        Ok(Some(if self.nested {
-            PackedWeights::Nested(self.file.nested(name)?)
-        } else {
-            PackedWeights::Fixed(tensor)
-        }))
+        let is_embedding =
+            name == OUTPUT_MATRIX || sites.embeddings().any(|site| tensor_name::<C>(&sites, site) == name);
+        let is_nested = if is_embedding { serves_several(&tensor, self.nested) } else { self.nested };
+        Ok(Some(if is_nested { PackedWeights::Nested(self.file.nested(name)?) } else { PackedWeights::Fixed(tensor) }))
     }
 }
 

@@ -88,7 +88,8 @@ impl DamageTable {
         let linear = self.sites.iter().filter(|site| site.site.block.is_some());
         let first = linear.into_iter().find_map(|site| site.choices.first());
         let first = first.map_or(SitePrecision::FULL, |choice| choice.precision);
-        let rounding = first.rounding.map(|_| SiteRounding::Nearest);
+        let by_method = |rounding: SiteRounding| rounding.method().unwrap_or_default().into();
+        let rounding = first.rounding.map(by_method);
         let full = SitePrecision { weights: BitWidth::FULL, activations: BitWidth::FULL, rounding, ..first };
         let mut plan = PrecisionPlan::uniform(SitePrecision { adapter: None, ..full });
         for (site, pick) in self.sites.iter().zip(front.picks(index)) {

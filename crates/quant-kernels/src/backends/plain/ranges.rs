@@ -46,7 +46,8 @@ impl BlockQuantizer {
                 magnitude.mask_where(zero, last_of(&sorted))
             }
             RangeEstimator::MinMax => max_of(block.clone().abs()),
-            RangeEstimator::Mse => {
+            // Without inputs all of them count the same.
+            RangeEstimator::Mse | RangeEstimator::Importance => {
                 let magnitude = max_of(block.clone().abs());
                 let factor = self
                     .factor_of_least_error(block, |factor| (self.symmetric_scale(magnitude.clone() * factor), None));
@@ -70,12 +71,12 @@ impl BlockQuantizer {
                 let [lowest, highest] = of_all;
                 [low.mask_where(zero.clone(), lowest), high.mask_where(zero, highest)]
             }
-            RangeEstimator::MinMax | RangeEstimator::Mse => {
+            RangeEstimator::MinMax | RangeEstimator::Mse | RangeEstimator::Importance => {
                 including_zero([max_of(block.clone().neg()).neg(), max_of(block.clone())])
             }
         };
         let mut bounds = [low, high];
-        if self.range == RangeEstimator::Mse {
+        if matches!(self.range, RangeEstimator::Mse | RangeEstimator::Importance) {
             let factor = self.factor_of_least_error(block, |factor| {
                 let [scale, zero_point] = self.asymmetric_params(bounds.clone().map(|bound| bound * factor));
                 (scale, Some(zero_point))

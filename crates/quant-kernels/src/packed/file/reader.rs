@@ -112,12 +112,14 @@ impl PackedFile {
     ///
     /// # Errors
     ///
-    /// [`Error::FileTensorMissing`], and those of [`NestedTensor::new`].
+    /// [`Error::FileTensorMissing`], and [`Error::FileTensor`] where they cannot be cut to fewer bits.
     pub fn nested(&self, name: &str) -> Result<NestedTensor> {
-        match self.nested.get(name) {
-            Some(nested) => Ok(nested.clone()),
-            None => NestedTensor::new(self.packed(name)?),
+        if let Some(nested) = self.nested.get(name) {
+            return Ok(nested.clone());
         }
+        let expected = "symmetric weights of 8 bits whose scales can be those of 2 bits";
+        let refused = |error: Error| FilePath(&self.path).tensor(name, "weights", error, expected);
+        NestedTensor::new(self.packed(name)?).map_err(refused)
     }
 
     /// A plain tensor, which keeps the file mapped.
@@ -187,6 +189,11 @@ fn read_texts(path: FilePath, metadata: &Metadata) -> Result<(Descriptions, BTre
     }
 }
 
+/// What a scale is multiplied with at most.
+fn largest_level(spec: &PackedSpec) -> Result<f32> {
+    Ok(spec.format.code_book(spec.bits)?.highest())
+}
+
 /// A file that is being read: tensors are taken out of it one by one.
 struct Reader<'a> {
     path: FilePath<'a>,
@@ -208,6 +215,7 @@ impl Reader<'_> {
         let check_shape = |part: &str, info: &TensorInfo, shape: &[usize]| path.check_shape(part, info, shape);
         check_shape(&part(SCALES), scales, &scale_shape)?;
         let scales = Scales::from_bytes(scale_format, self.bytes(scales)).map_err(invalid("scales"))?;
+        scales.check_values(largest_level(&spec)?).map_err(invalid("scales"))?;
 
         let codes = self.take_bytes(&part(CODES))?;
         let Some(len) = Tiling::of(shape).bytes(bits.bits()) else {
@@ -231,13 +239,16 @@ impl Reader<'_> {
     fn nested(&mut self, name: &str, tensor: PackedTensor, widths: &[BitWidth]) -> Result<NestedTensor> {
         let path = self.path;
         let invalid = |part: &str, error: Error| path.tensor(part, "scales", error, "scales of lower widths");
-        let shape = tensor.spec.scale_shape()?;
+        let spec = tensor.spec;
+        let shape = spec.scale_shape()?;
         let mut nested = NestedTensor::new(tensor).map_err(|error| invalid(name, error))?;
         for &bits in widths {
             let part = format!("{name}{}", width_scales(bits));
             let (info, format) = self.take_scales(&part)?;
             path.check_shape(&part, info, &shape)?;
             let scales = Scales::from_bytes(format, self.bytes(info)).map_err(|error| invalid(&part, error))?;
+            let level = largest_level(&PackedSpec { bits, ..spec })?;
+            scales.check_values(level).map_err(|error| invalid(&part, error))?;
             nested = nested.with_stored_scales(bits, scales).map_err(|error| invalid(&part, error))?;
         }
         Ok(nested)

@@ -1,0 +1,131 @@
+//! Ranges of least error, where the error of a weight counts by its input.
+//!
+//! ```text
+//! E(s) = Σᵢ hᵢ (wᵢ − value(qᵢ)·s)²,   hᵢ = mean(xᵢ²)
+//! s₀   = the best of f · (min-max range),  f = 2^(−k/10), k = 0 ..= 50
+//! sₜ₊₁ = Σ hᵢ wᵢ value(qᵢ) / Σ hᵢ value(qᵢ)²         while E falls, at most 8 times
+//! ```
+//!
+//! The search is that of [`RangeEstimator::Mse`](crate::spec::range_estimator::RangeEstimator::Mse) with weights;
+//! the steps after it are least squares for the codes that a scale gives.
+
+use rayon::prelude::*;
+
+use crate::{
+    packed::packed_spec::PackedSpec,
+    spec::{
+        formats::code_book::{CodeBook, largest_scale},
+        granularity::Granularity,
+    },
+};
+
+const STEPS: u32 = 50;
+const STEPS_PER_HALVING: f32 = 10.0;
+const REFITS: usize = 8;
+
+/// A scale and its zero point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Params {
+    pub(super) scale: f32,
+    pub(super) zero: f32,
+}
+
+/// Weights that share a scale.
+pub(super) struct Shared<'a> {
+    pub(super) book: CodeBook,
+    pub(super) has_zero_point: bool,
+    pub(super) weights: &'a [f32],
+}
+
+impl Shared<'_> {
+    /// Scale and zero point of the min-max range times a factor.
+    pub(super) fn of_range(&self, factor: f32) -> Params {
+        let (low, high) = self.weights.iter().fold((0.0_f32, 0.0_f32), |(low, high), &w| (low.min(w), high.max(w)));
+        let (low, high, highest) = (low * factor, high * factor, self.book.highest());
+        if self.has_zero_point {
+            let scale = one_where_zero(high / highest - low / highest);
+            let zero = (-low / scale).round_ties_even().clamp(0.0, highest);
+            Params { scale: scale.min(largest_scale(zero.max(highest - zero))), zero }
+        } else {
+            let scale = one_where_zero(high.max(-low) / highest);
+            Params { scale: scale.min(largest_scale(highest)), zero: 0.0 }
+        }
+    }
+
+    /// What a weight's code stands for, in units of the scale.
+    pub(super) fn value(&self, weight: f32, Params { scale, zero }: Params) -> f32 {
+        self.book.value(self.book.nearest(weight / scale, zero), zero)
+    }
+
+    fn error(&self, importance: &[f32], params: Params) -> f64 {
+        let pairs = self.weights.iter().zip(importance);
+        pairs.map(|(&w, &h)| f64::from(h) * f64::from(w - self.value(w, params) * params.scale).powi(2)).sum()
+    }
+
+    /// The parameters of least error.
+    fn best(&self, importance: &[f32]) -> Params {
+        let candidates = (0..=STEPS).map(|step| self.of_range((-(step as f32) / STEPS_PER_HALVING).exp2()));
+        let with_error = candidates.map(|params| (params, self.error(importance, params)));
+        let mut best = with_error.reduce(|best, next| if next.1 < best.1 { next } else { best });
+        for _ in 0..REFITS {
+            let Some((params, error)) = best else { break };
+            let refitted = self.refitted(importance, params);
+            let error_then = refitted.map(|params| (params, self.error(importance, params)));
+            match error_then {
+                Some((params, lower)) if lower < error => best = Some((params, lower)),
+                _ => break,
+            }
+        }
+        best.map_or(Params { scale: 1.0, zero: 0.0 }, |(params, _)| params)
+    }
+
+    /// The scale of least squares for the codes that the parameters give.
+    fn refitted(&self, importance: &[f32], params: Params) -> Option<Params> {
+        let (mut product, mut square) = (0.0, 0.0);
+        for (&weight, &importance) in self.weights.iter().zip(importance) {
+            let value = f64::from(self.value(weight, params));
+            product += f64::from(importance) * f64::from(weight) * value;
+            square += f64::from(importance) * value * value;
+        }
+        let scale = (product / square) as f32;
+        (scale.is_finite() && scale > 0.0 && scale <= params.scale * 2.0).then_some(Params { scale, ..params })
+    }
+}
+
+/// What `each` makes of every scale: of its position, its weights and the rows that they are of.
+pub(super) fn of_each_scale<R: Send>(
+    spec: &PackedSpec,
+    weights: &[f32],
+    each: impl Fn(usize, &Shared<'_>, &[usize]) -> R + Sync,
+) -> crate::Result<Vec<R>> {
+    let [groups, scales] = spec.scale_shape()?;
+    let (book, [d_in, d_out]) = (spec.code_book()?, spec.shape);
+    let has_zero_point = spec.format.has_zero_points();
+    let of_scale = |index: usize| {
+        let (group, column) = (index / scales.max(1), index % scales.max(1));
+        let per_group = spec.rows_per_scale();
+        let rows = group * per_group..((group + 1) * per_group).min(d_in);
+        let columns = if spec.granularity == Granularity::PerTensor { 0..d_out } else { column..column + 1 };
+        let places = || rows.clone().flat_map(|row| columns.clone().map(move |column| (row, column)));
+        let shared: Vec<f32> = places().map(|(row, column)| weights[row * d_out + column]).collect();
+        let rows: Vec<usize> = places().map(|(row, _)| row).collect();
+        each(index, &Shared { book, has_zero_point, weights: &shared }, &rows)
+    };
+    Ok((0..groups * scales).into_par_iter().map(of_scale).collect())
+}
+
+/// The parameters of least error for each scale, in the order of the scales.
+pub(super) fn weighted_params(spec: &PackedSpec, weights: &[f32], importance: &[f32]) -> crate::Result<Vec<Params>> {
+    of_each_scale(spec, weights, |_, shared, rows| {
+        let of_rows: Vec<f32> = rows.iter().map(|&row| importance[row]).collect();
+        // Inputs that never were anything but 0 leave the choice to the weights.
+        if of_rows.iter().all(|&importance| importance == 0.0) {
+            return shared.best(&vec![1.0; of_rows.len()]);
+        }
+        shared.best(&of_rows)
+    })
+}
+
+fn one_where_zero(scale: f32) -> f32 {
+    if scale == 0.0 { 1.0 } else { scale }
+}

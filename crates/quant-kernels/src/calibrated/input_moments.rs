@@ -1,0 +1,101 @@
+//! What a layer's inputs are like.
+
+use crate::error::{Error, Result};
+
+/// Statistics of the inputs of a layer over some rows: what calibration knows.
+///
+/// ```text
+/// H = XᵀX / n          mean_i = Σ x_i / n          largest_i = max |x_i|
+/// ```
+///
+/// ```
+/// use quant_kernels::InputMoments;
+///
+/// let moments = InputMoments::new(vec![4.0, 1.0, 1.0, 1.0], vec![0.5, 0.0], vec![3.0, 2.0], 10)?;
+/// assert_eq!(moments.importance().collect::<Vec<_>>(), [4.0, 1.0]);
+/// assert!(InputMoments::new(vec![f32::NAN], vec![0.0], vec![0.0], 1).is_err());
+/// # Ok::<(), quant_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputMoments {
+    second: Vec<f32>,
+    mean: Vec<f32>,
+    largest: Vec<f32>,
+    rows: u64,
+}
+
+impl InputMoments {
+    /// Takes statistics that were collected.
+    ///
+    /// # Shapes
+    ///
+    /// - `second`: `[d_in, d_in]`, row-major
+    /// - `mean`, `largest`: `[d_in]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moments`] where there are no rows, a number is not finite, or a square's mean or a magnitude is
+    /// below 0.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths do not fit each other.
+    pub fn new(second: Vec<f32>, mean: Vec<f32>, largest: Vec<f32>, rows: u64) -> Result<Self> {
+        let d_in = mean.len();
+        assert_eq!(second.len(), d_in * d_in, "second moments of {d_in} inputs");
+        assert_eq!(largest.len(), d_in, "largest magnitudes of {d_in} inputs");
+        if rows == 0 {
+            return Err(Error::Moments { what: "number of rows", index: 0, got: 0.0, expected: "at least 1" });
+        }
+        let moments = Self { second, mean, largest, rows };
+        let fault = |what, values: &[f32], is_good: fn(f32) -> bool, expected| match values
+            .iter()
+            .position(|&value| !is_good(value))
+        {
+            Some(index) => Err(Error::Moments { what, index, got: values[index], expected }),
+            None => Ok(()),
+        };
+        fault("second moment", &moments.second, f32::is_finite, "a finite number")?;
+        fault("mean", &moments.mean, f32::is_finite, "a finite number")?;
+        let magnitude = |value: f32| value.is_finite() && value >= 0.0;
+        fault("largest magnitude", &moments.largest, magnitude, "a finite number of at least 0")?;
+        let squares: Vec<f32> = moments.importance().collect();
+        fault("mean square of input", &squares, magnitude, "a finite number of at least 0")?;
+        Ok(moments)
+    }
+
+    /// The number of inputs.
+    pub fn d_in(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The rows that were seen.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// `H`, `[d_in, d_in]` in row-major order.
+    pub fn second(&self) -> &[f32] {
+        &self.second
+    }
+
+    /// The mean of each input.
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+
+    /// The largest magnitude of each input.
+    pub fn largest(&self) -> &[f32] {
+        &self.largest
+    }
+
+    /// The mean square of each input, `diag(H)`: how much an error of its weights counts.
+    pub fn importance(&self) -> impl Iterator<Item = f32> {
+        self.second.iter().step_by(self.d_in() + 1).copied()
+    }
+
+    /// The bytes that they occupy.
+    pub fn bytes(&self) -> usize {
+        (self.second.len() + self.mean.len() + self.largest.len()) * size_of::<f32>()
+    }
+}

@@ -1,0 +1,217 @@
+//! What the inputs of a model are like, for roundings and ranges that go by it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use serde_json::json;
+
+use switchable_quant::data::Dataset;
+use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
+use switchable_quant::hub::Hub;
+use switchable_quant::identity::{ContentHash, Hasher};
+use switchable_quant::kernels::{QuantBackend, RangeEstimator, RoundingMethod};
+use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
+use switchable_quant::reader::{ModelFolder, ReadingTask};
+use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
+use switchable_quant::transformer::model::SwitchableModel;
+
+use crate::arguments::reading::ReadingArgs;
+use crate::contents::{name_of, of_built_in, of_folder};
+use crate::files::{GENERATED, load_questions, resolve_data};
+use crate::session::AdapterPlace;
+
+/// The longest window that a model is calibrated on.
+const WINDOW: usize = 384;
+
+/// Fewer tokens than this say little of any input.
+const LEAST_TOKENS: usize = 512;
+
+/// What a model is to be calibrated on.
+#[derive(Debug, Clone)]
+pub struct CalibrationRequest {
+    /// Files of questions or of text; none for the training questions of the built-in model.
+    pub files: Vec<String>,
+    /// How many windows.
+    pub samples: usize,
+    /// Which of them.
+    pub seed: u64,
+    /// Whether a plan asks for it, whatever the flags of the quantiser say.
+    pub is_needed: bool,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+}
+
+impl CalibrationRequest {
+    /// The windows of `--calibration-samples`.
+    pub const SAMPLES: usize = 128;
+}
+
+impl Default for CalibrationRequest {
+    fn default() -> Self {
+        Self { files: Vec::new(), samples: Self::SAMPLES, seed: 0, is_needed: false, show: ShowProgress::No }
+    }
+}
+
+/// What a model was calibrated on.
+#[derive(Debug, Clone)]
+pub struct CalibratedOn {
+    /// The names of the files.
+    pub name: String,
+    /// The windows and the model.
+    pub hash: ContentHash,
+    /// The questions among them, by their files.
+    pub seen: Vec<SeenSet>,
+}
+
+/// Whether a plan asks for moments at any site, as far as its text tells.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn plan_needs_moments(plan: &Path) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(plan).with_context(|| plan.display().to_string())?;
+    let words = [format!("\"{}\"", RoundingMethod::Gptq), format!(",{}\"", RangeEstimator::Importance)];
+    Ok(words.iter().any(|word| text.contains(word.as_str())))
+}
+
+/// Calibrates a model of floats where its quantiser, a plan or the flags ask for it.
+///
+/// # Errors
+///
+/// When there is nothing to calibrate on, or too little; when a file is missing or damaged.
+pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
+    folder: ModelFolder<B, M>,
+    dir: Option<&Path>,
+    request: &CalibrationRequest,
+) -> anyhow::Result<(ModelFolder<B, M>, Option<CalibratedOn>)> {
+    let body = &folder.model.transformer;
+    let settings = body.settings();
+    let is_coded = body.sites().iter().any(|site| body.site(site).packed_weights().is_some());
+    if is_coded && !request.files.is_empty() {
+        bail!("`--calibration` is for weights in floats, and these are codes: calibrate the model that they are of");
+    }
+    let is_needed = request.is_needed || settings.rounding.needs_moments(settings.weight);
+    if is_coded || (!is_needed && request.files.is_empty()) {
+        return Ok((folder, None));
+    }
+    let (windows, questions, name) = windows(&folder, dir, request)?;
+    let tokens: usize = windows.iter().map(Vec::len).sum();
+    anyhow::ensure!(
+        tokens >= LEAST_TOKENS,
+        "`--calibration {name}` is too short: {} windows of {tokens} tokens in all, expected at least {LEAST_TOKENS}",
+        windows.len()
+    );
+    let hash = hash_of(&windows, dir)?;
+    let moments = moments(&folder, &windows, &hash, request)?;
+    eprintln!("calibrated {} windows, {tokens} tokens of {name}", windows.len());
+    let mut folder = folder;
+    folder.model.transformer = moments.given_to(folder.model.transformer)?;
+    let seen = |questions: &Dataset| SeenSet::new(SeenRole::Calibration, name.as_str(), questions);
+    let seen = questions.iter().map(seen).collect::<Result<_, _>>()?;
+    Ok((folder, Some(CalibratedOn { name, hash, seen })))
+}
+
+/// The windows that the seed chooses, the questions among them, and the names of the files.
+fn windows<B: QuantBackend, M: SwitchableModel<B>>(
+    folder: &ModelFolder<B, M>,
+    dir: Option<&Path>,
+    request: &CalibrationRequest,
+) -> anyhow::Result<(Vec<Vec<u32>>, Vec<Dataset>, String)> {
+    let files: &[String] = match (request.files.as_slice(), dir) {
+        ([], None) => &[GENERATED.to_owned()],
+        ([], Some(_)) => bail!(
+            "a rounding or range that goes by inputs needs `--calibration FILE`: questions or text that no result is \
+             reported on"
+        ),
+        (files, _) => files,
+    };
+    let (mut windows, mut questions) = (Vec::new(), Vec::new());
+    for file in files {
+        if let Some(text) = text_of(file)? {
+            let ids = folder.tokenizer.encode_ids(&text)?;
+            let longest = WINDOW.min(folder.model.transformer.shape().positions);
+            windows.extend(ids.chunks(longest).map(<[u32]>::to_vec));
+            continue;
+        }
+        let dataset = match file.as_str() {
+            GENERATED => default_model::questions(QuestionSet::Train)?,
+            file => load_questions(&resolve_data(file)?, ReadingArgs::default())?.dataset,
+        };
+        let dataset = dataset.sampled(request.samples, request.seed);
+        let task = ReadingTask::new(dataset.clone(), &folder.tokenizer, folder.model.config(), None)?;
+        windows.extend(task.features.windows().iter().map(|window| window.ids.clone()));
+        questions.push(dataset);
+    }
+    windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed));
+    windows.truncate(request.samples);
+    let name = files.iter().map(|file| name_of(Path::new(file))).collect::<Vec<_>>().join(", ");
+    Ok((windows, questions, name))
+}
+
+/// The text of a file that is no JSON.
+fn text_of(file: &str) -> anyhow::Result<Option<String>> {
+    if file == GENERATED || Path::new(file).extension().is_none_or(|extension| extension != "txt") {
+        return Ok(None);
+    }
+    std::fs::read_to_string(file).map(Some).with_context(|| file.to_owned())
+}
+
+/// The contents that moments depend on: the base weights and the windows.
+fn hash_of(windows: &[Vec<u32>], dir: Option<&Path>) -> anyhow::Result<ContentHash> {
+    let model = match dir {
+        Some(dir) => of_folder(dir, &AdapterPlace::LeftOut)?,
+        None => of_built_in(&AdapterPlace::LeftOut)?,
+    };
+    let mut hasher = Hasher::default();
+    hasher.bytes("model", serde_json::to_string(&model)?.as_bytes());
+    for window in windows {
+        let bytes: Vec<u8> = window.iter().flat_map(|id| id.to_le_bytes()).collect();
+        hasher.bytes("window", &bytes);
+    }
+    Ok(hasher.finish())
+}
+
+/// The moments, kept from an earlier run or collected.
+fn moments<B: QuantBackend, M: SwitchableModel<B>>(
+    folder: &ModelFolder<B, M>,
+    windows: &[Vec<u32>],
+    hash: &ContentHash,
+    request: &CalibrationRequest,
+) -> anyhow::Result<ModelMoments> {
+    let made_from = json!({ "contents": hash.to_string() }).to_string();
+    let kept = kept_at(hash);
+    // A damaged file is made anew, as one that is not there.
+    if let Some(moments) = kept.as_ref().and_then(|path| ModelMoments::load(path, &made_from).ok().flatten()) {
+        return Ok(moments);
+    }
+    let body = &folder.model.transformer;
+    let mut progress = Progress::start("calibration", 0, body.sites().blocks(), request.show);
+    let moments = body.collect_moments(windows, &mut |block| {
+        progress.step(format!("block {block}"));
+        Ok(())
+    })?;
+    progress.finish();
+    if let Some(path) = kept
+        && let Err(error) = keep(&moments, &path, &made_from)
+    {
+        eprintln!("the moments are not kept for the next run: {error}");
+    }
+    Ok(moments)
+}
+
+/// Where moments are kept, if the environment names a folder.
+fn kept_at(hash: &ContentHash) -> Option<PathBuf> {
+    let cache = Hub::from_env().ok()?.cache().join("calibration");
+    Some(cache.join(format!("{hash}.safetensors")))
+}
+
+fn keep(moments: &ModelMoments, path: &Path, made_from: &str) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Ok(moments.save(path, made_from)?)
+}
