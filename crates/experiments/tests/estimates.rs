@@ -11,7 +11,7 @@ use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::workers::Workers;
-use switchable_lora::lora_config::LoraConfig;
+use switchable_lora::lora_config::{LoraConfig, LoraInit};
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 
@@ -115,7 +115,7 @@ fn estimates_are_the_same_for_any_number_of_workers_and_known_again() {
 fn adapters_count_in_what_a_precision_changes() {
     skip_without_device!();
     let (task, mut model) = trained();
-    let lora = LoraConfig::new(2).with_loft_q(1);
+    let lora = LoraConfig::new(2, 2.0).unwrap().with_init(LoraInit::LoftQ { iterations: 1 });
     model.transformer.init_adapters(BitWidth::B2, &lora, 1).unwrap();
     let evaluator = evaluator(&model, &task, 2);
     let full = model.transformer.uniform_plan(SitePrecision::FULL);

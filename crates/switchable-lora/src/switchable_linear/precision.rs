@@ -18,7 +18,6 @@ use crate::{
     placement::Placement,
     quantisation_settings::QuantisationSettings,
     site_precision::{SitePrecision, SiteRounding},
-    weight_rounding::WeightRounding,
 };
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -181,11 +180,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     pub fn effective_weight(&self, precision: &SitePrecision) -> Result<Tensor<B, 2>> {
         self.check(precision)?;
         let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
-        let QuantisationSettings { weight: spec, placement, .. } = self.quantisation(precision);
-        let step = self.active_step(*precision)?;
-        let rounding = WeightRounding { bits: precision.weights, spec, step };
+        let quantisation = self.quantisation(precision);
+        let rounding = self.rounding_by(precision.weights, quantisation, self.active_step(*precision)?);
         let Some(pair) = pair else { return self.base.at(rounding, self.gradient) };
-        match placement {
+        match quantisation.placement {
             Placement::Merged if !precision.weights.is_full() => {
                 Ok(rounding.rounding().apply(self.weight() + pair.product(), self.gradient)?)
             }

@@ -106,13 +106,17 @@ impl<'d, 'a, B: QuantBackend, M: SwitchableModel<B>> Descent<'d, 'a, B, M> {
         }
     }
 
-    /// Finds the next step; the queue is as it was when it ends.
-    pub(super) fn round(&mut self, floor: Option<Floor>) -> Result<Round> {
+    /// Computes the states of the plan reached where the steps to it are known from before.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
         if self.kept_steps < self.steps {
-            // The steps since are known from before; their states are not.
             self.kept = self.evaluator.evaluate_keeping(Some(&self.kept), &self.plan)?.1;
             self.kept_steps = self.steps;
         }
+        Ok(())
+    }
+
+    /// Finds the next step; the queue is as it was when it ends.
+    pub(super) fn round(&mut self, floor: Option<Floor>) -> Result<Round> {
         let (mut queue, mut measured, mut evaluations) = (self.queue.clone(), BTreeMap::new(), 0);
         let mut best: Option<(f64, Evaluated<B>)> = None;
         while let Some(top) = queue.pop() {

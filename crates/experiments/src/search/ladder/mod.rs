@@ -144,6 +144,7 @@ pub fn ladder_search<B: QuantBackend, M: SwitchableModel<B>>(
     let mut work = evaluator.work() - before;
     while !descent.is_small_enough() {
         let round = options.known.recall(&format!("step-{:04}", path.len() + 1), || {
+            descent.catch_up()?;
             let before = evaluator.work();
             let round = descent.round(threshold.map(Floor::Above))?;
             Ok(TriedStep::new(round, evaluator.work() - before))
