@@ -1,6 +1,6 @@
 //! Estimated damages against measured ones, on a small model.
 
-use experiments::running::memory::Memory;
+use experiments::running::memory::{Memory, Parts};
 use experiments::running::progress::ShowProgress;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::estimates::estimate_damage;
@@ -38,7 +38,8 @@ fn evaluator<'a>(
 
 /// Damages at a width, site after site.
 fn at_width(table: &DamageTable, bits: u8) -> Vec<f64> {
-    let of_width = table.sites.iter().flat_map(|row| &row.choices).filter(|choice| choice.precision.weights.bits() == bits);
+    let of_width =
+        table.sites.iter().flat_map(|row| &row.choices).filter(|choice| choice.precision.weights.bits() == bits);
     of_width.map(|choice| choice.by(table.measure)).collect()
 }
 
@@ -98,7 +99,8 @@ fn estimates_are_the_same_for_any_number_of_workers_and_known_again() {
     let (task, model) = trained();
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
     let dir = tempfile::tempdir().unwrap();
-    let known = Memory::folder(dir.path(), serde_json::json!({ "model": "tiny" })).parts("sites", serde_json::json!(null));
+    let known =
+        Memory::folder(dir.path(), serde_json::json!({ "model": "tiny" })).parts("sites", serde_json::json!(null));
     let how = options(DamageMeasure::Divergence, 3);
     let of = |workers: usize, how: &DamageOptions| {
         estimate_damage::<Training, Gpt2<Training>>(&evaluator(&model, &task, workers), &full, how).unwrap()
@@ -137,7 +139,8 @@ fn activations_and_codes_are_refused() {
     let (task, model) = trained();
     let evaluator = evaluator(&model, &task, 1);
     let full = model.transformer.uniform_plan(SitePrecision::FULL);
-    let how = DamageOptions { show: ShowProgress::No, ..DamageOptions::new(vec![at(8).with_activations(BitWidth::B8)]) };
+    let how =
+        DamageOptions { show: ShowProgress::No, ..DamageOptions::new(vec![at(8).with_activations(BitWidth::B8)]) };
     let error = estimate_damage::<Training, Gpt2<Training>>(&evaluator, &full, &how).unwrap_err().to_string();
     assert!(error.contains("activations at 8 bits") && error.contains("of weights"), "{error}");
 }
@@ -155,13 +158,14 @@ fn a_settled_plan_is_measured_and_no_worse_than_that_of_the_whole_table() {
         let budget = measured.bytes_at(bits);
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::folder(dir.path(), serde_json::json!({ "model": "tiny" }));
-        let settle = |known| {
-            let how = SettleOptions { budgets: vec![budget], show: ShowProgress::No, known };
-            estimated.settle(&evaluator, &full, &how).unwrap()
+        let settle = |known, budgets: &[usize]| {
+            let how = SettleOptions { budgets: budgets.to_vec(), show: ShowProgress::No, known };
+            estimated.settle(&evaluator, &full, &how).unwrap().pop().unwrap()
         };
         let parts = || memory.parts("cells", serde_json::json!(null));
-        let settled = settle(parts());
-        assert_eq!(settled, settle(parts()), "what is known changes nothing");
+        let settled = settle(parts(), &[budget]);
+        assert_eq!(settled, settle(parts(), &[budget]), "what is known changes nothing");
+        assert_eq!(settled, settle(Parts::default(), &[measured.bytes_at(3.0), budget]), "nor do other budgets");
         let (found, best) = (settled.best_under(budget).unwrap(), measured.best_under(budget).unwrap());
         // The plan's damage is the measured one: no plan of the measured table has less.
         assert!(found.damage >= best.damage);

@@ -78,7 +78,8 @@ fn a_ladder_of_two_rungs_is_the_studys_search_to_the_flip() {
             (Some(BitWidth::B8), StopAt::Tolerance(0.3)),
             (None, StopAt::AverageBits(12.0)),
         ] {
-            let how = SensitivityOptions { embeddings, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, at(2)) };
+            let how =
+                SensitivityOptions { embeddings, show: ShowProgress::No, ..SensitivityOptions::new(Part::Site, at(2)) };
             let (sites, kept) = sensitivity(evaluator, full, &how).unwrap();
             let start = GreedyStart { reference: full, sensitivity: &sites, kept };
             let greedy = GreedyOptions { embeddings, stop_at, show: ShowProgress::No, ..GreedyOptions::new(at(2)) };
@@ -115,7 +116,8 @@ fn without_estimates_the_first_steps_are_those_of_the_plain_loop() {
         assert!(found.evaluations < expected.len() * 12 / 2, "{} evaluations", found.evaluations);
         let kept = evaluator.evaluate_keeping(None, full).unwrap().1;
         let harm = |path: &[(String, u8)]| {
-            let lower = |plan: SitePlan, (site, bits): &(String, u8)| plan.with(full.sites().find(site).unwrap(), at(*bits));
+            let lower =
+                |plan: SitePlan, (site, bits): &(String, u8)| plan.with(full.sites().find(site).unwrap(), at(*bits));
             evaluator.evaluate_from(&kept, &path.iter().fold(full.clone(), lower)).unwrap().divergence.unwrap()
         };
         assert!(harm(&steps) <= 1.25 * harm(&expected), "{} against {}", harm(&steps), harm(&expected));
@@ -128,11 +130,19 @@ fn steps_go_down_one_rung_and_say_what_they_measure() {
     with_evaluator(|evaluator, full| {
         let body = &evaluator.model().transformer;
         let choices = [8, 4, 2].map(at).to_vec();
-        let how = DamageOptions { embeddings: vec![BitWidth::B8, BitWidth::B4], show: ShowProgress::No, ..DamageOptions::new(choices) };
+        let how = DamageOptions {
+            embeddings: vec![BitWidth::B8, BitWidth::B4],
+            show: ShowProgress::No,
+            ..DamageOptions::new(choices)
+        };
         let estimates = estimate_damage::<Training, Gpt2<Training>>(evaluator, full, &how).unwrap();
         let start = LadderStart { reference: full, scores: Some(&estimates) };
-        for trials in [TrialLength::Whole, TrialLength::UntilDecided] {
-            let how = options(&[32, 8, 4, 2], Some(BitWidth::B4), StopAt::Tolerance(0.2));
+        // Finer tolerances undo more steps, some of them one after another.
+        let tolerances = [0.05, 0.2, 0.2];
+        for (tolerance, trials) in
+            tolerances.into_iter().zip([TrialLength::UntilDecided, TrialLength::Whole, TrialLength::UntilDecided])
+        {
+            let how = options(&[32, 8, 4, 2], Some(BitWidth::B4), StopAt::Tolerance(tolerance));
             let (found, plan) = ladder_search(evaluator, start, &LadderOptions { trials, ..how }).unwrap();
             let threshold = found.threshold.unwrap();
             let mut here = full.clone();
@@ -170,7 +180,8 @@ fn a_search_by_bytes_ends_within_them_and_one_out_of_reach_is_refused() {
         let body = &evaluator.model().transformer;
         let start = LadderStart { reference: full, scores: None };
         let budget = plan_bytes(body, full) / 6;
-        let (_, plan) = ladder_search(evaluator, start, &options(&[32, 8, 3], None, StopAt::SiteBytes(budget))).unwrap();
+        let (_, plan) =
+            ladder_search(evaluator, start, &options(&[32, 8, 3], None, StopAt::SiteBytes(budget))).unwrap();
         assert!(plan_bytes(body, &plan) <= budget);
         for stop_at in [StopAt::SiteBytes(10), StopAt::AverageBits(2.5), StopAt::Tolerance(1.5)] {
             assert!(ladder_search(evaluator, start, &options(&[32, 8, 3], None, stop_at)).is_err(), "{stop_at:?}");

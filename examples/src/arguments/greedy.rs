@@ -9,7 +9,7 @@ use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength
 use switchable_quant::kernels::BitWidth;
 
 use crate::arguments::widths::parse_average_bits;
-use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use crate::arguments::{input::InputArgs, ladder::LadderArgs, quant::QuantArgs, run::RunArgs};
 use crate::ending::usage;
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -47,6 +47,9 @@ pub struct Arguments {
     /// When the harm of the sites is measured
     #[arg(long, value_enum, default_value = "once")]
     pub ranking: RankingArg,
+    /// A ladder of widths.
+    #[command(flatten)]
+    pub ladder: LadderArgs,
 }
 
 /// When the harm of the sites is measured.
@@ -68,6 +71,9 @@ impl Arguments {
     pub fn check(&self) -> anyhow::Result<()> {
         check_tolerance(self.tolerance)?;
         let (high, quantizer) = (self.high, self.quant.quantizer);
+        if !self.ladder.ladder.is_empty() {
+            return self.ladder.check(&quantizer, self.target_bits);
+        }
         for bits in [high].into_iter().chain(self.bits) {
             quantizer.check(bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
         }
@@ -99,6 +105,13 @@ impl Arguments {
         let has = |bits: &BitWidth| *bits < self.high && reaches(bits) && self.quant.quantizer.check(*bits, 2).is_ok();
         let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
         self.bits.map_or_else(defaults, |bits| vec![bits])
+    }
+
+    /// Whether the built-in model is searched as it comes: then a search down a ladder follows.
+    pub fn is_main_job(&self) -> bool {
+        let is_default = self.input.model.is_none() && self.input.data.is_none() && self.input.adapters.is_none();
+        let is_as_it_comes = self.bits.is_none() && self.target_bits.is_none() && self.embedding_bits.is_none();
+        is_default && is_as_it_comes && self.high.is_full()
     }
 
     /// Where the search ends.

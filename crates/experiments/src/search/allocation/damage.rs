@@ -197,6 +197,14 @@ impl<'m, 'a, B: QuantBackend, M: SwitchableModel<B>> Measurement<'m, 'a, B, M> {
         };
         Ok((damage, changed))
     }
+
+    /// The damage of a site at a precision of a table, and the work of measuring it.
+    pub(crate) fn of_explicit(&self, site: Site, precision: &SitePrecision) -> Result<(Damage, Work)> {
+        let before = self.evaluator.work();
+        let implicit = self.evaluator.model().transformer.implicit_at(site, precision);
+        let (damage, _) = self.of(site, implicit)?;
+        Ok((damage, self.evaluator.work() - before))
+    }
 }
 
 /// Measures every site at every choice, one at a time.

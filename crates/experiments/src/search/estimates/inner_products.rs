@@ -3,13 +3,14 @@
 use burn::module::AutodiffModule as _;
 use burn::tensor::Tensor;
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
-use quant_kernels::spec::gradient_rule::GradientRule;
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
+use quant_kernels::spec::{bit_width::BitWidth, gradient_rule::GradientRule};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::reading::BatchTensors;
 use squad_data::Batch;
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
-use switchable_model::model::TrainableModel;
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::running::progress::Progress;
 use crate::search::allocation::damage::{DamageMeasure, DamageOptions};
 use crate::search::estimates::answer_gradient::AnswerGradient;
-use crate::search::estimates::weight_changes::WeightChanges;
+use crate::search::estimates::weight_changes::{WeightChanges, effective_weight};
 
 /// Mean and mean square of the inner products of one choice.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,6 +63,7 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     options: &DamageOptions,
 ) -> Result<Vec<Vec<Moments>>> {
     let run = evaluator.options();
+    let merged = merged_at(evaluator.model(), windows.plan)?;
     let mut progress = Progress::start("estimates", 0, windows.batches.len(), options.show);
     let empty = |changes: &WeightChanges<_>| vec![Moments::default(); changes.choices()];
     let mut sums: Vec<Vec<Moments>> = windows.changes.iter().map(empty).collect();
@@ -73,7 +75,7 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         let first = chunk * run.workers.len();
         let products = run.workers.map(batches, |i, batch| {
             let gradient = AnswerGradient { measure: options.measure, seed: options.seed, window: first + i };
-            products_of::<B, M>(evaluator.model(), windows, batch, gradient)
+            products_of::<B, M>(&merged, windows, batch, gradient)
         });
         for window in &products {
             for (sum, product) in sums.iter_mut().flatten().zip(window) {
@@ -94,9 +96,33 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     }
 }
 
+/// The model with the weights that a plan multiplies by as its own, and the plan that leaves them as they are.
+fn merged_at<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
+    plan: &SitePlan,
+) -> Result<(ForQuestionAnswering<B, M>, SitePlan)> {
+    let (mut merged, mut whole) = (model.clone(), plan.clone());
+    for (site, precision) in plan.iter().chain(plan.embeddings()) {
+        let own = SitePrecision { weights: BitWidth::FULL, adapter: None, rounding: None, ..precision };
+        if precision == own {
+            continue;
+        }
+        let weight = effective_weight(&model.transformer, site, &precision)?;
+        if site.block.is_some() {
+            let linear = merged.transformer.site_mut(site);
+            *linear = linear.clone().with_parameters(weight, linear.bias());
+        } else {
+            let embedding = merged.transformer.embedding_site_mut(site);
+            *embedding = embedding.clone().map_values(|_| weight);
+        }
+        whole = whole.with(site, own);
+    }
+    Ok((merged, whole))
+}
+
 /// The inner products of one window's gradient, choice after choice of site after site.
 fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-    plain: &ForQuestionAnswering<B::InnerBackend, M::InnerModule>,
+    (plain, plan): &(ForQuestionAnswering<B::InnerBackend, M::InnerModule>, SitePlan),
     windows: &Windows<'_, B>,
     batch: &Batch,
     gradient: AnswerGradient,
@@ -106,7 +132,8 @@ fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let model = with_gradients_at::<B, M>(ForQuestionAnswering::from_inner(plain.clone()), sites);
     let body = &model.transformer;
     let batch = BatchTensors::<B>::new(batch, &body.device());
-    let hidden = body.forward(batch.ids.clone(), None, windows.plan);
+    let hidden = body.forward(batch.ids.clone(), None, plan);
+    // Which head answers hangs on the adapters that the reference names.
     let gradients = gradient.of(model.span_logits(hidden, windows.plan), &batch).backward();
     let of_weight = |site: Site| match site.block {
         Some(_) => body.site(site).weight_param(),

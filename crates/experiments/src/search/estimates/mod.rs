@@ -23,12 +23,12 @@
 //! *BRECQ*, arXiv:2102.05426 (Fisher information in the place of the Hessian); Hutchinson, *A stochastic estimator
 //! of the trace of the influence matrix*, Communications in Statistics 1989 (random signs).
 
-use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use squad_data::Batch;
-use switchable_model::model::{SwitchableModel as _, TrainableModel};
+use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ use crate::search::allocation::damage::{
     Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, choices_of_sites,
 };
 use crate::search::estimates::inner_products::{Moments, Windows, moments};
-use crate::search::estimates::weight_changes::WeightChanges;
+use crate::search::estimates::weight_changes::{WeightChanges, check_floats};
 
 mod answer_gradient;
 mod inner_products;
@@ -100,6 +100,12 @@ pub fn estimate_damage<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             work,
         })
     })
+}
+
+/// Whether damage from a reference can be estimated: every weight is there in floats.
+pub fn can_be_estimated<B: QuantBackend, M: SwitchableModel<B>>(model: &M, reference: &SitePlan) -> bool {
+    let sites = reference.sites();
+    sites.embeddings().chain(sites.iter()).all(|site| check_floats(model, site).is_ok())
 }
 
 /// The windows that a measure has a gradient on, one by one.

@@ -36,9 +36,10 @@ pub struct SettleOptions {
 }
 
 impl DamageTable {
-    /// The table with the damages measured that decide the plans at some budgets.
+    /// For each budget the table with the damages measured that decide its plan.
     ///
-    /// The result depends on the estimates and the budgets alone, not on what is known from before.
+    /// A table depends on the estimates and its own budget alone, not on the other budgets or on what is known from
+    /// before.
     ///
     /// # Errors
     ///
@@ -48,33 +49,60 @@ impl DamageTable {
         evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
         options: &SettleOptions,
-    ) -> Result<Self> {
+    ) -> Result<Vec<Self>> {
         let measurement = Measurement::from(evaluator, reference, self.seed)?;
-        let mut settled = Settled { estimates: self, table: self.clone() };
         let mut progress = Progress::start("measuring what decides", 0, self.estimated(), options.show);
+        let mut cells: BTreeMap<(usize, usize), (Damage, Work)> = BTreeMap::new();
+        let mut tables = Vec::with_capacity(options.budgets.len());
         for &budget in &options.budgets {
+            let mut settled = Settled { estimates: self, table: self.clone() };
             loop {
-                let cells = settled.estimated_in_plan(evaluator, budget)?;
-                if cells.is_empty() {
+                let wanted = settled.estimated_in_plan(evaluator, budget)?;
+                if wanted.is_empty() {
                     break;
                 }
-                for (row, choice) in cells {
-                    let SettleOptions { known, .. } = options;
-                    let (damage, work) = known.recall(&self.cell_name(row, choice), || {
-                        let (before, site) = (evaluator.work(), self.sites[row].site);
-                        let body = &evaluator.model().transformer;
-                        let precision = body.implicit_at(site, &self.sites[row].choices[choice].precision);
-                        let (damage, _) = measurement.of(site, precision)?;
-                        Ok((damage, evaluator.work() - before))
-                    })?;
-                    progress.step(self.cell_name(row, choice));
-                    settled.measured(row, choice, damage, work);
+                for cell in wanted {
+                    if !cells.contains_key(&cell) {
+                        cells.insert(cell, self.measure(&measurement, cell, &options.known)?);
+                        progress.step(self.cell_name(cell));
+                    }
+                    let (damage, work) = cells[&cell].clone();
+                    settled.table.sites[cell.0].choices[cell.1] = damage;
+                    settled.table.work += work;
                 }
                 settled.be_optimistic();
             }
+            tables.push(settled.table);
         }
         progress.finish();
-        Ok(settled.table)
+        Ok(tables)
+    }
+
+    /// The damage of a site's choice and its work, measured or known from before.
+    fn measure<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        measurement: &Measurement<'_, '_, B, M>,
+        (row, choice): (usize, usize),
+        known: &Parts,
+    ) -> Result<(Damage, Work)> {
+        let (site, precision) = (self.sites[row].site, self.sites[row].choices[choice].precision);
+        known.recall(&self.cell_name((row, choice)), || measurement.of_explicit(site, &precision))
+    }
+
+    /// The estimates with all that was measured in some tables that were settled from them.
+    #[must_use]
+    pub fn with_measured(&self, settled: &[Self]) -> Self {
+        let mut table = self.clone();
+        for other in settled {
+            for (row, measured) in table.sites.iter_mut().zip(&other.sites) {
+                for (choice, found) in row.choices.iter_mut().zip(&measured.choices) {
+                    if !found.is_estimated() {
+                        *choice = found.clone();
+                    }
+                }
+            }
+        }
+        table
     }
 
     /// Number of damages that are estimated.
@@ -82,9 +110,9 @@ impl DamageTable {
         self.sites.iter().flat_map(|row| &row.choices).filter(|choice| choice.is_estimated()).count()
     }
 
-    fn cell_name(&self, row: usize, choice: usize) -> String {
+    fn cell_name(&self, (row, choice): (usize, usize)) -> String {
         let row = &self.sites[row];
-        format!("{}-{}", self.name(row.site), row.choices[choice].precision.weights)
+        format!("{}-choice-{choice}-at-{}", self.name(row.site), row.choices[choice].precision.weights)
     }
 }
 
@@ -106,11 +134,6 @@ impl Settled<'_> {
         let picks = self.table.picks_of(body, &plan)?;
         let is_estimated = |&(row, choice): &(usize, usize)| self.table.sites[row].choices[choice].is_estimated();
         Ok(picks.into_iter().enumerate().filter(is_estimated).collect())
-    }
-
-    fn measured(&mut self, row: usize, choice: usize, damage: Damage, work: Work) {
-        self.table.sites[row].choices[choice] = damage;
-        self.table.work += work;
     }
 
     /// Sets what is not measured to the least that the measured damages let it be.

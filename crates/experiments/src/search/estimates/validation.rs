@@ -82,10 +82,12 @@ pub struct EstimateValidation {
 }
 
 impl EstimateValidation {
-    /// The cells whose estimate is farthest from what was measured, as a ratio either way, among those that are
-    /// measured to do harm.
+    /// The cells whose estimate is farthest from what was measured, as a ratio either way, among the half that is
+    /// measured to do most harm: in the other half rounding decides.
     pub fn worst(&self, count: usize) -> Vec<&ValidatedCell> {
         let mut cells: Vec<&ValidatedCell> = self.cells.iter().filter(|cell| cell.measured > 0.0).collect();
+        cells.sort_by(|a, b| b.measured.total_cmp(&a.measured));
+        cells.truncate(cells.len().div_ceil(2));
         let error = |cell: &ValidatedCell| cell.ratio().max(f64::MIN_POSITIVE).ln().abs();
         cells.sort_by(|a, b| error(b).total_cmp(&error(a)));
         cells.truncate(count);
@@ -168,9 +170,8 @@ fn correlation(sites: &[Vec<(f64, f64)>], seed: u64) -> RankCorrelation {
         spearman(&first, &second)
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut resampled: Vec<f64> = (0..RESAMPLES)
-        .map(|_| of(&mut (0..sites.len()).map(|_| &sites[rng.random_range(0..sites.len())])))
-        .collect();
+    let mut resampled: Vec<f64> =
+        (0..RESAMPLES).map(|_| of(&mut (0..sites.len()).map(|_| &sites[rng.random_range(0..sites.len())]))).collect();
     resampled.sort_by(f64::total_cmp);
     RankCorrelation {
         coefficient: of(&mut sites.iter()),

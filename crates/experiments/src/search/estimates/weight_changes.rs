@@ -40,7 +40,8 @@ impl<B: QuantBackend> WeightChanges<B> {
         for (i, choice) in choices.iter().enumerate().filter(|(_, choice)| **choice != unchanged) {
             if choice.activations != unchanged.activations {
                 let got = format!("activations at {} bits", choice.activations);
-                let expected = format!("those of the reference, {} bits: estimates are of weights", unchanged.activations);
+                let expected =
+                    format!("those of the reference, {} bits: estimates are of weights", unchanged.activations);
                 return Err(Error::option("choices", got, expected));
             }
             let change = effective_weight(model, site, choice)? - before.clone();
@@ -74,17 +75,21 @@ impl<B: QuantBackend> WeightChanges<B> {
     }
 }
 
-fn check_floats<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site) -> Result<()> {
+pub(super) fn check_floats<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site) -> Result<()> {
     let is_packed = match site.block {
         Some(_) => model.site(site).packed_weights().is_some(),
         None => model.embedding_site(site).packed_weights().is_some(),
     };
     let expected = "weights in floats, which estimates take gradients of";
-    if is_packed { Err(Error::option("weights", format!("codes of {}", model.sites().name(site)), expected)) } else { Ok(()) }
+    if is_packed {
+        Err(Error::option("weights", format!("codes of {}", model.sites().name(site)), expected))
+    } else {
+        Ok(())
+    }
 }
 
 /// What multiplies the input of a site, or the rows that an embedding looks up.
-fn effective_weight<B: QuantBackend, M: SwitchableModel<B>>(
+pub(super) fn effective_weight<B: QuantBackend, M: SwitchableModel<B>>(
     model: &M,
     site: Site,
     precision: &SitePrecision,

@@ -121,8 +121,8 @@ impl<'d, 'a, B: QuantBackend, M: SwitchableModel<B>> Descent<'d, 'a, B, M> {
         let mut best: Option<(f64, Evaluated<B>)> = None;
         while let Some(top) = queue.pop() {
             let name = self.name(top.site);
-            if top.measured_at == Some(self.steps) {
-                let (_, found) = best.ok_or_else(|| Error::option("score", &name, "one that this round measured"))?;
+            // A score of this plan from a round whose step was undone is still right, but has no states to go on from.
+            if let Some((_, found)) = best.take_if(|(_, found)| found.place == top.site) {
                 measured.remove(&name);
                 let step = self.step_to(top.site, Trial::Whole(found.accuracy.clone()), evaluations);
                 self.found = Some(found);
@@ -146,7 +146,7 @@ impl<'d, 'a, B: QuantBackend, M: SwitchableModel<B>> Descent<'d, 'a, B, M> {
             // JSON, which rounds are kept in, has no infinity.
             let score = (harm / self.places[top.site].saves()).min(f64::MAX);
             measured.insert(name, score);
-            queue.push(Scored { score, site: top.site, measured_at: Some(self.steps) });
+            queue.push(Scored { score, site: top.site });
             // Equals go to the site that comes first, as in the queue.
             let is_lowest = best.as_ref().is_none_or(|(lowest, found)| (score, top.site) < (*lowest, found.place));
             if is_lowest {
@@ -169,9 +169,8 @@ impl<'d, 'a, B: QuantBackend, M: SwitchableModel<B>> Descent<'d, 'a, B, M> {
         };
         let expected = || Error::option("site", &step.site, "a site with a step left");
         let place = place.filter(is_next).ok_or_else(expected)?;
-        let at = Some(self.steps);
         let rescored = |scored: &Scored| match measured.get(&self.name(scored.site)) {
-            Some(&score) => Scored { score, measured_at: at, ..*scored },
+            Some(&score) => Scored { score, ..*scored },
             None => *scored,
         };
         self.queue = self.queue.iter().filter(|scored| scored.site != place).map(rescored).collect();
@@ -215,7 +214,7 @@ impl<'d, 'a, B: QuantBackend, M: SwitchableModel<B>> Descent<'d, 'a, B, M> {
         };
         let harm = row.and_then(|row| Some(damage(row, next)? - damage(row, &at.rungs[0]).unwrap_or(0.0)));
         let score = harm.map_or(f64::NEG_INFINITY, |harm| harm / at.saves());
-        self.queue.push(Scored { score, site: place, measured_at: None });
+        self.queue.push(Scored { score, site: place });
     }
 
     /// Bytes of all that the search may change.

@@ -40,6 +40,7 @@ use crate::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 mod descent;
 pub mod rungs;
 mod site_queue;
+pub mod text;
 
 /// Options of the search.
 #[derive(Debug, Clone, PartialEq)]

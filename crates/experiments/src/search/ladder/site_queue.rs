@@ -10,8 +10,6 @@ pub(super) struct Scored {
     pub(super) score: f64,
     /// Position of the site.
     pub(super) site: usize,
-    /// Number of accepted steps of the plan that it was measured from; `None` where it is estimated or not known.
-    pub(super) measured_at: Option<usize>,
 }
 
 impl Eq for Scored {}
@@ -19,7 +17,7 @@ impl Eq for Scored {}
 /// The greatest of a heap is the lowest score; of equals the site that comes first.
 impl Ord for Scored {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(other.site.cmp(&self.site)).then(self.measured_at.cmp(&other.measured_at))
+        other.score.total_cmp(&self.score).then(other.site.cmp(&self.site))
     }
 }
 
@@ -38,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_lowest_score_comes_first_and_what_is_not_known_before_all() {
-        let scored = |site, score| Scored { score, site, measured_at: None };
+        let scored = |site, score| Scored { score, site };
         let scores = [0.5, f64::NEG_INFINITY, -0.1, 0.5, f64::INFINITY];
         let mut queue: SiteQueue = scores.iter().enumerate().map(|(site, score)| scored(site, *score)).collect();
         let order: Vec<usize> = std::iter::from_fn(|| queue.pop()).map(|scored| scored.site).collect();
