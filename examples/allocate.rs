@@ -18,7 +18,7 @@
 //!
 //! What is measured is kept in `allocation/` beside them: a run that was stopped goes on there,
 //! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
-//! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
+//! alone, estimated or not, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
 //! cannot meet are named first and cost the others nothing; the exit code is 1 where there are any.
 
 use std::path::{Path, PathBuf};
@@ -100,8 +100,10 @@ impl Arguments {
     fn source(&self, memory: &Memory, can_be_estimated: bool) -> DamageSource {
         if self.exact || self.validate_estimates || memory.knows("damage") || !can_be_estimated {
             DamageSource::Measured
-        } else {
+        } else if self.solve_only {
             DamageSource::Estimated
+        } else {
+            DamageSource::EstimatedFirst
         }
     }
 }
@@ -216,7 +218,7 @@ impl Command for Allocate<'_> {
         let identity = identity.with_option("embeddings", of_embeddings);
         let memory = Memory::folder(out.join(MEASURED), identity.clone());
         let source = arguments.source(&memory, can_be_estimated(&model.transformer, &full));
-        let estimated = (source == DamageSource::Estimated).then(|| json!("estimated"));
+        let estimated = (source != DamageSource::Measured).then(|| json!("estimated"));
         let identity = identity.with_option("damage", estimated);
         let (file, made_from) = (out.join("allocation.json"), identity.computed_by(COMPUTATION));
         refuse_other_work(&file, &made_from)?;

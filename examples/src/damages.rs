@@ -20,8 +20,10 @@ use switchable_quant::transformer::site_plan::SitePlan;
 pub enum DamageSource {
     /// Every site is evaluated at every precision.
     Measured,
-    /// One backward pass for each window, then evaluations of what decides at the budgets.
+    /// One backward pass for each window, nothing else.
     Estimated,
+    /// The same, then evaluations of what decides at the budgets.
+    EstimatedFirst,
 }
 
 /// The damage of the sites.
@@ -66,6 +68,9 @@ impl DamageWork<'_> {
             return Ok(Damages { of_budgets: vec![whole.clone(); budgets.len()], whole });
         }
         let estimates = self.estimates::<B, M>(evaluator)?;
+        if source == DamageSource::Estimated {
+            return Ok(Damages { of_budgets: vec![estimates.clone(); budgets.len()], whole: estimates });
+        }
         let known = memory.parts("measured", Value::Null);
         let how = SettleOptions { budgets: budgets.to_vec(), show: options.show, known };
         let of_budgets = estimates.settle(evaluator, reference, &how)?;
