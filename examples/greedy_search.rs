@@ -182,7 +182,7 @@ impl Command for Search<'_> {
             "source": input.source, "device": session.machine.to_string(), "quantizer": quantizer, "seed": seed,
             "n": sites.reference.n, "high": arguments.high, "low": low.weights, "stop_at": stop_at, "ranking": ranking,
             "search": result, "average_bits": cost.average_bits, "cost": cost, "held_out": held_out,
-            "uniform": uniform, "sensitivity": sites, "ladder": ladder, "seconds": seconds,
+            "uniform": uniform, "sensitivity": sites, "ladder": &ladder, "seconds": seconds,
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
@@ -191,7 +191,8 @@ impl Command for Search<'_> {
             println!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
-        println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
+        let plans = if ladder.is_null() { "plan.json".to_owned() } else { format!("plan.json, {LADDER_PLAN}") };
+        println!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
         Ok(())
     }
 }

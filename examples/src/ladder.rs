@@ -12,9 +12,11 @@ use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
 use switchable_quant::experiments::search::allocation::damage::DamageOptions;
 use switchable_quant::experiments::search::estimates::{can_be_estimated, estimate_damage};
 use switchable_quant::experiments::search::greedy::StopAt;
+use switchable_quant::experiments::search::ladder::ladder_search;
+use switchable_quant::experiments::search::ladder::options::{LadderOptions, LadderStart};
+use switchable_quant::experiments::search::ladder::result::LadderResult;
 use switchable_quant::experiments::search::ladder::rungs::Ladder;
 use switchable_quant::experiments::search::ladder::text::ladder_text;
-use switchable_quant::experiments::search::ladder::{LadderOptions, LadderResult, LadderStart, ladder_search};
 use switchable_quant::experiments::search::rivals::AgainstUniform;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{PrecisionPlan, SitePrecision};
@@ -27,7 +29,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 
 use crate::arguments::{greedy::Arguments, run::RunArgs};
 use crate::artefact::searched_on;
-use crate::contents::of_reading;
+use crate::contents::{name_of, of_reading};
 use crate::mixed_heads::check_mixed_heads;
 use crate::session::{Command, Session};
 use crate::stop_on_ctrl_c;
@@ -207,7 +209,10 @@ impl Command for LadderCommand<'_> {
         if arguments.input.data.is_none() {
             let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
-            let against = beside_uniform(&session, &evaluator, &plan, seed)?;
+            let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
+            for file in &arguments.ladder.compare_with {
+                against.add(&evaluator, (name_of(file), &model.transformer.load_plan(file)?), seed)?;
+            }
             print!("on questions the search did not see\n{}", against.text());
             held_out = json!(against);
         }

@@ -1,5 +1,7 @@
 //! The flags of a search down a ladder of widths.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::Args;
 
@@ -32,6 +34,9 @@ pub struct LadderArgs {
     /// Stop a ladder at this many bytes of all sites, scales and adapters included, instead of a tolerance
     #[arg(long, value_name = "BYTES", requires = "ladder", conflicts_with_all = ["tolerance", "target_bits"])]
     pub site_bytes: Option<usize>,
+    /// Plans to set beside that of a ladder on the held-out questions, such as those of `allocate`
+    #[arg(long, value_delimiter = ',', value_name = "FILE,...", requires = "ladder", conflicts_with = "data")]
+    pub compare_with: Vec<PathBuf>,
 }
 
 impl LadderArgs {

@@ -21,9 +21,9 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::Result;
 
-/// One width everywhere.
+/// One width everywhere, or another plan, beside the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct UniformWidth {
+pub struct BesidePlan {
     /// `3 bits, without adapters`.
     pub label: String,
     /// The width in bits.
@@ -36,7 +36,7 @@ pub struct UniformWidth {
     pub comparison: PairedComparison,
 }
 
-impl UniformWidth {
+impl BesidePlan {
     /// Whether the plan is not more accurate outside the noise.
     pub fn is_as_accurate(&self) -> bool {
         self.comparison.difference <= 0.0 || self.comparison.is_noise()
@@ -54,7 +54,10 @@ pub struct AgainstUniform {
     pub accuracy: Accuracy,
     /// The widths by their bytes, up to the first that is larger than the plan and as accurate: what is larger still
     /// is no rival.
-    pub widths: Vec<UniformWidth>,
+    pub widths: Vec<BesidePlan>,
+    /// Other plans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<BesidePlan>,
 }
 
 impl AgainstUniform {
@@ -76,11 +79,12 @@ impl AgainstUniform {
         let mut by_bytes: Vec<(usize, &SitePlan)> = widths.iter().map(|width| (bytes_of(width), width)).collect();
         by_bytes.sort_by_key(|(bytes, _)| *bytes);
         let (accuracy, average_bits) = (evaluator.evaluate(plan)?, plan.average_weight_bits());
-        let mut against = Self { bytes: bytes_of(plan), average_bits, accuracy, widths: Vec::new() };
+        let mut against =
+            Self { bytes: bytes_of(plan), average_bits, accuracy, widths: Vec::new(), others: Vec::new() };
         for (bytes, width) in by_bytes {
             let found = evaluator.evaluate(width)?;
             let comparison = found.compare(&against.accuracy, seed);
-            let width = UniformWidth {
+            let width = BesidePlan {
                 label: plan_label(width),
                 bits: width.average_weight_bits(),
                 bytes,
@@ -96,8 +100,25 @@ impl AgainstUniform {
         Ok(against)
     }
 
+    /// Sets another plan beside it.
+    ///
+    /// # Errors
+    ///
+    /// When an adapter is missing, or the work is stopped.
+    pub fn add<B: QuantBackend, M: SwitchableModel<B>>(
+        &mut self,
+        evaluator: &Evaluator<'_, B, M>,
+        (label, plan): (String, &SitePlan),
+        seed: u64,
+    ) -> Result<()> {
+        let (accuracy, bytes) = (evaluator.evaluate(plan)?, plan_bytes(&evaluator.model().transformer, plan));
+        let comparison = accuracy.compare(&self.accuracy, seed);
+        self.others.push(BesidePlan { label, bits: plan.average_weight_bits(), bytes, accuracy, comparison });
+        Ok(())
+    }
+
     /// The most accurate width that needs no more bytes and is as accurate, if there is one.
-    pub fn rival(&self) -> Option<&UniformWidth> {
+    pub fn rival(&self) -> Option<&BesidePlan> {
         let smaller = self.widths.iter().filter(|width| width.bytes <= self.bytes && width.is_as_accurate());
         smaller.max_by(|a, b| a.accuracy.exact_match.total_cmp(&b.accuracy.exact_match))
     }
@@ -107,13 +128,17 @@ impl AgainstUniform {
         let row = |label: &str, (accuracy, bits, bytes): (&Accuracy, f64, usize)| {
             format!("{}  {:>7.1} KiB\n", plan_row(label, accuracy, bits), bytes as f64 / 1024.0)
         };
-        let rows = self.widths.iter().map(|width| row(&width.label, (&width.accuracy, width.bits, width.bytes)));
-        row("plan found", (&self.accuracy, self.average_bits, self.bytes)) + &rows.collect::<String>() + &self.claim()
+        let all = self.widths.iter().chain(&self.others);
+        let rows = all.map(|other| row(&other.label, (&other.accuracy, other.bits, other.bytes)));
+        let rows = row("plan found", (&self.accuracy, self.average_bits, self.bytes)) + &rows.collect::<String>();
+        let others =
+            self.others.iter().map(|other| format!("{} points over {}\n", points(&other.comparison), other.label));
+        rows + &others.collect::<String>() + &self.claim()
     }
 
     /// One line: the closest widths, with their differences.
     fn claim(&self) -> String {
-        let than = |width: &UniformWidth| {
+        let than = |width: &BesidePlan| {
             let (by, verdict) = (points(&width.comparison), verdict(&width.comparison));
             format!("{by} points over {}, {verdict}", width.label)
         };

@@ -18,8 +18,9 @@ use switchable_model::sites::Site;
 use crate::error::{Error, Result};
 use crate::search::allocation::damage::{DamageMeasure, DamageTable, SiteDamage};
 use crate::search::greedy::{StopAt, TrialLength};
+use crate::search::ladder::options::{LadderOptions, LadderStart};
+use crate::search::ladder::result::LadderStep;
 use crate::search::ladder::site_queue::{Scored, SiteQueue};
-use crate::search::ladder::{LadderOptions, LadderStart, LadderStep};
 
 /// What a round found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@
 //! Scores rise as the plan gets worse, mostly: a score that was measured again and is still the lowest is then the
 //! lowest of all, and the others need no measurement (Minoux, *Accelerated greedy algorithms*, 1978). It is not a
 //! theorem here, as damages of two sites can also cancel. Bytes are those of the codes alone, or, where the search
-//! ends by [`StopAt::SiteBytes`], all that a site takes; a rung that saves none of them is left out for its site.
+//! ends by [`StopAt::SiteBytes`](crate::search::greedy::StopAt::SiteBytes), all that a site takes; a rung that saves none of them is left out for its site.
 //!
 //! A ladder of two rungs is the study's search, [`greedy_search`]: sites in the order of their harm alone, which is
 //! exact match first and not a score per byte, until the first step that costs too much.
@@ -20,105 +20,27 @@
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
-use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
-use span_reader::evaluation::floor::{Bounds, Floor};
+use span_reader::evaluation::floor::Floor;
 use span_reader::evaluation::work::Work;
 use squad_data::QuestionScore;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
-use crate::running::memory::Parts;
-use crate::running::progress::{Progress, ShowProgress};
-use crate::search::allocation::damage::DamageTable;
-use crate::search::greedy::{GreedyOptions, GreedyStart, StopAt, TrialLength, greedy_search, threshold};
+use crate::running::progress::Progress;
+use crate::search::greedy::{Flip, GreedyStart, greedy_search, threshold};
 use crate::search::ladder::descent::{Descent, Round};
-use crate::search::ladder::rungs::Ladder;
+use crate::search::ladder::options::{LadderOptions, LadderStart};
+use crate::search::ladder::result::{LadderResult, LadderStep};
 use crate::search::sensitivity::{Part, SensitivityOptions, sensitivity};
 
 mod descent;
+pub mod options;
+pub mod result;
 pub mod rungs;
 mod site_queue;
 pub mod text;
-
-/// Options of the search.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LadderOptions {
-    /// The widths.
-    pub ladder: Ladder,
-    /// Where the search ends.
-    pub stop_at: StopAt,
-    /// How far a step that costs too much is evaluated.
-    pub trials: TrialLength,
-    /// Whether progress is shown.
-    pub show: ShowProgress,
-    /// Steps known from before, one by one.
-    pub known: Parts,
-}
-
-impl LadderOptions {
-    /// Down a ladder until a tenth of the exact match is lost.
-    pub fn new(ladder: Ladder) -> Self {
-        Self {
-            ladder,
-            stop_at: StopAt::Tolerance(0.1),
-            trials: TrialLength::default(),
-            show: ShowProgress::default(),
-            known: Parts::default(),
-        }
-    }
-}
-
-/// What a search starts from.
-#[derive(Debug, Clone, Copy)]
-pub struct LadderStart<'a> {
-    /// The plan with every site on the highest rung.
-    pub reference: &'a SitePlan,
-    /// The damage of each site alone, estimated or measured, by its divergence; without it every first score is measured.
-    pub scores: Option<&'a DamageTable>,
-}
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LadderStep {
-    /// The site.
-    pub site: String,
-    /// Its width before.
-    pub from: BitWidth,
-    /// Its width after.
-    pub to: BitWidth,
-    /// Accuracy with this and all earlier accepted steps; `None` for a step that was undone before every question
-    /// was read.
-    pub accuracy: Option<Accuracy>,
-    /// What is certain of its exact match.
-    pub exact_match: Bounds,
-    /// Mean width of the weights in bits, weighted by parameters.
-    pub average_bits: f64,
-    /// Bytes of all that the sites take, and the embeddings where the search lowers these.
-    pub bytes: usize,
-    /// Whether the step was kept.
-    pub accepted: bool,
-    /// Plans evaluated to find it, its own among them.
-    pub evaluations: usize,
-}
-
-/// Result of the search.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LadderResult {
-    /// Accuracy of the reference.
-    pub reference: Accuracy,
-    /// Exact match in percent that a plan must stay above; `None` for a search by size.
-    pub threshold: Option<f64>,
-    /// Every step tried, in order.
-    pub path: Vec<LadderStep>,
-    /// Accuracy of the final plan.
-    pub accuracy: Accuracy,
-    /// Plans evaluated.
-    pub evaluations: usize,
-    /// Work of the search.
-    pub work: Work,
-}
 
 /// Searches from the highest rung down.
 ///
@@ -163,22 +85,6 @@ pub fn ladder_search<B: QuantBackend, M: SwitchableModel<B>>(
     Ok((LadderResult { reference: full, threshold, path, accuracy, evaluations, work }, plan))
 }
 
-impl LadderOptions {
-    /// The study's search from the highest rung to the lowest.
-    fn as_greedy(&self) -> GreedyOptions {
-        let Self { ladder, stop_at, trials, show, known } = self;
-        let embeddings = ladder.embeddings();
-        GreedyOptions {
-            stop_at: *stop_at,
-            embeddings,
-            trials: *trials,
-            show: *show,
-            known: known.clone(),
-            ..GreedyOptions::new(ladder.bottom())
-        }
-    }
-}
-
 /// The study's search, told as steps.
 fn of_two_rungs<B: QuantBackend, M: SwitchableModel<B>>(
     evaluator: &Evaluator<'_, B, M>,
@@ -196,7 +102,7 @@ fn of_two_rungs<B: QuantBackend, M: SwitchableModel<B>>(
     let start = GreedyStart { reference, sensitivity: &sites, kept };
     let (found, plan) = greedy_search(evaluator, start, &how)?;
     let all = reference.sites();
-    let step = |flip: crate::search::greedy::Flip| {
+    let step = |flip: Flip| {
         let site = all.find(&flip.site).ok_or_else(|| Error::option("site", &flip.site, "a site of the model"))?;
         let to = if site.block.is_some() { ladder.bottom().weights } else { how.embeddings.unwrap_or(BitWidth::FULL) };
         Ok(LadderStep {

@@ -6,7 +6,7 @@ use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::text::plan_row;
 use switchable_model::site_plan::SitePlan;
 
-use crate::search::ladder::{LadderResult, LadderStep};
+use crate::search::ladder::result::{LadderResult, LadderStep};
 
 /// The plans on the way at whole mean widths below 9 bits, the last one, and what became of the sites.
 pub fn ladder_text(result: &LadderResult, plan: &SitePlan) -> String {
