@@ -12,7 +12,7 @@ use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::workers::Workers;
 use switchable_lora::lora_config::{LoraConfig, LoraInit};
-use switchable_lora::site_precision::SitePrecision;
+use switchable_lora::site_precision::{SitePrecision, SiteRounding};
 use switchable_model::model::SwitchableModel;
 
 use crate::search::trained;
@@ -74,6 +74,27 @@ fn divergence_of_small_changes_is_what_is_measured() {
         assert!(row.choices.iter().all(|choice| choice.is_estimated() && choice.loss.is_none()));
         assert_eq!(row.choices[0].divergence.to_bits(), 0.0f64.to_bits(), "the reference changes nothing");
     }
+}
+
+#[test]
+fn a_quantised_reference_is_where_gradients_are_taken() {
+    skip_without_device!();
+    let (task, mut model) = trained();
+    let lora = LoraConfig::new(2, 2.0).unwrap().with_init(LoraInit::LoftQ { iterations: 1 });
+    model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
+    let evaluator = evaluator(&model, &task, 2);
+    let four = SitePrecision::uniform(BitWidth::B4).with_adapter(BitWidth::B4).with_rounding(SiteRounding::Hqq);
+    let reference = model.transformer.uniform_plan(four);
+    let choices = vec![four, at(8)];
+    let how = |seed| DamageOptions { seed, show: ShowProgress::No, ..DamageOptions::new(choices.clone()) };
+    let measured = measure_damage(&evaluator, &reference, &how(0)).unwrap();
+    let of_seed = |seed| estimate_damage::<Training, Gpt2<Training>>(&evaluator, &reference, &how(seed)).unwrap();
+    let tables: Vec<DamageTable> = (0..8).map(of_seed).collect();
+    for (site, expected) in at_width(&measured, 8).into_iter().enumerate() {
+        let found = tables.iter().map(|table| at_width(table, 8)[site]).sum::<f64>() / tables.len() as f64;
+        assert!((0.4..2.5).contains(&(found / expected)), "site {site}: {found:.3e} for {expected:.3e}");
+    }
+    assert!(at_width(&tables[0], 4).iter().all(|damage| damage.to_bits() == 0.0f64.to_bits()));
 }
 
 #[test]

@@ -158,12 +158,43 @@ mod tests {
             ("--target-bits 1.5", "`--target-bits` is 1.5, expected 2 to less than 32"),
             ("--high 2", "none of 4, 3 and 2 bits is below `--high 2`"),
             ("--tolerance 1", "tolerance"),
+            ("--ladder 8", "ladder"),
+            ("--ladder 4,8", "ladder` is 4,8, expected two or more widths, each below the one before"),
+            ("--ladder 32,8,8", "ladder` is 32,8,8"),
+            ("--ladder 32,1", "--ladder: 1 bits"),
+            ("--ladder 32,40", "--ladder"),
+            ("--ladder 32,4 --target-bits 3", "`--target-bits` is 3, expected 4 to less than 32"),
+            ("--ladder 32,4 --bits 4", "cannot be used with"),
+            ("--ladder 32,4 --average-bits 4 --tolerance 0.2", "cannot be used with"),
+            ("--average-bits 4", "--ladder"),
+            ("--exact", "--ladder"),
         ] {
             let error = refused(flags).expect(flags);
             assert!(error.contains(expected), "{flags}: {error}");
         }
-        for flags in ["", "--bits 2", "--bits 8 --high 16", "--target-bits 2", "--bits 3 --target-bits 3"] {
+        for flags in [
+            "",
+            "--bits 2",
+            "--bits 8 --high 16",
+            "--target-bits 2",
+            "--bits 3 --target-bits 3",
+            "--ladder 32,8,4,2 --average-bits 3",
+        ] {
             assert_eq!(refused(flags), None, "{flags}");
+        }
+    }
+
+    #[test]
+    fn a_ladder_follows_where_the_built_in_model_is_searched_as_it_comes() {
+        let is_main_job = |flags: &str| {
+            let flags = ["greedy_search"].into_iter().chain(flags.split_whitespace());
+            Arguments::try_parse_from(flags).unwrap().is_main_job()
+        };
+        for flags in ["", "--limit 60", "--tolerance 0.2 --out a"] {
+            assert!(is_main_job(flags), "{flags}");
+        }
+        for flags in ["--bits 3", "--high 8", "--target-bits 4", "--embedding-bits 8", "--data generated"] {
+            assert!(!is_main_job(flags), "{flags}");
         }
     }
 

@@ -101,7 +101,9 @@ fn merged_at<B: QuantBackend, M: SwitchableModel<B>>(
     model: &ForQuestionAnswering<B, M>,
     plan: &SitePlan,
 ) -> Result<(ForQuestionAnswering<B, M>, SitePlan)> {
-    let (mut merged, mut whole) = (model.clone(), plan.clone());
+    // Which head answers hangs on the adapters that the plan names.
+    let head = model.head_of(plan)?;
+    let (mut merged, mut whole) = (model.clone(), plan.clone().with_span_head(Some(head)));
     for (site, precision) in plan.iter().chain(plan.embeddings()) {
         let own = SitePrecision { weights: BitWidth::FULL, adapter: None, rounding: None, ..precision };
         if precision == own {
@@ -133,8 +135,7 @@ fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let body = &model.transformer;
     let batch = BatchTensors::<B>::new(batch, &body.device());
     let hidden = body.forward(batch.ids.clone(), None, plan);
-    // Which head answers hangs on the adapters that the reference names.
-    let gradients = gradient.of(model.span_logits(hidden, windows.plan), &batch).backward();
+    let gradients = gradient.of(model.span_logits(hidden, plan), &batch).backward();
     let of_weight = |site: Site| match site.block {
         Some(_) => body.site(site).weight_param(),
         None => body.embedding_site(site).param(),

@@ -16,8 +16,8 @@
 //! that of the gold answers, which is the Hessian only where the model fits them.
 //!
 //! An inner product is all that a precision costs, so that every width comes from the same backward pass. What is
-//! left out: terms above the second order, which are most of the damage where few bits break a site, and what
-//! rounding activations does.
+//! left out: terms above the second order, which are most of the damage where few bits break a site, what rounding
+//! activations does, and another span head that an adapter may bring.
 //!
 //! Sources: Dong et al., *HAWQ-V2*, arXiv:1911.03852 (curvature times the square of what rounding changes); Li et al.,
 //! *BRECQ*, arXiv:2102.05426 (Fisher information in the place of the Hessian); Hutchinson, *A stochastic estimator
