@@ -11,6 +11,7 @@ use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::workers::Workers;
+use switchable_lora::linear_settings::BasePolicy;
 use switchable_lora::lora_config::{LoraConfig, LoraInit};
 use switchable_lora::site_precision::{SitePrecision, SiteRounding};
 use switchable_model::model::SwitchableModel;
@@ -81,6 +82,7 @@ fn a_quantised_reference_is_where_gradients_are_taken() {
     skip_without_device!();
     let (task, mut model) = trained();
     let lora = LoraConfig::new(2, 2.0).unwrap().with_init(LoraInit::LoftQ { iterations: 1 });
+    model.transformer = model.transformer.with_policy(BasePolicy::Frozen);
     model.transformer.init_adapters(BitWidth::B4, &lora, 1).unwrap();
     let evaluator = evaluator(&model, &task, 2);
     let four = SitePrecision::uniform(BitWidth::B4).with_adapter(BitWidth::B4).with_rounding(SiteRounding::Hqq);
