@@ -136,26 +136,20 @@ impl AgainstUniform {
         rows + &others.collect::<String>() + &self.claim()
     }
 
-    /// One line: the closest widths, with their differences.
+    /// One line: the best width that is less accurate and the smallest that is as accurate, with their differences.
     fn claim(&self) -> String {
         let than = |width: &BesidePlan| {
             let (by, verdict) = (points(&width.comparison), verdict(&width.comparison));
-            format!("{by} points over {}, {verdict}", width.label)
+            let share = 100.0 * self.bytes as f64 / width.bytes as f64;
+            format!("{by} points over {} ({verdict}) with {share:.0} % of its bytes", width.label)
         };
         if let Some(rival) = self.rival() {
-            return format!(
-                "The plan does not better one width everywhere: {}, which needs no more bytes.\n",
-                than(rival)
-            );
+            return format!("The plan does not better one width everywhere: {}.\n", than(rival));
         }
-        let smaller = self.widths.iter().filter(|width| width.bytes <= self.bytes);
-        let best = smaller.max_by(|a, b| a.accuracy.exact_match.total_cmp(&b.accuracy.exact_match));
-        let below = best.map_or_else(|| "none is as small".to_owned(), than);
-        let larger = self.widths.last().filter(|width| width.bytes > self.bytes && width.is_as_accurate());
-        let above = larger.map_or_else(
-            || "none is as accurate".to_owned(),
-            |width| format!("{:.0} % of its bytes and {}", 100.0 * self.bytes as f64 / width.bytes as f64, than(width)),
-        );
-        format!("The plan betters one width everywhere: {below}; {above}.\n")
+        let less_accurate = self.widths.iter().filter(|width| !width.is_as_accurate());
+        let best = less_accurate.max_by(|a, b| a.accuracy.exact_match.total_cmp(&b.accuracy.exact_match));
+        let as_accurate = self.widths.last().filter(|width| width.is_as_accurate());
+        let said: Vec<String> = [best, as_accurate].into_iter().flatten().map(than).collect();
+        format!("The plan betters one width everywhere: {}.\n", said.join("; "))
     }
 }
