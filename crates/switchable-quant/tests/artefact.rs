@@ -174,7 +174,7 @@ fn names_every_field_of_a_wrong_type(target: &Path, file: &str) {
                 panic!("{file}: {place} takes {wrong}");
             };
             let keys = place.split('/').filter(|key| key.parse::<usize>().is_err());
-            let field = keys.last().expect("a name");
+            let field = keys.next_back().expect("a name");
             assert!(message.contains(file) && message.contains(field), "{file}: {place} = {wrong}: {message}");
         }
     }
