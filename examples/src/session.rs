@@ -178,7 +178,7 @@ impl Opening<'_> {
 
 /// Names the flag by which adapters of another quantiser run.
 fn with_flag(error: anyhow::Error) -> anyhow::Error {
-    let trained = error.chain().find_map(|cause| match cause.downcast_ref() {
+    let trained = error.chain().find_map(|cause| match in_lora(cause) {
         Some(lora::Error::TrainedFor { field: "weight", trained, .. }) => Some(trained.clone()),
         _ => None,
     });
@@ -186,6 +186,11 @@ fn with_flag(error: anyhow::Error) -> anyhow::Error {
         Some(trained) => error.context(format!("the adapters run with `--quantizer {trained}`")),
         None => error,
     }
+}
+
+/// An error of the adapters: that of a file holds another in a box, which is what its chain shows.
+fn in_lora<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a lora::Error> {
+    cause.downcast_ref().or_else(|| cause.downcast_ref::<Box<lora::Error>>().map(Box::as_ref))
 }
 
 struct OnDevice<'a, C> {
