@@ -17,6 +17,7 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::lora::{self, Execution};
 use switchable_quant::reader::certificate::held_out::HeldOut;
 use switchable_quant::reader::certificate::seen_data::SeenData;
+use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
@@ -306,6 +307,21 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let held_out = HeldOut::new(questions.clone())?;
         SeenData::new(calibrated.seen.clone()).check_unseen(&held_out).context("--calibration")?;
         Ok(())
+    }
+
+    /// Refuses texts that the model was calibrated on.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is, by its contents.
+    pub fn check_texts_not_calibrated_on(&self, texts: &[String]) -> anyhow::Result<()> {
+        let Some(CalibratedOn { documents, name, .. }) = &self.calibrated else { return Ok(()) };
+        match texts.iter().position(|text| documents.contains(&TextHash::of_context(text))) {
+            Some(index) => {
+                bail!("`--calibration`: document {} of the text that is reported on is in {name}", index + 1)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The questions that the flags name; `set` are the generated ones used without `--data`.
