@@ -6,6 +6,7 @@
 //! | `sensitivity`, `harm_order`, `heat_map` | one part changed at a time |
 //! | `greedy` | site after site until a tolerance or a size is reached |
 //! | `allocation` | bits per site under a byte budget, exact |
+//! | `rounding_table` | roundings and ranges beside each other |
 //! | `cascade` | plans read one by one for a cascade of them |
 //! | `text` | what searches found as lines of text |
 
@@ -14,6 +15,7 @@ pub mod cascade;
 pub mod greedy;
 pub mod harm_order;
 pub mod heat_map;
+pub mod rounding_table;
 pub mod sensitivity;
 pub mod text;
 pub mod uniform;
