@@ -68,5 +68,5 @@ check dynamic_inference --limit 8 --quiet --out "$disk/out"
 "$examples/cloze_questions" --text "$work/text.txt" --questions 10 --words 30 --out "$work/cloze" >/dev/null
 check train_bank --model "$work/small/model" --train "$work/cloze/cloze.json" --base-steps 1 --steps 1 --batch 4 \
   --bits 4 --rank 2 --quiet --out "$disk/out"
-check report --limit 2 --search-limit 2 --no-regimes --no-robustness --no-dynamic --swaps 0 --low 3 --quiet \
+check report --limit 2 --search-limit 2 --no-regimes --no-robustness --no-roundings --no-dynamic --swaps 0 --low 3 --quiet \
   --out "$disk/out"

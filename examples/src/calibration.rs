@@ -1,5 +1,6 @@
 //! What the inputs of a model are like, for roundings and ranges that go by it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -8,13 +9,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::json;
 
-use switchable_quant::data::Dataset;
+use switchable_quant::data::{Dataset, TextFiles};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
 use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
 use switchable_quant::kernels::{QuantBackend, RangeEstimator, RoundingMethod};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
+use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
@@ -26,6 +28,9 @@ use crate::session::AdapterPlace;
 
 /// The longest window that a model is calibrated on.
 const WINDOW: usize = 384;
+
+/// So many times the windows that are asked for are read of a file of text, and chosen among.
+const WINDOWS_PER_SAMPLE: usize = 8;
 
 /// Fewer tokens than this say little of any input.
 const LEAST_TOKENS: usize = 512;
@@ -65,6 +70,8 @@ pub struct CalibratedOn {
     pub hash: ContentHash,
     /// The questions among them, by their files.
     pub seen: Vec<SeenSet>,
+    /// The documents among them.
+    pub documents: BTreeSet<TextHash>,
 }
 
 /// Whether a plan asks for moments at any site, as far as its text tells.
@@ -98,7 +105,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     if is_coded || (!is_needed && request.files.is_empty()) {
         return Ok((folder, None));
     }
-    let (windows, questions, name) = windows(&folder, dir, request)?;
+    let Chosen { windows, questions, documents, name } = chosen(&folder, dir, request)?;
     let tokens: usize = windows.iter().map(Vec::len).sum();
     anyhow::ensure!(
         tokens >= LEAST_TOKENS,
@@ -112,15 +119,22 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     folder.model.transformer = moments.given_to(folder.model.transformer)?;
     let seen = |questions: &Dataset| SeenSet::new(SeenRole::Calibration, name.as_str(), questions);
     let seen = questions.iter().map(seen).collect::<Result<_, _>>()?;
-    Ok((folder, Some(CalibratedOn { name, hash, seen })))
+    Ok((folder, Some(CalibratedOn { name, hash, seen, documents })))
 }
 
-/// The windows that the seed chooses, the questions among them, and the names of the files.
-fn windows<B: QuantBackend, M: SwitchableModel<B>>(
+/// The windows that the seed chooses, what they are of, and the names of the files.
+struct Chosen {
+    windows: Vec<Vec<u32>>,
+    questions: Vec<Dataset>,
+    documents: BTreeSet<TextHash>,
+    name: String,
+}
+
+fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
     folder: &ModelFolder<B, M>,
     dir: Option<&Path>,
     request: &CalibrationRequest,
-) -> anyhow::Result<(Vec<Vec<u32>>, Vec<Dataset>, String)> {
+) -> anyhow::Result<Chosen> {
     let files: &[String] = match (request.files.as_slice(), dir) {
         ([], None) => &[GENERATED.to_owned()],
         ([], Some(_)) => bail!(
@@ -129,12 +143,20 @@ fn windows<B: QuantBackend, M: SwitchableModel<B>>(
         ),
         (files, _) => files,
     };
-    let (mut windows, mut questions) = (Vec::new(), Vec::new());
+    let (mut windows, mut questions, mut documents) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let longest = WINDOW.min(folder.model.transformer.shape().positions);
     for file in files {
-        if let Some(text) = text_of(file)? {
-            let ids = folder.tokenizer.encode_ids(&text)?;
-            let longest = WINDOW.min(folder.model.transformer.shape().positions);
-            windows.extend(ids.chunks(longest).map(<[u32]>::to_vec));
+        if is_text(file) {
+            let most = windows.len() + WINDOWS_PER_SAMPLE * request.samples;
+            let files = TextFiles::new([file])?;
+            let mut all = files.documents();
+            while windows.len() < most
+                && let Some(document) = all.next().transpose()?
+            {
+                documents.insert(TextHash::of_context(&document));
+                let ids = folder.tokenizer.encode_ids(&document)?;
+                windows.extend(ids.chunks(longest).map(<[u32]>::to_vec));
+            }
             continue;
         }
         let dataset = match file.as_str() {
@@ -149,15 +171,13 @@ fn windows<B: QuantBackend, M: SwitchableModel<B>>(
     windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed));
     windows.truncate(request.samples);
     let name = files.iter().map(|file| name_of(Path::new(file))).collect::<Vec<_>>().join(", ");
-    Ok((windows, questions, name))
+    Ok(Chosen { windows, questions, documents, name })
 }
 
-/// The text of a file that is no JSON.
-fn text_of(file: &str) -> anyhow::Result<Option<String>> {
-    if file == GENERATED || Path::new(file).extension().is_none_or(|extension| extension != "txt") {
-        return Ok(None);
-    }
-    std::fs::read_to_string(file).map(Some).with_context(|| file.to_owned())
+/// Whether a file is running text, and not questions.
+fn is_text(file: &str) -> bool {
+    let extension = Path::new(file).extension().unwrap_or_default();
+    extension == "txt" || extension == "zst"
 }
 
 /// The contents that moments depend on: the base weights and the windows.

@@ -17,6 +17,7 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::lora::{self, Execution};
 use switchable_quant::reader::certificate::held_out::HeldOut;
 use switchable_quant::reader::certificate::seen_data::SeenData;
+use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
@@ -178,7 +179,7 @@ impl Opening<'_> {
 
 /// Names the flag by which adapters of another quantiser run.
 fn with_flag(error: anyhow::Error) -> anyhow::Error {
-    let trained = error.chain().find_map(|cause| match cause.downcast_ref() {
+    let trained = error.chain().find_map(|cause| match in_lora(cause) {
         Some(lora::Error::TrainedFor { field: "weight", trained, .. }) => Some(trained.clone()),
         _ => None,
     });
@@ -186,6 +187,11 @@ fn with_flag(error: anyhow::Error) -> anyhow::Error {
         Some(trained) => error.context(format!("the adapters run with `--quantizer {trained}`")),
         None => error,
     }
+}
+
+/// An error of the adapters: that of a file holds another in a box, which is what its chain shows.
+fn in_lora<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a lora::Error> {
+    cause.downcast_ref().or_else(|| cause.downcast_ref::<Box<lora::Error>>().map(Box::as_ref))
 }
 
 struct OnDevice<'a, C> {
@@ -301,6 +307,21 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let held_out = HeldOut::new(questions.clone())?;
         SeenData::new(calibrated.seen.clone()).check_unseen(&held_out).context("--calibration")?;
         Ok(())
+    }
+
+    /// Refuses texts that the model was calibrated on.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is, by its contents.
+    pub fn check_texts_not_calibrated_on(&self, texts: &[String]) -> anyhow::Result<()> {
+        let Some(CalibratedOn { documents, name, .. }) = &self.calibrated else { return Ok(()) };
+        match texts.iter().position(|text| documents.contains(&TextHash::of_context(text))) {
+            Some(index) => {
+                bail!("`--calibration`: document {} of the text that is reported on is in {name}", index + 1)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The questions that the flags name; `set` are the generated ones used without `--data`.

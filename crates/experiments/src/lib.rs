@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod banks;
+pub mod document_losses;
 pub mod error;
 pub mod report;
 pub mod robustness;

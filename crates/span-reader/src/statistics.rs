@@ -164,6 +164,28 @@ impl PairedComparison {
     }
 }
 
+impl Interval {
+    /// Interval of a ratio of sums over the same items, by the bootstrap with a seed: the items are resampled, each
+    /// with both of its numbers.
+    ///
+    /// # Panics
+    ///
+    /// If the numbers of items differ.
+    pub fn of_ratio(above: &[f64], below: &[f64], seed: u64) -> Self {
+        assert_eq!(above.len(), below.len(), "two numbers of each item");
+        if above.is_empty() {
+            return Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
+        }
+        resampled(above.len(), seed, |items| {
+            let (mut sum, mut of) = (0.0, 0.0);
+            for item in items {
+                (sum, of) = (sum + above[item], of + below[item]);
+            }
+            sum / of
+        })
+    }
+}
+
 /// Mean of values; zero for none.
 pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
@@ -171,16 +193,16 @@ pub fn mean(values: &[f64]) -> f64 {
 
 /// 95 % interval of a mean by the percentile bootstrap with 2,000 resamples; of no width where all agree.
 fn bootstrap_mean(values: &[f64], seed: u64) -> Interval {
+    resampled(values.len(), seed, |items| items.map(|item| values[item]).sum::<f64>() / values.len() as f64)
+}
+
+/// The middle 95 % of a figure of 2,000 resamples of `n` items, which are drawn with replacement.
+fn resampled(n: usize, seed: u64, figure: impl Fn(&mut dyn Iterator<Item = usize>) -> f64) -> Interval {
     const RESAMPLES: usize = 2000;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let sum: f64 = (0..values.len()).map(|_| values[rng.random_range(0..values.len())]).sum();
-            sum / values.len() as f64
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    Interval { low: means[RESAMPLES / 40], high: means[RESAMPLES - 1 - RESAMPLES / 40] }
+    let mut figures: Vec<f64> = (0..RESAMPLES).map(|_| figure(&mut (0..n).map(|_| rng.random_range(0..n)))).collect();
+    figures.sort_by(f64::total_cmp);
+    Interval { low: figures[RESAMPLES / 40], high: figures[RESAMPLES - 1 - RESAMPLES / 40] }
 }
 
 /// Two-sided p-value of McNemar's exact test on the discordant pairs.

@@ -173,8 +173,8 @@ fn names_every_field_of_a_wrong_type(target: &Path, file: &str) {
             let Err(message) = load(&json) else {
                 panic!("{file}: {place} takes {wrong}");
             };
-            let keys = place.split('/').filter(|key| key.parse::<usize>().is_err());
-            let field = keys.last().expect("a name");
+            let mut keys = place.split('/').filter(|key| key.parse::<usize>().is_err());
+            let field = keys.next_back().expect("a name");
             assert!(message.contains(file) && message.contains(field), "{file}: {place} = {wrong}: {message}");
         }
     }

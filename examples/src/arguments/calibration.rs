@@ -12,7 +12,7 @@ use crate::calibration::{CalibrationRequest, plan_needs_moments};
 /// What a model is calibrated on, where its quantiser or a plan goes by inputs.
 #[derive(Debug, Clone, Args)]
 pub struct CalibrationArgs {
-    /// Questions (SQuAD) or text (.txt) that show what the inputs of the model are like, on which nothing is
+    /// Questions (SQuAD) or text (.txt, .txt.zst) that show what the inputs of the model are like, on which nothing is
     /// reported; by default training questions of the built-in model
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub calibration: Vec<String>,

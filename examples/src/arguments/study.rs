@@ -12,6 +12,7 @@ use switchable_quant::experiments::banks::contestants::Contestants;
 use switchable_quant::experiments::report::stages::dynamic::DynamicStudy;
 use switchable_quant::experiments::report::stages::regimes::RegimeStudy;
 use switchable_quant::experiments::report::stages::robustness::RobustnessStudy;
+use switchable_quant::experiments::report::stages::roundings::Roundings;
 use switchable_quant::experiments::report::study::StudyConfig;
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::schedule::Schedule;
@@ -45,7 +46,11 @@ pub struct StudyDataArgs {
 
 /// The experiments of a study.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each flag leaves out one experiment")]
 pub struct StudyArgs {
+    /// Leave out the comparison of roundings and ranges
+    #[arg(long)]
+    pub no_roundings: bool,
     /// Leave out the comparison of training regimes
     #[arg(long)]
     pub no_regimes: bool,
@@ -189,6 +194,7 @@ impl StudyArgs {
             low: self.low,
             tolerance: self.tolerance,
             swaps: self.swaps,
+            roundings: (!self.no_roundings).then(Roundings::default),
             regimes: (!self.no_regimes).then_some(regimes),
             robustness: (!self.no_robustness).then_some(robustness),
             dynamic: (!self.no_dynamic).then(DynamicStudy::default),

@@ -16,6 +16,7 @@ use crate::report::stages::layers::Layers;
 use crate::report::stages::low_width::LowWidth;
 use crate::report::stages::regimes::{RegimeStudy, Regimes};
 use crate::report::stages::robustness::RobustnessStudy;
+use crate::report::stages::roundings::Roundings;
 use crate::report::stages::uniform::Uniform;
 use crate::workbench::Workbench;
 
@@ -34,6 +35,8 @@ pub struct StudyConfig {
     pub budgets: Vec<f64>,
     /// Swaps tried at each budget.
     pub swaps: usize,
+    /// Roundings and ranges beside each other; `None` leaves them out.
+    pub roundings: Option<Roundings>,
     /// Comparison of training regimes; `None` leaves it out.
     pub regimes: Option<RegimeStudy>,
     /// Attacks; `None` leaves them out.
@@ -51,6 +54,7 @@ impl Default for StudyConfig {
             choices: vec![Bits::B2, Bits::B3, Bits::B4, Bits::B5, Bits::B6, Bits::B8, Bits::B16, Bits::FULL],
             budgets: Vec::new(),
             swaps: 20,
+            roundings: None,
             regimes: None,
             robustness: None,
             dynamic: None,
@@ -67,6 +71,9 @@ impl StudyConfig {
             Box::new(self.greedy()),
             Box::new(self.allocation()),
         ];
+        if let Some(roundings) = self.roundings {
+            stages.push(Box::new(roundings));
+        }
         if let Some(regimes) = self.regimes() {
             stages.push(Box::new(regimes));
         }

@@ -9,6 +9,7 @@
 //! | `allocation` | bits per site under a byte budget, exact |
 //! | `estimates` | what all sites cost at all precisions, from one backward pass for each question |
 //! | `rivals` | a plan beside one width everywhere |
+//! | `rounding_table` | roundings and ranges beside each other |
 //! | `cascade` | plans read one by one for a cascade of them |
 //! | `text` | what searches found as lines of text |
 
@@ -20,6 +21,7 @@ pub mod harm_order;
 pub mod heat_map;
 pub mod ladder;
 pub mod rivals;
+pub mod rounding_table;
 pub mod sensitivity;
 pub mod text;
 pub mod uniform;

@@ -170,16 +170,26 @@ pub fn text_loss<B: QuantBackend, M: SwitchableModel<B>>(
     if tokens.len() < window {
         return Err(Error::TooLittleText { tokens: tokens.len(), least: window });
     }
-    check_fit(model, tokens, window)?;
     model.check_plan(plan)?;
     let (mut sum, mut windows) = (0.0, 0);
     for chunk in tokens[..tokens.len() / window * window].chunks(window * WINDOWS_AT_ONCE) {
-        let batch = TextBatch { ids: chunk.iter().map(|id| i64::from(*id)).collect(), windows: chunk.len() / window };
-        let ids = batch.tensor::<B>(&model.device());
-        let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan), plan), ids, None);
-        sum += f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0])
-            * batch.windows as f64;
-        windows += batch.windows;
+        let of_chunk = chunk.len() / window;
+        sum += windows_loss(model, chunk, window, plan)? * of_chunk as f64;
+        windows += of_chunk;
     }
     Ok(sum / windows as f64)
+}
+
+/// Mean next-token loss of windows that run at once.
+pub(crate) fn windows_loss<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    tokens: &[u32],
+    window: usize,
+    plan: &SitePlan,
+) -> Result<f64> {
+    check_fit(model, tokens, window)?;
+    let batch = TextBatch { ids: tokens.iter().map(|id| i64::from(*id)).collect(), windows: tokens.len() / window };
+    let ids = batch.tensor::<B>(&model.device());
+    let loss = next_token_loss(model.next_token_scores(model.forward(ids.clone(), None, plan), plan), ids, None);
+    Ok(f64::from(loss.into_data().convert::<f32>().into_vec::<f32>().expect("converted to f32")[0]))
 }

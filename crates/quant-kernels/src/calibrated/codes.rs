@@ -3,11 +3,12 @@
 use burn::tensor::Tensor;
 
 use super::{
-    gptq::gptq,
+    gptq::Gptq,
     hqq::half_quadratic_params,
     importance::{Params, weighted_params},
     input_moments::InputMoments,
     level_grid::LevelGrid,
+    output_range::Start,
 };
 use crate::{
     backends::quant_backend::QuantBackend,
@@ -61,23 +62,20 @@ impl Calibrated<'_> {
             return Err(Error::MomentsOfInputs { got, expected: d_in });
         }
         let found = self.params(&spec, weight, &weights)?;
-        let params = match self.method {
-            RoundingMethod::Hqq => half_quadratic_params(&spec, &weights, &found)?,
-            _ => found,
-        };
-        let scales: Vec<f32> = params.iter().map(|params| params.scale).collect();
-        let zeros: Vec<u8> = if spec.format.has_zero_points() {
-            params.iter().map(|params| params.zero as u8).collect()
-        } else {
-            Vec::new()
-        };
-        let spec = PackedSpec { scale_format: scale_format.that_holds(&scales), ..spec };
-        if self.method != RoundingMethod::Gptq || weights.is_empty() {
-            return Coded::nearest(spec, &weights, &scales, &zeros);
+        match self.method {
+            RoundingMethod::Nearest => LevelGrid::new(spec, &found)?.nearest(&weights),
+            RoundingMethod::Hqq => {
+                LevelGrid::new(spec, &half_quadratic_params(&spec, &weights, &found)?)?.nearest(&weights)
+            }
+            RoundingMethod::Gptq => {
+                let gptq = Gptq::new(self.expect_moments("rounding `gptq`")?)?;
+                let start = Start { spec, weights: &weights, params: &found };
+                let params = if self.spec.range.is_searched() { start.fitted(&gptq)? } else { found };
+                let grid = LevelGrid::new(spec, &params)?;
+                let codes = gptq.round(&grid, &weights, d_out).codes;
+                grid.coded(codes)
+            }
         }
-        let grid = LevelGrid::new(spec, &scales, &zeros)?;
-        let codes = gptq(&grid, &weights, spec.shape, self.expect_moments("rounding `gptq`")?)?;
-        Coded::from_codes(spec, codes, &scales, &zeros)
     }
 
     /// The parameters that the quantiser finds for each scale.

@@ -31,38 +31,52 @@ const DAMPING_TRIALS: u32 = 3;
 /// The outputs that one thread rounds at a time. They do not depend on each other.
 const COLUMNS: usize = 64;
 
-/// Codes of a weight, `[d_in, d_out]` in row-major order.
-///
-/// # Errors
-///
-/// [`Error::Moments`] where no damping makes the second moments positive definite.
-pub(super) fn gptq(
-    grid: &LevelGrid,
-    weights: &[f32],
-    [d_in, d_out]: [usize; 2],
-    moments: &InputMoments,
-) -> Result<Vec<u8>> {
-    let importance: Vec<f32> = moments.importance().collect();
-    // The last input to be rounded comes first: `M` read from its end is lower triangular.
-    let mut order: Vec<usize> = (0..d_in).collect();
-    order.sort_by(|&a, &b| importance[a].total_cmp(&importance[b]));
-    let panels = factor(moments, &order)?;
-    let blocks: Vec<Vec<u8>> = (0..d_out.div_ceil(COLUMNS))
-        .into_par_iter()
-        .map(|block| {
-            let first = block * COLUMNS;
-            let columns = COLUMNS.min(d_out - first);
-            Block { grid, order: &order, panels: &panels, first, columns }.codes(weights, d_out)
-        })
-        .collect();
-    let mut codes = vec![0; d_in * d_out];
-    for (row, codes) in codes.chunks_mut(d_out.max(1)).enumerate() {
-        for (block, part) in codes.chunks_mut(COLUMNS).enumerate() {
-            let columns = part.len();
-            part.copy_from_slice(&blocks[block][row * columns..][..columns]);
-        }
+/// The factor of the second moments of a layer's inputs: all that GPTQ needs of them.
+pub(super) struct Gptq {
+    /// The inputs, the last to be rounded first: `M` read from its end is lower triangular.
+    order: Vec<usize>,
+    panels: Vec<Panel>,
+}
+
+/// A weight that was rounded.
+pub(super) struct Rounded {
+    /// `[d_in, d_out]` in row-major order.
+    pub(super) codes: Vec<u8>,
+    /// `(w − ŵ)ᵀ H (w − ŵ)` of each output.
+    pub(super) errors: Vec<f64>,
+}
+
+impl Gptq {
+    /// # Errors
+    ///
+    /// [`Error::Moments`] where no damping makes the second moments positive definite.
+    pub(super) fn new(moments: &InputMoments) -> Result<Self> {
+        let importance: Vec<f32> = moments.importance().collect();
+        let mut order: Vec<usize> = (0..importance.len()).collect();
+        order.sort_by(|&a, &b| importance[a].total_cmp(&importance[b]));
+        let panels = factor(moments, &order)?;
+        Ok(Self { order, panels })
     }
-    Ok(codes)
+
+    /// Rounds a weight of `d_out` outputs, row-major.
+    pub(super) fn round(&self, grid: &LevelGrid, weights: &[f32], d_out: usize) -> Rounded {
+        let blocks: Vec<(Vec<u8>, Vec<f64>)> = (0..d_out.div_ceil(COLUMNS))
+            .into_par_iter()
+            .map(|block| {
+                let first = block * COLUMNS;
+                let columns = COLUMNS.min(d_out - first);
+                Block { grid, of: self, first, columns }.codes(weights, d_out)
+            })
+            .collect();
+        let mut codes = vec![0; self.order.len() * d_out];
+        for (row, codes) in codes.chunks_mut(d_out.max(1)).enumerate() {
+            for (block, part) in codes.chunks_mut(COLUMNS).enumerate() {
+                let columns = part.len();
+                part.copy_from_slice(&blocks[block].0[row * columns..][..columns]);
+            }
+        }
+        Rounded { codes, errors: blocks.into_iter().flat_map(|(_, errors)| errors).collect() }
+    }
 }
 
 /// The factor of the damped second moments, in an order of the inputs.
@@ -97,21 +111,23 @@ fn factor(moments: &InputMoments, order: &[usize]) -> Result<Vec<Panel>> {
 /// Some outputs of a layer.
 struct Block<'a> {
     grid: &'a LevelGrid,
-    order: &'a [usize],
-    panels: &'a [Panel],
+    of: &'a Gptq,
     first: usize,
     columns: usize,
 }
 
 impl Block<'_> {
-    /// The codes of the block, `[d_in, columns]`.
-    fn codes(&self, weights: &[f32], d_out: usize) -> Vec<u8> {
-        let (n, columns) = (self.order.len(), self.columns);
+    /// The codes of the block, `[d_in, columns]`, and the error of each output.
+    fn codes(&self, weights: &[f32], d_out: usize) -> (Vec<u8>, Vec<f64>) {
+        let Gptq { order, panels } = self.of;
+        let (n, columns) = (order.len(), self.columns);
+        // `(w − ŵ)ᵀ H (w − ŵ) = Σ_k (M_kk (target_k − ŵ_k))²`.
+        let mut outputs = vec![0.0; columns];
         let mut codes = vec![0; n * columns];
         // `w − ŵ` of the inputs that were rounded, in their order.
         let mut errors = vec![0.0; n * columns];
         let mut carried = Vec::new();
-        for panel in self.panels.iter().rev() {
+        for panel in panels.iter().rev() {
             let end = panel.start + panel.width;
             carried.clear();
             carried.resize(panel.width * columns, 0.0);
@@ -122,12 +138,13 @@ impl Block<'_> {
                 let line = row - panel.start;
                 let carried_here = &carried[line * columns..][..columns];
                 let pivot = panel.values[line * panel.width + line];
-                let input = self.order[row];
+                let input = order[row];
                 let weights = &weights[input * d_out + self.first..][..columns];
                 for (column, weight) in weights.iter().enumerate() {
                     let weight = f64::from(*weight);
-                    let (code, value) =
-                        self.grid.round(input, self.first + column, weight + carried_here[column] / pivot);
+                    let target = weight + carried_here[column] / pivot;
+                    let (code, value) = self.grid.round(input, self.first + column, target);
+                    outputs[column] += (pivot * (target - value)).powi(2);
                     codes[input * columns + column] = code;
                     errors[row * columns + column] = weight - value;
                 }
@@ -139,6 +156,6 @@ impl Block<'_> {
                 }
             }
         }
-        codes
+        (codes, outputs)
     }
 }

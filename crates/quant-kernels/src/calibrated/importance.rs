@@ -30,6 +30,15 @@ pub(super) struct Params {
     pub(super) zero: f32,
 }
 
+impl Params {
+    /// A wider or a narrower range, as far as its levels stand for finite numbers.
+    pub(super) fn times(self, factor: f32, book: CodeBook) -> Self {
+        let reach = self.zero.max(book.highest() - self.zero);
+        let scale = (self.scale * factor).min(largest_scale(reach));
+        if scale > 0.0 { Self { scale, ..self } } else { self }
+    }
+}
+
 /// Weights that share a scale.
 pub(super) struct Shared<'a> {
     pub(super) book: CodeBook,

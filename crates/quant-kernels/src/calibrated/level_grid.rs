@@ -1,8 +1,9 @@
 //! The levels that the weights of a layer may take.
 
+use super::importance::Params;
 use crate::{
     error::Result,
-    packed::{packed_spec::PackedSpec, scales::ScaleFormat},
+    packed::{coded::Coded, packed_spec::PackedSpec, scales::ScaleFormat},
     spec::formats::code_book::CodeBook,
 };
 
@@ -11,12 +12,18 @@ pub(super) struct LevelGrid {
     spec: PackedSpec,
     book: CodeBook,
     offset: f32,
+    /// As they are stored.
     scales: Vec<f32>,
+    /// None where the format has none.
     zero_points: Vec<u8>,
 }
 
 impl LevelGrid {
-    pub(super) fn new(spec: PackedSpec, scales: &[f32], zero_points: &[u8]) -> Result<Self> {
+    /// The levels under parameters; scales that the format cannot hold are kept in f32.
+    pub(super) fn new(spec: PackedSpec, params: &[Params]) -> Result<Self> {
+        let scales: Vec<f32> = params.iter().map(|params| params.scale).collect();
+        let zeros = params.iter().map(|params| params.zero as u8);
+        let spec = PackedSpec { scale_format: spec.scale_format.that_holds(&scales), ..spec };
         let stored = |scale: &f32| match spec.scale_format {
             ScaleFormat::F32 => *scale,
             ScaleFormat::F16 => half::f16::from_f32(*scale).to_f32(),
@@ -26,8 +33,18 @@ impl LevelGrid {
             book: spec.code_book()?,
             offset: f32::from(spec.code_offset()),
             scales: scales.iter().map(stored).collect(),
-            zero_points: zero_points.to_vec(),
+            zero_points: if spec.format.has_zero_points() { zeros.collect() } else { Vec::new() },
         })
+    }
+
+    /// Each weight at its nearest level.
+    pub(super) fn nearest(self, weights: &[f32]) -> Result<Coded> {
+        Coded::nearest(self.spec, weights, &self.scales, &self.zero_points)
+    }
+
+    /// Codes that were found, `[d_in, d_out]`.
+    pub(super) fn coded(self, codes: Vec<u8>) -> Result<Coded> {
+        Coded::from_codes(self.spec, codes, &self.scales, &self.zero_points)
     }
 
     /// The code nearest to a value, and what it stands for.

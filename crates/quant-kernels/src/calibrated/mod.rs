@@ -17,5 +17,6 @@ mod hqq;
 mod importance;
 pub mod input_moments;
 mod level_grid;
+mod output_range;
 #[cfg(test)]
 mod tests;

@@ -86,8 +86,8 @@ fn inverse(mut a: Vec<f64>, n: usize) -> Vec<f64> {
     inverse
 }
 
-/// GPTQ as its paper writes it: after each input the inverse of the rest, and all later weights moved.
-fn textbook(weights: &[f32], shape: [usize; 2], moments: &InputMoments, nearest: &Coded) -> Vec<f32> {
+/// GPTQ as its paper writes it, under the scales that were found: after each input the inverse of the rest, and all later weights moved.
+fn textbook(weights: &[f32], shape: [usize; 2], moments: &InputMoments, rounded: &Coded) -> Vec<f32> {
     let [d_in, d_out] = shape;
     let mean = moments.importance().map(f64::from).sum::<f64>() / d_in as f64;
     let h = |i: usize, j: usize| {
@@ -100,7 +100,7 @@ fn textbook(weights: &[f32], shape: [usize; 2], moments: &InputMoments, nearest:
     order.reverse();
     let mut w: Vec<f64> = weights.iter().map(|&w| f64::from(w)).collect();
     let mut values = vec![0.0; w.len()];
-    let (spec, scales, zeros) = (nearest.spec(), nearest.scales(), nearest.zero_points().to_vec());
+    let (spec, scales, zeros) = (rounded.spec(), rounded.scales(), rounded.zero_points().to_vec());
     let book = spec.code_book().unwrap();
     for (done, &input) in order.iter().enumerate() {
         let rest = &order[done..];
@@ -140,9 +140,46 @@ fn gptq_is_that_of_its_paper() {
             let weights = numbers(shape[0] * shape[1], 3);
             let moments = moments(shape[0], 60, 11);
             let how = Calibrated { bits, spec, method: RoundingMethod::Gptq, moments: Some(&moments) };
-            let nearest = coded(&weights, shape, Calibrated { method: RoundingMethod::Nearest, ..how });
-            let expected = textbook(&weights, shape, &moments, &nearest);
-            assert_eq!(coded(&weights, shape, how).to_floats(), expected, "{spec} at {bits}");
+            let rounded = coded(&weights, shape, how);
+            let expected = textbook(&weights, shape, &moments, &rounded);
+            assert_eq!(rounded.to_floats(), expected, "{spec} at {bits}");
+        }
+    }
+}
+
+#[test]
+fn ranges_that_are_searched_leave_room_for_what_feedback_adds() {
+    let (shape, bits) = ([96, 8], BitWidth::B2);
+    let (weights, moments) = (numbers(96 * 8, 15), moments(96, 150, 4));
+    for granularity in ["per-tensor", "per-channel", "per-group:32"] {
+        for format in ["symmetric", "asymmetric"] {
+            let error = |range: &str, method| {
+                let spec = format!("{granularity},{format},{range}").parse().unwrap();
+                let how = Calibrated { bits, spec, method, moments: Some(&moments) };
+                output_error(&weights, &coded(&weights, shape, how).to_floats(), 8, &moments)
+            };
+            for range in ["mse", "importance"] {
+                let (found, nearest) = (error(range, RoundingMethod::Gptq), error(range, RoundingMethod::Nearest));
+                assert!(found < 0.8 * nearest, "{granularity},{format},{range}: {found} of {nearest}");
+                let as_wide_as_all = error("min-max", RoundingMethod::Gptq);
+                assert!(found <= as_wide_as_all, "{granularity},{format},{range}: {found} of {as_wide_as_all}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_beyond_all_finite_numbers_is_cut_to_them() {
+    let moments = moments(32, 60, 3);
+    for scale in [f32::MAX, f32::MIN_POSITIVE / 64.0] {
+        let weights: Vec<f32> = numbers(32 * 2, 8).into_iter().map(|w| w * scale).collect();
+        for format in ["symmetric", "asymmetric"] {
+            let spec = format!("per-channel,{format},importance").parse().unwrap();
+            let how = Calibrated { bits: BitWidth::B2, spec, method: RoundingMethod::Gptq, moments: Some(&moments) };
+            assert!(
+                coded(&weights, [32, 2], how).to_floats().iter().all(|value| value.is_finite()),
+                "{format} {scale}"
+            );
         }
     }
 }

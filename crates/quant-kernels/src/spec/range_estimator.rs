@@ -9,6 +9,9 @@
 //! importance     the same with Σ h (x − y)², h the mean square of the weight's input, and least squares after it
 //! ```
 //!
+//! Where GPTQ rounds, the ranges of `mse` and `importance` are only a start, since its feedback needs more room:
+//! the factor of each output's scales is then the one of least error of the outputs themselves.
+//!
 //! Each block of values that share a scale has its own range. A symmetric range is widened to
 //! ±max(|lo|, |hi|), an asymmetric one to contain 0.
 //!
@@ -88,6 +91,11 @@ pub enum RangeEstimator {
 
 impl RangeEstimator {
     const EXPECTED: &str = "`min-max`, `percentile:<percent>`, `mse` or `importance`";
+
+    /// Whether it is a search for the least error, rather than a fixed share of the values.
+    pub const fn is_searched(self) -> bool {
+        matches!(self, Self::Mse | Self::Importance)
+    }
 }
 
 impl fmt::Display for RangeEstimator {

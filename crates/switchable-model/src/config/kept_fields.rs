@@ -23,6 +23,7 @@ const WRITTEN: [&str; 4] = ["model_type", "architectures", "torch_dtype", "dtype
 const HARMLESS: &[&str] = &[
     // Where it comes from.
     "_name_or_path",
+    "_model_name_or_path",
     "_commit_hash",
     "transformers_version",
     "transformers.js_config",
@@ -33,6 +34,7 @@ const HARMLESS: &[&str] = &[
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
+    "unk_token_id",
     "sep_token_id",
     "decoder_start_token_id",
     "tokenizer_class",

@@ -9,6 +9,7 @@
 //! | `greedy` | one sub-module at a time, and the greedy search |
 //! | `allocation` | exact allocations |
 //! | `regimes` | training regimes |
+//! | `roundings` | roundings and ranges that know the inputs |
 //! | `robustness` | attacks, and training on them |
 //! | `dynamic` | plans chosen at run time |
 //! | `cells`, `estimates`, `site_maps` | how values are written and drawn |
@@ -23,5 +24,6 @@ pub mod layers;
 pub mod low_width;
 pub mod regimes;
 pub mod robustness;
+pub mod roundings;
 pub mod site_maps;
 pub mod uniform;

@@ -83,7 +83,9 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
                 sum.square += product * product;
             }
         }
-        batches.iter().for_each(|_| progress.step(String::new()));
+        for _ in batches {
+            progress.step(String::new());
+        }
     }
     progress.finish();
     let n = windows.batches.len() as f64;

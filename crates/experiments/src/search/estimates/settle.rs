@@ -11,7 +11,7 @@
 //! no damage is less than its optimistic estimate, it is the plan that all damages measured would give. That they
 //! are not is an assumption, drawn from the sites measured; plans are evaluated as they are in any case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::evaluate::Evaluator;
@@ -62,11 +62,13 @@ impl DamageTable {
                     break;
                 }
                 for cell in wanted {
-                    if !cells.contains_key(&cell) {
-                        cells.insert(cell, self.measure(&measurement, cell, &options.known)?);
-                        progress.step(self.cell_name(cell));
-                    }
-                    let (damage, work) = cells[&cell].clone();
+                    let (damage, work) = match cells.entry(cell) {
+                        Entry::Occupied(known) => known.get().clone(),
+                        Entry::Vacant(place) => {
+                            progress.step(self.cell_name(cell));
+                            place.insert(self.measure(&measurement, cell, &options.known)?).clone()
+                        }
+                    };
                     settled.table.sites[cell.0].choices[cell.1] = damage;
                     settled.table.work += work;
                 }

@@ -183,7 +183,7 @@ fn correlation(sites: &[Vec<(f64, f64)>], seed: u64) -> RankCorrelation {
 /// Spearman's coefficient; 0 where one of the two does not vary.
 fn spearman(first: &[f64], second: &[f64]) -> f64 {
     let [first, second] = [first, second].map(ranks);
-    let middle = (first.len() as f64 + 1.0) / 2.0;
+    let middle = f64::midpoint(first.len() as f64, 1.0);
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - middle) * (b - middle)).sum::<f64>();
     let scale = (product(&first, &first) * product(&second, &second)).sqrt();
     if scale > 0.0 { product(&first, &second) / scale } else { 0.0 }
@@ -195,8 +195,10 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
-    for equals in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        equals.iter().for_each(|&i| ranks[i] = before as f64 + (equals.len() as f64 + 1.0) / 2.0);
+    for equals in order.chunk_by(|&a, &b| values[a].total_cmp(&values[b]).is_eq()) {
+        for &i in equals {
+            ranks[i] = before as f64 + f64::midpoint(equals.len() as f64, 1.0);
+        }
         before += equals.len();
     }
     ranks

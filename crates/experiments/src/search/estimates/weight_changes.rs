@@ -94,13 +94,11 @@ pub(super) fn effective_weight<B: QuantBackend, M: SwitchableModel<B>>(
     site: Site,
     precision: &SitePrecision,
 ) -> Result<Tensor<B, 2>> {
-    match site.block {
-        Some(_) => Ok(model.site(site).effective_weight(precision)?),
-        None => {
-            let embedding = model.embedding_site(site);
-            embedding.check(precision)?;
-            let [rows, _] = embedding.shape();
-            Ok(embedding.range(0, rows, precision))
-        }
+    if site.block.is_some() {
+        return Ok(model.site(site).effective_weight(precision)?);
     }
+    let embedding = model.embedding_site(site);
+    embedding.check(precision)?;
+    let [rows, _] = embedding.shape();
+    Ok(embedding.range(0, rows, precision))
 }

@@ -57,12 +57,11 @@ impl Ladder {
 
     /// The precisions that a site steps through.
     pub(crate) fn of<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, site: Site) -> Vec<SitePrecision> {
-        let rungs: Vec<SitePrecision> = match site.block {
-            Some(_) => self.rungs.clone(),
-            None => {
-                let widths = self.embedding_widths().into_iter().map(SitePrecision::uniform);
-                std::iter::once(SitePrecision::FULL).chain(widths).collect()
-            }
+        let rungs: Vec<SitePrecision> = if site.block.is_some() {
+            self.rungs.clone()
+        } else {
+            let widths = self.embedding_widths().into_iter().map(SitePrecision::uniform);
+            std::iter::once(SitePrecision::FULL).chain(widths).collect()
         };
         rungs.into_iter().map(|rung| model.precision_for(site, rung)).collect()
     }

@@ -1,0 +1,177 @@
+//! Roundings and ranges beside each other, on every granularity, without any training.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::spec::{
+    bit_width::BitWidth,
+    formats::format::Format,
+    granularity::{Granularity, GroupSize},
+    quant_spec::QuantSpec,
+    range_estimator::RangeEstimator,
+    rounding_method::RoundingMethod,
+};
+use span_reader::cost::plan_bytes;
+use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::statistics::PairedComparison;
+use squad_data::QuestionScore;
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::config::ModelConfig as _;
+use switchable_model::model::SwitchableModel;
+
+use crate::error::Result;
+use crate::running::memory::Parts;
+use crate::running::progress::{EvaluationProgress, ShowProgress};
+
+/// A range and a rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// How ranges are found.
+    pub range: RangeEstimator,
+    /// How codes are found.
+    pub rounding: RoundingMethod,
+}
+
+impl Recipe {
+    /// From the plainest to the one that knows most of the inputs.
+    pub const ALL: [Self; 6] = [
+        Self::new(RangeEstimator::MinMax, RoundingMethod::Nearest),
+        Self::new(RangeEstimator::Mse, RoundingMethod::Nearest),
+        Self::new(RangeEstimator::Importance, RoundingMethod::Nearest),
+        Self::new(RangeEstimator::MinMax, RoundingMethod::Hqq),
+        Self::new(RangeEstimator::MinMax, RoundingMethod::Gptq),
+        Self::new(RangeEstimator::Importance, RoundingMethod::Gptq),
+    ];
+
+    /// A range and a rounding.
+    pub const fn new(range: RangeEstimator, rounding: RoundingMethod) -> Self {
+        Self { range, rounding }
+    }
+}
+
+/// `gptq, importance`
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.rounding, self.range)
+    }
+}
+
+/// A cell of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundingRow {
+    /// How ranges and codes are found.
+    pub recipe: Recipe,
+    /// Granularity, mapping and range.
+    pub quantizer: QuantSpec,
+    /// Bits of every site.
+    pub bits: BitWidth,
+    /// Bits per weight of the sites, scales and zero points counted.
+    pub stored_bits: f64,
+    /// Accuracy on the evaluator's questions.
+    pub accuracy: Accuracy,
+    /// Against full precision, question by question.
+    pub comparison: PairedComparison,
+}
+
+/// What a table compares.
+#[derive(Debug, Clone)]
+pub struct RoundingTableOptions {
+    /// Widths.
+    pub widths: Vec<BitWidth>,
+    /// Granularities with their mappings.
+    pub grids: Vec<(Granularity, Format)>,
+    /// Seed of the bootstraps.
+    pub seed: u64,
+    /// Whether progress is shown.
+    pub show: ShowProgress,
+    /// Cells known from before, one by one.
+    pub known: Parts,
+}
+
+impl Default for RoundingTableOptions {
+    fn default() -> Self {
+        let group = |rows| Granularity::PerGroup(GroupSize::new(rows).expect("more than none"));
+        Self {
+            widths: vec![BitWidth::B4, BitWidth::B3, BitWidth::B2],
+            grids: vec![
+                (Granularity::PerTensor, Format::Symmetric),
+                (Granularity::PerChannel, Format::Symmetric),
+                (group(128), Format::Asymmetric),
+                (group(64), Format::Asymmetric),
+                (group(32), Format::Asymmetric),
+            ],
+            seed: 0,
+            show: ShowProgress::default(),
+            known: Parts::default(),
+        }
+    }
+}
+
+/// What full precision gives, and every cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundingTable {
+    /// All sites at 32 bits, without adapters.
+    pub reference: Accuracy,
+    /// Grid by grid, in each width by width, in each recipe by recipe.
+    pub rows: Vec<RoundingRow>,
+}
+
+/// A cell as it is known again: the scores of its questions, which a saved [`Accuracy`] has not, beside it.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    accuracy: Accuracy,
+    scores: Vec<QuestionScore>,
+}
+
+/// Evaluates every recipe at every width on every grid, all sites alike and without adapters.
+///
+/// # Errors
+///
+/// When the model knows nothing of its inputs where a recipe goes by them, a width is none of a grid's format, or the
+/// work is stopped.
+pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
+    evaluator: &Evaluator<'_, B, M>,
+    options: &RoundingTableOptions,
+) -> Result<RoundingTable> {
+    let body = &evaluator.model().transformer;
+    let weights = body.config().site_parameters() as f64;
+    let cells = cells(options);
+    let progress = EvaluationProgress::start("roundings", evaluator, cells.len() + 1, options.show);
+    let evaluated = |name: String, precision: SitePrecision| -> Result<Accuracy> {
+        let plan = body.uniform_plan(precision);
+        let Known { mut accuracy, scores } = options.known.recall(&name, || {
+            let (mut accuracy, _) = progress.predict(evaluator, &plan)?;
+            let scores = std::mem::take(&mut accuracy.scores);
+            Ok(Known { accuracy, scores })
+        })?;
+        accuracy.scores = scores;
+        Ok(accuracy)
+    };
+    let reference = evaluated("full".into(), SitePrecision::FULL)?;
+    let mut rows = Vec::with_capacity(cells.len());
+    for (index, (recipe, quantizer, bits)) in cells.into_iter().enumerate() {
+        let precision =
+            SitePrecision::FULL.with_weights(bits).with_quantizer(quantizer).with_rounding(recipe.rounding.into());
+        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision)?;
+        let stored_bits = 8.0 * plan_bytes(body, &body.uniform_plan(precision)) as f64 / weights;
+        let comparison = reference.compare(&accuracy, options.seed);
+        rows.push(RoundingRow { recipe, quantizer, bits, stored_bits, accuracy, comparison });
+    }
+    progress.finish();
+    Ok(RoundingTable { reference, rows })
+}
+
+fn cells(options: &RoundingTableOptions) -> Vec<(Recipe, QuantSpec, BitWidth)> {
+    let mut cells = Vec::new();
+    for &(granularity, format) in &options.grids {
+        for &bits in &options.widths {
+            for recipe in Recipe::ALL {
+                cells.push((recipe, QuantSpec { granularity, format, range: recipe.range }, bits));
+            }
+        }
+    }
+    cells
+}
