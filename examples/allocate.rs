@@ -33,8 +33,9 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
-use switchable_quant::experiments::search::allocation::damage::{DamageOptions, DamageTable};
+use switchable_quant::experiments::search::allocation::damage::DamageOptions;
 use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
+use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::can_be_estimated;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -180,6 +181,18 @@ struct Refined {
     average_bits: Vec<f64>,
 }
 
+fn ascending(widths: &[BitWidth]) -> Vec<BitWidth> {
+    let mut widths = widths.to_vec();
+    widths.sort_unstable();
+    widths.dedup();
+    widths
+}
+
+fn allocation_text(allocation: &Allocation) -> String {
+    let Allocation { bytes, average_bits, damage, .. } = allocation;
+    format!("{bytes} bytes, weights of {average_bits:.2} bits, predicted damage {damage:.4} nats")
+}
+
 /// The folder of one plan where several are packed.
 fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactTarget> {
     Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
@@ -190,12 +203,7 @@ impl Command for Allocate<'_> {
         let Self { arguments, out, target } = self;
         let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, validate_estimates, .. } =
             arguments;
-        let mut bits = bits.clone();
-        bits.sort_unstable();
-        bits.dedup();
-        let mut embeddings = embedding_bits.clone();
-        embeddings.sort_unstable();
-        embeddings.dedup();
+        let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
         check_mixed_heads(&model, &choices)?;
@@ -240,18 +248,14 @@ impl Command for Allocate<'_> {
 
         let save = |bits: f64, plan: &SitePlan| model.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
         print!("{}", damages.text());
-        let of_budgets = || bytes.iter().zip(&damages.of_budgets);
-        let solved = of_budgets().map(|(bytes, table)| table.best_under(*bytes)).collect::<Result<Vec<_>, _>>()?;
+        let solved = damages.solved(&bytes)?;
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
             if refined_before.contains(bits) {
                 println!("{bits} bits: plan-{bits}.json was refined before, and stays");
-                continue;
+            } else {
+                save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
+                println!("solved for {bits} bits: {}", allocation_text(allocation));
             }
-            save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
-            println!(
-                "solved for {bits} bits: {} bytes, weights of {:.2} bits, predicted damage {:.4} nats",
-                allocation.bytes, allocation.average_bits, allocation.damage
-            );
         }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let mut result = json!({
@@ -266,12 +270,9 @@ impl Command for Allocate<'_> {
             result["validation"] = validation;
         }
         if !solve_only {
-            let refine = |(budget, table): (&usize, &DamageTable)| {
-                let known = memory.within("budgets");
-                let how = BudgetOptions { budgets: vec![*budget], swaps: *swaps, show, known };
-                table.refined_at(&evaluator, &full, &how)
-            };
-            let refined: Vec<_> = of_budgets().map(refine).collect::<Result<Vec<_>, _>>()?.concat();
+            let how =
+                BudgetOptions { swaps: *swaps, show, known: memory.within("budgets"), ..BudgetOptions::default() };
+            let refined = damages.refined(&evaluator, (&full, &bytes), &how)?;
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;

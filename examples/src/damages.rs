@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::{DamageOptions, DamageTable, measure_damage};
+use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::estimate_damage;
 use switchable_quant::experiments::search::estimates::settle::SettleOptions;
 use switchable_quant::experiments::search::estimates::validation::EstimateValidation;
 use switchable_quant::experiments::search::text::validation_text;
-use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
 use switchable_quant::reader::Evaluator;
-use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
 
 /// Where damage comes from.
@@ -103,6 +105,34 @@ impl DamageWork<'_> {
 }
 
 impl Damages {
+    /// The allocation of each budget.
+    ///
+    /// # Errors
+    ///
+    /// When a budget is smaller than every plan.
+    pub fn solved(&self, budgets: &[usize]) -> anyhow::Result<Vec<Allocation>> {
+        self.of_budgets.iter().zip(budgets).map(|(table, &budget)| Ok(table.best_under(budget)?)).collect()
+    }
+
+    /// The allocation of each budget, evaluated and refined by swaps, as the options say beside the budgets.
+    ///
+    /// # Errors
+    ///
+    /// As [`DamageTable::refined_at`].
+    pub fn refined<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        (reference, budgets): (&SitePlan, &[usize]),
+        options: &BudgetOptions,
+    ) -> anyhow::Result<Vec<RefinedAllocation>> {
+        let mut all = Vec::with_capacity(budgets.len());
+        for (table, &budget) in self.of_budgets.iter().zip(budgets) {
+            let how = BudgetOptions { budgets: vec![budget], ..options.clone() };
+            all.extend(table.refined_at(evaluator, reference, &how)?);
+        }
+        Ok(all)
+    }
+
     /// How much of it was evaluated.
     pub fn text(&self) -> String {
         let all: usize = self.whole.sites.iter().map(|row| row.choices.len()).sum();
