@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
+    packed::{packed_spec::PackedSpec, scales::ScaleFormat},
     spec::{
         bit_width::BitWidth, quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
     },
@@ -232,6 +233,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if rounding.needs_moments(weight) && self.moments().is_none() {
             let what = if rounding == RoundingMethod::Gptq { "rounding `gptq`" } else { "range `importance`" };
             return Err(quant_kernels::Error::Uncalibrated { what }.into());
+        }
+        if (2..=8).contains(&precision.weights.bits()) {
+            // Such roundings give codes, whether they are held or dequantised.
+            let QuantSpec { granularity, format, .. } = weight;
+            let (shape, bits, scale_format) = ([self.d_in(), self.d_out()], precision.weights, ScaleFormat::F32);
+            PackedSpec { shape, bits, format, granularity, scale_format }.check()?;
         }
         if self.base.policy() == BasePolicy::Trainable {
             return Err(Error::CalibratedWeight { what: "a weight that is trained" });

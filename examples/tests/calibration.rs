@@ -1,0 +1,164 @@
+//! Calibrated rounding on the command line, through the programs themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use switchable_quant::default_model::{QuestionSet, questions};
+
+/// The program of an example, which cargo builds beside the tests of its package.
+fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("a test has a path");
+    let path = tests.parent().and_then(Path::parent).expect("tests lie in deps").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: `cargo build --examples` makes it", path.display());
+    path
+}
+
+/// A folder with questions to report on and others to calibrate on, a text, and a place of its own for moments.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (set, n, name) in [(QuestionSet::Search, 20, "data.json"), (QuestionSet::Train, 80, "calibration.json")] {
+            questions(set).expect("they are generated").limited(n).write(dir.path().join(name)).expect("it is written");
+        }
+        let train = questions(QuestionSet::Train).expect("they are generated");
+        let texts: Vec<String> = train.examples().iter().take(120).map(|example| example.context.to_string()).collect();
+        fs::write(dir.path().join("text.txt"), texts.join("\n<|endoftext|>\n")).expect("it is written");
+        fs::write(dir.path().join("short.txt"), "Mira plays the harp.").expect("it is written");
+        Self(dir)
+    }
+
+    fn at(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, name: &str, flags: &str) -> Output {
+        Command::new(program(name))
+            .args(flags.split_whitespace())
+            .current_dir(self.at())
+            .env("SWITCHABLE_QUANT_CACHE", self.at().join("cache"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("it starts")
+    }
+
+    #[track_caller]
+    fn done(&self, name: &str, flags: &str) -> [String; 2] {
+        let output = self.run(name, &format!("{flags} --quiet"));
+        let [text, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert!(output.status.success(), "{flags}: {text} {errors}");
+        [text, errors]
+    }
+
+    #[track_caller]
+    fn refused(&self, name: &str, flags: &str) -> String {
+        let output = self.run(name, &format!("{flags} --quiet"));
+        assert!(!output.status.success(), "{flags}: {}", String::from_utf8_lossy(&output.stdout));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        errors.lines().find(|line| line.starts_with("error: ")).expect("it says why").to_owned()
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.at().join(name)).expect("it is there")).expect("it is JSON")
+    }
+}
+
+/// The last line of `evaluate`: exact match and F1.
+fn official(stdout: &str) -> Value {
+    serde_json::from_str(stdout.lines().last().expect("it prints")).expect("it is JSON")
+}
+
+#[test]
+fn what_is_calibrated_is_packed_and_gives_the_same_answers() {
+    let place = Place::new();
+    let how = "--bits 2 --no-adapter --quantizer per-channel,symmetric,importance --rounding gptq \
+               --calibration calibration.json --calibration-samples 64";
+    let [found, errors] = place.done("evaluate", &format!("{how} --data data.json --untimed --out e"));
+    assert!(errors.contains("calibrated 64 windows"), "{errors}");
+    let kept: Vec<_> = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept").collect();
+    assert_eq!(kept.len(), 1);
+    // Again, from what was kept.
+    let [again, _] = place.done("evaluate", &format!("{how} --data data.json --untimed"));
+    assert_eq!(official(&again), official(&found));
+    place.done("pack_gpt2", &format!("{how} --out a").replace("--quiet", ""));
+    let [packed, _] = place.done("evaluate", "--model a --data data.json --untimed");
+    assert_eq!(official(&packed), official(&found));
+    let made_from = place.json("a/made_from.json").to_string();
+    assert!(made_from.contains("calibration"), "{made_from}");
+    // Other questions give other codes, and results of one do not become those of the other.
+    let other = how.replace("--calibration-samples 64", "--calibration-samples 40");
+    let error = place.refused("evaluate", &format!("{other} --data data.json --untimed --out e"));
+    assert!(error.contains("evaluate.json"), "{error}");
+    // A plan names its rounding, and runs without the flags of its quantiser.
+    let plan = place.json("e/evaluate.json")["plan"].clone();
+    fs::write(place.at().join("plan.json"), plan.to_string()).expect("it is written");
+    let calibration = "--calibration calibration.json --calibration-samples 64";
+    let [by_plan, _] = place.done("evaluate", &format!("--plan plan.json --data data.json --untimed {calibration}"));
+    assert_eq!(official(&by_plan), official(&found));
+}
+
+#[test]
+fn a_damaged_file_of_moments_is_made_anew() {
+    let place = Place::new();
+    let how = "--bits 3 --no-adapter --rounding gptq --data data.json --untimed --calibration calibration.json";
+    let [found, _] = place.done("evaluate", how);
+    let kept = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept").next().expect("one");
+    let path = kept.expect("it is read").path();
+    let whole = fs::read(&path).expect("it is read");
+    fs::write(&path, &whole[..whole.len() / 3]).expect("it is written");
+    let [again, _] = place.done("evaluate", how);
+    assert_eq!(official(&again), official(&found));
+    assert_eq!(fs::read(&path).expect("it is read"), whole);
+}
+
+#[test]
+fn calibrations_that_say_nothing_or_too_much_are_refused() {
+    let place = Place::new();
+    let gptq = "--bits 3 --no-adapter --rounding gptq --data data.json --untimed";
+    for (flags, parts) in [
+        ("--calibration short.txt", &["--calibration", "short.txt", "too short"][..]),
+        ("--calibration data.json", &["--calibration", "data.json"]),
+        ("--calibration calibration.json data.json --calibration-samples 200", &["--calibration", "data.json"]),
+        ("--calibration missing.txt", &["missing.txt"]),
+        ("--calibration missing.json", &["missing.json"]),
+        ("--calibration calibration.json --calibration-samples 0", &["--calibration-samples"]),
+    ] {
+        let output = place.run("evaluate", &format!("{gptq} {flags} --quiet"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && parts.iter().all(|part| errors.contains(part)), "{flags}: {errors}");
+    }
+    // A model of a folder does not know what it may be calibrated on.
+    place.done("pack_gpt2", "--bits 32 --no-adapter --out floats");
+    let error = place.refused("evaluate", &format!("--model floats {gptq}"));
+    assert!(error.contains("--calibration FILE"), "{error}");
+    // Codes are rounded already.
+    place.done("pack_gpt2", "--bits 4 --no-adapter --out codes");
+    let error = place.refused("evaluate", "--model codes --data data.json --calibration calibration.json --untimed");
+    assert!(error.contains("--calibration") && error.contains("codes"), "{error}");
+}
+
+#[test]
+fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
+    let place = Place::new();
+    let [text, _] = place.done("perplexity", "--bits 4,2 --no-adapter --tokens 600 --out p");
+    let result = place.json("p/perplexity.json");
+    let rows = result["rows"].as_array().expect("rows");
+    let nats: Vec<f64> = rows.iter().map(|row| row["nats_per_token"].as_f64().expect("a number")).collect();
+    assert_eq!((rows.len(), text.lines().count()), (3, 3));
+    assert!(nats[2] > nats[0] + 1.0, "2 bits per tensor are worse: {nats:?}");
+    let [mean, low, high] = ["nats_per_token", "low", "high"].map(|field| {
+        let above = &rows[2]["above_first"];
+        above.get(field).unwrap_or(&above["interval"][field]).as_f64().expect("a number")
+    });
+    assert!((mean - (nats[2] - nats[0])).abs() < 1e-9 && low < mean && mean < high && low > 0.0);
+    assert!((rows[0]["perplexity"].as_f64().expect("a number") - nats[0].exp()).abs() < 1e-9);
+    place.done("pack_gpt2", "--bits 32 --no-adapter --out floats");
+    let own = "--model floats --text text.txt --tokens 300 --bits 3 --rounding gptq";
+    let error = place.refused("perplexity", &format!("{own} --calibration text.txt"));
+    assert!(error.contains("--calibration") && error.contains("text.txt"), "{error}");
+    place.done("perplexity", &format!("{own} --calibration calibration.json"));
+}
