@@ -69,7 +69,7 @@ fn a_ladder_by_bytes_is_set_beside_other_plans_of_them() {
     assert_eq!(held_out["others"][0]["label"], "plan-6.json");
     assert!(held_out["bytes"].as_u64() <= Some(6 * 589_824 / 8), "{held_out}");
     assert!(printed.contains("points over plan-6.json") && printed.contains("one width everywhere:"), "{printed}");
-    // The ladder says nothing of the questions that it was not searched on to the search that goes on.
+    // What was searched is known: the same search ends at once, and other plans are no part of it.
     let again = done(at, "greedy_search --limit 8 --ladder 32,8,3 --no-adapter --average-bits 6 --out l");
     assert!(again.contains("plans evaluated"), "{again}");
 }

@@ -47,10 +47,8 @@ impl LadderArgs {
     /// When the widths do not fall from each to the next, the quantiser lacks one, or the mean width is not between
     /// the lowest and the highest.
     pub fn check(&self, quantizer: &QuantSpec, target_bits: Option<f64>) -> anyhow::Result<()> {
-        let [high, .., low] = self.ladder.as_slice() else {
-            return if self.ladder.is_empty() { Ok(()) } else { Ok(check_falling(&self.ladder)?) };
-        };
         check_falling(&self.ladder)?;
+        let [high, .., low] = self.ladder.as_slice() else { return Ok(()) };
         for bits in &self.ladder {
             quantizer.check(*bits, 2).with_context(|| format!("--ladder: {bits} bits by `{quantizer}`"))?;
         }
