@@ -8,14 +8,17 @@
 //! A budget is for all that the matrices take: codes, scales, and the adapters that a plan uses.
 //! `--no-adapter` leaves those out.
 //!
-//! Measures what every matrix costs alone at every width, solves for the whole Pareto front, evaluates
-//! its plans at the budgets asked for, refines them by swaps, and sets the path of a greedy search to the
-//! narrowest width against the exact allocation of the same bytes. Writes `allocation.json` and, for each
-//! budget, `plan-BITS.json`; budgets that were answered there before are in both again.
+//! Estimates what every matrix costs alone at every width from one backward pass for each question, solves for the
+//! whole Pareto front, measures what the plans at the budgets asked for hang on and solves again until nothing
+//! changes. Then it evaluates these plans, refines them by swaps, and sets the path of a greedy search to the
+//! narrowest width against the allocation of the same bytes. Writes `allocation.json` and, for each budget,
+//! `plan-BITS.json`; budgets that were answered there before are in both again. `--exact` measures every matrix at
+//! every width, as is done where weights are only there as codes; `--validate-estimates` says how far the estimates
+//! can stand in for that.
 //!
-//! What is measured is kept in `allocation/` beside them, site by site: a run that was stopped goes on there,
+//! What is measured is kept in `allocation/` beside them: a run that was stopped goes on there,
 //! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
-//! alone, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
+//! alone, estimated or not, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
 //! cannot meet are named first and cost the others nothing; the exit code is 1 where there are any.
 
 use std::path::{Path, PathBuf};
@@ -24,14 +27,16 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
-use switchable_quant::experiments::search::allocation::damage::{DamageOptions, measure_damage};
+use switchable_quant::experiments::search::allocation::damage::DamageOptions;
 use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
+use switchable_quant::experiments::search::allocation::pareto::Allocation;
+use switchable_quant::experiments::search::estimates::can_be_estimated;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
@@ -44,6 +49,7 @@ use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
+use switchable_quant_examples::damages::{DamageSource, DamageWork};
 use switchable_quant_examples::finished::refuse_other_work;
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
@@ -79,9 +85,28 @@ struct Arguments {
     /// Swaps tried at each budget
     #[arg(long, default_value_t = 20, value_name = "N")]
     swaps: usize,
+    /// Measure every site at every width instead of estimating what does not decide
+    #[arg(long)]
+    exact: bool,
+    /// Measure every site at every width and compare the estimates with that
+    #[arg(long)]
+    validate_estimates: bool,
     /// Answer from the damage of the sites alone: no plan is evaluated, refined or compared
     #[arg(long)]
     solve_only: bool,
+}
+
+impl Arguments {
+    /// Where damage comes from: what was measured before is used.
+    fn source(&self, memory: &Memory, can_be_estimated: bool) -> DamageSource {
+        if self.exact || self.validate_estimates || memory.knows("damage") || !can_be_estimated {
+            DamageSource::Measured
+        } else if self.solve_only {
+            DamageSource::Estimated
+        } else {
+            DamageSource::EstimatedFirst
+        }
+    }
 }
 
 /// The folder in that of the results where what is measured is kept.
@@ -156,6 +181,18 @@ struct Refined {
     average_bits: Vec<f64>,
 }
 
+fn ascending(widths: &[BitWidth]) -> Vec<BitWidth> {
+    let mut widths = widths.to_vec();
+    widths.sort_unstable();
+    widths.dedup();
+    widths
+}
+
+fn allocation_text(allocation: &Allocation) -> String {
+    let Allocation { bytes, average_bits, damage, .. } = allocation;
+    format!("{bytes} bytes, weights of {average_bits:.2} bits, predicted damage {damage:.4} nats")
+}
+
 /// The folder of one plan where several are packed.
 fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactTarget> {
     Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
@@ -164,13 +201,9 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
-        let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, .. } = arguments;
-        let mut bits = bits.clone();
-        bits.sort_unstable();
-        bits.dedup();
-        let mut embeddings = embedding_bits.clone();
-        embeddings.sort_unstable();
-        embeddings.dedup();
+        let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, validate_estimates, .. } =
+            arguments;
+        let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
         check_mixed_heads(&model, &choices)?;
@@ -191,40 +224,38 @@ impl Command for Allocate<'_> {
         let identity = questions.identity.clone().with(&of_reading(evaluator.options())).with_options(made_from);
         let of_embeddings = (!embeddings.is_empty()).then(|| json!(embeddings));
         let identity = identity.with_option("embeddings", of_embeddings);
-        let (file, made_from) = (out.join("allocation.json"), identity.clone().computed_by(COMPUTATION));
+        let memory = Memory::folder(out.join(MEASURED), identity.clone());
+        let source = arguments.source(&memory, can_be_estimated(&model.transformer, &full));
+        let estimated = (source != DamageSource::Measured).then(|| json!("estimated"));
+        let identity = identity.with_option("damage", estimated);
+        let (file, made_from) = (out.join("allocation.json"), identity.computed_by(COMPUTATION));
         refuse_other_work(&file, &made_from)?;
         let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
         if !solve_only {
             budgets.add(&refined_before);
         }
-        let memory = Memory::folder(out.join(MEASURED), identity);
-        if memory.knows("damage") {
+        if ["damage", "estimates"].iter().any(|name| memory.knows(name)) {
             println!("the damage of every site is known from {}", out.join(MEASURED).display());
         }
-        let sites = memory.parts("sites", Value::Null);
-        let table = memory.recall("damage", &Value::Null, || {
-            let known = sites.clone();
-            let how = DamageOptions { seed: run.seed, show, known, embeddings, ..DamageOptions::new(choices) };
-            measure_damage(&evaluator, &full, &how)
-        })?;
-        sites.forget()?;
+        let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
+        let options = DamageOptions { seed: run.seed, show, embeddings, ..DamageOptions::new(choices) };
+        let work = DamageWork { reference: &full, options, budgets: &bytes, memory: &memory };
+        let damages = work.from_source::<B, M>(&evaluator, source)?;
+        let table = &damages.whole;
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
         println!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
 
         let save = |bits: f64, plan: &SitePlan| model.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
-        let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
-        let solved = bytes.iter().map(|bytes| table.best_under(*bytes)).collect::<Result<Vec<_>, _>>()?;
+        print!("{}", damages.text());
+        let solved = damages.solved(&bytes)?;
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
             if refined_before.contains(bits) {
                 println!("{bits} bits: plan-{bits}.json was refined before, and stays");
-                continue;
+            } else {
+                save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
+                println!("solved for {bits} bits: {}", allocation_text(allocation));
             }
-            save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
-            println!(
-                "solved for {bits} bits: {} bytes, weights of {:.2} bits, predicted damage {:.4} nats",
-                allocation.bytes, allocation.average_bits, allocation.damage
-            );
         }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let mut result = json!({
@@ -233,9 +264,15 @@ impl Command for Allocate<'_> {
             "seed": run.seed, "n": table.n, "front": points, "table": table, "average_bits": budgets.met,
             "too_small": budgets.too_small, "solved": solved,
         });
+        if *validate_estimates {
+            let (text, validation) = work.validated::<B, M>(&evaluator, table)?;
+            print!("{text}");
+            result["validation"] = validation;
+        }
         if !solve_only {
-            let how = BudgetOptions { budgets: bytes, swaps: *swaps, show, known: memory.within("budgets") };
-            let refined = table.refined_at(&evaluator, &full, &how)?;
+            let how =
+                BudgetOptions { swaps: *swaps, show, known: memory.within("budgets"), ..BudgetOptions::default() };
+            let refined = damages.refined(&evaluator, (&full, &bytes), &how)?;
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;

@@ -8,9 +8,10 @@
 //! Without arguments it searches the built-in model: first the same width everywhere, at 4, 3 and 2
 //! bits; then, at the highest of them that costs more than the noise, each of the 48 matrices alone,
 //! and one after another until a tenth of the full-precision exact match is lost. It prints the heat
-//! map and the path, checks the plan on questions that the search did not see, and writes
-//! `greedy_search.json` and `plan.json`. A search that was stopped goes on where it was when it is started again
-//! with the same flags.
+//! map and the path, and checks the plan on questions that the search did not see. Then it searches down a ladder
+//! of widths, without adapters, and sets that plan beside one width everywhere on the same questions. It writes
+//! `greedy_search.json`, `plan.json` and `ladder-plan.json`. `--ladder` searches down a ladder alone, on any model. A
+//! search that was stopped goes on where it was when it is started again with the same flags.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant_examples::arguments::greedy::Arguments;
 use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
+use switchable_quant_examples::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
 use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
@@ -51,9 +53,15 @@ fn command() -> anyhow::Result<()> {
     let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
     let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
-    let search = Search { arguments: &arguments, out: &out, target };
     resumable(&out.join(SEARCH), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(search)
+        let (arguments, out) = (&arguments, out.as_path());
+        let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
+        let opening = opening.calibrated_on(calibration);
+        if arguments.ladder.ladder.is_empty() {
+            opening.run(Search { arguments, out, target })
+        } else {
+            opening.run(LadderCommand { arguments, out, search: SEARCH, target })
+        }
     })
 }
 
@@ -148,12 +156,13 @@ impl Command for Search<'_> {
         rows(&result.reference, &result.accuracy);
 
         let mut held_out = Value::Null;
+        let mut ladder = Value::Null;
         if arguments.input.data.is_none() {
             let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
-            let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
+            let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
             let of_plan = json!({ "plan": model.named_plan(&plan) });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {
-                let (before, after) = (evaluator.evaluate(&reference)?, evaluator.evaluate(&plan)?);
+                let (before, after) = (held_out_questions.evaluate(&reference)?, held_out_questions.evaluate(&plan)?);
                 let comparison = before.compare(&after, seed);
                 Ok((before, after, comparison))
             })?;
@@ -161,6 +170,11 @@ impl Command for Search<'_> {
             rows(&before, &after);
             println!("{}", difference(&comparison));
             held_out = json!({ "high": before, "plan": after, "comparison": comparison });
+            if arguments.is_main_job() {
+                let (found, plan) = default_ladder(&session, [&evaluator, &held_out_questions], &(run, memory))?;
+                plan.save(out.join(LADDER_PLAN))?;
+                ladder = found;
+            }
         }
 
         let seconds = start.elapsed().as_secs_f64();
@@ -168,7 +182,7 @@ impl Command for Search<'_> {
             "source": input.source, "device": session.machine.to_string(), "quantizer": quantizer, "seed": seed,
             "n": sites.reference.n, "high": arguments.high, "low": low.weights, "stop_at": stop_at, "ranking": ranking,
             "search": result, "average_bits": cost.average_bits, "cost": cost, "held_out": held_out,
-            "uniform": uniform, "sensitivity": sites, "seconds": seconds,
+            "uniform": uniform, "sensitivity": sites, "ladder": &ladder, "seconds": seconds,
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
@@ -177,7 +191,8 @@ impl Command for Search<'_> {
             println!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
-        println!("\n{seconds:.0} s; wrote greedy_search.json and plan.json to {}", out.display());
+        let plans = if ladder.is_null() { "plan.json".to_owned() } else { format!("plan.json, {LADDER_PLAN}") };
+        println!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
         Ok(())
     }
 }

@@ -6,8 +6,8 @@
 //! target/release/examples/kill_harness --kills 12 --seed 1
 //! ```
 //!
-//! Runs `pretrain`, `train_bank`, `greedy_search`, `allocate`, `dynamic_inference` and `report` on small budgets, from beside
-//! itself: once each without interruption, then with `--kills` kills each. Moments are drawn from the seed over
+//! Runs `pretrain`, `train_bank`, `greedy_search`, the same with `--ladder`, `allocate`, `dynamic_inference` and `report` on
+//! small budgets, from beside itself: once each without interruption, then with `--kills` kills each. Moments are drawn from the seed over
 //! the whole length of a run, so that they fall into loading, training, measuring and writing alike. Compared
 //! are all files of results: plans, weights, tables, figures and reports; but for times and rates, which no
 //! two runs share. Prints a line for each command and ends with exit code 1 where a byte differs.
@@ -37,7 +37,7 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "pretrain,train_bank,greedy_search,allocate,dynamic_inference,report"
+        default_value = "pretrain,train_bank,greedy_search,ladder,allocate,dynamic_inference,report"
     )]
     commands: Vec<String>,
     /// Folder to work in; made, and left there
@@ -100,7 +100,7 @@ fn harness() -> anyhow::Result<()> {
 }
 
 /// The commands, their data written first.
-fn work(data: &Path) -> anyhow::Result<[Work; 6]> {
+fn work(data: &Path) -> anyhow::Result<[Work; 7]> {
     let (train, dev, text) = (data.join("train.json"), data.join("dev.json"), data.join("text.txt"));
     generate(&GeneratorConfig::new(Split::Train, 40, 1))?.write(&train)?;
     let questions = generate(&GeneratorConfig::new(Split::Dev, 10, 2))?;
@@ -129,6 +129,7 @@ fn work(data: &Path) -> anyhow::Result<[Work; 6]> {
             &[("--model", &model), ("--train", &train), ("--data", &dev)],
         ),
         work("greedy_search", "--limit 24 --bits 3 --tolerance 0.3", &[]),
+        work("ladder", "--limit 24 --ladder 32,8,3,2 --average-bits 5 --no-adapter", &[]),
         work("allocate", "--limit 16 --bits 32,3,2 --average-bits 8,16 --swaps 3", &[]),
         // Times differ from run to run, as does what the controller thinks of them.
         work("dynamic_inference", "--limit 48 --bits 2,3,8 --untimed", &[]),
@@ -144,7 +145,8 @@ fn work(data: &Path) -> anyhow::Result<[Work; 6]> {
 
 impl Work {
     fn command(&self, out: &Path) -> anyhow::Result<Command> {
-        let beside = std::env::current_exe()?.with_file_name(self.name);
+        let program = if self.name == "ladder" { "greedy_search" } else { self.name };
+        let beside = std::env::current_exe()?.with_file_name(program);
         ensure!(beside.is_file(), "{} is not built; build the examples", beside.display());
         let mut command = Command::new(beside);
         command.args(&self.flags).args(["--quiet", "--out"]).arg(out);

@@ -11,6 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod answer;
 mod built_in;
 mod case;
+mod damage;
 mod gpt2;
 mod measure;
 mod packed;

@@ -175,8 +175,8 @@ fn an_allocation_answers_later_budgets_from_its_table_and_feasible_ones_beside_o
     assert!(!later.status.success() && errors(&later).contains("`--average-bits 2` is less"), "{}", errors(&later));
     assert!(prints(&later).contains("is known from"), "{}", prints(&later));
     assert!(out.join("plan-5.json").is_file() && !out.join("plan-2.json").exists());
-    // Without its table nothing could be known: the plan comes from it alone.
-    let damage = out.join("allocation/damage.json");
+    // Without its estimates nothing could be known: the plan comes from them and what they made it measure.
+    let damage = out.join("allocation/estimates.json");
     let table = std::fs::read_to_string(&damage).expect("the table is kept");
     assert!(!table.is_empty() && !out.join("allocation/sites").exists());
     // Another seed is other work.

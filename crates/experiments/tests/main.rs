@@ -4,6 +4,8 @@ mod allocation;
 mod bad_input;
 mod cost;
 mod dynamic;
+mod estimates;
+mod ladder;
 mod learned_steps;
 mod llama;
 mod null_rule;

@@ -30,12 +30,13 @@ fn low() -> SitePrecision {
 }
 
 /// Everything an accuracy says, to the bit.
-fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
+pub(crate) fn figures(accuracy: &Accuracy) -> (u64, u64, Option<u64>, Vec<u64>) {
     let scores = accuracy.scores.iter().map(|score| score.f1.to_bits()).collect();
     (accuracy.exact_match.to_bits(), accuracy.f1.to_bits(), accuracy.loss.map(f64::to_bits), scores)
 }
 
-fn trained() -> (span_reader::evaluation::reading::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>) {
+pub(crate) fn trained() -> (span_reader::evaluation::reading::ReadingTask, gpt2_model::Gpt2ForQuestionAnswering<Plain>)
+{
     use burn::module::AutodiffModule as _;
     let (_, config, task) = task(4);
     let start = model::<crate::support::Training>(&config, BasePolicy::Trainable);

@@ -9,7 +9,7 @@ use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength
 use switchable_quant::kernels::BitWidth;
 
 use crate::arguments::widths::parse_average_bits;
-use crate::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use crate::arguments::{input::InputArgs, ladder::LadderArgs, quant::QuantArgs, run::RunArgs};
 use crate::ending::usage;
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -47,6 +47,9 @@ pub struct Arguments {
     /// When the harm of the sites is measured
     #[arg(long, value_enum, default_value = "once")]
     pub ranking: RankingArg,
+    /// A ladder of widths.
+    #[command(flatten)]
+    pub ladder: LadderArgs,
 }
 
 /// When the harm of the sites is measured.
@@ -68,6 +71,9 @@ impl Arguments {
     pub fn check(&self) -> anyhow::Result<()> {
         check_tolerance(self.tolerance)?;
         let (high, quantizer) = (self.high, self.quant.quantizer);
+        if !self.ladder.ladder.is_empty() {
+            return self.ladder.check(&quantizer, self.target_bits);
+        }
         for bits in [high].into_iter().chain(self.bits) {
             quantizer.check(bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
         }
@@ -99,6 +105,13 @@ impl Arguments {
         let has = |bits: &BitWidth| *bits < self.high && reaches(bits) && self.quant.quantizer.check(*bits, 2).is_ok();
         let defaults = || [BitWidth::B4, BitWidth::B3, BitWidth::B2].into_iter().filter(has).collect();
         self.bits.map_or_else(defaults, |bits| vec![bits])
+    }
+
+    /// Whether the built-in model is searched as it comes: then a search down a ladder follows.
+    pub fn is_main_job(&self) -> bool {
+        let is_default = self.input.model.is_none() && self.input.data.is_none() && self.input.adapters.is_none();
+        let is_as_it_comes = self.bits.is_none() && self.target_bits.is_none() && self.embedding_bits.is_none();
+        is_default && is_as_it_comes && self.high.is_full()
     }
 
     /// Where the search ends.
@@ -145,12 +158,43 @@ mod tests {
             ("--target-bits 1.5", "`--target-bits` is 1.5, expected 2 to less than 32"),
             ("--high 2", "none of 4, 3 and 2 bits is below `--high 2`"),
             ("--tolerance 1", "tolerance"),
+            ("--ladder 8", "ladder"),
+            ("--ladder 4,8", "ladder` is 4,8, expected two or more widths, each below the one before"),
+            ("--ladder 32,8,8", "ladder` is 32,8,8"),
+            ("--ladder 32,1", "--ladder: 1 bits"),
+            ("--ladder 32,40", "--ladder"),
+            ("--ladder 32,4 --target-bits 3", "`--target-bits` is 3, expected 4 to less than 32"),
+            ("--ladder 32,4 --bits 4", "cannot be used with"),
+            ("--ladder 32,4 --average-bits 4 --tolerance 0.2", "cannot be used with"),
+            ("--average-bits 4", "--ladder"),
+            ("--exact", "--ladder"),
         ] {
             let error = refused(flags).expect(flags);
             assert!(error.contains(expected), "{flags}: {error}");
         }
-        for flags in ["", "--bits 2", "--bits 8 --high 16", "--target-bits 2", "--bits 3 --target-bits 3"] {
+        for flags in [
+            "",
+            "--bits 2",
+            "--bits 8 --high 16",
+            "--target-bits 2",
+            "--bits 3 --target-bits 3",
+            "--ladder 32,8,4,2 --average-bits 3",
+        ] {
             assert_eq!(refused(flags), None, "{flags}");
+        }
+    }
+
+    #[test]
+    fn a_ladder_follows_where_the_built_in_model_is_searched_as_it_comes() {
+        let is_main_job = |flags: &str| {
+            let flags = ["greedy_search"].into_iter().chain(flags.split_whitespace());
+            Arguments::try_parse_from(flags).unwrap().is_main_job()
+        };
+        for flags in ["", "--limit 60", "--tolerance 0.2 --out a"] {
+            assert!(is_main_job(flags), "{flags}");
+        }
+        for flags in ["--bits 3", "--high 8", "--target-bits 4", "--embedding-bits 8", "--data generated"] {
+            assert!(!is_main_job(flags), "{flags}");
         }
     }
 

@@ -402,7 +402,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Search<'_, '_, B, M> {
 }
 
 /// Exact match that plans must stay above.
-fn threshold(stop_at: StopAt, reference: &Accuracy) -> Result<Option<f64>> {
+pub(crate) fn threshold(stop_at: StopAt, reference: &Accuracy) -> Result<Option<f64>> {
     match stop_at {
         StopAt::Tolerance(tolerance) => {
             check_tolerance(tolerance)?;

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::accuracy::Accuracy;
+use span_reader::statistics::Interval;
 use span_reader::text::{plan_row, points, verdict};
 
 use crate::search::allocation::budgets::RefinedAllocation;
 use crate::search::allocation::equal_bytes::EqualBytes;
+use crate::search::estimates::validation::{EstimateValidation, RankCorrelation, Regret, ValidatedCell};
 use crate::search::greedy::{GreedyResult, least_right_answers};
 use crate::search::heat_map::HeatMap;
 use crate::search::sensitivity::Sensitivity;
@@ -117,6 +119,33 @@ pub fn equal_bytes_text(rows: &[EqualBytes], n: usize) -> String {
     for EqualBytes { bytes, comparison, .. } in rows {
         let (by, p, verdict) = (points(comparison), comparison.p_value, verdict(comparison));
         let _ = writeln!(text, "{bytes:>12} bytes  {by}  p = {p:.2e}: {verdict}");
+    }
+    text
+}
+
+/// How far estimates agree with measurements, and where they err most.
+pub fn validation_text(validation: &EstimateValidation) -> String {
+    let row = |label: &str, found: &RankCorrelation| {
+        let Interval { low, high } = found.interval;
+        format!("{label:<10} {:>6.3} [{low:.3}, {high:.3}]  {} cells\n", found.coefficient, found.cells)
+    };
+    let mut text = "\nestimated damage against measured: rank correlation, its interval over sites\n".to_owned();
+    text += &row("all", &validation.all);
+    for (bits, found) in &validation.by_width {
+        text += &row(&format!("{bits} bits"), found);
+    }
+    let _ = writeln!(text, "measuring takes {:.0} times the work of estimating", validation.work_ratio);
+    for Regret { budget, best, by_estimates } in &validation.regrets {
+        let _ = writeln!(
+            text,
+            "{budget:>12} bytes  damage {by_estimates:.5} nats solved from estimates, {best:.5} from measurements"
+        );
+    }
+    text += "farthest from what was measured:\n";
+    for cell in validation.worst(5) {
+        let ValidatedCell { site, bits, estimated, measured } = cell;
+        let ratio = cell.ratio();
+        let _ = writeln!(text, "{site:<20} {bits:>2} bits  {estimated:.3e} for {measured:.3e} nats, {ratio:.3} times");
     }
     text
 }

@@ -1,5 +1,7 @@
 //! What a layer does at a precision, and whether it can.
 
+use burn::tensor::Tensor;
+
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{packed_spec::PackedSpec, scales::ScaleFormat},
@@ -159,6 +161,35 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let is_by_method = precision.rounding.is_some_and(|rounding| rounding.method().is_some());
         let step = self.step_at(*precision).filter(|_| !is_by_method);
         step.map(AdapterStep::get)
+    }
+
+    /// What multiplies the input at a precision, its rounding left aside: the quantised weight, and with it the
+    /// adapter that the precision names.
+    ///
+    /// ```text
+    /// residual   Qw(W) + s · A · B
+    /// merged     Qw(W + s · A · B)
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// `[d_in, d_out]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check).
+    pub fn effective_weight(&self, precision: &SitePrecision) -> Result<Tensor<B, 2>> {
+        self.check(precision)?;
+        let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        let quantisation = self.quantisation(precision);
+        let rounding = self.rounding_by(precision.weights, quantisation, self.active_step(*precision)?);
+        let Some(pair) = pair else { return self.base.at(rounding, self.gradient) };
+        match quantisation.placement {
+            Placement::Merged if !precision.weights.is_full() => {
+                Ok(rounding.rounding().apply(self.weight() + pair.product(), self.gradient)?)
+            }
+            Placement::Merged | Placement::Residual => Ok(self.base.at(rounding, self.gradient)? + pair.product()),
+        }
     }
 
     /// Checks that the layer can compute at a precision.

@@ -5,12 +5,13 @@
 //! divergence  KL(reference ‖ site at b, the rest as in the reference)
 //! ```
 
+use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
-use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::evaluate::{Evaluator, KeptStates};
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
 use switchable_lora::site_precision::SitePrecision;
@@ -75,11 +76,18 @@ pub struct Damage {
     pub loss: Option<f64>,
     /// Divergence from the reference in nats.
     pub divergence: f64,
-    /// Exact match against the reference, question by question.
-    pub comparison: PairedComparison,
+    /// Exact match against the reference, question by question; `None` where the damage is
+    /// [estimated](crate::search::estimates) and not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<PairedComparison>,
 }
 
 impl Damage {
+    /// Whether it is estimated from gradients: the plan was not evaluated.
+    pub fn is_estimated(&self) -> bool {
+        self.comparison.is_none()
+    }
+
     /// The damage by a measure, in nats; infinite where it is not known.
     pub fn by(&self, measure: DamageMeasure) -> f64 {
         match measure {
@@ -156,6 +164,49 @@ pub(crate) fn choices_of_sites<B: QuantBackend, M: SwitchableModel<B>>(
     all.map(fitting).collect()
 }
 
+/// Changes of single sites from a reference whose states are kept.
+pub(crate) struct Measurement<'m, 'a, B: Backend, M> {
+    evaluator: &'m Evaluator<'a, B, M>,
+    reference: &'m SitePlan,
+    unchanged: Accuracy,
+    kept: KeptStates<B>,
+    seed: u64,
+}
+
+impl<'m, 'a, B: QuantBackend, M: SwitchableModel<B>> Measurement<'m, 'a, B, M> {
+    /// Evaluates the reference.
+    pub(crate) fn from(evaluator: &'m Evaluator<'a, B, M>, reference: &'m SitePlan, seed: u64) -> Result<Self> {
+        let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
+        Ok(Self { evaluator, reference, unchanged, kept, seed })
+    }
+
+    /// The damage of a site at a precision, and the accuracy. What the reference has is not evaluated.
+    pub(crate) fn of(&self, site: Site, precision: SitePrecision) -> Result<(Damage, Accuracy)> {
+        let (body, unchanged) = (&self.evaluator.model().transformer, &self.unchanged);
+        let changed = if self.reference.get(site) == precision {
+            Accuracy { divergence: Some(0.0), ..unchanged.clone() }
+        } else {
+            self.evaluator.evaluate_from(&self.kept, &self.reference.clone().with(site, precision))?
+        };
+        let damage = Damage {
+            precision: body.explicit_at(site, &precision),
+            bytes: site_bytes(body, site, precision),
+            loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
+            divergence: changed.divergence.unwrap_or(0.0),
+            comparison: Some(unchanged.compare(&changed, self.seed)),
+        };
+        Ok((damage, changed))
+    }
+
+    /// The damage of a site at a precision of a table, and the work of measuring it.
+    pub(crate) fn of_explicit(&self, site: Site, precision: &SitePrecision) -> Result<(Damage, Work)> {
+        let before = self.evaluator.work();
+        let implicit = self.evaluator.model().transformer.implicit_at(site, precision);
+        let (damage, _) = self.of(site, implicit)?;
+        Ok((damage, self.evaluator.work() - before))
+    }
+}
+
 /// Measures every site at every choice, one at a time.
 ///
 /// The reference's states are kept: a change in block i costs the blocks from i on. A choice that the
@@ -175,7 +226,8 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let model = evaluator.model();
     let before = evaluator.work();
-    let (unchanged, kept) = evaluator.evaluate_keeping(None, reference)?;
+    let measurement = Measurement::from(evaluator, reference, options.seed)?;
+    let unchanged = measurement.unchanged.clone();
     if options.measure == DamageMeasure::Loss && unchanged.loss.is_none() {
         return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
     }
@@ -192,20 +244,10 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
             let before = evaluator.work();
             let mut choices = Vec::with_capacity(precisions.len());
             for &precision in &precisions {
-                let changed = if reference.get(site) == precision {
-                    Accuracy { divergence: Some(0.0), ..unchanged.clone() }
-                } else {
-                    evaluator.evaluate_from(&kept, &reference.clone().with(site, precision))?
-                };
+                let (damage, changed) = measurement.of(site, precision)?;
                 measured += 1;
                 progress.step(format!("{name} EM {:.1} at {} bits", changed.exact_match, precision.weights));
-                choices.push(Damage {
-                    precision: model.transformer.explicit_at(site, &precision),
-                    bytes: site_bytes(&model.transformer, site, precision),
-                    loss: changed.loss.zip(unchanged.loss).map(|(changed, unchanged)| changed - unchanged),
-                    divergence: changed.divergence.unwrap_or(0.0),
-                    comparison: unchanged.compare(&changed, options.seed),
-                });
+                choices.push(damage);
             }
             let row = SiteDamage { site, parameters: model.transformer.sites().parameters(site), choices };
             Ok((row, evaluator.work() - before))

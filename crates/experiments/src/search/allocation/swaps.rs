@@ -171,7 +171,11 @@ impl DamageTable {
     }
 
     /// The choice that a plan takes at every site.
-    fn picks_of<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M, plan: &SitePlan) -> Result<Vec<usize>> {
+    pub(crate) fn picks_of<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &M,
+        plan: &SitePlan,
+    ) -> Result<Vec<usize>> {
         let pick = |row: &SiteDamage| {
             let precision = plan.get(row.site);
             let implicit = |precision: &SitePrecision| model.implicit_at(row.site, precision);

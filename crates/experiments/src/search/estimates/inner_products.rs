@@ -1,0 +1,170 @@
+//! Inner products of each window's gradient with what precisions change, and their moments.
+
+use burn::module::AutodiffModule as _;
+use burn::tensor::Tensor;
+
+use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
+use quant_kernels::spec::{bit_width::BitWidth, gradient_rule::GradientRule};
+use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::reading::BatchTensors;
+use squad_data::Batch;
+use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
+use switchable_lora::site_precision::SitePrecision;
+use switchable_model::model::{SwitchableModel, TrainableModel};
+use switchable_model::site_plan::SitePlan;
+use switchable_model::sites::Site;
+use switchable_model::span_head::ForQuestionAnswering;
+
+use crate::error::{Error, Result};
+use crate::running::progress::Progress;
+use crate::search::allocation::damage::{DamageMeasure, DamageOptions};
+use crate::search::estimates::answer_gradient::AnswerGradient;
+use crate::search::estimates::weight_changes::{WeightChanges, effective_weight};
+
+/// Mean and mean square of the inner products of one choice.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moments {
+    mean: f64,
+    square: f64,
+}
+
+impl Moments {
+    /// Increase of the loss in nats; `None` where the gradients were of something else.
+    pub(super) fn loss(self, measure: DamageMeasure) -> Option<f64> {
+        (measure == DamageMeasure::Loss).then_some(self.mean + self.square)
+    }
+
+    /// Divergence in nats. The loss is half of what two labels say: its gradient is half of theirs.
+    pub(super) fn divergence(self, measure: DamageMeasure) -> f64 {
+        match measure {
+            DamageMeasure::Divergence => 0.25 * self.square,
+            DamageMeasure::Loss => self.square,
+        }
+    }
+}
+
+/// What gradients are taken on, and what they are multiplied with.
+#[derive(Debug)]
+pub(super) struct Windows<'w, B: QuantAutodiffBackend> {
+    /// One window each.
+    pub(super) batches: &'w [Batch],
+    pub(super) plan: &'w SitePlan,
+    pub(super) changes: &'w [WeightChanges<B::InnerBackend>],
+}
+
+/// The moments of every choice of every site over all windows.
+///
+/// # Errors
+///
+/// When the work is stopped, or a product is not finite.
+pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    evaluator: &Evaluator<'_, B::InnerBackend, M::InnerModule>,
+    windows: &Windows<'_, B>,
+    options: &DamageOptions,
+) -> Result<Vec<Vec<Moments>>> {
+    let run = evaluator.options();
+    let merged = merged_at(evaluator.model(), windows.plan)?;
+    let mut progress = Progress::start("estimates", 0, windows.batches.len(), options.show);
+    let empty = |changes: &WeightChanges<_>| vec![Moments::default(); changes.choices()];
+    let mut sums: Vec<Vec<Moments>> = windows.changes.iter().map(empty).collect();
+    // As few at once as there are workers: each holds a gradient of the whole model.
+    for (chunk, batches) in windows.batches.chunks(run.workers.len()).enumerate() {
+        if run.stop.is_requested() {
+            return Err(Error::Stopped);
+        }
+        let first = chunk * run.workers.len();
+        let products = run.workers.map(batches, |i, batch| {
+            let gradient = AnswerGradient { measure: options.measure, seed: options.seed, window: first + i };
+            products_of::<B, M>(&merged, windows, batch, gradient)
+        });
+        for window in &products {
+            for (sum, product) in sums.iter_mut().flatten().zip(window) {
+                sum.mean += product;
+                sum.square += product * product;
+            }
+        }
+        for _ in batches {
+            progress.step(String::new());
+        }
+    }
+    progress.finish();
+    let n = windows.batches.len() as f64;
+    for sum in sums.iter_mut().flatten() {
+        *sum = Moments { mean: sum.mean / n, square: sum.square / n };
+    }
+    match sums.iter().flatten().find(|moments| !moments.square.is_finite()) {
+        Some(moments) => Err(Error::option("estimate", moments.square, "a finite number: the gradients overflow")),
+        None => Ok(sums),
+    }
+}
+
+/// The model with the weights that a plan multiplies by as its own, and the plan that leaves them as they are.
+fn merged_at<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
+    plan: &SitePlan,
+) -> Result<(ForQuestionAnswering<B, M>, SitePlan)> {
+    // Which head answers hangs on the adapters that the plan names.
+    let head = model.head_of(plan)?;
+    let (mut merged, mut whole) = (model.clone(), plan.clone().with_span_head(Some(head)));
+    for (site, precision) in plan.iter().chain(plan.embeddings()) {
+        let own = SitePrecision { weights: BitWidth::FULL, adapter: None, rounding: None, ..precision };
+        if precision == own {
+            continue;
+        }
+        let weight = effective_weight(&model.transformer, site, &precision)?;
+        if site.block.is_some() {
+            let linear = merged.transformer.site_mut(site);
+            *linear = linear.clone().with_parameters(weight, linear.bias());
+        } else {
+            let embedding = merged.transformer.embedding_site_mut(site);
+            *embedding = embedding.clone().map_values(|_| weight);
+        }
+        whole = whole.with(site, own);
+    }
+    Ok((merged, whole))
+}
+
+/// The inner products of one window's gradient, choice after choice of site after site.
+fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    (plain, plan): &(ForQuestionAnswering<B::InnerBackend, M::InnerModule>, SitePlan),
+    windows: &Windows<'_, B>,
+    batch: &Batch,
+    gradient: AnswerGradient,
+) -> Vec<f64> {
+    // A copy with leaves of its own: graphs that share leaves would wait for one another.
+    let sites = windows.changes.iter().map(|changes| changes.site);
+    let model = with_gradients_at::<B, M>(ForQuestionAnswering::from_inner(plain.clone()), sites);
+    let body = &model.transformer;
+    let batch = BatchTensors::<B>::new(batch, &body.device());
+    let hidden = body.forward(batch.ids.clone(), None, plan);
+    let gradients = gradient.of(model.span_logits(hidden, plan), &batch).backward();
+    let of_weight = |site: Site| match site.block {
+        Some(_) => body.site(site).weight_param(),
+        None => body.embedding_site(site).param(),
+    };
+    let products = |changes: &WeightChanges<B::InnerBackend>| {
+        let found: Option<Tensor<B::InnerBackend, 2>> =
+            of_weight(changes.site).and_then(|weight| weight.val().grad(&gradients));
+        // An output matrix that answers do not use has none.
+        found.map_or_else(|| vec![0.0; changes.choices()], |found| changes.products(found))
+    };
+    windows.changes.iter().flat_map(products).collect()
+}
+
+/// The model with gradients of the weights of some sites and of nothing that they do not need.
+fn with_gradients_at<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    mut model: ForQuestionAnswering<B, M>,
+    sites: impl Iterator<Item = Site>,
+) -> ForQuestionAnswering<B, M> {
+    for site in sites {
+        if site.block.is_some() {
+            let linear = model.transformer.site_mut(site);
+            let (base, gradient) = (BasePolicy::Trainable, GradientRule::Identity);
+            *linear = linear.clone().with_settings(LinearSettings { base, gradient, ..linear.settings() });
+        } else {
+            let embedding = model.transformer.embedding_site_mut(site);
+            *embedding = embedding.clone().set_require_grad(true);
+        }
+    }
+    model
+}
