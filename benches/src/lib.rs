@@ -10,6 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod answer;
 mod built_in;
+mod calibrated;
 mod case;
 mod damage;
 mod gpt2;
