@@ -1,0 +1,95 @@
+//! Factors for the rows of a weight, which what computes its inputs is divided by.
+//!
+//! ```text
+//! AWQ           s_i = x_i^α,   x_i = √H_ii                     arXiv:2306.00978
+//! SmoothQuant   s_i = m_i^α / w_i^(1−α),   m_i = max |x_i|,  w_i = max_j |W_ij|       arXiv:2211.10438
+//! normalised    s ← s / √(max s · min s)
+//!
+//! error         tr((W − Ŵ)ᵀ H (W − Ŵ)),   Ŵ = diag(s)⁻¹·Q(diag(s)·W)
+//! ```
+//!
+//! AWQ raises the mean of `|x_i|` to the power; the root of the mean square is in the moments already, and is what an
+//! error of the row's weights is multiplied by in the output. A common factor of all rows changes no code: scales take
+//! it up. Normalised, factors are far from the ends of f32.
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::codes::Calibrated;
+use crate::{
+    backends::quant_backend::QuantBackend,
+    error::{Error, Result},
+    spec::gradient_rule::GradientRule,
+    tensor::rounding::Rounding,
+};
+
+/// The least magnitude of an input, of that of the largest: what is smaller in calibration may be so by chance.
+const LEAST: f32 = 1e-4;
+
+/// AWQ's factors for magnitudes of the inputs.
+///
+/// ```
+/// use quant_kernels::calibrated::scaled_rows::awq_factors;
+///
+/// assert_eq!(awq_factors(&[4.0, 1.0], 1.0), [2.0, 0.5]);
+/// assert_eq!(awq_factors(&[4.0, 1.0], 0.0), [1.0, 1.0]);
+/// ```
+pub fn awq_factors(magnitudes: &[f32], alpha: f32) -> Vec<f32> {
+    let largest = magnitudes.iter().copied().fold(0.0, f32::max);
+    if largest == 0.0 {
+        return vec![1.0; magnitudes.len()];
+    }
+    normalised(magnitudes.iter().map(|magnitude| (magnitude / largest).max(LEAST).powf(alpha)).collect())
+}
+
+/// SmoothQuant's factors for the largest magnitudes of the inputs and of the weights of each. An input that was
+/// always 0, or whose weights are, has the factor 1.
+///
+/// ```
+/// use quant_kernels::calibrated::scaled_rows::smooth_factors;
+///
+/// // Inputs and weights meet half-way: 8 and 0.5 become 2 and 2.
+/// assert_eq!(smooth_factors(&[8.0, 2.0], &[0.5, 2.0], 0.5), [2.0, 0.5]);
+/// ```
+pub fn smooth_factors(inputs: &[f32], weights: &[f32], alpha: f32) -> Vec<f32> {
+    let factor = |(&input, &weight): (&f32, &f32)| {
+        if input > 0.0 && weight > 0.0 { input.powf(alpha) / weight.powf(1.0 - alpha) } else { 0.0 }
+    };
+    normalised(inputs.iter().zip(weights).map(factor).collect())
+}
+
+/// Positive numbers about 1; those that are not positive become 1.
+fn normalised(factors: Vec<f32>) -> Vec<f32> {
+    let positive = || factors.iter().copied().filter(|&factor| factor > 0.0);
+    let (low, high) = positive().fold((f32::INFINITY, 0.0_f32), |(low, high), f| (low.min(f), high.max(f)));
+    let middle = low.sqrt() * high.sqrt();
+    factors.iter().map(|&factor| if factor > 0.0 { factor / middle } else { 1.0 }).collect()
+}
+
+impl Calibrated<'_> {
+    /// The error of the outputs of a weight whose rows are multiplied by factors before it is rounded, and divided by
+    /// them behind that.
+    ///
+    /// # Shapes
+    ///
+    /// - `weight`: `[d_in, d_out]`
+    /// - `factors`: `[d_in]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Uncalibrated`] without moments, and those of rounding.
+    pub fn scaled_error<B: QuantBackend>(self, weight: &Tensor<B, 2>, factors: &[f32]) -> Result<f64> {
+        let moments = self.moments.ok_or(Error::Uncalibrated { what: "scaling `awq`" })?;
+        let ([d_in, _], device) = (weight.dims(), weight.device());
+        if moments.d_in() != d_in {
+            return Err(Error::MomentsOfInputs { got: moments.d_in(), expected: d_in });
+        }
+        let divided = moments.divided_by(factors)?;
+        let rows = Tensor::<B, 2>::from_data(TensorData::new(factors.to_vec(), [d_in, 1]), &device);
+        let rounding = Rounding::Calibrated(Calibrated { moments: Some(&divided), ..self });
+        let rounded = rounding.apply(weight.clone() * rows.clone(), GradientRule::default())? / rows;
+        let error = weight.clone() - rounded;
+        let second = Tensor::<B, 2>::from_data(TensorData::new(moments.second().to_vec(), [d_in, d_in]), &device);
+        let of_outputs = (second.matmul(error.clone()) * error).sum_dim(0).into_data();
+        Ok(of_outputs.iter::<f64>().sum())
+    }
+}
