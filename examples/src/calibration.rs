@@ -18,7 +18,7 @@ use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
-use switchable_quant::transformer::scaling::{ChooseScaling as _, FoldScaling as _, ScalingChoice};
+use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
 
 use crate::arguments::reading::ReadingArgs;
 use crate::contents::{name_of, of_built_in, of_folder};
@@ -137,15 +137,14 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
 fn scaled<B: QuantBackend, M: SwitchableModel<B>>(model: M, request: &CalibrationRequest) -> anyhow::Result<M> {
     let choice = request.scaling;
     let mut progress = Progress::start("scaling", 0, model.sites().blocks(), request.show);
-    let chosen = model.choose_scaling(choice, &mut |block| {
+    let done = &mut |block| {
         progress.step(format!("block {block}"));
         Ok(())
-    })?;
+    };
+    let (model, chosen) = model.scaled_by(choice, done).with_context(|| format!("--scaling {}", choice.method))?;
     progress.finish();
     let count = chosen.len();
     let mean = chosen.iter().map(|pair| pair.alpha).sum::<f32>() / count.max(1) as f32;
-    let pairs: Vec<_> = chosen.into_iter().map(|pair| pair.scaled).collect();
-    let model = model.folded(&pairs).with_context(|| format!("--scaling {}", choice.method))?;
     eprintln!("scaled     {count} pairs by {choice}, exponent {mean:.2} in the mean");
     Ok(model)
 }

@@ -94,11 +94,9 @@ fn chosen_factors_keep_the_function() {
         let before = logits(&model, case, &plan);
         for method in [ScalingMethod::Awq, "smooth:0.3".parse().unwrap()] {
             let choice = ScalingChoice { method, bits: width(4) };
-            let chosen = model.choose_scaling(choice, &mut |_| Ok(())).unwrap();
+            let (folded, chosen) = model.clone().scaled_by(choice, &mut |_| Ok(())).unwrap();
             assert_eq!(chosen.len(), 4 * model.sites().blocks());
             assert!(chosen.iter().any(|pair| pair.alpha > 0.0), "{case}, {choice}");
-            let pairs: Vec<ScaledPair> = chosen.into_iter().map(|pair| pair.scaled).collect();
-            let folded = model.clone().folded(&pairs).unwrap();
             let error = relative_error(&logits(&folded, case, &plan), &before);
             assert!(error < 1e-5, "{case}, {choice}: {error:e}");
         }

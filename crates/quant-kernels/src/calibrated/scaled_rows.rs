@@ -5,10 +5,10 @@
 //! SmoothQuant   s_i = m_i^α / w_i^(1−α),   m_i = max |x_i|,  w_i = max_j |W_ij|       arXiv:2211.10438
 //! normalised    s ← s / √(max s · min s)
 //!
-//! error         tr((W − Ŵ)ᵀ H (W − Ŵ)),   Ŵ = diag(s)⁻¹·Q(diag(s)·W)
+//! error         tr((W − Ŵ)ᵀ H (W − Ŵ)),   Ŵ = diag(s)⁻¹·Q(diag(s)·W·diag(t)⁻¹)·diag(t)
 //! ```
 //!
-//! AWQ raises the mean of `|x_i|` to the power; the root of the mean square is in the moments already, and is what an
+//! `t` are the factors that the layer's own outputs are divided by. AWQ raises the mean of `|x_i|` to the power; the root of the mean square is in the moments already, and is what an
 //! error of the row's weights is multiplied by in the output. A common factor of all rows changes no code: scales take
 //! it up. Normalised, factors are far from the ends of f32.
 
@@ -65,30 +65,40 @@ fn normalised(factors: Vec<f32>) -> Vec<f32> {
     factors.iter().map(|&factor| if factor > 0.0 { factor / middle } else { 1.0 }).collect()
 }
 
+/// What a weight stands between: its rows are multiplied and its columns divided by factors; none are ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Between<'a> {
+    /// `[d_in]`.
+    pub rows: Option<&'a [f32]>,
+    /// `[d_out]`.
+    pub columns: Option<&'a [f32]>,
+}
+
 impl Calibrated<'_> {
-    /// The error of the outputs of a weight whose rows are multiplied by factors before it is rounded, and divided by
-    /// them behind that.
+    /// The error of the outputs of a weight that is rounded between factors, in units of the outputs without.
     ///
     /// # Shapes
     ///
     /// - `weight`: `[d_in, d_out]`
-    /// - `factors`: `[d_in]`
     ///
     /// # Errors
     ///
     /// [`Error::Uncalibrated`] without moments, and those of rounding.
-    pub fn scaled_error<B: QuantBackend>(self, weight: &Tensor<B, 2>, factors: &[f32]) -> Result<f64> {
+    pub fn scaled_error<B: QuantBackend>(self, weight: &Tensor<B, 2>, between: Between<'_>) -> Result<f64> {
         let moments = self.moments.ok_or(Error::Uncalibrated { what: "scaling `awq`" })?;
-        let ([d_in, _], device) = (weight.dims(), weight.device());
+        let ([d_in, d_out], device) = (weight.dims(), weight.device());
         if moments.d_in() != d_in {
             return Err(Error::MomentsOfInputs { got: moments.d_in(), expected: d_in });
         }
-        let divided = moments.divided_by(factors)?;
-        let rows = Tensor::<B, 2>::from_data(TensorData::new(factors.to_vec(), [d_in, 1]), &device);
+        let tensor = |values: &[f32], shape| Tensor::<B, 2>::from_data(TensorData::new(values.to_vec(), shape), &device);
+        let ones = |factors: Option<&[f32]>, count| factors.map_or_else(|| vec![1.0; count], <[f32]>::to_vec);
+        let (rows, columns) = (ones(between.rows, d_in), ones(between.columns, d_out));
+        let divided = moments.divided_by(&rows)?;
+        let factors = tensor(&rows, [d_in, 1]) / tensor(&columns, [1, d_out]);
         let rounding = Rounding::Calibrated(Calibrated { moments: Some(&divided), ..self });
-        let rounded = rounding.apply(weight.clone() * rows.clone(), GradientRule::default())? / rows;
+        let rounded = rounding.apply(weight.clone() * factors.clone(), GradientRule::default())? / factors;
         let error = weight.clone() - rounded;
-        let second = Tensor::<B, 2>::from_data(TensorData::new(moments.second().to_vec(), [d_in, d_in]), &device);
+        let second = tensor(moments.second(), [d_in, d_in]);
         let of_outputs = (second.matmul(error.clone()) * error).sum_dim(0).into_data();
         Ok(of_outputs.iter::<f64>().sum())
     }
