@@ -6,8 +6,6 @@ use gpt2_model::{
     QuantBackend, Site, SitePlan, SitePrecision, SwitchableModel,
 };
 use quant_kernels::{Granularity, ScalingMethod};
-use quant_kernels::calibrated::codes::Calibrated;
-use quant_kernels::spec::rounding_method::RoundingMethod;
 use switchable_lora::{LinearSettings, LoraConfig, LoraInit, Placement, WeightScales};
 use switchable_model::calibration::{Calibrate as _, ModelMoments};
 use switchable_model::config::ModelConfig as _;
@@ -187,9 +185,7 @@ fn output_error(before: &Gpt2<Plain>, after: &Gpt2<Plain>, site: Site) -> f64 {
     let [layer, scaled] = [before, after].map(|model| model.site(site));
     let (weight, changed) = (values(layer.weight()), values(scaled.weight()));
     let [d_in, d_out] = before.sites().shape(site);
-    let (spec, method) = (layer.settings().weight, RoundingMethod::Nearest);
-    let how = Calibrated { bits: BitWidth::B3, spec, method, moments: scaled.moments() };
-    let rounded = quant_kernels::Rounding::Calibrated(how);
+    let rounded = scaled.rounding_at(&SitePrecision::FULL.with_weights(BitWidth::B3)).unwrap();
     let rounded = values(rounded.apply(scaled.weight(), quant_kernels::GradientRule::default()).unwrap());
     let error = |i: usize, o: usize| {
         let at = i * d_out + o;
@@ -221,7 +217,7 @@ fn errors_with(model: &Gpt2<Plain>, pair: &ScaledPair, factors: Vec<f32>) -> f64
 #[test]
 fn awq_takes_the_exponent_of_least_error_of_the_outputs() {
     skip_without_device!();
-    for spec in ["per-tensor", "per-channel,asymmetric,importance", "per-channel,symmetric,mse"] {
+    for spec in ["per-tensor", "per-channel,asymmetric,importance", "per-group:5,symmetric,mse"] {
         let linear = LinearSettings { weight: spec.parse().unwrap(), ..LinearSettings::default() };
         let model = load_with::<Plain>("tiny", &ModelOptions { linear, ..ModelOptions::default() });
         let mut model = collected(&model).given_to(model).unwrap();

@@ -18,7 +18,7 @@ use super::codes::Calibrated;
 use crate::{
     backends::quant_backend::QuantBackend,
     error::{Error, Result},
-    spec::gradient_rule::GradientRule,
+    spec::{gradient_rule::GradientRule, rounding_method::RoundingMethod},
     tensor::rounding::Rounding,
 };
 
@@ -95,7 +95,12 @@ impl Calibrated<'_> {
         let (rows, columns) = (ones(between.rows, d_in), ones(between.columns, d_out));
         let divided = moments.divided_by(&rows)?;
         let factors = tensor(&rows, [d_in, 1]) / tensor(&columns, [1, d_out]);
-        let rounding = Rounding::Calibrated(Calibrated { moments: Some(&divided), ..self });
+        let Self { bits, spec, method, .. } = self;
+        let rounding = if method == RoundingMethod::Nearest && !method.needs_moments(spec) {
+            Rounding::Nearest { bits, spec }
+        } else {
+            Rounding::Calibrated(Calibrated { moments: Some(&divided), ..self })
+        };
         let rounded = rounding.apply(weight.clone() * factors.clone(), GradientRule::default())? / factors;
         let error = weight.clone() - rounded;
         let second = tensor(moments.second(), [d_in, d_in]);
