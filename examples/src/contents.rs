@@ -119,8 +119,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             Some(calibrated) => identity.with_content("calibration", calibrated.name.as_str(), calibrated.hash),
             None => identity,
         };
-        let scaling = self.calibrated.as_ref().and_then(|calibrated| calibrated.scaling);
-        let identity = match scaling {
+        let identity = match self.scaling() {
             Some(choice) => identity.with_option("scaling", choice.to_string()),
             None => identity,
         };

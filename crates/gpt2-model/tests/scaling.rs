@@ -9,7 +9,9 @@ use quant_kernels::{Granularity, ScalingMethod};
 use switchable_lora::{LinearSettings, LoraConfig, LoraInit, Placement, WeightScales};
 use switchable_model::calibration::{Calibrate as _, ModelMoments};
 use switchable_model::config::ModelConfig as _;
-use switchable_model::scaling::{ChooseScaling as _, ChosenPair, FoldScaling as _, Producer, ScaledPair, ScalingChoice};
+use switchable_model::scaling::{
+    ChooseScaling as _, ChosenPair, FoldScaling as _, Producer, ScaledPair, ScalingChoice,
+};
 use test_support::compare::relative_error;
 use test_support::numbers::numbers;
 
@@ -119,7 +121,8 @@ fn moments_follow_the_factors() {
 }
 
 fn collected(model: &Gpt2<Plain>) -> ModelMoments {
-    let windows: Vec<Vec<u32>> = (0..4).map(|window| (0..20).map(|at| (window * 23 + at * at) % 97).collect()).collect();
+    let windows: Vec<Vec<u32>> =
+        (0..4).map(|window| (0..20).map(|at| (window * 23 + at * at) % 97).collect()).collect();
     model.collect_moments(&windows, &mut |_| Ok(())).unwrap()
 }
 

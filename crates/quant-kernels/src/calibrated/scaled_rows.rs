@@ -90,7 +90,8 @@ impl Calibrated<'_> {
         if moments.d_in() != d_in {
             return Err(Error::MomentsOfInputs { got: moments.d_in(), expected: d_in });
         }
-        let tensor = |values: &[f32], shape| Tensor::<B, 2>::from_data(TensorData::new(values.to_vec(), shape), &device);
+        let tensor =
+            |values: &[f32], shape| Tensor::<B, 2>::from_data(TensorData::new(values.to_vec(), shape), &device);
         let ones = |factors: Option<&[f32]>, count| factors.map_or_else(|| vec![1.0; count], <[f32]>::to_vec);
         let (rows, columns) = (ones(between.rows, d_in), ones(between.columns, d_out));
         let divided = moments.divided_by(&rows)?;

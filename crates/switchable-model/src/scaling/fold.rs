@@ -45,8 +45,7 @@ pub trait FoldScaling<B: QuantBackend>: SwitchableModel<B> {
         let pairs = self.config().foldable_pairs();
         let found = site.block.and_then(|_| pairs.iter().find(|pair| pair.consumers.contains(&site.module)));
         found.copied().ok_or_else(|| {
-            let names: Vec<&str> =
-                pairs.iter().flat_map(|pair| pair.consumers).map(SubModule::name).collect();
+            let names: Vec<&str> = pairs.iter().flat_map(|pair| pair.consumers).map(SubModule::name).collect();
             let foldable = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             Error::NotFoldable { site: self.sites().name(site), foldable }
         })
