@@ -37,8 +37,8 @@ fn logits<B: QuantBackend>(model: &Gpt2<B>, plan: &SitePlan) -> Vec<f32> {
 /// A model with an adapter of 4 bits at every site that adds something.
 fn with_adapters<B: QuantBackend>(options: &ModelOptions) -> Gpt2<B> {
     let mut model = load_with::<B>("tiny", options);
-    let lora = LoraConfig::new(3, 6.0).unwrap().with_init(LoraInit::LoftQ { iterations: 4 });
-    model.init_adapters(BitWidth::B4, &lora, 5).unwrap();
+    let lora = LoraConfig::new(3, 6.0).expect("a configuration").with_init(LoraInit::LoftQ { iterations: 4 });
+    model.init_adapters(BitWidth::B4, &lora, 5).expect("adapters");
     model
 }
 
@@ -123,7 +123,7 @@ fn moments_follow_the_factors() {
 fn collected(model: &Gpt2<Plain>) -> ModelMoments {
     let windows: Vec<Vec<u32>> =
         (0..4).map(|window| (0..20).map(|at| (window * 23 + at * at) % 97).collect()).collect();
-    model.collect_moments(&windows, &mut |_| Ok(())).unwrap()
+    model.collect_moments(&windows, &mut |_| Ok(())).expect("moments")
 }
 
 #[test]
@@ -188,13 +188,13 @@ fn output_error(before: &Gpt2<Plain>, after: &Gpt2<Plain>, site: Site) -> f64 {
     let [layer, scaled] = [before, after].map(|model| model.site(site));
     let (weight, changed) = (values(layer.weight()), values(scaled.weight()));
     let [d_in, d_out] = before.sites().shape(site);
-    let rounded = scaled.rounding_at(&SitePrecision::FULL.with_weights(BitWidth::B3)).unwrap();
-    let rounded = values(rounded.apply(scaled.weight(), quant_kernels::GradientRule::default()).unwrap());
+    let rounded = scaled.rounding_at(&SitePrecision::FULL.with_weights(BitWidth::B3)).expect("a rounding");
+    let rounded = values(rounded.apply(scaled.weight(), quant_kernels::GradientRule::default()).expect("rounds"));
     let error = |i: usize, o: usize| {
         let at = i * d_out + o;
         f64::from(weight[at]) - f64::from(rounded[at] / (changed[at] / weight[at]))
     };
-    let second = layer.moments().unwrap().second();
+    let second = layer.moments().expect("moments").second();
     let mut sum = 0.0;
     for o in 0..d_out {
         for i in 0..d_in {
@@ -206,7 +206,7 @@ fn output_error(before: &Gpt2<Plain>, after: &Gpt2<Plain>, site: Site) -> f64 {
 
 /// The errors of a pair's consumer and, where its columns share a scale, of its producer, with factors.
 fn errors_with(model: &Gpt2<Plain>, pair: &ScaledPair, factors: Vec<f32>) -> f64 {
-    let after = model.clone().folded(&[ScaledPair { factors, ..pair.clone() }]).unwrap();
+    let after = model.clone().folded(&[ScaledPair { factors, ..pair.clone() }]).expect("a pair");
     let share = |site| output_error(model, &after, site) / output_error(model, model, site);
     let consumer = share(pair.consumers().next().unwrap());
     match pair.pair.producer {

@@ -38,10 +38,11 @@ pub fn awq_factors(magnitudes: &[f32], alpha: f32) -> Vec<f32> {
     if largest == 0.0 {
         return vec![1.0; magnitudes.len()];
     }
-    normalised(magnitudes.iter().map(|magnitude| (magnitude / largest).max(LEAST).powf(alpha)).collect())
+    let power = |magnitude: &f32| (magnitude / largest).max(LEAST).powf(alpha);
+    normalised(&magnitudes.iter().map(power).collect::<Vec<_>>())
 }
 
-/// SmoothQuant's factors for the largest magnitudes of the inputs and of the weights of each. An input that was
+/// `SmoothQuant`'s factors for the largest magnitudes of the inputs and of the weights of each. An input that was
 /// always 0, or whose weights are, has the factor 1.
 ///
 /// ```
@@ -54,11 +55,11 @@ pub fn smooth_factors(inputs: &[f32], weights: &[f32], alpha: f32) -> Vec<f32> {
     let factor = |(&input, &weight): (&f32, &f32)| {
         if input > 0.0 && weight > 0.0 { input.powf(alpha) / weight.powf(1.0 - alpha) } else { 0.0 }
     };
-    normalised(inputs.iter().zip(weights).map(factor).collect())
+    normalised(&inputs.iter().zip(weights).map(factor).collect::<Vec<_>>())
 }
 
 /// Positive numbers about 1; those that are not positive become 1.
-fn normalised(factors: Vec<f32>) -> Vec<f32> {
+fn normalised(factors: &[f32]) -> Vec<f32> {
     let positive = || factors.iter().copied().filter(|&factor| factor > 0.0);
     let (low, high) = positive().fold((f32::INFINITY, 0.0_f32), |(low, high), f| (low.min(f), high.max(f)));
     let middle = low.sqrt() * high.sqrt();

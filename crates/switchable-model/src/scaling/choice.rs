@@ -6,7 +6,8 @@
 //! SmoothQuant   s = max|x|^α / max|w|^(1−α)
 //! ```
 //!
-//! The error is that of rounding to the nearest level at one width by the quantiser of the site, in units of the outputs
+//! Where each output has scales of its own, errors are those of at most 256 outputs of a matrix, evenly taken, times what
+//! stands for the rest. The error is that of rounding to the nearest level at one width by the quantiser of the site, in units of the outputs
 //! without factors. `p` counts where the producer is a matrix whose columns share a scale: elsewhere factors change
 //! nothing of it, and the choice is AWQ's. One pair is folded in before the next is chosen, in the order of the block.
 //! With `α = 0` nothing is scaled, so that by this measure a pair is never worse than it was. Where several heads of
@@ -14,7 +15,7 @@
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use quant_kernels::calibrated::codes::Calibrated;
@@ -35,6 +36,9 @@ use crate::sites::Site;
 
 /// The steps between `α = 0` and `α = 1`.
 const STEPS: u8 = 20;
+
+/// The outputs of a matrix that errors are measured at where each has scales of its own.
+const OUTPUTS: usize = 256;
 
 /// How the factors of every pair are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,7 +116,7 @@ fn choose<B: QuantBackend, M: SwitchableModel<B>>(
             PairError { pair, consumers, producer: None, bits: choice.bits }.least()?
         }
         (ScalingMethod::Awq, Producer::Outputs { module, first }) => {
-            let producer = Some((known(module)?, first)).filter(|(layer, _)| layer.shares_scales());
+            let producer = Some((known(module)?, first)).filter(|(known, _)| shares_scales(known.layer));
             PairError { pair, consumers, producer, bits: choice.bits }.least()?
         }
     };
@@ -124,28 +128,42 @@ struct KnownLayer<'a, B: QuantBackend> {
     name: String,
     layer: &'a SwitchableLinear<B>,
     moments: &'a InputMoments,
+    /// The outputs that errors are measured at, and how many each of them stands for.
+    outputs: (Tensor<B, 2>, f64),
 }
 
 impl<'a, B: QuantBackend> KnownLayer<'a, B> {
     fn of<M: SwitchableModel<B>>(model: &'a M, site: Site) -> Result<Self> {
         let (layer, name) = (model.site(site), model.sites().name(site));
         match layer.moments() {
-            Some(moments) => Ok(Self { name, layer, moments }),
+            Some(moments) => Ok(Self { name, layer, moments, outputs: some_outputs(layer) }),
             None => Err(Error::NoMoments { site: name }),
         }
-    }
-
-    /// Whether the levels of a column depend on the others.
-    fn shares_scales(&self) -> bool {
-        self.layer.settings().weight.granularity == Granularity::PerTensor
     }
 
     fn error(&self, bits: BitWidth, between: Between<'_>) -> Result<f64> {
         let (spec, method) = (self.layer.settings().weight, RoundingMethod::Nearest);
         let how = Calibrated { bits, spec, method, moments: Some(self.moments) };
-        let error = how.scaled_error(&self.layer.weight().set_require_grad(false), between);
-        error.map_err(|error| at_site(self.name.clone(), error.into()).into())
+        let (weight, times) = &self.outputs;
+        let error = how.scaled_error(weight, between);
+        Ok(times * error.map_err(|error| at_site(self.name.clone(), error.into()))?)
     }
+}
+
+/// Whether the levels of a column depend on the others.
+fn shares_scales<B: QuantBackend>(layer: &SwitchableLinear<B>) -> bool {
+    layer.settings().weight.granularity == Granularity::PerTensor
+}
+
+/// Some columns of a weight, and how many each of them stands for; all where they share a scale.
+fn some_outputs<B: QuantBackend>(layer: &SwitchableLinear<B>) -> (Tensor<B, 2>, f64) {
+    let (weight, d_out) = (layer.weight().set_require_grad(false), layer.d_out());
+    if d_out <= OUTPUTS || shares_scales(layer) {
+        return (weight, 1.0);
+    }
+    let columns: Vec<i32> = (0..OUTPUTS).map(|index| (index * d_out / OUTPUTS) as i32).collect();
+    let columns = Tensor::<B, 1, Int>::from_data(TensorData::new(columns, [OUTPUTS]), &weight.device());
+    (weight.select(1, columns), d_out as f64 / OUTPUTS as f64)
 }
 
 /// What a pair costs at a width.
