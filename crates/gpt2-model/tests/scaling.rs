@@ -208,7 +208,7 @@ fn output_error(before: &Gpt2<Plain>, after: &Gpt2<Plain>, site: Site) -> f64 {
 fn errors_with(model: &Gpt2<Plain>, pair: &ScaledPair, factors: Vec<f32>) -> f64 {
     let after = model.clone().folded(&[ScaledPair { factors, ..pair.clone() }]).expect("a pair");
     let share = |site| output_error(model, &after, site) / output_error(model, model, site);
-    let consumer = share(pair.consumers().next().unwrap());
+    let consumer = share(pair.consumers().next().expect("a consumer"));
     match pair.pair.producer {
         Producer::Outputs { module, .. } if model.settings().weight.granularity == Granularity::PerTensor => {
             consumer + share(Site::in_block(pair.block, module))
