@@ -124,7 +124,8 @@ fn command() -> anyhow::Result<()> {
     }
     let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let calibration =
+        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
     let allocate = Allocate { arguments: &arguments, out: &out, target };
     resumable(&out.join(MEASURED), || {
         arguments

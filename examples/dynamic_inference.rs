@@ -99,7 +99,8 @@ fn command() -> anyhow::Result<()> {
     arguments.check()?;
     let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let calibration =
+        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
     let dynamic = Dynamic { arguments: &arguments, out: &out, target };
     resumable(&out.join(READ), || {
         arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(dynamic)

@@ -83,7 +83,7 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 15] = [
+const OF_MODELS: [&str; 16] = [
     "model",
     "adapters",
     "no_adapter",
@@ -91,6 +91,7 @@ const OF_MODELS: [&str; 15] = [
     "plan",
     "plan_name",
     "quantizer",
+    "scaling",
     "embedding_bits",
     "untimed",
     "execution",
@@ -122,7 +123,9 @@ fn command() -> anyhow::Result<()> {
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
     opening.options.quantiser = arguments.plan.quantiser();
-    opening.calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), arguments.run.show())?;
+    let asked = plan.iter().flat_map(PlanFile::widths).chain(arguments.bits);
+    opening.calibration =
+        arguments.plan.calibration.request(arguments.plan.plan.as_deref(), asked, arguments.run.show())?;
     if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) && arguments.input.span_head.is_none() {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;

@@ -86,6 +86,8 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let plan = arguments.plan.read()?;
+    let asked = plan.iter().flat_map(PlanFile::widths).chain(arguments.bits);
+    let calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), asked, ShowProgress::Yes)?;
     let opening = Opening {
         device: arguments.device,
         model: arguments.model.as_deref(),
@@ -99,7 +101,7 @@ fn command() -> anyhow::Result<()> {
         },
         mixed_head: None,
         execution: arguments.execution.map(Into::into),
-        calibration: arguments.plan.calibration.request(arguments.plan.plan.as_deref(), ShowProgress::Yes)?,
+        calibration,
     };
     opening.run(Generation { arguments: &arguments, plan })
 }

@@ -52,7 +52,8 @@ fn command() -> anyhow::Result<()> {
     arguments.check()?;
     let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.run.prepared_out(".")?;
-    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let asked = arguments.bits.into_iter().chain(arguments.ladder.ladder.iter().copied());
+    let calibration = arguments.quant.calibration.request(None, asked, arguments.run.show())?;
     resumable(&out.join(SEARCH), || {
         let (arguments, out) = (&arguments, out.as_path());
         let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    arguments.quant.calibration.scaling.expect_none()?;
     arguments.device.dispatch(arguments)?
 }
 

@@ -106,7 +106,11 @@ fn command() -> anyhow::Result<()> {
         },
         mixed_head: None,
         execution: arguments.execution.map(Into::into),
-        calibration: arguments.plan.calibration.request(arguments.plan.plan.as_deref(), arguments.run.show())?,
+        calibration: arguments.plan.calibration.request(
+            arguments.plan.plan.as_deref(),
+            arguments.bits.iter().copied(),
+            arguments.run.show(),
+        )?,
     };
     stoppable(|| opening.run(Reading { arguments: &arguments, files, plan }))
 }

@@ -60,7 +60,7 @@ fn command() -> anyhow::Result<()> {
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
     let out = arguments.run.prepared_out("runs/report")?;
-    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
     let report = Report { arguments: &arguments, out: &out };
     resumable(&out, || {
         arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(report)

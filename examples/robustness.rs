@@ -69,7 +69,8 @@ fn command() -> anyhow::Result<()> {
     let mut arguments = Arguments::parse();
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let out = arguments.run.prepared_out(".")?;
-    let calibration = arguments.quant.calibration.request(None, arguments.run.show())?;
+    let calibration =
+        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
     let attacked = Attacked { arguments: &arguments, out: &out };
     resumable(&out.join(ATTACKS), || {
         arguments

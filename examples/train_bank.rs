@@ -80,7 +80,7 @@ fn command() -> anyhow::Result<()> {
     let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
-    let calibration = quant.calibration.request(None, run.show())?;
+    let calibration = quant.calibration.request(None, [bank.lowest()], run.show())?;
     resumable(&out, || source.run(run, model, missing_head, calibration, task))
 }
 

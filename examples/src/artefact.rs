@@ -40,7 +40,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             AdapterPlace::Own | AdapterPlace::LeftOut => None,
         };
         let name = name_of(Path::new(&self.name));
-        Ok(Source { name, hash: files.hash, adapters })
+        let scaling = self.scaling().map(|choice| choice.to_string());
+        Ok(Source { name, hash: files.hash, adapters, scaling })
     }
 
     /// Writes the artefact of a plan that was found on some questions, and says so.

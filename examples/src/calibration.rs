@@ -14,12 +14,13 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
 use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
-use switchable_quant::kernels::{QuantBackend, RangeEstimator, RoundingMethod};
+use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, RoundingMethod, ScalingMethod};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
 
 use crate::arguments::reading::ReadingArgs;
 use crate::contents::{name_of, of_built_in, of_folder};
@@ -46,6 +47,8 @@ pub struct CalibrationRequest {
     pub seed: u64,
     /// Whether a plan asks for it, whatever the flags of the quantiser say.
     pub is_needed: bool,
+    /// Which factors are folded in by it.
+    pub scaling: ScalingChoice,
     /// Whether progress is shown.
     pub show: ShowProgress,
 }
@@ -57,7 +60,8 @@ impl CalibrationRequest {
 
 impl Default for CalibrationRequest {
     fn default() -> Self {
-        Self { files: Vec::new(), samples: Self::SAMPLES, seed: 0, is_needed: false, show: ShowProgress::No }
+        let scaling = ScalingChoice { method: ScalingMethod::None, bits: BitWidth::B4 };
+        Self { files: Vec::new(), samples: Self::SAMPLES, seed: 0, is_needed: false, scaling, show: ShowProgress::No }
     }
 }
 
@@ -72,6 +76,8 @@ pub struct CalibratedOn {
     pub seen: Vec<SeenSet>,
     /// The documents among them.
     pub documents: BTreeSet<TextHash>,
+    /// The factors that were folded in by it, if any.
+    pub scaling: Option<ScalingChoice>,
 }
 
 /// Whether a plan asks for moments at any site, as far as its text tells.
@@ -85,11 +91,12 @@ pub fn plan_needs_moments(plan: &Path) -> anyhow::Result<bool> {
     Ok(words.iter().any(|word| text.contains(word.as_str())))
 }
 
-/// Calibrates a model of floats where its quantiser, a plan or the flags ask for it.
+/// Calibrates a model of floats where its quantiser, a plan or the flags ask for it, and folds factors in.
 ///
 /// # Errors
 ///
-/// When there is nothing to calibrate on, or too little; when a file is missing or damaged.
+/// When there is nothing to calibrate on, or too little; when a file is missing or damaged; when the model cannot take
+/// factors.
 pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     folder: ModelFolder<B, M>,
     dir: Option<&Path>,
@@ -101,7 +108,14 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     if is_coded && !request.files.is_empty() {
         bail!("`--calibration` is for weights in floats, and these are codes: calibrate the model that they are of");
     }
-    let is_needed = request.is_needed || settings.rounding.needs_moments(settings.weight);
+    let is_scaled = request.scaling.method != ScalingMethod::None;
+    if is_coded && is_scaled {
+        bail!(
+            "`--scaling {}` is for weights in floats, and these are codes: scale the model that they are of, and pack that",
+            request.scaling.method
+        );
+    }
+    let is_needed = request.is_needed || is_scaled || settings.rounding.needs_moments(settings.weight);
     if is_coded || (!is_needed && request.files.is_empty()) {
         return Ok((folder, None));
     }
@@ -117,9 +131,29 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     eprintln!("calibrated {} windows, {tokens} tokens of {name}", windows.len());
     let mut folder = folder;
     folder.model.transformer = moments.given_to(folder.model.transformer)?;
+    if is_scaled {
+        folder.model.transformer = scaled(folder.model.transformer, request)?;
+    }
+    let scaling = is_scaled.then_some(request.scaling);
     let seen = |questions: &Dataset| SeenSet::new(SeenRole::Calibration, name.as_str(), questions);
     let seen = questions.iter().map(seen).collect::<Result<_, _>>()?;
-    Ok((folder, Some(CalibratedOn { name, hash, seen, documents })))
+    Ok((folder, Some(CalibratedOn { name, hash, seen, documents, scaling })))
+}
+
+/// The model with factors of every pair folded in.
+fn scaled<B: QuantBackend, M: SwitchableModel<B>>(model: M, request: &CalibrationRequest) -> anyhow::Result<M> {
+    let choice = request.scaling;
+    let mut progress = Progress::start("scaling", 0, model.sites().blocks(), request.show);
+    let done = &mut |block| {
+        progress.step(format!("block {block}"));
+        Ok(())
+    };
+    let (model, chosen) = model.scaled_by(choice, done).with_context(|| format!("--scaling {}", choice.method))?;
+    progress.finish();
+    let count = chosen.len();
+    let mean = chosen.iter().map(|pair| pair.alpha).sum::<f32>() / count.max(1) as f32;
+    eprintln!("scaled     {count} pairs by {choice}, exponent {mean:.2} in the mean");
+    Ok(model)
 }
 
 /// The windows that the seed chooses, what they are of, and the names of the files.

@@ -119,6 +119,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             Some(calibrated) => identity.with_content("calibration", calibrated.name.as_str(), calibrated.hash),
             None => identity,
         };
+        let identity = match self.scaling() {
+            Some(choice) => identity.with_option("scaling", choice.to_string()),
+            None => identity,
+        };
         Ok(match self.folder.model.mixed_head() {
             Some(head) => identity.with_option("span_head", json!(head)),
             None => identity,

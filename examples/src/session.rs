@@ -23,6 +23,7 @@ use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::transformer::scaling::ScalingChoice;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
@@ -281,6 +282,11 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// The weight quantiser of the model: that of the flags, or of the codes of a packed folder.
     pub fn quantizer(&self) -> QuantSpec {
         self.folder.model.transformer.settings().weight
+    }
+
+    /// How the factors that are folded into the model were chosen, if any are.
+    pub fn scaling(&self) -> Option<ScalingChoice> {
+        self.calibrated.as_ref().and_then(|calibrated| calibrated.scaling)
     }
 
     /// The model as it answers, without gradients.

@@ -20,5 +20,6 @@ mod packed;
 mod peft;
 mod quantised;
 mod quantised_training;
+mod scaling;
 mod untied_head;
 mod width_heads;

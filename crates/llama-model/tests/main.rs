@@ -14,3 +14,4 @@ mod kv_cache;
 mod packed;
 mod peft;
 mod quantised;
+mod scaling;

@@ -32,6 +32,7 @@ pub use packed::{
 pub use spec::{
     bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
     quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
+    scaling_method::ScalingMethod,
 };
 pub use tensor::{
     distortion::Distortion,

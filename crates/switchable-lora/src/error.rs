@@ -216,6 +216,18 @@ pub enum Error {
         /// The weight.
         what: &'static str,
     },
+    /// Factors for a weight of which there are only codes.
+    #[error("the weight is only there as codes, expected floats: fold factors in before packing")]
+    PackedScaling,
+    /// Factors for a weight that a learned step rounds.
+    #[error(
+        "the adapter for {bits} bits has a learned step, which belongs to the weight as it was trained: fold factors \
+         in before steps are learned, or leave the adapter out"
+    )]
+    StepScaling {
+        /// The width of the adapter.
+        bits: BitWidth,
+    },
     /// A precision that merges an adapter into packed weights.
     #[error("placement is merged, expected residual as the weights are packed")]
     PackedPlacement,

@@ -108,6 +108,34 @@ pub enum Error {
         /// The site.
         site: String,
     },
+    /// Factors for a site whose inputs nothing can be divided by.
+    #[error("no factors fold into the inputs of site `{site}`, expected one of {foldable} of a block")]
+    NotFoldable {
+        /// The site.
+        site: String,
+        /// The sub-modules that factors fold into, or what there is instead.
+        foldable: String,
+    },
+    /// More or fewer factors than there are values to be divided.
+    #[error("site `{site}`: {got} factors, expected {expected}")]
+    FactorCount {
+        /// The site that reads the values.
+        site: String,
+        /// The factors.
+        got: usize,
+        /// The values.
+        expected: usize,
+    },
+    /// A factor that nothing can be divided by.
+    #[error("site `{site}`: factor {index} is {got}, expected a finite number above 0")]
+    Factor {
+        /// The site that reads the values.
+        site: String,
+        /// The factor, counted from 0.
+        index: usize,
+        /// Its value.
+        got: f32,
+    },
     /// A text file is too large or no text.
     #[error("{path}: {reason}")]
     Text {

@@ -22,6 +22,7 @@ pub mod parameters;
 pub mod pass;
 pub mod positions;
 pub mod prelude;
+pub mod scaling;
 pub mod shape;
 pub mod shared_heads;
 pub mod site_plan;

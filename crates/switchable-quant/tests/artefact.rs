@@ -46,7 +46,12 @@ fn open(dir: &Path) -> Result<Folder, String> {
 }
 
 fn source() -> Source {
-    Source { name: "built-in".into(), hash: ContentHash::of_bytes(b"the built-in model"), adapters: None }
+    Source {
+        name: "built-in".into(),
+        hash: ContentHash::of_bytes(b"the built-in model"),
+        adapters: None,
+        scaling: None,
+    }
 }
 
 fn task(folder: &Folder, limit: usize) -> ReadingTask {

@@ -5,8 +5,10 @@ use std::path::Path;
 use clap::Args;
 
 use switchable_quant::experiments::running::progress::ShowProgress;
+use switchable_quant::kernels::BitWidth;
+use switchable_quant::transformer::scaling::ScalingChoice;
 
-use crate::arguments::count::parse_count;
+use crate::arguments::{count::parse_count, scaling::ScalingArgs};
 use crate::calibration::{CalibrationRequest, plan_needs_moments};
 
 /// What a model is calibrated on, where its quantiser or a plan goes by inputs.
@@ -22,26 +24,42 @@ pub struct CalibrationArgs {
     /// Which windows: the same for every command that is to give the same codes
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     pub calibration_seed: u64,
+    /// Factors that are folded in by it.
+    #[command(flatten)]
+    pub scaling: ScalingArgs,
 }
 
 impl Default for CalibrationArgs {
     fn default() -> Self {
-        Self { calibration: Vec::new(), calibration_samples: CalibrationRequest::SAMPLES, calibration_seed: 0 }
+        Self {
+            calibration: Vec::new(),
+            calibration_samples: CalibrationRequest::SAMPLES,
+            calibration_seed: 0,
+            scaling: ScalingArgs::default(),
+        }
     }
 }
 
 impl CalibrationArgs {
-    /// What the flags ask for, and a plan by what its sites say.
+    /// What the flags ask for, and a plan by what its sites say. Factors are looked for at the lowest of the widths
+    /// asked for.
     ///
     /// # Errors
     ///
-    /// When the plan cannot be read.
-    pub fn request(&self, plan: Option<&Path>, show: ShowProgress) -> anyhow::Result<CalibrationRequest> {
+    /// When the plan cannot be read, or a flag contradicts another.
+    pub fn request(
+        &self,
+        plan: Option<&Path>,
+        asked: impl IntoIterator<Item = BitWidth>,
+        show: ShowProgress,
+    ) -> anyhow::Result<CalibrationRequest> {
+        self.scaling.check()?;
         Ok(CalibrationRequest {
             files: self.calibration.clone(),
             samples: self.calibration_samples,
             seed: self.calibration_seed,
             is_needed: plan.map(plan_needs_moments).transpose()?.unwrap_or_default(),
+            scaling: ScalingChoice { method: self.scaling.scaling, bits: self.scaling.bits(asked) },
             show,
         })
     }

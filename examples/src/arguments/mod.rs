@@ -16,5 +16,6 @@ pub mod quant;
 pub mod reading;
 pub mod regime;
 pub mod run;
+pub mod scaling;
 pub mod study;
 pub mod widths;

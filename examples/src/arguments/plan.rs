@@ -192,6 +192,11 @@ impl PlanFile {
         of_sites || matches!(self.plan.span_head(), Some(HeadChoice::Width(_)))
     }
 
+    /// The widths of the weights that it names.
+    pub fn widths(&self) -> impl Iterator<Item = BitWidth> {
+        self.plan.entries().map(|(_, precision)| precision.weights)
+    }
+
     /// Where the plan is.
     pub fn path(&self) -> &Path {
         &self.path

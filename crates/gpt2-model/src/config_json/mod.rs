@@ -9,6 +9,7 @@ use switchable_model::config::{ModelConfig, fields::ConfigFields, kept_fields::K
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
+use switchable_model::scaling::FoldablePair;
 use switchable_model::shape::ModelShape;
 use switchable_model::sites::{LM_HEAD, Sites};
 
@@ -166,6 +167,21 @@ impl ModelConfig for Gpt2Config {
             kv_heads: self.n_head,
             head_width: self.head_width(),
         }
+    }
+
+    fn foldable_pairs(&self) -> Vec<FoldablePair> {
+        let d = self.n_embd;
+        let mut pairs = vec![
+            FoldablePair::behind_normalisation("ln_1", &[ATTN_C_ATTN], d),
+            // The values, behind queries and keys.
+            FoldablePair::behind_matrix(ATTN_C_ATTN, &[ATTN_C_PROJ], d).from_output(2 * d),
+            FoldablePair::behind_normalisation("ln_2", &[MLP_C_FC], d),
+        ];
+        // Of all activations only this one has act(x / s) = act(x) / s.
+        if self.activation == Activation::Relu {
+            pairs.push(FoldablePair::behind_matrix(MLP_C_FC, &[MLP_C_PROJ], self.n_inner));
+        }
+        pairs
     }
 
     fn sites(&self) -> Sites {

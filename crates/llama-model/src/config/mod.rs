@@ -13,12 +13,13 @@ use switchable_model::config::{ModelConfig, kept_fields::KeptFields, most_parame
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
+use switchable_model::scaling::FoldablePair;
 use switchable_model::shape::ModelShape;
 use switchable_model::sites::Sites;
 
 use crate::initial;
 use crate::rotary::scaling::RopeScaling;
-use crate::sub_modules;
+use crate::sub_modules::{self, DOWN_PROJ, GATE_PROJ, K_PROJ, O_PROJ, Q_PROJ, UP_PROJ, V_PROJ};
 
 /// Shape and constants of a Llama.
 ///
@@ -224,6 +225,17 @@ impl ModelConfig for LlamaConfig {
 
     fn sites(&self) -> Sites {
         sub_modules::sites(self)
+    }
+
+    fn foldable_pairs(&self) -> Vec<FoldablePair> {
+        let (d, sharing) = (self.hidden_size, self.num_attention_heads / self.num_key_value_heads);
+        vec![
+            FoldablePair::behind_normalisation("input_layernorm", &[Q_PROJ, K_PROJ, V_PROJ], d),
+            FoldablePair::behind_matrix(V_PROJ, &[O_PROJ], self.key_value_width())
+                .shared_by_heads(self.head_dim, sharing),
+            FoldablePair::behind_normalisation("post_attention_layernorm", &[GATE_PROJ, UP_PROJ], d),
+            FoldablePair::behind_matrix(UP_PROJ, &[DOWN_PROJ], self.intermediate_size),
+        ]
     }
 
     fn parameters(&self) -> usize {

@@ -94,6 +94,41 @@ impl InputMoments {
         self.second.iter().step_by(self.d_in() + 1).copied()
     }
 
+    /// The moments of the inputs divided by factors: `H_ij / (s_i s_j)`, the others divided by `s_i`.
+    ///
+    /// # Shapes
+    ///
+    /// - `factors`: `[d_in]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Moments`] where a quotient is not finite.
+    ///
+    /// # Panics
+    ///
+    /// If there are more or fewer factors than inputs.
+    ///
+    /// ```
+    /// use quant_kernels::InputMoments;
+    ///
+    /// let moments = InputMoments::new(vec![4.0, 1.0, 1.0, 1.0], vec![0.5, 0.0], vec![3.0, 2.0], 10)?;
+    /// let divided = moments.divided_by(&[2.0, 0.5])?;
+    /// assert_eq!((divided.second(), divided.mean()), ([1.0, 1.0, 1.0, 4.0].as_slice(), [0.25, 0.0].as_slice()));
+    /// assert_eq!(divided.largest(), [1.5, 4.0]);
+    /// # Ok::<(), quant_kernels::Error>(())
+    /// ```
+    pub fn divided_by(&self, factors: &[f32]) -> Result<Self> {
+        let d_in = self.d_in();
+        assert_eq!(factors.len(), d_in, "factors of {d_in} inputs");
+        let each = |values: &[f32]| values.iter().zip(factors).map(|(value, factor)| value / factor).collect();
+        let row = |(index, row): (usize, &[f32])| {
+            let quotients: Vec<f32> = each(row);
+            quotients.into_iter().map(move |quotient| quotient / factors[index])
+        };
+        let second = self.second.chunks_exact(d_in.max(1)).enumerate().flat_map(row).collect();
+        Self::new(second, each(&self.mean), each(&self.largest), self.rows)
+    }
+
     /// The bytes that they occupy.
     pub fn bytes(&self) -> usize {
         (self.second.len() + self.mean.len() + self.largest.len()) * size_of::<f32>()

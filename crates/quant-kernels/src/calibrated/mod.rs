@@ -4,6 +4,7 @@
 //! importance   s: the range of least  Σᵢ hᵢ (wᵢ − ŵᵢ)²,          h = diag(H)
 //! GPTQ         q: one input after another, of small  tr((W − Ŵ)ᵀ H (W − Ŵ))
 //! HQQ          s, z: of small  Σ |w − ŵ|^0.7,  without any input
+//! AWQ          factors of the inputs, which what comes before the layer is divided by
 //! ```
 //!
 //! `H = XᵀX / n` are the second moments of the inputs ([`InputMoments`](input_moments::InputMoments)). All of this
@@ -18,5 +19,6 @@ mod importance;
 pub mod input_moments;
 mod level_grid;
 mod output_range;
+pub mod scaled_rows;
 #[cfg(test)]
 mod tests;

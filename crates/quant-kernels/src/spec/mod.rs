@@ -10,5 +10,6 @@ pub mod quant_spec;
 pub mod quantizer;
 pub mod range_estimator;
 pub mod rounding_method;
+pub mod scaling_method;
 pub mod step_quantizer;
 pub(crate) mod text_form;

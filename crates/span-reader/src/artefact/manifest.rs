@@ -27,6 +27,9 @@ pub struct Source {
     /// That of the folder of adapters that took the place of its own, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<ContentHash>,
+    /// How factors were chosen that were folded into it before it was packed, such as `awq at 4 bits`, if any were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<String>,
 }
 
 /// What an artefact is, what it was made from, and all of its files by their contents.

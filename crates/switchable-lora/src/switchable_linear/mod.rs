@@ -15,6 +15,7 @@
 
 mod adapters;
 mod precision;
+mod scaling;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::initial::InitialWeights;
 use crate::json_text::{parse_json, read_text};
 use crate::parameters::WeightLayout;
+use crate::scaling::pair::FoldablePair;
 use crate::shape::ModelShape;
 use crate::sites::Sites;
 
@@ -67,6 +68,11 @@ pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
 
     /// The quantisable matrices.
     fn sites(&self) -> Sites;
+
+    /// The pairs of every block that factors fold into, in the order in which the block applies them; none by default.
+    fn foldable_pairs(&self) -> Vec<FoldablePair> {
+        Vec::new()
+    }
 
     /// All parameters of the language model, a tied output matrix counted once.
     fn parameters(&self) -> usize;
