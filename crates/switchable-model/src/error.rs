@@ -108,6 +108,14 @@ pub enum Error {
         /// The site.
         site: String,
     },
+    /// A plan of a model that other factors were folded into.
+    #[error("the plan is of a model with the scaling `{plan}` (`--scaling`), and this one has `{model}`")]
+    PlanScaling {
+        /// That of the plan.
+        plan: String,
+        /// That of the model.
+        model: String,
+    },
     /// Factors for a site whose inputs nothing can be divided by.
     #[error("no factors fold into the inputs of site `{site}`, expected one of {foldable} of a block")]
     NotFoldable {

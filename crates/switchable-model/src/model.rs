@@ -407,6 +407,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         let widths = sites.iter().map(|site| (sites.name(site), self.site(site).bank().widths().to_vec()));
         plan.validate_with_embeddings(widths, &sites.embedding_names())?;
         plan.validate_kv_cache((0..sites.blocks()).map(|block| sites.block_name(block)), KV_CACHE_SPEC)?;
+        self.check_scaling(plan.scaling())?;
         let plan = self.implicit_plan(&SitePlan::of_plan(sites, plan));
         self.check_plan(&plan)?;
         Ok(plan)
@@ -428,7 +429,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::from(self.settings().rounding));
         let default = full.with_quantisation(self.settings().quantisation());
-        let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head());
+        let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head()).with_scaling(self.scaling());
         for (site, precision) in plan.iter().chain(plan.embeddings()) {
             if self.implicit_at(site, &precision) != SitePrecision::FULL {
                 named.set(self.sites().name(site), self.explicit_at(site, &precision));
@@ -441,6 +442,27 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
             }
         }
         named
+    }
+
+    /// How the factors were chosen that were folded into the model, if any were.
+    fn scaling(&self) -> Option<&str> {
+        self.sites().iter().find_map(|site| self.site(site).scaling())
+    }
+
+    /// Checks that a plan is of the model as it was scaled. Codes were scaled before they were found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PlanScaling`] where the plan says another scaling.
+    fn check_scaling(&self, of_plan: Option<&str>) -> Result<()> {
+        let is_coded = || self.sites().iter().any(|site| self.site(site).packed_weights().is_some());
+        match of_plan {
+            Some(plan) if self.scaling() != Some(plan) && !is_coded() => {
+                let model = self.scaling().unwrap_or("none").to_owned();
+                Err(Error::PlanScaling { plan: plan.to_owned(), model })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The precision of a site, linear or embedding, with all that it leaves to the model said.

@@ -10,8 +10,8 @@ use switchable_quant::backend::Flex;
 use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::identity::ContentHash;
-use switchable_quant::kernels::{BitWidth, QuantSpec};
-use switchable_quant::lora::{Execution, LinearSettings, SitePrecision, SiteRounding};
+use switchable_quant::kernels::{BitWidth, QuantSpec, ScalingMethod};
+use switchable_quant::lora::{Execution, LinearSettings, PrecisionPlan, SitePrecision, SiteRounding};
 use switchable_quant::reader::artefact::manifest::Source;
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder};
@@ -20,6 +20,7 @@ use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel as _;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::packed::form::PackedForm;
+use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
 use switchable_quant::transformer::site_plan::SitePlan;
 
 type Folder = ModelFolder<Flex, Gpt2<Flex>>;
@@ -92,7 +93,12 @@ fn plans(folder: &Folder) -> Vec<SitePlan> {
 }
 
 fn source() -> Source {
-    Source { name: "built-in".into(), hash: ContentHash::of_bytes(b"the built-in model"), adapters: None }
+    Source {
+        name: "built-in".into(),
+        hash: ContentHash::of_bytes(b"the built-in model"),
+        adapters: None,
+        scaling: None,
+    }
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn roundings_that_go_by_inputs_are_refused_without_them() {
         assert!(error.contains("h.1.attn.c_attn") && error.contains("calibrat"), "{error}");
         let dir = tempfile::tempdir().expect("a folder");
         let target = dir.path().join("artefact");
-        let error = Pack::new(source(), PackedForm::Plan(&plan)).write(&folder, &target).err().expect("as above");
+        let error = Pack::new(source(), PackedForm::Plan(&plan)).write(&folder, &target).expect_err("as above");
         assert!(error.to_string().contains("h.1.attn.c_attn") && !target.exists(), "{error}");
     }
     // Codes are of groups that pack.
@@ -196,6 +202,35 @@ fn roundings_that_go_by_inputs_are_refused_without_them() {
     let error = known.model.transformer.check_plan(&plan).expect_err("48 rows").to_string();
     assert!(error.contains("h.1.attn.c_attn") && error.contains("per-group:48"), "{error}");
     // Moments of another model: of other sites, or of other numbers of inputs.
-    let error = ModelMoments::default().given_to(built_in(Execution::Packed).model.transformer).err().expect("none");
+    let error = ModelMoments::default().given_to(built_in(Execution::Packed).model.transformer).expect_err("none");
     assert!(error.to_string().contains("h.0.attn.c_attn"), "{error}");
+}
+
+#[test]
+fn a_plan_of_a_scaled_model_is_of_no_other() {
+    let mut scaled = calibrated(Execution::Packed);
+    let choice = ScalingChoice { method: ScalingMethod::Awq, bits: BitWidth::B2 };
+    let (body, pairs) = scaled.model.transformer.scaled_by(choice, &mut |_| Ok(())).expect("it folds");
+    scaled.model.transformer = body;
+    assert_eq!(pairs.len(), 48);
+    let bits = SitePrecision::FULL.with_weights(BitWidth::B3);
+    let plan = scaled.model.transformer.uniform_plan(bits);
+    let named = scaled.model.named_plan(&plan);
+    assert_eq!(named.scaling(), Some("awq at 2 bits"));
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("plan.json");
+    named.save(&path).expect("it is written");
+    let again = PrecisionPlan::load(&path).expect("it is read");
+    assert_eq!(again, named);
+    assert_eq!(scaled.model.resolve(&again).expect("of this model"), plan);
+    for other in [built_in(Execution::Packed), calibrated(Execution::FakeQuantized)] {
+        let error = other.model.resolve(&again).expect_err("nothing was folded in").to_string();
+        assert!(error.contains("awq at 2 bits") && error.contains("--scaling"), "{error}");
+    }
+    // Codes were scaled before they were found: the plan of the artefact is theirs.
+    let target = dir.path().join("artefact");
+    Pack::new(source(), PackedForm::Plan(&plan)).write(&scaled, &target).expect("it packs");
+    let opened: Folder = Folder::open(&target, &FolderOptions::default(), &FlexDevice).expect("it opens");
+    assert!(opened.model.resolve(&again).is_ok());
+    assert_eq!(read(&opened, opened.plan.as_ref().expect("its own")), read(&scaled, &plan));
 }

@@ -43,7 +43,8 @@ const KV_CACHE_RANK: usize = 4;
 /// block in full, and otherwise at `kv_cache`.
 ///
 /// `span_head` is the head that answers, `"base"` or the width whose adapters brought it; a plan without it leaves
-/// that to the model.
+/// that to the model. `scaling`, such as `"awq at 4 bits"`, is the choice of factors that were folded into the model
+/// before; the plan is then of that model and no other.
 ///
 /// As JSON, where all but `version` and `default` may be left out. A precision says how it quantises, as
 /// [`SitePrecision`] shows; what it leaves out is that of the run:
@@ -61,7 +62,8 @@ const KV_CACHE_RANK: usize = 4;
 ///   "sites": { "h.0.mlp.c_fc": { "weights": 2, "activations": 32, "adapter": null } },
 ///   "kv_cache": 8,
 ///   "kv_cache_blocks": { "h.3": 4 },
-///   "span_head": 8
+///   "span_head": 8,
+///   "scaling": "awq at 4 bits"
 /// }
 /// ```
 ///
@@ -88,6 +90,7 @@ pub struct PrecisionPlan {
     kv_cache: BitWidth,
     kv_cache_blocks: BTreeMap<String, BitWidth>,
     span_head: Option<HeadChoice>,
+    scaling: Option<String>,
 }
 
 impl PrecisionPlan {
@@ -101,6 +104,7 @@ impl PrecisionPlan {
             kv_cache: BitWidth::FULL,
             kv_cache_blocks: BTreeMap::new(),
             span_head: None,
+            scaling: None,
         }
     }
 
@@ -207,6 +211,17 @@ impl PrecisionPlan {
     /// The plan with the head that answers, or none that it says.
     pub fn with_span_head(self, head: Option<HeadChoice>) -> Self {
         Self { span_head: head, ..self }
+    }
+
+    /// How the factors were chosen that were folded into the model in floats that the plan is of.
+    pub fn scaling(&self) -> Option<&str> {
+        self.scaling.as_deref()
+    }
+
+    /// The plan of a model that factors were folded into.
+    #[must_use]
+    pub fn with_scaling(self, scaling: Option<&str>) -> Self {
+        Self { scaling: scaling.map(str::to_owned), ..self }
     }
 
     /// Checks the bits of keys and values against a model's blocks, which [`validate`](Self::validate)
@@ -395,6 +410,8 @@ struct PlanFile {
     kv_cache_blocks: BTreeMap<String, BitWidth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     span_head: Option<HeadChoice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaling: Option<String>,
 }
 
 fn full() -> BitWidth {
@@ -411,8 +428,9 @@ impl TryFrom<PlanFile> for PrecisionPlan {
 
     fn try_from(file: PlanFile) -> Result<Self> {
         check_version(file.version)?;
-        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head } = file;
-        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head };
+        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling } =
+            file;
+        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling };
         if version == WITHOUT_QUANTISERS
             && let Some(field) = plan.later_field()
         {
@@ -426,7 +444,8 @@ impl PrecisionPlan {
     /// The first field that files of version 1 do not have.
     fn later_field(&self) -> Option<&'static str> {
         let of_sites = || self.entries().find_map(|(_, precision)| said(precision));
-        self.span_head.map(|_| "span_head").or_else(of_sites)
+        let of_all = self.span_head.map(|_| "span_head").or_else(|| self.scaling.as_ref().map(|_| "scaling"));
+        of_all.or_else(of_sites)
     }
 }
 
@@ -445,8 +464,8 @@ fn said(precision: SitePrecision) -> Option<&'static str> {
 
 impl From<PrecisionPlan> for PlanFile {
     fn from(plan: PrecisionPlan) -> Self {
-        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head } = plan;
-        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head }
+        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling } = plan;
+        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling }
     }
 }
 

@@ -64,6 +64,8 @@ pub struct SwitchableLinear<B: Backend> {
     method: RoundingMethod,
     /// What is known of its inputs.
     moments: KnownMoments,
+    /// How the factors were chosen that were folded into the model, if any were.
+    scaling: Option<Arc<str>>,
     execution: Execution,
     /// What adapters were trained for, where it is known.
     trained_for: BTreeMap<BitWidth, QuantisationSettings>,
@@ -121,6 +123,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             gradient: settings.gradient,
             method: settings.rounding,
             moments: KnownMoments::default(),
+            scaling: None,
             execution: if packed { Execution::Packed } else { settings.execution },
             trained_for: BTreeMap::new(),
         }
@@ -292,6 +295,16 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.moments.get()
     }
 
+    /// How the factors were chosen that were folded into the model of the layer, if any were: `awq at 4 bits`.
+    pub fn scaling(&self) -> Option<&str> {
+        self.scaling.as_deref()
+    }
+
+    /// The layer of a model that factors were folded into, which plans then say.
+    pub fn with_scaling(self, scaling: Option<Arc<str>>) -> Self {
+        Self { scaling, ..self }
+    }
+
     /// The layer with what is known of its inputs, which forms of its weight may depend on.
     ///
     /// # Errors
@@ -399,8 +412,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        let (trained_for, moments) = (self.trained_for, self.moments);
-        Self { moments, trained_for, ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings) }
+        let (trained_for, moments, scaling) = (self.trained_for, self.moments, self.scaling);
+        Self {
+            moments,
+            scaling,
+            trained_for,
+            ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings)
+        }
     }
 
     /// The layer with weight and bias that get no gradient.

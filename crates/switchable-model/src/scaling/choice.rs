@@ -14,6 +14,7 @@
 //! queries share one of values, its magnitudes are those of all of them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -94,6 +95,11 @@ pub trait ChooseScaling<B: QuantBackend>: SwitchableModel<B> {
                 chosen.push(found);
             }
             done(block + 1)?;
+        }
+        let (sites, scaling) = (model.sites().clone(), Arc::from(choice.to_string()));
+        for site in sites.iter() {
+            let layer = model.site_mut(site);
+            *layer = layer.clone().with_scaling(Some(Arc::clone(&scaling)));
         }
         Ok((model, chosen))
     }
