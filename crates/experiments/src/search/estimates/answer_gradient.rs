@@ -58,8 +58,8 @@ fn root_of_curvature(logits: &[f32], rng: &mut ChaCha8Rng) -> Vec<f32> {
         .iter()
         .map(|exponential| (exponential / total).sqrt() * if rng.random_bool(0.5) { 1.0 } else { -1.0 })
         .collect();
-    let product: f64 =
-        exponentials.iter().zip(&signed_roots).map(|(exponential, root)| (exponential / total).sqrt() * root).sum();
+    // `⟨√p, ε⟩`: the roots have their signs already.
+    let product: f64 = signed_roots.iter().sum();
     exponentials
         .iter()
         .zip(signed_roots)
