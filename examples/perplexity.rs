@@ -32,7 +32,6 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::count::parse_count;
-use switchable_quant_examples::arguments::execution::ExecutionArg;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::arguments::run::RunArgs;
 use switchable_quant_examples::finished::refuse_other_work;
@@ -76,10 +75,6 @@ struct Arguments {
     bits: Vec<BitWidth>,
     #[command(flatten)]
     plan: PlanArgs,
-    /// How quantised weights are held and multiplied: as codes, or as floats that were rounded; by default packed
-    /// on a CPU, simulated on a GPU
-    #[arg(long, value_enum, value_name = "packed|simulated")]
-    execution: Option<ExecutionArg>,
 }
 
 fn main() -> ExitCode {
@@ -105,7 +100,7 @@ fn command() -> anyhow::Result<()> {
             quantiser: arguments.plan.quantiser(),
         },
         mixed_head: None,
-        execution: arguments.execution.map(Into::into),
+        execution: arguments.run.execution.map(Into::into),
         calibration: arguments.plan.calibration.request(
             arguments.plan.plan.as_deref(),
             arguments.bits.iter().copied(),
