@@ -38,7 +38,7 @@ use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs,
 use switchable_quant_examples::contents::{name_of, of_questions, of_reading};
 use switchable_quant_examples::files::{LoadedQuestions, check_apart, resolve_model};
 use switchable_quant_examples::session::{Command, Session};
-use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
+use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,12 +75,23 @@ fn command() -> anyhow::Result<()> {
     for config in [training.base(run.seed), training.bank(run.seed)].iter().filter(|config| config.steps > 0) {
         config.check()?;
     }
+    if training.base_steps > 0 && quant.rounding.needs_moments(quant.quantizer) {
+        return Err(usage(format!(
+            "`--base-steps` changes the inputs that `--rounding {}` and `--quantizer {}` go by: train the base by `--steps 0` \
+             first, and the bank from `--model OUT/model`",
+            quant.rounding, quant.quantizer
+        )));
+    }
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
     check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
     let out = run.prepared_out(OUT)?;
     let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
     let task = TrainBank { arguments: &arguments, data, out: &out };
-    let calibration = quant.calibration.request(None, [bank.lowest()], run.show())?;
+    let mut calibration = quant.calibration.request(None, [bank.lowest()], run.show())?;
+    if calibration.files.is_empty() && quant.needs_calibration() {
+        // Nothing is reported on the questions of the training.
+        calibration.files = source.train.iter().map(|file| file.display().to_string()).collect();
+    }
     resumable(&out, || source.run(run, model, missing_head, calibration, task))
 }
 

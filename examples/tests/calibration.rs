@@ -137,9 +137,13 @@ fn calibrations_that_say_nothing_or_too_much_are_refused() {
         assert!(!output.status.success() && parts.iter().all(|part| errors.contains(part)), "{flags}: {errors}");
     }
     // A model of a folder does not know what it may be calibrated on.
-    place.done("pack_gpt2", "--bits 32 --no-adapter --out floats");
-    let error = place.refused("evaluate", &format!("--model floats {gptq}"));
+    let floats = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default");
+    let error = place.refused("evaluate", &format!("--model {floats} {gptq}"));
     assert!(error.contains("--calibration FILE"), "{error}");
+    // A packed folder keeps how it is rounded, its floats as well.
+    place.done("pack_gpt2", "--bits 32 --no-adapter --out packed");
+    let error = place.refused("evaluate", &format!("--model packed {gptq} --calibration calibration.json"));
+    assert!(error.contains("--rounding gptq") && error.contains("h.0.attn.c_attn"), "{error}");
     // Codes are rounded already.
     place.done("pack_gpt2", "--bits 4 --no-adapter --out codes");
     let error = place.refused("evaluate", "--model codes --data data.json --calibration calibration.json --untimed");
@@ -161,8 +165,8 @@ fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
     });
     assert!((mean - (nats[2] - nats[0])).abs() < 1e-9 && low < mean && mean < high && low > 0.0);
     assert!((rows[0]["perplexity"].as_f64().expect("a number") - nats[0].exp()).abs() < 1e-9);
-    place.done("pack_gpt2", "--bits 32 --no-adapter --out floats");
-    let own = "--model floats --text text.txt --tokens 300 --bits 3 --rounding gptq";
+    let floats = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default");
+    let own = format!("--model {floats} --no-adapter --text text.txt --tokens 300 --bits 3 --rounding gptq");
     let error = place.refused("perplexity", &format!("{own} --calibration text.txt"));
     assert!(error.contains("--calibration") && error.contains("text.txt"), "{error}");
     place.done("perplexity", &format!("{own} --calibration calibration.json"));

@@ -15,7 +15,8 @@ use crate::calibration::{CalibrationRequest, plan_needs_moments};
 #[derive(Debug, Clone, Args)]
 pub struct CalibrationArgs {
     /// Questions (SQuAD) or text (.txt, .txt.zst) that show what the inputs of the model are like, on which nothing is
-    /// reported; by default training questions of the built-in model
+    /// reported; by default training questions of the built-in model, and
+    /// those that a bank is trained on
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub calibration: Vec<String>,
     /// Windows to calibrate on

@@ -126,6 +126,7 @@ impl PlanArgs {
     ///
     /// When it is another.
     pub fn check_model<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<()> {
+        self.check_rounding(model)?;
         let Some(asked) = self.quantizer else { return Ok(()) };
         for site in model.sites().iter() {
             let layer = model.site(site);
@@ -138,6 +139,23 @@ impl PlanArgs {
             }
         }
         Ok(())
+    }
+}
+
+impl PlanArgs {
+    /// Checks that a packed folder, which keeps how its weights are rounded, was packed by the rounding that is asked
+    /// for.
+    fn check_rounding<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<()> {
+        let Some(asked) = self.rounding else { return Ok(()) };
+        let rounding = |site| model.site(site).settings().rounding;
+        match model.sites().iter().find(|site| rounding(*site) != asked) {
+            Some(site) => Err(usage(format!(
+                "`--rounding {asked}` contradicts the packed weights: `{}` was packed by {}",
+                model.sites().name(site),
+                rounding(site)
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

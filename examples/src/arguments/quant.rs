@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use switchable_quant::kernels::{QuantSpec, RoundingMethod};
+use switchable_quant::kernels::{QuantSpec, RoundingMethod, ScalingMethod};
 use switchable_quant::lora::{LinearSettings, QuantizedCache};
 use switchable_quant::transformer::options::ModelOptions;
 
@@ -35,6 +35,11 @@ fn gib(text: &str) -> Result<f64, String> {
 }
 
 impl QuantArgs {
+    /// Whether something asked for goes by the inputs of the model.
+    pub fn needs_calibration(&self) -> bool {
+        self.rounding.needs_moments(self.quantizer) || self.calibration.scaling.scaling != ScalingMethod::None
+    }
+
     /// Options to build a model with.
     pub fn model_options(&self) -> ModelOptions {
         let linear = LinearSettings { weight: self.quantizer, rounding: self.rounding, ..LinearSettings::default() };

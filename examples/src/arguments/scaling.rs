@@ -13,7 +13,7 @@ const USUAL_BITS: BitWidth = BitWidth::B4;
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ScalingArgs {
     /// Factors folded into the model before anything is quantised, by a calibration: none, awq (weights of large
-    /// inputs get finer levels, for weights of few bits) or smooth or smooth:ALPHA (large inputs become smaller, for
+    /// inputs get finer levels, for weights of few bits), smooth or smooth:ALPHA (large inputs become smaller, for
     /// activations of few bits; ALPHA is 0.5)
     #[arg(long, default_value_t = ScalingMethod::None, value_name = "METHOD")]
     pub scaling: ScalingMethod,

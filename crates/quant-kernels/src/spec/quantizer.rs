@@ -34,7 +34,7 @@ impl Quantizer {
     ///
     /// # Errors
     ///
-    /// [`Error::FullPrecision`](crate::error::Error::FullPrecision) at [`BitWidth::FULL`] and [`Error::TooFewBits`](crate::error::Error::TooFewBits) for 1 symmetric bit,
+    /// [`Error::FullPrecision`] at [`BitWidth::FULL`] and [`Error::TooFewBits`] for 1 symmetric bit,
     /// [`Error::Uncalibrated`] for a range that goes by inputs: [`Calibrated`](crate::Calibrated) finds those.
     pub fn new(bits: BitWidth, spec: QuantSpec, gradient: GradientRule) -> Result<Self> {
         let levels = spec.format.levels(bits)?;
