@@ -57,4 +57,4 @@ check() {
 check cloze_questions --text "$work/text.txt" --questions 40 --words 30
 check evaluate --limit 4 --bits 4 --quiet
 check pack_gpt2 --bits 4
-check greedy_search --limit 2 --quiet
+check greedy_search --limit 2 --bits 2 --quiet
