@@ -32,6 +32,7 @@ use switchable_quant::experiments::running::progress::Progress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::artefact::manifest::Manifest;
 use switchable_quant::reader::artefact::pack::Pack;
+use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::certificate::certificate_file::{
     Certificate, CertifiedData, Comparison, ReadingOptions, Side, Unseen,
 };
@@ -212,7 +213,7 @@ impl Arguments {
         let work = self.work()?;
         let out = self.out();
         if self.artefact.is_none() {
-            Pack::check_target(&out)?;
+            ArtefactTarget::check(&out)?;
             opening(self, None, FolderOptions::default()).run(PackBuiltIn { out: &out })?;
         }
         let out = RunArgs { out: Some(out), ..self.run.clone() }.locked_out(PACKED)?;

@@ -61,24 +61,6 @@ impl<'a> Pack<'a> {
         Self { source, form, options: PackOptions::default(), has_span_head: true, plans, front, cascade, seen }
     }
 
-    /// Checks that a folder may take the name of an artefact: it is not there, is empty, or is one.
-    ///
-    /// # Errors
-    ///
-    /// When it holds something else, which would be lost.
-    pub fn check_target(dir: &Path) -> Result<()> {
-        let [here, there] = [Path::new("."), dir].map(|path| path.canonicalize().ok());
-        if here.is_some() && here.zip(there).is_some_and(|(here, there)| here.starts_with(there)) {
-            return Err(Error::option("folder", dir.display(), "another folder than the one that the program runs in"));
-        }
-        let is_free = match std::fs::read_dir(dir) {
-            Ok(mut entries) => entries.next().is_none() || Manifest::is_in(dir),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-            Err(error) => return Err(Error::io(dir, error)),
-        };
-        if is_free { Ok(()) } else { Err(Error::NoArtefact { path: dir.into() }) }
-    }
-
     /// Writes the artefact of a model and opens it: the whole folder takes its name at once, in the place of an
     /// artefact that is there, and only after what is in it was opened and checked.
     ///
@@ -105,7 +87,7 @@ impl<'a> Pack<'a> {
         target: &ArtefactTarget,
     ) -> Result<ModelFolder<B, M>> {
         let dir = target.dir();
-        Self::check_target(dir)?;
+        ArtefactTarget::check(dir)?;
         let partial = target.name().partial()?;
         // Files have another name while they are written: the folder is what is known of them.
         self.fill(folder, partial.path()).map_err(|error| error.in_file(dir))?;
