@@ -123,9 +123,7 @@ fn command() -> anyhow::Result<()> {
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
     opening.options.quantiser = arguments.plan.quantiser();
-    let asked = plan.iter().flat_map(PlanFile::widths).chain(arguments.bits);
-    opening.calibration =
-        arguments.plan.calibration.request(arguments.plan.plan.as_deref(), asked, arguments.run.show())?;
+    opening.calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, arguments.run.show())?;
     if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) && arguments.input.span_head.is_none() {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;

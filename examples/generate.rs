@@ -24,12 +24,10 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::reader::FolderOptions;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::generate::{Generate as _, GenerateOptions};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
-use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::execution::ExecutionArg;
 use switchable_quant_examples::arguments::generation::GenerationArgs;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
@@ -86,19 +84,13 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let plan = arguments.plan.read()?;
-    let asked = plan.iter().flat_map(PlanFile::widths).chain(arguments.bits);
-    let calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), asked, ShowProgress::Yes)?;
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
+    let own_adapters = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let opening = Opening {
         device: arguments.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: FolderOptions {
-            model: arguments.plan.model_options(plan.as_ref()),
-            // A language model needs none.
-            missing_head: MissingHead::Random(0),
-            adapters: if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
-            quantiser: arguments.plan.quantiser(),
-        },
+        options: arguments.plan.language_model_options(plan.as_ref(), own_adapters),
         mixed_head: None,
         execution: arguments.execution.map(Into::into),
         calibration,

@@ -133,8 +133,7 @@ fn command() -> anyhow::Result<()> {
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
     let execution = Some(Execution::FakeQuantized);
     let uniform = (plan.is_none() && !arguments.nested).then_some(arguments.bits);
-    let asked = plan.iter().flat_map(PlanFile::widths).chain(uniform);
-    let calibration = arguments.plan.calibration.request(arguments.plan.plan.as_deref(), asked, ShowProgress::Yes)?;
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), uniform, ShowProgress::Yes)?;
     let opening = Opening { device, model, adapters, options, mixed_head, execution, calibration };
     stoppable(|| opening.run(Packing { arguments: &arguments, plan, dir: dir.as_deref(), searched, front, target }))
 }

@@ -23,14 +23,13 @@ use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::Progress;
 use switchable_quant::identity::ContentHash;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::Cost;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::statistics::Interval;
 use switchable_quant::reader::text::{plan_label, quantisers_text};
-use switchable_quant::reader::{Cost, FolderOptions};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
-use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::count::parse_count;
 use switchable_quant_examples::arguments::plan::{PlanArgs, PlanFile};
 use switchable_quant_examples::arguments::run::RunArgs;
@@ -88,24 +87,17 @@ fn command() -> anyhow::Result<()> {
     if arguments.run.out.is_some() {
         arguments.run.prepared_out(".")?;
     }
+    let bits = arguments.bits.iter().copied();
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), bits, arguments.run.show())?;
+    let own_adapters = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let opening = Opening {
         device: arguments.run.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: FolderOptions {
-            model: arguments.plan.model_options(plan.as_ref()),
-            // A language model needs none.
-            missing_head: MissingHead::Random(0),
-            adapters: if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
-            quantiser: arguments.plan.quantiser(),
-        },
+        options: arguments.plan.language_model_options(plan.as_ref(), own_adapters),
         mixed_head: None,
         execution: arguments.run.execution.map(Into::into),
-        calibration: arguments.plan.calibration.request(
-            arguments.plan.plan.as_deref(),
-            arguments.bits.iter().copied(),
-            arguments.run.show(),
-        )?,
+        calibration,
     };
     stoppable(|| opening.run(Reading { arguments: &arguments, files, plan }))
 }

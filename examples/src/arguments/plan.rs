@@ -4,18 +4,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec, RoundingMethod};
 use switchable_quant::lora::site_precision::SiteRounding;
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
-use switchable_quant::reader::ModelFolder;
-use switchable_quant::reader::model_folder::Quantiser;
+use switchable_quant::reader::model_folder::{OwnAdapters, Quantiser};
+use switchable_quant::reader::{FolderOptions, ModelFolder};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::site_plan::SitePlan;
-use switchable_quant::transformer::span_head::ForQuestionAnswering;
+use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::calibration::CalibrationArgs;
+use crate::calibration::CalibrationRequest;
 use crate::ending::usage;
 
 /// Width or plan of every site, and how weights are quantised.
@@ -80,6 +82,31 @@ impl PlanArgs {
             (self.quantizer.unwrap_or(settings.weight), self.rounding.unwrap_or(settings.rounding));
         let linear = LinearSettings { weight, rounding, ..settings };
         ModelOptions { linear, ..ModelOptions::default() }
+    }
+
+    /// What the model is calibrated on, for the widths of the plan and others that are asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the plan cannot be read, or the flags do not fit.
+    pub fn calibration_request(
+        &self,
+        plan: Option<&PlanFile>,
+        bits: impl IntoIterator<Item = BitWidth>,
+        show: ShowProgress,
+    ) -> anyhow::Result<CalibrationRequest> {
+        let asked = plan.into_iter().flat_map(PlanFile::widths).chain(bits);
+        self.calibration.request(self.plan.as_deref(), asked, show)
+    }
+
+    /// Options to open a language model with, which needs no head.
+    pub fn language_model_options(&self, plan: Option<&PlanFile>, adapters: OwnAdapters) -> FolderOptions {
+        FolderOptions {
+            model: self.model_options(plan),
+            missing_head: MissingHead::Random(0),
+            adapters,
+            quantiser: self.quantiser(),
+        }
     }
 
     /// Whose quantisers a folder of floats has: where neither a plan nor a flag says them, those that its adapters were
@@ -211,7 +238,7 @@ impl PlanFile {
     }
 
     /// The widths of the weights that it names.
-    pub fn widths(&self) -> impl Iterator<Item = BitWidth> {
+    fn widths(&self) -> impl Iterator<Item = BitWidth> {
         self.plan.entries().map(|(_, precision)| precision.weights)
     }
 
