@@ -24,7 +24,6 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::generate::{Generate as _, GenerateOptions};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -85,12 +84,11 @@ fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let plan = arguments.plan.read()?;
     let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
-    let own_adapters = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let opening = Opening {
         device: arguments.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: arguments.plan.language_model_options(plan.as_ref(), own_adapters),
+        options: arguments.plan.language_model_options(plan.as_ref(), arguments.no_adapter),
         mixed_head: None,
         execution: arguments.execution.map(Into::into),
         calibration,

@@ -24,7 +24,6 @@ use switchable_quant::experiments::running::progress::Progress;
 use switchable_quant::identity::ContentHash;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Cost;
-use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::statistics::Interval;
 use switchable_quant::reader::text::{plan_label, quantisers_text};
@@ -89,12 +88,11 @@ fn command() -> anyhow::Result<()> {
     }
     let bits = arguments.bits.iter().copied();
     let calibration = arguments.plan.calibration_request(plan.as_ref(), bits, arguments.run.show())?;
-    let own_adapters = if arguments.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used };
     let opening = Opening {
         device: arguments.run.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: arguments.plan.language_model_options(plan.as_ref(), own_adapters),
+        options: arguments.plan.language_model_options(plan.as_ref(), arguments.no_adapter),
         mixed_head: None,
         execution: arguments.run.execution.map(Into::into),
         calibration,

@@ -104,6 +104,8 @@ fn what_is_calibrated_is_packed_and_gives_the_same_answers() {
     let calibration = "--calibration calibration.json --calibration-samples 64";
     let [by_plan, _] = place.done("evaluate", &format!("--plan plan.json --data data.json --untimed {calibration}"));
     assert_eq!(official(&by_plan), official(&found));
+    // It names no adapters: those of another quantiser are not in its way.
+    place.done("perplexity", &format!("--plan plan.json --tokens 300 {calibration}"));
 }
 
 #[test]

@@ -99,8 +99,11 @@ impl PlanArgs {
         self.calibration.request(self.plan.as_deref(), asked, show)
     }
 
-    /// Options to open a language model with, which needs no head.
-    pub fn language_model_options(&self, plan: Option<&PlanFile>, adapters: OwnAdapters) -> FolderOptions {
+    /// Options to open a language model with, which needs no head. Adapters that the plan does not ask for need not be
+    /// those of its quantiser: they are left out, as they are by `--no-adapter`.
+    pub fn language_model_options(&self, plan: Option<&PlanFile>, no_adapter: bool) -> FolderOptions {
+        let is_bare = no_adapter || plan.is_some_and(|plan| !plan.names_adapters());
+        let adapters = if is_bare { OwnAdapters::LeftOut } else { OwnAdapters::Used };
         FolderOptions {
             model: self.model_options(plan),
             missing_head: MissingHead::Random(0),
