@@ -53,6 +53,9 @@ pub struct Gpt2Config {
     pub kept: KeptFields,
     /// Whether the output matrix is the token embedding.
     pub tie_word_embeddings: bool,
+    /// How often a window of a reading task holds its context: a causal model that reads it twice knows the
+    /// second time what stands behind each token.
+    pub context_reads: usize,
 }
 
 impl Gpt2Config {
@@ -79,6 +82,7 @@ impl Gpt2Config {
                 .with("bos_token_id", Value::Null)
                 .with("eos_token_id", Value::Null),
             tie_word_embeddings: true,
+            context_reads: 1,
         }
     }
 

@@ -19,4 +19,7 @@ pub struct ModelShape {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_width: usize,
+    /// How often a window of a reading task holds its stretch of the context: see `context_reads` of
+    /// `squad_data::SpanConfig`.
+    pub context_reads: usize,
 }

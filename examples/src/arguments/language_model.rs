@@ -69,10 +69,13 @@ pub struct LanguageModelArgs {
     /// Let queries and keys start equal (arXiv:2305.09828), which helps small models
     #[arg(long)]
     pub matching: bool,
+    /// How often a window of questions holds its context: read twice, what stands behind a token is known
+    #[arg(long, default_value_t = 1, value_parser = parse_up_to::<8>)]
+    pub context_reads: usize,
 }
 
 /// What says how a model starts that is not read from a folder.
-const OF_NEW_MODELS: [&str; 10] = [
+const OF_NEW_MODELS: [&str; 11] = [
     "tokenizer",
     "vocabulary",
     "tokenizer_documents",
@@ -83,6 +86,7 @@ const OF_NEW_MODELS: [&str; 10] = [
     "activation",
     "initializer_range",
     "matching",
+    "context_reads",
 ];
 
 /// How a language model is trained.
@@ -168,7 +172,8 @@ impl LanguageModelArgs {
         let activation = serde_json::from_value::<Activation>(json!(self.activation))
             .map_err(|error| usage(format!("`--activation {}`: {error}", self.activation)))?;
         let shape = Gpt2Config::new(vocabulary, self.positions, self.embedding, self.layers, self.heads);
-        Ok(shape.with_activation(activation).with_initializer_range(self.initializer_range))
+        let shape = shape.with_activation(activation).with_initializer_range(self.initializer_range);
+        Ok(Gpt2Config { context_reads: self.context_reads, ..shape })
     }
 }
 

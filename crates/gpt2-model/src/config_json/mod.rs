@@ -5,6 +5,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use switchable_model::config::context_reads::{CONTEXT_READS, context_reads, write_context_reads};
 use switchable_model::config::{ModelConfig, fields::ConfigFields, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
@@ -19,7 +20,7 @@ use crate::initial::initial_values;
 use crate::names::{ATTN_C_ATTN, ATTN_C_PROJ, MLP_C_FC, MLP_C_PROJ, WPE, WTE};
 
 /// The fields that are computed with, `n_ctx` where an old file has no `n_positions`.
-const READ: [&str; 17] = [
+const READ: [&str; 18] = [
     "vocab_size",
     "n_positions",
     "n_ctx",
@@ -33,6 +34,7 @@ const READ: [&str; 17] = [
     "scale_attn_weights",
     "scale_attn_by_inverse_layer_idx",
     "tie_word_embeddings",
+    CONTEXT_READS,
     "hidden_size",
     "max_position_embeddings",
     "num_attention_heads",
@@ -100,6 +102,7 @@ impl ModelConfig for Gpt2Config {
             scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
             kept: fields.kept(&READ, &HARMLESS)?,
             tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
+            context_reads: context_reads(&fields)?,
         };
         config.check(path)?;
         Ok(config)
@@ -124,6 +127,7 @@ impl ModelConfig for Gpt2Config {
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
         });
+        write_context_reads(self.context_reads, &mut json);
         self.kept.write_to(&mut json);
         json
     }
@@ -166,6 +170,7 @@ impl ModelConfig for Gpt2Config {
             heads: self.n_head,
             kv_heads: self.n_head,
             head_width: self.head_width(),
+            context_reads: self.context_reads,
         }
     }
 

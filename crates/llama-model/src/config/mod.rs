@@ -9,7 +9,9 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use switchable_model::config::{ModelConfig, kept_fields::KeptFields, most_parameters};
+use switchable_model::config::{
+    ModelConfig, context_reads::write_context_reads, kept_fields::KeptFields, most_parameters,
+};
 use switchable_model::error::{Error, Result};
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
@@ -78,6 +80,9 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of random initial weights.
     pub initializer_range: f64,
+    /// How often a window of a reading task holds its context: a causal model that reads it twice knows the
+    /// second time what stands behind each token.
+    pub context_reads: usize,
     /// What `config.json` says beside that, such as token ids.
     pub kept: KeptFields,
 }
@@ -102,6 +107,7 @@ impl LlamaConfig {
             mlp_bias: false,
             tie_word_embeddings: false,
             initializer_range: 0.02,
+            context_reads: 1,
             // Where these are missing, transformers takes those of the first Llama.
             kept: KeptFields::new()
                 .with("attention_dropout", 0.0)
@@ -162,6 +168,7 @@ impl ModelConfig for LlamaConfig {
             "initializer_range": self.initializer_range,
             "torch_dtype": "float32",
         });
+        write_context_reads(self.context_reads, &mut json);
         self.kept.write_to(&mut json);
         json
     }
@@ -220,6 +227,7 @@ impl ModelConfig for LlamaConfig {
             heads: self.num_attention_heads,
             kv_heads: self.num_key_value_heads,
             head_width: self.head_dim,
+            context_reads: self.context_reads,
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use switchable_model::config::ModelConfig as _;
+use switchable_model::config::context_reads::{CONTEXT_READS, context_reads};
 use switchable_model::config::fields::ConfigFields;
 use switchable_model::error::Result;
 
@@ -15,7 +16,7 @@ use super::LlamaConfig;
 use crate::rotary::scaling::RopeScaling;
 
 /// The fields that are computed with.
-const READ: [&str; 18] = [
+const READ: [&str; 19] = [
     "vocab_size",
     "max_position_embeddings",
     "hidden_size",
@@ -34,6 +35,7 @@ const READ: [&str; 18] = [
     "mlp_bias",
     "tie_word_embeddings",
     "initializer_range",
+    CONTEXT_READS,
 ];
 
 /// Fields of Llama that change nothing here: a rate of dropout, over how many devices a product was summed in
@@ -74,6 +76,7 @@ pub(super) fn from_json(value: &Value, path: &Path) -> Result<LlamaConfig> {
         mlp_bias: fields.flag("mlp_bias", false)?,
         tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
         initializer_range: fields.positive("initializer_range", 0.02)?,
+        context_reads: context_reads(&fields)?,
         kept: fields.kept(&READ, &HARMLESS)?,
     };
     config.check(path)?;

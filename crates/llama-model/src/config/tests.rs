@@ -29,6 +29,7 @@ fn unusual() -> LlamaConfig {
         mlp_bias: true,
         tie_word_embeddings: true,
         initializer_range: 0.25,
+        context_reads: 2,
         kept: KeptFields::new().with("eos_token_id", 3),
     }
 }

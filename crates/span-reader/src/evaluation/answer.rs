@@ -1,7 +1,7 @@
 //! One question about one text.
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens, TextTokenizer};
+use squad_data::{Decoded, Example, SpanFeatures, SpecialTokens, TextTokenizer};
 use switchable_model::model::SwitchableModel;
 use switchable_model::shape::ModelShape;
 use switchable_model::site_plan::SitePlan;
@@ -10,6 +10,7 @@ use switchable_model::span_head::ForQuestionAnswering;
 use crate::error::{Error, Result};
 use crate::evaluation::options::EvaluateOptions;
 use crate::evaluation::reader::Reader;
+use crate::evaluation::reading::span_config;
 
 /// Answers a question about a text, which may be longer than the model's window.
 ///
@@ -59,6 +60,6 @@ pub(crate) fn request_features(
         is_impossible: false,
     };
     let special = SpecialTokens::of(tokenizer)?;
-    let span = SpanConfig::new(shape.positions.min(384), special.separator);
+    let span = span_config(shape, None, &special);
     Ok((SpanFeatures::new(tokenizer, &[example], &span)?, special.pad))
 }

@@ -145,6 +145,7 @@ mod tests {
             heads: 1,
             kv_heads: 1,
             head_width: 8,
+            context_reads: 1,
         };
         let task = ReadingTask::for_shape(dataset, &tokenizer, &shape, Some(80)).unwrap();
         assert!(task.features.len() > 2 * task.dataset.len(), "most questions must have several windows");

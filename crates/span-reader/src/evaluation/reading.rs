@@ -28,10 +28,20 @@ pub struct ReadingTask {
     pub special: SpecialTokens,
 }
 
+/// Tokens of a window for each time that it holds its context, unless something else is asked for.
+const WINDOW: usize = 384;
+
+/// The windows of a model of this shape; `window` is the longest in tokens.
+pub fn span_config(shape: &ModelShape, window: Option<usize>, special: &SpecialTokens) -> SpanConfig {
+    let window = window.unwrap_or(shape.positions.min(WINDOW * shape.context_reads));
+    SpanConfig::new(window, special.separator.clone()).with_context_reads(shape.context_reads)
+}
+
 impl ReadingTask {
     /// Cuts every context into windows that fit the model.
     ///
-    /// `window` is the longest window in tokens; by default the model's positions, at most 384. In data of
+    /// `window` is the longest window in tokens; by default the model's positions, at most 384 for each time that it
+    /// holds its context. In data of
     /// version 2.0 windows without an answer point to the separator, the position of "no answer".
     ///
     /// # Errors
@@ -65,12 +75,11 @@ impl ReadingTask {
                 room: shape.vocabulary,
             });
         }
-        let window = window.unwrap_or(shape.positions.min(384));
-        if window > shape.positions {
-            return Err(Error::DoesNotFit { what: "the window", got: window, room: shape.positions });
-        }
         let special = SpecialTokens::of(tokenizer)?;
-        let mut span = SpanConfig::new(window, special.separator.clone());
+        let mut span = span_config(shape, window, &special);
+        if span.max_len > shape.positions {
+            return Err(Error::DoesNotFit { what: "the window", got: span.max_len, room: shape.positions });
+        }
         if dataset.format == Format::V2 {
             // The null rule asks every window of a question whether it holds an answer.
             span.null_target = NullTarget::ImpossibleOrOutside;
@@ -272,8 +281,16 @@ mod tests {
         let bpe = BpeConfig { vocab_size: 400, ..BpeConfig::default() };
         let tokenizer = TextTokenizer::train_bpe(corpus_texts(&corpus), &bpe).unwrap();
         let vocabulary = tokenizer.vocab_size();
-        let shape =
-            ModelShape { blocks: 1, width: 8, positions: 160, vocabulary, heads: 1, kv_heads: 1, head_width: 8 };
+        let shape = ModelShape {
+            blocks: 1,
+            width: 8,
+            positions: 160,
+            vocabulary,
+            heads: 1,
+            kv_heads: 1,
+            head_width: 8,
+            context_reads: 1,
+        };
         ReadingTask::for_shape(Dataset { format, articles }, &tokenizer, &shape, Some(100)).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Dataset, Decoded, Example, SpanConfig, SpanFeatures, SpecialTokens};
+use squad_data::{Dataset, Decoded, Example, SpanFeatures, SpecialTokens};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluation::evaluate::Evaluator;
 use crate::evaluation::options::EvaluateOptions;
 use crate::evaluation::reader::Reader;
-use crate::evaluation::reading::ReadingTask;
+use crate::evaluation::reading::{ReadingTask, span_config};
 use crate::model_folder::ModelFolder;
 use crate::serving::plan_choice::PlanChoice;
 
@@ -209,8 +209,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
                 is_impossible: false,
             })
             .collect();
-        let positions = self.folder.model.transformer.shape().positions;
-        let span = SpanConfig::new(positions.min(384), self.special.separator.clone());
+        let span = span_config(&self.folder.model.transformer.shape(), None, &self.special);
         Ok(SpanFeatures::new(&self.folder.tokenizer, &examples, &span)?)
     }
 

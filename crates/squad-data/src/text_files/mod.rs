@@ -20,11 +20,16 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::tokenizer::TextTokenizer;
 
 /// The line that ends a document.
 const END_OF_DOCUMENT: &str = "<|endoftext|>";
+
+/// Documents that are held and tokenized at once.
+const AT_ONCE: usize = 256;
 
 /// How a file's text is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +92,20 @@ impl TextFiles {
     pub fn tokens(&self, tokenizer: &TextTokenizer, end: u32, most: usize) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         let mut documents = self.documents();
-        while tokens.len() < most
-            && let Some(document) = documents.next().transpose()?
-        {
-            tokens.extend(tokenizer.encode_ids(&document)?);
-            tokens.push(end);
+        while tokens.len() < most {
+            let some: Vec<Result<String>> = documents.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            let encoded: Vec<Result<Vec<u32>>> =
+                some.into_par_iter().map(|text| text.and_then(|text| tokenizer.encode_ids(&text))).collect();
+            for ids in encoded {
+                // A fault behind what was asked for is nobody's.
+                if tokens.len() < most {
+                    tokens.extend(ids?);
+                    tokens.push(end);
+                }
+            }
         }
         tokens.truncate(most);
         Ok(tokens)

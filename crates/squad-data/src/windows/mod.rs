@@ -6,7 +6,14 @@
 //! ```
 //!
 //! The question comes first because the model is causal: at a token of the context it must have
-//! read what is asked. A context longer than its room gives several windows, which overlap so that
+//! read what is asked. What stands behind the token it has not read, unless the window holds the context more than
+//! once ([`SpanConfig::context_reads`]): the answer is then a span of its last copy.
+//!
+//! ```text
+//! ids = question ‖ (separator ‖ context[s .. s + room])·r   room = (max_len − |question|)/r − |separator|
+//! ```
+//!
+//! Source: *Just read twice*, Arora et al., arXiv:2407.05483. A context longer than its room gives several windows, which overlap so that
 //! an answer at the edge of one is whole in the next.
 //!
 //! ```
@@ -34,6 +41,8 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::dataset::{Answer, Example};
 use crate::error::{Error, Result};
@@ -80,7 +89,8 @@ pub enum NullTarget {
 /// | field | range | [`SpanConfig::new`] |
 /// |---|---|---|
 /// | `max_len` | separator + 2.. | given |
-/// | `overlap` | any; at most half of a question's room is used | a third of `max_len` |
+/// | `overlap` | any; at most half of a question's room is used | a third of `max_len` by `context_reads` |
+/// | `context_reads` | 1.. | 1 |
 /// | `separator` | 1.. tokens | given |
 /// | `long_questions` | | reject |
 /// | `null_target` | | impossible questions |
@@ -96,6 +106,8 @@ pub struct SpanConfig {
     pub long_questions: LongQuestions,
     /// Which windows are taught to point at the separator.
     pub null_target: NullTarget,
+    /// How often a window holds its stretch of the context, each time behind a separator.
+    pub context_reads: usize,
 }
 
 impl SpanConfig {
@@ -107,14 +119,26 @@ impl SpanConfig {
             separator,
             long_questions: LongQuestions::default(),
             null_target: NullTarget::default(),
+            context_reads: 1,
         }
+    }
+
+    /// The same with the context so often in a window, and windows that overlap by that much less.
+    #[must_use]
+    pub fn with_context_reads(mut self, context_reads: usize) -> Self {
+        self.context_reads = context_reads;
+        self.overlap = self.max_len / 3 / context_reads.max(1);
+        self
     }
 
     fn check(&self) -> Result<()> {
         if self.separator.is_empty() {
             return Err(Error::config("separator", 0, "at least one token"));
         }
-        let least = self.separator.len() + 2;
+        if self.context_reads == 0 {
+            return Err(Error::config("context_reads", 0, "at least 1"));
+        }
+        let least = self.context_reads * (self.separator.len() + 1) + 1;
         if self.max_len < least {
             let expected = format!("at least {least} tokens");
             return Err(Error::config("max_len", self.max_len, expected));
@@ -130,7 +154,7 @@ impl SpanConfig {
 
     /// Tokens a question may have and leave room for one token of its context.
     fn most_question_tokens(&self) -> usize {
-        self.max_len - self.separator.len() - 1
+        self.max_len - self.context_reads * (self.separator.len() + 1)
     }
 
     /// The question's tokens that are read.
@@ -155,11 +179,11 @@ pub struct Window {
     pub example: usize,
     /// The question's id.
     pub id: String,
-    /// Token ids of question, separator and context.
+    /// Token ids of question, separator and context, the latter two as often as the context is read.
     pub ids: Vec<u32>,
-    /// Position of the separator's last token, which stands for "no answer".
+    /// Position of the last separator's last token, which stands for "no answer".
     pub null: usize,
-    /// Position of the first token of the context.
+    /// Position of the first token of the context, where it is read the last time.
     pub context_start: usize,
     /// Which of the context's tokens the window holds.
     pub context_tokens: Range<usize>,
@@ -212,19 +236,27 @@ impl SpanFeatures {
     /// [`Error::EmptyContext`], or what the tokenizer says.
     pub fn new(tokenizer: &TextTokenizer, examples: &[Example], config: &SpanConfig) -> Result<Self> {
         config.check()?;
-        let mut windows = Vec::with_capacity(examples.len());
-        let mut last_context: Option<TokenizedContext> = None;
-        for (position, example) in examples.iter().enumerate() {
-            // Questions of one paragraph come in a row and share their context.
-            let context = match last_context.take() {
-                Some(context) if context.text == example.context => context,
-                _ => TokenizedContext::new(tokenizer, example)?,
-            };
-            let question = tokenizer.encode(&example.question)?;
-            let question = config.question_tokens(&example.id, &question.ids)?;
-            lay_out(position, example, question, &context, config, &mut windows);
-            last_context = Some(context);
-        }
+        // Questions of one paragraph come in a row and share their context.
+        let mut first = 0;
+        let paragraphs: Vec<(usize, &[Example])> = examples
+            .chunk_by(|one, next| one.context == next.context)
+            .map(|questions| (std::mem::replace(&mut first, first + questions.len()), questions))
+            .collect();
+        let laid_out: Vec<Result<Vec<Window>>> = paragraphs
+            .into_par_iter()
+            .map(|(first, questions)| {
+                let context = TokenizedContext::new(tokenizer, &questions[0])?;
+                let mut windows = Vec::with_capacity(questions.len());
+                for (position, example) in (first..).zip(questions) {
+                    let question = tokenizer.encode_ids(&example.question)?;
+                    let question = config.question_tokens(&example.id, &question)?;
+                    lay_out(position, example, question, &context, config, &mut windows);
+                }
+                Ok(windows)
+            })
+            .collect();
+        // The first fault is reported, whichever was found first.
+        let windows = laid_out.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         Ok(Self { examples: examples.to_vec(), windows, max_len: config.max_len })
     }
 
@@ -298,7 +330,6 @@ impl SpanFeatures {
 }
 
 struct TokenizedContext {
-    text: Arc<str>,
     ids: Vec<u32>,
     offsets: Arc<[CharSpan]>,
 }
@@ -309,7 +340,7 @@ impl TokenizedContext {
         if encoding.ids.is_empty() {
             return Err(Error::EmptyContext { id: example.id.clone() });
         }
-        Ok(Self { text: Arc::clone(&example.context), ids: encoding.ids, offsets: encoding.offsets.into() })
+        Ok(Self { ids: encoding.ids, offsets: encoding.offsets.into() })
     }
 }
 
@@ -329,15 +360,20 @@ fn lay_out(
     config: &SpanConfig,
     windows: &mut Vec<Window>,
 ) {
-    let context_start = question.len() + config.separator.len();
-    let room = config.max_len - context_start;
+    let room = (config.max_len - question.len()) / config.context_reads - config.separator.len();
     let step = room - config.overlap.min(room / 2);
     let answers: Vec<Range<usize>> =
         example.answers.iter().filter_map(|answer| tokens_of(&context.offsets, answer)).collect();
-    let null = context_start - 1;
     let mut first = 0;
     loop {
         let behind = context.ids.len().min(first + room);
+        let mut ids = question.to_vec();
+        for _ in 0..config.context_reads {
+            ids.extend_from_slice(&config.separator);
+            ids.extend_from_slice(&context.ids[first..behind]);
+        }
+        let context_start = ids.len() - (behind - first);
+        let null = context_start - 1;
         let inside = answers.iter().find(|answer| first <= answer.start && answer.end <= behind);
         let target = match (inside, config.null_target) {
             (Some(answer), _) => Some(TokenSpan {
@@ -351,7 +387,7 @@ fn lay_out(
         windows.push(Window {
             example: position,
             id: example.id.clone(),
-            ids: [question, &config.separator, &context.ids[first..behind]].concat(),
+            ids,
             null,
             context_start,
             context_tokens: first..behind,

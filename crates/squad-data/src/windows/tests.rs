@@ -315,3 +315,43 @@ fn answers_that_fit_no_window_are_counted_with_their_length() {
     }
     assert_eq!(counts(NullTarget::Impossible, &[fits.clone(), fits]), QuestionCounts::of(2));
 }
+
+#[test]
+fn a_context_that_is_read_twice_stands_twice_behind_separators_and_is_answered_in_its_last_copy() {
+    let example = example("who is it", "one two three four five six", &["four five"]);
+    let once = windows(&example, &config(64, 0)).unwrap();
+    let twice = windows(&example, &config(64, 0).with_context_reads(2)).unwrap();
+    let ([once], [twice]) = (&once[..], &twice[..]) else { panic!("{} and {} windows", once.len(), twice.len()) };
+    let read = &once.ids[once.null..];
+    assert_eq!(twice.ids, [&once.ids[..], read].concat());
+    assert_eq!(twice.ids[twice.null], SEPARATOR);
+    let target = twice.target.unwrap();
+    assert_eq!(target.start, once.target.unwrap().start + read.len());
+    assert_eq!(twice.chars(target).unwrap().slice(&example.context), "four five");
+    assert!(!twice.is_answerable(once.target.unwrap().start));
+}
+
+#[test]
+fn windows_that_read_more_than_once_fit_and_cover_the_context() {
+    let example = example("who is it", &"one two three four five six ".repeat(9), &["four"]);
+    let question = windows(&example, &config(512, 0)).unwrap()[0].null;
+    for reads in 1..=4 {
+        let tight = question + 2 * reads;
+        for max_len in [tight, tight + 1, tight + 3, 40, 64] {
+            let config = SpanConfig { overlap: 3, ..config(max_len, 0).with_context_reads(reads) };
+            let windows = windows(&example, &config).unwrap();
+            assert!(windows.iter().all(|window| window.ids.len() <= max_len), "{reads} in {max_len}");
+            let mut behind = 0;
+            for window in &windows {
+                assert!(window.context_tokens.start <= behind && window.context_tokens.end > behind);
+                behind = window.context_tokens.end;
+                assert_eq!(window.ids.len() - window.context_start, window.context_tokens.len());
+            }
+            assert_eq!(behind, windows[0].offsets.len());
+        }
+        let error = windows(&example, &config(tight - 1, 0).with_context_reads(reads)).unwrap_err();
+        assert!(matches!(error, Error::LongQuestion { .. }), "{error}");
+    }
+    let none = windows(&example, &config(64, 0).with_context_reads(0)).unwrap_err().to_string();
+    assert_eq!(none, "context_reads: expected at least 1, got 0");
+}

@@ -1,5 +1,6 @@
 //! What a family of models knows of its `config.json` and of the names in its files.
 
+pub mod context_reads;
 pub mod fields;
 pub mod kept_fields;
 

@@ -23,6 +23,7 @@ const SHAPE: ModelShape = ModelShape {
     heads: HEADS,
     kv_heads: HEADS,
     head_width: WIDTH,
+    context_reads: 1,
 };
 
 /// Every width that a symmetric mapping has, and full precision.

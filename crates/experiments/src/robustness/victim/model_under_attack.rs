@@ -8,7 +8,7 @@ use burn::module::{AutodiffModule as _, Module as _};
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
-use span_reader::evaluation::reading::ReadingTask;
+use span_reader::evaluation::reading::{ReadingTask, span_config};
 use span_reader::running::stop::StopFlag;
 use span_reader::running::workers::Workers;
 use squad_data::{
@@ -92,8 +92,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Victim<'a, B, M> {
         let model = model.valid().with_policy(BasePolicy::Frozen).no_grad();
         let differentiable = ForQuestionAnswering::from_inner(model.clone()).with_policy(BasePolicy::Frozen).no_grad();
         let special = SpecialTokens::of(tokenizer)?;
-        let window = options.window.unwrap_or(model.transformer.shape().positions.min(384));
-        let span = SpanConfig::new(window, special.separator.clone());
+        let span = span_config(&model.transformer.shape(), options.window, &special);
         let words = single_token_words(tokenizer, corpus)?;
         let tokens = OnceLock::new();
         Ok(Self { differentiable, model, tokenizer, special, span, options, device, words, tokens })
