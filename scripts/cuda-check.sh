@@ -72,34 +72,51 @@ build() {
     du -sh "$folder"
 }
 
-failed=0
-summary=()
-
-# check NAME SECONDS PROGRAM [ARGUMENT..]: runs it in FOLDER, at most so long.
-check() {
-    local name=$1 limit=$2 start=$SECONDS status=0 verdict
+# start NAME SECONDS PROGRAM [ARGUMENT..]: runs it in FOLDER beside the others, at most so long.
+names=()
+start() {
+    local name=$1 limit=$2
     shift 2
+    names+=("$name")
     printf '%-16s %s\n' "$name" "$*"
-    timeout "$limit" "$@" >"logs/$name.log" 2>&1 || status=$?
-    case $status in
-        0) verdict="ok" ;;
-        124) verdict="FAILED: not done after $limit s" ;;
-        *) verdict="FAILED: exit code $status" ;;
-    esac
-    if [ "$status" -ne 0 ]; then
-        failed=1
-        tail -n 15 "logs/$name.log" | sed 's/^/    /'
-    fi
-    summary+=("$(printf '%-16s %4d s  %s' "$name" $((SECONDS - start)) "$verdict")")
+    {
+        local begun=$SECONDS status=0
+        timeout "$limit" "$@" >"logs/$name.log" 2>&1 || status=$?
+        echo "$status $((SECONDS - begun)) $limit" >"logs/$name.status"
+    } &
 }
 
-# A check that its own success does not show: the log must say so too.
+# What the log of a check must say, since its success alone does not show that it did anything.
+declare -A expected=()
 expect() {
-    local name=$1 pattern=$2
-    if ! grep -Eq "$pattern" "logs/$name.log"; then
-        failed=1
-        summary+=("$(printf '%-16s         FAILED: the log has no line with %s' "$name" "$pattern")")
-    fi
+    expected[$1]=$2
+}
+
+# Waits for what was started, and says how it went.
+failed=0
+summary=()
+finish() {
+    local name status seconds limit verdict pattern
+    wait
+    for name in "${names[@]}"; do
+        read -r status seconds limit <"logs/$name.status"
+        pattern=${expected[$name]:-}
+        case $status in
+            0) verdict="ok" ;;
+            124) verdict="FAILED: not done after $limit s" ;;
+            *) verdict="FAILED: exit code $status" ;;
+        esac
+        if [ "$status" -eq 0 ] && [ -n "$pattern" ] && ! grep -Eq "$pattern" "logs/$name.log"; then
+            status=1 verdict="FAILED: the log has no line with $pattern"
+        fi
+        if [ "$status" -ne 0 ]; then
+            failed=1
+            grep -E '^test .*FAILED$|panicked' "logs/$name.log" | sed 's/^/    /' | head -n 20 || true
+            tail -n 8 "logs/$name.log" | sed 's/^/    /'
+        fi
+        summary+=("$(printf '%-16s %4d s  %s' "$name" "$seconds" "$verdict")")
+    done
+    names=()
 }
 
 skip() {
@@ -115,34 +132,43 @@ run() {
     fi
     export SWITCHABLE_QUANT_REQUIRE_CUDA=1
 
-    check kernel-units 60 ./kernel-units cube:: --nocapture
+    # Beside one another: they wait for the compiler of the kernels more than for the GPU.
+    start kernel-units 300 ./kernel-units cube:: --nocapture
     expect kernel-units 'test result: ok\. [1-9]'
-    check kernels 180 ./kernels --nocapture --test-threads 4
+    start kernels 400 ./kernels --nocapture --test-threads 4
     expect kernels 'test result: ok\. [1-9]'
     # The tests of the layers, the models and the experiments, on the GPU in place of the CPU.
     # `what_peft_wrote..` writes into the folder that the tests were built in.
-    check layers 90 env CARGO_MANIFEST_DIR="$PWD/crates/switchable-lora" ./switching --nocapture \
+    start layers 400 env CARGO_MANIFEST_DIR="$PWD/crates/switchable-lora" ./switching --nocapture \
         --skip what_peft_wrote_is_written_again_under_the_same_names
     expect layers 'test result: ok\. [1-9]'
-    check model-units 60 ./model-units --nocapture
+    start model-units 400 ./model-units --nocapture
     expect model-units 'test result: ok\. [1-9]'
-    check model 180 env CARGO_MANIFEST_DIR="$PWD/crates/gpt2-model" ./model --nocapture
+    start model 400 env CARGO_MANIFEST_DIR="$PWD/crates/gpt2-model" ./model --nocapture
     expect model 'test result: ok\. [1-9]'
-    check llama 120 env CARGO_MANIFEST_DIR="$PWD/crates/llama-model" ./llama --nocapture
+    start llama 400 env CARGO_MANIFEST_DIR="$PWD/crates/llama-model" ./llama --nocapture
     expect llama 'test result: ok\. [1-9]'
-    check experiments 300 ./experiments --nocapture
+    start experiments 500 ./experiments --nocapture
     expect experiments 'test result: ok\. [1-9]'
-    check greedy-search 150 ./greedy_search --device cuda --limit 60 --quiet --out out/greedy
-    expect greedy-search 'device +cuda:0'
-    check train 120 ./train_default --device cuda --base-steps 40 --bank-steps 40 --quiet --out out/default
-    expect train 'running on cuda:0'
-    check kernel-benches 60 ./kernel-benches --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10
-    grep -E '^fake_quant|time:|thrpt:' logs/kernel-benches.log || true
+    if [ -x ./greedy_search ]; then
+        start greedy-search 400 ./greedy_search --device cuda --limit 60 --quiet --out out/greedy
+        expect greedy-search 'device +cuda:0'
+        start train 300 ./train_default --device cuda --base-steps 40 --bank-steps 40 --quiet --out out/default
+        expect train 'running on cuda:0'
+    fi
+    finish
 
+    # What is timed has the GPU to itself.
+    if [ -x ./kernel-benches ]; then
+        start kernel-benches 60 ./kernel-benches --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10
+        finish
+        grep -E '^fake_quant|time:|thrpt:' logs/kernel-benches.log || true
+    fi
     if ! python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
         skip pytorch "no python3 with a torch that sees a CUDA device"
     else
-        check pytorch 90 python3 pytorch.py --device cuda --seconds 0.2 --repetitions 3 --json out/pytorch.json
+        start pytorch 90 python3 pytorch.py --device cuda --seconds 0.2 --repetitions 3 --json out/pytorch.json
+        finish
         cat logs/pytorch.log
     fi
 

@@ -237,10 +237,13 @@ impl SpanFeatures {
     pub fn new(tokenizer: &TextTokenizer, examples: &[Example], config: &SpanConfig) -> Result<Self> {
         config.check()?;
         // Questions of one paragraph come in a row and share their context.
-        let mut first = 0;
         let paragraphs: Vec<(usize, &[Example])> = examples
             .chunk_by(|one, next| one.context == next.context)
-            .map(|questions| (std::mem::replace(&mut first, first + questions.len()), questions))
+            .scan(0, |behind, questions| {
+                let first = *behind;
+                *behind += questions.len();
+                Some((first, questions))
+            })
             .collect();
         let laid_out: Vec<Result<Vec<Window>>> = paragraphs
             .into_par_iter()
