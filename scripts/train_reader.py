@@ -64,6 +64,7 @@ def arguments():
     parser.add_argument("--dropout", type=float, default=0.1, help="in the stage squad")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--average", type=float, default=0.998, help="decay of the average of weights per step")
+    parser.add_argument("--held-out-questions", type=int, help="measure on at most so many, to try things out")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds after which a stage is cut short")
     return parser.parse_args()
 
@@ -98,7 +99,7 @@ def tokens_of_text(tokenizer, end, path):
 Window = collections.namedtuple("Window", "ids context_start start end question first")
 
 
-def windows_of(files, tokenizer, separator, longest, reads, train):
+def windows_of(files, tokenizer, separator, longest, reads, train, limit=None):
     """The windows of SQuAD files; those without their answer are left out where they are trained on."""
     contexts, questions = [], []
     for path in files:
@@ -109,6 +110,7 @@ def windows_of(files, tokenizer, separator, longest, reads, train):
                 answers = [(a["answer_start"], a["answer_start"] + len(a["text"]), a["text"]) for a in question["answers"]]
                 questions.append((question["id"], question["question"], len(contexts), answers))
             contexts.append(paragraph["context"])
+    questions = questions[:limit]
     encoded = tokenizer.encode_batch(contexts, add_special_tokens=False)
     asked = tokenizer.encode_batch_fast([question[1] for question in questions], add_special_tokens=False)
     ids = [np.array(one.ids, dtype=np.uint16) for one in encoded]
@@ -352,6 +354,17 @@ def f1(got, gold):
     return 2 * same / (len(got) + len(gold)) if same else 0.0
 
 
+def best_spans(start, end, spans):
+    """Of each row the score of its best span of the context, and where the span begins and ends."""
+    places = torch.arange(start.shape[1], device=start.device)
+    start = start.float().masked_fill(places < spans[:, 0:1], 2 * IMPOSSIBLE)
+    distance = places[None, :] - places[:, None]
+    allowed = (distance >= 0) & (distance < LONGEST_ANSWER)
+    pairs = (start[:, :, None] + end.float()[:, None, :]).masked_fill(~allowed, 4 * IMPOSSIBLE)
+    scores, indices = pairs.flatten(1).max(1)
+    return [(score, *divmod(index, start.shape[1])) for score, index in zip(scores.tolist(), indices.tolist())]
+
+
 @torch.no_grad()
 def measured(model, held_out, pad, device):
     windows, questions, contexts, begins, ends = held_out
@@ -362,15 +375,8 @@ def measured(model, held_out, pad, device):
         ids, spans = tensors(batch, pad, device)
         with torch.autocast(device.type, torch.bfloat16):
             hidden = model(ids)
-        start, end = (scores.float() for scores in model.span_scores(hidden, spans))
-        places = torch.arange(ids.shape[1], device=device)
-        start = start.masked_fill(places < spans[:, 0:1], 2 * IMPOSSIBLE)
-        distance = places[None, :] - places[:, None]
-        allowed = (distance >= 0) & (distance < LONGEST_ANSWER)
-        pairs = (start[:, :, None] + end[:, None, :]).masked_fill(~allowed, 4 * IMPOSSIBLE)
-        score, index = pairs.flatten(1).max(1)
-        for window, score, index in zip(batch, score.tolist(), index.tolist()):
-            first, last = divmod(index, ids.shape[1])
+        start, end = model.span_scores(hidden, spans)
+        for window, (score, first, last) in zip(batch, best_spans(start, end, spans)):
             if score > best.get(window.question, (-math.inf,))[0]:
                 shift = window.first - window.context_start
                 best[window.question] = (score, first + shift, last + shift)
@@ -408,7 +414,7 @@ def main():
         layout = (tokenizer, separator, longest, reads)
         texts = [pool.apply_async(tokens_of_text, (tokenizer, end, path)) for path in options.text]
         squad = pool.apply_async(windows_of, (options.squad, *layout, True))
-        held_out = pool.apply_async(windows_of, ([options.held_out], *layout, False))
+        held_out = pool.apply_async(windows_of, ([options.held_out], *layout, False, options.held_out_questions))
         cloze = [pool.apply_async(windows_of, ([path], *layout, True)) for path in options.cloze]
         tokens = np.concatenate([text.get() for text in texts])
         say(f"{len(tokens)} tokens of text, {sum(p.numel() for p in model.parameters())} parameters")

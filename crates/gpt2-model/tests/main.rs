@@ -11,6 +11,7 @@ mod export;
 mod generation;
 mod golden_forward;
 mod golden_training;
+mod int8_codes;
 mod kv_cache;
 mod learned_steps;
 mod long_sequences;

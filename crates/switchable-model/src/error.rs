@@ -192,8 +192,8 @@ pub enum Error {
         /// Shape by the configuration.
         expected: Vec<usize>,
     },
-    /// A tensor has a type that is not a float.
-    #[error("{path}: tensor `{name}` has dtype {got}, expected F32, F16 or BF16")]
+    /// A tensor has a type that is neither a float nor one of codes with scales.
+    #[error("{path}: tensor `{name}` has dtype {got}, expected F32, F16, BF16 or I8")]
     Dtype {
         /// The file.
         path: PathBuf,

@@ -19,6 +19,8 @@ use crate::json_text::{parse_json, read_text};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What follows the name of a matrix of int8 codes in the name of its scales, one for each row.
+const SCALE: &str = ".scale";
 
 /// What wrappers of torch put before the name of every tensor.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
@@ -126,8 +128,13 @@ impl WeightSet {
     /// Checks that every tensor is one of the model's, or known to change nothing.
     pub(crate) fn check_names<C: ModelConfig>(&self, parameters: impl Iterator<Item = String>) -> Result<()> {
         let read: BTreeSet<&String> = parameters.filter_map(|name| self.find(&name).map(|(found, _)| found)).collect();
+        let is_scale = |name: &str| {
+            let of = name.strip_suffix(SCALE).and_then(|name| self.entries.get_key_value(name));
+            of.is_some_and(|(name, (_, _, info))| info.dtype == Dtype::I8 && read.contains(name))
+        };
         let is_harmless = |name: &str| {
             name == OUTPUT_MATRIX
+                || is_scale(name)
                 || OTHER_HEADS.iter().any(|head| name.starts_with(head))
                 || C::BUFFERS.iter().any(|buffer| name.ends_with(buffer))
         };
@@ -160,7 +167,8 @@ impl WeightSet {
         }
     }
 
-    /// The values of a tensor in f32, its shape and its values checked.
+    /// The values of a tensor in f32, its shape and its values checked. One of int8 codes `u` stands beside its
+    /// scales: row `r` is `s[r]·u[r]`.
     pub(crate) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let Some((found, (source, data_start, info))) = self.find(name) else {
             return Err(Error::MissingTensor { path: self.root.clone(), name: name.into() });
@@ -179,6 +187,17 @@ impl WeightSet {
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            // Codes, with a scale for each row; a scale of a scale there is not.
+            Dtype::I8 if !found.ends_with(SCALE) && !shape.is_empty() => {
+                let scales = self.data(&format!("{found}{SCALE}"), &shape[..1])?;
+                let scales = scales.as_slice::<f32>().expect("tensors are read as f32");
+                let columns = shape[1..].iter().product::<usize>().max(1);
+                let codes = bytes.iter().map(|byte| f32::from(byte.cast_signed()));
+                codes
+                    .zip(scales.iter().flat_map(|scale| std::iter::repeat_n(scale, columns)))
+                    .map(|(u, s)| u * s)
+                    .collect()
+            }
             other => {
                 return Err(Error::Dtype {
                     path: source.name().into(),
