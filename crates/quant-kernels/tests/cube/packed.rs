@@ -94,7 +94,8 @@ fn outputs<B: QuantBackend>(
     let x = Tensor::<B, 2>::from_data(TensorData::new(x, [rows, shape[0]]), device);
     let y = packed_linear(x, weight, activations, terms.of::<B>(shape, device));
     assert_eq!(y.dims(), [rows, shape[1]]);
-    y.into_data().into_vec().unwrap()
+    // What a device gives back of nothing need not be aligned.
+    if rows * shape[1] == 0 { Vec::new() } else { y.into_data().into_vec().unwrap() }
 }
 
 fn assert_equal<R: CubeRuntime>(weight: PackedView<'_>, device: &R::Device, case: &dyn std::fmt::Debug) {
