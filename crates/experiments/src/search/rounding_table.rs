@@ -1,4 +1,4 @@
-//! Roundings and ranges beside each other, on every granularity, without any training.
+//! Roundings, ranges and scaling beside each other, on every granularity, without any training.
 
 use std::fmt;
 
@@ -12,23 +12,29 @@ use quant_kernels::spec::{
     quant_spec::QuantSpec,
     range_estimator::RangeEstimator,
     rounding_method::RoundingMethod,
+    scaling_method::ScalingMethod,
 };
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 use squad_data::QuestionScore;
+use switchable_lora::linear_settings::LinearSettings;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::config::ModelConfig as _;
 use switchable_model::model::SwitchableModel;
+use switchable_model::scaling::{ChooseScaling as _, ScalingChoice};
+use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::Result;
 use crate::running::memory::Parts;
 use crate::running::progress::{EvaluationProgress, ShowProgress};
 
-/// A range and a rounding.
+/// Factors, a range and a rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
+    /// How factors that fold into the model are chosen, for the width and the grid of the row.
+    pub scaling: ScalingMethod,
     /// How ranges are found.
     pub range: RangeEstimator,
     /// How codes are found.
@@ -37,24 +43,28 @@ pub struct Recipe {
 
 impl Recipe {
     /// From the plainest to the one that knows most of the inputs.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::new(RangeEstimator::MinMax, RoundingMethod::Nearest),
         Self::new(RangeEstimator::Mse, RoundingMethod::Nearest),
         Self::new(RangeEstimator::Importance, RoundingMethod::Nearest),
         Self::new(RangeEstimator::MinMax, RoundingMethod::Hqq),
         Self::new(RangeEstimator::MinMax, RoundingMethod::Gptq),
         Self::new(RangeEstimator::Importance, RoundingMethod::Gptq),
+        Self { scaling: ScalingMethod::Awq, ..Self::new(RangeEstimator::Importance, RoundingMethod::Gptq) },
     ];
 
-    /// A range and a rounding.
+    /// A range and a rounding, without factors.
     pub const fn new(range: RangeEstimator, rounding: RoundingMethod) -> Self {
-        Self { range, rounding }
+        Self { scaling: ScalingMethod::None, range, rounding }
     }
 }
 
-/// `gptq, importance`
+/// `gptq, importance`, or with factors `awq, gptq, importance`
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scaling != ScalingMethod::None {
+            write!(f, "{}, ", self.scaling)?;
+        }
         write!(f, "{}, {}", self.rounding, self.range)
     }
 }
@@ -140,28 +150,49 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
     let weights = body.config().site_parameters() as f64;
     let cells = cells(options);
     let progress = EvaluationProgress::start("roundings", evaluator, cells.len() + 1, options.show);
-    let evaluated = |name: String, precision: SitePrecision| -> Result<Accuracy> {
-        let plan = body.uniform_plan(precision);
+    let evaluated = |name: String, precision: SitePrecision, scaling: ScalingChoice| -> Result<Accuracy> {
         let Known { mut accuracy, scores } = options.known.recall(&name, || {
-            let (mut accuracy, _) = progress.predict(evaluator, &plan)?;
+            let (mut accuracy, _) = if scaling.method == ScalingMethod::None {
+                progress.predict(evaluator, &body.uniform_plan(precision))?
+            } else {
+                let model = scaled(evaluator.model(), precision, scaling)?;
+                let (options, device) = (evaluator.options().clone(), body.device());
+                let scaled = Evaluator::new(&model, evaluator.task(), options, &device)?;
+                progress.predict(&scaled, &model.transformer.uniform_plan(precision))?
+            };
             let scores = std::mem::take(&mut accuracy.scores);
             Ok(Known { accuracy, scores })
         })?;
         accuracy.scores = scores;
         Ok(accuracy)
     };
-    let reference = evaluated("full".into(), SitePrecision::FULL)?;
+    let plain = ScalingChoice { method: ScalingMethod::None, bits: BitWidth::FULL };
+    let reference = evaluated("full".into(), SitePrecision::FULL, plain)?;
     let mut rows = Vec::with_capacity(cells.len());
     for (index, (recipe, quantizer, bits)) in cells.into_iter().enumerate() {
         let precision =
             SitePrecision::FULL.with_weights(bits).with_quantizer(quantizer).with_rounding(recipe.rounding.into());
-        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision)?;
+        let scaling = ScalingChoice { method: recipe.scaling, bits };
+        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision, scaling)?;
         let stored_bits = 8.0 * plan_bytes(body, &body.uniform_plan(precision)) as f64 / weights;
         let comparison = reference.compare(&accuracy, options.seed);
         rows.push(RoundingRow { recipe, quantizer, bits, stored_bits, accuracy, comparison });
     }
     progress.finish();
     Ok(RoundingTable { reference, rows })
+}
+
+/// The model with the factors that its quantiser at a precision asks for.
+fn scaled<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &ForQuestionAnswering<B, M>,
+    precision: SitePrecision,
+    scaling: ScalingChoice,
+) -> Result<ForQuestionAnswering<B, M>> {
+    let settings = model.transformer.settings();
+    let weight = precision.quantizer.unwrap_or(settings.weight);
+    let mut model = model.clone().with_linear_settings(LinearSettings { weight, ..settings });
+    model.transformer = model.transformer.scaled_by(scaling, &mut |_| Ok(()))?.0;
+    Ok(model)
 }
 
 fn cells(options: &RoundingTableOptions) -> Vec<(Recipe, QuantSpec, BitWidth)> {

@@ -44,7 +44,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Roundings {
 
     fn run(&self, bench: &Workbench<'_, B, M>) -> Result<RoundingTable> {
         let (seed, name) = (bench.run.seed, <Self as Stage<B, M>>::NAME);
-        let options = json!({ "windows": self.windows, "seed": seed });
+        let options = json!({ "windows": self.windows, "seed": seed, "recipes": Recipe::ALL });
         let known = bench.memory.parts("rounding-cells", options.clone());
         let table = bench.memory.recall(name, &options, || {
             let mut model = bench.plain().clone();
@@ -93,8 +93,8 @@ impl Roundings {
 
 fn text(table: &RoundingTable, windows: usize) -> String {
     let mut text = format!(
-        "\nEvery site at one width, without adapters and without training, n = {}; full precision: EM {}. `importance` and \
-         `gptq` know the inputs of at most {windows} windows of the search questions. Bits per weight count scales and \
+        "\nEvery site at one width, without adapters and without training, n = {}; full precision: EM {}. `importance`, \
+         `gptq` and `awq` know the inputs of at most {windows} windows of the search questions. Bits per weight count scales and \
          zero points.\n\n",
         table.reference.n,
         em(&table.reference)
