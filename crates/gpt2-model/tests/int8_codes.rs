@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use gpt2_model::{Gpt2, ModelOptions, ModelWeights};
+use gpt2_model::{Gpt2, ModelOptions, ModelWeights as _, SwitchableModel as _};
 
 use crate::support::{Folder, Plain, StoredTensor, device, skip_without_device};
 
@@ -55,7 +55,7 @@ fn codes_are_read_as_the_floats_that_they_stand_for() {
     let parameters = model.named_parameters();
     let mut compared = 0;
     for (name, parameter) in parameters {
-        if let Some((_, values)) = meant.iter().find(|(stored, _)| stored.ends_with(&name)) {
+        if let Some((_, values)) = meant.iter().find(|(stored, _)| stored.ends_with(name.as_str())) {
             assert_eq!(&parameter.values(), values, "{name}");
             compared += 1;
         }
