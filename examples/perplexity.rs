@@ -218,7 +218,7 @@ impl Command for Reading<'_> {
 }
 
 /// `4 bits   4.25 bits   2.9120 nats/token, perplexity 18.39, 0.912 bits/byte   +0.0521 [+0.0480, +0.0563] nats`
-fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, Interval)>) -> String {
+fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, Option<Interval>)>) -> String {
     let mut line = format!(
         "{label:<28} {bits:>6.2} bits   {:.4} nats/token, perplexity {:.2}, {:.4} bits/byte",
         losses.nats_per_token(),
@@ -226,7 +226,10 @@ fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, I
         losses.bits_per_byte()
     );
     if let Some((mean, interval)) = against {
-        let _ = write!(line, "   {mean:+.4} [{:+.4}, {:+.4}] nats", interval.low, interval.high);
+        let _ = match interval {
+            Some(Interval { low, high, .. }) => write!(line, "   {mean:+.4} [{low:+.4}, {high:+.4}] nats"),
+            None => write!(line, "   {mean:+.4} nats, of one document: no interval"),
+        };
     }
     line
 }

@@ -1,6 +1,5 @@
 //! What the inputs of a model are like, for roundings and ranges that go by it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -16,7 +15,6 @@ use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
 use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, RoundingMethod, ScalingMethod};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
-use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
@@ -72,10 +70,8 @@ pub struct CalibratedOn {
     pub name: String,
     /// The windows and the model.
     pub hash: ContentHash,
-    /// The questions among them, by their files.
+    /// The questions and the documents among them.
     pub seen: Vec<SeenSet>,
-    /// The documents among them.
-    pub documents: BTreeSet<TextHash>,
     /// The factors that were folded in by it, if any.
     pub scaling: Option<ScalingChoice>,
 }
@@ -136,8 +132,11 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let scaling = is_scaled.then_some(request.scaling);
     let seen = |questions: &Dataset| SeenSet::new(SeenRole::Calibration, name.as_str(), questions);
-    let seen = questions.iter().map(seen).collect::<Result<_, _>>()?;
-    Ok((folder, Some(CalibratedOn { name, hash, seen, documents, scaling })))
+    let mut seen = questions.iter().map(seen).collect::<Result<Vec<_>, _>>()?;
+    if !documents.is_empty() {
+        seen.push(SeenSet::of_texts(SeenRole::Calibration, name.as_str(), documents.iter().map(String::as_str)));
+    }
+    Ok((folder, Some(CalibratedOn { name, hash, seen, scaling })))
 }
 
 /// The model with factors of every pair folded in.
@@ -160,7 +159,7 @@ fn scaled<B: QuantBackend, M: SwitchableModel<B>>(model: M, request: &Calibratio
 struct Chosen {
     windows: Vec<Vec<u32>>,
     questions: Vec<Dataset>,
-    documents: BTreeSet<TextHash>,
+    documents: Vec<String>,
     name: String,
 }
 
@@ -177,7 +176,10 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
         ),
         (files, _) => files,
     };
-    let (mut windows, mut questions, mut documents) = (Vec::new(), Vec::new(), BTreeSet::new());
+    if let Some(twice) = files.iter().enumerate().find(|(index, file)| files[..*index].contains(file)) {
+        bail!("`--calibration` names {} twice", twice.1);
+    }
+    let (mut windows, mut questions, mut documents) = (Vec::new(), Vec::new(), Vec::new());
     let longest = WINDOW.min(folder.model.transformer.shape().positions);
     for file in files {
         if is_text(file) {
@@ -187,9 +189,9 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
             while windows.len() < most
                 && let Some(document) = all.next().transpose()?
             {
-                documents.insert(TextHash::of_context(&document));
                 let ids = folder.tokenizer.encode_ids(&document)?;
                 windows.extend(ids.chunks(longest).map(<[u32]>::to_vec));
+                documents.push(document);
             }
             continue;
         }

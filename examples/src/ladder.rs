@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use switchable_quant::default_model::{self, QuestionSet};
@@ -118,7 +119,9 @@ pub fn beside_uniform<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         .collect();
     precisions.dedup();
     let body = &evaluator.model().transformer;
-    let plans: Vec<SitePlan> = precisions.into_iter().map(|precision| body.uniform_plan(precision)).collect();
+    // Embeddings as the plan has them: what is compared is how the sites are rounded.
+    let uniform = |precision| body.uniform_plan(precision).with_embeddings_of(plan);
+    let plans: Vec<SitePlan> = precisions.into_iter().map(uniform).collect();
     AgainstUniform::measure(evaluator, plan, &plans, seed)
 }
 
@@ -177,6 +180,12 @@ impl Command for LadderCommand<'_> {
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {}", session.quantizer());
         let model = session.plain();
+        let rivals = arguments.ladder.compare_with.iter().map(|file| {
+            let plan = model.transformer.load_plan(file).with_context(|| file.display().to_string())?;
+            model.check_plan(&plan).with_context(|| file.display().to_string())?;
+            anyhow::Ok((name_of(file), plan))
+        });
+        let rivals: Vec<_> = rivals.collect::<Result<_, _>>()?;
         let mut options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
         options.decode.null = arguments.input.null_rule(input.task.dataset.format)?;
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
@@ -199,6 +208,7 @@ impl Command for LadderCommand<'_> {
         };
         let (result, plan) = descending.search::<B, M>(&evaluator, &reference)?;
         print!("{}", ladder_text(&result, &plan));
+        model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
         let cost = Cost::of(&model.transformer, &plan);
         print!("{}{}", cost_table(&cost), head_text(&model, &plan)?);
         println!("\non the questions of the search");
@@ -210,8 +220,8 @@ impl Command for LadderCommand<'_> {
             let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
             let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
-            for file in &arguments.ladder.compare_with {
-                against.add(&evaluator, (name_of(file), &model.transformer.load_plan(file)?), seed)?;
+            for (name, rival) in &rivals {
+                against.add(&evaluator, (name.clone(), rival), seed)?;
             }
             print!("on questions the search did not see\n{}", against.text());
             held_out = json!(against);
@@ -223,7 +233,6 @@ impl Command for LadderCommand<'_> {
             "ladder": { "rungs": descending.ladder, "search": result, "held_out": held_out },
         });
         write_json(out.join("greedy_search.json"), &found)?;
-        model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
         if let Some(target) = &target {
             let searched = searched_on(&input.name(), &input.task.dataset)?;
             println!("{}", session.pack_plan(&plan, searched, target)?);

@@ -315,14 +315,15 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         Ok(())
     }
 
-    /// Refuses texts that the model was calibrated on.
+    /// Refuses texts of which the model was calibrated on a paragraph.
     ///
     /// # Errors
     ///
     /// When one of them is, by its contents.
     pub fn check_texts_not_calibrated_on(&self, texts: &[String]) -> anyhow::Result<()> {
-        let Some(CalibratedOn { documents, name, .. }) = &self.calibrated else { return Ok(()) };
-        match texts.iter().position(|text| documents.contains(&TextHash::of_context(text))) {
+        let Some(CalibratedOn { seen, name, .. }) = &self.calibrated else { return Ok(()) };
+        let is_seen = |text: &String| paragraphs(text).any(|hash| seen.iter().any(|set| set.contexts.contains(&hash)));
+        match texts.iter().position(is_seen) {
             Some(index) => {
                 bail!("`--calibration`: document {} of the text that is reported on is in {name}", index + 1)
             }

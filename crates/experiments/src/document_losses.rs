@@ -111,17 +111,17 @@ impl DocumentLosses {
     }
 
     /// The nats per token that these losses lie above those of another plan on the same documents, and the interval
-    /// that the documents leave.
+    /// that the documents leave: none where there are not two of them.
     ///
     /// # Panics
     ///
     /// If they are of other documents.
-    pub fn above(&self, other: &Self, seed: u64) -> (f64, Interval) {
+    pub fn above(&self, other: &Self, seed: u64) -> (f64, Option<Interval>) {
         assert_eq!(self.tokens, other.tokens, "losses of the same documents");
         let differences: Vec<f64> = self.nats.iter().zip(&other.nats).map(|(nats, other)| nats - other).collect();
         let tokens: Vec<f64> = self.tokens.iter().map(|&tokens| tokens as f64).collect();
         let mean = differences.iter().sum::<f64>() / tokens.iter().sum::<f64>();
-        (mean, Interval::of_ratio(&differences, &tokens, seed))
+        (mean, (differences.len() > 1).then(|| Interval::of_ratio(&differences, &tokens, seed)))
     }
 }
 
@@ -138,11 +138,16 @@ mod tests {
         assert!((better.bits_per_byte() - 200.0 / 400.0 / std::f64::consts::LN_2).abs() < 1e-12);
         // Each document loses half a nat per token: resampling them leaves no doubt.
         let (mean, interval) = worse.above(&better, 1);
+        let interval = interval.unwrap();
         assert!(
             (mean - 0.5).abs() < 1e-12 && (interval.low - 0.5).abs() < 1e-12 && (interval.high - 0.5).abs() < 1e-12
         );
-        let uneven = of(&[20.0, 90.0, 120.0]).above(&better, 1);
-        assert!((uneven.0 - 0.3).abs() < 1e-12 && uneven.1.low < 0.1 && uneven.1.high > 0.5);
+        let (mean, interval) = of(&[20.0, 90.0, 120.0]).above(&better, 1);
+        assert!(
+            (mean - 0.3).abs() < 1e-12 && interval.is_some_and(|interval| interval.low < 0.1 && interval.high > 0.5)
+        );
+        let alone = DocumentLosses { nats: vec![20.0], tokens: vec![10], bytes: 40 };
+        assert_eq!(alone.above(&alone, 1), (0.0, None));
     }
 
     #[test]

@@ -115,10 +115,25 @@ pub enum Error {
         /// The one that is read.
         known: u32,
     },
-    /// Questions that made an artefact cannot say what it costs.
+    /// Paragraphs that a model was calibrated on cannot say what its rounding costs.
     #[error(
-        "{seen} of {questions} questions, `{id}` the first, are in `{name}`, which the artefact was made from \
-         ({role}); expected questions that it has not seen: no certificate is made"
+        "{seen} of {questions} questions, `{id}` the first, are about paragraphs of `{name}`, which the model was \
+         calibrated on; expected paragraphs that were not: nothing is reported on these"
+    )]
+    SeenParagraphs {
+        /// The set that they are in.
+        name: String,
+        /// How many.
+        seen: usize,
+        /// Of how many.
+        questions: usize,
+        /// The id of the first.
+        id: String,
+    },
+    /// Questions that made a model or an artefact cannot say what it costs.
+    #[error(
+        "{seen} of {questions} questions, `{id}` the first, are in `{name}`, which was used before ({role}); expected \
+         questions that were not: nothing is reported on these"
     )]
     SeenQuestions {
         /// What they were used for.

@@ -74,6 +74,9 @@ impl Arguments {
         if !self.ladder.ladder.is_empty() {
             return self.ladder.check(&quantizer, self.target_bits);
         }
+        if let Some(flag) = self.ladder.given_without_a_ladder() {
+            return Err(usage(format!("`{flag}` is of a search down a ladder: name its widths by `--ladder`")));
+        }
         for bits in [high].into_iter().chain(self.bits) {
             quantizer.check(bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
         }

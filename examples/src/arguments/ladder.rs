@@ -60,6 +60,17 @@ impl LadderArgs {
         }
     }
 
+    /// A flag that says nothing where no ladder is searched.
+    pub fn given_without_a_ladder(&self) -> Option<&'static str> {
+        let given = [
+            (self.exact, "--exact"),
+            (self.average_bits.is_some(), "--average-bits"),
+            (self.site_bytes.is_some(), "--site-bytes"),
+            (!self.compare_with.is_empty(), "--compare-with"),
+        ];
+        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, flag)| flag)
+    }
+
     /// Where the search ends, of a model with so many weights in what it may change.
     pub fn stop_at(&self, parameters: usize, otherwise: StopAt) -> StopAt {
         let of_bits = self.average_bits.map(|bits| (parameters as f64 * bits / 8.0) as usize);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use content_identity::ContentHash;
+use content_identity::{ContentHash, Hasher};
 use serde::{Deserialize, Serialize};
 use squad_data::Dataset;
 
@@ -78,6 +78,23 @@ impl SeenSet {
             contexts: held_out.by_content().map(|(_, question)| question.context).collect(),
         })
     }
+
+    /// Running texts: each is there as a whole, and by every line that may be a paragraph somebody asks about.
+    pub fn of_texts<'a>(role: SeenRole, name: impl Into<String>, texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let contexts: BTreeSet<TextHash> = texts.into_iter().flat_map(paragraphs).collect();
+        let mut hasher = Hasher::default();
+        for context in &contexts {
+            hasher.bytes("context", context.to_string().as_bytes());
+        }
+        Self { role, name: name.into(), hash: hasher.finish(), questions: BTreeSet::new(), contexts }
+    }
+}
+
+/// The hashes of a text and of its lines, short ones such as headings left out: many texts have them.
+pub fn paragraphs(text: &str) -> impl Iterator<Item = TextHash> {
+    const LEAST_WORDS: usize = 8;
+    let lines = text.lines().filter(|line| line.split_whitespace().nth(LEAST_WORDS - 1).is_some());
+    std::iter::once(text).chain(lines).map(TextHash::of_context)
 }
 
 /// All sets of questions that made an artefact.
@@ -151,17 +168,29 @@ impl SeenData {
         read_json(&path).map(Some)
     }
 
-    /// Checks that none of some questions is in one of the sets, and counts those whose paragraph is.
+    /// Checks that none of some questions is in one of the sets, and none of their paragraphs in one that something was
+    /// calibrated on, and counts those whose paragraph is in another.
     ///
     /// # Errors
     ///
-    /// [`Error::SeenQuestions`] with their number and the id of the first.
+    /// [`Error::SeenQuestions`] or [`Error::SeenParagraphs`] with their number and the id of the first.
     pub fn check_unseen(&self, held_out: &HeldOut) -> Result<usize> {
         for set in &self.sets {
             let mut seen = held_out.by_content().filter(|(_, question)| set.questions.contains(&question.hash));
             if let Some((_, first)) = seen.next() {
                 return Err(Error::SeenQuestions {
                     role: set.role.to_string(),
+                    name: set.name.clone(),
+                    seen: 1 + seen.count(),
+                    questions: held_out.len(),
+                    id: first.example.id.clone(),
+                });
+            }
+        }
+        for set in self.sets.iter().filter(|set| set.role == SeenRole::Calibration) {
+            let mut seen = held_out.by_content().filter(|(_, question)| set.contexts.contains(&question.context));
+            if let Some((_, first)) = seen.next() {
+                return Err(Error::SeenParagraphs {
                     name: set.name.clone(),
                     seen: 1 + seen.count(),
                     questions: held_out.len(),
@@ -218,6 +247,31 @@ mod tests {
                 assert!(message.contains(&part), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn paragraphs_that_something_was_calibrated_on_are_found_in_questions_and_in_texts() {
+        let set = |seed| generate(&GeneratorConfig::new(Split::Dev, 10, seed)).unwrap();
+        let (calibration, other) = (set(1), set(2));
+        let mut asked_otherwise = calibration.clone();
+        for question in
+            asked_otherwise.articles.iter_mut().flat_map(|a| &mut a.paragraphs).flat_map(|p| &mut p.questions)
+        {
+            question.question = format!("Say: {}", question.question);
+        }
+        let lines: Vec<&str> =
+            calibration.articles.iter().flat_map(|a| &a.paragraphs).map(|p| p.context.as_str()).collect();
+        let text = format!("A heading\n\n{}\n", lines.join("\n"));
+        let of_text = SeenSet::of_texts(SeenRole::Calibration, "notes.txt", [text.as_str()]);
+        let of_questions = SeenSet::new(SeenRole::Calibration, "notes.txt", &calibration).unwrap();
+        for seen in [of_text, of_questions] {
+            let seen = SeenData::new(vec![seen]);
+            assert_eq!(seen.check_unseen(&HeldOut::new(other.clone()).unwrap()).unwrap(), 0);
+            let message = seen.check_unseen(&HeldOut::new(asked_otherwise.clone()).unwrap()).unwrap_err().to_string();
+            assert!(message.contains("notes.txt") && message.contains("calibrated on"), "{message}");
+        }
+        // A heading is in many texts, and is none of the paragraphs.
+        assert!(!paragraphs(&text).any(|hash| hash == TextHash::of_context("A heading")));
     }
 
     #[test]
