@@ -227,7 +227,7 @@ fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, O
     );
     if let Some((mean, interval)) = against {
         let _ = match interval {
-            Some(Interval { low, high, .. }) => write!(line, "   {mean:+.4} [{low:+.4}, {high:+.4}] nats"),
+            Some(Interval { low, high }) => write!(line, "   {mean:+.4} [{low:+.4}, {high:+.4}] nats"),
             None => write!(line, "   {mean:+.4} nats, of one document: no interval"),
         };
     }
