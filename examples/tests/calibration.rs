@@ -28,6 +28,9 @@ impl Place {
         let train = questions(QuestionSet::Train).expect("they are generated");
         let texts: Vec<String> = train.examples().iter().take(120).map(|example| example.context.to_string()).collect();
         fs::write(dir.path().join("text.txt"), texts.join("\n<|endoftext|>\n")).expect("it is written");
+        let asked = questions(QuestionSet::Search).expect("they are generated").limited(20);
+        let asked: Vec<String> = asked.examples().iter().map(|example| example.context.to_string()).collect();
+        fs::write(dir.path().join("asked.txt"), asked.join("\n\n")).expect("it is written");
         fs::write(dir.path().join("short.txt"), "Mira plays the harp.").expect("it is written");
         Self(dir)
     }
@@ -130,6 +133,8 @@ fn calibrations_that_say_nothing_or_too_much_are_refused() {
         ("--calibration short.txt", &["--calibration", "short.txt", "too short"][..]),
         ("--calibration data.json", &["--calibration", "data.json"]),
         ("--calibration calibration.json data.json --calibration-samples 200", &["--calibration", "data.json"]),
+        ("--calibration asked.txt", &["--calibration", "20 of 20 questions", "paragraphs of `asked.txt`"]),
+        ("--calibration text.txt text.txt", &["--calibration", "text.txt", "twice"]),
         ("--calibration missing.txt", &["missing.txt"]),
         ("--calibration missing.json", &["missing.json"]),
         ("--calibration calibration.json --calibration-samples 0", &["--calibration-samples"]),
@@ -171,5 +176,12 @@ fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
     let own = format!("--model {floats} --no-adapter --text text.txt --tokens 300 --bits 3 --rounding gptq");
     let error = place.refused("perplexity", &format!("{own} --calibration text.txt"));
     assert!(error.contains("--calibration") && error.contains("text.txt"), "{error}");
-    place.done("perplexity", &format!("{own} --calibration calibration.json"));
+    // The same paragraphs, whatever they came with.
+    let error = place.refused("perplexity", &format!("{own} --calibration calibration.json"));
+    assert!(error.contains("calibration.json"), "{error}");
+    place.done("perplexity", &format!("{own} --calibration data.json"));
+    // One document says nothing of others.
+    let [text, _] = place.done("perplexity", "--bits 3 --no-adapter --text asked.txt --tokens 300 --out one");
+    assert!(text.contains("of one document: no interval"), "{text}");
+    assert!(place.json("one/perplexity.json")["rows"][1]["above_first"]["interval"].is_null());
 }

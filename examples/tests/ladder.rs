@@ -75,6 +75,27 @@ fn a_ladder_by_bytes_is_set_beside_other_plans_of_them() {
 }
 
 #[test]
+fn flags_of_a_ladder_and_plans_to_compare_are_checked_before_the_search() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = dir.path();
+    fs::write(at.join("broken.json"), "{").expect("it is written");
+    let refused = |command: &str, parts: &[&str]| {
+        let output = run(at, command);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && parts.iter().all(|part| errors.contains(part)), "{command}: {errors}");
+    };
+    for flag in ["--exact", "--average-bits 5", "--site-bytes 300000", "--compare-with broken.json"] {
+        let name = flag.split(' ').next().expect("a flag");
+        refused(&format!("greedy_search --limit 8 --bits 3 --no-adapter {flag} --out s"), &["--ladder", name]);
+    }
+    for file in ["missing.json", "broken.json"] {
+        let search = "greedy_search --limit 8 --ladder 32,8,3 --no-adapter --average-bits 6 --out c";
+        refused(&format!("{search} --compare-with {file}"), &[file]);
+        assert!(!at.join("c/search").exists(), "nothing was searched");
+    }
+}
+
+#[test]
 fn allocations_measure_what_decides_and_exact_ones_everything() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = dir.path();
