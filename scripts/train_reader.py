@@ -14,7 +14,7 @@ its context (`context_reads`), and the weights to start from. `--out` gets a fol
 `GPT2ForQuestionAnswering`; `evaluate --model OUT/squad` then answers by the crates' own code. `--held-out` is measured on
 after each stage; nothing is chosen by it.
 
-Needs torch, numpy, tokenizers, safetensors, and for `.zst` files pyarrow, zstandard or the program zstd.
+Needs torch, numpy, tokenizers, safetensors, and for `.zst` files pyarrow or the program zstd.
 """
 
 import argparse
