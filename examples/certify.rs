@@ -104,7 +104,7 @@ struct Arguments {
     /// Use at most this many questions
     #[arg(long, value_name = "N", value_parser = parse_count)]
     limit: Option<usize>,
-    /// Longest window in tokens; by default the model's positions, at most 384
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<usize>,
     /// Windows per batch

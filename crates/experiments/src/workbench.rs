@@ -36,7 +36,7 @@ pub struct StudyData<'a> {
     pub report: &'a ReadingTask,
     /// The tokenizer of all of them.
     pub tokenizer: &'a TextTokenizer,
-    /// Longest window in tokens; by default the model's positions, at most 384.
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context.
     pub window: Option<usize>,
 }
 

@@ -103,7 +103,7 @@ pub struct BankTrainingArgs {
     /// Weight of the next-token loss
     #[arg(long, default_value_t = 0.0)]
     pub next_token: f64,
-    /// Longest window in tokens; by default the model's positions, at most 384
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context
     #[arg(long)]
     pub window: Option<usize>,
     /// Steps between checkpoints

@@ -150,9 +150,9 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
     let weights = body.config().site_parameters() as f64;
     let cells = cells(options);
     let progress = EvaluationProgress::start("roundings", evaluator, cells.len() + 1, options.show);
-    let evaluated = |name: String, precision: SitePrecision, scaling: ScalingChoice| -> Result<Accuracy> {
+    let evaluated = |name: String, precision: SitePrecision, scaling: ScalingMethod| -> Result<Accuracy> {
         let Known { mut accuracy, scores } = options.known.recall(&name, || {
-            let (mut accuracy, _) = if scaling.method == ScalingMethod::None {
+            let (mut accuracy, _) = if scaling == ScalingMethod::None {
                 progress.predict(evaluator, &body.uniform_plan(precision))?
             } else {
                 let model = scaled(evaluator.model(), precision, scaling)?;
@@ -166,14 +166,12 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
         accuracy.scores = scores;
         Ok(accuracy)
     };
-    let plain = ScalingChoice { method: ScalingMethod::None, bits: BitWidth::FULL };
-    let reference = evaluated("full".into(), SitePrecision::FULL, plain)?;
+    let reference = evaluated("full".into(), SitePrecision::FULL, ScalingMethod::None)?;
     let mut rows = Vec::with_capacity(cells.len());
     for (index, (recipe, quantizer, bits)) in cells.into_iter().enumerate() {
         let precision =
             SitePrecision::FULL.with_weights(bits).with_quantizer(quantizer).with_rounding(recipe.rounding.into());
-        let scaling = ScalingChoice { method: recipe.scaling, bits };
-        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision, scaling)?;
+        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision, recipe.scaling)?;
         let stored_bits = 8.0 * plan_bytes(body, &body.uniform_plan(precision)) as f64 / weights;
         let comparison = reference.compare(&accuracy, options.seed);
         rows.push(RoundingRow { recipe, quantizer, bits, stored_bits, accuracy, comparison });
@@ -186,12 +184,13 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
 fn scaled<B: QuantBackend, M: SwitchableModel<B>>(
     model: &ForQuestionAnswering<B, M>,
     precision: SitePrecision,
-    scaling: ScalingChoice,
+    scaling: ScalingMethod,
 ) -> Result<ForQuestionAnswering<B, M>> {
     let settings = model.transformer.settings();
     let weight = precision.quantizer.unwrap_or(settings.weight);
     let mut model = model.clone().with_linear_settings(LinearSettings { weight, ..settings });
-    model.transformer = model.transformer.scaled_by(scaling, &mut |_| Ok(()))?.0;
+    let choice = ScalingChoice { method: scaling, bits: precision.weights };
+    model.transformer = model.transformer.scaled_by(choice, &mut |_| Ok(()))?.0;
     Ok(model)
 }
 

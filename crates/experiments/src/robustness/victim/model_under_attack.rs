@@ -25,7 +25,7 @@ use crate::error::Result;
 /// How a victim reads.
 #[derive(Debug, Clone)]
 pub struct VictimOptions {
-    /// Longest window in tokens; by default the model's positions, at most 384.
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context.
     pub window: Option<usize>,
     /// Windows per batch.
     pub batch_size: usize,

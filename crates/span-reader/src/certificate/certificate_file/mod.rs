@@ -133,7 +133,7 @@ pub enum Unseen {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadingOptions {
-    /// Longest window in tokens; by default the model's positions, at most 384.
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context.
     pub window: Option<usize>,
     /// Windows per batch.
     pub batch: usize,
