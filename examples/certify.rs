@@ -328,6 +328,7 @@ impl Arguments {
         };
         let plan_args = PlanArgs {
             rounding: None,
+            rotation: None,
             calibration: CalibrationArgs::default(),
             plan: self.plan.clone().filter(|_| which == Which::Artefact),
             plan_name: self.plan_name.clone().filter(|_| which == Which::Artefact),

@@ -314,6 +314,18 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         Ok(())
     }
 
+    /// Says on standard error which questions made the artefact that is run: nothing unseen is measured on them.
+    fn say_seen(&self, questions: &Dataset) -> anyhow::Result<()> {
+        let record = self.dir.as_deref().map(SeenData::read).transpose()?.flatten();
+        let Some(record) = record else { return Ok(()) };
+        let held_out = HeldOut::new(questions.clone())?;
+        for (set, seen) in record.overlaps(&held_out) {
+            let (all, name) = (held_out.len(), &self.name);
+            eprintln!("{seen} of {all} questions are of the {} of {name}, {}: they are not held out", set.role, set.name);
+        }
+        Ok(())
+    }
+
     /// Refuses texts of which the model was calibrated on a paragraph.
     ///
     /// # Errors
@@ -356,6 +368,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             .task(loaded.dataset.clone(), input.window)
             .with_context(|| format!("{data_name} with the model {model}"))?;
         self.check_not_calibrated_on(&task.dataset)?;
+        self.say_seen(&task.dataset)?;
         let counts = loaded.counts_with(&task.measured_counts());
         if !counts.left_out.is_empty() {
             eprintln!("{data_name}: {}", counts.text("questions"));

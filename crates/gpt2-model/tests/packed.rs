@@ -6,7 +6,7 @@ use gpt2_model::{
     MissingHead, ModelConfig, ModelOptions, ModelWeights, PackModel, PackOptions, PackedForm, Site, SitePlan,
     SitePrecision, SwitchableModel,
 };
-use quant_kernels::{packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
+use quant_kernels::{Rotation, packed::scales::ScaleFormat, spec::quant_spec::QuantSpec};
 use switchable_lora::{
     linear_settings::{BasePolicy, Execution},
     lora_config::LoraConfig,
@@ -89,6 +89,41 @@ fn packed_models_take_adapters_and_quantised_activations() {
     let noise = relative_error(&logits(&model, &plan), &logits(&model, &full));
     let error = relative_error(&logits(&packed, &plan), &logits(&model, &plan));
     assert!(noise > 1e-4 && error < noise / 2.0, "{error} of {noise}");
+}
+
+#[test]
+fn rotations_are_packed_where_the_plan_has_them() {
+    skip_without_device!();
+    let [plain, rotated] = [Rotation::None, Rotation::Hadamard(5)].map(|rotation| {
+        let options = options("per-channel");
+        let linear = LinearSettings { rotation, ..options.linear };
+        ModelOptions { linear, ..options }
+    });
+    for (options, other) in [(&plain, Rotation::Hadamard(5)), (&rotated, Rotation::None)] {
+        let model = load_with::<Plain>("tiny", options);
+        for bits in [2, 4, 8] {
+            let uniform = model.uniform_plan(bare(bits));
+            let mixed = uniform.clone().with(Site::in_block(1, MLP_C_FC), bare(bits).with_rotation(other));
+            for plan in [&uniform, &mixed] {
+                let (packed, packed_plan) = saved(&model, PackedForm::Plan(plan), PackOptions::default(), options);
+                assert_eq!(&model.resolve(&packed.named_plan(&packed_plan)).expect("it fits"), plan);
+                let error = relative_error(&logits(&packed, &packed_plan), &logits(&model, plan));
+                assert!(error < 1e-5, "{bits} bits: {error}");
+                let in_memory = model.clone().pack(PackedForm::Plan(plan), &PackOptions::default()).expect("it packs");
+                let error = relative_error(&logits(&in_memory, &in_memory.implicit_plan(plan)), &logits(&model, plan));
+                assert!(error < 1e-5, "{bits} bits in memory: {error}");
+            }
+            assert_ne!(logits(&model, &uniform), logits(&model, &mixed), "the rotation does something");
+        }
+    }
+    let model = load_with::<Plain>("tiny", &rotated);
+    let (nested, _) = saved(&model, PackedForm::Nested, PackOptions::default(), &rotated);
+    let eight = model.uniform_plan(bare(8));
+    assert!(relative_error(&logits(&nested, &eight), &logits(&model, &eight)) < 1e-5);
+    // The codes are of rotated inputs, whatever a plan says.
+    let refused = nested.uniform_plan(bare(8).with_rotation(Rotation::None));
+    let error = nested.check_plan(&refused).unwrap_err().to_string();
+    assert!(error.contains("h.0.attn.c_attn") && error.contains("rotation `hadamard:5`"), "{error}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod cpu;
 mod cube;
 pub mod error;
 pub mod packed;
+pub mod rotation;
 pub mod spec;
 pub mod tensor;
 
@@ -29,10 +30,11 @@ pub use packed::{
     product::options::Product,
     scales::ScaleFormat,
 };
+pub use rotation::hadamard::HadamardTransform;
 pub use spec::{
     bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
-    quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
-    scaling_method::ScalingMethod,
+    quant_spec::QuantSpec, range_estimator::RangeEstimator, rotation::Rotation,
+    rounding_method::RoundingMethod, scaling_method::ScalingMethod,
 };
 pub use tensor::{
     distortion::Distortion,

@@ -8,13 +8,15 @@
 //!                                                                output matrix of its own
 //! average bits   = Σ parameters · bits / Σ parameters            over the linear sites
 //! BitOps         = Σ MACs · weight bits · activation bits        per token, over the sites and the
-//!                                                                adapters that they use
+//!                                                                adapters and rotations that they use
 //! KV cache       = Σ 2 · heads · (⌈w · bits / 8⌉ + 4)            per token, over the blocks; 4·w at 32 bits
 //! ```
 //!
 //! A site of `[d_in, d_out]` is `d_in · d_out` MACs at its own widths. An adapter of rank `r` beside it
 //! (residual) is `r · (d_in + d_out)` MACs at 32 bits by 32; one that is merged into a quantised weight
-//! is none, and beside a weight of 32 bits it reads the quantised activations.
+//! is none, and beside a weight of 32 bits it reads the quantised activations. A rotation of its inputs is
+//! `d_in · (n + log2 p)` additions, counted as MACs at 32 bits by 32
+//! ([`HadamardTransform`](quant_kernels::HadamardTransform)).
 //!
 //! **Adapters count wherever bytes or BitOps are compared**: in the budgets of searches and allocations, in
 //! those of the controller at run time, in the steps that training regimes get, and in what is stored. They
@@ -161,7 +163,7 @@ pub fn plan_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &Site
     plan.iter().map(|(site, precision)| site_bytes(model, site, precision)).sum()
 }
 
-/// Bit operations of a plan per token: of its sites, and of the adapters that they use.
+/// Bit operations of a plan per token: of its sites, and of the adapters and rotations that they use.
 ///
 /// # Panics
 ///
@@ -169,7 +171,9 @@ pub fn plan_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &Site
 pub fn plan_bit_ops<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> f64 {
     let site = |(site, precision): (Site, SitePrecision)| {
         let bits = f64::from(precision.weights.bits()) * f64::from(precision.activations.bits());
-        plan.sites().parameters(site) as f64 * bits + adapter_bit_ops(model.site(site), precision)
+        let layer = model.site(site);
+        let beside = adapter_bit_ops(layer, precision) + rotation_bit_ops(layer, precision);
+        plan.sites().parameters(site) as f64 * bits + beside
     };
     plan.iter().map(site).sum()
 }
@@ -202,6 +206,12 @@ fn adapter_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: Sit
     };
     let bits = f64::from(BitWidth::FULL.bits()) * f64::from(activations.bits());
     adapter_parameters(linear, precision) as f64 * bits
+}
+
+/// Bit operations per token of the rotation of a layer's inputs.
+fn rotation_bit_ops<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> f64 {
+    let additions = linear.rotation_at(&precision).map_or(0, |transform| transform.additions());
+    additions as f64 * f64::from(BitWidth::FULL.bits()).powi(2)
 }
 
 /// Bytes of sites and embeddings in a model whose unquantised weights are f16: 32 bits count as 16.

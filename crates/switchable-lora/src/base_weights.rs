@@ -14,7 +14,9 @@ use burn::{
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    rotation::hadamard::{Direction, HadamardTransform},
+    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rotation::Rotation},
+    tensor::rotation::rotate_inputs,
 };
 
 use crate::{
@@ -106,12 +108,15 @@ impl<B: Backend> BaseWeights<B> {
         }
     }
 
-    /// The best there is of the weight in floats: itself, or what its codes stand for.
-    pub(crate) fn float(&self) -> Tensor<B, 2> {
+    /// The best there is of the weight in floats: itself, or what its codes stand for, which are of it rotated.
+    pub(crate) fn float(&self, rotation: Rotation) -> Tensor<B, 2>
+    where
+        B: QuantBackend,
+    {
         match &self.weight {
             Weight::Float(weight) => weight.val(),
             Weight::Packed { weights, device } => {
-                Tensor::from_data(TensorData::new(weights.stored().dequantize(), weights.shape()), device)
+                as_it_stands(weights.stored().dequantize(), weights.shape(), rotation, device)
             }
         }
     }
@@ -168,19 +173,19 @@ impl<B: Backend> BaseWeights<B> {
             Weight::Float(weight) => weight.val(),
             Weight::Packed { weights, device } => {
                 let values = weights.at(rounding.bits)?.dequantize();
-                return Ok(Tensor::from_data(TensorData::new(values, weights.shape()), device));
+                return Ok(as_it_stands(values, weights.shape(), rounding.rotation, device));
             }
         };
         if rounding.bits.is_full() {
             return Ok(weight);
         }
         if rounding.is_trained() || is_trained(&weight) {
-            return Ok(rounding.rounding().apply(weight, gradient)?);
+            return rounding.apply(weight, gradient);
         }
         if let Some(kept) = self.slot.get(rounding.key()) {
             return Ok(kept);
         }
-        let quantized = rounding.rounding().apply(weight, gradient)?;
+        let quantized = rounding.apply(weight, gradient)?;
         self.slot.keep(rounding.key(), &quantized);
         Ok(quantized)
     }
@@ -194,7 +199,7 @@ impl<B: Backend> BaseWeights<B> {
         if let Some(kept) = self.slot.get(rounding.key()) {
             return Some(kept);
         }
-        let packed = rounding.rounding().pack(&weight.val(), ScaleFormat::F32).ok()?;
+        let packed = rounding.pack(&weight.val(), ScaleFormat::F32).ok()?;
         self.slot.keep(rounding.key(), &packed);
         Some(packed)
     }
@@ -217,7 +222,7 @@ impl<B: Backend> BaseWeights<B> {
         if let Some(kept) = self.slot.get::<MergedCodes<B>>(rounding.key()).filter(is_of) {
             return Some(kept.codes);
         }
-        let codes = rounding.rounding().pack(&(weight.val() + pair.product()), ScaleFormat::F32).ok()?;
+        let codes = rounding.pack(&(weight.val() + pair.product()), ScaleFormat::F32).ok()?;
         let merged = MergedCodes { a, b, scaling: pair.scaling(), codes };
         self.slot.keep(rounding.key(), &merged);
         Some(merged.codes)
@@ -260,6 +265,20 @@ struct MergedCodes<B: Backend> {
 impl<B: Backend> Form for MergedCodes<B> {
     fn bytes(&self) -> usize {
         Form::bytes(&self.a) + Form::bytes(&self.b) + PackedTensor::bytes(&self.codes)
+    }
+}
+
+/// The weight that the values of codes are a rotation of.
+fn as_it_stands<B: QuantBackend>(
+    values: Vec<f32>,
+    shape: [usize; 2],
+    rotation: Rotation,
+    device: &B::Device,
+) -> Tensor<B, 2> {
+    let values = Tensor::from_data(TensorData::new(values, shape), device);
+    match HadamardTransform::of(rotation, shape[0]) {
+        Some(transform) => rotate_inputs(values, &transform, Direction::Back),
+        None => values,
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use quant_kernels::spec::{
     bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
-    rounding_method::RoundingMethod,
+    rotation::Rotation, rounding_method::RoundingMethod,
 };
 
 /// A layer, plan or adapter that is not what it should be.
@@ -207,6 +207,20 @@ pub enum Error {
         got: RoundingMethod,
         /// The rounding of the codes.
         expected: RoundingMethod,
+    },
+    /// A precision that rotates in another way than packed weights were rotated.
+    #[error("the weights were packed with rotation `{expected}`, the plan names `{got}`")]
+    PackedRotation {
+        /// The rotation of the precision.
+        got: Rotation,
+        /// The rotation of the codes.
+        expected: Rotation,
+    },
+    /// A rotation of an embedding.
+    #[error("an embedding has rows and no inputs that could be rotated, expected rotation `none`, got `{rotation}`")]
+    EmbeddingRotation {
+        /// The rotation.
+        rotation: Rotation,
     },
     /// A rounding of the whole weight where the weight changes from call to call.
     #[error(

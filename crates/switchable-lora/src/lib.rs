@@ -22,7 +22,7 @@ pub mod site_precision;
 mod starting_step;
 pub mod switchable_embedding;
 pub mod switchable_linear;
-mod weight_rounding;
+pub mod weight_rounding;
 
 pub use adapter_pair::LoraAdapterPair;
 pub use error::{Error, Result};

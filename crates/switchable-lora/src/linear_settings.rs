@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::spec::{gradient_rule::GradientRule, quant_spec::QuantSpec, rounding_method::RoundingMethod};
+use quant_kernels::spec::{
+    gradient_rule::GradientRule, quant_spec::QuantSpec, rotation::Rotation, rounding_method::RoundingMethod,
+};
 
 use crate::{placement::Placement, quantisation_settings::QuantisationSettings};
 
@@ -41,6 +43,7 @@ pub enum Execution {
 /// | `base` | frozen |
 /// | `gradient` | identity |
 /// | `rounding` | nearest |
+/// | `rotation` | none |
 /// | `execution` | fake-quantised |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,13 +60,15 @@ pub struct LinearSettings {
     pub gradient: GradientRule,
     /// How weights are rounded where no learned step does.
     pub rounding: RoundingMethod,
+    /// How inputs and weights are rotated before either is quantised. A layer of which neither is takes no notice.
+    pub rotation: Rotation,
     /// How quantised weights are held and multiplied.
     pub execution: Execution,
 }
 
 impl Default for LinearSettings {
     fn default() -> Self {
-        let QuantisationSettings { weight, activation, placement, rounding } = QuantisationSettings::default();
+        let QuantisationSettings { weight, activation, placement, rounding, rotation } = QuantisationSettings::default();
         Self {
             weight,
             activation,
@@ -71,6 +76,7 @@ impl Default for LinearSettings {
             base: BasePolicy::default(),
             gradient: GradientRule::default(),
             rounding,
+            rotation,
             execution: Execution::default(),
         }
     }
@@ -79,13 +85,13 @@ impl Default for LinearSettings {
 impl LinearSettings {
     /// Those of the settings that decide what an adapter repairs.
     pub const fn quantisation(&self) -> QuantisationSettings {
-        let Self { weight, activation, placement, rounding, .. } = *self;
-        QuantisationSettings { weight, activation, placement, rounding }
+        let Self { weight, activation, placement, rounding, rotation, .. } = *self;
+        QuantisationSettings { weight, activation, placement, rounding, rotation }
     }
 
-    /// The same with other quantisers, another placement and another rounding.
+    /// The same with other quantisers, another placement, rounding and rotation.
     pub const fn with_quantisation(self, quantisation: QuantisationSettings) -> Self {
-        let QuantisationSettings { weight, activation, placement, rounding } = quantisation;
-        Self { weight, activation, placement, rounding, ..self }
+        let QuantisationSettings { weight, activation, placement, rounding, rotation } = quantisation;
+        Self { weight, activation, placement, rounding, rotation, ..self }
     }
 }

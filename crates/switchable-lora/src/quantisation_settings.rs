@@ -5,8 +5,8 @@
 //! merged     y = Qa(x) · Qw(W + s · A · B) + b
 //! ```
 //!
-//! `Qw` and `Qa` are the quantisers of weights and activations. An adapter that was trained under one of
-//! each, and one rounding of the weights, repairs nothing under another.
+//! `Qw` and `Qa` are the quantisers of weights and activations, behind the rotation if there is one. An adapter that was
+//! trained under one of each, and one rounding of the weights, repairs nothing under another.
 
 use std::fmt;
 
@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use quant_kernels::spec::{
     quant_spec::{self, QuantSpec},
+    rotation::Rotation,
     rounding_method::RoundingMethod,
 };
 
 use crate::placement::Placement;
 
-/// The quantisers of a layer, where its adapter is added, and how its weight is rounded where no learned step does.
+/// The quantisers of a layer, where its adapter is added, how its weight is rounded where no learned step does, and
+/// whether its inputs are rotated before.
 ///
 /// As JSON, in the text form of `--quantizer`:
 ///
@@ -46,6 +48,9 @@ pub struct QuantisationSettings {
     /// How weights are rounded; left out where it is to the nearest level.
     #[serde(default, skip_serializing_if = "is_nearest")]
     pub rounding: RoundingMethod,
+    /// How inputs and weights are rotated before they are quantised; left out where they are not.
+    #[serde(default, skip_serializing_if = "is_not_rotated")]
+    pub rotation: Rotation,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -53,10 +58,15 @@ fn is_nearest(method: &RoundingMethod) -> bool {
     *method == RoundingMethod::Nearest
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_not_rotated(rotation: &Rotation) -> bool {
+    *rotation == Rotation::None
+}
+
 /// A field in which two settings differ, and its two values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsDifference {
-    /// `weight`, `activation`, `placement` or `rounding`.
+    /// `weight`, `activation`, `placement`, `rounding` or `rotation`.
     pub field: &'static str,
     /// The value of the settings that were asked.
     pub got: String,
@@ -91,14 +101,18 @@ impl QuantisationSettings {
         if self.placement != expected.placement {
             return Some(difference("placement", &self.placement, &expected.placement));
         }
-        (self.rounding != expected.rounding).then(|| difference("rounding", &self.rounding, &expected.rounding))
+        if self.rounding != expected.rounding {
+            return Some(difference("rounding", &self.rounding, &expected.rounding));
+        }
+        (self.rotation != expected.rotation).then(|| difference("rotation", &self.rotation, &expected.rotation))
     }
 }
 
 impl Default for QuantisationSettings {
     fn default() -> Self {
         let (activation, placement) = (QuantSpec::PER_TOKEN, Placement::default());
-        Self { weight: QuantSpec::default(), activation, placement, rounding: RoundingMethod::default() }
+        let (rounding, rotation) = (RoundingMethod::default(), Rotation::default());
+        Self { weight: QuantSpec::default(), activation, placement, rounding, rotation }
     }
 }
 
@@ -108,6 +122,9 @@ impl fmt::Display for QuantisationSettings {
         write!(f, "weights {}, activations {}, adapters {}", self.weight, self.activation, self.placement)?;
         if self.rounding != RoundingMethod::Nearest {
             write!(f, ", rounding {}", self.rounding)?;
+        }
+        if self.rotation != Rotation::None {
+            write!(f, ", rotation {}", self.rotation)?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
     packed::packed_tensor::PackedTensor,
-    spec::{bit_width::BitWidth, quant_spec::QuantSpec, rounding_method::RoundingMethod},
+    spec::{bit_width::BitWidth, quant_spec::QuantSpec, rotation::Rotation, rounding_method::RoundingMethod},
 };
 
 use crate::{adapter_step::StepVersion, cache_statistics::CacheStatistics, weight_rounding::RoundingKey};
@@ -84,6 +84,7 @@ struct Key {
     bits: BitWidth,
     spec: QuantSpec,
     method: RoundingMethod,
+    rotation: Rotation,
     /// By a learned step, not by the scales that the quantiser finds.
     by_step: bool,
 }
@@ -304,8 +305,9 @@ impl CacheSlot {
     }
 
     fn key<T: Form>(&self, how: RoundingKey) -> Key {
-        let RoundingKey { bits, spec, method, step } = how;
-        Key { slot: self.owner.id, form: TypeId::of::<T>(), bits, spec, method, by_step: step.is_some() }
+        let RoundingKey { bits, spec, method, rotation, step } = how;
+        let (slot, form, by_step) = (self.owner.id, TypeId::of::<T>(), step.is_some());
+        Key { slot, form, bits, spec, method, rotation, by_step }
     }
 
     /// The cache that the slot is in.

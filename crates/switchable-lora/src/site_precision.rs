@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use quant_kernels::spec::{
     bit_width::BitWidth,
     quant_spec::{self, QuantSpec},
+    rotation::Rotation,
     rounding_method::RoundingMethod,
 };
 
@@ -62,7 +63,7 @@ impl fmt::Display for SiteRounding {
 /// The widths of a layer's weights and activations, the adapter that goes with them, and how they are
 /// quantised.
 ///
-/// What is not said of quantisers, placement and rounding is as the layer's settings have it:
+/// What is not said of quantisers, placement, rounding and rotation is as the layer's settings have it:
 ///
 /// | field | in JSON | where it is left out |
 /// |---|---|---|
@@ -70,6 +71,7 @@ impl fmt::Display for SiteRounding {
 /// | `activation_quantizer` | `"per-token,symmetric,min-max"` | [`LinearSettings::activation`](crate::LinearSettings) |
 /// | `placement` | `"residual"`, `"merged"` | [`LinearSettings::placement`](crate::LinearSettings) |
 /// | `rounding` | `"nearest"`, `"hqq"`, `"gptq"`, `"learned-step"` | the step of the adapter if it has one, else [`LinearSettings::rounding`](crate::LinearSettings) |
+/// | `rotation` | `"none"`, `"hadamard"`, `"hadamard:7"` | [`LinearSettings::rotation`](crate::LinearSettings) |
 ///
 /// ```
 /// use switchable_lora::{BitWidth, SitePrecision};
@@ -103,6 +105,9 @@ pub struct SitePrecision {
     /// How the weights are rounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounding: Option<SiteRounding>,
+    /// How inputs and weights are rotated before they are quantised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
 }
 
 impl SitePrecision {
@@ -115,6 +120,7 @@ impl SitePrecision {
         activation_quantizer: None,
         placement: None,
         rounding: None,
+        rotation: None,
     };
 
     /// Weights at `bits` with the adapter of that width, activations at full precision.
@@ -156,11 +162,16 @@ impl SitePrecision {
         Self { placement: Some(placement), ..self }
     }
 
-    /// The same with both quantisers and the placement of `settings`; the rounding stays.
+    /// The same with both quantisers and the placement of `settings`, and the rotation if they have one; the rounding
+    /// stays.
     pub const fn with_quantisation(self, settings: QuantisationSettings) -> Self {
-        let QuantisationSettings { weight, activation, placement, .. } = settings;
+        let QuantisationSettings { weight, activation, placement, rotation, .. } = settings;
         let (quantizer, activation_quantizer, placement) = (Some(weight), Some(activation), Some(placement));
-        Self { quantizer, activation_quantizer, placement, ..self }
+        let rotation = match rotation {
+            Rotation::None => self.rotation,
+            Rotation::Hadamard(_) => Some(rotation),
+        };
+        Self { quantizer, activation_quantizer, placement, rotation, ..self }
     }
 
     /// The same with another rounding.
@@ -168,17 +179,23 @@ impl SitePrecision {
         Self { rounding: Some(rounding), ..self }
     }
 
-    /// Quantisers, placement and rounding: what the precision says, and else those of a layer.
+    /// The same with another rotation.
+    pub const fn with_rotation(self, rotation: Rotation) -> Self {
+        Self { rotation: Some(rotation), ..self }
+    }
+
+    /// Quantisers, placement, rounding and rotation: what the precision says, and else those of a layer.
     pub fn quantisation(&self, layer: QuantisationSettings) -> QuantisationSettings {
         QuantisationSettings {
             weight: self.quantizer.unwrap_or(layer.weight),
             activation: self.activation_quantizer.unwrap_or(layer.activation),
             placement: self.placement.unwrap_or(layer.placement),
             rounding: self.rounding.and_then(SiteRounding::method).unwrap_or(layer.rounding),
+            rotation: self.rotation.unwrap_or(layer.rotation),
         }
     }
 
-    /// Whether nothing is left to the settings of a layer.
+    /// Whether nothing is left to the settings of a layer. A precision of no rotation need not say so.
     pub const fn is_explicit(&self) -> bool {
         self.quantizer.is_some()
             && self.activation_quantizer.is_some()

@@ -37,9 +37,10 @@ pub(crate) fn starting_step<B: QuantBackend>(
     let from_scales = |scales| LearnedStep::from_steps(scales, bits, spec.granularity);
     if rounding.is_calibrated() {
         let shape = spec.granularity.param_shape(weight.dims())?;
-        let scales = TensorData::new(rounding.rounding().scales(&weight)?, shape);
+        let scales = TensorData::new(rounding.scales(&weight)?, shape);
         return Ok(from_scales(Tensor::from_data(scales, &weight.device()))?);
     }
+    let weight = rounding.rotated(weight);
     let by_mean = LearnedStep::new(&weight, bits, spec.granularity)?;
     let by_range = from_scales(choose_params(&weight, bits, &spec)?.scale())?;
     let squared_error = |step: &LearnedStep<B>| {

@@ -30,7 +30,7 @@ use quant_kernels::{
     },
     spec::{
         bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
-        quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
+        quant_spec::QuantSpec, range_estimator::RangeEstimator, rotation::Rotation, rounding_method::RoundingMethod,
     },
     tensor::{fake_quantize::fake_quantize, packed_linear::packed_linear, rounding::Rounding},
 };
@@ -220,7 +220,7 @@ impl Wanted {
     }
 
     fn key(self) -> RoundingKey {
-        RoundingKey { bits: self.bits, spec: self.spec, method: RoundingMethod::Nearest, step: None }
+        RoundingKey { bits: self.bits, spec: self.spec, method: RoundingMethod::Nearest, rotation: Rotation::None, step: None }
     }
 
     fn rounding<B: Backend>(self) -> Rounding<'static, B> {
@@ -372,12 +372,15 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::EmbeddingAdapter`] if an adapter or a learned step is asked for, [`Error::Quantisation`] if a width
-    /// does not fit its quantiser, and [`Error::PackedWidth`] and [`Error::PackedQuantizer`] if the table is only
+    /// [`Error::EmbeddingAdapter`] if an adapter or a learned step is asked for, [`Error::EmbeddingRotation`] if
+    /// it is to be rotated, [`Error::Quantisation`] if a width does not fit its quantiser, and [`Error::PackedWidth`] and [`Error::PackedQuantizer`] if the table is only
     /// there packed, otherwise.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         if precision.adapter.is_some() || precision.rounding == Some(SiteRounding::LearnedStep) {
             return Err(Error::EmbeddingAdapter);
+        }
+        if let Some(rotation @ Rotation::Hadamard(_)) = precision.rotation {
+            return Err(Error::EmbeddingRotation { rotation });
         }
         precision.activation_quantizer.unwrap_or(QuantSpec::PER_TOKEN).check(precision.activations, 2)?;
         match (self.packed_weights(), precision.quantizer) {
@@ -419,6 +422,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
             activation_quantizer: precision.activation_quantizer.filter(|spec| *spec != own.activation),
             placement: None,
             rounding: precision.rounding.filter(|rounding| *rounding != SiteRounding::Nearest),
+            rotation: precision.rotation.filter(|rotation| *rotation != Rotation::None),
             ..*precision
         }
     }

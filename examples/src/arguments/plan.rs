@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use switchable_quant::experiments::running::progress::ShowProgress;
-use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec, RoundingMethod};
+use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec, Rotation, RoundingMethod};
 use switchable_quant::lora::site_precision::SiteRounding;
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::model_folder::{OwnAdapters, Quantiser};
@@ -38,6 +38,10 @@ pub struct PlanArgs {
     /// the plan or the adapters have it, else nearest
     #[arg(long, value_name = "METHOD")]
     pub rounding: Option<RoundingMethod>,
+    /// How inputs and weights of a layer are rotated before they are quantised: none, hadamard, or hadamard:SEED for
+    /// other signs; by default as the plan or the adapters have it, else none
+    #[arg(long, value_name = "ROTATION")]
+    pub rotation: Option<Rotation>,
     /// What the model is calibrated on.
     #[command(flatten)]
     pub calibration: CalibrationArgs,
@@ -69,6 +73,9 @@ impl PlanArgs {
         if let Some(asked) = self.rounding {
             file.check_rounding(asked)?;
         }
+        if let Some(asked) = self.rotation {
+            file.check_rotation(asked)?;
+        }
         Ok(Some(file))
     }
 
@@ -78,9 +85,10 @@ impl PlanArgs {
         let own = LinearSettings::default();
         let of_plan = plan.map(|file| file.plan.default_precision().quantisation(own.quantisation()));
         let settings = own.with_quantisation(of_plan.unwrap_or(own.quantisation()));
-        let (weight, rounding) =
-            (self.quantizer.unwrap_or(settings.weight), self.rounding.unwrap_or(settings.rounding));
-        let linear = LinearSettings { weight, rounding, ..settings };
+        let weight = self.quantizer.unwrap_or(settings.weight);
+        let rounding = self.rounding.unwrap_or(settings.rounding);
+        let rotation = self.rotation.unwrap_or(settings.rotation);
+        let linear = LinearSettings { weight, rounding, rotation, ..settings };
         ModelOptions { linear, ..ModelOptions::default() }
     }
 
@@ -115,7 +123,7 @@ impl PlanArgs {
     /// Whose quantisers a folder of floats has: where neither a plan nor a flag says them, those that its adapters were
     /// trained for.
     pub fn quantiser(&self) -> Quantiser {
-        let is_said = self.quantizer.is_some() || self.rounding.is_some() || self.plan.is_some();
+        let is_said = [self.quantizer.is_some(), self.rounding.is_some(), self.rotation.is_some(), self.plan.is_some()].contains(&true);
         if is_said { Quantiser::Given } else { Quantiser::OfAdapters }
     }
 
@@ -173,19 +181,24 @@ impl PlanArgs {
 }
 
 impl PlanArgs {
-    /// Checks that a packed folder, which keeps how its weights are rounded, was packed by the rounding that is asked
+    /// Checks that a packed folder, which keeps how its weights are rounded and rotated, was packed by what is asked
     /// for.
     fn check_rounding<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &M) -> anyhow::Result<()> {
-        let Some(asked) = self.rounding else { return Ok(()) };
-        let rounding = |site| model.site(site).settings().rounding;
-        match model.sites().iter().find(|site| rounding(*site) != asked) {
-            Some(site) => Err(usage(format!(
-                "`--rounding {asked}` contradicts the packed weights: `{}` was packed by {}",
-                model.sites().name(site),
-                rounding(site)
-            ))),
-            None => Ok(()),
+        for site in model.sites().iter() {
+            let (layer, name) = (model.site(site), model.sites().name(site));
+            let LinearSettings { rounding, rotation, .. } = layer.settings();
+            if let Some(asked) = self.rounding.filter(|asked| *asked != rounding) {
+                return Err(usage(format!(
+                    "`--rounding {asked}` contradicts the packed weights: `{name}` was packed by {rounding}"
+                )));
+            }
+            if let Some(asked) = self.rotation.filter(|asked| *asked != rotation) {
+                return Err(usage(format!(
+                    "`--rotation {asked}` contradicts the packed weights: `{name}` was packed with {rotation}"
+                )));
+            }
         }
+        Ok(())
     }
 }
 
@@ -262,12 +275,30 @@ impl PlanFile {
         Ok(())
     }
 
-    fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {
-        // Outside of the blocks stand embeddings, which have a quantiser of their own.
+    fn check_rotation(&self, asked: Rotation) -> anyhow::Result<()> {
+        let is_quantised = |precision: &SitePrecision| {
+            !(precision.weights.is_full() && precision.activations.is_full()) && precision.quantizer.is_some()
+        };
+        for (name, precision) in self.entries_of_blocks().filter(|(_, precision)| is_quantised(precision)) {
+            let got = precision.rotation.unwrap_or_default();
+            if got != asked {
+                let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });
+                return Err(usage(format!("`--rotation {asked}` contradicts {path}, which has `{name}` at {got}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries but those of embeddings, which have a quantiser of their own and stand outside of the blocks.
+    fn entries_of_blocks(&self) -> impl Iterator<Item = (&str, SitePrecision)> {
         let is_in_block = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
         let of_embedding: Vec<&str> =
             self.plan.sites().map(|(name, _)| name).filter(|name| !is_in_block(name)).collect();
-        for (name, precision) in self.plan.entries().filter(|(name, _)| !of_embedding.contains(name)) {
+        self.plan.entries().filter(move |(name, _)| !of_embedding.contains(name))
+    }
+
+    fn check(&self, asked: QuantSpec) -> anyhow::Result<()> {
+        for (name, precision) in self.entries_of_blocks() {
             let is_quantised = precision.weights != BitWidth::FULL;
             if let Some(got) = precision.quantizer.filter(|got| is_quantised && *got != asked) {
                 let (path, name) = (self.path.display(), if name.is_empty() { "default" } else { name });

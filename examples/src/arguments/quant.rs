@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use switchable_quant::kernels::{QuantSpec, RoundingMethod, ScalingMethod};
+use switchable_quant::kernels::{QuantSpec, Rotation, RoundingMethod, ScalingMethod};
 use switchable_quant::lora::{LinearSettings, QuantizedCache};
 use switchable_quant::transformer::options::ModelOptions;
 
@@ -19,6 +19,10 @@ pub struct QuantArgs {
     /// weights) or gptq (each input makes up for the error of those before it, by a calibration)
     #[arg(long, default_value_t = RoundingMethod::Nearest, value_name = "METHOD")]
     pub rounding: RoundingMethod,
+    /// How inputs and weights of a layer are rotated before they are quantised: none, hadamard, or hadamard:SEED for
+    /// other signs; for activations of few bits
+    #[arg(long, default_value_t = Rotation::None, value_name = "ROTATION")]
+    pub rotation: Rotation,
     /// What the model is calibrated on.
     #[command(flatten)]
     pub calibration: CalibrationArgs,
@@ -42,7 +46,8 @@ impl QuantArgs {
 
     /// Options to build a model with.
     pub fn model_options(&self) -> ModelOptions {
-        let linear = LinearSettings { weight: self.quantizer, rounding: self.rounding, ..LinearSettings::default() };
+        let Self { quantizer: weight, rounding, rotation, .. } = *self;
+        let linear = LinearSettings { weight, rounding, rotation, ..LinearSettings::default() };
         let bytes = self.quantized_cache.map(|gib| (gib * f64::from(1u32 << 30)) as usize);
         let cache = bytes.map_or_else(QuantizedCache::default, QuantizedCache::new);
         ModelOptions { linear, cache, ..ModelOptions::default() }

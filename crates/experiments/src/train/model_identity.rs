@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{
+    backends::quant_backend::QuantBackend,
+    spec::{rotation::Rotation, rounding_method::RoundingMethod},
+};
 use switchable_lora::{adapter_pair::LoraAdapterPair, switchable_linear::SwitchableLinear};
 use switchable_model::model::SwitchableModel;
 
@@ -15,8 +18,16 @@ pub(crate) fn model_identity<B: QuantBackend, M: SwitchableModel<B>>(model: &M) 
     let adapters: Map<String, Value> =
         sites.iter().map(|site| (sites.name(site), adapters(model.site(site)))).collect();
     let settings = model.settings();
-    json!({ "weight": settings.weight, "activation": settings.activation, "placement": settings.placement,
-        "adapters": adapters })
+    let mut identity = json!({ "weight": settings.weight, "activation": settings.activation,
+        "placement": settings.placement, "adapters": adapters });
+    // Runs of before there were others say nothing of them.
+    if settings.rounding != RoundingMethod::Nearest {
+        identity["rounding"] = json!(settings.rounding);
+    }
+    if settings.rotation != Rotation::None {
+        identity["rotation"] = json!(settings.rotation);
+    }
+    identity
 }
 
 fn adapters<B: QuantBackend>(layer: &SwitchableLinear<B>) -> Value {

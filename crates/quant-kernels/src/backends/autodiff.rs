@@ -22,6 +22,7 @@ use crate::{
         transformer_backend::TransformerBackend,
     },
     packed::packed_view::PackedView,
+    rotation::hadamard::{Direction, HadamardTransform},
     spec::{gradient_rule::GradientRule, quantizer::Quantizer, step_quantizer::StepQuantizer},
 };
 
@@ -85,6 +86,14 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
     ) -> [FloatTensor<Self>; 2] {
         let [x, step, gradient] = [x, step, gradient].map(|tensor| tensor.primitive);
         B::learned_step_backward(x, step, gradient, quantizer).map(constant::<B, C>)
+    }
+
+    fn rotate(x: FloatTensor<Self>, transform: &HadamardTransform, direction: Direction) -> FloatTensor<Self> {
+        let y = B::rotate(x.primitive, transform, direction);
+        match Rotated.prepare::<C>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(operation) => operation.finish((transform.clone(), direction), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
     }
 
     fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
@@ -175,6 +184,21 @@ impl<B: QuantBackend> Backward<B, 2> for ByLearnedStep {
                 gradients.register::<B>(parent.id, gradient);
             }
         }
+    }
+}
+
+/// `∂L/∂x = ∂L/∂y · Rᵀ`.
+#[derive(Debug)]
+struct Rotated;
+
+impl<B: QuantBackend> Backward<B, 1> for Rotated {
+    type State = (HadamardTransform, Direction);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let (transform, direction) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, gradients, |gradient| {
+            B::rotate(gradient, &transform, direction.reversed())
+        });
     }
 }
 

@@ -41,6 +41,7 @@ use crate::{
             options::Product,
         },
     },
+    rotation::hadamard::{Direction, HadamardTransform},
     spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
@@ -134,6 +135,16 @@ impl QuantBackend for Flex {
             }
             _ => plain::learned_step::learned_step_backward::<Self>(x, step, gradient, quantizer),
         }
+    }
+
+    fn rotate(x: FlexTensor, transform: &HadamardTransform, direction: Direction) -> FlexTensor {
+        let dtype = x.dtype();
+        let x = widened_primitive::<Self>(x).to_contiguous();
+        let y = match x.as_slice() {
+            Some(values) => tensor_of(transform.rows(direction).of(values), Layout::contiguous(x.shape())),
+            None => plain::rotation::rotate::<Self>(x, transform, direction),
+        };
+        narrowed_primitive::<Self>(y, dtype)
     }
 
     fn packed_linear(

@@ -19,6 +19,7 @@ use crate::{
         blocks::{BlockParams, SliceQuantizer},
         learned_step::StepKernel,
     },
+    rotation::hadamard::{Direction, HadamardTransform},
     spec::{quantizer::Quantizer, range_estimator::RangeEstimator, step_quantizer::StepQuantizer},
 };
 
@@ -88,6 +89,14 @@ impl QuantBackend for NdArray {
         let kernel = StepKernel::new(shape.dims(), quantizer);
         let (of_x, of_step) = kernel.backward(&values(x), &values(step), &values(gradient));
         [tensor(of_x, shape.as_slice()), tensor(of_step, step_shape.as_slice())]
+    }
+
+    fn rotate(x: Primitive, transform: &HadamardTransform, direction: Direction) -> Primitive {
+        if x.dtype() != DType::F32 {
+            return plain::rotation::rotate::<Self>(x, transform, direction);
+        }
+        let shape = x.shape();
+        tensor(transform.rows(direction).of(&values(x)), shape.as_slice())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         packed_view::PackedView,
         product::{activations::ActivationBits, epilogue::OutputFunction},
     },
+    rotation::hadamard::{Direction, HadamardTransform},
     spec::{gradient_rule::GradientRule, quant_spec::QuantSpec, quantizer::Quantizer, step_quantizer::StepQuantizer},
 };
 
@@ -22,7 +23,7 @@ use crate::{
 ///
 /// Every method has a default that is made of the backend's plain tensor operations, so any backend
 /// can be used with an empty `impl` of this trait and of [`TransformerBackend`]. The backends of burn that have kernels here override them;
-/// what they compute is the same, bit for bit in f32.
+/// what they compute is the same, bit for bit in f32, but for the order of the sums of [`rotate`](Self::rotate).
 ///
 /// | backend | cargo feature | kernels |
 /// |---|---|---|
@@ -121,6 +122,15 @@ pub trait QuantBackend: TransformerBackend {
         terms: LinearTerms<Self>,
     ) -> FloatTensor<Self> {
         packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
+    }
+
+    /// [`rotate`](crate::tensor::rotation::rotate): sums are in an order of the backend's own.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output `[.., transform.width()]`
+    fn rotate(x: FloatTensor<Self>, transform: &HadamardTransform, direction: Direction) -> FloatTensor<Self> {
+        plain::rotation::rotate::<Self>(x, transform, direction)
     }
 
     /// The values of packed weights, without a gradient. Backends with a device of their own copy

@@ -1,6 +1,9 @@
 //! What a layer's inputs are like.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    rotation::hadamard::HadamardTransform,
+};
 
 /// Statistics of the inputs of a layer over some rows: what calibration knows.
 ///
@@ -129,8 +132,53 @@ impl InputMoments {
         Self::new(second, each(&self.mean), each(&self.largest), self.rows)
     }
 
+    /// The moments of the inputs rotated: `Rᵀ·H·R` and `mean·R`. The largest magnitudes are bounds, those of inputs
+    /// that are all at their largest together.
+    ///
+    /// # Panics
+    ///
+    /// If the rotation is of another number of inputs.
+    ///
+    /// ```
+    /// use quant_kernels::{HadamardTransform, InputMoments, Rotation};
+    ///
+    /// let moments = InputMoments::new(vec![4.0, 0.0, 0.0, 0.0], vec![2.0, 0.0], vec![2.0, 0.0], 10)?;
+    /// let transform = HadamardTransform::of(Rotation::Hadamard(0), 2).unwrap();
+    /// let rotated = moments.rotated(&transform)?;
+    /// assert!(rotated.importance().all(|square| (square - 2.0).abs() < 1e-6));
+    /// assert!(rotated.largest().iter().all(|largest| (largest - 2f32.sqrt()).abs() < 1e-6));
+    /// # Ok::<(), quant_kernels::Error>(())
+    /// ```
+    pub fn rotated(&self, transform: &HadamardTransform) -> Result<Self> {
+        let d_in = self.d_in();
+        assert_eq!(transform.width(), d_in, "a rotation of {d_in} inputs");
+        let mut second = transform.rotated(&transposed(transform.rotated(&self.second), d_in));
+        // Equal on both sides of the diagonal, as it was, and no mean of squares below 0 by rounding.
+        for row in 0..d_in {
+            for column in 0..row {
+                second[row * d_in + column] = second[column * d_in + row];
+            }
+            second[row * (d_in + 1)] = second[row * (d_in + 1)].max(0.0);
+        }
+        let [order, power] = transform.orders();
+        let block = order * power;
+        let bound = |inputs: &[f32]| inputs.iter().sum::<f32>() / (block as f32).sqrt();
+        let largest = self.largest.chunks(block).flat_map(|inputs| vec![bound(inputs); inputs.len()]).collect();
+        Self::new(second, transform.rotated(&self.mean), largest, self.rows)
+    }
+
     /// The bytes that they occupy.
     pub fn bytes(&self) -> usize {
         (self.second.len() + self.mean.len() + self.largest.len()) * size_of::<f32>()
     }
+}
+
+/// A square matrix with rows and columns exchanged.
+fn transposed(mut matrix: Vec<f32>, size: usize) -> Vec<f32> {
+    for row in 0..size {
+        for column in 0..row {
+            matrix.swap(row * size + column, column * size + row);
+        }
+    }
+    matrix
 }

@@ -4,7 +4,6 @@
 
 /// Calls a function of plain Rust, which must be `#[inline(always)]`, through a copy of it that is
 /// compiled for an instruction set.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! compiled_for {
     ($set:expr, $function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
@@ -39,7 +38,6 @@ macro_rules! compiled_for {
 
 /// Defines a function that takes an [`InstructionSet`](crate::cpu::instruction_set::InstructionSet) before its own
 /// arguments and runs the body, plain Rust, as compiled for that set.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 macro_rules! multiversion {
     (
         $(#[$meta:meta])*
@@ -57,7 +55,5 @@ macro_rules! multiversion {
     };
 }
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use compiled_for;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use multiversion;

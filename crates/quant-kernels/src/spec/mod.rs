@@ -9,6 +9,7 @@ pub mod granularity;
 pub mod quant_spec;
 pub mod quantizer;
 pub mod range_estimator;
+pub mod rotation;
 pub mod rounding_method;
 pub mod scaling_method;
 pub mod step_quantizer;

@@ -9,4 +9,5 @@ pub mod packed_linear;
 pub mod params;
 pub mod quantize;
 pub mod reference;
+pub mod rotation;
 pub mod rounding;

@@ -16,6 +16,7 @@ mod non_finite;
 mod normal_float;
 mod properties;
 mod range_estimators;
+mod rotation;
 mod scalar_reference;
 mod support;
 mod surroundings;

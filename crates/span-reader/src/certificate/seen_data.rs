@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use squad_data::Dataset;
 
 use crate::certificate::file_names::MADE_FROM;
-use crate::certificate::held_out::HeldOut;
+use crate::certificate::held_out::{HeldOut, HeldOutQuestion};
 use crate::certificate::text_hash::TextHash;
 use crate::error::{Error, Result};
 use crate::running::json_file::{read_json, write_text};
@@ -166,6 +166,19 @@ impl SeenData {
             return Err(Error::Version { path, got: version, known: VERSION });
         }
         read_json(&path).map(Some)
+    }
+
+    /// The sets that some questions are among, and how many of the questions each has: by the question, or by the
+    /// paragraph of what a model was calibrated on.
+    pub fn overlaps(&self, held_out: &HeldOut) -> Vec<(&SeenSet, usize)> {
+        let count = |set: &SeenSet| {
+            let by_paragraph = set.role == SeenRole::Calibration;
+            let is_seen = |question: &HeldOutQuestion| {
+                set.questions.contains(&question.hash) || (by_paragraph && set.contexts.contains(&question.context))
+            };
+            held_out.by_content().filter(|(_, question)| is_seen(question)).count()
+        };
+        self.sets.iter().map(|set| (set, count(set))).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Checks that none of some questions is in one of the sets, and none of their paragraphs in one that something was

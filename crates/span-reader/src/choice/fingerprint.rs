@@ -55,6 +55,12 @@ impl ModelFingerprint {
             let held = if layer.packed_weights().is_some() { Execution::Packed } else { Execution::FakeQuantized };
             let what = (settings.weight, settings.activation, settings.placement, held);
             hasher.bytes(&model.transformer.sites().name(site), format!("{what:?}").as_bytes());
+            if (settings.rounding, settings.rotation) != Default::default() {
+                hasher.bytes("rounding", format!("{} {}", settings.rounding, settings.rotation).as_bytes());
+            }
+            if let Some(moments) = layer.moments().filter(|_| settings.rounding.needs_moments(settings.weight)) {
+                hasher.floats("importance", &moments.importance().collect::<Vec<_>>());
+            }
             if let Some(packed) = layer.packed_weights() {
                 hash_codes(&mut hasher, packed);
             }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 const VERSION: u64 = 2;
-/// The last version that left quantisers, placement and rounding to the run.
+/// The last version that left quantisers, placement, rounding and rotation to the run.
 const WITHOUT_QUANTISERS: u64 = 1;
 
 /// Keys and values are `[batch, heads, tokens, width]`.
@@ -67,7 +67,7 @@ const KV_CACHE_RANK: usize = 4;
 /// }
 /// ```
 ///
-/// Files of version 1 say nothing of quantisers, placement and rounding: theirs are those of the run.
+/// Files of version 1 say nothing of quantisers, placement, rounding and rotation: theirs are those of the run.
 ///
 /// ```
 /// use switchable_lora::{BitWidth, PrecisionPlan, SitePrecision};
@@ -451,12 +451,13 @@ impl PrecisionPlan {
 
 /// The first field that a precision says of how it quantises.
 fn said(precision: SitePrecision) -> Option<&'static str> {
-    let SitePrecision { quantizer, activation_quantizer, placement, rounding, .. } = precision;
+    let SitePrecision { quantizer, activation_quantizer, placement, rounding, rotation, .. } = precision;
     [
         ("quantizer", quantizer.is_some()),
         ("activation_quantizer", activation_quantizer.is_some()),
         ("placement", placement.is_some()),
         ("rounding", rounding.is_some()),
+        ("rotation", rotation.is_some()),
     ]
     .into_iter()
     .find_map(|(field, is_said)| is_said.then_some(field))

@@ -1,4 +1,4 @@
-use quant_kernels::spec::{quant_spec::QuantSpec, rounding_method::RoundingMethod};
+use quant_kernels::spec::{quant_spec::QuantSpec, rotation::Rotation, rounding_method::RoundingMethod};
 
 use super::*;
 use crate::{placement::Placement, quantisation_settings::QuantisationSettings, site_precision::SiteRounding};
@@ -91,6 +91,7 @@ fn a_plan_says_the_quantiser_rounding_and_placement_of_every_site() {
                     activation: QuantSpec::PER_TOKEN,
                     placement,
                     rounding: RoundingMethod::Nearest,
+                    rotation: Rotation::None,
                 };
                 let said = ONE.with_quantisation(settings).with_rounding(rounding);
                 let plan = PrecisionPlan::uniform(said).with_site("h.0.mlp.c_fc", TWO);
@@ -111,6 +112,17 @@ fn a_plan_says_the_quantiser_rounding_and_placement_of_every_site() {
             }
         }
     }
+}
+
+#[test]
+fn a_plan_says_where_inputs_are_rotated() {
+    let rotated = QuantisationSettings { rotation: Rotation::Hadamard(7), ..Default::default() };
+    let said = ONE.with_quantisation(rotated).with_rounding(SiteRounding::Nearest);
+    let plan = PrecisionPlan::uniform(said).with_site("h.0.mlp.c_fc", said.with_rotation(Rotation::None));
+    assert!(plan.is_explicit());
+    let json = plan.to_json();
+    assert!(json.contains("\"rotation\": \"hadamard:7\"") && json.contains("\"rotation\": \"none\""), "{json}");
+    assert_eq!(PrecisionPlan::from_json(&json).unwrap(), plan);
 }
 
 #[test]
@@ -150,6 +162,7 @@ fn bad_json_is_an_error_that_says_what_is_wrong() {
         (r#"{"version":2,"default":{"weights":4,"activations":32,"quantizer":"per-row"}}"#.into(), "`per-row`"),
         (r#"{"version":2,"default":{"weights":4,"activations":32,"placement":"beside"}}"#.into(), "`beside`"),
         (r#"{"version":2,"default":{"weights":4,"activations":32,"rounding":"up"}}"#.into(), "`up`"),
+        (r#"{"version":2,"default":{"weights":4,"activations":32,"rotation":"haar"}}"#.into(), "`haar`"),
         (format!(r#"{{"version":1,"default":{full},"layers":{{}}}}"#), "unknown field `layers`"),
         (r#"{"version":1,"default":{"weights":4,"activations":32,"bits":4}}"#.into(), "unknown field `bits`"),
         (r#"{"version":1,"default":{"weights":24,"activations":32}}"#.into(), "bit-width 24"),

@@ -65,6 +65,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if precision.weights.is_full() || self.learned_step(precision).is_some() {
             here.rounding = trained.rounding;
         }
+        if precision.weights.is_full() && precision.activations.is_full() {
+            here.rotation = trained.rotation;
+        }
         match trained.first_difference(&here) {
             Some(SettingsDifference { field, got: trained, expected: here }) => {
                 Err(Error::TrainedFor { field, trained, here })
@@ -97,8 +100,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
                     return Err(Error::PackedStep { bits: width, expected: "a weight in floats to learn it for" });
                 }
                 let weight = self.weight().set_require_grad(false);
-                let step = starting_step(&weight, self.rounding(width, None))?;
-                self.fresh_pair(config, seed, || Ok(step.forward(weight)))?.with_step(step)
+                let rounding = self.rounding(width, None);
+                let step = starting_step(&weight, rounding)?;
+                self.fresh_pair(config, seed, || Ok(rounding.apply_step(weight, &step)))?.with_step(step)
             }
         };
         self.insert_adapter(width, pair)

@@ -9,6 +9,9 @@
 //! is at the adapter's width, that step: `⌊clamp(W / step, −Q, Q)⌉ · step` with the gradients of LSQ
 //! (arXiv:1902.08153).
 //!
+//! With a rotation `R` (arXiv:2404.00456), `Qa(x)` is `Q(x·R)·Rᵀ` and `Qw(W)` is `R·Q(Rᵀ·W)`: what is rounded is rotated,
+//! and between the two the rotations cancel.
+//!
 //! `W [d_in, d_out]`, `b [d_out]`, `A [d_in, rank]`, `B [rank, d_out]`, `s = alpha / rank`. The
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
 //! quantiser, as L4Q does (arXiv:2402.04902).
@@ -28,8 +31,17 @@ use quant_kernels::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
     calibrated::input_moments::InputMoments,
     packed::product::{activations::ActivationBits, epilogue::OutputFunction},
-    spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rounding_method::RoundingMethod},
-    tensor::{fake_quantize::fake_quantize, gelu::gelu_tanh, packed_linear::packed_linear, rounding::Rounding},
+    rotation::hadamard::{Direction, HadamardTransform},
+    spec::{
+        bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rotation::Rotation,
+        rounding_method::RoundingMethod,
+    },
+    tensor::{
+        fake_quantize::fake_quantize,
+        gelu::gelu_tanh,
+        packed_linear::packed_linear,
+        rotation::{rotate, rotate_inputs},
+    },
 };
 
 use crate::{
@@ -62,6 +74,7 @@ pub struct SwitchableLinear<B: Backend> {
     placement: Placement,
     gradient: GradientRule,
     method: RoundingMethod,
+    rotation: Rotation,
     /// What is known of its inputs.
     moments: KnownMoments,
     /// How the factors were chosen that were folded into the model, if any were.
@@ -122,6 +135,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             placement: settings.placement,
             gradient: settings.gradient,
             method: settings.rounding,
+            rotation: settings.rotation,
             moments: KnownMoments::default(),
             scaling: None,
             execution: if packed { Execution::Packed } else { settings.execution },
@@ -200,29 +214,46 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.check_trained_for(&precision)?;
         self.check_codes(&precision)?;
         let rounding = self.rounding_by(precision.weights, quantisation, self.active_step(precision)?);
+        let rotation = self.rotation_at(&precision);
         if let Some(activations) = self.packed_activations(precision, &x) {
             let merges = quantisation.placement == Placement::Merged;
             let merged = pair.filter(|_| merges && self.packed_weights().is_none());
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
+            // An adapter takes what is not rotated: rotating its first factor instead costs as much as a few rows.
+            let rotated_x = match &rotation {
+                Some(transform) => rotate(x.clone(), transform, Direction::There),
+                None => x.clone(),
+            };
+            let first_factor = |a| match &rotation {
+                Some(transform) => rotate_inputs(a, transform, Direction::There),
+                None => a,
+            };
             let terms = LinearTerms {
                 bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
                 adapter: pair
                     .filter(|_| merged.is_none())
-                    .map(|pair| (primitive(pair.a.val()), primitive(pair.b.val()), pair.scaling())),
+                    .map(|pair| (primitive(first_factor(pair.a.val())), primitive(pair.b.val()), pair.scaling())),
                 function,
             };
             if let Some(packed) = self.base.packed_weights() {
-                return Ok(packed_linear(x, packed.at(precision.weights)?, activations, terms));
+                return Ok(packed_linear(rotated_x, packed.at(precision.weights)?, activations, terms));
             }
             let codes = match merged {
                 Some(pair) => self.base.merged_codes_at(rounding, pair),
                 None => self.base.codes_at(rounding),
             };
             if let Some(codes) = codes {
-                return Ok(packed_linear(x, codes.view(), activations, terms));
+                return Ok(packed_linear(rotated_x, codes.view(), activations, terms));
             }
         }
-        let quantized_x = fake_quantize(x.clone(), precision.activations, &quantisation.activation, self.gradient)?;
+        let quantized = |x| fake_quantize(x, precision.activations, &quantisation.activation, self.gradient);
+        let quantized_x = match rotation.filter(|_| !precision.activations.is_full()) {
+            Some(transform) => {
+                let rotated = quantized(rotate(x.clone(), &transform, Direction::There))?;
+                rotate(rotated, &transform, Direction::Back)
+            }
+            None => quantized(x.clone())?,
+        };
         let (weight, adapted) = match (quantisation.placement, pair) {
             (_, None) => (self.base.at(rounding, self.gradient)?, None),
             (Placement::Residual, Some(pair)) => (self.base.at(rounding, self.gradient)?, Some(pair.forward(x))),
@@ -232,7 +263,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             }
             (Placement::Merged, Some(pair)) => {
                 let merged = self.weight() + pair.product();
-                (rounding.rounding().apply(merged, self.gradient)?, None)
+                (rounding.apply(merged, self.gradient)?, None)
             }
         };
         let mut y = quantized_x.matmul(weight);
@@ -270,8 +301,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         quantisation: QuantisationSettings,
         step: Option<&'a AdapterStep<B>>,
     ) -> WeightRounding<'a, B> {
-        let QuantisationSettings { weight: spec, rounding: method, .. } = quantisation;
-        WeightRounding { bits, spec, method, moments: self.moments.get(), step }
+        let QuantisationSettings { weight: spec, rounding: method, rotation, .. } = quantisation;
+        WeightRounding { bits, spec, method, rotation, moments: self.moments.get(), step }
     }
 
     /// How the weight becomes codes at a precision.
@@ -279,15 +310,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// # Errors
     ///
     /// As [`check`](Self::check).
-    pub fn rounding_at(&self, precision: &SitePrecision) -> Result<Rounding<'_, B>> {
+    pub fn rounding_at(&self, precision: &SitePrecision) -> Result<WeightRounding<'_, B>> {
         self.check(precision)?;
         let step = self.active_step(*precision)?;
-        Ok(self.rounding_by(precision.weights, self.quantisation(precision), step).rounding())
+        Ok(self.rounding_by(precision.weights, self.quantisation(precision), step))
     }
 
-    /// The layer with weights that were rounded by a method, or are where they are floats.
-    pub fn with_method(self, method: RoundingMethod) -> Self {
-        Self { method, ..self }
+    /// The layer with weights that were rounded by a method behind a rotation, or are where they are floats.
+    pub fn with_rounding(self, method: RoundingMethod, rotation: Rotation) -> Self {
+        Self { method, rotation, ..self }
     }
 
     /// What is known of the inputs.
@@ -337,7 +368,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// The weight at full precision, `[d_in, d_out]`; what its codes stand for, where it is only there
     /// packed.
     pub fn weight(&self) -> Tensor<B, 2> {
-        self.base.float()
+        self.base.float(self.rotation)
     }
 
     /// The weight, where it is only there packed.
@@ -406,6 +437,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             base: self.base.policy(),
             gradient: self.gradient,
             rounding: self.method,
+            rotation: self.rotation,
             execution: self.execution,
         }
     }

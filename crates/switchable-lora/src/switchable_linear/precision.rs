@@ -1,10 +1,13 @@
 //! What a layer does at a precision, and whether it can.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::{packed_spec::PackedSpec, scales::ScaleFormat},
+    rotation::hadamard::HadamardTransform,
     spec::{
         bit_width::BitWidth, quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
     },
@@ -25,6 +28,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// Quantisers and placement at a precision: what it says, and else those of the settings.
     pub fn quantisation(&self, precision: &SitePrecision) -> QuantisationSettings {
         precision.quantisation(self.settings().quantisation())
+    }
+
+    /// The rotation of the inputs at a precision, if anything is quantised behind one.
+    pub fn rotation_at(&self, precision: &SitePrecision) -> Option<Arc<HadamardTransform>> {
+        let is_quantised = !(precision.weights.is_full() && precision.activations.is_full());
+        HadamardTransform::of(self.quantisation(precision).rotation, self.d_in()).filter(|_| is_quantised)
     }
 
     /// The precision with all that it leaves to this layer said.
@@ -74,6 +83,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
                 Some(_) => *rounding != SiteRounding::LearnedStep && *rounding != own_rounding,
                 None => *rounding != own_rounding,
             }),
+            rotation: precision.rotation.filter(|rotation| *rotation != own.rotation),
             ..*precision
         }
     }
@@ -85,6 +95,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             && codes.quantizer(got) != got
         {
             return Err(Error::PackedQuantizer { got, expected: codes.quantizer(got) });
+        }
+        if let Some(got) = precision.rotation.filter(|&got| got != self.rotation) {
+            return Err(Error::PackedRotation { got, expected: self.rotation });
         }
         let method = precision.rounding.and_then(SiteRounding::method);
         if let Some(got) = method.filter(|&got| got != self.method && self.step_of_codes(precision.weights).is_none()) {
@@ -186,7 +199,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let Some(pair) = pair else { return self.base.at(rounding, self.gradient) };
         match quantisation.placement {
             Placement::Merged if !precision.weights.is_full() => {
-                Ok(rounding.rounding().apply(self.weight() + pair.product(), self.gradient)?)
+                rounding.apply(self.weight() + pair.product(), self.gradient)
             }
             Placement::Merged | Placement::Residual => Ok(self.base.at(rounding, self.gradient)? + pair.product()),
         }
@@ -200,8 +213,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// weight, [`Error::Quantisation`] if a width
     /// does not fit its quantiser, the `Step…` errors if the weight cannot be quantised by the
     /// adapter's learned step, as where the precision names another quantiser than the step was learned
-    /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`] and
-    /// [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
+    /// for, [`Error::NoStep`] if there is none to round by, and [`Error::PackedQuantizer`], [`Error::PackedRotation`]
+    /// and [`Error::PackedPlacement`] if the weight is only there packed, by another quantiser.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         self.check_codes(precision)?;
         self.check_trained_for(precision)?;

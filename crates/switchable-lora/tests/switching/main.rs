@@ -12,4 +12,5 @@ mod outputs;
 mod packed;
 mod peft_golden;
 mod quantisers;
+mod rotation;
 mod support;

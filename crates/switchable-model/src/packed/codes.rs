@@ -174,7 +174,7 @@ fn pack_site<B: QuantBackend, M: SwitchableModel<B>>(
         _ => layer.check(&precision).map_err(named)?,
     }
     let rounding = layer.rounding_at(&precision).map_err(named)?;
-    let packed = rounding.pack(&layer.weight(), options.scale_format).map_err(|error| named(error.into()))?;
+    let packed = rounding.pack(&layer.weight(), options.scale_format).map_err(named)?;
     let weights = fixed_or_nested(packed, form).map_err(|error| named(error.into()))?;
     Ok(Some(match weights {
         PackedWeights::Nested(nested) => PackedWeights::Nested(with_scales(layer, nested, options).map_err(named)?),

@@ -170,9 +170,9 @@ impl<C: ModelConfig> PackedFolder<C> {
         let options = &ModelOptions { linear, ..options.clone() };
         let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
         for site in self.config.sites().iter() {
-            let method = plan.get(&sites.name(site)).quantisation(quantisation).rounding;
+            let own = plan.get(&sites.name(site)).quantisation(quantisation);
             let layer = model.site_mut(site);
-            *layer = layer.clone().with_method(method);
+            *layer = layer.clone().with_rounding(own.rounding, own.rotation);
         }
         // A tied output matrix of which the file holds a copy in codes is a matrix of its own.
         let sites = model.sites().clone();

@@ -6,6 +6,7 @@
 //! | the range that scales follow from | `ranges` |
 //! | quantisation by learned steps | `learned_step` |
 //! | packed weights | `packed` |
+//! | rotations | `rotation` |
 //! | GELU | `gelu` |
 //! | attention | `attention` |
 //! | tensors seen as matrices, as blocks, and their levels | `matrices`, `blocks`, `levels` |
@@ -21,3 +22,4 @@ pub(crate) mod packed;
 pub(crate) mod precision;
 pub(crate) mod quantisation;
 pub(crate) mod ranges;
+pub(crate) mod rotation;

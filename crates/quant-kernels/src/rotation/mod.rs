@@ -1,0 +1,14 @@
+//! Rotations of what enters a layer.
+//!
+//! ```text
+//! y = x·W = (x·R)·(Rᵀ·W),   Rᵀ·R = 1
+//! ```
+//!
+//! Quantised after it, both factors have smaller largest values beside their mean ones: a row in which one input stands
+//! out becomes one in which all are of a size.
+//!
+//! Source: Ashkboos et al., *QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs*, arXiv:2404.00456; Tseng et al.,
+//! *QuIP#*, arXiv:2402.04396, for weights.
+
+pub mod hadamard;
+mod paley;
