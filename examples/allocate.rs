@@ -46,7 +46,9 @@ use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{
+    activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs,
+};
 use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::damages::{DamageSource, DamageWork};
@@ -67,6 +69,8 @@ struct Arguments {
     input: InputArgs,
     #[command(flatten)]
     quant: QuantArgs,
+    #[command(flatten)]
+    activations: ActivationArgs,
     /// Widths that every site may take
     #[arg(long, value_delimiter = ',', default_value = "32,16,8,6,5,4,3,2", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
@@ -132,6 +136,7 @@ fn command() -> anyhow::Result<()> {
             .input
             .opening(&arguments.run, arguments.quant.model_options())
             .calibrated_on(calibration)
+            .with_activations(arguments.activations)
             .run(allocate)
     })
 }

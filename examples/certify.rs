@@ -50,6 +50,7 @@ use switchable_quant::reader::{Error, Evaluator, FolderOptions, text};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::packed::form::PackedForm;
 use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant_examples::arguments::activations::ActivationArgs;
 use switchable_quant_examples::arguments::calibration::CalibrationArgs;
 use switchable_quant_examples::arguments::count::{parse_count, parse_up_to};
 use switchable_quant_examples::arguments::null_threshold::{NullThreshold, null_rule};
@@ -329,6 +330,7 @@ impl Arguments {
         let plan_args = PlanArgs {
             rounding: None,
             rotation: None,
+            activations: ActivationArgs::default(),
             calibration: CalibrationArgs::default(),
             plan: self.plan.clone().filter(|_| which == Which::Artefact),
             plan_name: self.plan_name.clone().filter(|_| which == Which::Artefact),
@@ -345,6 +347,7 @@ impl Arguments {
             missing_head: MissingHead::OfAdapters,
             adapters: if names_adapters { OwnAdapters::Used } else { OwnAdapters::LeftOut },
             quantiser: if plan.is_some() { Quantiser::Given } else { Quantiser::OfAdapters },
+            activations: None,
         };
         let artefact = self.artefact();
         let model = match which {

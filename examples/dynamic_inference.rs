@@ -41,7 +41,9 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 use switchable_quant_examples::arguments::count::parse_up_to;
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{
+    activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs,
+};
 use switchable_quant_examples::artefact::{reserve_pack, written_text};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::session::{Command, Session};
@@ -59,6 +61,8 @@ struct Arguments {
     input: InputArgs,
     #[command(flatten)]
     quant: QuantArgs,
+    #[command(flatten)]
+    activations: ActivationArgs,
     /// Widths of the plans, 2 to 8
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,8", value_name = "BITS,...")]
     bits: Vec<BitWidth>,
@@ -103,7 +107,12 @@ fn command() -> anyhow::Result<()> {
         arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
     let dynamic = Dynamic { arguments: &arguments, out: &out, target };
     resumable(&out.join(READ), || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(dynamic)
+        arguments
+            .input
+            .opening(&arguments.run, arguments.quant.model_options())
+            .calibrated_on(calibration)
+            .with_activations(arguments.activations)
+            .run(dynamic)
     })
 }
 

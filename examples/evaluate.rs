@@ -83,7 +83,7 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 16] = [
+const OF_MODELS: [&str; 20] = [
     "model",
     "adapters",
     "no_adapter",
@@ -91,6 +91,10 @@ const OF_MODELS: [&str; 16] = [
     "plan",
     "plan_name",
     "quantizer",
+    "rounding",
+    "rotation",
+    "activations",
+    "calibration",
     "scaling",
     "embedding_bits",
     "untimed",
@@ -123,6 +127,7 @@ fn command() -> anyhow::Result<()> {
     let options = arguments.plan.model_options(plan.as_ref());
     let mut opening = arguments.input.opening(&arguments.run, options);
     opening.options.quantiser = arguments.plan.quantiser();
+    opening.options.activations = arguments.plan.activations.activations;
     opening.calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, arguments.run.show())?;
     if plan.as_ref().is_some_and(|plan| !plan.names_adapters()) && arguments.input.span_head.is_none() {
         // Adapters that are not asked for need not be those of the plan's quantiser.

@@ -57,7 +57,7 @@ fn command() -> anyhow::Result<()> {
     resumable(&out.join(SEARCH), || {
         let (arguments, out) = (&arguments, out.as_path());
         let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
-        let opening = opening.calibrated_on(calibration);
+        let opening = opening.calibrated_on(calibration).with_activations(arguments.activations);
         if arguments.ladder.ladder.is_empty() {
             opening.run(Search { arguments, out, target })
         } else {

@@ -128,6 +128,7 @@ fn command() -> anyhow::Result<()> {
         missing_head: MissingHead::Random(0),
         adapters: own,
         quantiser: arguments.plan.quantiser(),
+        activations: arguments.plan.activations.activations,
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);

@@ -26,6 +26,7 @@ use switchable_quant::transformer::scaling::ScalingChoice;
 use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
+use crate::arguments::activations::ActivationArgs;
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
@@ -160,6 +161,13 @@ impl Opening<'_> {
         Self { calibration, ..self }
     }
 
+    /// The same with activations at a width, if one is asked for.
+    #[must_use]
+    pub fn with_activations(mut self, ActivationArgs { activations }: ActivationArgs) -> Self {
+        self.options.activations = activations;
+        self
+    }
+
     /// Adapters that others take the place of are not read: they may be for another quantiser.
     fn own_adapters(&self) -> OwnAdapters {
         if self.adapters.is_some() { OwnAdapters::LeftOut } else { self.options.adapters }
@@ -241,6 +249,7 @@ impl<C: Command> OnDevice<'_, C> {
         dir: Option<&Path>,
         device: B::Device,
     ) -> anyhow::Result<()> {
+        folder.activations = self.opening.options.activations;
         let name = self.opening.model.unwrap_or("built-in").to_owned();
         let (mut source, mut place) = (name.clone(), AdapterPlace::Own);
         if let Some(adapters) = self.opening.adapters {
@@ -321,7 +330,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let held_out = HeldOut::new(questions.clone())?;
         for (set, seen) in record.overlaps(&held_out) {
             let (all, name) = (held_out.len(), &self.name);
-            eprintln!("{seen} of {all} questions are of the {} of {name}, {}: they are not held out", set.role, set.name);
+            eprintln!(
+                "{seen} of {all} questions are of the {} of {name}, {}: they are not held out",
+                set.role, set.name
+            );
         }
         Ok(())
     }

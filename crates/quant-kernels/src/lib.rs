@@ -33,8 +33,8 @@ pub use packed::{
 pub use rotation::hadamard::HadamardTransform;
 pub use spec::{
     bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, granularity::Granularity,
-    quant_spec::QuantSpec, range_estimator::RangeEstimator, rotation::Rotation,
-    rounding_method::RoundingMethod, scaling_method::ScalingMethod,
+    quant_spec::QuantSpec, range_estimator::RangeEstimator, rotation::Rotation, rounding_method::RoundingMethod,
+    scaling_method::ScalingMethod,
 };
 pub use tensor::{
     distortion::Distortion,

@@ -52,6 +52,7 @@ const ADAPTERS: &str = "adapters";
 /// | `missing_head` | a folder without a span head is refused |
 /// | `adapters` | those in the folder `adapters` are loaded |
 /// | `quantiser` | that of `model` |
+/// | `activations` | full precision, or as the codes' own plan has it |
 #[derive(Debug, Clone, Default)]
 pub struct FolderOptions {
     /// How the model is built.
@@ -62,6 +63,8 @@ pub struct FolderOptions {
     pub adapters: OwnAdapters,
     /// Which quantisers a folder of floats has.
     pub quantiser: Quantiser,
+    /// The width of the activations where weights are quantised.
+    pub activations: Option<BitWidth>,
 }
 
 /// Which quantisers a folder of floats has; codes have their own.
@@ -112,6 +115,8 @@ pub struct ModelFolder<B: Backend, M> {
     pub plan: Option<SitePlan>,
     /// What an artefact holds beside its model.
     pub artefact: Option<ArtefactContents>,
+    /// The width of the activations where weights are quantised, if one was asked for.
+    pub activations: Option<BitWidth>,
     /// What the files leave open, one line each, for whoever runs the model.
     pub notes: Vec<String>,
 }
@@ -156,7 +161,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         };
         let tokenizer = TextTokenizer::from_dir(dir)?;
         tokenizer.check_fits(model.transformer.shape().vocabulary)?;
-        Ok(Self { model, tokenizer, plan, artefact: None, notes: Vec::new() })
+        Ok(Self { model, tokenizer, plan, artefact: None, activations: options.activations, notes: Vec::new() })
     }
 
     /// Opens files that are part of the program.
@@ -178,7 +183,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         }
         let name = file(TOKENIZER);
         let tokenizer = TextTokenizer::from_bytes(files.tokenizer, &name.to_string_lossy())?;
-        Ok(Self { model, tokenizer, plan: None, artefact: None, notes: Vec::new() })
+        Ok(Self { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() })
     }
 
     /// Takes the adapters of a folder, in the place of those of the same widths. What their files leave open
@@ -242,18 +247,28 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         })
     }
 
-    /// The precision of a width with its adapter, or without where the model has none.
+    /// The precision of a width with its adapter, or without where the model has none. Below 32 bits the activations are
+    /// at their width too, if one was asked for.
     pub fn precision(&self, bits: BitWidth) -> SitePrecision {
-        self.model.transformer.precision_at(bits)
+        self.with_own_activations(self.model.transformer.precision_at(bits))
+    }
+
+    fn with_own_activations(&self, precision: SitePrecision) -> SitePrecision {
+        match self.activations {
+            Some(activations) if !precision.weights.is_full() => precision.with_activations(activations),
+            _ => precision,
+        }
     }
 
     /// The plan that the folder runs at where none is asked for: of codes of one width each the plan that they were
     /// packed by; of nested codes 8 bits, with the adapters of 8 bits where there are any; of floats full
-    /// precision, with its adapters where there are any.
+    /// precision, with its adapters where there are any. Activations are at the width that was asked for, if one was.
     pub fn default_plan(&self) -> SitePlan {
         match &self.plan {
-            Some(plan) if self.is_nested() => self.with_adapters(plan),
-            Some(plan) => plan.clone(),
+            Some(plan) => {
+                let plan = if self.is_nested() { self.with_adapters(plan) } else { plan.clone() };
+                plan.iter().fold(plan.clone(), |all, (site, own)| all.with(site, self.with_own_activations(own)))
+            }
             None => self.model.transformer.uniform_plan(self.precision(BitWidth::FULL)),
         }
     }

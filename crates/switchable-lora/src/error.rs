@@ -6,8 +6,8 @@ use safetensors::{Dtype, SafeTensorError};
 use serde::de::DeserializeOwned;
 
 use quant_kernels::spec::{
-    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
-    rotation::Rotation, rounding_method::RoundingMethod,
+    bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec, rotation::Rotation,
+    rounding_method::RoundingMethod,
 };
 
 /// A layer, plan or adapter that is not what it should be.

@@ -68,7 +68,8 @@ pub struct LinearSettings {
 
 impl Default for LinearSettings {
     fn default() -> Self {
-        let QuantisationSettings { weight, activation, placement, rounding, rotation } = QuantisationSettings::default();
+        let QuantisationSettings { weight, activation, placement, rounding, rotation } =
+            QuantisationSettings::default();
         Self {
             weight,
             activation,

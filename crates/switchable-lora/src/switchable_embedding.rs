@@ -220,7 +220,13 @@ impl Wanted {
     }
 
     fn key(self) -> RoundingKey {
-        RoundingKey { bits: self.bits, spec: self.spec, method: RoundingMethod::Nearest, rotation: Rotation::None, step: None }
+        RoundingKey {
+            bits: self.bits,
+            spec: self.spec,
+            method: RoundingMethod::Nearest,
+            rotation: Rotation::None,
+            step: None,
+        }
     }
 
     fn rounding<B: Backend>(self) -> Rounding<'static, B> {

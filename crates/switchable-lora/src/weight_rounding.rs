@@ -89,7 +89,8 @@ impl<B: QuantBackend> WeightRounding<'_, B> {
     /// Those of [`Rounding::apply`], and of [`InputMoments::rotated`].
     pub fn apply(self, weight: Tensor<B, 2>, gradient: GradientRule) -> Result<Tensor<B, 2>> {
         let transform = self.transform(&weight);
-        let values = self.of_rotated(weight, transform.as_deref(), |rounding, weight| rounding.apply(weight, gradient))?;
+        let values =
+            self.of_rotated(weight, transform.as_deref(), |rounding, weight| rounding.apply(weight, gradient))?;
         Ok(match transform {
             Some(transform) => rotate_inputs(values, &transform, Direction::Back),
             None => values,

@@ -9,7 +9,9 @@ use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength
 use switchable_quant::kernels::BitWidth;
 
 use crate::arguments::widths::parse_average_bits;
-use crate::arguments::{input::InputArgs, ladder::LadderArgs, quant::QuantArgs, run::RunArgs};
+use crate::arguments::{
+    activations::ActivationArgs, input::InputArgs, ladder::LadderArgs, quant::QuantArgs, run::RunArgs,
+};
 use crate::ending::usage;
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -24,6 +26,9 @@ pub struct Arguments {
     /// The quantiser.
     #[command(flatten)]
     pub quant: QuantArgs,
+    /// Activations.
+    #[command(flatten)]
+    pub activations: ActivationArgs,
     /// Width that sites start at
     #[arg(long, default_value = "32", value_name = "BITS")]
     pub high: BitWidth,

@@ -1,5 +1,6 @@
 //! Flags that several examples take, and those of one that are many.
 
+pub mod activations;
 pub mod bank;
 pub mod calibration;
 pub mod count;

@@ -16,7 +16,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 
-use crate::arguments::calibration::CalibrationArgs;
+use crate::arguments::{activations::ActivationArgs, calibration::CalibrationArgs};
 use crate::calibration::CalibrationRequest;
 use crate::ending::usage;
 
@@ -42,6 +42,9 @@ pub struct PlanArgs {
     /// other signs; by default as the plan or the adapters have it, else none
     #[arg(long, value_name = "ROTATION")]
     pub rotation: Option<Rotation>,
+    /// Activations.
+    #[command(flatten)]
+    pub activations: ActivationArgs,
     /// What the model is calibrated on.
     #[command(flatten)]
     pub calibration: CalibrationArgs,
@@ -65,6 +68,11 @@ impl PlanArgs {
     ///
     /// When the file is missing or no plan, or `--quantizer` is another quantiser than that of its sites.
     pub fn read(&self) -> anyhow::Result<Option<PlanFile>> {
+        if let (Some(bits), true) = (self.activations.activations, self.plan.is_some() || self.plan_name.is_some()) {
+            return Err(usage(format!(
+                "`--activations {bits}` is for plans of one width: a plan says those of its sites"
+            )));
+        }
         let Some(path) = &self.plan else { return Ok(None) };
         let file = PlanFile { plan: PrecisionPlan::load(path)?, path: path.clone() };
         if let Some(asked) = self.quantizer {
@@ -117,13 +125,15 @@ impl PlanArgs {
             missing_head: MissingHead::Random(0),
             adapters,
             quantiser: self.quantiser(),
+            activations: self.activations.activations,
         }
     }
 
     /// Whose quantisers a folder of floats has: where neither a plan nor a flag says them, those that its adapters were
     /// trained for.
     pub fn quantiser(&self) -> Quantiser {
-        let is_said = [self.quantizer.is_some(), self.rounding.is_some(), self.rotation.is_some(), self.plan.is_some()].contains(&true);
+        let is_said = [self.quantizer.is_some(), self.rounding.is_some(), self.rotation.is_some(), self.plan.is_some()]
+            .contains(&true);
         if is_said { Quantiser::Given } else { Quantiser::OfAdapters }
     }
 

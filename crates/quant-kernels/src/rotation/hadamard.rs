@@ -61,7 +61,8 @@ impl HadamardTransform {
         let scale = 1.0 / ((order * power) as f64).sqrt();
         let mixing: Vec<f32> = matrix.iter().map(|entry| (f64::from(*entry) * scale) as f32).collect();
         let unmixing = (0..order * order).map(|index| mixing[index % order * order + index / order]).collect();
-        let signs = (0..width as u64).map(|index| sign((u64::from(seed) << 48) ^ ((width as u64) << 24) ^ index)).collect();
+        let signs =
+            (0..width as u64).map(|index| sign((u64::from(seed) << 48) ^ ((width as u64) << 24) ^ index)).collect();
         Self { signs, mixing, unmixing, order, power }
     }
 

@@ -75,8 +75,8 @@ fn both_factors_are_quantised_behind_the_rotation() {
                 let weight = rotate_inputs(weight, &transform(), Direction::There);
                 let weight = fake_quantize(weight, precision.weights, &weight_spec, settings.gradient).expect("valid");
                 let inputs = there(x.clone());
-                let inputs =
-                    fake_quantize(inputs, precision.activations, &settings.activation, settings.gradient).expect("valid");
+                let inputs = fake_quantize(inputs, precision.activations, &settings.activation, settings.gradient)
+                    .expect("valid");
                 let y = inputs.matmul(weight) + bias.clone();
                 let expected = beside.into_iter().fold(y, |y, product| y + x.clone().matmul(product));
                 let got = values(&layer.forward(x.clone(), &precision));
@@ -110,7 +110,8 @@ fn codes_give_what_fake_quantised_weights_give() {
 #[test]
 fn every_width_is_packed_alone_and_nested() {
     skip_without_device!();
-    let settings = rotated(LinearSettings { weight: "per-channel".parse().expect("a quantiser"), ..Default::default() });
+    let settings =
+        rotated(LinearSettings { weight: "per-channel".parse().expect("a quantiser"), ..Default::default() });
     let float = layer::<Plain>(settings, &QuantizedCache::default());
     let x = tensor::<Plain, 2>([4, D_IN], 4);
     for bits in 2..=8 {
@@ -205,7 +206,8 @@ fn gradients_are_those_of_the_weight_that_multiplies() {
 #[test]
 fn steps_are_learned_behind_the_rotation() {
     skip_without_device!();
-    let settings = rotated(LinearSettings { weight: "per-channel".parse().expect("a quantiser"), ..Default::default() });
+    let settings =
+        rotated(LinearSettings { weight: "per-channel".parse().expect("a quantiser"), ..Default::default() });
     let config = LoraConfig::new(2, 4.0).expect("a rank").with_scales(WeightScales::Learned);
     let x = tensor::<Plain, 2>([4, D_IN], 4);
     let three = SitePrecision::uniform(width(3));
