@@ -343,7 +343,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     fn merged(&self, form: PackedForm<'_>) -> Result<Option<(Self, SitePlan)>> {
         let folder = |(model, plan)| {
             let (tokenizer, notes) = (self.tokenizer.clone(), self.notes.clone());
-            (Self { model, tokenizer, plan: None, artefact: None, notes }, plan)
+            (Self { model, tokenizer, plan: None, artefact: None, activations: self.activations, notes }, plan)
         };
         Ok(self.model.merged(form)?.map(folder))
     }

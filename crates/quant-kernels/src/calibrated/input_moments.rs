@@ -135,6 +135,10 @@ impl InputMoments {
     /// The moments of the inputs rotated: `Rᵀ·H·R` and `mean·R`. The largest magnitudes are bounds, those of inputs
     /// that are all at their largest together.
     ///
+    /// # Errors
+    ///
+    /// [`Error::Moments`] where a sum is not finite.
+    ///
     /// # Panics
     ///
     /// If the rotation is of another number of inputs.

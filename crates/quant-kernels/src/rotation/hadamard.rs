@@ -45,7 +45,10 @@ pub struct HadamardTransform {
 }
 
 /// Those that were made. There are as many as a model has widths of inputs.
-static KNOWN: Mutex<Option<HashMap<(usize, u16), Arc<HadamardTransform>>>> = Mutex::new(None);
+static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+
+/// By width and seed.
+type Known = HashMap<(usize, u16), Arc<HadamardTransform>>;
 
 impl HadamardTransform {
     /// The rotation of rows of `width` values, `None` where they stay as they are. It is made once in a process.

@@ -13,7 +13,7 @@
 pub(super) fn hadamard_matrix(order: usize) -> Option<Vec<f32>> {
     match order {
         1 => Some(vec![1.0]),
-        _ if !order.is_multiple_of(4) => None,
+        _ if order == 0 || !order.is_multiple_of(4) => None,
         _ if is_prime(order - 1) => Some(of_skew(order - 1)),
         _ if is_prime(order / 2 - 1) && (order / 2 - 1) % 4 == 1 => Some(of_symmetric(order / 2 - 1)),
         _ => None,
@@ -56,7 +56,7 @@ fn residues(q: usize) -> Vec<f32> {
 }
 
 fn is_prime(number: usize) -> bool {
-    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+    number > 1 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 #[cfg(test)]

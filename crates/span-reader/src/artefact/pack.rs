@@ -145,7 +145,7 @@ impl<'a> Pack<'a> {
                 }
             }
         }
-        ModelFolder { model, tokenizer, plan: None, artefact: None, notes: Vec::new() }
+        ModelFolder { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() }
     }
 
     fn open<B: QuantBackend, M: SwitchableModel<B>>(

@@ -31,7 +31,7 @@ use quant_kernels::{
     backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
     calibrated::input_moments::InputMoments,
     packed::product::{activations::ActivationBits, epilogue::OutputFunction},
-    rotation::hadamard::{Direction, HadamardTransform},
+    rotation::hadamard::Direction,
     spec::{
         bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rotation::Rotation,
         rounding_method::RoundingMethod,

@@ -1,6 +1,6 @@
 //! Rotations of rows, of primitives.
 
-use burn::tensor::{Tensor, TensorData, TensorMetadata, backend::Backend, ops::FloatTensor};
+use burn::tensor::{FloatDType, Tensor, TensorData, TensorMetadata, backend::Backend, ops::FloatTensor};
 
 use crate::{
     backends::plain::{
@@ -18,9 +18,9 @@ pub(crate) fn rotate<B: Backend>(
     let (shape, dtype) = (x.shape(), x.dtype());
     let x = widened(as_matrices::<B>(x));
     let [order, power] = transform.orders();
-    let (device, of_type) = (x.device(), x.dtype());
+    let (device, of_type) = (x.device(), FloatDType::from(x.dtype()));
     let tensor = |values: Vec<f32>, dims: [usize; 3]| {
-        Tensor::<B, 3>::from_data(TensorData::new(values, dims).convert_dtype(of_type), &device)
+        Tensor::<B, 3>::from_data(TensorData::new(values, dims), &device).cast(of_type)
     };
     let values = shape.num_elements();
     if values == 0 {
@@ -31,7 +31,7 @@ pub(crate) fn rotate<B: Backend>(
     let x = x.reshape([1, rows, transform.width()]);
     let x = if direction == Direction::There { x * signs.clone() } else { x };
     let sylvester = (0..power * power).map(|index| {
-        let both = index / power & index % power;
+        let both = (index / power) & (index % power);
         if both.count_ones().is_multiple_of(2) { 1.0 } else { -1.0 }
     });
     let runs = x.reshape([1, values / power, power]).matmul(tensor(sylvester.collect(), [1, power, power]));
