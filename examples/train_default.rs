@@ -97,7 +97,8 @@ impl WithAutodiff for Make<'_> {
         println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
         let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
         println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
-        let folder = DefaultModel { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() };
+        let folder =
+            DefaultModel { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() };
         folder.save(out.join("model"), "switchable-quant-default")?;
 
         let questions = default_model::questions(QuestionSet::HeldOut)?;

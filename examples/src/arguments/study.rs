@@ -9,6 +9,7 @@ use switchable_quant::data::Dataset;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::BankConfig;
 use switchable_quant::experiments::banks::contestants::Contestants;
+use switchable_quant::experiments::banks::learned_grid::StepTraining;
 use switchable_quant::experiments::report::stages::dynamic::DynamicStudy;
 use switchable_quant::experiments::report::stages::regimes::RegimeStudy;
 use switchable_quant::experiments::report::stages::robustness::RobustnessStudy;
@@ -51,6 +52,9 @@ pub struct StudyArgs {
     /// Leave out the comparison of roundings and ranges
     #[arg(long)]
     pub no_roundings: bool,
+    /// Optimiser steps of each cell with learned steps in that comparison, on the training questions; 0 leaves them out
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub rounding_steps: usize,
     /// Leave out the comparison of training regimes
     #[arg(long)]
     pub no_regimes: bool,
@@ -168,13 +172,20 @@ fn search_missing() -> anyhow::Error {
 }
 
 fn train_missing() -> anyhow::Error {
-    usage("`--data` needs `--train`, or `--no-regimes` and `--adversarial-rounds 0` to leave the training out")
+    usage(
+        "`--data` needs `--train`, or `--no-regimes`, `--rounding-steps 0` and `--adversarial-rounds 0` to leave the training out",
+    )
 }
 
 impl StudyArgs {
     /// Whether anything is trained.
     pub fn trains(&self) -> bool {
-        !self.no_regimes || (!self.no_robustness && self.hardening.adversarial_rounds > 0)
+        !self.no_regimes || self.learns_steps() || (!self.no_robustness && self.hardening.adversarial_rounds > 0)
+    }
+
+    /// Whether the comparison of roundings has learned steps.
+    fn learns_steps(&self) -> bool {
+        !self.no_roundings && self.rounding_steps > 0
     }
 
     /// The study that the flags name.
@@ -190,11 +201,15 @@ impl StudyArgs {
             ..RobustnessStudy::default()
         };
         let regimes = self.regimes(batch_size, seed)?;
+        let train = TrainConfig { steps: self.rounding_steps, ..regimes.train.clone() };
+        let lora = LoraConfig::new(self.rank, 16.0)?;
+        let learned = self.learns_steps().then_some(StepTraining { lora, train });
+        let roundings = Roundings { learned, ..Roundings::default() };
         Ok(StudyConfig {
             low: self.low,
             tolerance: self.tolerance,
             swaps: self.swaps,
-            roundings: (!self.no_roundings).then(Roundings::default),
+            roundings: (!self.no_roundings).then_some(roundings),
             regimes: (!self.no_regimes).then_some(regimes),
             robustness: (!self.no_robustness).then_some(robustness),
             dynamic: (!self.no_dynamic).then(DynamicStudy::default),

@@ -12,6 +12,7 @@
 pub mod bank;
 pub mod bank_accuracy;
 pub mod contestants;
+pub mod learned_grid;
 pub mod precision_range;
 pub mod regime_comparison;
 pub mod training_cost;

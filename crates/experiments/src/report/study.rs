@@ -71,8 +71,8 @@ impl StudyConfig {
             Box::new(self.greedy()),
             Box::new(self.allocation()),
         ];
-        if let Some(roundings) = self.roundings {
-            stages.push(Box::new(roundings));
+        if let Some(roundings) = &self.roundings {
+            stages.push(Box::new(roundings.clone()));
         }
         if let Some(regimes) = self.regimes() {
             stages.push(Box::new(regimes));

@@ -1,4 +1,4 @@
-//! Roundings, ranges and scaling beside each other, on every granularity, without any training.
+//! Roundings, ranges, scaling and rotations beside each other, on every granularity, without any training.
 
 use std::fmt;
 
@@ -11,8 +11,9 @@ use quant_kernels::spec::{
     granularity::{Granularity, GroupSize},
     quant_spec::QuantSpec,
     range_estimator::RangeEstimator,
+    rotation::Rotation,
     rounding_method::RoundingMethod,
-    scaling_method::ScalingMethod,
+    scaling_method::{ScalingMethod, SmoothingStrength},
 };
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
@@ -30,11 +31,14 @@ use crate::error::Result;
 use crate::running::memory::Parts;
 use crate::running::progress::{EvaluationProgress, ShowProgress};
 
-/// Factors, a range and a rounding.
+/// Factors, a rotation, a range and a rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// How factors that fold into the model are chosen, for the width and the grid of the row.
     pub scaling: ScalingMethod,
+    /// How inputs are rotated.
+    #[serde(default)]
+    pub rotation: Rotation,
     /// How ranges are found.
     pub range: RangeEstimator,
     /// How codes are found.
@@ -53,17 +57,31 @@ impl Recipe {
         Self { scaling: ScalingMethod::Awq, ..Self::new(RangeEstimator::Importance, RoundingMethod::Gptq) },
     ];
 
-    /// A range and a rounding, without factors.
+    /// What is tried where activations have few bits: weights as they round best, inputs as they are, with factors,
+    /// rotated.
+    pub const OF_ACTIVATIONS: [Self; 3] = [
+        Self::new(RangeEstimator::Importance, RoundingMethod::Gptq),
+        Self {
+            scaling: ScalingMethod::Smooth(SmoothingStrength::HALF),
+            ..Self::new(RangeEstimator::Importance, RoundingMethod::Gptq)
+        },
+        Self { rotation: Rotation::Hadamard(0), ..Self::new(RangeEstimator::Importance, RoundingMethod::Gptq) },
+    ];
+
+    /// A range and a rounding, inputs as they are.
     pub const fn new(range: RangeEstimator, rounding: RoundingMethod) -> Self {
-        Self { scaling: ScalingMethod::None, range, rounding }
+        Self { scaling: ScalingMethod::None, rotation: Rotation::None, range, rounding }
     }
 }
 
-/// `gptq, importance`, or with factors `awq, gptq, importance`
+/// `gptq, importance`, with factors `awq, gptq, importance`, rotated `hadamard, gptq, importance`
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.scaling != ScalingMethod::None {
             write!(f, "{}, ", self.scaling)?;
+        }
+        if self.rotation != Rotation::None {
+            write!(f, "{}, ", self.rotation)?;
         }
         write!(f, "{}, {}", self.rounding, self.range)
     }
@@ -76,8 +94,10 @@ pub struct RoundingRow {
     pub recipe: Recipe,
     /// Granularity, mapping and range.
     pub quantizer: QuantSpec,
-    /// Bits of every site.
+    /// Bits of the weights of every site.
     pub bits: BitWidth,
+    /// Bits of what enters it.
+    pub activations: BitWidth,
     /// Bits per weight of the sites, scales and zero points counted.
     pub stored_bits: f64,
     /// Accuracy on the evaluator's questions.
@@ -93,6 +113,8 @@ pub struct RoundingTableOptions {
     pub widths: Vec<BitWidth>,
     /// Granularities with their mappings.
     pub grids: Vec<(Granularity, Format)>,
+    /// Widths of the activations that are tried with weights of 4 bits, one scale per channel.
+    pub activations: Vec<BitWidth>,
     /// Seed of the bootstraps.
     pub seed: u64,
     /// Whether progress is shown.
@@ -113,6 +135,7 @@ impl Default for RoundingTableOptions {
                 (group(64), Format::Asymmetric),
                 (group(32), Format::Asymmetric),
             ],
+            activations: vec![BitWidth::B8, BitWidth::B4, BitWidth::B3],
             seed: 0,
             show: ShowProgress::default(),
             known: Parts::default(),
@@ -127,6 +150,8 @@ pub struct RoundingTable {
     pub reference: Accuracy,
     /// Grid by grid, in each width by width, in each recipe by recipe.
     pub rows: Vec<RoundingRow>,
+    /// Activations of few bits, width by width, in each recipe by recipe.
+    pub of_activations: Vec<RoundingRow>,
 }
 
 /// A cell as it is known again: the scores of its questions, which a saved [`Accuracy`] has not, beside it.
@@ -168,16 +193,22 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
     };
     let reference = evaluated("full".into(), SitePrecision::FULL, ScalingMethod::None)?;
     let mut rows = Vec::with_capacity(cells.len());
-    for (index, (recipe, quantizer, bits)) in cells.into_iter().enumerate() {
-        let precision =
-            SitePrecision::FULL.with_weights(bits).with_quantizer(quantizer).with_rounding(recipe.rounding.into());
+    let of_weights = cells.len() - options.activations.len() * Recipe::OF_ACTIVATIONS.len();
+    for (index, Cell { recipe, quantizer, bits, activations }) in cells.into_iter().enumerate() {
+        let precision = SitePrecision::FULL
+            .with_weights(bits)
+            .with_activations(activations)
+            .with_quantizer(quantizer)
+            .with_rounding(recipe.rounding.into())
+            .with_rotation(recipe.rotation);
         let accuracy = evaluated(format!("cell-{:03}", index + 1), precision, recipe.scaling)?;
         let stored_bits = 8.0 * plan_bytes(body, &body.uniform_plan(precision)) as f64 / weights;
         let comparison = reference.compare(&accuracy, options.seed);
-        rows.push(RoundingRow { recipe, quantizer, bits, stored_bits, accuracy, comparison });
+        rows.push(RoundingRow { recipe, quantizer, bits, activations, stored_bits, accuracy, comparison });
     }
     progress.finish();
-    Ok(RoundingTable { reference, rows })
+    let of_activations = rows.split_off(of_weights);
+    Ok(RoundingTable { reference, rows, of_activations })
 }
 
 /// The model with the factors that its quantiser at a precision asks for.
@@ -194,13 +225,30 @@ fn scaled<B: QuantBackend, M: SwitchableModel<B>>(
     Ok(model)
 }
 
-fn cells(options: &RoundingTableOptions) -> Vec<(Recipe, QuantSpec, BitWidth)> {
+/// What every site is quantised to.
+struct Cell {
+    recipe: Recipe,
+    quantizer: QuantSpec,
+    bits: BitWidth,
+    activations: BitWidth,
+}
+
+/// Those of the weights alone, then those of activations.
+fn cells(options: &RoundingTableOptions) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &(granularity, format) in &options.grids {
         for &bits in &options.widths {
             for recipe in Recipe::ALL {
-                cells.push((recipe, QuantSpec { granularity, format, range: recipe.range }, bits));
+                let quantizer = QuantSpec { granularity, format, range: recipe.range };
+                cells.push(Cell { recipe, quantizer, bits, activations: BitWidth::FULL });
             }
+        }
+    }
+    for &activations in &options.activations {
+        for recipe in Recipe::OF_ACTIVATIONS {
+            let (granularity, format) = (Granularity::PerChannel, Format::Symmetric);
+            let quantizer = QuantSpec { granularity, format, range: recipe.range };
+            cells.push(Cell { recipe, quantizer, bits: BitWidth::B4, activations });
         }
     }
     cells

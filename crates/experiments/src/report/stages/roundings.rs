@@ -15,6 +15,7 @@ use span_reader::evaluation::evaluate::Evaluator;
 use switchable_model::calibration::{Calibrate as _, ModelMoments};
 use switchable_model::model::{SwitchableModel as _, TrainableModel};
 
+use crate::banks::learned_grid::{LearnedGrid, StepTraining, learn_grid};
 use crate::error::Result;
 use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
@@ -25,26 +26,44 @@ use crate::search::rounding_table::{Recipe, RoundingRow, RoundingTable, Rounding
 use crate::workbench::Workbench;
 
 /// Every recipe on every grid on the report questions, calibrated on the search questions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roundings {
     /// Windows of the search questions that the model is calibrated on.
     pub windows: usize,
+    /// How steps are learned on the training questions, for each grid and width; `None` leaves them out.
+    pub learned: Option<StepTraining>,
+}
+
+/// Recipes that train nothing, and steps that are learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoundingResults {
+    /// Every recipe.
+    pub table: RoundingTable,
+    /// Learned steps, grid by grid, in each width by width; none where they are left out.
+    pub learned: Vec<LearnedGrid>,
 }
 
 impl Default for Roundings {
     fn default() -> Self {
-        Self { windows: 128 }
+        Self { windows: 128, learned: None }
     }
 }
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Roundings {
-    type Output = RoundingTable;
+    type Output = RoundingResults;
 
     const NAME: &'static str = "roundings";
 
-    fn run(&self, bench: &Workbench<'_, B, M>) -> Result<RoundingTable> {
+    fn check(&self, bench: &Workbench<'_, B, M>) -> Result<()> {
+        let Some(StepTraining { lora, train }) = &self.learned else { return Ok(()) };
+        train.check()?;
+        Ok(bench.model.transformer.check_lora(lora)?)
+    }
+
+    fn run(&self, bench: &Workbench<'_, B, M>) -> Result<RoundingResults> {
         let (seed, name) = (bench.run.seed, <Self as Stage<B, M>>::NAME);
-        let options = json!({ "windows": self.windows, "seed": seed, "recipes": Recipe::ALL });
+        let options = json!({ "windows": self.windows, "seed": seed, "recipes": Recipe::ALL,
+            "of_activations": Recipe::OF_ACTIVATIONS });
         let known = bench.memory.parts("rounding-cells", options.clone());
         let table = bench.memory.recall(name, &options, || {
             let mut model = bench.plain().clone();
@@ -60,20 +79,21 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Roundings {
             rounding_table(&evaluator, &options)
         })?;
         known.forget()?;
-        Ok(table)
+        let learned = self.learned.as_ref().map(|how| self.learn(bench, &table, how)).transpose()?;
+        Ok(RoundingResults { table, learned: learned.unwrap_or_default() })
     }
 
-    fn sections(&self, table: &RoundingTable) -> Result<Vec<Section>> {
+    fn sections(&self, results: &RoundingResults) -> Result<Vec<Section>> {
         let caption = "Exact match by recipe with one scale per channel";
-        let chart = Chart::new("roundings.png", caption, chart(table));
-        Ok(vec![Section::new("Roundings that know the inputs", text(table, self.windows)).with_chart(chart)])
+        let chart = Chart::new("roundings.png", caption, chart(&results.table));
+        Ok(vec![Section::new("Roundings that know the inputs", self.text(results)).with_chart(chart)])
     }
 }
 
 impl Roundings {
     /// What the inputs are like on windows of the search questions, chosen by the seed.
     fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-        self,
+        &self,
         bench: &Workbench<'_, B, M>,
         model: &M::InnerModule,
     ) -> Result<ModelMoments> {
@@ -91,7 +111,70 @@ impl Roundings {
     }
 }
 
-fn text(table: &RoundingTable, windows: usize) -> String {
+impl Roundings {
+    /// The steps of every grid at every width, each kept as soon as it is known.
+    fn learn<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        bench: &Workbench<'_, B, M>,
+        table: &RoundingTable,
+        how: &StepTraining,
+    ) -> Result<Vec<LearnedGrid>> {
+        let options = json!({ "windows": self.windows, "seed": bench.run.seed, "learned": how });
+        bench.memory.recall("learned-grids", &options, || {
+            let known = bench.memory.parts("learned-grid-cells", options.clone());
+            let moments = self.moments(bench, &bench.plain().transformer)?;
+            let cells = table.rows.chunks(Recipe::ALL.len());
+            let learned = cells.enumerate().map(|(index, rows)| {
+                let RoundingRow { quantizer, bits, .. } = rows[0];
+                known.recall(&format!("cell-{:03}", index + 1), || {
+                    learn_grid(bench, &moments, (quantizer.granularity, bits), (how, &table.reference))
+                })
+            });
+            let learned = learned.collect::<Result<Vec<_>>>()?;
+            known.forget()?;
+            Ok(learned)
+        })
+    }
+
+    fn text(&self, RoundingResults { table, learned }: &RoundingResults) -> String {
+        let mut text = weights_text(table, learned, self.windows);
+        if let Some(StepTraining { lora, train }) = &self.learned {
+            let _ = writeln!(
+                text,
+                "\nLearned steps: {} steps of {} questions with adapters of rank {}, started from GPTQ's scales, symmetric \
+                 in groups too; their bits per weight are those of the adapters as well.",
+                train.steps,
+                train.batch_size,
+                lora.rank()
+            );
+        }
+        text + &activations_text(table)
+    }
+}
+
+/// Activations of few bits.
+fn activations_text(table: &RoundingTable) -> String {
+    let mut text =
+        "\nWeights of 4 bits, one scale per channel, by GPTQ within `importance`; activations with a scale for each \
+                    token, as they are, with factors (`smooth`), rotated (`hadamard`):\n\n| activations |"
+            .to_owned();
+    for recipe in Recipe::OF_ACTIVATIONS {
+        let _ = write!(text, " {recipe} |");
+    }
+    text += "\n|---|";
+    text += &"---|".repeat(Recipe::OF_ACTIVATIONS.len());
+    text += "\n";
+    for rows in table.of_activations.chunks(Recipe::OF_ACTIVATIONS.len()) {
+        let _ = write!(text, "| {} |", rows[0].activations);
+        for row in rows {
+            let _ = write!(text, " {:.1}: {} |", row.accuracy.exact_match, points(&row.comparison));
+        }
+        text += "\n";
+    }
+    text
+}
+
+fn weights_text(table: &RoundingTable, learned: &[LearnedGrid], windows: usize) -> String {
     let mut text = format!(
         "\nEvery site at one width, without adapters and without training, n = {}; full precision: EM {}. `importance`, \
          `gptq` and `awq` know the inputs of at most {windows} windows of the search questions. Bits per weight count scales and \
@@ -103,14 +186,19 @@ fn text(table: &RoundingTable, windows: usize) -> String {
     for recipe in Recipe::ALL {
         let _ = write!(text, " {recipe} |");
     }
+    text += if learned.is_empty() { "" } else { " learned steps | per weight |" };
     text += "\n|---|---|---|";
     text += &"---|".repeat(Recipe::ALL.len());
+    text += if learned.is_empty() { "" } else { "---|---|" };
     text += "\n";
-    for rows in table.rows.chunks(Recipe::ALL.len()) {
+    for (index, rows) in table.rows.chunks(Recipe::ALL.len()).enumerate() {
         let RoundingRow { quantizer, bits, stored_bits, .. } = &rows[0];
         let _ = write!(text, "| {}, {} | {bits} | {stored_bits:.2} |", quantizer.granularity, quantizer.format);
         for row in rows {
             let _ = write!(text, " {:.1}: {} |", row.accuracy.exact_match, points(&row.comparison));
+        }
+        if let Some(LearnedGrid { accuracy, comparison, stored_bits, .. }) = learned.get(index) {
+            let _ = write!(text, " {:.1}: {} | {stored_bits:.2} |", accuracy.exact_match, points(comparison));
         }
         text += "\n";
     }

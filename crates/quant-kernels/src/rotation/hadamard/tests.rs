@@ -18,7 +18,8 @@ fn matrix(transform: &HadamardTransform) -> Vec<f64> {
         }
         let (row_in, column_in) = (row % block, column % block);
         let paley = f64::from(transform.mixing()[row_in / power * order + column_in / power].signum());
-        let sylvester = if ((row_in % power) & (column_in % power)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+        let sylvester =
+            if ((row_in % power) & (column_in % power)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
         f64::from(transform.signs()[row]) * paley * sylvester / (block as f64).sqrt()
     };
     (0..width * width).map(entry).collect()
