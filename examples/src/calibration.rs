@@ -126,7 +126,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     let moments = moments(&folder, &windows, &hash, request)?;
     eprintln!("calibrated {} windows, {tokens} tokens of {name}", windows.len());
     let mut folder = folder;
-    folder.model.transformer = moments.given_to(folder.model.transformer)?;
+    folder.model.transformer = moments.made_from(&hash.to_string()).given_to(folder.model.transformer)?;
     if is_scaled {
         folder.model.transformer = scaled(folder.model.transformer, request)?;
     }
@@ -241,7 +241,8 @@ fn moments<B: QuantBackend, M: SwitchableModel<B>>(
     let made_from = json!({ "contents": hash.to_string() }).to_string();
     let kept = kept_at(hash);
     // A damaged file is made anew, as one that is not there.
-    if let Some(moments) = kept.as_ref().and_then(|path| ModelMoments::load(path, &made_from).ok().flatten()) {
+    let whole = kept.as_ref().filter(|path| is_whole(path));
+    if let Some(moments) = whole.and_then(|path| ModelMoments::load(path, &made_from).ok().flatten()) {
         return Ok(moments);
     }
     let body = &folder.model.transformer;
@@ -269,5 +270,17 @@ fn keep(moments: &ModelMoments, path: &Path, made_from: &str) -> anyhow::Result<
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    Ok(moments.save(path, made_from)?)
+    moments.save(path, made_from)?;
+    Ok(std::fs::write(checksum_of(path), ContentHash::of_file(path)?.to_string())?)
+}
+
+/// The file beside moments that says what they hold.
+fn checksum_of(path: &Path) -> PathBuf {
+    path.with_extension("blake3")
+}
+
+/// Whether a file of moments holds what was written: a number that changed would change codes in silence.
+fn is_whole(path: &Path) -> bool {
+    let said = std::fs::read_to_string(checksum_of(path));
+    said.is_ok_and(|said| ContentHash::of_file(path).is_ok_and(|hash| hash.to_string() == said))
 }

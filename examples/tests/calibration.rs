@@ -88,7 +88,7 @@ fn what_is_calibrated_is_packed_and_gives_the_same_answers() {
     let [found, errors] = place.done("evaluate", &format!("{how} --data data.json --untimed --out e"));
     assert!(errors.contains("calibrated 64 windows"), "{errors}");
     let kept: Vec<_> = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept").collect();
-    assert_eq!(kept.len(), 1);
+    assert_eq!(kept.len(), 2, "moments and what they hold");
     // Again, from what was kept.
     let [again, _] = place.done("evaluate", &format!("{how} --data data.json --untimed"));
     assert_eq!(official(&again), official(&found));
@@ -107,6 +107,13 @@ fn what_is_calibrated_is_packed_and_gives_the_same_answers() {
     let calibration = "--calibration calibration.json --calibration-samples 64";
     let [by_plan, _] = place.done("evaluate", &format!("--plan plan.json --data data.json --untimed {calibration}"));
     assert_eq!(official(&by_plan), official(&found));
+    // Calibrated on something else its codes are others, which is said.
+    let elsewhere = "--calibration calibration.json --calibration-samples 40";
+    let [_, errors] = place.done("evaluate", &format!("--plan plan.json --data data.json --untimed {elsewhere}"));
+    assert!(errors.contains("plan.json was found with another calibration"), "{errors}");
+    // The questions that it was calibrated on say little of it.
+    let [_, errors] = place.done("evaluate", "--model a --data calibration.json --limit 10 --untimed");
+    assert!(errors.contains("10 of 10 questions are of the calibration of a"), "{errors}");
     // It names no adapters: those of another quantiser are not in its way.
     place.done("perplexity", &format!("--plan plan.json --tokens 300 {calibration}"));
 }
@@ -116,13 +123,52 @@ fn a_damaged_file_of_moments_is_made_anew() {
     let place = Place::new();
     let how = "--bits 3 --no-adapter --rounding gptq --data data.json --untimed --calibration calibration.json";
     let [found, _] = place.done("evaluate", how);
-    let kept = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept").next().expect("one");
-    let path = kept.expect("it is read").path();
+    let kept = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept");
+    let paths = kept.map(|entry| entry.expect("it is read").path());
+    let path = paths.filter(|path| path.extension().is_some_and(|name| name == "safetensors")).next().expect("one");
     let whole = fs::read(&path).expect("it is read");
-    fs::write(&path, &whole[..whole.len() / 3]).expect("it is written");
-    let [again, _] = place.done("evaluate", how);
-    assert_eq!(official(&again), official(&found));
-    assert_eq!(fs::read(&path).expect("it is read"), whole);
+    // Cut short, and one number changed.
+    let mut changed = whole.clone();
+    changed[whole.len() / 2] ^= 0x40;
+    for damaged in [&whole[..whole.len() / 3], &changed] {
+        fs::write(&path, damaged).expect("it is written");
+        let [again, _] = place.done("evaluate", how);
+        assert_eq!(official(&again), official(&found));
+        assert!(fs::read(&path).expect("it is read") == whole, "it is made anew");
+    }
+}
+
+#[test]
+fn a_rotation_goes_from_a_flag_into_plan_and_codes() {
+    let place = Place::new();
+    let how = "--bits 4 --activations 4 --no-adapter --quantizer per-channel";
+    place.done("evaluate", &format!("{how} --rotation hadamard:3 --data data.json --untimed --out e"));
+    let result = place.json("e/evaluate.json");
+    let plan = result["plan"].clone();
+    let entry = &plan["sites"]["h.0.attn.c_attn"];
+    assert_eq!((&entry["rotation"], &entry["activations"]), (&"hadamard:3".into(), &4.into()), "{plan}");
+    fs::write(place.at().join("plan.json"), plan.to_string()).expect("it is written");
+    place.done("pack_gpt2", "--plan plan.json --no-adapter --out a");
+    for flags in [
+        "--model a",
+        "--plan plan.json",
+        "--plan plan.json --execution simulated",
+        "--plan plan.json --rotation hadamard:3",
+    ] {
+        place.done("evaluate", &format!("{flags} --data data.json --untimed --out again"));
+        assert_eq!(place.json("again/evaluate.json")["official"], result["official"], "{flags}");
+        fs::remove_dir_all(place.at().join("again")).expect("it is there");
+    }
+    for (flags, says) in [
+        ("--plan plan.json --rotation none", "contradicts plan.json"),
+        ("--model a --rotation hadamard", "contradicts the packed weights"),
+        ("--plan plan.json --activations 8", "--activations 8"),
+        ("--bits 4 --rotation householder", "householder"),
+    ] {
+        let output = place.run("evaluate", &format!("{flags} --data data.json --untimed --quiet"));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && errors.contains(says), "{flags}: {errors}");
+    }
 }
 
 #[test]

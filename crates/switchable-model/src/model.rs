@@ -19,6 +19,7 @@ use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
     lora_config::LoraConfig,
     precision_plan::PrecisionPlan,
+    quantisation_settings::QuantisationSettings,
     quantized_cache::QuantizedCache,
     site_precision::{SitePrecision, SiteRounding},
     switchable_embedding::SwitchableEmbedding,
@@ -429,7 +430,11 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::from(self.settings().rounding));
         let default = full.with_quantisation(self.settings().quantisation());
-        let mut named = PrecisionPlan::uniform(default).with_span_head(plan.span_head()).with_scaling(self.scaling());
+        let calibration = if self.goes_by_inputs(plan) { self.calibration() } else { None };
+        let mut named = PrecisionPlan::uniform(default)
+            .with_span_head(plan.span_head())
+            .with_scaling(self.scaling())
+            .with_calibration(calibration);
         for (site, precision) in plan.iter().chain(plan.embeddings()) {
             if self.implicit_at(site, &precision) != SitePrecision::FULL {
                 named.set(self.sites().name(site), self.explicit_at(site, &precision));
@@ -447,6 +452,19 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     /// How the factors were chosen that were folded into the model, if any were.
     fn scaling(&self) -> Option<&str> {
         self.sites().iter().find_map(|site| self.site(site).scaling())
+    }
+
+    /// What the model was calibrated on, if it is known.
+    fn calibration(&self) -> Option<&str> {
+        self.sites().iter().find_map(|site| self.site(site).calibration())
+    }
+
+    /// Whether the codes of some site depend on its inputs.
+    fn goes_by_inputs(&self, plan: &SitePlan) -> bool {
+        plan.iter().any(|(site, precision)| {
+            let QuantisationSettings { weight, rounding, .. } = self.site(site).quantisation(&precision);
+            !precision.weights.is_full() && rounding.needs_moments(weight)
+        })
     }
 
     /// Checks that a plan is of the model as it was scaled. Codes were scaled before they were found.

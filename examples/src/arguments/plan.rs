@@ -232,6 +232,14 @@ impl PlanFile {
             let (path, run) = (self.path.display(), model.transformer.settings().quantisation());
             eprintln!("{path} does not say how every site is quantised; where it does not: {run}");
         }
+        if let (Some(said), Some(here)) = (self.plan.calibration(), model.transformer.calibration())
+            && said != here
+        {
+            eprintln!(
+                "{} was found with another calibration: its codes here are not those of then",
+                self.path.display()
+            );
+        }
         let other = |(_, precision): &(_, SitePrecision)| {
             precision.adapter.is_some() && (precision.quantizer.is_some() || precision.activation_quantizer.is_some())
         };

@@ -44,7 +44,8 @@ const KV_CACHE_RANK: usize = 4;
 ///
 /// `span_head` is the head that answers, `"base"` or the width whose adapters brought it; a plan without it leaves
 /// that to the model. `scaling`, such as `"awq at 4 bits"`, is the choice of factors that were folded into the model
-/// before; the plan is then of that model and no other.
+/// before; the plan is then of that model and no other. `calibration` is what the model was calibrated on, the hash of its weights and
+/// of the windows, where roundings or ranges go by it: calibrated on something else, the codes are others.
 ///
 /// As JSON, where all but `version` and `default` may be left out. A precision says how it quantises, as
 /// [`SitePrecision`] shows; what it leaves out is that of the run:
@@ -63,7 +64,8 @@ const KV_CACHE_RANK: usize = 4;
 ///   "kv_cache": 8,
 ///   "kv_cache_blocks": { "h.3": 4 },
 ///   "span_head": 8,
-///   "scaling": "awq at 4 bits"
+///   "scaling": "awq at 4 bits",
+///   "calibration": "5ac1…"
 /// }
 /// ```
 ///
@@ -91,6 +93,7 @@ pub struct PrecisionPlan {
     kv_cache_blocks: BTreeMap<String, BitWidth>,
     span_head: Option<HeadChoice>,
     scaling: Option<String>,
+    calibration: Option<String>,
 }
 
 impl PrecisionPlan {
@@ -105,6 +108,7 @@ impl PrecisionPlan {
             kv_cache_blocks: BTreeMap::new(),
             span_head: None,
             scaling: None,
+            calibration: None,
         }
     }
 
@@ -222,6 +226,17 @@ impl PrecisionPlan {
     #[must_use]
     pub fn with_scaling(self, scaling: Option<&str>) -> Self {
         Self { scaling: scaling.map(str::to_owned), ..self }
+    }
+
+    /// What the model in floats was calibrated on, where the plan goes by it and says so.
+    pub fn calibration(&self) -> Option<&str> {
+        self.calibration.as_deref()
+    }
+
+    /// The plan of a model that was calibrated on something.
+    #[must_use]
+    pub fn with_calibration(self, calibration: Option<&str>) -> Self {
+        Self { calibration: calibration.map(str::to_owned), ..self }
     }
 
     /// Checks the bits of keys and values against a model's blocks, which [`validate`](Self::validate)
@@ -412,6 +427,8 @@ struct PlanFile {
     span_head: Option<HeadChoice>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scaling: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
 }
 
 fn full() -> BitWidth {
@@ -428,9 +445,10 @@ impl TryFrom<PlanFile> for PrecisionPlan {
 
     fn try_from(file: PlanFile) -> Result<Self> {
         check_version(file.version)?;
-        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling } =
-            file;
-        let plan = Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling };
+        let PlanFile { version, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, .. } = file;
+        let PlanFile { span_head, scaling, calibration, .. } = file;
+        let plan =
+            Self { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling, calibration };
         if version == WITHOUT_QUANTISERS
             && let Some(field) = plan.later_field()
         {
@@ -444,8 +462,12 @@ impl PrecisionPlan {
     /// The first field that files of version 1 do not have.
     fn later_field(&self) -> Option<&'static str> {
         let of_sites = || self.entries().find_map(|(_, precision)| said(precision));
-        let of_all = self.span_head.map(|_| "span_head").or_else(|| self.scaling.as_ref().map(|_| "scaling"));
-        of_all.or_else(of_sites)
+        let of_all = [
+            ("span_head", self.span_head.is_some()),
+            ("scaling", self.scaling.is_some()),
+            ("calibration", self.calibration.is_some()),
+        ];
+        of_all.into_iter().find_map(|(field, is_said)| is_said.then_some(field)).or_else(of_sites)
     }
 }
 
@@ -465,8 +487,20 @@ fn said(precision: SitePrecision) -> Option<&'static str> {
 
 impl From<PrecisionPlan> for PlanFile {
     fn from(plan: PrecisionPlan) -> Self {
-        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling } = plan;
-        Self { version: VERSION, default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, span_head, scaling }
+        let PrecisionPlan { default, sub_modules, blocks, sites, kv_cache, kv_cache_blocks, .. } = plan;
+        let PrecisionPlan { span_head, scaling, calibration, .. } = plan;
+        Self {
+            version: VERSION,
+            default,
+            sub_modules,
+            blocks,
+            sites,
+            kv_cache,
+            kv_cache_blocks,
+            span_head,
+            scaling,
+            calibration,
+        }
     }
 }
 

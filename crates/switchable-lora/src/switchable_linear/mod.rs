@@ -79,6 +79,8 @@ pub struct SwitchableLinear<B: Backend> {
     moments: KnownMoments,
     /// How the factors were chosen that were folded into the model, if any were.
     scaling: Option<Arc<str>>,
+    /// What the model was calibrated on, if it is known.
+    calibration: Option<Arc<str>>,
     execution: Execution,
     /// What adapters were trained for, where it is known.
     trained_for: BTreeMap<BitWidth, QuantisationSettings>,
@@ -138,6 +140,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             rotation: settings.rotation,
             moments: KnownMoments::default(),
             scaling: None,
+            calibration: None,
             execution: if packed { Execution::Packed } else { settings.execution },
             trained_for: BTreeMap::new(),
         }
@@ -336,6 +339,16 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { scaling, ..self }
     }
 
+    /// What the model of the layer was calibrated on, if it is known: the hash of model and windows.
+    pub fn calibration(&self) -> Option<&str> {
+        self.calibration.as_deref()
+    }
+
+    /// The layer of a model that was calibrated on something, which plans then say.
+    pub fn with_calibration(self, calibration: Option<Arc<str>>) -> Self {
+        Self { calibration, ..self }
+    }
+
     /// The layer with what is known of its inputs, which forms of its weight may depend on.
     ///
     /// # Errors
@@ -425,6 +438,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
         packed.trained_for = self.trained_for;
         packed.moments = self.moments;
+        packed.calibration = self.calibration;
         Ok(packed)
     }
 
@@ -444,10 +458,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        let (trained_for, moments, scaling) = (self.trained_for, self.moments, self.scaling);
+        let (trained_for, moments) = (self.trained_for, self.moments);
+        let (scaling, calibration) = (self.scaling, self.calibration);
         Self {
             moments,
             scaling,
+            calibration,
             trained_for,
             ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings)
         }

@@ -26,6 +26,7 @@ pub use collect::Calibrate;
 #[derive(Debug, Clone, Default)]
 pub struct ModelMoments {
     by_site: BTreeMap<String, Arc<InputMoments>>,
+    made_from: Option<Arc<str>>,
 }
 
 impl ModelMoments {
@@ -48,6 +49,12 @@ impl ModelMoments {
         self.by_site.insert(site, Arc::new(moments));
     }
 
+    /// The same, said to be made from something: the hash of a model and of windows, which plans of the model then say.
+    #[must_use]
+    pub fn made_from(self, hash: &str) -> Self {
+        Self { made_from: Some(hash.into()), ..self }
+    }
+
     /// The model whose sites know them. Forms of its weights that were kept are made anew.
     ///
     /// # Errors
@@ -60,7 +67,8 @@ impl ModelMoments {
             let name = sites.name(site);
             let Some(moments) = self.by_site.get(&name) else { return Err(Error::NoMoments { site: name }) };
             let layer = model.site_mut(site);
-            *layer = layer.clone().with_moments(Arc::clone(moments)).map_err(|error| at_site(name, error))?;
+            let known = layer.clone().with_moments(Arc::clone(moments)).map_err(|error| at_site(name, error))?;
+            *layer = known.with_calibration(self.made_from.clone());
         }
         Ok(model)
     }
