@@ -20,7 +20,7 @@ use span_reader::statistics::PairedComparison;
 use switchable_lora::{linear_settings::LinearSettings, lora_config::LoraConfig};
 use switchable_model::calibration::ModelMoments;
 use switchable_model::config::ModelConfig as _;
-use switchable_model::model::TrainableModel;
+use switchable_model::model::{SwitchableModel as _, TrainableModel};
 
 use crate::banks::bank::{BankConfig, train_bank};
 use crate::error::Result;
