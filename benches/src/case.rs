@@ -3,7 +3,7 @@
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::kernels::QuantAutodiffBackend;
 
-use crate::{built_in, calibrated, damage, gpt2, packed, quantise, switch, switchable_linear};
+use crate::{built_in, calibrated, damage, gpt2, packed, quantise, rotation, switch, switchable_linear};
 
 /// What a case's throughput counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,7 @@ impl WithAutodiff for List {
         all.extend(switch::cases::<B::InnerBackend>(&device));
         all.extend(gpt2::cases::<B>(&device));
         all.extend(calibrated::cases::<B::InnerBackend>(&device));
+        all.extend(rotation::cases::<B::InnerBackend>(&device));
         all.extend(damage::cases::<B>(&device));
         all
     }

@@ -17,6 +17,7 @@ mod gpt2;
 mod measure;
 mod packed;
 mod quantise;
+mod rotation;
 mod switch;
 mod switchable_linear;
 
