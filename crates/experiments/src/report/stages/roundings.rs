@@ -12,6 +12,7 @@ use charts::{Axis, LineChart, Mark, Point, Series};
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::spec::granularity::Granularity;
 use span_reader::evaluation::evaluate::Evaluator;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::calibration::{Calibrate as _, ModelMoments};
 use switchable_model::model::{SwitchableModel as _, TrainableModel};
 
@@ -123,11 +124,13 @@ impl Roundings {
         bench.memory.recall("learned-grids", &options, || {
             let known = bench.memory.parts("learned-grid-cells", options.clone());
             let moments = self.moments(bench, &bench.plain().transformer)?;
+            // A table that was read again does not know its questions any more.
+            let reference = bench.evaluator(bench.data.report)?.evaluate(&bench.uniform_plan(SitePrecision::FULL))?;
             let cells = table.rows.chunks(Recipe::ALL.len());
             let learned = cells.enumerate().map(|(index, rows)| {
                 let RoundingRow { quantizer, bits, .. } = rows[0];
                 known.recall(&format!("cell-{:03}", index + 1), || {
-                    learn_grid(bench, &moments, (quantizer.granularity, bits), (how, &table.reference))
+                    learn_grid(bench, &moments, (quantizer.granularity, bits), (how, &reference))
                 })
             });
             let learned = learned.collect::<Result<Vec<_>>>()?;
