@@ -187,10 +187,10 @@ pub fn plan_adapter_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, pla
     plan.iter().map(|(site, precision)| adapter_bytes(model.site(site), precision)).sum()
 }
 
-/// Numbers of the adapter that a precision uses at a layer, none where there is none of that width.
+/// Numbers of the adapters that a precision uses at a layer, none where there is none of a width.
 fn adapter_parameters<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> usize {
-    let pair = precision.adapter.and_then(|width| linear.bank().get(width));
-    pair.map_or(0, |pair| pair.rank() * (linear.d_in() + linear.d_out()))
+    let pairs = precision.adapters().filter_map(|width| linear.bank().get(width));
+    pairs.map(|pair| pair.rank() * (linear.d_in() + linear.d_out())).sum()
 }
 
 fn adapter_bytes<B: QuantBackend>(linear: &SwitchableLinear<B>, precision: SitePrecision) -> usize {

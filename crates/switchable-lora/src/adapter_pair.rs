@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     lora_config::LoraConfig,
     low_rank::{Component, Matrix, largest_components},
+    low_rank_update::LowRankUpdate,
 };
 
 /// The two factors of a low-rank adapter, and the learned step of the weight that it adapts, if there
@@ -164,7 +165,7 @@ impl<B: Backend> LoraAdapterPair<B> {
     /// - `x` `[rows, d_in]`
     /// - output `[rows, d_out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        x.matmul(self.a.val()).mul_scalar(self.scaling()).matmul(self.b.val())
+        LowRankUpdate::of(self).forward(x)
     }
 
     /// `s · A · B`, what the pair adds to the weight.
@@ -173,7 +174,7 @@ impl<B: Backend> LoraAdapterPair<B> {
     ///
     /// - output `[d_in, d_out]`
     pub fn product(&self) -> Tensor<B, 2> {
-        self.a.val().mul_scalar(self.scaling()).matmul(self.b.val())
+        LowRankUpdate::of(self).product()
     }
 }
 

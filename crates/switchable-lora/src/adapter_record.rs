@@ -239,11 +239,11 @@ impl<B: Backend> Module<B> for LoraBank<B> {
     }
 
     fn fork(self, device: &B::Device) -> Self {
-        Self { pairs: self.pairs.fork(device), widths: self.widths }
+        Self { pairs: self.pairs.fork(device), widths: self.widths, shared: self.shared }
     }
 
     fn to_device(self, device: &B::Device) -> Self {
-        Self { pairs: Module::<B>::to_device(self.pairs, device), widths: self.widths }
+        Self { pairs: Module::<B>::to_device(self.pairs, device), widths: self.widths, shared: self.shared }
     }
 
     fn visit<Visitor: ModuleVisitor<B>>(&self, visitor: &mut Visitor) {
@@ -256,7 +256,7 @@ impl<B: Backend> Module<B> for LoraBank<B> {
         mapper.enter_module("pairs", BANK);
         let pairs = Module::<B>::map(self.pairs, mapper);
         mapper.exit_module("pairs", BANK);
-        Self { pairs, widths: self.widths }
+        Self { pairs, widths: self.widths, shared: self.shared }
     }
 
     /// The bank has the adapters of the record afterwards, and no others.
@@ -271,10 +271,11 @@ impl<B: Backend> Module<B> for LoraBank<B> {
             assert_eq!(got, there, "record of {got} adapters without their widths, the layer has {there}");
             let with_records = self.pairs.into_iter().zip(&self.widths).zip(pairs);
             let pairs = with_records.map(|((pair, &width), record)| pair.loaded(record, Some(width))).collect();
-            return Self { pairs, widths: self.widths };
+            return Self { pairs, widths: self.widths, shared: self.shared };
         };
         let (got, expected) = (pairs.len(), widths.len());
         assert_eq!(got, expected, "record of {got} adapters for {expected} widths");
+        let shared = self.shared.take();
         let mut bank = Self::new();
         for (bits, record) in widths.into_iter().zip(pairs) {
             let width = BitWidth::new(bits).unwrap_or_else(|error| panic!("record of adapters: {error}"));
@@ -284,6 +285,8 @@ impl<B: Backend> Module<B> for LoraBank<B> {
             };
             bank.insert(width, pair);
         }
+        // Which widths share is how the bank is used, not what it holds.
+        bank.shared = shared.filter(|(of, _)| bank.widths.contains(of));
         bank
     }
 
@@ -297,11 +300,11 @@ impl<B: AutodiffBackend> AutodiffModule<B> for LoraBank<B> {
     type InnerModule = LoraBank<B::InnerBackend>;
 
     fn valid(&self) -> Self::InnerModule {
-        LoraBank { pairs: self.pairs.valid(), widths: self.widths.clone() }
+        LoraBank { pairs: self.pairs.valid(), widths: self.widths.clone(), shared: self.shared.clone() }
     }
 
-    fn from_inner(LoraBank { pairs, widths }: Self::InnerModule) -> Self {
-        Self { pairs: AutodiffModule::from_inner(pairs), widths }
+    fn from_inner(LoraBank { pairs, widths, shared }: Self::InnerModule) -> Self {
+        Self { pairs: AutodiffModule::from_inner(pairs), widths, shared }
     }
 }
 

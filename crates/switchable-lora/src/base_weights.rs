@@ -20,9 +20,9 @@ use quant_kernels::{
 };
 
 use crate::{
-    adapter_pair::LoraAdapterPair,
     error::Result,
     linear_settings::BasePolicy,
+    low_rank_update::LowRankUpdate,
     packed_weights::PackedWeights,
     quantized_cache::{CacheSlot, Form, QuantizedCache},
     weight_rounding::WeightRounding,
@@ -209,21 +209,21 @@ impl<B: Backend> BaseWeights<B> {
     pub(crate) fn merged_codes_at(
         &self,
         rounding: WeightRounding<'_, B>,
-        pair: &LoraAdapterPair<B>,
+        update: &LowRankUpdate<B>,
     ) -> Option<PackedTensor>
     where
         B: QuantBackend,
     {
         let weight = self.weight()?;
-        let [a, b] = [pair.a.val(), pair.b.val()];
+        let LowRankUpdate { a, b, scaling } = update.clone();
         let is_of = |kept: &MergedCodes<B>| {
-            kept.scaling.to_bits() == pair.scaling().to_bits() && is_same(&kept.a, &a) && is_same(&kept.b, &b)
+            kept.scaling.to_bits() == scaling.to_bits() && is_same(&kept.a, &a) && is_same(&kept.b, &b)
         };
         if let Some(kept) = self.slot.get::<MergedCodes<B>>(rounding.key()).filter(is_of) {
             return Some(kept.codes);
         }
-        let codes = rounding.pack(&(weight.val() + pair.product()), ScaleFormat::F32).ok()?;
-        let merged = MergedCodes { a, b, scaling: pair.scaling(), codes };
+        let codes = rounding.pack(&(weight.val() + update.product()), ScaleFormat::F32).ok()?;
+        let merged = MergedCodes { a, b, scaling, codes };
         self.slot.keep(rounding.key(), &merged);
         Some(merged.codes)
     }

@@ -216,6 +216,14 @@ pub enum Error {
         /// The rotation of the codes.
         expected: Rotation,
     },
+    /// An adapter that several widths share where there is none of the width's own, or the same.
+    #[error(
+        "the shared adapter of {bits} bits is added beside another one, expected an adapter of another width in          `adapter`; alone it is the `adapter` itself"
+    )]
+    SharedAlone {
+        /// The width of the shared adapter.
+        bits: BitWidth,
+    },
     /// A rotation of an embedding.
     #[error("an embedding has rows and no inputs that could be rotated, expected rotation `none`, got `{rotation}`")]
     EmbeddingRotation {

@@ -12,6 +12,7 @@ pub mod linear_settings;
 pub mod lora_bank;
 pub mod lora_config;
 mod low_rank;
+mod low_rank_update;
 pub mod packed_weights;
 pub mod peft;
 pub mod placement;

@@ -9,7 +9,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The adapters of one layer, at most one for each bit-width, each with its own rank and alpha.
+/// The adapters of one layer, at most one for each bit-width, each with its own rank and alpha. One of them may be
+/// shared: other widths add it too, beside their own or alone.
 ///
 /// A record of it holds all of that, and decides which adapters there are after it is loaded.
 ///
@@ -32,12 +33,14 @@ pub struct LoraBank<B: Backend> {
     pub(crate) pairs: Vec<LoraAdapterPair<B>>,
     /// In rising order.
     pub(crate) widths: Vec<BitWidth>,
+    /// The width of the adapter that is shared, and the widths that add it.
+    pub(crate) shared: Option<(BitWidth, Vec<BitWidth>)>,
 }
 
 impl<B: Backend> LoraBank<B> {
     /// A bank without adapters.
     pub fn new() -> Self {
-        Self { pairs: Vec::new(), widths: Vec::new() }
+        Self { pairs: Vec::new(), widths: Vec::new(), shared: None }
     }
 
     /// The adapter for a width.
@@ -45,8 +48,9 @@ impl<B: Backend> LoraBank<B> {
         self.widths.binary_search(&width).ok().map(|index| &self.pairs[index])
     }
 
-    /// Adds an adapter, and returns the one that it replaces.
+    /// Adds an adapter, which is not shared, and returns the one that it replaces.
     pub fn insert(&mut self, width: BitWidth, pair: LoraAdapterPair<B>) -> Option<LoraAdapterPair<B>> {
+        self.shared.take_if(|(of, _)| *of == width);
         match self.widths.binary_search(&width) {
             Ok(index) => Some(std::mem::replace(&mut self.pairs[index], pair)),
             Err(index) => {
@@ -57,8 +61,37 @@ impl<B: Backend> LoraBank<B> {
         }
     }
 
+    /// Says that the adapter of a width is added at some widths, in the place of what was said before.
+    ///
+    /// ```
+    /// use burn::backend::Flex;
+    /// use switchable_lora::{BitWidth, LoraBank};
+    ///
+    /// let mut bank = LoraBank::<Flex>::new();
+    /// bank.share(BitWidth::FULL, &[BitWidth::B4, BitWidth::B2]);
+    /// assert_eq!(bank.shared_at(BitWidth::B4), Some(BitWidth::FULL));
+    /// assert_eq!(bank.shared_at(BitWidth::B8), None);
+    /// ```
+    pub fn share(&mut self, width: BitWidth, by: &[BitWidth]) {
+        let mut by = by.to_vec();
+        by.sort_unstable();
+        by.dedup();
+        self.shared = (!by.is_empty()).then_some((width, by));
+    }
+
+    /// The width whose adapter is added at another, if one is shared with it.
+    pub fn shared_at(&self, bits: BitWidth) -> Option<BitWidth> {
+        self.shared.as_ref().filter(|(_, by)| by.contains(&bits)).map(|(width, _)| *width)
+    }
+
+    /// The widths that add the adapter of a width, ascending; none where it is not shared.
+    pub fn sharers(&self, width: BitWidth) -> &[BitWidth] {
+        self.shared.as_ref().filter(|(of, _)| *of == width).map_or(&[], |(_, by)| by)
+    }
+
     /// Takes an adapter out.
     pub fn remove(&mut self, width: BitWidth) -> Option<LoraAdapterPair<B>> {
+        self.shared.take_if(|(of, _)| *of == width);
         let index = self.widths.binary_search(&width).ok()?;
         self.widths.remove(index);
         Some(self.pairs.remove(index))

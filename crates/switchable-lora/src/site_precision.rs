@@ -71,6 +71,7 @@ impl fmt::Display for SiteRounding {
 /// | `activation_quantizer` | `"per-token,symmetric,min-max"` | [`LinearSettings::activation`](crate::LinearSettings) |
 /// | `placement` | `"residual"`, `"merged"` | [`LinearSettings::placement`](crate::LinearSettings) |
 /// | `rounding` | `"nearest"`, `"hqq"`, `"gptq"`, `"learned-step"` | the step of the adapter if it has one, else [`LinearSettings::rounding`](crate::LinearSettings) |
+/// | `shared` | `32`: the adapter of that width is added too | no other adapter |
 /// | `rotation` | `"none"`, `"hadamard"`, `"hadamard:7"` | [`LinearSettings::rotation`](crate::LinearSettings) |
 ///
 /// ```
@@ -93,6 +94,9 @@ pub struct SitePrecision {
     pub activations: BitWidth,
     /// The width whose adapter is added, if any.
     pub adapter: Option<BitWidth>,
+    /// The width whose adapter is added beside it: one that several widths share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<BitWidth>,
     /// How the weights are quantised.
     #[serde(default, with = "quant_spec::optional_text", skip_serializing_if = "Option::is_none")]
     pub quantizer: Option<QuantSpec>,
@@ -116,6 +120,7 @@ impl SitePrecision {
         weights: BitWidth::FULL,
         activations: BitWidth::FULL,
         adapter: None,
+        shared: None,
         quantizer: None,
         activation_quantizer: None,
         placement: None,
@@ -143,13 +148,23 @@ impl SitePrecision {
         Self { adapter: Some(bits), ..self }
     }
 
-    /// The same without an adapter, and so without its learned step.
+    /// The same with the adapter of `bits` beside its own.
+    pub const fn with_shared(self, bits: BitWidth) -> Self {
+        Self { shared: Some(bits), ..self }
+    }
+
+    /// The widths whose adapters are added, its own first.
+    pub fn adapters(&self) -> impl Iterator<Item = BitWidth> + use<> {
+        [self.adapter, self.shared].into_iter().flatten()
+    }
+
+    /// The same without adapters, and so without a learned step.
     pub const fn without_adapter(self) -> Self {
         let rounding = match self.rounding {
             Some(SiteRounding::LearnedStep) => None,
             rounding => rounding,
         };
-        Self { adapter: None, rounding, ..self }
+        Self { adapter: None, shared: None, rounding, ..self }
     }
 
     /// The same with weights quantised by `quantizer`.

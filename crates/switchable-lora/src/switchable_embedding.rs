@@ -382,7 +382,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
     /// it is to be rotated, [`Error::Quantisation`] if a width does not fit its quantiser, and [`Error::PackedWidth`] and [`Error::PackedQuantizer`] if the table is only
     /// there packed, otherwise.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
-        if precision.adapter.is_some() || precision.rounding == Some(SiteRounding::LearnedStep) {
+        if precision.adapters().next().is_some() || precision.rounding == Some(SiteRounding::LearnedStep) {
             return Err(Error::EmbeddingAdapter);
         }
         if let Some(rotation @ Rotation::Hadamard(_)) = precision.rotation {

@@ -68,13 +68,19 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         self.sites().iter().filter(|site| self.site(*site).bank().get(width).is_some()).count()
     }
 
-    /// The precision of a width with its adapter, or without where no site has one.
+    /// The precision of a width with its adapter and the one that it shares, or without where no site has one.
     ///
     /// Where some have one and others none, it is that of the first: see
     /// [`precision_for`](SwitchableModel::precision_for).
     fn precision_at(&self, bits: BitWidth) -> SitePrecision {
         let precision = SitePrecision::uniform(bits);
-        if self.adapter_sites(bits) > 0 { precision } else { precision.without_adapter() }
+        let has_own = self.adapter_sites(bits) > 0;
+        match self.sites().iter().find_map(|site| self.site(site).bank().shared_at(bits)) {
+            Some(shared) if has_own && shared != bits => precision.with_shared(shared),
+            Some(shared) if !has_own => precision.with_adapter(shared),
+            _ if has_own => precision,
+            _ => precision.without_adapter(),
+        }
     }
 
     /// Saves the adapters of every width, with their learned steps and what they were trained for, in the
@@ -159,8 +165,13 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         let mut loaded = self.clone();
         insert_pairs(&mut loaded, [name, name], pairs, width)?;
         for site in self.sites().iter() {
-            if let Some(settings) = self.site(site).trained_for(width) {
-                loaded.site_mut(site).set_trained_for(width, settings);
+            let (before, layer) = (self.site(site), loaded.site_mut(site));
+            if let Some(settings) = before.trained_for(width) {
+                layer.set_trained_for(width, settings);
+            }
+            let by = before.bank().sharers(width);
+            if !by.is_empty() {
+                layer.share_adapter(width, by);
             }
         }
         *self = loaded;
@@ -191,6 +202,8 @@ pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
     base_model: &str,
     width: BitWidth,
 ) -> PeftOptions {
+    let shared_by = model.sites().iter().map(|site| model.site(site).bank().sharers(width)).find(|by| !by.is_empty());
+    let shared_by = shared_by.unwrap_or_default().to_vec();
     PeftOptions {
         prefix: body.into(),
         base_model: base_model.into(),
@@ -200,7 +213,7 @@ pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
             WeightLayout::OutIn => BaseLayer::Linear,
         },
         saved_modules: Vec::new(),
-        trained_for: Some(TrainedFor { bits: width, settings: model.settings().quantisation(), base: None }),
+        trained_for: Some(TrainedFor { bits: width, settings: model.settings().quantisation(), shared_by, base: None }),
     }
 }
 
@@ -292,7 +305,11 @@ pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
     insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)?;
     if let Some(trained_for) = adapter.trained_for {
         for site in sites {
-            model.site_mut(site).set_trained_for(width, trained_for.settings);
+            let layer = model.site_mut(site);
+            layer.set_trained_for(width, trained_for.settings);
+            if !trained_for.shared_by.is_empty() {
+                layer.share_adapter(width, &trained_for.shared_by);
+            }
         }
     }
     Ok(())

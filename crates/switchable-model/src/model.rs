@@ -392,9 +392,18 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
         if site.block.is_none() {
             return SitePrecision { weights: precision.weights, ..SitePrecision::FULL };
         }
-        let Some(width) = precision.adapter else { return precision };
-        let has = |site: Site| self.site(site).bank().get(width).is_some();
-        if has(site) || !self.sites().iter().any(has) { precision } else { precision.without_adapter() }
+        let lacks = |width: BitWidth| {
+            let has = |site: Site| self.site(site).bank().get(width).is_some();
+            !has(site) && self.sites().iter().any(has)
+        };
+        match (precision.adapter.filter(|width| lacks(*width)), precision.shared.filter(|width| lacks(*width))) {
+            (None, None) => precision,
+            (None, Some(_)) => SitePrecision { shared: None, ..precision },
+            (Some(_), None) if precision.shared.is_some() => {
+                SitePrecision { adapter: precision.shared, shared: None, ..precision }
+            }
+            (Some(_), _) => precision.without_adapter(),
+        }
     }
 
     /// The plan by position, its names and adapter widths checked against this model.

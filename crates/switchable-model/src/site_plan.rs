@@ -247,7 +247,7 @@ impl SitePlan {
 
     /// Widths at which adapters are asked for, ascending, each once.
     pub fn adapter_widths(&self) -> Vec<BitWidth> {
-        let mut widths: Vec<BitWidth> = self.precisions.iter().filter_map(|precision| precision.adapter).collect();
+        let mut widths: Vec<BitWidth> = self.precisions.iter().flat_map(SitePrecision::adapters).collect();
         widths.sort_unstable();
         widths.dedup();
         widths

@@ -231,7 +231,12 @@ fn the_head_of_an_adapter_is_saved_packed_and_used_with_it() {
     let sites: Vec<_> = body.sites().iter().map(|site| (body.sites().name(site), site)).collect();
     let pairs =
         sites.iter().filter_map(|(name, site)| Some((name.as_str(), body.site(*site).bank().get(BitWidth::B3)?)));
-    let trained_for = Some(TrainedFor { bits: BitWidth::B3, settings: body.settings().quantisation(), base: None });
+    let trained_for = Some(TrainedFor {
+        bits: BitWidth::B3,
+        shared_by: Vec::new(),
+        settings: body.settings().quantisation(),
+        base: None,
+    });
     let options =
         PeftOptions { prefix: "transformer.".into(), saved_modules: vec![head], trained_for, ..Default::default() };
     save_peft(width_folder(bank.path(), BitWidth::B3), pairs, &options).unwrap();

@@ -6,6 +6,7 @@ use clap::Args;
 
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::banks::bank::{BankConfig, Trains};
+use switchable_quant::experiments::banks::sharing::Sharing;
 use switchable_quant::experiments::train::config::TrainConfig;
 use switchable_quant::experiments::train::objective::Objective;
 use switchable_quant::experiments::train::schedule::Schedule;
@@ -71,6 +72,10 @@ pub struct BankArgs {
     /// Alpha of the adapters, as the rank; what they add is scaled by alpha / rank
     #[arg(long, default_value = "16")]
     pub alpha: PerWidth<f64>,
+    /// What the adapters of the widths share: adapters (one each), shared-adapter (one for all) or shared+own (a
+    /// common one, and one of a quarter of the rank for each width but the widest)
+    #[arg(long, default_value_t = Sharing::Adapters, value_name = "KIND")]
+    pub sharing: Sharing,
     /// Start the adapters from the quantisation error (LoftQ, arXiv:2310.08659)
     #[arg(long)]
     pub loftq: bool,
@@ -193,6 +198,7 @@ impl BankArgs {
             seed,
             learned_steps: self.learned_steps,
             trains: Trains::Bank,
+            sharing: self.sharing,
         })
     }
 

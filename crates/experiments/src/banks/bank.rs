@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
+use quant_kernels::{
+    backends::quant_backend::{QuantAutodiffBackend, QuantBackend},
+    spec::bit_width::BitWidth,
+};
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::reading::ReadingTask;
 use switchable_lora::{
@@ -11,10 +14,11 @@ use switchable_lora::{
     lora_config::{LoraConfig, LoraInit, WeightScales},
     site_precision::SitePrecision,
 };
-use switchable_model::model::TrainableModel;
+use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::span_head::ForQuestionAnswering;
 
-use crate::error::Result;
+use crate::banks::sharing::Sharing;
+use crate::error::{Error, Result};
 use crate::train::ladder::Ladder;
 use crate::train::regimes::Regime;
 use crate::train::regimes::in_turn::Static;
@@ -54,6 +58,7 @@ impl Trains {
 /// | `seed` | of the initialisation | as given |
 /// | `learned_steps` | whether the steps of the weights are trained with the adapters (LSQ) | no |
 /// | `trains` | adapters, weights or both | adapters |
+/// | `sharing` | what the adapters share | nothing |
 #[derive(Debug, Clone, PartialEq)]
 pub struct BankConfig {
     /// Widths that get an adapter with its rank, alpha and initialisation; the `static` regime
@@ -69,13 +74,22 @@ pub struct BankConfig {
     pub learned_steps: bool,
     /// What is trained.
     pub trains: Trains,
+    /// What the adapters share.
+    pub sharing: Sharing,
 }
 
 impl BankConfig {
     /// The same adapter at every width, activations at full precision.
     pub fn new(widths: &[BitWidth], lora: LoraConfig, seed: u64) -> Self {
         let adapters = widths.iter().map(|&width| (width, lora)).collect();
-        Self { adapters, activations: BitWidth::FULL, seed, learned_steps: false, trains: Trains::Bank }
+        Self {
+            adapters,
+            activations: BitWidth::FULL,
+            seed,
+            learned_steps: false,
+            trains: Trains::Bank,
+            sharing: Sharing::default(),
+        }
     }
 
     /// The same bank with another choice where one is made.
@@ -100,16 +114,22 @@ impl BankConfig {
         }
         bank.learned_steps = overrides.learned_steps.unwrap_or(self.learned_steps);
         bank.trains = overrides.trains.unwrap_or(self.trains);
+        bank.sharing = overrides.sharing.unwrap_or(self.sharing);
         bank
     }
 
     /// All of it as JSON, for the identity of a run.
     fn options(&self) -> Value {
-        let Self { adapters, activations, seed, learned_steps, trains } = self;
-        json!({
+        let Self { adapters, activations, seed, learned_steps, trains, sharing } = self;
+        let mut options = json!({
             "adapters": adapters, "activations": activations, "seed": seed, "learned_steps": learned_steps,
             "trains": trains,
-        })
+        });
+        // Runs of before it could be otherwise say nothing of it.
+        if sharing.is_shared() {
+            options["sharing"] = json!(sharing);
+        }
+        options
     }
 
     /// The widths, in their order.
@@ -122,7 +142,50 @@ impl BankConfig {
     pub fn precision(&self, width: BitWidth) -> SitePrecision {
         let activations = if width.is_full() { BitWidth::FULL } else { self.activations.max(width) };
         let precision = SitePrecision::uniform(width).with_activations(activations);
-        if self.trains == Trains::Base { precision.without_adapter() } else { precision }
+        match (self.trains, self.sharing, self.widths().max()) {
+            (Trains::Base, ..) => precision.without_adapter(),
+            (_, Sharing::SharedAdapter, Some(widest)) => precision.with_adapter(widest),
+            (_, Sharing::SharedAndOwn, Some(widest)) if width != widest => precision.with_shared(widest),
+            _ => precision,
+        }
+    }
+
+    /// The adapters that a model gets, by the widths that they are kept under.
+    ///
+    /// # Errors
+    ///
+    /// When a small one has no rank.
+    pub fn given(&self) -> Result<Vec<(BitWidth, LoraConfig)>> {
+        let widest = self.widths().max();
+        let of_width = |&(width, lora): &(BitWidth, LoraConfig)| match self.sharing {
+            _ if self.trains == Trains::Base => None,
+            Sharing::SharedAdapter if Some(width) != widest => None,
+            Sharing::SharedAndOwn if Some(width) != widest => Some(Sharing::own(lora).map(|own| (width, own))),
+            _ => Some(Ok((width, lora))),
+        };
+        self.adapters.iter().filter_map(of_width).collect()
+    }
+
+    /// Gives a model the adapters, and says which widths share one.
+    ///
+    /// # Errors
+    ///
+    /// When a rank does not fit, or a site cannot have a learned step.
+    pub fn give_to<B: QuantBackend, M: SwitchableModel<B>>(&self, model: &mut M, init: Init) -> Result<()> {
+        for (width, lora) in self.given()? {
+            let lora = match init {
+                Init::Shapes => lora.with_init(LoraInit::ZeroB),
+                Init::Started if self.learned_steps && !width.is_full() => lora.with_scales(WeightScales::Learned),
+                Init::Started => lora,
+            };
+            model.init_adapters(width, &lora, self.seed.wrapping_add(u64::from(width.bits())))?;
+        }
+        let Some(widest) = self.widths().max().filter(|_| self.sharing.is_shared()) else { return Ok(()) };
+        let others: Vec<BitWidth> = self.widths().filter(|width| *width != widest).collect();
+        for site in model.sites().clone().iter() {
+            model.site_mut(site).share_adapter(widest, &others);
+        }
+        Ok(())
     }
 
     /// Checks that a model can have the bank, so that nothing is trained in vain.
@@ -136,8 +199,15 @@ impl BankConfig {
         model: &ForQuestionAnswering<B, M>,
     ) -> Result<()> {
         self.ladder(model)?;
-        for (_, lora) in &self.adapters {
-            model.transformer.check_lora(lora)?;
+        if self.sharing == Sharing::SharedAdapter && self.learned_steps {
+            let expected = "`shared+own` or `adapters`: a step belongs to an adapter of its own width";
+            return Err(Error::option("sharing", "`shared-adapter` with learned steps", expected));
+        }
+        if self.sharing.is_shared() && self.trains == Trains::Base {
+            return Err(Error::option("sharing", format!("`{}` without adapters", self.sharing), "adapters to share"));
+        }
+        for (_, lora) in self.given()? {
+            model.transformer.check_lora(&lora)?;
         }
         Ok(())
     }
@@ -163,6 +233,7 @@ impl BankConfig {
 /// | `init` | how the adapters of all widths start | as in the bank |
 /// | `learned_steps` | whether the steps of the weights are trained | as in the bank |
 /// | `trains` | adapters, weights or both | as in the bank |
+/// | `sharing` | what the adapters share | as in the bank |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BankOverrides {
@@ -175,6 +246,18 @@ pub struct BankOverrides {
     /// What is trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trains: Option<Trains>,
+    /// What the adapters share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+}
+
+/// How adapters that a model is given start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// As the bank says.
+    Started,
+    /// Adding nothing: only their shapes count.
+    Shapes,
 }
 
 impl BankOverrides {
@@ -257,13 +340,7 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let mut identified = identified(training.run, &model, task);
     let mut model = model.with_policy(bank.trains.base());
     bank.check(&model)?;
-    let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
-    for (width, lora) in adapters {
-        let seed = bank.seed.wrapping_add(u64::from(width.bits()));
-        let learned = bank.learned_steps && !width.is_full();
-        let lora = if learned { lora.with_scales(WeightScales::Learned) } else { *lora };
-        model.transformer.init_adapters(*width, &lora, seed)?;
-    }
+    bank.give_to(&mut model.transformer, Init::Started)?;
     // Of the adapters that are trained: those that came with the model may have been of a few sites.
     let ladder = bank.ladder(&model)?;
     let regime = regime(&model, &ladder)?;

@@ -122,7 +122,7 @@ impl FromIterator<ContestantRow> for Contestants {
 }
 
 /// What contestants are fitted to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Fit<'a> {
     /// Regimes by name.
     pub regimes: &'a Regimes,
@@ -130,8 +130,8 @@ pub struct Fit<'a> {
     pub bank: &'a BankConfig,
     /// Its plans.
     pub ladder: &'a Ladder,
-    /// What its passes cost, see [`PassCost::of_bank`].
-    pub cost: &'a PassCost<'a>,
+    /// What the passes of a bank cost, see [`PassCost::of_bank`].
+    pub cost: &'a dyn Fn(&BankConfig) -> Result<PassCost<'a>>,
     /// Steps of the baseline.
     pub steps: usize,
     /// The sites, those that harm most first.
@@ -176,14 +176,15 @@ impl Contestants {
     pub fn fitted(&self, fit: Fit<'_>) -> Result<Vec<Contestant>> {
         let Fit { regimes, cost, steps, .. } = fit;
         let baseline = self.baseline()?;
-        let budget =
-            cost.training(&*regimes.build(&regime_of(baseline, &fit), &ladder_of(baseline, &fit), steps)?, steps);
+        let cost_of = |row: &ContestantRow| cost(&fit.bank.overridden(&row.bank));
+        let of_baseline = regimes.build(&regime_of(baseline, &fit), &ladder_of(baseline, &fit), steps)?;
+        let budget = cost_of(baseline)?.training(&*of_baseline, steps);
         let fitted = |row: &ContestantRow| {
             let regime = regime_of(row, &fit);
             let steps = match row.steps {
                 StepBudget::EqualSteps => steps,
                 StepBudget::EqualBitOps => {
-                    let within = cost.steps_within(regimes, &regime, &ladder_of(row, &fit), budget);
+                    let within = cost_of(row)?.steps_within(regimes, &regime, &ladder_of(row, &fit), budget);
                     within.map_err(|error| Error::option("steps", steps, format!("more: `{}` {error}", row.name())))?
                 }
             };
@@ -193,11 +194,13 @@ impl Contestants {
     }
 }
 
-/// The plans of a row's bank: without adapters where it has none.
+/// The plans of a row's bank: without adapters where it has none, with others where it shares them.
 fn ladder_of<'a>(row: &ContestantRow, fit: &Fit<'a>) -> Cow<'a, Ladder> {
-    match fit.bank.overridden(&row.bank).trains {
-        Trains::Base => Cow::Owned(fit.ladder.without_adapters()),
-        Trains::Bank | Trains::Both => Cow::Borrowed(fit.ladder),
+    let bank = fit.bank.overridden(&row.bank);
+    match (bank.trains, bank.sharing == fit.bank.sharing) {
+        (Trains::Base, _) => Cow::Owned(fit.ladder.without_adapters()),
+        (Trains::Bank | Trains::Both, true) => Cow::Borrowed(fit.ladder),
+        (Trains::Bank | Trains::Both, false) => Cow::Owned(fit.ladder.with_adapters_of(|bits| bank.precision(bits))),
     }
 }
 
@@ -251,7 +254,7 @@ mod tests {
             regimes: &Regimes::default(),
             bank: &bank,
             ladder: &Ladder::new(widths.map(plan)).unwrap(),
-            cost: &PassCost::of_bank(&bank, &model).unwrap(),
+            cost: &|bank| PassCost::of_bank(bank, &model),
             steps: 40,
             most_harmful: &[],
         };
@@ -266,10 +269,10 @@ mod tests {
         let table = Contestants::default();
         assert_eq!(table.baseline().unwrap().label, "static");
         let mut names: Vec<String> = table.rows().iter().map(ContestantRow::name).collect();
-        assert_eq!(names.len(), 10);
+        assert_eq!(names.len(), 19);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 10);
+        assert_eq!(names.len(), 19);
     }
 
     #[test]

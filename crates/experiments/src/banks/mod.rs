@@ -15,4 +15,5 @@ pub mod contestants;
 pub mod learned_grid;
 pub mod precision_range;
 pub mod regime_comparison;
+pub mod sharing;
 pub mod training_cost;

@@ -44,11 +44,7 @@ impl<'a> PassCost<'a> {
     /// When an adapter does not fit.
     pub fn of_bank<B: QuantBackend, M: SwitchableModel<B> + 'a>(bank: &BankConfig, model: &M) -> Result<Self> {
         let mut model = model.clone();
-        let adapters = if bank.trains == Trains::Base { &[][..] } else { &bank.adapters };
-        for (width, lora) in adapters {
-            // Only the shapes count.
-            model.init_adapters(*width, &lora.with_init(LoraInit::ZeroB), bank.seed)?;
-        }
+        bank.give_to(&mut model, Init::Shapes)?;
         Ok(Self(Box::new(move |plan| plan_bit_ops(&model, plan))))
     }
 

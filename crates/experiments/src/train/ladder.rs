@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use quant_kernels::spec::bit_width::BitWidth;
+use switchable_lora::site_precision::SitePrecision;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
@@ -48,6 +49,19 @@ impl Ladder {
     pub fn without_adapters(&self) -> Self {
         let bare = |rung: &Rung| Rung { bits: rung.bits, plan: rung.plan.clone().without_adapters() };
         Self(self.0.iter().map(bare).collect())
+    }
+
+    /// The same widths with other adapters: those of a precision of each width.
+    #[must_use]
+    pub fn with_adapters_of(&self, precision: impl Fn(BitWidth) -> SitePrecision) -> Self {
+        let with_adapters = |rung: &Rung| {
+            let SitePrecision { adapter, shared, .. } = precision(rung.bits);
+            let sites = rung.plan.iter();
+            let plan = sites
+                .fold(rung.plan.clone(), |plan, (site, own)| plan.with(site, SitePrecision { adapter, shared, ..own }));
+            Rung { bits: rung.bits, plan }
+        };
+        Self(self.0.iter().map(with_adapters).collect())
     }
 
     /// The rung of the most bits.

@@ -132,7 +132,7 @@ impl<'a> Pack<'a> {
         let points = self.front.iter().flat_map(MeasuredFront::points).map(|point| &point.plan);
         let stages = self.cascade.iter().flat_map(|cascade| &cascade.stages).map(|stage| &stage.plan);
         for plan in self.plans.values().chain(points).chain(stages) {
-            widths.extend(plan.entries().filter_map(|(_, precision)| precision.adapter));
+            widths.extend(plan.entries().flat_map(|(_, precision)| precision.adapters()));
         }
         let (mut model, tokenizer) = (folder.model.clone(), folder.tokenizer.clone());
         model.keep_adapters(&widths);

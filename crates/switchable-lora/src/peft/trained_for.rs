@@ -8,6 +8,7 @@
 //!   "bits": 4,
 //!   "settings": { "weight": "per-channel,symmetric,min-max", "activation": …, "placement": "residual" },
 //!   "learned_steps": true,      whether learned_steps.safetensors is part of the folder
+//!   "shared_by": [2, 4, 8],     optional: the widths that add the adapter too
 //!   "base": "…"                 optional: the identity of the base's weights
 //! }
 //! ```
@@ -39,6 +40,8 @@ pub struct TrainedFor {
     pub bits: BitWidth,
     /// The quantisers, and where it is added.
     pub settings: QuantisationSettings,
+    /// The widths that add it too, where it is shared.
+    pub shared_by: Vec<BitWidth>,
     /// The identity of the base's weights, where it is known.
     pub base: Option<String>,
 }
@@ -62,8 +65,9 @@ impl TrainedFor {
 
     /// The file's text; `learned_steps` says whether the steps' file stands beside it.
     pub(super) fn to_json(&self, learned_steps: bool) -> Result<Vec<u8>> {
-        let Self { bits, settings, base } = self.clone();
-        let file = TrainedForFile { format: FORMAT.into(), version: VERSION, bits, settings, learned_steps, base };
+        let Self { bits, settings, shared_by, base } = self.clone();
+        let (format, version) = (FORMAT.into(), VERSION);
+        let file = TrainedForFile { format, version, bits, settings, learned_steps, shared_by, base };
         let mut text = serde_json::to_vec_pretty(&file)?;
         text.push(b'\n');
         Ok(text)
@@ -81,8 +85,8 @@ impl TrainedFor {
         if version != VERSION {
             return Err(refused("version", version.to_string(), VERSION.to_string()));
         }
-        let TrainedForFile { bits, settings, learned_steps, base, .. } = serde_json::from_slice(text)?;
-        Ok(Described { trained_for: Self { bits, settings, base }, learned_steps })
+        let TrainedForFile { bits, settings, learned_steps, shared_by, base, .. } = serde_json::from_slice(text)?;
+        Ok(Described { trained_for: Self { bits, settings, shared_by, base }, learned_steps })
     }
 }
 
@@ -130,6 +134,8 @@ struct TrainedForFile {
     bits: BitWidth,
     settings: QuantisationSettings,
     learned_steps: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shared_by: Vec<BitWidth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base: Option<String>,
 }

@@ -336,9 +336,7 @@ impl PrecisionPlan {
         }
         for (site, widths) in &known {
             let (site, widths) = (site.as_ref(), widths.as_ref());
-            if let Some(bits) = self.get(site).adapter
-                && !widths.contains(&bits)
-            {
+            if let Some(bits) = self.get(site).adapters().find(|bits| !widths.contains(bits)) {
                 return Err(Error::MissingAdapter { bits, available: widths.to_vec() }.at_site(site));
             }
         }
@@ -473,8 +471,9 @@ impl PrecisionPlan {
 
 /// The first field that a precision says of how it quantises.
 fn said(precision: SitePrecision) -> Option<&'static str> {
-    let SitePrecision { quantizer, activation_quantizer, placement, rounding, rotation, .. } = precision;
+    let SitePrecision { shared, quantizer, activation_quantizer, placement, rounding, rotation, .. } = precision;
     [
+        ("shared", shared.is_some()),
         ("quantizer", quantizer.is_some()),
         ("activation_quantizer", activation_quantizer.is_some()),
         ("placement", placement.is_some()),

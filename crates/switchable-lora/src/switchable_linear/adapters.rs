@@ -45,6 +45,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.trained_for.insert(width, settings);
     }
 
+    /// Says that the adapter of a width is added at some widths: see [`LoraBank::share`].
+    pub fn share_adapter(&mut self, width: BitWidth, by: &[BitWidth]) {
+        self.bank.share(width, by);
+    }
+
     /// What the adapter of a width was trained for, where it is known.
     pub fn trained_for(&self, width: BitWidth) -> Option<QuantisationSettings> {
         self.trained_for.get(&width).copied()
@@ -52,7 +57,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// Checks that the adapter of a precision was not trained for other quantisers.
     pub(super) fn check_trained_for(&self, precision: &SitePrecision) -> Result<()> {
-        let Some(trained) = precision.adapter.and_then(|width| self.trained_for.get(&width)) else { return Ok(()) };
+        for trained in precision.adapters().filter_map(|width| self.trained_for.get(&width)) {
+            self.check_trained(precision, trained)?;
+        }
+        Ok(())
+    }
+
+    fn check_trained(&self, precision: &SitePrecision, trained: &QuantisationSettings) -> Result<()> {
         let mut here = self.quantisation(precision);
         // What rounds nothing does not matter.
         if precision.weights.is_full() {
@@ -134,11 +145,21 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// [`Error::MissingAdapter`] if there is no adapter for the width, [`Error::MergedStep`] if it has a
     /// learned step, which goes with the adapter.
     pub fn merged_with(&self, width: BitWidth) -> Result<Self> {
-        let pair = self.bank.expect(width)?;
-        if pair.step().is_some() {
-            return Err(Error::MergedStep { bits: width, what: "a layer without adapters" });
+        self.merged_at(&SitePrecision::FULL.with_adapter(width))
+    }
+
+    /// The same with every adapter that a precision adds.
+    ///
+    /// # Errors
+    ///
+    /// As [`merged_with`](Self::merged_with), and [`Error::SharedAlone`].
+    pub fn merged_at(&self, precision: &SitePrecision) -> Result<Self> {
+        let has_step = |width: &BitWidth| self.bank.get(*width).is_some_and(|pair| pair.step().is_some());
+        if let Some(bits) = precision.adapters().find(has_step) {
+            return Err(Error::MergedStep { bits, what: "a layer without adapters" });
         }
-        let weight = self.weight() + pair.product();
+        let added = self.update_at(precision)?.map(|update| update.product());
+        let weight = added.into_iter().fold(self.weight(), |weight, added| weight + added);
         let base = self.base.with_values(weight.set_require_grad(false), self.bias());
         Ok(Self { base, bank: LoraBank::new(), ..self.clone() })
     }

@@ -48,11 +48,12 @@ use crate::{
     adapter_pair::LoraAdapterPair,
     adapter_step::AdapterStep,
     base_weights::BaseWeights,
-    error::Result,
+    error::{Error, Result},
     known_moments::KnownMoments,
     linear_settings::{BasePolicy, Execution, LinearSettings},
     lora_bank::LoraBank,
     lora_config::WeightScales,
+    low_rank_update::LowRankUpdate,
     packed_weights::PackedWeights,
     placement::Placement,
     quantisation_settings::QuantisationSettings,
@@ -212,7 +213,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         precision: SitePrecision,
         function: OutputFunction,
     ) -> Result<Tensor<B, 2>> {
-        let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
+        let update = self.update_at(&precision)?;
         let quantisation = self.quantisation(&precision);
         self.check_trained_for(&precision)?;
         self.check_codes(&precision)?;
@@ -220,7 +221,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let rotation = self.rotation_at(&precision);
         if let Some(activations) = self.packed_activations(precision, &x) {
             let merges = quantisation.placement == Placement::Merged;
-            let merged = pair.filter(|_| merges && self.packed_weights().is_none());
+            let merged = update.as_ref().filter(|_| merges && self.packed_weights().is_none());
             let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             // An adapter takes what is not rotated: rotating its first factor instead costs as much as a few rows.
             let rotated_x = match &rotation {
@@ -233,16 +234,16 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             };
             let terms = LinearTerms {
                 bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
-                adapter: pair
-                    .filter(|_| merged.is_none())
-                    .map(|pair| (primitive(first_factor(pair.a.val())), primitive(pair.b.val()), pair.scaling())),
+                adapter: update.as_ref().filter(|_| merged.is_none()).map(|update| {
+                    (primitive(first_factor(update.a.clone())), primitive(update.b.clone()), update.scaling)
+                }),
                 function,
             };
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(rotated_x, packed.at(precision.weights)?, activations, terms));
             }
             let codes = match merged {
-                Some(pair) => self.base.merged_codes_at(rounding, pair),
+                Some(update) => self.base.merged_codes_at(rounding, update),
                 None => self.base.codes_at(rounding),
             };
             if let Some(codes) = codes {
@@ -257,15 +258,15 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             }
             None => quantized(x.clone())?,
         };
-        let (weight, adapted) = match (quantisation.placement, pair) {
+        let (weight, adapted) = match (quantisation.placement, update) {
             (_, None) => (self.base.at(rounding, self.gradient)?, None),
-            (Placement::Residual, Some(pair)) => (self.base.at(rounding, self.gradient)?, Some(pair.forward(x))),
+            (Placement::Residual, Some(update)) => (self.base.at(rounding, self.gradient)?, Some(update.forward(x))),
             // A weight that is not quantised takes the adapter beside it: no copy of the weight.
-            (Placement::Merged, Some(pair)) if precision.weights.is_full() => {
-                (self.weight(), Some(pair.forward(quantized_x.clone())))
+            (Placement::Merged, Some(update)) if precision.weights.is_full() => {
+                (self.weight(), Some(update.forward(quantized_x.clone())))
             }
-            (Placement::Merged, Some(pair)) => {
-                let merged = self.weight() + pair.product();
+            (Placement::Merged, Some(update)) => {
+                let merged = self.weight() + update.product();
                 (rounding.apply(merged, self.gradient)?, None)
             }
         };
@@ -279,6 +280,17 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Ok(match function {
             OutputFunction::Identity => y,
             OutputFunction::GeluTanh => gelu_tanh(y),
+        })
+    }
+
+    /// What the adapters of a precision add together.
+    fn update_at(&self, precision: &SitePrecision) -> Result<Option<LowRankUpdate<B>>> {
+        let pair = |width| self.bank.expect(width);
+        Ok(match (precision.adapter, precision.shared) {
+            (Some(own), Some(shared)) if own != shared => Some(LowRankUpdate::of_both(pair(own)?, pair(shared)?)),
+            (_, Some(bits)) => return Err(Error::SharedAlone { bits }),
+            (Some(own), None) => Some(LowRankUpdate::of(pair(own)?)),
+            (None, None) => None,
         })
     }
 

@@ -104,7 +104,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             return Err(Error::PackedRounding { got, expected: self.method });
         }
         match self.quantisation(precision).placement {
-            Placement::Merged if precision.adapter.is_some() => Err(Error::PackedPlacement),
+            Placement::Merged if precision.adapters().next().is_some() => Err(Error::PackedPlacement),
             _ => Ok(()),
         }
     }
@@ -193,15 +193,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// Those of [`check`](Self::check).
     pub fn effective_weight(&self, precision: &SitePrecision) -> Result<Tensor<B, 2>> {
         self.check(precision)?;
-        let pair = precision.adapter.map(|width| self.bank.expect(width)).transpose()?;
         let quantisation = self.quantisation(precision);
         let rounding = self.rounding_by(precision.weights, quantisation, self.active_step(*precision)?);
-        let Some(pair) = pair else { return self.base.at(rounding, self.gradient) };
+        let Some(update) = self.update_at(precision)? else { return self.base.at(rounding, self.gradient) };
         match quantisation.placement {
             Placement::Merged if !precision.weights.is_full() => {
-                rounding.apply(self.weight() + pair.product(), self.gradient)
+                rounding.apply(self.weight() + update.product(), self.gradient)
             }
-            Placement::Merged | Placement::Residual => Ok(self.base.at(rounding, self.gradient)? + pair.product()),
+            Placement::Merged | Placement::Residual => Ok(self.base.at(rounding, self.gradient)? + update.product()),
         }
     }
 
@@ -224,12 +223,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if !precision.activations.is_full() && quantisation.activation.range == RangeEstimator::Importance {
             return Err(quant_kernels::Error::Uncalibrated { what: "range `importance` of activations" }.into());
         }
-        if let Some(width) = precision.adapter {
+        for width in precision.adapters() {
             let (got, expected) = (self.bank.expect(width)?.adapts(), self.base.shape());
             if got != expected {
                 return Err(Error::AdapterShape { got, expected });
             }
         }
+        self.update_at(precision)?;
         match self.active_step(*precision)? {
             Some(step) => self.check_step(precision.weights, step.get(), &quantisation.weight),
             None => self.check_method(precision, quantisation),

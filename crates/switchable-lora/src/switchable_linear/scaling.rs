@@ -119,7 +119,7 @@ fn scaled_bank<B: QuantBackend>(
     scaled: impl Fn(LoraAdapterPair<B>) -> LoraAdapterPair<B>,
 ) -> LoraBank<B> {
     let pairs = bank.pairs.iter().map(|pair| scaled(pair.clone())).collect();
-    LoraBank { pairs, widths: bank.widths.clone() }
+    LoraBank { pairs, widths: bank.widths.clone(), shared: bank.shared.clone() }
 }
 
 /// A factor of an adapter, trained as before.

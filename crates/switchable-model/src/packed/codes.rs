@@ -84,7 +84,7 @@ pub(crate) fn merged<B: QuantBackend, M: SwitchableModel<B>>(
     for (site, precision) in plan.iter().filter(|&(site, precision)| is_merged(site, precision)) {
         let layer = model.site(site);
         *merged.site_mut(site) = match precision.adapter {
-            Some(width) => layer.merged_with(width).map_err(|error| at_site(sites.name(site), error))?,
+            Some(_) => layer.merged_at(&precision).map_err(|error| at_site(sites.name(site), error))?,
             None => without_adapters(layer.clone()),
         };
         bare = bare.with(site, precision.without_adapter());

@@ -179,7 +179,7 @@ impl<C: ModelConfig> PackedFolder<C> {
         self.check_names(model.named_parameters().into_iter().map(|(name, _)| name), &sites)?;
         let in_file = |error| in_file(&self.path, error);
         // The adapters that the plan names may be loaded later.
-        let asked_for = |site: Site| plan.get(&sites.name(site)).adapter.into_iter().collect::<Vec<_>>();
+        let asked_for = |site: Site| plan.get(&sites.name(site)).adapters().collect::<Vec<_>>();
         let sites_asked = sites.iter().map(|site| (sites.name(site), asked_for(site)));
         plan.validate_with_embeddings(sites_asked, &sites.embedding_names()).map_err(in_file)?;
         let blocks = (0..sites.blocks()).map(|block| sites.block_name(block));

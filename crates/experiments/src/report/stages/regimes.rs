@@ -115,7 +115,7 @@ impl Regimes {
             regimes: &bench.regimes,
             bank: &study.bank,
             ladder: &study.bank.ladder(bench.model)?,
-            cost: &PassCost::of_bank(&study.bank, &bench.model.transformer)?,
+            cost: &|bank| PassCost::of_bank(bank, &bench.model.transformer),
             steps: study.train.steps,
             most_harmful,
         })

@@ -126,7 +126,12 @@ fn head(name: &str) -> SavedModule {
 }
 
 fn trained_for(bits: BitWidth) -> TrainedFor {
-    TrainedFor { bits, settings: QuantisationSettings::default(), base: Some("of the base".into()) }
+    TrainedFor {
+        bits,
+        settings: QuantisationSettings::default(),
+        shared_by: vec![BitWidth::B2],
+        base: Some("of the base".into()),
+    }
 }
 
 fn bank<'a>(pairs: &'a Pairs, widths: &'a [BitWidth]) -> impl Iterator<Item = WidthAdapters<'a, Flex>> {
