@@ -21,6 +21,8 @@ pub enum SiteRounding {
     Nearest,
     /// To the nearest level, by scales of small error but for a few weights.
     Hqq,
+    /// To the highest bits of the codes of 8 bits.
+    Nested,
     /// One input after another, each making up for the error of those before it.
     Gptq,
     /// By the learned step of the adapter, whose width is that of the weight.
@@ -33,6 +35,7 @@ impl SiteRounding {
         match self {
             Self::Nearest => Some(RoundingMethod::Nearest),
             Self::Hqq => Some(RoundingMethod::Hqq),
+            Self::Nested => Some(RoundingMethod::Nested),
             Self::Gptq => Some(RoundingMethod::Gptq),
             Self::LearnedStep => None,
         }
@@ -44,6 +47,7 @@ impl From<RoundingMethod> for SiteRounding {
         match method {
             RoundingMethod::Nearest => Self::Nearest,
             RoundingMethod::Hqq => Self::Hqq,
+            RoundingMethod::Nested => Self::Nested,
             RoundingMethod::Gptq => Self::Gptq,
         }
     }
@@ -54,6 +58,7 @@ impl fmt::Display for SiteRounding {
         f.write_str(match self {
             Self::Nearest => "nearest",
             Self::Hqq => "hqq",
+            Self::Nested => "nested",
             Self::Gptq => "gptq",
             Self::LearnedStep => "learned-step",
         })
@@ -70,7 +75,7 @@ impl fmt::Display for SiteRounding {
 /// | `quantizer` | `"per-channel,symmetric,min-max"` | [`LinearSettings::weight`](crate::LinearSettings) |
 /// | `activation_quantizer` | `"per-token,symmetric,min-max"` | [`LinearSettings::activation`](crate::LinearSettings) |
 /// | `placement` | `"residual"`, `"merged"` | [`LinearSettings::placement`](crate::LinearSettings) |
-/// | `rounding` | `"nearest"`, `"hqq"`, `"gptq"`, `"learned-step"` | the step of the adapter if it has one, else [`LinearSettings::rounding`](crate::LinearSettings) |
+/// | `rounding` | `"nearest"`, `"hqq"`, `"nested"`, `"gptq"`, `"learned-step"` | the step of the adapter if it has one, else [`LinearSettings::rounding`](crate::LinearSettings) |
 /// | `shared` | `32`: the adapter of that width is added too | no other adapter |
 /// | `rotation` | `"none"`, `"hadamard"`, `"hadamard:7"` | [`LinearSettings::rotation`](crate::LinearSettings) |
 ///

@@ -72,6 +72,10 @@ pub struct BankArgs {
     /// Alpha of the adapters, as the rank; what they add is scaled by alpha / rank
     #[arg(long, default_value = "16")]
     pub alpha: PerWidth<f64>,
+    /// What is trained: bank (the adapters), base (the weights, which all widths share; there are no adapters) or
+    /// both
+    #[arg(long, default_value = "bank", value_name = "KIND", value_parser = parse_trains)]
+    pub trains: Trains,
     /// What the adapters of the widths share: adapters (one each), shared-adapter (one for all) or shared+own (a
     /// common one, and one of a quarter of the rank for each width but the widest)
     #[arg(long, default_value_t = Sharing::Adapters, value_name = "KIND")]
@@ -114,6 +118,10 @@ pub struct BankTrainingArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 100)]
     pub checkpoint_every: usize,
+}
+
+fn parse_trains(text: &str) -> Result<Trains, String> {
+    serde_json::from_value(text.into()).map_err(|_| "expected `bank`, `base` or `both`".to_owned())
 }
 
 impl BankSourceArgs {
@@ -197,7 +205,7 @@ impl BankArgs {
             activations: self.activations,
             seed,
             learned_steps: self.learned_steps,
-            trains: Trains::Bank,
+            trains: self.trains,
             sharing: self.sharing,
         })
     }

@@ -34,7 +34,8 @@ pub struct PlanArgs {
     #[arg(long, value_name = "SPEC")]
     pub quantizer: Option<QuantSpec>,
     /// How weights are rounded where no learned step does: nearest, hqq (scales of small error but for a few
-    /// weights) or gptq (each input makes up for the error of those before it, by a calibration); by default as
+    /// weights), nested (the highest bits of the codes of 8 bits) or gptq (each input makes up for the error of those
+    /// before it, by a calibration); by default as
     /// the plan or the adapters have it, else nearest
     #[arg(long, value_name = "METHOD")]
     pub rounding: Option<RoundingMethod>,

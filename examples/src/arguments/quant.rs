@@ -16,7 +16,8 @@ pub struct QuantArgs {
     #[arg(long, default_value = "per-tensor,symmetric,min-max", value_name = "SPEC")]
     pub quantizer: QuantSpec,
     /// How weights are rounded where no learned step does: nearest, hqq (scales of small error but for a few
-    /// weights) or gptq (each input makes up for the error of those before it, by a calibration)
+    /// weights), nested (the highest bits of the codes of 8 bits) or gptq (each input makes up for the error of those
+    /// before it, by a calibration)
     #[arg(long, default_value_t = RoundingMethod::Nearest, value_name = "METHOD")]
     pub rounding: RoundingMethod,
     /// How inputs and weights of a layer are rotated before they are quantised: none, hadamard, or hadamard:SEED for

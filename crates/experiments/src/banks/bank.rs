@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use quant_kernels::{
     backends::quant_backend::{QuantAutodiffBackend, QuantBackend},
-    spec::bit_width::BitWidth,
+    spec::{bit_width::BitWidth, rounding_method::RoundingMethod},
 };
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::reading::ReadingTask;
@@ -234,6 +234,7 @@ impl BankConfig {
 /// | `learned_steps` | whether the steps of the weights are trained | as in the bank |
 /// | `trains` | adapters, weights or both | as in the bank |
 /// | `sharing` | what the adapters share | as in the bank |
+/// | `rounding` | how weights are rounded | as in the model |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BankOverrides {
@@ -249,6 +250,9 @@ pub struct BankOverrides {
     /// What the adapters share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// How weights are rounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<RoundingMethod>,
 }
 
 /// How adapters that a model is given start.

@@ -16,7 +16,8 @@ use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_wid
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::{Interval, mean};
-use switchable_model::model::TrainableModel;
+use switchable_lora::linear_settings::LinearSettings;
+use switchable_model::model::{SwitchableModel as _, TrainableModel};
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, BankOverrides, RegimeOfBank, train_bank_with};
@@ -140,7 +141,7 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let build = |ladder: &Ladder| bench.regimes.build(&regime, ladder, contestant.steps);
     let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
     let training = Training { config: &config, ..training };
-    let (model, outcome) = train_bank_with(bench.model.clone(), bench.data.train, &of, training)?;
+    let (model, outcome) = train_bank_with(model_of(bench, contestant), bench.data.train, &of, training)?;
     let bit_ops = PassCost::of(&model.transformer).training(&*build(&ladder)?, contestant.steps);
     // Also those of before an interruption, as if there had been none.
     let losses = [outcome.earlier_losses, outcome.losses].concat();
@@ -156,6 +157,19 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         widths.push(WidthAccuracy { bits: rung.bits, accuracy, exact });
     }
     Ok((RegimeRun { contestant: contestant.clone(), seed, bit_ops, final_loss, widths }, model))
+}
+
+/// The model of a study as a contestant rounds its weights.
+fn model_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    bench: &Workbench<'_, B, M>,
+    contestant: &Contestant,
+) -> ForQuestionAnswering<B, M> {
+    let model = bench.model.clone();
+    let settings = model.transformer.settings();
+    match contestant.bank.rounding {
+        Some(rounding) => model.with_linear_settings(LinearSettings { rounding, ..settings }),
+        None => model,
+    }
 }
 
 /// Mean over seeds and questions, percent, with its interval over both.

@@ -67,6 +67,10 @@ impl Calibrated<'_> {
             RoundingMethod::Hqq => {
                 LevelGrid::new(spec, &half_quadratic_params(&spec, &weights, &found)?)?.nearest(&weights)
             }
+            RoundingMethod::Nested => {
+                let eight = Calibrated { bits: BitWidth::B8, method: RoundingMethod::Nearest, ..self };
+                eight.code(weight, ScaleFormat::F32)?.cut_to(self.bits, scale_format)
+            }
             RoundingMethod::Gptq => {
                 let gptq = Gptq::new(self.expect_moments("rounding `gptq`")?)?;
                 let start = Start { spec, weights: &weights, params: &found };

@@ -14,9 +14,11 @@ use crate::{
     packed::{
         packed_spec::PackedSpec,
         packed_tensor::{PackedTensor, assert_len, check_zero_points, pack},
-        scales::Scales,
+        scales::{ScaleFormat, Scales},
         storage::Bytes,
+        tiles::source::cut_code,
     },
+    spec::{bit_width::BitWidth, formats::format::Format},
 };
 
 /// A weight `[d_in, d_out]` as integers: codes, scales and zero points.
@@ -109,6 +111,26 @@ impl Coded {
             return Err(Error::PackedCode { row: at / d_out, column: at % d_out, got: codes[at], low, high });
         }
         Ok(Self { spec, codes, scales, zero_points })
+    }
+
+    /// The codes of fewer bits that are the highest bits of these, as
+    /// [`NestedTensor`](crate::packed::nested::NestedTensor) cuts them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NestedSource`] unless these are symmetric and of 8 bits, [`Error::PackedBits`] unless `bits` is 2 to 8,
+    /// and [`Error::PackedScale`] for a scale that the format cannot hold.
+    pub(crate) fn cut_to(self, bits: BitWidth, scale_format: ScaleFormat) -> Result<Self> {
+        let PackedSpec { bits: of, format, .. } = self.spec;
+        if of != BitWidth::B8 || format != Format::Symmetric {
+            return Err(Error::NestedSource { bits: of, format });
+        }
+        let spec = PackedSpec { bits, scale_format, ..self.spec };
+        spec.check()?;
+        let codes = self.codes.iter().map(|&code| cut_code(bits.bits(), code)).collect();
+        let factor = f32::from(1u8 << (8 - bits.bits()));
+        let scales: Vec<f32> = self.scales.to_vec().into_iter().map(|scale| scale * factor).collect();
+        Self::from_codes(spec, codes, &scales, &[])
     }
 
     /// What the weights will be once they are packed.

@@ -13,6 +13,7 @@ use crate::{
 /// |---|---|---|---|
 /// | `Nearest` | `nearest` | each weight alone | |
 /// | `Hqq` | `hqq` | the weights that share a scale | Badri and Shaji, *Half-Quadratic Quantization*, 2023 |
+/// | `Nested` | `nested` | the weights that share a scale at 8 bits: the highest bits of those codes | arXiv:2502.06786 |
 /// | `Gptq` | `gptq` | the second moments of the layer's inputs | arXiv:2210.17323 |
 ///
 /// ```
@@ -28,13 +29,16 @@ pub enum RoundingMethod {
     Nearest,
     /// To the nearest level, under scales that a sparse error moved.
     Hqq,
+    /// To the highest bits of the codes of 8 bits, which so hold every lower width; symmetric. Its values pass
+    /// gradients through unchanged, so that weights can be trained for all widths of one tensor.
+    Nested,
     /// One input after another, each making up for the error of those before it.
     Gptq,
 }
 
 impl RoundingMethod {
     /// Every method.
-    pub const ALL: [Self; 3] = [Self::Nearest, Self::Hqq, Self::Gptq];
+    pub const ALL: [Self; 4] = [Self::Nearest, Self::Hqq, Self::Nested, Self::Gptq];
 
     /// Whether weights cannot be rounded like this, under the scales of a quantiser, without the
     /// [moments](crate::InputMoments) of their inputs.
@@ -57,6 +61,7 @@ impl fmt::Display for RoundingMethod {
         f.write_str(match self {
             Self::Nearest => "nearest",
             Self::Hqq => "hqq",
+            Self::Nested => "nested",
             Self::Gptq => "gptq",
         })
     }
@@ -70,7 +75,7 @@ impl FromStr for RoundingMethod {
         named.ok_or_else(|| Error::Text {
             what: "rounding",
             got: text.to_owned(),
-            expected: "`nearest`, `hqq` or `gptq`",
+            expected: "`nearest`, `hqq`, `nested` or `gptq`",
         })
     }
 }

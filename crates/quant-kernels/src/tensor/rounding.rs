@@ -16,7 +16,10 @@ use crate::{
     calibrated::codes::Calibrated,
     error::Result,
     packed::{coded::Coded, packed_spec::PackedSpec, packed_tensor::PackedTensor, scales::ScaleFormat},
-    spec::{bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec},
+    spec::{
+        bit_width::BitWidth, formats::format::Format, gradient_rule::GradientRule, quant_spec::QuantSpec,
+        rounding_method::RoundingMethod,
+    },
     tensor::{fake_quantize::fake_quantize, learned_step::LearnedStep, params::choose_params},
 };
 
@@ -48,7 +51,8 @@ pub enum Rounding<'a, B: Backend> {
     },
     /// To the nearest code under learned steps, which become the scales.
     Step(&'a LearnedStep<B>),
-    /// By a method that may know the inputs. Its values carry no gradient: it is for weights that are not trained.
+    /// By a method that may know the inputs. Its values carry no gradient: it is for weights that are not trained. Those
+    /// of [`RoundingMethod::Nested`] pass gradients through unchanged.
     Calibrated(Calibrated<'a>),
 }
 
@@ -87,8 +91,12 @@ impl<B: QuantBackend> Rounding<'_, B> {
             Self::Step(step) => Ok(step.forward(weight)),
             Self::Calibrated(calibrated) if calibrated.is_coded() => {
                 let values = calibrated.code(&weight, ScaleFormat::F32)?.to_floats();
-                let values = TensorData::new(values, weight.dims());
-                Ok(Tensor::from_data(values, &weight.device()))
+                let values = Tensor::from_data(TensorData::new(values, weight.dims()), &weight.device());
+                Ok(match calibrated.method {
+                    // The difference is 0, and its gradient that of the weight.
+                    RoundingMethod::Nested => values + (weight.clone() - weight.detach()),
+                    RoundingMethod::Nearest | RoundingMethod::Hqq | RoundingMethod::Gptq => values,
+                })
             }
             Self::Calibrated(calibrated) => {
                 fake_quantize(weight, calibrated.bits, &calibrated.nearest_spec(), gradient)

@@ -9,7 +9,8 @@ use quant_kernels::{
     packed::{packed_spec::PackedSpec, scales::ScaleFormat},
     rotation::hadamard::HadamardTransform,
     spec::{
-        bit_width::BitWidth, quant_spec::QuantSpec, range_estimator::RangeEstimator, rounding_method::RoundingMethod,
+        bit_width::BitWidth, formats::format::Format, quant_spec::QuantSpec, range_estimator::RangeEstimator,
+        rounding_method::RoundingMethod,
     },
     tensor::learned_step::LearnedStep,
 };
@@ -127,14 +128,13 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     pub(super) fn active_step(&self, precision: SitePrecision) -> Result<Option<&AdapterStep<B>>> {
         let bits = precision.weights;
         match (precision.rounding, self.step_at(precision)) {
-            (Some(SiteRounding::Nearest | SiteRounding::Hqq | SiteRounding::Gptq), _)
-                if self.step_of_codes(bits).is_some() =>
-            {
+            (Some(rounding), _) if rounding.method().is_some() && self.step_of_codes(bits).is_some() => {
                 Err(Error::PackedStep { bits, expected: "codes that were rounded to the nearest level" })
             }
             // Codes are what the step made of the weight, whether it is there or not.
             (Some(SiteRounding::LearnedStep), None) if self.packed_weights().is_none() => Err(Error::NoStep { bits }),
-            (_, None) | (Some(SiteRounding::Nearest | SiteRounding::Hqq | SiteRounding::Gptq), _) => Ok(None),
+            (_, None) => Ok(None),
+            (Some(rounding), _) if rounding.method().is_some() => Ok(None),
             (_, Some(step)) => {
                 if self.packed_weights().is_none() {
                     check_spec(step.get(), &self.quantisation(&precision).weight)?;
@@ -253,6 +253,10 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             let (shape, bits, scale_format) = ([self.d_in(), self.d_out()], precision.weights, ScaleFormat::F32);
             PackedSpec { shape, bits, format, granularity, scale_format }.check()?;
         }
+        if rounding == RoundingMethod::Nested {
+            // Weights are trained through it, and merged before it, as with rounding to the nearest.
+            return if (2..=8).contains(&precision.weights.bits()) { self.check_nested(weight) } else { Ok(()) };
+        }
         if self.base.policy() == BasePolicy::Trainable {
             return Err(Error::CalibratedWeight { what: "a weight that is trained" });
         }
@@ -261,6 +265,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
                 Err(Error::CalibratedWeight { what: "a weight that an adapter is merged into" })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that codes of 8 bits by a quantiser hold the lower widths.
+    fn check_nested(&self, weight: QuantSpec) -> Result<()> {
+        match weight.format {
+            Format::Symmetric => Ok(()),
+            format => Err(quant_kernels::Error::NestedSource { bits: BitWidth::B8, format }.into()),
         }
     }
 }
