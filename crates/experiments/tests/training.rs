@@ -2,7 +2,8 @@
 
 use burn::module::AutodiffModule as _;
 
-use experiments::banks::bank::{BankConfig, RegimeOfBank, Trains, train_bank, train_bank_with, train_base};
+use experiments::banks::bank::{BankConfig, Init, RegimeOfBank, Trains, train_bank, train_bank_with, train_base};
+use experiments::banks::sharing::Sharing;
 use experiments::train::branch::{Branch, Distance, Protection};
 use experiments::train::config::TrainConfig;
 use experiments::train::ladder::Ladder;
@@ -14,14 +15,21 @@ use experiments::train::regimes::single::Single;
 use experiments::train::span_task::SpanTask;
 use experiments::train::text_task::{TextTask, text_loss};
 use experiments::train::trainer::{TrainRun, train};
-use quant_kernels::spec::bit_width::BitWidth;
+use quant_kernels::spec::{bit_width::BitWidth, rounding_method::RoundingMethod};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::reading::ReadingTask;
 use span_reader::running::stop::StopFlag;
-use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
+use switchable_lora::{
+    linear_settings::{BasePolicy, LinearSettings},
+    lora_config::LoraConfig,
+    site_precision::SitePrecision,
+};
+use switchable_model::adapters::AdapterFolders as _;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
+use switchable_model::packed::PackModel as _;
+use switchable_model::packed::form::{PackOptions, PackedForm};
 
 use crate::support::{
     Plain, Training, device, model, quiet, skip_without_device, task, train_config, training, weights,
@@ -548,4 +556,97 @@ fn a_bank_of_a_model_with_adapters_of_a_few_sites_trains_those_of_all_sites() {
     let large = BankConfig::new(&[four], LoraConfig::new(1 << 32, 8.0).unwrap(), 1);
     let error = train_bank(trained, &task, &large, training(&train_config(2), &quiet(1))).unwrap_err().to_string();
     assert!(error.contains("h.0.attn.c_attn") && error.contains("rank 4294967296"), "{error}");
+}
+
+#[test]
+fn what_widths_share_is_trained_at_each_of_them() {
+    skip_without_device!();
+    let (_, config, task) = task(4);
+    let widths = [BitWidth::FULL, BitWidth::B8, BitWidth::B3];
+    for sharing in Sharing::ALL {
+        let bank = BankConfig { sharing, ..BankConfig::new(&widths, LoraConfig::new(8, 16.0).unwrap(), 3) };
+        let start = model::<Training>(&config, BasePolicy::Frozen);
+        // The third width alone, which has or shares an adapter.
+        let only = |model: &gpt2_model::Gpt2ForQuestionAnswering<Training>, _: &Ladder| {
+            let regime: Box<dyn Regime> =
+                Box::new(Single(model.transformer.uniform_plan(bank.precision(BitWidth::B3))));
+            Ok(regime)
+        };
+        let of = RegimeOfBank { bank: &bank, regime: &only };
+        let config = TrainConfig { weight_decay: 0.0, ..train_config(2) };
+        let (trained, _) = train_bank_with(start.clone(), &task, &of, training(&config, &quiet(1))).unwrap();
+        let begun = {
+            let mut model = start.clone();
+            bank.give_to(&mut model.transformer, Init::Started).unwrap();
+            trained_parts(&model).1
+        };
+        let after = trained_parts(&trained).1;
+        let there: Vec<BitWidth> = after.keys().copied().collect();
+        let moved: Vec<BitWidth> = after.iter().filter(|(width, now)| begun[width] != **now).map(|(w, _)| *w).collect();
+        let (expected, expected_moved): (&[BitWidth], &[BitWidth]) = match sharing {
+            Sharing::Adapters => (&[BitWidth::B3, BitWidth::B8, BitWidth::FULL], &[BitWidth::B3]),
+            Sharing::SharedAdapter => (&[BitWidth::FULL], &[BitWidth::FULL]),
+            Sharing::SharedAndOwn => (&[BitWidth::B3, BitWidth::B8, BitWidth::FULL], &[BitWidth::B3, BitWidth::FULL]),
+        };
+        assert_eq!((there.as_slice(), moved.as_slice()), (expected, expected_moved), "{sharing}");
+        let site = trained.config().sites().iter().next().expect("a site");
+        let ranks: Vec<usize> = trained.transformer.site(site).bank().iter().map(|(_, pair)| pair.rank()).collect();
+        let expected: &[usize] = match sharing {
+            Sharing::Adapters => &[8, 8, 8],
+            Sharing::SharedAdapter => &[8],
+            Sharing::SharedAndOwn => &[2, 2, 8],
+        };
+        assert_eq!(ranks, expected, "{sharing}");
+        // A folder of them says what is shared.
+        let dir = tempfile::tempdir().unwrap();
+        trained.save_adapters(dir.path(), "tiny").unwrap();
+        let mut loaded = start.clone();
+        loaded.load_adapters(dir.path()).unwrap();
+        for width in widths {
+            assert_eq!(loaded.transformer.precision_at(width), bank.precision(width), "{sharing} at {width}");
+        }
+    }
+}
+
+#[test]
+fn sharing_that_has_no_sense_is_refused() {
+    skip_without_device!();
+    let (_, config, _) = task(1);
+    let model = model::<Training>(&config, BasePolicy::Frozen);
+    let bank = BankConfig::new(&[BitWidth::FULL, BitWidth::B4], LoraConfig::new(2, 4.0).unwrap(), 3);
+    let steps = BankConfig { sharing: Sharing::SharedAdapter, learned_steps: true, ..bank.clone() };
+    let error = steps.check(&model).unwrap_err().to_string();
+    assert!(error.contains("shared-adapter") && error.contains("shared+own"), "{error}");
+    let bare = BankConfig { sharing: Sharing::SharedAndOwn, trains: Trains::Base, ..bank };
+    assert!(bare.check(&model).unwrap_err().to_string().contains("adapters to share"));
+    assert!("shared".parse::<Sharing>().unwrap_err().to_string().contains("`shared`"));
+}
+
+#[test]
+fn weights_that_are_trained_for_all_slices_lose_less_at_the_lowest() {
+    skip_without_device!();
+    let (_, config, task) = task(4);
+    let widths = [BitWidth::B8, BitWidth::B4, BitWidth::B2];
+    let bank = BankConfig { trains: Trains::Base, ..BankConfig::new(&widths, LoraConfig::new(2, 4.0).unwrap(), 3) };
+    let start = model::<Training>(&config, BasePolicy::Frozen);
+    let settings = start.transformer.settings();
+    let weight = "per-channel".parse().unwrap();
+    let nested = LinearSettings { rounding: RoundingMethod::Nested, weight, ..settings };
+    let start = start.with_linear_settings(nested);
+    let (trained, _) = train_bank(start.clone(), &task, &bank, training(&train_config(120), &quiet(2))).unwrap();
+    let packed = trained.valid().transformer.pack(PackedForm::Nested, &PackOptions::default()).unwrap();
+    let loss = |model: &gpt2_model::Gpt2ForQuestionAnswering<Plain>, width| {
+        let evaluator = Evaluator::new(model, &task, EvaluateOptions::default(), &device()).unwrap();
+        let precision = SitePrecision::uniform(width).without_adapter();
+        evaluator.evaluate(&model.transformer.uniform_plan(precision)).unwrap().loss.unwrap()
+    };
+    let mut in_codes = trained.valid();
+    in_codes.transformer = packed;
+    for width in widths {
+        let (before, after) = (loss(&start.valid(), width), loss(&trained.valid(), width));
+        assert!(after < 0.7 * before, "{width} bits: {before} nats before, {after} after");
+        // One tensor of 8 bits is what was trained.
+        let of_codes = loss(&in_codes, width);
+        assert!((of_codes - after).abs() < 1e-3 * after, "{width} bits: {of_codes} in codes, {after} before");
+    }
 }

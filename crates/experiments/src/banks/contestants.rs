@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use quant_kernels::spec::rounding_method::RoundingMethod;
 use switchable_model::sites::Site;
 
 use crate::banks::bank::{BankConfig, BankOverrides, Trains};
@@ -93,9 +94,9 @@ impl ContestantRow {
         contestant_name(&self.label)
     }
 
-    /// Whether the bank has learned steps, which an asymmetric quantiser cannot have.
-    pub fn has_learned_steps(&self) -> bool {
-        self.bank.learned_steps == Some(true)
+    /// Whether the bank has learned steps or nested codes, which an asymmetric quantiser cannot have.
+    pub fn needs_symmetric(&self) -> bool {
+        self.bank.learned_steps == Some(true) || self.bank.rounding == Some(RoundingMethod::Nested)
     }
 }
 

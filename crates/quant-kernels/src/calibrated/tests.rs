@@ -293,3 +293,22 @@ fn what_cannot_be_rounded_is_refused() {
     assert!(matches!(try_coded(&weights[..4], [2, 2], wrong), Err(Error::Moments { .. })));
     assert!(coded(&[], [0, 3], Calibrated { moments: None, method: RoundingMethod::Hqq, ..gptq }).codes().is_empty());
 }
+
+#[test]
+fn nested_codes_are_those_that_one_tensor_of_8_bits_holds() {
+    let shape = [34, 5];
+    let weights = numbers(34 * 5, 6);
+    for spec in ["per-tensor", "per-channel", "per-channel,symmetric,mse", "per-group:8"] {
+        let spec: QuantSpec = spec.parse().unwrap();
+        let of = |bits, method| coded(&weights, shape, Calibrated { bits, spec, method, moments: None });
+        let nested = NestedTensor::new(of(BitWidth::B8, RoundingMethod::Nearest).pack()).unwrap();
+        for bits in (2..=8).map(|bits| BitWidth::new(bits).unwrap()) {
+            let got = of(bits, RoundingMethod::Nested);
+            assert_eq!(got.to_floats(), nested.dequantize(bits).unwrap(), "{spec} at {bits}");
+            assert_eq!(got.pack().dequantize(), nested.slice_to(bits).unwrap().dequantize(), "{spec} at {bits}");
+        }
+    }
+    let asymmetric = "per-channel,asymmetric".parse().unwrap();
+    let how = Calibrated { bits: BitWidth::B4, spec: asymmetric, method: RoundingMethod::Nested, moments: None };
+    assert!(matches!(try_coded(&weights, shape, how), Err(Error::NestedSource { .. })));
+}

@@ -13,4 +13,5 @@ mod packed;
 mod peft_golden;
 mod quantisers;
 mod rotation;
+mod shared_adapters;
 mod support;

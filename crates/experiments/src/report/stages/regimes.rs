@@ -73,7 +73,7 @@ impl RegimeStudy {
     fn rows(&self, format: Format) -> Contestants {
         let takes_part = |row: &&ContestantRow| {
             let is_named = self.contestants.is_empty() || row.baseline || self.contestants.contains(&row.name());
-            is_named && (format == Format::Symmetric || !row.has_learned_steps())
+            is_named && (format == Format::Symmetric || !row.needs_symmetric())
         };
         self.table.rows().iter().filter(takes_part).cloned().collect()
     }
