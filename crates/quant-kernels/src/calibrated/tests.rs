@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::{cholesky::cholesky, codes::Calibrated, input_moments::InputMoments};
 use crate::{
     error::Error,
-    packed::{coded::Coded, scales::ScaleFormat},
+    packed::{coded::Coded, nested::NestedTensor, scales::ScaleFormat},
     spec::{bit_width::BitWidth, quant_spec::QuantSpec, rounding_method::RoundingMethod},
     tensor::rounding::Rounding,
 };
