@@ -19,7 +19,7 @@ use serde_json::json;
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
-use switchable_quant::experiments::report::study::{check_study, run_study};
+use switchable_quant::experiments::report::study::{check_study, only, run_study};
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::TrainRun;
 use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
@@ -114,7 +114,7 @@ impl Command for Report<'_> {
         let data = StudyData { train: &train, search: &search, report: &report.task, tokenizer, window };
         let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
-        let stages = config.stages();
+        let stages = only(config.stages(), &study.only)?;
         check_study(&bench, &stages)?;
         write_json(out.join("questions.json"), &counts)?;
         let sections = run_study(&bench, &stages)?;

@@ -49,6 +49,9 @@ pub struct StudyDataArgs {
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each flag leaves out one experiment")]
 pub struct StudyArgs {
+    /// Report these stages alone, such as uniform,roundings; what they need of others is found on the way
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,...")]
+    pub only: Vec<String>,
     /// Leave out the comparison of roundings and ranges
     #[arg(long)]
     pub no_roundings: bool,
@@ -180,7 +183,10 @@ fn train_missing() -> anyhow::Error {
 impl StudyArgs {
     /// Whether anything is trained.
     pub fn trains(&self) -> bool {
-        !self.no_regimes || self.learns_steps() || (!self.no_robustness && self.hardening.adversarial_rounds > 0)
+        let takes_part = |stage: &str| self.only.is_empty() || self.only.iter().any(|name| name == stage);
+        (!self.no_regimes && takes_part("regimes"))
+            || (self.learns_steps() && takes_part("roundings"))
+            || (takes_part("robustness") && !self.no_robustness && self.hardening.adversarial_rounds > 0)
     }
 
     /// Whether the comparison of roundings has learned steps.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
 use switchable_model::model::TrainableModel;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::section::Section;
 use crate::report::stage::AnyStage;
 use crate::report::stages::allocation::ExactAllocation;
@@ -105,6 +105,24 @@ impl StudyConfig {
     pub fn regimes(&self) -> Option<Regimes> {
         self.regimes.clone().map(|study| Regimes { study, greedy: self.greedy() })
     }
+}
+
+/// Those of some stages that are named, in their order; all where none is. What they need of the others is found on the
+/// way, and not reported.
+///
+/// # Errors
+///
+/// When a name is that of none; the error lists those that there are.
+pub fn only<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    stages: Vec<Box<dyn AnyStage<B, M>>>,
+    names: &[String],
+) -> Result<Vec<Box<dyn AnyStage<B, M>>>> {
+    let known: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(Error::option("only", format!("`{unknown}`"), known.join(", ")));
+    }
+    let is_named = |stage: &Box<dyn AnyStage<B, M>>| names.is_empty() || names.iter().any(|name| name == stage.name());
+    Ok(stages.into_iter().filter(is_named).collect())
 }
 
 /// Looks at the options of every stage, as [`run_study`] does before any of them runs.
