@@ -184,9 +184,10 @@ impl StudyArgs {
     /// Whether anything is trained.
     pub fn trains(&self) -> bool {
         let takes_part = |stage: &str| self.only.is_empty() || self.only.iter().any(|name| name == stage);
-        (!self.no_regimes && takes_part("regimes"))
-            || (self.learns_steps() && takes_part("roundings"))
-            || (takes_part("robustness") && !self.no_robustness && self.hardening.adversarial_rounds > 0)
+        let regimes = !self.no_regimes && takes_part("regimes");
+        let roundings = self.learns_steps() && takes_part("roundings");
+        let hardening = !self.no_robustness && self.hardening.adversarial_rounds > 0 && takes_part("robustness");
+        regimes || roundings || hardening
     }
 
     /// Whether the comparison of roundings has learned steps.
