@@ -4,6 +4,7 @@
 //! where their regime is known by name.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,12 @@ pub struct Fit<'a> {
     pub steps: usize,
     /// The sites, those that harm most first.
     pub most_harmful: &'a [Site],
+}
+
+impl fmt::Debug for Fit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fit").field("bank", self.bank).field("steps", &self.steps).finish_non_exhaustive()
+    }
 }
 
 impl Contestants {

@@ -17,7 +17,7 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::{Interval, mean};
 use switchable_lora::linear_settings::LinearSettings;
-use switchable_model::model::{SwitchableModel as _, TrainableModel};
+use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::{BankConfig, BankOverrides, RegimeOfBank, train_bank_with};

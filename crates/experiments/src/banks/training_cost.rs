@@ -11,11 +11,10 @@ use std::fmt;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::cost::plan_bit_ops;
-use switchable_lora::lora_config::LoraInit;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
-use crate::banks::bank::{BankConfig, Trains};
+use crate::banks::bank::{BankConfig, Init};
 use crate::error::{Error, Result};
 use crate::train::ladder::Ladder;
 use crate::train::regimes::Regime;

@@ -121,8 +121,8 @@ pub fn only<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(Error::option("only", format!("`{unknown}`"), known.join(", ")));
     }
-    let is_named = |stage: &Box<dyn AnyStage<B, M>>| names.is_empty() || names.iter().any(|name| name == stage.name());
-    Ok(stages.into_iter().filter(is_named).collect())
+    let is_named = |stage: &str| names.is_empty() || names.iter().any(|name| name == stage);
+    Ok(stages.into_iter().filter(|stage| is_named(stage.name())).collect())
 }
 
 /// Looks at the options of every stage, as [`run_study`] does before any of them runs.

@@ -255,7 +255,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
         if rounding == RoundingMethod::Nested {
             // Weights are trained through it, and merged before it, as with rounding to the nearest.
-            return if (2..=8).contains(&precision.weights.bits()) { self.check_nested(weight) } else { Ok(()) };
+            return if (2..=8).contains(&precision.weights.bits()) { check_nested(weight) } else { Ok(()) };
         }
         if self.base.policy() == BasePolicy::Trainable {
             return Err(Error::CalibratedWeight { what: "a weight that is trained" });
@@ -267,12 +267,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             _ => Ok(()),
         }
     }
+}
 
-    /// Checks that codes of 8 bits by a quantiser hold the lower widths.
-    fn check_nested(&self, weight: QuantSpec) -> Result<()> {
-        match weight.format {
-            Format::Symmetric => Ok(()),
-            format => Err(quant_kernels::Error::NestedSource { bits: BitWidth::B8, format }.into()),
-        }
+/// Checks that codes of 8 bits by a quantiser hold the lower widths.
+fn check_nested(weight: QuantSpec) -> Result<()> {
+    match weight.format {
+        Format::Symmetric => Ok(()),
+        format => Err(quant_kernels::Error::NestedSource { bits: BitWidth::B8, format }.into()),
     }
 }
