@@ -1,4 +1,4 @@
-//! Sections laid out as one report: a Markdown file and its figures.
+//! Sections laid out as one report: a Markdown file with its figures, and a page that holds all.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use span_reader::running::json_file::write_text;
 
 use crate::error::Result;
+use crate::report::html;
 use crate::report::section::{Chart, Section};
 
 /// What stands at the top of a report.
@@ -53,7 +54,7 @@ pub fn write_figures(sections: &[Section], dir: &Path) -> Result<Vec<String>> {
     Ok(written)
 }
 
-/// Writes `report.md` and the figures of some sections; returns the file names of the figures.
+/// Writes `report.md`, `report.html` and the figures of some sections; returns the file names of the figures.
 ///
 /// # Errors
 ///
@@ -61,5 +62,6 @@ pub fn write_figures(sections: &[Section], dir: &Path) -> Result<Vec<String>> {
 pub fn write_report(sections: &[Section], heading: &Heading, dir: &Path) -> Result<Vec<String>> {
     let figures = write_figures(sections, dir)?;
     write_text(dir.join("report.md"), &markdown(sections, heading))?;
+    write_text(dir.join("report.html"), &html::page(sections, heading)?)?;
     Ok(figures)
 }

@@ -1,12 +1,14 @@
-//! The whole study as JSON files, figures and one Markdown report.
+//! The whole study as JSON files, figures and one report, in Markdown and in HTML.
 //!
 //! | where | what |
 //! |---|---|
 //! | `stage` | [`Stage`](stage::Stage): one analysis with its options, work, charts and text |
 //! | `stages/` | the stages of this crate, a file each |
 //! | `study` | [`run_study`](study::run_study): a list of stages on one model |
+//! | `html` | the report as one page that needs no network |
 //! | `section`, `layout` | what a stage adds to a report, and how that is laid out |
 
+pub mod html;
 pub mod layout;
 pub mod section;
 pub mod stage;
