@@ -7,7 +7,8 @@
 //!     --search held-out.json --train train-v1.1.json --out runs/report
 //! ```
 //!
-//! Writes `report.md`, one JSON file per experiment and PNG figures to `--out`. A report that was stopped
+//! Writes `report.md`, `report.html` (one page that needs no network), one JSON file per experiment and PNG figures to
+//! `--out`, and `study.toml`, by which `--config` runs it again. A report that was stopped
 //! goes on where it was when it is started again with the same flags and folder, and ends the same.
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
@@ -24,12 +25,13 @@ use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::trainer::TrainRun;
 use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
 use switchable_quant::kernels::QuantAutodiffBackend;
-use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::running::json_file::{write_json, write_text};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
+use switchable_quant_examples::study_file::{self, Study};
 use switchable_quant_examples::{arguments_line, finish, resumable, stop_on_ctrl_c};
 
 #[global_allocator]
@@ -38,6 +40,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The whole study as one report
 #[derive(Debug, Parser)]
 struct Arguments {
+    /// File of flags (TOML: `steps = 240`), such as the study.toml that stands beside every report; flags on the command
+    /// line take the place of its
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
@@ -55,11 +61,12 @@ fn main() -> ExitCode {
 }
 
 fn command() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+    let Study { arguments, text } = study_file::read::<Arguments>(std::env::args_os())?;
     // Flags that do not fit are refused before anything is opened.
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
     let out = arguments.run.prepared_out("runs/report")?;
+    write_text(out.join("study.toml"), &text)?;
     let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
     let report = Report { arguments: &arguments, out: &out };
     resumable(&out, || {
@@ -140,7 +147,11 @@ impl Command for Report<'_> {
             facts: facts.map(|(name, value)| (name.to_owned(), value)).into(),
         };
         let figures = write_report(&sections, &heading, out)?;
-        println!("wrote report.md, {} figures and the JSON of every experiment to {}", figures.len(), out.display());
+        println!(
+            "wrote report.md, report.html, {} figures and the JSON of every experiment to {}",
+            figures.len(),
+            out.display()
+        );
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;
 pub mod session;
+pub mod study_file;
 pub mod text_stream;
 
 pub use ending::{Usage, finish, usage};

@@ -64,7 +64,8 @@ mod tests {
             series: vec![Series::new("one", vec![Point { x: 2.0, y: 40.0.into() }, Point { x: 4.0, y: 50.0.into() }])],
             ..LineChart::default()
         };
-        let text = "\nWhat is <script>alert(1)</script> & why?\n\n| bits | EM |\n|---|---|\n| 2 | 40.1 |\n| 10 | 50.0 |\n";
+        let text =
+            "\nWhat is <script>alert(1)</script> & why?\n\n| bits | EM |\n|---|---|\n| 2 | 40.1 |\n| 10 | 50.0 |\n";
         Section::new("Widths", text).with_chart(Chart::new("widths.png", "Accuracy by width", chart))
     }
 
@@ -72,11 +73,19 @@ mod tests {
     fn a_page_holds_all_of_it() {
         let heading = Heading { command: "report --seed 1".into(), facts: vec![("seed".into(), "1".into())] };
         let page = page(&[section()], &heading).expect("it is drawn");
-        for part in ["<h2>Widths</h2>", "report --seed 1", "<td>40.1</td>", "data:image/png;base64,iVBOR", "alt=\"Accuracy by width\""]
-        {
+        for part in [
+            "<h2>Widths</h2>",
+            "report --seed 1",
+            "<td>40.1</td>",
+            "data:image/png;base64,iVBOR",
+            "alt=\"Accuracy by width\"",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
-        assert!(!page.contains("widths.png") && !page.contains("http://") && !page.contains("https://"), "no other file");
+        assert!(
+            !page.contains("widths.png") && !page.contains("http://") && !page.contains("https://"),
+            "no other file"
+        );
         // Nothing that an author wrote is run.
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; why?"), "{page}");
         assert_eq!(page.matches("<script>").count(), 1);
