@@ -66,9 +66,8 @@ fn command() -> anyhow::Result<()> {
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
     let out = arguments.run.prepared_out("runs/report")?;
-    write_text(out.join("study.toml"), &text)?;
     let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
-    let report = Report { arguments: &arguments, out: &out };
+    let report = Report { arguments: &arguments, study_file: &text, out: &out };
     resumable(&out, || {
         arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(report)
     })
@@ -82,12 +81,14 @@ fn files_of(files: &[PathBuf]) -> String {
 
 struct Report<'a> {
     arguments: &'a Arguments,
+    /// All flags, by which the report can be made again.
+    study_file: &'a str,
     out: &'a Path,
 }
 
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, questions, study, .. }, out } = self;
+        let Self { arguments: Arguments { run, input, questions, study, .. }, study_file, out } = self;
         let config = study.config(input.batch, run.seed)?;
         let report = session.questions(input, QuestionSet::HeldOut)?;
         let source = &report.source;
@@ -147,6 +148,7 @@ impl Command for Report<'_> {
             facts: facts.map(|(name, value)| (name.to_owned(), value)).into(),
         };
         let figures = write_report(&sections, &heading, out)?;
+        write_text(out.join("study.toml"), study_file)?;
         println!(
             "wrote report.md, report.html, {} figures and the JSON of every experiment to {}",
             figures.len(),
