@@ -298,7 +298,7 @@ fn what_cannot_be_rounded_is_refused() {
 fn nested_codes_are_those_that_one_tensor_of_8_bits_holds() {
     let shape = [34, 5];
     let weights = numbers(34 * 5, 6);
-    for spec in ["per-tensor", "per-channel", "per-channel,symmetric,mse", "per-group:8"] {
+    for spec in ["per-tensor", "per-channel", "per-channel,symmetric,mse", "per-group:32"] {
         let spec: QuantSpec = spec.parse().unwrap();
         let of = |bits, method| coded(&weights, shape, Calibrated { bits, spec, method, moments: None });
         let nested = NestedTensor::new(of(BitWidth::B8, RoundingMethod::Nearest).pack()).unwrap();
