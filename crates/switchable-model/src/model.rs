@@ -14,7 +14,7 @@ use burn::module::{AutodiffModule, Module, ModuleDisplay};
 use burn::tensor::{Bool, Int, Tensor};
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
-use quant_kernels::spec::bit_width::BitWidth;
+use quant_kernels::spec::{bit_width::BitWidth, rotation::Rotation};
 use switchable_lora::{
     linear_settings::{BasePolicy, LinearSettings},
     lora_config::LoraConfig,
@@ -446,7 +446,10 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
             .with_calibration(calibration);
         for (site, precision) in plan.iter().chain(plan.embeddings()) {
             if self.implicit_at(site, &precision) != SitePrecision::FULL {
-                named.set(self.sites().name(site), self.explicit_at(site, &precision));
+                let said = self.explicit_at(site, &precision);
+                // Left out it would be the default's.
+                let rotation = said.rotation.or(default.rotation.map(|_| Rotation::None));
+                named.set(self.sites().name(site), SitePrecision { rotation, ..said });
             }
         }
         for block in 0..plan.blocks() {
