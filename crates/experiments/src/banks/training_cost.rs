@@ -180,7 +180,7 @@ mod tests {
         let merged = of(|p| p.with_placement(Placement::Merged), RegimeKind::Static, 3);
         assert!((merged - weights - 2.0 * 1024.0 * RANK_1).abs() < 1e-3);
         assert!((of(SitePrecision::without_adapter, RegimeKind::Static, 3) - weights).abs() < 1e-3);
-        let base = PassCost::of_bank(&BankConfig { trains: Trains::Base, ..bank }, &model).unwrap();
+        let base = PassCost::of_bank(&BankConfig { trains: crate::banks::bank::Trains::Base, ..bank }, &model).unwrap();
         let regime = RegimeConfig::default().build(&ladder(&[4, 8, 32], |p| p), 3).unwrap();
         assert!((base.training(&*regime, 3) - weights).abs() < 1e-3, "a base alone has no adapters");
     }
