@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches as _, Parser, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser, parser::ValueSource};
 use toml::{Table, Value};
 
 use crate::ending::usage;

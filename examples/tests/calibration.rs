@@ -124,8 +124,8 @@ fn a_damaged_file_of_moments_is_made_anew() {
     let how = "--bits 3 --no-adapter --rounding gptq --data data.json --untimed --calibration calibration.json";
     let [found, _] = place.done("evaluate", how);
     let kept = fs::read_dir(place.at().join("cache/calibration")).expect("it is kept");
-    let paths = kept.map(|entry| entry.expect("it is read").path());
-    let path = paths.filter(|path| path.extension().is_some_and(|name| name == "safetensors")).next().expect("one");
+    let mut paths = kept.map(|entry| entry.expect("it is read").path());
+    let path = paths.find(|path| path.extension().is_some_and(|name| name == "safetensors")).expect("one");
     let whole = fs::read(&path).expect("it is read");
     // Cut short, and one number changed.
     let mut changed = whole.clone();
