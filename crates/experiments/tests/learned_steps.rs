@@ -207,9 +207,9 @@ fn contestants_change_the_bank_of_their_study() {
         let training = training(&config, &run);
         run_contestant(&bench, Entry { contestant: &contestant, seed: 9, bank: &study, training }).unwrap()
     };
-    let all = [None, Some(LOFTQ)]
-        .into_iter()
-        .flat_map(|init| [None, Some(true)].map(|learned_steps| BankOverrides { init, learned_steps, trains: None }));
+    let all = [None, Some(LOFTQ)].into_iter().flat_map(|init| {
+        [None, Some(true)].map(|learned_steps| BankOverrides { init, learned_steps, ..BankOverrides::default() })
+    });
     let mut losses = Vec::new();
     for overrides in all {
         let (run, trained) = run(overrides);

@@ -146,7 +146,7 @@ fn inputs_that_stand_out_cost_less() {
     skip_without_device!();
     let settings = LinearSettings { weight: "per-channel".parse().expect("a quantiser"), ..Default::default() };
     let mut x: Vec<f32> = test_support::numbers::numbers(64 * D_IN, 5);
-    x.iter_mut().skip(3).step_by(D_IN).for_each(|value| *value = 20.0 + *value);
+    x.iter_mut().skip(3).step_by(D_IN).for_each(|value| *value += 20.0);
     let x = Tensor::<Plain, 2>::from_data(TensorData::new(x, [64, D_IN]), &device());
     let error = |settings| {
         let layer = layer::<Plain>(settings, &QuantizedCache::default());
