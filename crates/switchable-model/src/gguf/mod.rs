@@ -25,6 +25,8 @@ mod fields;
 mod metadata;
 pub(crate) mod special_tokens;
 pub(crate) mod tensor_info;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
