@@ -244,6 +244,18 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_one_file_is_its_contents_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, text) in [("a.gguf", "GGUF"), ("b", "GGUF"), ("c.gguf", "GGUG")] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        let before = of_folder(&at("a.gguf"), &AdapterPlace::Own).unwrap();
+        assert_eq!(difference(&at("b"), &before), None);
+        assert_eq!(difference(&at("c.gguf"), &before).as_deref(), Some("weights changed: model.gguf"));
+    }
+
+    #[test]
     fn a_model_of_half_a_gigabyte_is_hashed_within_a_second() {
         // Sparse, so that the disk is not asked for them.
         let dir = tempfile::tempdir().unwrap();

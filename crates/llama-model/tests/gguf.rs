@@ -136,7 +136,11 @@ fn metadata_and_tensors_that_are_not_a_llama_are_refused_by_name() {
             (b"llama.block_count".to_vec(), b"other.block_count".to_vec()),
             "`llama.block_count` is missing",
         ),
-        ("floats.gguf", number("llama.block_count", 3, 2), "tensor `blk.2.attn_norm.weight` stands beyond the last block"),
+        (
+            "floats.gguf",
+            number("llama.block_count", 3, 2),
+            "tensor `blk.2.attn_norm.weight` stands beyond the last block",
+        ),
         ("floats.gguf", number("llama.block_count", 3, 4), "tensor `blk.3."),
         (
             "floats.gguf",

@@ -226,4 +226,30 @@ mod tests {
             assert_eq!(pieces, expected, "{splitting:?}");
         }
     }
+
+    #[test]
+    fn the_parts_of_gpt2s_files_give_the_ids_of_gpt2_on_paragraphs_of_wikipedia() {
+        let Some(data) = crate::real_data::folder() else { return };
+        let folder = data.join("gpt2-tokenizer");
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let ids: std::collections::BTreeMap<String, usize> = serde_json::from_str(&read("vocab.json")).unwrap();
+        let mut tokens = vec![("", TokenKind::Merged); ids.len()];
+        for (token, id) in &ids {
+            let kind = if token == "<|endoftext|>" { TokenKind::Special } else { TokenKind::Merged };
+            tokens[*id] = (token, kind);
+        }
+        let merges = read("merges.txt");
+        let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+        let vocabulary = BpeVocabulary { tokens, merges, splitting: Splitting::Gpt2, config: Map::new() };
+        let parts = TextTokenizer::from_vocabulary(&vocabulary, "parts").unwrap();
+        let whole = TextTokenizer::from_dir(&folder).unwrap();
+        let text = std::fs::read_to_string(data.join("squad/dev-v1.1.json")).unwrap();
+        let mut compared = 0;
+        for piece in text.split(": ").step_by(40) {
+            let ids = whole.encode_ids(piece).unwrap();
+            assert_eq!(parts.encode_ids(piece).unwrap(), ids, "{piece}");
+            compared += ids.len();
+        }
+        assert!(compared > 10_000, "{compared}");
+    }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the golden GGUF files of gpt2-model and llama-model with the `gguf` package of llama.cpp.
 
-    python make_gguf.py        # rewrites tests/golden/gguf of both crates, and blocks.safetensors here
+    python make_gguf.py        # rewrites tests/golden/gguf of both crates, blocks.safetensors here, seeds of fuzz/
 
 `gguf/floats.gguf` holds the weights of the `tiny` folder in f32, as llama.cpp's converter writes them: expected
 values are those of that folder. `gguf/codes.gguf` is a model of its own in which every matrix has another type, and
@@ -231,6 +231,21 @@ def blocks():
     save_file(tensors, Path(__file__).resolve().parent / "blocks.safetensors")
 
 
+def seeds():
+    """Models as small as they can be, for `fuzz/seeds/gguf_file`."""
+    folder = CRATES.parent / "fuzz/seeds/gguf_file"
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(6)
+    llama = transformers.LlamaConfig(
+        vocab_size=3, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=2, max_position_embeddings=4, tie_word_embeddings=True,
+    )
+    gpt2 = transformers.GPT2Config(vocab_size=3, n_positions=4, n_embd=4, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    codes = {"blk.0.attn_q.weight": Type.Q4_1, "blk.0.ffn_up.weight": Type.Q4_0, "blk.0.ffn_gate.weight": Type.Q8_0}
+    write(folder / "llama", "llama", transformers.LlamaForCausalLM(llama), lambda name: codes.get(name))
+    write(folder / "gpt2", "gpt2", transformers.GPT2LMHeadModel(gpt2), lambda name: None)
+
+
 if __name__ == "__main__":
     for family in ARCHITECTURES:
         (CRATES / f"{family}-model/tests/golden/gguf").mkdir(exist_ok=True)
@@ -239,3 +254,4 @@ if __name__ == "__main__":
     llama_codes()
     gpt2_codes()
     blocks()
+    seeds()
