@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::block_type::BlockType;
 use super::*;
 use crate::error::Error;
 
@@ -190,7 +191,6 @@ fn headers_that_cannot_be_are_refused_by_name() {
         (draft().with("general.architecture", value(7, [0])).bytes(), "`general.architecture` is there twice"),
         (draft().with("x", value(13, [0; 8])).bytes(), "`x` is of type 13"),
         (draft().with("x", value(7, [2])).bytes(), "`x` is 2, expected 0 or 1"),
-        (draft().with("x", value(8, [text("ab"), vec![]].concat()[..9].to_vec())).bytes(), "`x`"),
         (draft().with("x", value(8, [&2u64.to_le_bytes()[..], &[0xc3, 0x28]].concat())).bytes(), "UTF-8"),
         (draft().with("x", value(8, u64::MAX.to_le_bytes())).bytes(), "`x` is 18446744073709551615"),
         (draft().with("x", list(9, &[])).bytes(), "`x` is a list of lists"),
@@ -198,14 +198,14 @@ fn headers_that_cannot_be_are_refused_by_name() {
         (draft().with("general.alignment", value(4, 24u32.to_le_bytes())).bytes(), "`general.alignment` is 24"),
         (draft().with("general.alignment", value(4, 0u32.to_le_bytes())).bytes(), "`general.alignment` is 0"),
         (draft().with("general.alignment", value(8, text("32"))).bytes(), "`general.alignment` is a text"),
-        (draft().with("general.alignment", value(4, 64u32.to_le_bytes())).bytes(), "tensor `second`: offset is 32"),
+        (draft().with("general.alignment", value(4, 64u32.to_le_bytes())).bytes(), "tensor `first`: data is cut short"),
         (first(|tensor| tensor.number = 10), "`first`: type is Q2_K, expected one of F32, F16, Q4_0"),
         (first(|tensor| tensor.number = 99), "`first`: type is type 99"),
         (first(|tensor| tensor.number = 2), "`first`: shape is rows of 3 values"),
         (first(|tensor| tensor.sizes = vec![0, 2]), "`first`: shape is rows of 0 values"),
         (first(|tensor| tensor.sizes = vec![3, 0]), "`first`: shape is [3, 0]"),
         (first(|tensor| tensor.sizes = vec![1 << 40, 1 << 40]), "`first`: shape is [1099511627776, 1099511627776]"),
-        (first(|tensor| tensor.sizes = vec![3 << 60]), "`first`: shape is"),
+        (first(|tensor| tensor.sizes = vec![1 << 63]), "`first`: shape is"),
         (first(|tensor| tensor.sizes = vec![3, 1 << 40]), "tensor `first`: data is cut short"),
         (first(|tensor| tensor.sizes = vec![1; 5]), "`first`: dimensions is 5"),
         (first(|tensor| tensor.sizes = vec![]), "`first`: dimensions is 0"),
@@ -275,8 +275,6 @@ fn golden_blocks(name: &str) -> (Vec<u8>, Vec<f32>) {
     let tensor = |part| tensors.tensor(&format!("{name}.{part}")).unwrap().data().to_vec();
     (tensor("bytes"), BlockType::F32.decode(&tensor("values")))
 }
-
-use super::block_type::BlockType;
 
 #[test]
 fn blocks_of_every_type_are_what_llama_cpp_makes_of_them() {
