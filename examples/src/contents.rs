@@ -30,7 +30,10 @@ const KINDS: [(&str, &str); 11] = [
     ("config.json", "config"),
 ];
 
-/// The contents of a model folder: weights, tokenizer and configuration, and the adapters beside them or, in
+/// What a model that is one file is called, whatever its name.
+const GGUF: &str = "model.gguf";
+
+/// The contents of a model folder or of a GGUF file: weights, tokenizer and configuration, and the adapters beside them or, in
 /// their place, those of another folder. Where the folder lies and what else is in it does not count.
 ///
 /// # Errors
@@ -38,6 +41,13 @@ const KINDS: [(&str, &str); 11] = [
 /// When a file cannot be read.
 pub fn of_folder(dir: &Path, adapters: &AdapterPlace) -> anyhow::Result<Identity> {
     let mut identity = Identity::default();
+    if dir.is_file() {
+        identity = identity.with_content("weights", GGUF, ContentHash::of_file(dir)?);
+        return match adapters {
+            AdapterPlace::Folder(adapters) => with_adapters(identity, adapters),
+            AdapterPlace::Own | AdapterPlace::LeftOut => Ok(identity),
+        };
+    }
     for path in sorted(dir)? {
         let name = name_of(&path);
         let kind = KINDS.into_iter().find(|(end, _)| name.ends_with(end));
@@ -231,6 +241,18 @@ mod tests {
         );
         let bare = difference(dir.path(), &before).unwrap();
         assert!(bare.contains("bits-4/adapter_config.json is missing"), "{bare}");
+    }
+
+    #[test]
+    fn a_model_of_one_file_is_its_contents_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (name, text) in [("a.gguf", "GGUF"), ("b", "GGUF"), ("c.gguf", "GGUG")] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        let before = of_folder(&at("a.gguf"), &AdapterPlace::Own).unwrap();
+        assert_eq!(difference(&at("b"), &before), None);
+        assert_eq!(difference(&at("c.gguf"), &before).as_deref(), Some("weights changed: model.gguf"));
     }
 
     #[test]

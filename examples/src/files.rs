@@ -8,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, WhyLeftOut};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::hub::{Hub, log_to_stderr};
+use switchable_quant::transformer::gguf::is_gguf;
 
 use crate::arguments::reading::ReadingArgs;
 use crate::model_argument::check_model_folder;
@@ -15,25 +16,25 @@ use crate::model_argument::check_model_folder;
 /// The name of the questions that the built-in model was made for, in place of a file.
 pub const GENERATED: &str = "generated";
 
-/// Folder of a model: the argument itself when it is one, else downloaded by its name.
+/// Folder or GGUF file of a model: the argument itself when it is one, else downloaded by its name.
 ///
 /// # Errors
 ///
 /// When there is no such folder and no such name, the folder is that of something else, or the download fails.
 pub fn resolve_model(argument: &str) -> anyhow::Result<PathBuf> {
-    if Path::new(argument).exists() {
+    if Path::new(argument).exists() && !is_gguf(argument) {
         check_model_folder(argument.as_ref())?;
     }
     resolve_tokenizer(argument)
 }
 
-/// Folder of a tokenizer: the argument itself when it is a folder, else that of a model, downloaded by its name.
+/// Folder or GGUF file of a tokenizer: the argument itself when it is one, else that of a model, downloaded by its name.
 ///
 /// # Errors
 ///
 /// When there is no such folder and no such name, or the download fails.
 pub fn resolve_tokenizer(argument: &str) -> anyhow::Result<PathBuf> {
-    if Path::new(argument).is_dir() {
+    if Path::new(argument).is_dir() || is_gguf(argument) {
         return Ok(argument.into());
     }
     let model = Hub::from_env()?.model(argument, &mut |event| log_to_stderr(event));

@@ -15,12 +15,8 @@ use serde_json::Value;
 pub fn check_model_folder(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     if !path.is_dir() {
-        let instead = if ends(path, "gguf") {
-            GGUF.to_owned()
-        } else {
-            let folder = path.parent().filter(|folder| folder.join(CONFIG).is_file());
-            folder.map_or_else(|| WHAT.to_owned(), |folder| format!("`--model {}`", folder.display()))
-        };
+        let folder = path.parent().filter(|folder| folder.join(CONFIG).is_file());
+        let instead = folder.map_or_else(|| WHAT.to_owned(), |folder| format!("`--model {}`", folder.display()));
         bail!("`--model {shown}` is a file, expected {instead}");
     }
     if path.join(CONFIG).is_file() {
@@ -46,7 +42,7 @@ pub fn check_model_folder(path: &Path) -> anyhow::Result<()> {
     }
     let ending = |end: &str| names.iter().find(|name| ends(Path::new(name), end));
     if let Some(file) = ending("gguf") {
-        bail!("`--model {shown}` holds {file}, expected {GGUF}");
+        bail!("`--model {shown}` holds {file}, expected that file: `--model {}`", path.join(file).display());
     }
     let weights = ["safetensors", "bin"].into_iter().find_map(ending);
     if let Some(file) = weights {
@@ -62,8 +58,7 @@ pub fn check_model_folder(path: &Path) -> anyhow::Result<()> {
 
 const CONFIG: &str = "config.json";
 const ADAPTER: &str = "adapter_config.json";
-const WHAT: &str = "a folder with config.json, weights as safetensors and a tokenizer";
-const GGUF: &str = "the model that it was made from, as Hugging Face has it: GGUF is not read";
+const WHAT: &str = "a folder with config.json, weights as safetensors and a tokenizer, or a GGUF file";
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();

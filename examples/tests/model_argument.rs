@@ -68,10 +68,10 @@ fn what_is_no_model_is_refused_with_what_to_name_instead() {
         ),
         ("results", "is a folder of results, expected `--model results/model`"),
         ("results/model/model.safetensors", "is a file, expected `--model results/model`"),
-        ("gguf/model.Q4_K_M.gguf", "is a file, expected the model that it was made from"),
+        ("gguf/model.Q4_K_M.gguf", "magic is \"some\", expected \"GGUF\""),
         ("text.txt", "is a file, expected a folder with config.json"),
-        ("gguf", "holds model.Q4_K_M.gguf, expected the model that it was made from"),
-        ("gguf-config", "`model.gguf` is not read: the model that it was made from"),
+        ("gguf", "holds model.Q4_K_M.gguf, expected that file: `--model gguf/model.Q4_K_M.gguf`"),
+        ("gguf-config", "`model.gguf` is a model of its own: name the file in the place of the folder"),
         ("weights", "holds model.safetensors without a config.json"),
         ("tokenizer", "holds a tokenizer alone"),
         ("empty", "config.json is missing"),
@@ -93,4 +93,32 @@ fn what_is_no_model_is_refused_with_what_to_name_instead() {
         assert!(error.contains(expected) && error.contains(adapters), "--adapters {adapters}: {error}");
     }
     assert!(!at("packed").exists(), "something was written");
+}
+
+#[test]
+fn a_gguf_file_is_a_model_by_whatever_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for family in ["llama", "gpt2"] {
+        let golden = format!("{MODEL}/../../{family}-model/tests/golden/gguf/codes.gguf");
+        fs::copy(&golden, dir.path().join("model.gguf")).expect("it is copied");
+        fs::copy(&golden, dir.path().join("blob")).expect("it is copied");
+        fs::write(dir.path().join("text.txt"), "Ada keeps a crab and the crab keeps a crow.").expect("it is written");
+        let run = |words: &str| {
+            let mut words = words.split_whitespace();
+            let mut program = Command::new(program(words.next().expect("a program")));
+            let output = program.args(words).current_dir(dir.path()).stdin(Stdio::null()).output().expect("it runs");
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{family}: {errors}");
+            (String::from_utf8_lossy(&output.stdout).into_owned(), errors)
+        };
+        for command in ["perplexity --text text.txt --tokens 16 --bits 32,4", "import_gpt2 --ids 1,2,3"] {
+            let (file, blob) = (run(&format!("{command} --model model.gguf")), run(&format!("{command} --model blob")));
+            assert_eq!(file.0, blob.0, "{family}: {command}");
+            assert!(!file.0.is_empty());
+        }
+        let (_, errors) = run("perplexity --text text.txt --tokens 16 --bits 4 --model model.gguf");
+        assert!(errors.contains("rounding to the same grid shows nothing"), "{errors}");
+    }
+    let error = refused(dir.path(), "perplexity --text text.txt --model model.gguf --adapters none");
+    assert!(error.contains("none"), "{error}");
 }

@@ -15,7 +15,7 @@ use cap::Cap;
 pub use frame::SEPARATOR;
 pub use targets::adapters::{TINY_WIDTH, adapter_folder, learned_steps, tiny_model};
 pub use targets::data::{predictions, squad, text_files};
-pub use targets::models::{config_json, gpt2_folder, llama_folder, weight_index};
+pub use targets::models::{config_json, gguf_file, gpt2_folder, llama_folder, weight_index};
 pub use targets::packed::{packed_file, packed_folder};
 pub use targets::results::{plan_json, stage_part};
 pub use targets::tokenizers::{tokenizer_folder, tokenizer_json};
@@ -30,9 +30,10 @@ static ALLOCATOR: Cap<System> = Cap::new(System, MOST_MEMORY);
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its program.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("adapter_folder", adapter_folder),
     ("config_json", config_json),
+    ("gguf_file", gguf_file),
     ("gpt2_folder", gpt2_folder),
     ("learned_steps", learned_steps),
     ("llama_folder", llama_folder),

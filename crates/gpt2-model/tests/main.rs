@@ -9,6 +9,7 @@ mod bad_requests;
 mod changed_weights;
 mod export;
 mod generation;
+mod gguf;
 mod golden_forward;
 mod golden_training;
 mod int8_codes;

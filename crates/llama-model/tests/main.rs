@@ -7,6 +7,7 @@ mod support;
 mod bad_folders;
 mod export;
 mod generation;
+mod gguf;
 mod golden_forward;
 mod golden_training;
 mod grouped_queries;

@@ -10,6 +10,8 @@
 //! | `adapters/bits-N` | adapters of the width N, as PEFT keeps them |
 //! | `artefact.json` | where the folder is an [artefact](crate::artefact): all files by their contents |
 //!
+//! One GGUF file is a model as well: shape, weights and tokenizer, without adapters.
+//!
 //! A folder brings its adapters with it, unless [`OwnAdapters::LeftOut`] says otherwise; those of another
 //! folder are loaded by [`ModelFolder::load_adapters`].
 
@@ -25,6 +27,7 @@ use switchable_lora::peft::trained_for::settings_of_bank;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
+use switchable_model::gguf::{GgufFile, is_gguf};
 use switchable_model::model::SwitchableModel;
 use switchable_model::options::ModelOptions;
 use switchable_model::packed::PackModel as _;
@@ -37,6 +40,7 @@ use crate::artefact::contents::ArtefactContents;
 use crate::artefact::manifest::Manifest;
 use crate::embedded_folder::{EmbeddedAdapter, EmbeddedFolder};
 use crate::error::{Error, Result};
+use crate::gguf_model::{notes_of, tokenizer_of};
 use crate::running::json_file::read_json;
 
 /// The file that tells a folder of codes from one of floats.
@@ -122,7 +126,7 @@ pub struct ModelFolder<B: Backend, M> {
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
-    /// Opens a folder of floats or of codes.
+    /// Opens a folder of floats or of codes, or a GGUF file.
     ///
     /// # Errors
     ///
@@ -159,9 +163,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
             let model = options.model_of(dir)?;
             (ForQuestionAnswering::<B, M>::load(dir, &model, options.missing_head, device)?, None)
         };
-        let tokenizer = TextTokenizer::from_dir(dir)?;
+        let tokenizer = open_tokenizer(dir)?;
         tokenizer.check_fits(model.transformer.shape().vocabulary)?;
-        Ok(Self { model, tokenizer, plan, artefact: None, activations: options.activations, notes: Vec::new() })
+        let notes = if is_gguf(dir) { notes_of(&GgufFile::open(dir)?)? } else { Vec::new() };
+        Ok(Self { model, tokenizer, plan, artefact: None, activations: options.activations, notes })
     }
 
     /// Opens files that are part of the program.
@@ -369,6 +374,16 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         self.tokenizer.save_in(dir)?;
         Ok(self.model.save_adapters(dir.join(ADAPTERS), base_model)?)
     }
+}
+
+/// The tokenizer of a model folder or of a GGUF file.
+///
+/// # Errors
+///
+/// When a file is missing or damaged, or holds a tokenizer of another kind; the error names the file and the field.
+pub fn open_tokenizer(model: impl AsRef<Path>) -> Result<TextTokenizer> {
+    let model = model.as_ref();
+    if is_gguf(model) { tokenizer_of(&GgufFile::open(model)?) } else { Ok(TextTokenizer::from_dir(model)?) }
 }
 
 /// Checks that the configuration of an artefact of codes says so to programs that read no codes. Folders that are no

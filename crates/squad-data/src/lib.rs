@@ -37,5 +37,7 @@ pub use predictions::{NullProbabilities, Predictions};
 pub use prompt::PromptTemplate;
 pub use question_counts::{LeftOut, QuestionCounts, WhyLeftOut};
 pub use text_files::{Documents, TextFiles};
-pub use tokenizer::{BpeConfig, CharSpan, Encoding, LeadingSpace, SpecialTokens, TextTokenizer};
+pub use tokenizer::{
+    BpeConfig, BpeVocabulary, CharSpan, Encoding, LeadingSpace, SpecialTokens, Splitting, TextTokenizer, TokenKind,
+};
 pub use windows::{LongQuestions, NullTarget, SpanConfig, SpanFeatures, TokenSpan, Window};

@@ -160,6 +160,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GGUF file is of another kind, cut short, or contradicts itself.
+    #[error("{path}: {place} is {got}, expected {expected}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The key of the metadata, the tensor, or the part of the header.
+        place: String,
+        /// What it is.
+        got: String,
+        /// What is accepted.
+        expected: String,
+    },
     /// A tensor is missing.
     #[error("{path}: tensor `{name}` is missing")]
     MissingTensor {

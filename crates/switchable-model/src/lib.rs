@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub(crate) mod folder_names;
 pub mod generate;
+pub mod gguf;
 pub mod initial;
 pub(crate) mod json_text;
 pub mod kv_cache;

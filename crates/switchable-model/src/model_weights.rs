@@ -16,8 +16,9 @@ use crate::packed::folder::tensor_name;
 use crate::parameters::{ParameterRef, transposed};
 use crate::weights::builder::ModelBuilder;
 use crate::weights::export::write_folder;
+use crate::weights::opening::open_model;
 use crate::weights::source::WeightSource;
-use crate::weights::tensors::{WeightSet, check_not_beside_packed};
+use crate::weights::tensors::WeightSet;
 
 /// A model from random weights, from a Hugging Face folder, and back to one.
 ///
@@ -40,7 +41,8 @@ pub trait ModelWeights<B: QuantBackend>: SwitchableModel<B> {
         Self::build(config, &mut ModelBuilder::new(config, options, device, &mut values))
     }
 
-    /// Reads a Hugging Face folder: `config.json` and `model.safetensors`, or a sharded index.
+    /// Reads a Hugging Face folder: `config.json` and `model.safetensors`, or a sharded index; or a
+    /// [GGUF file](crate::gguf).
     ///
     /// Weights may be f32, f16 or bf16 and may carry the prefix of the body, such as `transformer.`, or
     /// not, and before all names `module.`, which torch puts there.
@@ -50,11 +52,8 @@ pub trait ModelWeights<B: QuantBackend>: SwitchableModel<B> {
     /// When a file is missing or damaged, or the weights do not fit the configuration; the error
     /// names the file and the tensor or field.
     fn load(dir: impl AsRef<Path>, options: &ModelOptions, device: &B::Device) -> Result<Self> {
-        let dir = dir.as_ref();
-        // Before the configuration, which is that of the codes.
-        check_not_beside_packed(dir)?;
-        let config = Self::Config::load(dir.join("config.json"))?;
-        from_weights(&config, &WeightSet::open::<Self::Config>(dir)?, options, device)
+        let (config, weights) = open_model::<Self::Config>(dir.as_ref())?;
+        from_weights(&config, &weights, options, device)
     }
 
     /// Reads weights from files that need not be in a folder, such as bytes in the program.

@@ -23,6 +23,7 @@ use switchable_lora::precision_plan::PrecisionPlan;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::folder_names::{PACKED_FILE, SPAN_HEAD};
+use crate::gguf::is_gguf;
 use crate::initial::normal_values;
 use crate::model::SwitchableModel;
 use crate::model_weights::{ModelWeights, all_values, from_weights};
@@ -34,8 +35,9 @@ use crate::packed::form::{PackOptions, PackedForm};
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;
 use crate::weights::export::write_folder;
+use crate::weights::opening::open_model;
 use crate::weights::source::WeightSource;
-use crate::weights::tensors::{WeightSet, check_not_beside_packed};
+use crate::weights::tensors::WeightSet;
 use crate::width_heads::{HeadChoice, SpanHead, WidthHeads};
 
 /// What to do when a folder holds no span head, as that of a language model does not.
@@ -95,7 +97,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         Self { transformer, head, has_base_head: true, width_heads: WidthHeads::none(), mixed_head: None }
     }
 
-    /// Reads a Hugging Face folder.
+    /// Reads a Hugging Face folder or a GGUF file, which holds no head.
     ///
     /// # Errors
     ///
@@ -106,11 +108,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         missing: MissingHead,
         device: &B::Device,
     ) -> Result<Self> {
-        let dir = dir.as_ref();
-        // Before the configuration, which is that of the codes.
-        check_not_beside_packed(dir)?;
-        let config = M::Config::load(dir.join("config.json"))?;
-        Self::from_weights(&config, &WeightSet::open::<M::Config>(dir)?, options, missing, device)
+        let (config, weights) = open_model::<M::Config>(dir.as_ref())?;
+        Self::from_weights(&config, &weights, options, missing, device)
     }
 
     /// Reads weights from files that need not be in a folder, such as bytes in the program.
@@ -409,6 +408,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         let dir = dir.as_ref();
         if dir.join(PACKED_FILE).exists() {
             return Ok(PackedFolder::<M::Config>::open(dir)?.holds_span_head());
+        }
+        if is_gguf(dir) {
+            return Ok(false);
         }
         Ok(WeightSet::open::<M::Config>(dir)?.contains(SPAN_HEAD))
     }

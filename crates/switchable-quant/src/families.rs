@@ -1,4 +1,4 @@
-//! The families of models, by the `model_type` of a folder's `config.json`.
+//! The families of models, by the `model_type` of a folder's `config.json` or the architecture of a GGUF file.
 //!
 //! A family is a type, a folder is a path; [`with_family`] leads from one to the other: it calls the task
 //! with the right model as its type parameter. A family of a crate of its own needs a row in
@@ -11,7 +11,7 @@ use llama_model::model::Llama;
 #[cfg(feature = "experiments")]
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::backends::quant_backend::QuantBackend;
-use switchable_model::config::read_model_type;
+use switchable_model::config::read_family;
 use switchable_model::model::SwitchableModel;
 #[cfg(feature = "experiments")]
 use switchable_model::model::TrainableModel;
@@ -39,24 +39,23 @@ pub trait WithTrainableFamily<B: QuantAutodiffBackend> {
 
 macro_rules! families {
     ($($name:literal => $model:ident,)*) => {
-        /// What `model_type` may be.
+        /// What `model_type` may be, and the architecture of a GGUF file.
         pub const FAMILIES: &[&str] = &[$($name),*];
 
-        /// Runs a task on the family of the model in a folder.
+        /// Runs a task on the family of the model in a folder or a GGUF file.
         ///
         /// # Errors
         ///
         /// When `config.json` cannot be read, or its `model_type` is none of [`FAMILIES`], which the error
         /// lists. The task's own failures are in its output.
         pub fn with_family<B: QuantBackend, T: WithFamily<B>>(dir: impl AsRef<Path>, task: T) -> Result<T::Output> {
-            let path = dir.as_ref().join("config.json");
-            match read_model_type(&path, FAMILIES)?.as_str() {
+            match read_family(dir, FAMILIES)?.as_str() {
                 $($name => Ok(task.run::<$model<B>>()),)*
                 _ => unreachable!("a family is one of those that are listed"),
             }
         }
 
-        /// Runs a task that trains on the family of the model in a folder.
+        /// Runs a task that trains on the family of the model in a folder or a GGUF file.
         ///
         /// # Errors
         ///
@@ -66,8 +65,7 @@ macro_rules! families {
             dir: impl AsRef<Path>,
             task: T,
         ) -> Result<T::Output> {
-            let path = dir.as_ref().join("config.json");
-            match read_model_type(&path, FAMILIES)?.as_str() {
+            match read_family(dir, FAMILIES)?.as_str() {
                 $($name => Ok(task.run::<$model<B>>()),)*
                 _ => unreachable!("a family is one of those that are listed"),
             }

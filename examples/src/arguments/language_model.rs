@@ -11,6 +11,7 @@ use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::QuantBackend;
 use switchable_quant::lora::{BasePolicy, LinearSettings};
 use switchable_quant::model::{Activation, Gpt2, Gpt2Config};
+use switchable_quant::reader::model_folder::open_tokenizer;
 use switchable_quant::transformer::initial::InitialWeights;
 use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
@@ -149,7 +150,7 @@ impl LanguageModelArgs {
         let options = ModelOptions { linear, initial, ..ModelOptions::default() };
         if let Some(name) = &self.model {
             let dir = resolve_model(name)?;
-            return Ok((Gpt2::load(&dir, &options, device)?, TextTokenizer::from_dir(&dir)?));
+            return Ok((Gpt2::load(&dir, &options, device)?, open_tokenizer(&dir)?));
         }
         let tokenizer = self.tokenizer(files)?;
         let mut shape = self.shape(tokenizer.vocab_size())?;
@@ -160,7 +161,7 @@ impl LanguageModelArgs {
 
     fn tokenizer(&self, files: &TextFiles) -> anyhow::Result<TextTokenizer> {
         if let Some(name) = &self.tokenizer {
-            return Ok(TextTokenizer::from_dir(resolve_tokenizer(name)?)?);
+            return Ok(open_tokenizer(resolve_tokenizer(name)?)?);
         }
         let texts: Vec<String> = files.documents().take(self.tokenizer_documents).collect::<Result<_, _>>()?;
         println!("training a tokenizer of {} tokens on {} documents", self.vocabulary, texts.len());

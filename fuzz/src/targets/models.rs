@@ -8,6 +8,7 @@ use gpt2_model::{Gpt2, Gpt2Config};
 use llama_model::{Llama, LlamaConfig};
 use quant_kernels::BitWidth;
 use serde_json::Value;
+use span_reader::model_folder::open_tokenizer;
 use switchable_lora::SitePrecision;
 use switchable_model::config::ModelConfig;
 use switchable_model::generate::GenerateOptions;
@@ -27,6 +28,27 @@ pub fn gpt2_folder(input: &[u8]) {
 /// `config.json`, header, data: a Llama, and what it says of two tokens.
 pub fn llama_folder(input: &[u8]) {
     model_folder::<Llama<Flex>>(input);
+}
+
+/// A GGUF file of either family with its tokenizer: a text through the one, two tokens through the other.
+pub fn gguf_file(input: &[u8]) {
+    with_files(&[("model.gguf", input)], |dir| {
+        let file = dir.join("model.gguf");
+        if let Ok(tokenizer) = open_tokenizer(&file) {
+            _ = tokenizer.encode("Ada keeps 12 crabs.");
+        }
+        _ = GenerateOptions::of_folder(&file);
+        gguf_model::<Gpt2<Flex>>(&file);
+        gguf_model::<Llama<Flex>>(&file);
+    });
+}
+
+fn gguf_model<M: SwitchableModel<Flex>>(file: &Path) {
+    let (options, head) = (ModelOptions::default(), MissingHead::Random(0));
+    if let Ok(model) = ForQuestionAnswering::<Flex, M>::load(file, &options, head, &Default::default()) {
+        let full = SitePrecision::uniform(BitWidth::FULL).without_adapter();
+        run(&model, &model.transformer.uniform_plan(full));
+    }
 }
 
 fn model_folder<M: SwitchableModel<Flex>>(input: &[u8]) {

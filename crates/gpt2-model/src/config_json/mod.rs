@@ -1,5 +1,7 @@
 //! A GPT-2 as `config.json` of a Hugging Face folder gives it, and the names in that folder.
 
+mod gguf;
+
 use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 use switchable_model::config::context_reads::{CONTEXT_READS, context_reads, write_context_reads};
 use switchable_model::config::{ModelConfig, fields::ConfigFields, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
+use switchable_model::gguf::GgufFamily;
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
 use switchable_model::scaling::FoldablePair;
@@ -72,6 +75,7 @@ impl ModelConfig for Gpt2Config {
     const BUFFERS: &'static [&'static str] = &[".attn.bias", ".attn.masked_bias"];
     const BLOCKS_FIELD: &'static str = "n_layer";
     const LAYOUT: WeightLayout = WeightLayout::InOut;
+    const GGUF: Option<&'static GgufFamily<Self>> = Some(&gguf::FAMILY);
 
     fn from_json(value: &Value, path: &Path) -> Result<Self> {
         let fields = ConfigFields::new(value, path)?;

@@ -1,5 +1,6 @@
 //! The shape of a Llama, as `config.json` of a Hugging Face folder gives it.
 
+mod gguf;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use switchable_model::config::{
     ModelConfig, context_reads::write_context_reads, kept_fields::KeptFields, most_parameters,
 };
 use switchable_model::error::{Error, Result};
+use switchable_model::gguf::GgufFamily;
 use switchable_model::initial::InitialWeights;
 use switchable_model::parameters::WeightLayout;
 use switchable_model::scaling::FoldablePair;
@@ -137,6 +139,7 @@ impl ModelConfig for LlamaConfig {
     const BUFFERS: &'static [&'static str] = &["rotary_emb.inv_freq"];
     const BLOCKS_FIELD: &'static str = "num_hidden_layers";
     const LAYOUT: WeightLayout = WeightLayout::OutIn;
+    const GGUF: Option<&'static GgufFamily<Self>> = Some(&gguf::FAMILY);
 
     fn from_json(value: &Value, path: &Path) -> Result<Self> {
         reading::from_json(value, path)

@@ -22,8 +22,11 @@ use crate::error::{Error, Result};
 const WRITTEN: [&str; 2] = [CERTIFICATE, MODEL_CARD];
 
 /// Ends of the names of a tokenizer's files.
-const TOKENIZER: [&str; 6] =
-    ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokens.json", "tokens_map.json"];
+const TOKENIZER: [&str; 7] =
+    ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokens.json", "tokens_map.json", ONE_FILE];
+
+/// What a model that is one file is called here, its tokenizer included.
+const ONE_FILE: &str = "model.gguf";
 
 /// Folders in folders, beyond which there is a circle of links.
 const DEPTH: usize = 8;
@@ -53,14 +56,20 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// The files of a folder and of the folders in it.
+    /// The files of a folder and of the folders in it, or a model that is one file, whatever its name.
     ///
     /// # Errors
     ///
     /// When one cannot be read.
     pub fn of_folder(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
         let mut files = BTreeMap::new();
-        collect(dir.as_ref(), "", &mut files)?;
+        if dir.is_file() {
+            let bytes = std::fs::metadata(dir).map_err(|error| Error::io(dir, error))?.len();
+            files.insert(ONE_FILE.to_owned(), FileRecord { bytes, hash: ContentHash::of_file(dir)? });
+        } else {
+            collect(dir, "", &mut files)?;
+        }
         Ok(Self::of_files(files))
     }
 

@@ -31,6 +31,7 @@ mod offsets;
 mod special_names;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -45,6 +46,7 @@ use crate::error::{Error, Result};
 pub use bpe::{BpeConfig, LeadingSpace};
 use offsets::CharIndex;
 use special_names::SpecialNames;
+pub use vocabulary::{BpeVocabulary, Splitting, TokenKind};
 
 /// GPT-2's one special token.
 const END_OF_TEXT: &str = "<|endoftext|>";

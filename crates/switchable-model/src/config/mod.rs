@@ -13,6 +13,7 @@ use serde_json::Value;
 use self::fields::ConfigFields;
 use self::kept_fields::KeptFields;
 use crate::error::{Error, Result};
+use crate::gguf::{GgufFamily, GgufFile, is_gguf};
 use crate::initial::InitialWeights;
 use crate::json_text::{parse_json, read_text};
 use crate::parameters::WeightLayout;
@@ -40,6 +41,9 @@ pub trait ModelConfig: fmt::Debug + Clone + PartialEq + Send + Sync + 'static {
     const BLOCKS_FIELD: &'static str;
     /// How files hold the weights of the sites.
     const LAYOUT: WeightLayout;
+
+    /// How the family's GGUF files are read; `None` where they are not.
+    const GGUF: Option<&'static GgufFamily<Self>> = None;
 
     /// Reads the fields of a parsed `config.json`; `path` stands in the errors.
     ///
@@ -125,6 +129,25 @@ pub fn read_model_type(path: impl AsRef<Path>, families: &[&str]) -> Result<Stri
         Some(other) => Err(fields.error("model_type", other, &listed(families))),
         None => Err(fields.missing("model_type", &listed(families))),
     }
+}
+
+/// The family of the model in a folder, or in a GGUF file: what `model_type` of its `config.json` or the architecture
+/// of the file is.
+///
+/// # Errors
+///
+/// As [`read_model_type`]; and when the file is damaged, or its architecture is none of the families.
+pub fn read_family(model: impl AsRef<Path>, families: &[&str]) -> Result<String> {
+    let model = model.as_ref();
+    if !is_gguf(model) {
+        return read_model_type(model.join("config.json"), families);
+    }
+    let file = GgufFile::open(model)?;
+    let architecture = file.architecture()?;
+    if families.contains(&architecture) {
+        return Ok(architecture.to_owned());
+    }
+    Err(file.refused_architecture(&listed(families)))
 }
 
 /// The most parameters that a configuration may have: their bytes in f32 fit into the address space.

@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::options::{DrawOptions, GenerateOptions, Sampling};
 use crate::config::fields::ConfigFields;
 use crate::error::Result;
+use crate::gguf::special_tokens::token_ids;
+use crate::gguf::{GgufFile, is_gguf};
 use crate::json_text::{parse_json, read_text};
 
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -52,7 +54,7 @@ const NEUTRAL: [(&str, f64); 30] = [
 ];
 
 impl GenerateOptions {
-    /// The options that a model's folder asks for: those of its `generation_config.json`, or of its `config.json`
+    /// The options that a model's folder asks for, or a GGUF file, which says where a text ends alone: those of its `generation_config.json`, or of its `config.json`
     /// where it has none. As in `transformers`, the first is not filled up from the second, and a field that
     /// neither library knows is passed over.
     ///
@@ -73,6 +75,10 @@ impl GenerateOptions {
     /// here, such as `num_beams` above 1; the error names file and field.
     pub fn of_folder(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
+        if is_gguf(dir) {
+            let value = token_ids(&GgufFile::open(dir)?)?.into();
+            return Self::of_fields(ConfigFields::new(&value, dir)?);
+        }
         let own = dir.join(GENERATION_CONFIG);
         let path = if own.try_exists().unwrap_or(true) { own } else { dir.join(CONFIG) };
         let value: Value = parse_json(&read_text(&path)?, &path)?;

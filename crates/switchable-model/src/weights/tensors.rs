@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use half::{bf16, f16};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::tensor::Dtype;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::entry::{Entry, Held};
 use super::source::WeightSource;
 use super::values::Values;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE};
+use crate::gguf::family::{Place, RowOrder};
+use crate::gguf::fault::fault;
+use crate::gguf::tensor_info::TensorInfo;
+use crate::gguf::{GgufFamily, GgufFile};
 use crate::json_text::{parse_json, read_text};
 
 const SINGLE: &str = "model.safetensors";
@@ -36,8 +40,9 @@ pub(crate) struct WeightSet {
     /// What stands before every name in the files, such as `module.`.
     wrapped: String,
     sources: Vec<WeightSource>,
-    /// Name → (source, where its data starts in the file, what the header says of it).
-    entries: BTreeMap<String, (usize, usize, TensorInfo)>,
+    entries: BTreeMap<String, Entry>,
+    /// What the files call a tensor that is not there, where that is not its Hugging Face name.
+    called: fn(&str) -> Option<String>,
 }
 
 /// What Hugging Face puts before the names of the body: in a language model, and in a model with a span
@@ -77,9 +82,7 @@ impl WeightSet {
         let sources = files.into_iter().map(|file| shard(dir, &index_path, file)).collect::<Result<_>>()?;
         let set = Self::new::<C>(dir, sources)?;
         let held = |(name, file): &(&String, &String)| {
-            set.entries
-                .get(set.unwrapped(name))
-                .is_some_and(|(source, _, _)| set.sources[*source].name() == dir.join(file))
+            set.entries.get(set.unwrapped(name)).is_some_and(|entry| set.sources[entry.source].name() == dir.join(file))
         };
         match index.weight_map.iter().find(|entry| !held(entry)) {
             Some((name, file)) => Err(Error::MissingTensor { path: dir.join(file), name: name.clone() }),
@@ -102,7 +105,10 @@ impl WeightSet {
                 )));
             }
             for (name, info) in metadata.tensors() {
-                if entries.insert(name.clone(), (index, data_start, info.clone())).is_some() {
+                let bytes = data_start + info.data_offsets.0..data_start + info.data_offsets.1;
+                let (shape, held) = (info.shape.clone(), Held::Safetensors(info.dtype));
+                let entry = Entry { source: index, bytes, shape, held, called: None };
+                if entries.insert(name.clone(), entry).is_some() {
                     return Err(fault(format!("tensor `{name}` stands in two files")));
                 }
             }
@@ -117,7 +123,31 @@ impl WeightSet {
         }
         let entries = entries.into_iter().map(|(name, entry)| (name[wrapped.len()..].to_owned(), entry)).collect();
         let body = Body { language_model: C::BODY, span: C::SPAN_BODY };
-        Ok(Self { root: root.into(), body, wrapped, sources, entries })
+        Ok(Self { root: root.into(), body, wrapped, sources, entries, called: |_| None })
+    }
+
+    /// The tensors of a GGUF file under their Hugging Face names.
+    pub(crate) fn of_gguf<C: ModelConfig>(file: GgufFile, family: &'static GgufFamily<C>, config: &C) -> Result<Self> {
+        let root = file.path().to_owned();
+        let (source, tensors) = file.into_parts();
+        let mut entries = BTreeMap::new();
+        for (name, TensorInfo { mut shape, block_type, bytes }) in tensors {
+            if family.beside.contains(&name.as_str()) {
+                continue;
+            }
+            let Some(Place { name: own, order }) = family.place(config, &name, (shape.len(), C::LAYOUT)) else {
+                let (place, expected) = (format!("tensor `{name}`"), format!("no such tensor in a {}", C::MODEL_TYPE));
+                return Err(fault(&root, &place, "there".into(), expected));
+            };
+            if order == RowOrder::Transposed {
+                shape.reverse();
+            }
+            let held = Held::Gguf(block_type, order);
+            entries.insert(own, Entry { source: 0, bytes, shape, held, called: Some(name) });
+        }
+        let body = Body { language_model: C::BODY, span: C::SPAN_BODY };
+        let called = |name: &str| C::GGUF.and_then(|family| family.name_in_file(name));
+        Ok(Self { root, body, wrapped: String::new(), sources: vec![source], entries, called })
     }
 
     /// A name of the files without what a wrapper put before all of them.
@@ -130,7 +160,7 @@ impl WeightSet {
         let read: BTreeSet<&String> = parameters.filter_map(|name| self.find(&name).map(|(found, _)| found)).collect();
         let is_scale = |name: &str| {
             let of = name.strip_suffix(SCALE).and_then(|name| self.entries.get_key_value(name));
-            of.is_some_and(|(name, (_, _, info))| info.dtype == Dtype::I8 && read.contains(name))
+            of.is_some_and(|(name, entry)| entry.is_int8() && read.contains(name))
         };
         let is_harmless = |name: &str| {
             name == OUTPUT_MATRIX
@@ -139,9 +169,9 @@ impl WeightSet {
                 || C::BUFFERS.iter().any(|buffer| name.ends_with(buffer))
         };
         match self.entries.iter().find(|(name, _)| !read.contains(name) && !is_harmless(name)) {
-            Some((name, (source, _, _))) => {
-                let path = self.sources[*source].name().into();
-                Err(Error::UnknownTensor { path, name: format!("{}{name}", self.wrapped) })
+            Some((name, entry)) => {
+                let path = self.sources[entry.source].name().into();
+                Err(Error::UnknownTensor { path, name: format!("{}{}", self.wrapped, entry.shown(name)) })
             }
             None => Ok(()),
         }
@@ -157,9 +187,9 @@ impl WeightSet {
         let sites = config.sites();
         let beyond = |name: &str| sites.block_of(self.body.bare(name)).is_some_and(|block| block >= sites.blocks());
         match self.entries.iter().find(|(name, _)| beyond(name)) {
-            Some((name, (source, _, _))) => Err(Error::ExtraBlock {
-                path: self.sources[*source].name().into(),
-                name: name.clone(),
+            Some((name, entry)) => Err(Error::ExtraBlock {
+                path: self.sources[entry.source].name().into(),
+                name: entry.shown(name),
                 field: C::BLOCKS_FIELD,
                 blocks: sites.blocks(),
             }),
@@ -170,46 +200,45 @@ impl WeightSet {
     /// The values of a tensor in f32, its shape and its values checked. One of int8 codes `u` stands beside its
     /// scales: row `r` is `s[r]·u[r]`.
     pub(crate) fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
-        let Some((found, (source, data_start, info))) = self.find(name) else {
-            return Err(Error::MissingTensor { path: self.root.clone(), name: name.into() });
+        let Some((found, entry)) = self.find(name) else {
+            let name = (self.called)(name).unwrap_or_else(|| name.into());
+            return Err(Error::MissingTensor { path: self.root.clone(), name });
         };
-        let source = &self.sources[*source];
-        if info.shape != shape {
+        let source = &self.sources[entry.source];
+        if entry.shape != shape {
             return Err(Error::Shape {
                 path: source.name().into(),
-                name: found.clone(),
-                got: info.shape.clone(),
+                name: entry.shown(found),
+                got: entry.shape.clone(),
                 expected: shape.to_vec(),
             });
         }
-        let bytes = &source.bytes()[data_start + info.data_offsets.0..data_start + info.data_offsets.1];
-        let values = match info.dtype {
-            Dtype::F32 => decode(bytes, f32::from_le_bytes),
-            Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        let values = match (entry.values(source.bytes()), entry.held) {
+            (Some(values), _) => values,
             // Codes, with a scale for each row; a scale of a scale there is not.
-            Dtype::I8 if !found.ends_with(SCALE) && !shape.is_empty() => {
+            (None, Held::Safetensors(Dtype::I8)) if !found.ends_with(SCALE) && !shape.is_empty() => {
                 let scales = self.data(&format!("{found}{SCALE}"), &shape[..1])?;
                 let scales = scales.as_slice::<f32>().expect("tensors are read as f32");
                 let columns = shape[1..].iter().product::<usize>().max(1);
-                let codes = bytes.iter().map(|byte| f32::from(byte.cast_signed()));
+                let codes = source.bytes()[entry.bytes.clone()].iter().map(|byte| f32::from(byte.cast_signed()));
                 codes
                     .zip(scales.iter().flat_map(|scale| std::iter::repeat_n(scale, columns)))
                     .map(|(u, s)| u * s)
                     .collect()
             }
-            other => {
+            (None, Held::Safetensors(other)) => {
                 return Err(Error::Dtype {
                     path: source.name().into(),
                     name: found.clone(),
                     got: format!("{other:?}"),
                 });
             }
+            (None, Held::Gguf(..)) => unreachable!("all of these are decoded"),
         };
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(Error::NonFinite {
                 path: source.name().into(),
-                name: found.clone(),
+                name: entry.shown(found),
                 index,
                 value: values[index],
             });
@@ -217,7 +246,7 @@ impl WeightSet {
         Ok(TensorData::new(values, shape.to_vec()))
     }
 
-    fn find(&self, name: &str) -> Option<(&String, &(usize, usize, TensorInfo))> {
+    fn find(&self, name: &str) -> Option<(&String, &Entry)> {
         let entry = |name: &str| self.entries.get_key_value(name);
         entry(name).or_else(|| {
             let bare = name.strip_prefix(self.body.language_model)?;
@@ -275,7 +304,7 @@ fn found_instead<C: ModelConfig>(dir: &Path) -> String {
     let mut gguf = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "gguf"));
     if let Some(file) = gguf.next().as_deref().and_then(Path::file_name) {
         let file = file.display();
-        return format!("; `{file}` is not read: the model that it was made from has its weights as safetensors");
+        return format!("; `{file}` is a model of its own: name the file in the place of the folder");
     }
     if there("adapter_config.json") {
         return "; the folder is that of a PEFT adapter: open the model that it belongs to, and name it as its adapters"
@@ -295,9 +324,4 @@ fn shard(dir: &Path, index: &Path, file: &str) -> Result<WeightSource> {
         });
     }
     WeightSource::open(dir.join(file))
-}
-
-fn decode<const N: usize>(bytes: &[u8], one: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    chunks.iter().map(|chunk| one(*chunk)).collect()
 }

@@ -1,0 +1,63 @@
+//! A GPT-2 in a GGUF file: what its metadata and tensors are in a Hugging Face folder.
+
+use serde_json::{Map, Value, json};
+
+use switchable_model::error::Result;
+use switchable_model::gguf::{GgufFamily, GgufFile};
+
+use crate::config::Gpt2Config;
+
+pub(super) static FAMILY: GgufFamily<Gpt2Config> = GgufFamily {
+    architecture: "gpt2",
+    fields,
+    tensors: &[
+        ("token_embd", "transformer.wte"),
+        ("position_embd", "transformer.wpe"),
+        ("output_norm", "transformer.ln_f"),
+        ("output", "lm_head"),
+    ],
+    block: "transformer.h.",
+    block_tensors: &[
+        ("attn_norm", "ln_1"),
+        ("attn_qkv", "attn.c_attn"),
+        ("attn_output", "attn.c_proj"),
+        ("ffn_norm", "ln_2"),
+        ("ffn_up", "mlp.c_fc"),
+        ("ffn_down", "mlp.c_proj"),
+    ],
+    beside: &[],
+    turned_heads: |_, _| None,
+};
+
+/// The keys that are read, behind `gpt2.`.
+const READ: [&str; 7] = [
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.layer_norm_epsilon",
+];
+
+fn fields(file: &GgufFile) -> Result<Map<String, Value>> {
+    file.only("gpt2.", &READ)?;
+    let size = |key: &str| file.size(&format!("gpt2.{key}"), None);
+    let width = size("embedding_length")?;
+    let fields = json!({
+        "vocab_size": file.vocabulary("gpt2.vocab_size")?,
+        "n_positions": size("context_length")?,
+        "n_embd": width,
+        "n_layer": size("block_count")?,
+        "n_head": size("attention.head_count")?,
+        "n_inner": file.size("gpt2.feed_forward_length", Some(4 * width))?,
+        // The one that llama.cpp runs, whatever the folder said that the file was made from.
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": file.positive("gpt2.attention.layer_norm_epsilon", None)?,
+        "tie_word_embeddings": file.is_tied(),
+    });
+    match fields {
+        Value::Object(fields) => Ok(fields),
+        _ => unreachable!("an object was written"),
+    }
+}
