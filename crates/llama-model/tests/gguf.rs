@@ -74,8 +74,8 @@ fn a_file_says_its_family_and_where_a_text_ends() {
 
 #[test]
 fn a_file_has_no_span_head() {
-    skip_without_device!();
     type Reader = ForQuestionAnswering<Plain, Llama<Plain>>;
+    skip_without_device!();
     assert!(!Reader::holds_head(path("floats.gguf")).unwrap());
     let load = |missing| Reader::load(path("floats.gguf"), &ModelOptions::default(), missing, &device());
     let message = load(MissingHead::Refuse).unwrap_err().to_string();
@@ -101,7 +101,7 @@ fn a_file_that_was_exported_is_the_same_model() {
 /// The file with bytes in the place of others of the same length, everywhere.
 fn changed(name: &str, from: &[u8], to: &[u8]) -> (Folder, PathBuf) {
     assert_eq!(from.len(), to.len());
-    let mut bytes = std::fs::read(path(name)).unwrap();
+    let mut bytes = std::fs::read(path(name)).expect("a golden file");
     let mut at = 0;
     let mut found = 0;
     while let Some(index) = bytes[at..].windows(from.len()).position(|window| window == from) {
@@ -122,8 +122,8 @@ fn pair(key: &str, kind: u32, value: u32) -> Vec<u8> {
 
 #[test]
 fn metadata_and_tensors_that_are_not_a_llama_are_refused_by_name() {
-    skip_without_device!();
     const U32: u32 = 4;
+    skip_without_device!();
     let number = |key: &str, from: u32, to: u32| (pair(key, U32, from), pair(key, U32, to));
     let cases = [
         (

@@ -23,7 +23,7 @@ fn golden(family: &str) -> PathBuf {
 
 /// The folder whose tokenizer the golden files carry.
 fn tokenizer() -> TextTokenizer {
-    TextTokenizer::from_dir(Path::new(CRATES).join("squad-data/tests/golden/tokenizer/plain")).unwrap()
+    TextTokenizer::from_dir(Path::new(CRATES).join("squad-data/tests/golden/tokenizer/plain")).expect("a golden folder")
 }
 
 fn options() -> FolderOptions {
@@ -36,9 +36,9 @@ impl WithFamily<Flex> for Opened<'_> {
     type Output = (usize, Vec<u32>, Vec<String>);
 
     fn run<M: SwitchableModel<Flex>>(self) -> Self::Output {
-        let folder = ModelFolder::<Flex, M>::open(self.0, &options(), &FlexDevice).unwrap();
+        let folder = ModelFolder::<Flex, M>::open(self.0, &options(), &FlexDevice).expect("it opens");
         let blocks = folder.model.transformer.shape().blocks;
-        (blocks, folder.tokenizer.encode(TEXT).unwrap().ids, folder.notes)
+        (blocks, folder.tokenizer.encode(TEXT).expect("a text").ids, folder.notes)
     }
 }
 

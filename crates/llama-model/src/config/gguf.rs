@@ -108,19 +108,19 @@ fn rotations(file: &GgufFile, theta: f64, head: usize) -> Result<Value> {
         let factors = file.values(tensor);
         let scaling = llama3(&factors, theta, head);
         let expected = "the factors of a Llama 3.1 or later, trained on 8192 tokens before they were stretched";
-        let got = || "of other numbers".to_owned();
-        return Ok(json!(scaling.ok_or_else(|| file.tensor_fault(FREQUENCY_FACTORS, got(), expected))?));
+        let fault = || file.tensor_fault(FREQUENCY_FACTORS, "of other numbers".to_owned(), expected);
+        return Ok(json!(scaling.ok_or_else(fault)?));
     }
     match kind {
-        None if file.has("llama.rope.scale_linear") => linear(file.positive("llama.rope.scale_linear", None)?),
+        None if file.has("llama.rope.scale_linear") => Ok(linear(file.positive("llama.rope.scale_linear", None)?)),
         None | Some("none") => Ok(Value::Null),
-        Some("linear") => linear(file.positive("llama.rope.scaling.factor", None)?),
+        Some("linear") => Ok(linear(file.positive("llama.rope.scaling.factor", None)?)),
         Some(_) => Err(file.refused(KIND, "\"none\" or \"linear\"")),
     }
 }
 
-fn linear(factor: f64) -> Result<Value> {
-    Ok(json!(RopeScaling::Linear { factor }))
+fn linear(factor: f64) -> Value {
+    json!(RopeScaling::Linear { factor })
 }
 
 /// The scaling whose factors these are: a file holds the factors and not what they were computed from, which is the

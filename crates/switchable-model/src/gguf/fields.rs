@@ -117,9 +117,8 @@ impl GgufFile {
     /// When the value is no such number.
     pub fn token_id(&self, key: &str) -> Result<Option<u32>> {
         match self.metadata.get(key) {
-            None => Ok(None),
             // Converters write −1 or the largest number where there is none.
-            Some(Value::Whole(-1 | 0xffff_ffff)) => Ok(None),
+            None | Some(Value::Whole(-1 | 0xffff_ffff)) => Ok(None),
             Some(Value::Whole(id)) if (0..=u32::MAX.into()).contains(id) => Ok(Some(*id as u32)),
             Some(_) => Err(self.refused(key, "a token id")),
         }

@@ -85,7 +85,7 @@ impl Draft {
             data.resize(data.len().next_multiple_of(self.alignment), 0);
             bytes.extend(text(name));
             bytes.extend((sizes.len() as u32).to_le_bytes());
-            sizes.iter().for_each(|size| bytes.extend(size.to_le_bytes()));
+            bytes.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
             bytes.extend(number.to_le_bytes());
             bytes.extend(offset.unwrap_or(data.len() as u64).to_le_bytes());
             data.extend(own);
@@ -129,8 +129,8 @@ fn every_kind_of_value_is_read_in_both_versions() {
         for (key, number) in whole.into_iter().chain([("u64", 7), ("i64", -4)]) {
             assert_eq!(file.whole(&format!("a.{key}")).unwrap(), Some(number));
         }
-        assert_eq!(file.positive("a.f32", None).unwrap(), 0.5);
-        assert_eq!(file.positive("a.f64", None).unwrap(), 0.25);
+        let floats = ["a.f32", "a.f64"].map(|key| file.positive(key, None).unwrap().to_bits());
+        assert_eq!(floats, [0.5f64, 0.25].map(f64::to_bits));
         assert_eq!(file.flag("a.flag").unwrap(), Some(true));
         assert_eq!(file.texts("a.texts").unwrap().unwrap(), ["one", "zwei 🦀"]);
         assert_eq!(file.numbers("a.numbers").unwrap().unwrap(), [1, -1]);
