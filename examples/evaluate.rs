@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::Value;
 
-use switchable_quant::data::{self, Format, NullProbabilities, NullRule, Predictions, WhyLeftOut};
+use switchable_quant::data::{self, Dataset, Format, NullProbabilities, NullRule, Predictions, WhyLeftOut};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
@@ -34,6 +34,7 @@ use switchable_quant::reader::certificate::machine::{Resident, resident_bytes};
 use switchable_quant::reader::certificate::measured_model::Timing;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::statistics::PairedComparison;
 use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::TrainableModel;
@@ -76,6 +77,10 @@ struct Arguments {
     /// Score these predictions ({"question id": "answer"}) and run no model
     #[arg(long, value_name = "FILE", requires = "data", conflicts_with_all = OF_MODELS)]
     predictions: Option<PathBuf>,
+    /// Predictions of another run on the same questions, such as the predictions.json in its --out: the difference is printed,
+    /// question by question
+    #[arg(long, value_name = "FILE")]
+    compare_with: Option<PathBuf>,
     /// How likely each of the predicted questions has no answer ({"question id": number}), for v2.0 data: as
     /// --na-prob-file of the official script, with --null-threshold (1) for its --na-prob-thresh
     #[arg(long, value_name = "FILE", requires = "predictions")]
@@ -112,6 +117,10 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(other) = &arguments.compare_with {
+        // Read before the first long step.
+        Predictions::read(other)?;
+    }
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         let loaded = load_questions(&resolve_data(data)?, arguments.input.reading)?;
         let loaded = if let Some(limit) = arguments.input.limit { loaded.limited(limit) } else { loaded };
@@ -168,6 +177,7 @@ impl Arguments {
         }
         let official = evaluation.to_json();
         let accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, None);
+        let comparison = self.compared(dataset, &accuracy)?;
         if let Some(out) = &self.run.out {
             let result = out.join("evaluate.json");
             let mut made_from = Identity::default()
@@ -182,14 +192,41 @@ impl Arguments {
             let scored = serde_json::json!({
                 "made_from": made_from, "accuracy": accuracy, "counts": loaded.counts,
                 "official": serde_json::from_str::<Value>(&official)?,
+                "comparison": comparison.as_ref().map(|(_, found)| found),
             });
             write_json(result, &scored)?;
         }
         let exact = interval(accuracy.exact_match, accuracy.exact_match_interval);
         let f1 = interval(accuracy.f1, accuracy.f1_interval);
         println!("predictions  EM {exact}  F1 {f1}  n = {}", accuracy.n);
+        tell(comparison.as_ref());
         println!("{official}");
         Ok(())
+    }
+
+    /// What these answers gain over those of `--compare-with`, as a line and as numbers.
+    fn compared(&self, dataset: &Dataset, accuracy: &Accuracy) -> anyhow::Result<Option<(String, PairedComparison)>> {
+        let Some(file) = &self.compare_with else { return Ok(None) };
+        let other = data::evaluate(dataset, &Predictions::read(file)?)?;
+        if other.missing > 0 {
+            bail!("{}: {} of {} questions have no prediction there", file.display(), other.missing, other.n);
+        }
+        let other = Accuracy::new(other.exact_match, other.f1, other.scores, None);
+        let found = other.compare(accuracy, self.run.seed);
+        let [by, low, high] = [found.difference, found.interval.low, found.interval.high].map(|share| 100.0 * share);
+        let PairedComparison { only_first, only_second, p_value, .. } = found;
+        let line = format!(
+            "against {}: EM {by:+.1} [{low:+.1}, {high:+.1}] points, {only_second} right here alone and {only_first} there \
+             alone, p = {p_value:.2e}",
+            file.display()
+        );
+        Ok(Some((line, found)))
+    }
+}
+
+fn tell(comparison: Option<&(String, PairedComparison)>) {
+    if let Some((line, _)) = comparison {
+        println!("{line}");
     }
 }
 
@@ -200,7 +237,8 @@ struct Evaluation<'a> {
 
 impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, plan: how, bits, untimed, .. }, plan: file } = self;
+        let Self { arguments, plan: file } = self;
+        let Arguments { run, input, plan: how, bits, untimed, .. } = arguments;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
@@ -265,16 +303,19 @@ impl Command for Evaluation<'_> {
             _ => data::evaluate(&task.dataset, &predictions)?,
         };
         let official = scored.to_json();
+        let comparison = arguments.compared(&task.dataset, &accuracy)?;
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
                 "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan),
                 "accuracy": accuracy, "cost": cost,
                 "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
+                "comparison": comparison.as_ref().map(|(_, found)| found),
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
         println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
+        tell(comparison.as_ref());
         print!("{}", cost_table(&cost));
         if let Some(Resident { loaded, peak }) = resident {
             println!("resident: {:.1} MB, at most {:.1} MB", loaded as f64 / 1e6, peak as f64 / 1e6);

@@ -231,3 +231,23 @@ fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
     assert!(text.contains("of one document: no interval"), "{text}");
     assert!(place.json("one/perplexity.json")["rows"][1]["above_first"]["interval"].is_null());
 }
+
+#[test]
+fn two_runs_are_compared_question_by_question() {
+    let place = Place::new();
+    let how = "--no-adapter --data data.json --untimed";
+    place.done("evaluate", &format!("--bits 32 {how} --out full"));
+    let compare = "--compare-with full/predictions.json";
+    let [text, _] = place.done("evaluate", &format!("--bits 2 {how} --out two {compare}"));
+    let line = text.lines().find(|line| line.starts_with("against ")).expect("a line");
+    let found = place.json("two/evaluate.json")["comparison"].clone();
+    let difference = 100.0 * found["difference"].as_f64().expect("a number");
+    assert!(line.contains(&format!("EM {difference:+.1} [")) && difference < -50.0, "{line}");
+    // Of the files alone it is the same.
+    let [again, _] =
+        place.done("evaluate", &format!("--predictions two/predictions.json --data data.json --limit 20 {compare}"));
+    assert!(again.contains(line), "{again}");
+    fs::write(place.at().join("few.json"), "{}").expect("it is written");
+    let error = place.refused("evaluate", &format!("--bits 2 {how} --compare-with few.json"));
+    assert!(error.contains("few.json") && error.contains("20 of 20"), "{error}");
+}
