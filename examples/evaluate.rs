@@ -207,10 +207,8 @@ impl Arguments {
     /// What these answers gain over those of `--compare-with`, as a line and as numbers.
     fn compared(&self, dataset: &Dataset, accuracy: &Accuracy) -> anyhow::Result<Option<(String, PairedComparison)>> {
         let Some(file) = &self.compare_with else { return Ok(None) };
+        check_covers(file, dataset)?;
         let other = data::evaluate(dataset, &Predictions::read(file)?)?;
-        if other.missing > 0 {
-            bail!("{}: {} of {} questions have no prediction there", file.display(), other.missing, other.n);
-        }
         let other = Accuracy::new(other.exact_match, other.f1, other.scores, None);
         let found = other.compare(accuracy, self.run.seed);
         let [by, low, high] = [found.difference, found.interval.low, found.interval.high].map(|share| 100.0 * share);
@@ -221,6 +219,15 @@ impl Arguments {
             file.display()
         );
         Ok(Some((line, found)))
+    }
+}
+
+/// Refuses predictions of other questions.
+fn check_covers(file: &Path, dataset: &Dataset) -> anyhow::Result<()> {
+    let other = data::evaluate(dataset, &Predictions::read(file)?)?;
+    match other.missing {
+        0 => Ok(()),
+        missing => bail!("{}: {missing} of {} questions have no prediction there", file.display(), other.n),
     }
 }
 
@@ -254,6 +261,9 @@ impl Command for Evaluation<'_> {
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (mut task, mut counts) = (questions.task, questions.counts);
         let is_v2 = task.dataset.format == Format::V2;
+        if let Some(other) = &arguments.compare_with {
+            check_covers(other, &task.dataset)?;
+        }
         let made_from = questions
             .identity
             .with(&of_reading(&options))

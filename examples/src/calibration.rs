@@ -13,7 +13,7 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
 use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
-use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, RoundingMethod, ScalingMethod};
+use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, Rotation, RoundingMethod, ScalingMethod};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
@@ -109,6 +109,12 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         bail!(
             "`--scaling {}` is for weights in floats, and these are codes: scale the model that they are of, and pack that",
             request.scaling.method
+        );
+    }
+    if request.scaling.method == ScalingMethod::Awq && settings.rotation != Rotation::None {
+        bail!(
+            "`--scaling awq` chooses factors for inputs as they stand, and `--rotation {}` turns them",
+            settings.rotation
         );
     }
     let is_needed = request.is_needed || is_scaled || settings.rounding.needs_moments(settings.weight);

@@ -261,8 +261,9 @@ impl<C: Command> OnDevice<'_, C> {
             place = AdapterPlace::LeftOut;
         }
         let body = &folder.model.transformer;
-        let widths = body.adapter_widths();
-        let sites = widths.iter().map(|width| body.adapter_sites(*width)).collect();
+        let widths = body.served_widths();
+        let served = |width: &BitWidth| body.adapter_sites(body.precision_at(*width).adapter.unwrap_or(*width));
+        let sites = widths.iter().map(served).collect();
         let adapters = AdaptersUsed { source, place, widths, sites, all_sites: body.sites().len() };
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");

@@ -116,6 +116,14 @@ fn rotations_are_packed_where_the_plan_has_them() {
             assert_ne!(logits(&model, &uniform), logits(&model, &mixed), "the rotation does something");
         }
     }
+    // What a folder does not say is not rotated, whatever it is opened with.
+    let model = load_with::<Plain>("tiny", &plain);
+    let uniform = model.uniform_plan(bare(4));
+    let (opened, plan) = saved(&model, PackedForm::Plan(&uniform), PackOptions::default(), &rotated);
+    assert!(relative_error(&logits(&opened, &plan), &logits(&model, &uniform)) < 1e-5);
+    let turned = load_with::<Plain>("tiny", &rotated);
+    let said = turned.resolve(&model.named_plan(&uniform)).expect("it fits");
+    assert!(relative_error(&logits(&turned, &said), &logits(&model, &uniform)) < 1e-5, "a plan says all of it");
     let model = load_with::<Plain>("tiny", &rotated);
     let (nested, _) = saved(&model, PackedForm::Nested, PackOptions::default(), &rotated);
     let eight = model.uniform_plan(bare(8));

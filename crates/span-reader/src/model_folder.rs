@@ -282,8 +282,8 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     pub fn with_adapters(&self, plan: &SitePlan) -> SitePlan {
         let body = &self.model.transformer;
         plan.iter().fold(plan.clone(), |plan, (site, precision)| {
-            let adapter = self.precision(precision.weights).adapter;
-            plan.with(site, body.precision_for(site, SitePrecision { adapter, ..precision }))
+            let SitePrecision { adapter, shared, .. } = self.precision(precision.weights);
+            plan.with(site, body.precision_for(site, SitePrecision { adapter, shared, ..precision }))
         })
     }
 

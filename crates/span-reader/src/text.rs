@@ -1,6 +1,7 @@
 //! Accuracies, comparisons and costs as lines of text.
 
 use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::spec::rotation::Rotation;
 use switchable_lora::quantisation_settings::QuantisationSettings;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
@@ -54,8 +55,14 @@ pub fn quantisers_text<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: 
         if !precision.activations.is_full() {
             parts.push(format!("activations {activation}"));
         }
+        if let Some(rotation) = said.rotation.filter(|rotation| *rotation != Rotation::None && !parts.is_empty()) {
+            parts.push(format!("rotation {rotation}"));
+        }
         if precision.adapter.is_some() {
             parts.push(format!("adapters {placement}"));
+        }
+        if let Some(shared) = precision.shared {
+            parts.push(format!("with that of {shared} bits"));
         }
         let way = if parts.is_empty() { "full precision".to_owned() } else { parts.join(", ") };
         match ways.iter_mut().find(|(known, _)| *known == way) {

@@ -12,7 +12,7 @@ use crate::{
 /// The adapters of one layer, at most one for each bit-width, each with its own rank and alpha. One of them may be
 /// shared: other widths add it too, beside their own or alone.
 ///
-/// A record of it holds all of that, and decides which adapters there are after it is loaded.
+/// A record of it holds the adapters, not who shares one, and decides which adapters there are after it is loaded.
 ///
 /// ```
 /// use burn::backend::Flex;
@@ -77,6 +77,11 @@ impl<B: Backend> LoraBank<B> {
         by.sort_unstable();
         by.dedup();
         self.shared = (!by.is_empty()).then_some((width, by));
+    }
+
+    /// Says that no adapter is shared any more, if one of some widths has a part in it.
+    pub fn unshare(&mut self, widths: &[BitWidth]) {
+        self.shared.take_if(|(of, by)| widths.iter().any(|width| width == of || by.contains(width)));
     }
 
     /// The width whose adapter is added at another, if one is shared with it.

@@ -204,6 +204,15 @@ impl SitePrecision {
         Self { rotation: Some(rotation), ..self }
     }
 
+    /// The same with no rotation where it says all but that: only what says how it rotates is rotated, whatever a layer does.
+    #[must_use]
+    pub const fn with_said_rotation(self) -> Self {
+        match self.rotation {
+            None if self.is_explicit() => self.with_rotation(Rotation::None),
+            _ => self,
+        }
+    }
+
     /// Quantisers, placement, rounding and rotation: what the precision says, and else those of a layer.
     pub fn quantisation(&self, layer: QuantisationSettings) -> QuantisationSettings {
         QuantisationSettings {

@@ -63,6 +63,20 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
         widths.into_iter().collect()
     }
 
+    /// The widths that run with an adapter: their own, or one that they share; ascending.
+    fn served_widths(&self) -> Vec<BitWidth> {
+        let of_site = |site| {
+            let bank = self.site(site).bank();
+            bank.widths()
+                .iter()
+                .flat_map(|width| bank.sharers(*width))
+                .chain(bank.widths())
+                .copied()
+                .collect::<Vec<_>>()
+        };
+        self.sites().iter().flat_map(of_site).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// How many sites have an adapter of a width.
     fn adapter_sites(&self, width: BitWidth) -> usize {
         self.sites().iter().filter(|site| self.site(*site).bank().get(width).is_some()).count()
@@ -302,6 +316,10 @@ pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
 ) -> Result<()> {
     let AdapterFolder { path, width, adapter } = folder;
     let sites: Vec<Site> = adapter.pairs.keys().filter_map(|site| model.sites().find(site)).collect();
+    for site in model.sites().clone().iter() {
+        // What was shared with an adapter that goes was of another bank; that of this one comes last, as the widest.
+        model.site_mut(site).unshare_adapters(&[width]);
+    }
     insert_pairs(model, [&path, &path.join(LEARNED_STEPS_FILE)], adapter.pairs, width)?;
     if let Some(trained_for) = adapter.trained_for {
         for site in sites {

@@ -439,7 +439,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
     fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         let full = SitePrecision::FULL.with_rounding(SiteRounding::from(self.settings().rounding));
         let default = full.with_quantisation(self.settings().quantisation());
-        let calibration = if self.goes_by_inputs(plan) { self.calibration() } else { None };
+        let calibration = self.calibration().filter(|_| self.scaling().is_some() || self.goes_by_inputs(plan));
         let mut named = PrecisionPlan::uniform(default)
             .with_span_head(plan.span_head())
             .with_scaling(self.scaling())

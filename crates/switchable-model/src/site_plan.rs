@@ -56,7 +56,7 @@ impl SitePlan {
     pub(crate) fn of_plan(sites: &Sites, plan: &PrecisionPlan) -> Self {
         Self {
             sites: sites.clone(),
-            precisions: sites.iter().map(|site| plan.get(&sites.name(site))).collect(),
+            precisions: sites.iter().map(|site| plan.get(&sites.name(site)).with_said_rotation()).collect(),
             embeddings: sites.embeddings().map(|site| plan.embedding(&sites.name(site))).collect(),
             kv_cache: (0..sites.blocks()).map(|block| plan.kv_cache(&sites.block_name(block))).collect(),
             span_head: plan.span_head(),

@@ -203,6 +203,9 @@ impl BankConfig {
             let expected = "`shared+own` or `adapters`: a step belongs to an adapter of its own width";
             return Err(Error::option("sharing", "`shared-adapter` with learned steps", expected));
         }
+        if self.learned_steps && self.trains == Trains::Base {
+            return Err(Error::option("learned_steps", "true without adapters", "adapters, whose steps are learned"));
+        }
         if self.sharing.is_shared() && self.trains == Trains::Base {
             return Err(Error::option("sharing", format!("`{}` without adapters", self.sharing), "adapters to share"));
         }

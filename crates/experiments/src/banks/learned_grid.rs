@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::spec::{
     bit_width::BitWidth, formats::format::Format, granularity::Granularity, quant_spec::QuantSpec,
-    range_estimator::RangeEstimator, rounding_method::RoundingMethod,
+    range_estimator::RangeEstimator, rotation::Rotation, rounding_method::RoundingMethod,
 };
 use span_reader::cost::plan_bytes;
 use span_reader::evaluation::accuracy::Accuracy;
@@ -66,7 +66,12 @@ pub fn learn_grid<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let quantizer = QuantSpec { granularity, format: Format::Symmetric, range: RangeEstimator::Importance };
     let mut model = bench.model.clone();
     model.drop_adapters();
-    let settings = LinearSettings { weight: quantizer, rounding: RoundingMethod::Gptq, ..model.transformer.settings() };
+    let settings = LinearSettings {
+        weight: quantizer,
+        rounding: RoundingMethod::Gptq,
+        rotation: Rotation::None,
+        ..model.transformer.settings()
+    };
     let mut model = model.with_linear_settings(settings);
     model.transformer = moments.given_to(model.transformer)?;
     let bank = BankConfig { learned_steps: true, ..BankConfig::new(&[bits], how.lora, bench.run.seed) };

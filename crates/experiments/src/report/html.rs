@@ -32,6 +32,11 @@ pub fn page(sections: &[Section], heading: &Heading) -> Result<String> {
             let dest_url = drawn.map_or(dest_url, |(_, uri)| CowStr::Borrowed(uri));
             Event::Start(Tag::Image { link_type, dest_url, title, id })
         }
+        // A link of a report leads within it, or nowhere.
+        Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
+            let dest_url = if dest_url.contains(':') { CowStr::Borrowed("#") } else { dest_url };
+            Event::Start(Tag::Link { link_type, dest_url, title, id })
+        }
         other => other,
     });
     let mut body = String::new();
@@ -64,8 +69,7 @@ mod tests {
             series: vec![Series::new("one", vec![Point { x: 2.0, y: 40.0.into() }, Point { x: 4.0, y: 50.0.into() }])],
             ..LineChart::default()
         };
-        let text =
-            "\nWhat is <script>alert(1)</script> & why?\n\n| bits | EM |\n|---|---|\n| 2 | 40.1 |\n| 10 | 50.0 |\n";
+        let text = "\nWhat is <script>alert(1)</script> & why? [no](javascript:alert(2))\n\n| bits | EM |\n|---|---|\n| 2 | 40.1 |\n| 10 | 50.0 |\n";
         Section::new("Widths", text).with_chart(Chart::new("widths.png", "Accuracy by width", chart))
     }
 
@@ -89,5 +93,6 @@ mod tests {
         // Nothing that an author wrote is run.
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; why?"), "{page}");
         assert_eq!(page.matches("<script>").count(), 1);
+        assert!(!page.contains("javascript:"), "{page}");
     }
 }

@@ -1,9 +1,11 @@
 "use strict";
-// Numbers by their value, with the minus sign of the text; anything else by the alphabet.
+// Numbers by their value, with the minus sign of the text, and what is none behind them; a column without numbers by the
+// alphabet.
 const number = (text) => parseFloat(text.trim().replace(/^[\u2212+]/, (sign) => (sign === "+" ? "" : "-")));
-const compare = (a, b) => {
-  const [x, y] = [number(a), number(b)];
-  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
+const order = (texts) => {
+  if (texts.every((text) => Number.isNaN(number(text)))) return (a, b) => a.localeCompare(b);
+  const value = (text) => (Number.isNaN(number(text)) ? Infinity : number(text));
+  return (a, b) => (value(a) === value(b) ? 0 : value(a) - value(b));
 };
 for (const table of document.querySelectorAll("table")) {
   const headings = [...table.querySelectorAll("thead th")];
@@ -18,6 +20,7 @@ for (const table of document.querySelectorAll("table")) {
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const rows = [...table.tBodies[0].rows];
       const text = (row) => row.cells[column].textContent;
+      const compare = order(rows.map(text));
       rows.sort((a, b) => compare(text(a), text(b)) * (descending ? -1 : 1));
       table.tBodies[0].append(...rows);
     });

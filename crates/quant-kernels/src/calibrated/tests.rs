@@ -308,6 +308,17 @@ fn nested_codes_are_those_that_one_tensor_of_8_bits_holds() {
             assert_eq!(got.pack().dequantize(), nested.slice_to(bits).unwrap().dequantize(), "{spec} at {bits}");
         }
     }
+    // Scales that f16 does not hold are f32, as with every rounding.
+    let tiny: Vec<f32> = weights.iter().map(|weight| weight * 1e-4).collect();
+    let tensor = Tensor::<Flex, 2>::from_data(TensorData::new(tiny, shape), &FlexDevice);
+    let how = Calibrated {
+        bits: BitWidth::B8,
+        spec: "per-channel".parse().unwrap(),
+        method: RoundingMethod::Nested,
+        moments: None,
+    };
+    let coded = Rounding::Calibrated(how).code(&tensor, ScaleFormat::F16).unwrap();
+    assert_eq!(coded.spec().scale_format, ScaleFormat::F32);
     let asymmetric = "per-channel,asymmetric".parse().unwrap();
     let how = Calibrated { bits: BitWidth::B4, spec: asymmetric, method: RoundingMethod::Nested, moments: None };
     assert!(matches!(try_coded(&weights, shape, how), Err(Error::NestedSource { .. })));

@@ -118,18 +118,17 @@ impl Coded {
     ///
     /// # Errors
     ///
-    /// [`Error::NestedSource`] unless these are symmetric and of 8 bits, [`Error::PackedBits`] unless `bits` is 2 to 8,
-    /// and [`Error::PackedScale`] for a scale that the format cannot hold.
+    /// [`Error::NestedSource`] unless these are symmetric and of 8 bits, [`Error::PackedBits`] unless `bits` is 2 to 8.
     pub(crate) fn cut_to(self, bits: BitWidth, scale_format: ScaleFormat) -> Result<Self> {
         let PackedSpec { bits: of, format, .. } = self.spec;
         if of != BitWidth::B8 || format != Format::Symmetric {
             return Err(Error::NestedSource { bits: of, format });
         }
-        let spec = PackedSpec { bits, scale_format, ..self.spec };
-        spec.check()?;
         let codes = self.codes.iter().map(|&code| cut_code(bits.bits(), code)).collect();
         let factor = f32::from(1u8 << (8 - bits.bits()));
         let scales: Vec<f32> = self.scales.to_vec().into_iter().map(|scale| scale * factor).collect();
+        let spec = PackedSpec { bits, scale_format: scale_format.that_holds(&scales), ..self.spec };
+        spec.check()?;
         Self::from_codes(spec, codes, &scales, &[])
     }
 

@@ -15,11 +15,11 @@ use crate::{cpu::rotation::RowRotation, spec::rotation::Rotation};
 /// ```
 ///
 /// `p` is a power of two, `H_p` Sylvester's matrix of that order and `H_n` one of Paley's. Widths `2^k·m` with `m` odd
-/// have one block and `n = 2^j·m`, the least there is of at most `2^k·m`: 192 = 12 · 16, 768 = 12 · 64, 576 = 36 · 16.
+/// have one block and `n = 2^j·m`, the least there is of at most 256: 192 = 12 · 16, 768 = 12 · 64, 576 = 36 · 16.
 /// Where there is none, each of `m` blocks of `p = 2^k` values is rotated by itself. The signs are those of a
 /// seed and of the width.
 ///
-/// A row costs `width · (n + log2 p)` additions, less than a twentieth of a product with a square matrix.
+/// A row costs `width · (n + log2 p)` additions: 8 % of what a product with a square matrix costs at 192, 2 % at 768.
 ///
 /// ```
 /// use quant_kernels::{HadamardTransform, Rotation};
@@ -150,6 +150,9 @@ impl Direction {
     }
 }
 
+/// The largest matrix that is applied entry by entry. Beyond it mixing all of a row would cost as much as a product.
+const LARGEST_ORDER: usize = 256;
+
 /// `n`, `p` and `H_n` of a width.
 fn factors(width: usize) -> (usize, usize, Vec<f32>) {
     if width == 0 {
@@ -157,7 +160,8 @@ fn factors(width: usize) -> (usize, usize, Vec<f32>) {
     }
     let twos = width.trailing_zeros();
     let odd = width >> twos;
-    let mixed = (0..=twos).map(|twos_of_order| odd << twos_of_order).find_map(|order| {
+    let orders = (0..=twos).map(|twos_of_order| odd << twos_of_order).take_while(|order| *order <= LARGEST_ORDER);
+    let mixed = orders.into_iter().find_map(|order| {
         let matrix = hadamard_matrix(order)?;
         Some((order, width / order, matrix))
     });

@@ -58,7 +58,9 @@ impl ModelFingerprint {
             if (settings.rounding, settings.rotation) != Default::default() {
                 hasher.bytes("rounding", format!("{} {}", settings.rounding, settings.rotation).as_bytes());
             }
-            if let Some(moments) = layer.moments().filter(|_| settings.rounding.needs_moments(settings.weight)) {
+            // Codes are what their moments made of them.
+            let goes_by_inputs = held == Execution::FakeQuantized && settings.rounding.needs_moments(settings.weight);
+            if let Some(moments) = layer.moments().filter(|_| goes_by_inputs) {
                 hasher.floats("importance", &moments.importance().collect::<Vec<_>>());
             }
             if let Some(packed) = layer.packed_weights() {

@@ -50,6 +50,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         self.bank.share(width, by);
     }
 
+    /// Says that no adapter is shared any more, if one of some widths has a part in it.
+    pub fn unshare_adapters(&mut self, widths: &[BitWidth]) {
+        self.bank.unshare(widths);
+    }
+
     /// What the adapter of a width was trained for, where it is known.
     pub fn trained_for(&self, width: BitWidth) -> Option<QuantisationSettings> {
         self.trained_for.get(&width).copied()

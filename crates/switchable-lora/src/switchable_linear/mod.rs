@@ -448,6 +448,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         for (width, pair) in self.bank.iter() {
             packed.insert_adapter(width, pair.clone())?;
         }
+        packed.bank.shared = self.bank.shared;
         packed.trained_for = self.trained_for;
         packed.moments = self.moments;
         packed.calibration = self.calibration;

@@ -5,10 +5,14 @@ use burn::{
     tensor::Tensor,
 };
 
-use quant_kernels::spec::{bit_width::BitWidth, rounding_method::RoundingMethod};
+use quant_kernels::{
+    ScaleFormat,
+    spec::{bit_width::BitWidth, rounding_method::RoundingMethod},
+};
 use switchable_lora::{
     error::Error,
     linear_settings::{BasePolicy, Execution, LinearSettings},
+    packed_weights::PackedWeights,
     quantized_cache::QuantizedCache,
     site_precision::SitePrecision,
 };
@@ -99,6 +103,11 @@ fn which_widths_share_outlives_training_and_not_the_adapter() {
     assert_eq!(at(layer.clone().load_record(record).valid().bank()), [Some(BitWidth::FULL), None]);
     assert_eq!(layer.bank().sharers(BitWidth::FULL), [BitWidth::B2, BitWidth::B4]);
     assert!(layer.bank().sharers(BitWidth::B4).is_empty());
+    let eight = SitePrecision::uniform(BitWidth::B8).without_adapter();
+    let plain = layer.valid();
+    let codes = plain.rounding_at(&eight).expect("it fits").pack(&plain.weight(), ScaleFormat::F32).expect("it packs");
+    let packed = plain.with_packed_weights(PackedWeights::Fixed(codes)).expect("it fits");
+    assert_eq!(at(packed.bank()), [Some(BitWidth::FULL), None]);
     layer.insert_adapter(BitWidth::FULL, pair(BitWidth::FULL)).expect("it fits");
     assert_eq!(at(layer.valid().bank()), [None, None], "another adapter is not shared");
     layer.share_adapter(BitWidth::FULL, &[BitWidth::B4]);

@@ -20,8 +20,11 @@ use serde_json::Value;
 use quant_kernels::{
     backends::quant_backend::QuantBackend,
     packed::file::{plain::PlainData, reader::PackedFile, writer::PackedFileWriter},
+    spec::rotation::Rotation,
 };
-use switchable_lora::{packed_weights::PackedWeights, precision_plan::PrecisionPlan};
+use switchable_lora::{
+    packed_weights::PackedWeights, precision_plan::PrecisionPlan, quantisation_settings::QuantisationSettings,
+};
 
 use super::codes::{packed_embeddings, packed_plan, packed_sites, serves_several};
 use super::form::{PackOptions, PackedForm};
@@ -165,12 +168,13 @@ impl<C: ModelConfig> PackedFolder<C> {
         let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
         let plan = PrecisionPlan::from_json(text).map_err(|error| in_file(&self.path, error))?;
         // What the folder was packed under is what its sites do of themselves.
-        let quantisation = plan.default_precision().quantisation(options.linear.quantisation());
+        let unrotated = QuantisationSettings { rotation: Rotation::None, ..options.linear.quantisation() };
+        let quantisation = plan.default_precision().quantisation(unrotated);
         let linear = options.linear.with_quantisation(quantisation);
         let options = &ModelOptions { linear, ..options.clone() };
         let mut model = M::build(&config, &mut ModelBuilder::new(&config, options, device, self))?;
         for site in self.config.sites().iter() {
-            let own = plan.get(&sites.name(site)).quantisation(quantisation);
+            let own = plan.get(&sites.name(site)).with_said_rotation().quantisation(quantisation);
             let layer = model.site_mut(site);
             *layer = layer.clone().with_rounding(own.rounding, own.rotation);
         }

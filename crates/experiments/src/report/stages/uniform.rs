@@ -46,15 +46,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Uniform {
         let plain = bench
             .memory
             .recall("uniform", &json!({ "seed": seed }), || uniform_sweep(&report, &sweep_precisions(), &how))?;
-        let mut widths = bench.plain().transformer.adapter_widths();
-        widths.sort_unstable_by(|a, b| b.cmp(a));
+        let widths = bench.plain().transformer.served_widths();
         let adapted = if widths.is_empty() {
             Vec::new()
         } else {
-            let precisions: Vec<_> = std::iter::once(SitePrecision::FULL)
-                .chain(widths.iter().map(|width| SitePrecision::uniform(*width)))
-                .collect();
-            bench.memory.recall("uniform-adapters", &json!({ "widths": widths, "seed": seed }), || {
+            let of_widths = widths.iter().rev().map(|width| bench.precision(*width));
+            let precisions: Vec<_> = std::iter::once(SitePrecision::FULL).chain(of_widths).collect();
+            bench.memory.recall("uniform-adapters", &json!({ "precisions": precisions, "seed": seed }), || {
                 uniform_sweep(&report, &precisions, &how)
             })?
         };

@@ -30,6 +30,8 @@ fn a_width_is_mixed_whole_where_there_is_a_matrix() {
     let orders = |width| transform(width, 0).orders();
     assert_eq!([1, 2, 64, 4096].map(orders), [[1, 1], [1, 2], [1, 64], [1, 4096]]);
     assert_eq!([192, 768, 3072, 576, 960].map(orders), [[12, 16], [12, 64], [12, 256], [36, 16], [60, 16]]);
+    // 43 · 256 has one of order 5504 alone, which would cost more than it saves.
+    assert_eq!([1600, 14336, 11008].map(orders), [[200, 8], [28, 512], [1, 256]]);
     // No matrix of Paley's of order 3, 6; 92; 23·2.
     assert_eq!([3, 6, 92, 46].map(orders), [[1, 1], [1, 2], [1, 4], [1, 2]]);
 }
