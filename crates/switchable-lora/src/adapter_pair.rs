@@ -158,6 +158,11 @@ impl<B: Backend> LoraAdapterPair<B> {
         [d_in, d_out]
     }
 
+    /// What it adds.
+    pub(crate) fn update(&self) -> LowRankUpdate<B> {
+        LowRankUpdate { a: self.a.val(), b: self.b.val(), scaling: self.scaling() }
+    }
+
     /// `s · (x · A) · B`, in which nothing is as large as the weight.
     ///
     /// # Shapes
@@ -165,7 +170,7 @@ impl<B: Backend> LoraAdapterPair<B> {
     /// - `x` `[rows, d_in]`
     /// - output `[rows, d_out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        LowRankUpdate::of(self).forward(x)
+        self.update().forward(x)
     }
 
     /// `s · A · B`, what the pair adds to the weight.
@@ -174,7 +179,7 @@ impl<B: Backend> LoraAdapterPair<B> {
     ///
     /// - output `[d_in, d_out]`
     pub fn product(&self) -> Tensor<B, 2> {
-        LowRankUpdate::of(self).product()
+        self.update().product()
     }
 }
 

@@ -7,8 +7,6 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::adapter_pair::LoraAdapterPair;
-
 /// What the adapters of a precision add together, as one product of low rank.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRankUpdate<B: Backend> {
@@ -20,18 +18,12 @@ pub(crate) struct LowRankUpdate<B: Backend> {
 }
 
 impl<B: Backend> LowRankUpdate<B> {
-    /// That of one adapter.
-    pub(crate) fn of(pair: &LoraAdapterPair<B>) -> Self {
-        Self { a: pair.a.val(), b: pair.b.val(), scaling: pair.scaling() }
-    }
-
-    /// That of two, each with its own rank and scaling.
-    pub(crate) fn of_both(own: &LoraAdapterPair<B>, shared: &LoraAdapterPair<B>) -> Self {
-        let [own, shared] = [own, shared].map(Self::of);
+    /// That of two adapters together, each with its own rank and scaling.
+    pub(crate) fn and(self, other: Self) -> Self {
         let scaled = |update: &Self| update.a.clone().mul_scalar(update.scaling);
         Self {
-            a: Tensor::cat(vec![scaled(&own), scaled(&shared)], 1),
-            b: Tensor::cat(vec![own.b, shared.b], 0),
+            a: Tensor::cat(vec![scaled(&self), scaled(&other)], 1),
+            b: Tensor::cat(vec![self.b, other.b], 0),
             scaling: 1.0,
         }
     }

@@ -285,11 +285,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// What the adapters of a precision add together.
     fn update_at(&self, precision: &SitePrecision) -> Result<Option<LowRankUpdate<B>>> {
-        let pair = |width| self.bank.expect(width);
+        let update = |width| self.bank.expect(width).map(LoraAdapterPair::update);
         Ok(match (precision.adapter, precision.shared) {
-            (Some(own), Some(shared)) if own != shared => Some(LowRankUpdate::of_both(pair(own)?, pair(shared)?)),
+            (Some(own), Some(shared)) if own != shared => Some(update(own)?.and(update(shared)?)),
             (_, Some(bits)) => return Err(Error::SharedAlone { bits }),
-            (Some(own), None) => Some(LowRankUpdate::of(pair(own)?)),
+            (Some(own), None) => Some(update(own)?),
             (None, None) => None,
         })
     }
