@@ -365,7 +365,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Quantisation`](crate::Error::Quantisation) for moments of another number of inputs.
+    /// [`Error::Quantisation`] for moments of another number of inputs.
     pub fn with_moments(self, moments: Arc<InputMoments>) -> Result<Self> {
         let (got, expected) = (moments.d_in(), self.d_in());
         if got != expected {
@@ -432,9 +432,9 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::PackedPlacement`](crate::Error::PackedPlacement) if there are adapters that are merged into the weight:
+    /// [`Error::PackedPlacement`] if there are adapters that are merged into the weight:
     /// [`merged_with`](Self::merged_with) gives a layer whose weight has one of them in it.
-    /// [`Error::PackedStep`](crate::Error::PackedStep) if an adapter has a learned step that is not the scale of the codes at its
+    /// [`Error::PackedStep`] if an adapter has a learned step that is not the scale of the codes at its
     /// width.
     ///
     /// # Panics
@@ -498,7 +498,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Quantisation`](crate::Error::Quantisation) if the width does not fit the quantiser.
+    /// [`Error::Quantisation`] if the width does not fit the quantiser.
     pub fn quantized_weight(&self, bits: BitWidth) -> Result<Tensor<B, 2>> {
         self.base_at(bits, None)
     }
