@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tries what the crates do not have: learned rounding, GPTQ on inputs that are themselves quantised, rotations.
+"""Tries learned rounding, GPTQ on inputs that are themselves quantised, and rotations, apart from the crates.
 
     rounding_trials.py --model FOLDER --calibration FILE --data FILE [--limit N] [--device cuda]
 
