@@ -1,9 +1,9 @@
 //! The layer as a burn module: validation copies, records, paths and moves.
 
 use burn::{
-    module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId},
+    module::{AutodiffModule, Module},
     record::{BinBytesRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Recorder},
-    tensor::{Tensor, backend::Backend},
+    tensor::Tensor,
 };
 
 use quant_kernels::spec::bit_width::BitWidth;
@@ -17,7 +17,7 @@ use switchable_lora::{
 };
 
 use crate::support::{
-    D_IN, D_OUT, Plain, Tracked, device, layer, merged, pair, precisions, skip_without_device, tensor, values,
+    D_IN, D_OUT, Paths, Plain, Tracked, device, layer, merged, pair, precisions, skip_without_device, tensor, values,
 };
 
 #[test]
@@ -45,26 +45,6 @@ fn a_layer_moved_to_autodiff_trains_what_its_policy_says() {
         let output = tracked.forward(tensor::<Tracked, 2>([4, D_IN], 5).require_grad(), &SitePrecision::FULL);
         let gradients = output.sum().backward();
         assert_eq!(tracked.weight().grad(&gradients).is_some(), trained, "{base:?}");
-    }
-}
-
-#[derive(Default)]
-struct Paths {
-    path: Vec<String>,
-    found: Vec<(String, ParamId)>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Paths {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.found.push((self.path.join("."), param.id));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Layers and inputs to test with.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::{
+    module::{ModuleVisitor, Param, ParamId},
+    tensor::{Tensor, TensorData, backend::Backend},
+};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use switchable_lora::{
@@ -66,4 +69,25 @@ pub(crate) fn precisions() -> Vec<SitePrecision> {
         }
     }
     precisions
+}
+
+/// Every parameter of a module with its path.
+#[derive(Default)]
+pub(crate) struct Paths {
+    path: Vec<String>,
+    pub(crate) found: Vec<(String, ParamId)>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Paths {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.found.push((self.path.join("."), param.id));
+    }
 }

@@ -6,7 +6,7 @@ mod records;
 
 use burn::{
     backend::NdArray as Other,
-    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    module::{AutodiffModule, Module, ModuleMapper, Param},
     optim::{GradientsParams, Optimizer, SgdConfig},
     record::{BinBytesRecorder, FullPrecisionSettings, NamedMpkBytesRecorder, Recorder},
     tensor::{Tensor, TensorData, backend::Backend},

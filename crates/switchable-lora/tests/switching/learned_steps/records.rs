@@ -1,26 +1,7 @@
 //! Steps as parameters, and in records.
 
 use super::*;
-
-#[derive(Default)]
-struct Paths {
-    path: Vec<String>,
-    found: Vec<(String, ParamId)>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Paths {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.found.push((self.path.join("."), param.id));
-    }
-}
+use crate::support::Paths;
 
 #[test]
 fn steps_are_parameters_with_a_path_that_are_told_apart() {
