@@ -16,6 +16,7 @@
 //! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
 //! themselves would give.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,7 +25,9 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::Value;
 
-use switchable_quant::data::{self, Dataset, Format, NullProbabilities, NullRule, Predictions, WhyLeftOut};
+use switchable_quant::data::{
+    self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionScore, WhyLeftOut,
+};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
@@ -32,10 +35,11 @@ use switchable_quant::identity::{ContentHash, Identity};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::certificate::machine::{Resident, resident_bytes};
 use switchable_quant::reader::certificate::measured_model::Timing;
+use switchable_quant::reader::certificate::text_hash::TextHash;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::statistics::PairedComparison;
-use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, quantisers_text};
+use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, points, quantisers_text};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::{
@@ -117,14 +121,12 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(other) = &arguments.compare_with {
-        // Read before the first long step.
-        Predictions::read(other)?;
-    }
+    // Read before the first long step.
+    let rival = arguments.compare_with.as_deref().map(RivalPredictions::read).transpose()?;
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
         let loaded = load_questions(&resolve_data(data)?, arguments.input.reading)?;
         let loaded = if let Some(limit) = arguments.input.limit { loaded.limited(limit) } else { loaded };
-        return arguments.score(predictions, &loaded);
+        return arguments.score(predictions, &loaded, rival);
     }
     if arguments.run.out.is_some() {
         arguments.run.prepared_out(".")?;
@@ -142,15 +144,16 @@ fn command() -> anyhow::Result<()> {
         // Adapters that are not asked for need not be those of the plan's quantiser.
         opening.options.adapters = OwnAdapters::LeftOut;
     }
-    stoppable(|| opening.run(Evaluation { arguments: &arguments, plan }))
+    stoppable(|| opening.run(Evaluation { arguments: &arguments, plan, rival }))
 }
 
 impl Arguments {
-    fn score(&self, file: &Path, loaded: &LoadedQuestions) -> anyhow::Result<()> {
+    fn score(&self, file: &Path, loaded: &LoadedQuestions, rival: Option<RivalPredictions<'_>>) -> anyhow::Result<()> {
         if self.run.out.is_some() {
             self.run.prepared_out(".")?;
         }
         let (dataset, predictions) = (&loaded.dataset, Predictions::read(file)?);
+        let rival = rival.map(|rival| rival.scored(dataset)).transpose()?;
         let evaluation = match (&self.null_probabilities, self.input.null_threshold) {
             (None, None) => data::evaluate(dataset, &predictions)?,
             (None, Some(_)) => return Err(usage("`--null-threshold` of predictions needs `--null-probabilities`")),
@@ -177,7 +180,7 @@ impl Arguments {
         }
         let official = evaluation.to_json();
         let accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, None);
-        let comparison = self.compared(dataset, &accuracy)?;
+        let comparison = rival.map(|rival| rival.against(&accuracy, self.run.seed));
         if let Some(out) = &self.run.out {
             let result = out.join("evaluate.json");
             let mut made_from = Identity::default()
@@ -192,59 +195,82 @@ impl Arguments {
             let scored = serde_json::json!({
                 "made_from": made_from, "accuracy": accuracy, "counts": loaded.counts,
                 "official": serde_json::from_str::<Value>(&official)?,
-                "comparison": comparison.as_ref().map(|(_, found)| found),
+                "comparison": comparison,
             });
             write_json(result, &scored)?;
         }
         let exact = interval(accuracy.exact_match, accuracy.exact_match_interval);
         let f1 = interval(accuracy.f1, accuracy.f1_interval);
         println!("predictions  EM {exact}  F1 {f1}  n = {}", accuracy.n);
-        tell(comparison.as_ref());
+        self.tell(comparison.as_ref());
         println!("{official}");
         Ok(())
     }
 
-    /// What these answers gain over those of `--compare-with`, as a line and as numbers.
-    fn compared(&self, dataset: &Dataset, accuracy: &Accuracy) -> anyhow::Result<Option<(String, PairedComparison)>> {
-        let Some(file) = &self.compare_with else { return Ok(None) };
-        check_covers(file, dataset)?;
-        let other = data::evaluate(dataset, &Predictions::read(file)?)?;
-        let other = Accuracy::new(other.exact_match, other.f1, other.scores, None);
-        let found = other.compare(accuracy, self.run.seed);
-        let [by, low, high] = [found.difference, found.interval.low, found.interval.high].map(|share| 100.0 * share);
+    /// What these answers gain over those of `--compare-with`.
+    fn tell(&self, comparison: Option<&PairedComparison>) {
+        let (Some(file), Some(found)) = (&self.compare_with, comparison) else { return };
         let PairedComparison { only_first, only_second, p_value, .. } = found;
-        let line = format!(
-            "against {}: EM {by:+.1} [{low:+.1}, {high:+.1}] points, {only_second} right here alone and {only_first} there \
-             alone, p = {p_value:.2e}",
-            file.display()
+        let over_paragraphs = found.over_paragraphs.map(|interval| {
+            let [low, high] = [interval.low, interval.high].map(|share| 100.0 * share);
+            format!(", over paragraphs [{low:+.1}, {high:+.1}]")
+        });
+        println!(
+            "against {}: EM {} points{}, {only_second} right here alone and {only_first} there alone, p = {p_value:.2e}",
+            file.display(),
+            points(found),
+            over_paragraphs.unwrap_or_default()
         );
-        Ok(Some((line, found)))
     }
 }
 
-/// Refuses predictions of other questions.
-fn check_covers(file: &Path, dataset: &Dataset) -> anyhow::Result<()> {
-    let other = data::evaluate(dataset, &Predictions::read(file)?)?;
-    match other.missing {
-        0 => Ok(()),
-        missing => bail!("{}: {missing} of {} questions have no prediction there", file.display(), other.n),
+/// The predictions of `--compare-with`.
+struct RivalPredictions<'a> {
+    file: &'a Path,
+    predictions: Predictions,
+}
+
+impl<'a> RivalPredictions<'a> {
+    fn read(file: &'a Path) -> anyhow::Result<Self> {
+        Ok(Self { file, predictions: Predictions::read(file)? })
+    }
+
+    /// Scored on the questions that are asked here, each of which they must answer.
+    fn scored(&self, dataset: &Dataset) -> anyhow::Result<RivalScores> {
+        let scored = data::evaluate(dataset, &self.predictions)?;
+        if scored.missing > 0 {
+            bail!("{}: {} of {} questions have no prediction there", self.file.display(), scored.missing, scored.n);
+        }
+        let paragraphs = dataset.examples().into_iter().map(|example| TextHash::of_context(&example.context));
+        let of_question = |(score, paragraph): (QuestionScore, TextHash)| (score.id, (score.exact, paragraph));
+        Ok(RivalScores { of_questions: scored.scores.into_iter().zip(paragraphs).map(of_question).collect() })
     }
 }
 
-fn tell(comparison: Option<&(String, PairedComparison)>) {
-    if let Some((line, _)) = comparison {
-        println!("{line}");
+/// Whether the other run answered a question exactly, and the paragraph of it, by the question's id.
+struct RivalScores {
+    of_questions: HashMap<String, (f64, TextHash)>,
+}
+
+impl RivalScores {
+    /// What the answers here gain, on the questions that are measured here.
+    fn against(&self, accuracy: &Accuracy, seed: u64) -> PairedComparison {
+        let here: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
+        let there = accuracy.scores.iter().map(|score| self.of_questions[&score.id]);
+        let (there, paragraphs): (Vec<f64>, Vec<TextHash>) = there.unzip();
+        PairedComparison::over_paragraphs(&there, &here, &paragraphs, seed)
     }
 }
 
 struct Evaluation<'a> {
     arguments: &'a Arguments,
     plan: Option<PlanFile>,
+    rival: Option<RivalPredictions<'a>>,
 }
 
 impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, plan: file } = self;
+        let Self { arguments, plan: file, rival } = self;
         let Arguments { run, input, plan: how, bits, untimed, .. } = arguments;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
@@ -261,9 +287,7 @@ impl Command for Evaluation<'_> {
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let (mut task, mut counts) = (questions.task, questions.counts);
         let is_v2 = task.dataset.format == Format::V2;
-        if let Some(other) = &arguments.compare_with {
-            check_covers(other, &task.dataset)?;
-        }
+        let rival = rival.map(|rival| rival.scored(&task.dataset)).transpose()?;
         let made_from = questions
             .identity
             .with(&of_reading(&options))
@@ -313,19 +337,19 @@ impl Command for Evaluation<'_> {
             _ => data::evaluate(&task.dataset, &predictions)?,
         };
         let official = scored.to_json();
-        let comparison = arguments.compared(&task.dataset, &accuracy)?;
+        let comparison = rival.map(|rival| rival.against(&accuracy, run.seed));
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
             let result = serde_json::json!({
                 "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan),
                 "accuracy": accuracy, "cost": cost,
                 "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
-                "comparison": comparison.as_ref().map(|(_, found)| found),
+                "comparison": comparison,
             });
             write_json(out.join("evaluate.json"), &result)?;
         }
         println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
-        tell(comparison.as_ref());
+        arguments.tell(comparison.as_ref());
         print!("{}", cost_table(&cost));
         if let Some(Resident { loaded, peak }) = resident {
             println!("resident: {:.1} MB, at most {:.1} MB", loaded as f64 / 1e6, peak as f64 / 1e6);

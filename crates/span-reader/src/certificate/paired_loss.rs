@@ -2,10 +2,7 @@
 //!
 //! ```text
 //! lᵢ        = score of the original − score of the artefact at question i, in [−1, 1];  l̄ its mean over n
-//! between   = K/(K − 1) · Σₖ (Sₖ − nₖ·l̄)²              Sₖ = Σ l over the nₖ questions of paragraph k, K of them
-//! apart     = Σᵢ |lᵢ| − n·l̄²                           the same were every question a paragraph of its own
-//! ñ         = Σₖ nₖ² / n                               questions that share a paragraph, as a question sees it
-//! effect    = max(1, (between + ñ²) / (apart + ñ))      design effect
+//! effect    = design effect of the K paragraphs         (`statistics::clusters`)
 //! n*        = ⌊ n / effect · (z / t)² ⌋                  z, t: quantiles of normal and of Student with K − 1
 //! bound     = Δ⁺ of n* questions with ⌈n*·mean |l|⌉ discordant and ⌈n*·l̄⌉ lost        (`trinomial_bound`)
 //! interval  = [−bound of l, bound of −l], each at 2.5 %                                of artefact − original
@@ -22,13 +19,12 @@
 //! lost or won whole with the probability of what was lost or won of it: of the same mean, and of no smaller
 //! variance.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::text_hash::TextHash;
 use crate::certificate::trinomial_bound::PairCounts;
-use crate::statistics::{Interval, mean};
+use crate::statistics::clusters::Clusters;
+use crate::statistics::{Interval, mean, student};
 
 /// Paragraphs from which on they are what is sampled.
 const PARAGRAPHS: usize = 10;
@@ -124,34 +120,16 @@ struct Sample {
 impl Sample {
     fn new(losses: &[QuestionLoss]) -> Self {
         let values: Vec<f64> = losses.iter().map(|question| question.loss).collect();
-        let mean = mean(&values);
-        // In the order in which they come first, so that sums are the same in every run.
-        let mut position: HashMap<TextHash, usize> = HashMap::new();
-        let mut groups: Vec<[f64; 2]> = Vec::new();
-        for question in losses {
-            let next = groups.len();
-            let group = *position.entry(question.paragraph).or_insert(next);
-            if group == next {
-                groups.push([0.0; 2]);
-            }
-            groups[group][0] += question.loss;
-            groups[group][1] += 1.0;
-        }
-        let (n, k) = (losses.len() as f64, groups.len() as f64);
-        let sizes: f64 = values.iter().map(|value| value.abs()).sum();
-        let independent = if groups.len() < PARAGRAPHS { Independent::Questions } else { Independent::Paragraphs };
+        let paragraphs: Vec<TextHash> = losses.iter().map(|question| question.paragraph).collect();
+        let clusters = Clusters::new(&values, &paragraphs);
+        let independent = if clusters.len() < PARAGRAPHS { Independent::Questions } else { Independent::Paragraphs };
         let design_effect = match independent {
             Independent::Questions => 1.0,
-            Independent::Paragraphs => {
-                let squares: f64 = groups.iter().map(|[sum, size]| (sum - size * mean).powi(2)).sum();
-                let between = k / (k - 1.0) * squares;
-                let apart = sizes - n * mean * mean;
-                let shared = groups.iter().map(|[_, size]| size * size).sum::<f64>() / n;
-                ((between + shared * shared) / (apart + shared)).max(1.0)
-            }
+            Independent::Paragraphs => clusters.design_effect(),
         };
+        let (n, sizes) = (losses.len() as f64, values.iter().map(|value| value.abs()).sum::<f64>());
         let mean_size = if losses.is_empty() { 0.0 } else { sizes / n };
-        Self { questions: n, mean, mean_size, paragraphs: groups.len(), independent, design_effect }
+        Self { questions: n, mean: mean(&values), mean_size, paragraphs: clusters.len(), independent, design_effect }
     }
 
     /// The independent questions that say as much, of losses times a sign.
@@ -169,17 +147,6 @@ impl Sample {
     }
 }
 
-/// The quantile of Student's distribution where that of the normal distribution is `z`, from 9 degrees of freedom on.
-///
-/// Source: Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.5.
-fn student(z: f64, freedom: f64) -> f64 {
-    let [z3, z5, z7] = [3, 5, 7].map(|power| z.powi(power));
-    let first = (z3 + z) / (4.0 * freedom);
-    let second = (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * freedom.powi(2));
-    let third = (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * freedom.powi(3));
-    z + first + second + third
-}
-
 #[cfg(test)]
 mod tests {
     use rand::{Rng as _, SeedableRng as _};
@@ -194,15 +161,6 @@ mod tests {
     fn of(losses: &[f64], size: usize) -> PairedLoss {
         let question = |(i, loss): (usize, &f64)| QuestionLoss { loss: *loss, paragraph: paragraph(i / size) };
         PairedLoss::new(&losses.iter().enumerate().map(question).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn quantiles_of_student_are_the_published_ones() {
-        for (freedom, one, two) in [(9.0, 1.833_11, 2.262_16), (29.0, 1.699_13, 2.045_23), (120.0, 1.657_65, 1.979_93)]
-        {
-            assert!((student(ONE_SIDED.z, freedom) - one).abs() < 2e-4, "{freedom}");
-            assert!((student(TWO_SIDED.z, freedom) - two).abs() < 5e-4, "{freedom}");
-        }
     }
 
     #[test]

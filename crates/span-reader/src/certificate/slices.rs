@@ -2,13 +2,10 @@
 //!
 //! ```text
 //! p     = McNemar's exact test of the part's discordant questions over its design effect
-//! Holm  p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1)·p₍ⱼ₎)                 m parts, p ascending
 //! ```
 //!
-//! Many parts are compared: one in twenty would differ at 5 % by chance. A part counts as worse where Holm's p is below
-//! 0.05 and the artefact is right less often.
-//!
-//! Source: Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979.
+//! Many parts are compared: one in twenty would differ at 5 % by chance. A part counts as worse where Holm's p
+//! ([`holm`](crate::statistics::holm)) is below 0.05 and the artefact is right less often.
 
 use std::fmt;
 
@@ -16,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use squad_data::Example;
 
 use crate::certificate::paired_loss::{PairedLoss, QuestionLoss};
+use crate::statistics::holm::adjusted;
 use crate::statistics::{Interval, mcnemar};
 
 /// What questions are divided by.
@@ -155,15 +153,10 @@ fn slice(by: SlicedBy, part: &str, chosen: &[&BothAnswers<'_>]) -> Slice {
 }
 
 fn adjust(slices: &mut [Slice]) {
-    let mut order: Vec<usize> = (0..slices.len()).collect();
-    order.sort_by(|&a, &b| slices[a].p_value.total_cmp(&slices[b].p_value));
-    let mut largest = 0.0f64;
-    for (place, &index) in order.iter().enumerate() {
-        let left = slices.len() - place;
-        largest = largest.max((left as f64 * slices[index].p_value).min(1.0));
-        let slice = &mut slices[index];
-        slice.holm_p_value = largest;
-        slice.is_worse = largest < 0.05 && slice.difference < 0.0;
+    let p_values: Vec<f64> = slices.iter().map(|slice| slice.p_value).collect();
+    for (slice, p_value) in slices.iter_mut().zip(adjusted(&p_values)) {
+        slice.holm_p_value = p_value;
+        slice.is_worse = p_value < 0.05 && slice.difference < 0.0;
     }
 }
 

@@ -21,9 +21,16 @@
 //! probable error of a mean*, Biometrika 1908; Zou and Donner, *Construction of confidence limits about
 //! effect measures*, Statistics in Medicine 2008 (two sources of variance, each with its own limits).
 
+pub mod clusters;
+pub mod holm;
+
+use std::hash::Hash;
+
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use self::clusters::Clusters;
 
 /// Quantile of the normal distribution for 95 % intervals.
 const Z: f64 = 1.959_963_984_540_054;
@@ -82,14 +89,17 @@ impl Interval {
 
     /// Interval of a mean paired difference of values in [−1, 1], by the bootstrap with a seed.
     pub fn of_difference(differences: &[f64], seed: u64) -> Self {
-        let n = differences.len() as f64;
         if differences.is_empty() {
             return Self { low: -1.0, high: 1.0 };
         }
+        bootstrap_mean(differences, seed).hull(Self::support(mean(differences), differences.len() as f64))
+    }
+
+    /// Where the mean of values in [−1, 1] can lie that `n` independent ones of a mean leave open.
+    fn support(mean: f64, n: f64) -> Self {
         let unseen = Z * Z / (n + Z * Z);
-        let seen = (1.0 - unseen) * mean(differences);
-        let support = Self { low: seen - unseen, high: seen + unseen };
-        bootstrap_mean(differences, seed).hull(support)
+        let seen = (1.0 - unseen) * mean;
+        Self { low: seen - unseen, high: seen + unseen }
     }
 
     /// Interval of a mean over seeds of values that were measured on the same questions with each.
@@ -130,6 +140,10 @@ pub struct PairedComparison {
     pub difference: f64,
     /// Interval of the difference, as [`Interval::of_difference`] has it.
     pub interval: Interval,
+    /// Interval of the difference where questions of one paragraph go together, as [`Clusters::interval`] has it; `None`
+    /// where paragraphs were not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_paragraphs: Option<Interval>,
     /// Questions that only the first answers exactly.
     pub only_first: usize,
     /// Questions that only the second answers exactly.
@@ -152,10 +166,22 @@ impl PairedComparison {
         Self {
             difference: mean(&differences),
             interval: Interval::of_difference(&differences, seed),
+            over_paragraphs: None,
             only_first,
             only_second,
             p_value: mcnemar(only_first, only_second),
         }
+    }
+
+    /// Compares exact-match scores question by question, and says which questions are about the same paragraph.
+    ///
+    /// # Panics
+    ///
+    /// When the three are not of the same length.
+    pub fn over_paragraphs<P: Hash + Eq>(first: &[f64], second: &[f64], paragraphs: &[P], seed: u64) -> Self {
+        let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| b - a).collect();
+        let of_paragraphs = Clusters::new(&differences, paragraphs).interval(seed);
+        Self { over_paragraphs: Some(of_paragraphs), ..Self::new(first, second, seed) }
     }
 
     /// Whether the difference lies inside the noise at the 95 % level.
@@ -205,6 +231,17 @@ fn resampled(n: usize, seed: u64, figure: impl Fn(&mut dyn Iterator<Item = usize
     Interval { low: figures[RESAMPLES / 40], high: figures[RESAMPLES - 1 - RESAMPLES / 40] }
 }
 
+/// The quantile of Student's distribution where that of the normal distribution is `z`, from 9 degrees of freedom on.
+///
+/// Source: Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.5.
+pub(crate) fn student(z: f64, freedom: f64) -> f64 {
+    let [z3, z5, z7] = [3, 5, 7].map(|power| z.powi(power));
+    let first = (z3 + z) / (4.0 * freedom);
+    let second = (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * freedom.powi(2));
+    let third = (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * freedom.powi(3));
+    z + first + second + third
+}
+
 /// Two-sided p-value of McNemar's exact test on the discordant pairs.
 pub fn mcnemar(only_first: usize, only_second: usize) -> f64 {
     let n = only_first + only_second;
@@ -240,6 +277,15 @@ mod tests {
         }
         assert_eq!(Interval::wilson(0, 0), Interval { low: 0.0, high: 1.0 });
         assert_eq!(Interval::wilson(7, 7).high.to_bits(), 1f64.to_bits());
+    }
+
+    #[test]
+    fn quantiles_of_student_are_the_published_ones() {
+        for (freedom, one, two) in [(9.0, 1.833_11, 2.262_16), (29.0, 1.699_13, 2.045_23), (120.0, 1.657_65, 1.979_93)]
+        {
+            assert!((student(1.644_853_626_951_472_2, freedom) - one).abs() < 2e-4, "{freedom}");
+            assert!((student(Z, freedom) - two).abs() < 5e-4, "{freedom}");
+        }
     }
 
     #[test]
@@ -305,6 +351,32 @@ mod tests {
             })
             .count();
         assert!(covered >= 380, "{covered} of 400");
+    }
+
+    #[test]
+    fn means_over_few_seeds_are_covered_at_the_stated_rate() {
+        // Questions are of different difficulty, and a seed shifts all of them: by less than they differ, and by more.
+        const DRAWS: usize = 400;
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for shift in [0.02, 0.2] {
+            for k in [2, 3, 5] {
+                let covered = (0..DRAWS).filter(|_| {
+                    let difficulty: Vec<f64> = (0..150).map(|_| rng.random_range(0.3..0.9)).collect();
+                    let of_seeds: Vec<Vec<f64>> = (0..k)
+                        .map(|_| {
+                            let by = rng.random_range(-shift..shift);
+                            difficulty.iter().map(|p| f64::from(u8::from(rng.random::<f64>() < p + by))).collect()
+                        })
+                        .collect();
+                    let means: Vec<f64> = of_seeds.iter().map(|of_seed| mean(of_seed)).collect();
+                    let of_question = |q: usize| of_seeds.iter().map(|of_seed| of_seed[q]).sum::<f64>() / k as f64;
+                    let over_questions = Interval::of_mean(&(0..150).map(of_question).collect::<Vec<_>>());
+                    Interval::over_seeds(&means, over_questions).is_some_and(|interval| interval.contains(0.6))
+                });
+                let coverage = covered.count() as f64 / DRAWS as f64;
+                assert!(coverage >= 0.95 - 0.033, "{k} seeds, shift {shift}: {coverage}");
+            }
+        }
     }
 
     #[test]
