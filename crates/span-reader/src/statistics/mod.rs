@@ -369,7 +369,7 @@ mod tests {
                         })
                         .collect();
                     let means: Vec<f64> = of_seeds.iter().map(|of_seed| mean(of_seed)).collect();
-                    let of_question = |q: usize| of_seeds.iter().map(|of_seed| of_seed[q]).sum::<f64>() / k as f64;
+                    let of_question = |q: usize| of_seeds.iter().map(|of_seed| of_seed[q]).sum::<f64>() / f64::from(k);
                     let over_questions = Interval::of_mean(&(0..150).map(of_question).collect::<Vec<_>>());
                     Interval::over_seeds(&means, over_questions).is_some_and(|interval| interval.contains(0.6))
                 });
