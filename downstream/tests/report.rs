@@ -48,6 +48,7 @@ fn a_regime_an_attack_and_a_stage_of_another_crate_stand_in_the_report() {
         dropout: None,
         baseline: false,
         heat_map: false,
+        control_of: None,
     };
     let study = StudyConfig {
         low: Some(BitWidth::B2),

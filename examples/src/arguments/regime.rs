@@ -11,10 +11,10 @@ use switchable_quant::transformer::sites::{Site, Sites};
 /// How a bank is trained.
 #[derive(Debug, Clone, Args)]
 pub struct RegimeArgs {
-    /// static, cyclic, triangular, random, joint or cascade
+    /// static, cyclic, triangular, shuffled (each width as often as in cyclic, in random order), random, joint or cascade
     #[arg(long, default_value = "static")]
     pub regime: RegimeKind,
-    /// Cycles of the cyclic regime in a run
+    /// Cycles of the cyclic regime in a run, and of the one that shuffled shuffles
     #[arg(long, default_value_t = 8)]
     pub cycles: usize,
     /// Weight of every teacher in the cascade regime

@@ -87,6 +87,18 @@ pub struct ContestantRow {
     /// Whether the sites of its bank are measured one by one.
     #[serde(default)]
     pub heat_map: bool,
+    /// Label of the row that this one is the control of; the two are compared where both take part.
+    #[serde(default)]
+    pub control_of: Option<String>,
+}
+
+/// Labels of a contestant and of its control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controlled {
+    /// The contestant.
+    pub contestant: String,
+    /// What is like it but for one thing.
+    pub control: String,
 }
 
 impl ContestantRow {
@@ -158,6 +170,15 @@ impl Contestants {
     /// The rows, in the order in which they are trained.
     pub fn rows(&self) -> &[ContestantRow] {
         &self.0
+    }
+
+    /// Every row here that is the control of another one here.
+    pub fn controls(&self) -> Vec<Controlled> {
+        let pair = |row: &ContestantRow| {
+            let of = self.0.iter().find(|other| Some(&other.label) == row.control_of.as_ref())?;
+            Some(Controlled { contestant: of.label.clone(), control: row.label.clone() })
+        };
+        self.0.iter().filter_map(pair).collect()
     }
 
     /// The row that the others are compared with.
@@ -277,10 +298,21 @@ mod tests {
         let table = Contestants::default();
         assert_eq!(table.baseline().unwrap().label, "static");
         let mut names: Vec<String> = table.rows().iter().map(ContestantRow::name).collect();
-        assert_eq!(names.len(), 20);
+        assert_eq!(names.len(), 24);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 20);
+        assert_eq!(names.len(), 24);
+    }
+
+    #[test]
+    fn each_control_is_one_of_a_row_of_the_table() {
+        let table = Contestants::default();
+        let controls = table.controls();
+        assert_eq!(controls.len(), table.rows().iter().filter(|row| row.control_of.is_some()).count());
+        assert!(controls.iter().any(|pair| pair.contestant == "cyclic, equal BitOps"), "{controls:?}");
+        // Without the other there is nothing to compare.
+        let alone = table.rows().iter().filter(|row| !row.label.starts_with("cyclic")).cloned();
+        assert_eq!(alone.collect::<Contestants>().controls(), []);
     }
 
     #[test]

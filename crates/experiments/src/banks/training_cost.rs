@@ -74,6 +74,7 @@ impl<'a> PassCost<'a> {
         budget: f64,
     ) -> Result<usize> {
         const PROBE: usize = 64;
+        let regime = &regime.of_equal_cost();
         let least = regimes.least_steps(regime)?;
         let build = |steps: usize| regimes.build(regime, ladder, steps);
 

@@ -19,7 +19,7 @@ use switchable_model::sites::Site;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::bank::BankConfig;
-use crate::banks::contestants::{ContestantRow, Contestants, Fit, contestant_name};
+use crate::banks::contestants::{ContestantRow, Contestants, Controlled, Fit, contestant_name};
 use crate::banks::precision_range::{PrecisionRange, RangeTest, precision_range_test};
 use crate::banks::regime_comparison::{
     Contestant, Entry, RegimeRun, exact_match_difference, mean_exact_match, run_contestant,
@@ -99,6 +99,8 @@ pub struct RegimeResults {
     pub sites: Vec<(String, Sensitivity)>,
     /// Label of the contestant that the others are compared with.
     pub baseline: String,
+    /// Contestants with their controls.
+    pub controls: Vec<Controlled>,
     /// Labels of the contestants whose sites are measured.
     pub mapped: Vec<String>,
 }
@@ -191,7 +193,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
                 runs.push(result);
             }
         }
-        Ok(RegimeResults { range, runs, sites: maps, baseline: rows.baseline()?.label.clone(), mapped })
+        let (baseline, controls) = (rows.baseline()?.label.clone(), rows.controls());
+        Ok(RegimeResults { range, runs, sites: maps, baseline, controls, mapped })
     }
 
     fn sections(&self, output: &RegimeResults) -> Result<Vec<Section>> {
@@ -316,23 +319,41 @@ fn text(regimes: &RegimeResults) -> Result<String> {
     );
     header(&mut text, "");
     for label in labels(&regimes.runs).into_iter().filter(|label| *label != baseline) {
-        let _ = write!(text, "| {label} | |");
-        for &bits in &widths {
-            let difference = exact_match_difference(&regimes.runs, [baseline, label], bits, 0)?;
-            let noise = if difference.is_noise() { ", noise" } else { "" };
-            let _ = match difference.interval {
-                Some(Interval { low, high }) => {
-                    write!(text, " {:+.1} [{low:+.1}, {high:+.1}]{noise} |", difference.mean)
-                }
-                None => write!(text, " {:+.1} |", difference.mean),
-            };
-        }
-        text += "\n";
+        text += &difference_row(&regimes.runs, label, [baseline, label], &widths)?;
     }
+    if !regimes.controls.is_empty() {
+        text += "\nExact match minus that of its control:\n\n";
+        header(&mut text, "");
+        for Controlled { contestant, control } in &regimes.controls {
+            let label = format!("{contestant} − {control}");
+            text += &difference_row(&regimes.runs, &label, [control, contestant], &widths)?;
+        }
+    }
+    let compared = (labels(&regimes.runs).len() - 1 + regimes.controls.len()) * widths.len();
+    let _ = writeln!(
+        text,
+        "\nThese are {compared} comparisons, each with an interval of 95 % of its own: were there no difference at all, {:.1} of \
+         them would not hold zero.",
+        0.05 * compared as f64
+    );
     let mapped: Vec<String> = regimes.mapped.iter().map(|label| format!("`{label}`")).collect();
     let mapped = mapped.join(" and ");
     let _ = writeln!(text, "\nHeat maps: {mapped}, first seed, each site alone at the low width.");
     Ok(text)
+}
+
+/// A line of the exact match of the second minus that of the first, width by width.
+fn difference_row(runs: &[RegimeRun], label: &str, pair: [&str; 2], widths: &[BitWidth]) -> Result<String> {
+    let mut row = format!("| {label} | |");
+    for &bits in widths {
+        let difference = exact_match_difference(runs, pair, bits, 0)?;
+        let noise = if difference.is_noise() { ", noise" } else { "" };
+        let _ = match difference.interval {
+            Some(Interval { low, high }) => write!(row, " {:+.1} [{low:+.1}, {high:+.1}]{noise} |", difference.mean),
+            None => write!(row, " {:+.1} |", difference.mean),
+        };
+    }
+    Ok(row + "\n")
 }
 
 /// One column for each regime, which may be many; one bar for each width, which are few.

@@ -19,6 +19,7 @@ use crate::train::regimes::in_turn::Static;
 use crate::train::regimes::joint::Joint;
 use crate::train::regimes::layer_dropout::LayerDropout;
 use crate::train::regimes::random::Random;
+use crate::train::regimes::shuffled::Shuffled;
 use crate::train::regimes::specialised::Specialised;
 
 /// Which widths a step runs.
@@ -32,6 +33,8 @@ pub enum RegimeKind {
     Cyclic,
     /// One width per step, up and down ([`Cyclic`]).
     Triangular,
+    /// One width per step, as often as `cyclic` runs it, in random order ([`Shuffled`]).
+    Shuffled,
     /// One random width per step ([`Random`]).
     Random,
     /// Every width in every step ([`Joint`]).
@@ -45,7 +48,8 @@ pub enum RegimeKind {
 
 impl RegimeKind {
     /// All kinds of this crate.
-    pub const ALL: [Self; 6] = [Self::Static, Self::Cyclic, Self::Triangular, Self::Random, Self::Joint, Self::Cascade];
+    pub const ALL: [Self; 7] =
+        [Self::Static, Self::Cyclic, Self::Triangular, Self::Shuffled, Self::Random, Self::Joint, Self::Cascade];
 
     /// Name on command lines and in artefacts.
     pub fn name(&self) -> &str {
@@ -53,6 +57,7 @@ impl RegimeKind {
             Self::Static => "static",
             Self::Cyclic => "cyclic",
             Self::Triangular => "triangular",
+            Self::Shuffled => "shuffled",
             Self::Random => "random",
             Self::Joint => "joint",
             Self::Cascade => "cascade",
@@ -93,7 +98,7 @@ pub struct Specialisation {
 /// | field | meaning | default |
 /// |---|---|---|
 /// | `kind` | which widths a step runs | static |
-/// | `cycles` | cycles of `cyclic` in a run | 8 |
+/// | `cycles` | cycles of `cyclic` in a run, and of the one that `shuffled` shuffles | 8 |
 /// | `beta` | weight of a teacher in `cascade` | 1 |
 /// | `distance` | how scores are compared in `cascade` | KL |
 /// | `protection` | of the highest width in `joint` and `cascade` | none |
@@ -106,7 +111,7 @@ pub struct Specialisation {
 pub struct RegimeConfig {
     /// Which widths a step runs.
     pub kind: RegimeKind,
-    /// Cycles of `cyclic` in a run.
+    /// Cycles of `cyclic` in a run, and of the one that `shuffled` shuffles.
     pub cycles: usize,
     /// Weight of a teacher in `cascade`.
     pub beta: f64,
@@ -163,6 +168,7 @@ impl RegimeConfig {
                 let period = 2 * (ladder.len() - 1);
                 Box::new(Cyclic::new(ladder.clone(), Cycle::Triangular, period.max(2))?)
             }
+            RegimeKind::Shuffled => Box::new(Shuffled::new(ladder.clone(), steps, self.cycles, self.seed)?),
             RegimeKind::Random => Box::new(Random::new(ladder.clone(), self.seed)),
             RegimeKind::Joint => Box::new(Joint::new(ladder.clone(), self.protection)),
             RegimeKind::Cascade => Box::new(Cascade::new(ladder.clone(), self.beta, self.distance, self.protection)?),
@@ -192,7 +198,18 @@ impl RegimeConfig {
 
     /// The fewest steps of a run.
     pub fn least_steps(&self) -> usize {
-        if self.kind == RegimeKind::Cyclic { 2 * self.cycles.max(1) } else { 1 }
+        match self.kind {
+            RegimeKind::Cyclic | RegimeKind::Shuffled => 2 * self.cycles.max(1),
+            _ => 1,
+        }
+    }
+
+    /// A regime whose runs cost the same, length by length, and whose lengths are compared faster.
+    pub(crate) fn of_equal_cost(&self) -> Self {
+        // What is wrapped around a step depends on when it comes.
+        let plain = self.specialisation.is_none() && self.layer_dropout == 0;
+        let kind = if plain && self.kind == RegimeKind::Shuffled { RegimeKind::Cyclic } else { self.kind.clone() };
+        Self { kind, ..self.clone() }
     }
 
     /// Short name: the kind and what is wrapped around it.

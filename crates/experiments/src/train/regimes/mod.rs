@@ -6,6 +6,7 @@
 //! | `in_turn` | [`Static`](in_turn::Static) | one width: 4, 8, 16, 32, 4, 8, … |
 //! | `random` | [`Random`](random::Random) | one width, drawn anew |
 //! | `cyclic` | [`Cyclic`](cyclic::Cyclic) | one width, which ramps up and resets (CPT) or goes up and down |
+//! | `shuffled` | [`Shuffled`](shuffled::Shuffled) | one width, those of a cyclic run in random order |
 //! | `joint` | [`Joint`](joint::Joint) | every width, mean of the losses |
 //! | `cascade` | [`Cascade`](cascade::Cascade) | every width, each taught by all higher ones |
 //! | `specialised` | [`Specialised`](specialised::Specialised) | another regime; in a share of the steps only chosen sites are low |
@@ -22,6 +23,7 @@ pub mod in_turn;
 pub mod joint;
 pub mod layer_dropout;
 pub mod random;
+pub mod shuffled;
 pub mod single;
 pub mod specialised;
 pub mod table;

@@ -15,6 +15,7 @@ use crate::train::regimes::in_turn::Static;
 use crate::train::regimes::joint::Joint;
 use crate::train::regimes::layer_dropout::LayerDropout;
 use crate::train::regimes::random::Random;
+use crate::train::regimes::shuffled::Shuffled;
 use crate::train::regimes::specialised::Specialised;
 
 const WIDTHS: [BitWidth; 4] = [BitWidth::B4, BitWidth::B8, BitWidth::B16, BitWidth::FULL];
@@ -85,6 +86,22 @@ fn cycles_that_do_not_fit_are_refused() {
     assert!(Cyclic::new(ladder(), Cycle::Cosine, 1).is_err());
     assert_eq!(Cyclic::steps_of(100, 8).unwrap(), 12);
     assert!(Cyclic::steps_of(100, 0).is_err() && Cyclic::steps_of(100, 51).is_err());
+}
+
+#[test]
+fn a_shuffled_run_has_each_width_as_often_as_the_cyclic_one_and_no_cycles() {
+    let widths_of = |regime: &dyn Regime| (0..203).map(|step| width(regime, step)).collect::<Vec<_>>();
+    let cyclic = widths_of(&Cyclic::new(ladder(), Cycle::Cosine, Cyclic::steps_of(203, 8).unwrap()).unwrap());
+    let shuffled = widths_of(&Shuffled::new(ladder(), 203, 8, 1).unwrap());
+    let counts = |widths: &[u8]| [4, 8, 16, 32].map(|bits| widths.iter().filter(|width| **width == bits).count());
+    assert_eq!(counts(&shuffled), counts(&cyclic));
+    let same = shuffled.iter().zip(&cyclic).filter(|(a, b)| a == b).count();
+    // Of independent draws at the shares of this histogram 55 are the same.
+    assert!(same < 85, "{same} of 203");
+    assert_eq!(shuffled, widths_of(&Shuffled::new(ladder(), 203, 8, 1).unwrap()));
+    assert_ne!(shuffled, widths_of(&Shuffled::new(ladder(), 203, 8, 2).unwrap()));
+    let message = Shuffled::new(ladder(), 15, 8, 1).unwrap_err().to_string();
+    assert!(message.contains("cycles") && message.contains("15 steps"), "{message}");
 }
 
 #[test]
