@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{Interval, T, Z, mean, resampled, student};
+use super::{Interval, PairedComparison, T, Z, mean, resampled, student};
 
 /// Values in [−1, 1] and which of them belong together.
 ///
@@ -120,6 +120,19 @@ impl Clusters {
     }
 }
 
+impl PairedComparison {
+    /// Compares exact-match scores question by question, and says which questions are about the same paragraph.
+    ///
+    /// # Panics
+    ///
+    /// When the three are not of the same length.
+    pub fn over_paragraphs<P: Hash + Eq>(first: &[f64], second: &[f64], paragraphs: &[P], seed: u64) -> Self {
+        let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| b - a).collect();
+        let of_paragraphs = Clusters::new(&differences, paragraphs).interval(seed);
+        Self { over_paragraphs: Some(of_paragraphs), ..Self::new(first, second, seed) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{Rng as _, SeedableRng as _};
@@ -201,6 +214,19 @@ mod tests {
             [Clusters::new(&values, &apart).interval(1), Interval::of_difference(&values, 1)];
         assert!((of_clusters.low - of_values.low).abs() < 0.004, "{of_clusters:?} {of_values:?}");
         assert!((of_clusters.high - of_values.high).abs() < 0.004, "{of_clusters:?} {of_values:?}");
+    }
+
+    #[test]
+    fn two_configurations_are_compared_over_their_paragraphs_too() {
+        let (first, second) = ([1.0; 40], [[0.0; 8].as_slice(), &[1.0; 32]].concat());
+        let paragraphs: Vec<usize> = (0..40).map(|question| question / 4).collect();
+        let compared = PairedComparison::over_paragraphs(&first, &second, &paragraphs, 1);
+        let losses: Vec<f64> = second.iter().map(|score| score - 1.0).collect();
+        assert_eq!(compared.over_paragraphs, Some(Clusters::new(&losses, &paragraphs).interval(1)));
+        // Two of ten paragraphs are less certain than eight of forty questions.
+        let [together, apart] = [compared.over_paragraphs.unwrap(), compared.interval];
+        assert!(together.low < apart.low && together.high > apart.high, "{compared:?}");
+        assert_eq!(PairedComparison { over_paragraphs: None, ..compared }, PairedComparison::new(&first, &second, 1));
     }
 
     #[test]

@@ -24,13 +24,9 @@
 pub mod clusters;
 pub mod holm;
 
-use std::hash::Hash;
-
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-
-use self::clusters::Clusters;
 
 /// Quantile of the normal distribution for 95 % intervals.
 const Z: f64 = 1.959_963_984_540_054;
@@ -140,8 +136,8 @@ pub struct PairedComparison {
     pub difference: f64,
     /// Interval of the difference, as [`Interval::of_difference`] has it.
     pub interval: Interval,
-    /// Interval of the difference where questions of one paragraph go together, as [`Clusters::interval`] has it; `None`
-    /// where paragraphs were not asked for.
+    /// Interval of the difference where questions of one paragraph go together, as
+    /// [`Clusters::interval`](clusters::Clusters::interval) has it; `None` where paragraphs were not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_paragraphs: Option<Interval>,
     /// Questions that only the first answers exactly.
@@ -171,17 +167,6 @@ impl PairedComparison {
             only_second,
             p_value: mcnemar(only_first, only_second),
         }
-    }
-
-    /// Compares exact-match scores question by question, and says which questions are about the same paragraph.
-    ///
-    /// # Panics
-    ///
-    /// When the three are not of the same length.
-    pub fn over_paragraphs<P: Hash + Eq>(first: &[f64], second: &[f64], paragraphs: &[P], seed: u64) -> Self {
-        let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| b - a).collect();
-        let of_paragraphs = Clusters::new(&differences, paragraphs).interval(seed);
-        Self { over_paragraphs: Some(of_paragraphs), ..Self::new(first, second, seed) }
     }
 
     /// Whether the difference lies inside the noise at the 95 % level.
