@@ -329,13 +329,15 @@ fn text(regimes: &RegimeResults) -> Result<String> {
             text += &difference_row(&regimes.runs, &label, [control, contestant], &widths)?;
         }
     }
-    let compared = (labels(&regimes.runs).len() - 1 + regimes.controls.len()) * widths.len();
-    let _ = writeln!(
-        text,
-        "\nThese are {compared} comparisons, each with an interval of 95 % of its own: were there no difference at all, {:.1} of \
-         them would not hold zero.",
-        0.05 * compared as f64
-    );
+    if seeds.len() > 1 {
+        let compared = (labels(&regimes.runs).len() - 1 + regimes.controls.len()) * widths.len();
+        let _ = writeln!(
+            text,
+            "\nThese are {compared} comparisons, each with an interval of 95 % of its own: were there no difference at all, \
+             {:.1} of them would not hold zero.",
+            0.05 * compared as f64
+        );
+    }
     let mapped: Vec<String> = regimes.mapped.iter().map(|label| format!("`{label}`")).collect();
     let mapped = mapped.join(" and ");
     let _ = writeln!(text, "\nHeat maps: {mapped}, first seed, each site alone at the low width.");
