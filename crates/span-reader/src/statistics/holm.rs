@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One in twenty would differ at 5 % by chance. With adjusted p values the chance that any comparison without a
-//! difference is called one is 5 %.
+//! difference is called one is 5 % at most.
 //!
 //! Source: Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979.
 
