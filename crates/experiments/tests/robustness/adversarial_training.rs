@@ -100,22 +100,29 @@ fn right_when_attacked(items: &[Example], model: &Gpt2ForQuestionAnswering<Train
 }
 
 /// What so small a model has not been trained on it does not answer, so it is attacked anew on the items
-/// that it was trained on; the control was trained as much on the same items without attacks.
+/// that it was trained on; the control was trained as much on the same items without attacks. One training
+/// answers one or two of 24 items more or less by the order of its sums, so three are counted together.
 #[test]
 fn training_on_attacks_helps_more_than_as_much_training_without() {
     skip_without_device!();
     let learnt = &*LEARNT;
     let (items, attack) = (learnt.examples(), HotFlip::new(HotFlipOptions::default()).unwrap());
-    let options = options(RoundPrecision::Highest);
-    let (trained, rounds) = hardened(&learnt.task.dataset, &attack, &options).unwrap();
-    assert_eq!(rounds.len(), 4);
-    assert!(rounds.iter().all(|round| round.bits.is_full() && round.attacked > 0));
-    let (control, _) = hardened(&learnt.task.dataset, &NoAttack, &options).unwrap();
-    let right = |model| right_when_attacked(&items, model, &attack);
-    let [before, without, with] = [&learnt.model, &control, &trained].map(right);
+    let right = |model: &_| right_when_attacked(&items, model, &attack);
+    let before = 3.0 * right(&learnt.model);
+    let (mut without, mut with) = (0.0, 0.0);
+    for seed in 0..3 {
+        let options = options(RoundPrecision::Highest);
+        let options = AdversarialTraining { rounds: 8, train: TrainConfig { seed, ..options.train }, ..options };
+        let (trained, rounds) = hardened(&learnt.task.dataset, &attack, &options).unwrap();
+        assert_eq!(rounds.len(), 8);
+        assert!(rounds.iter().all(|round| round.bits.is_full()) && rounds[0].attacked > 0);
+        let (control, _) = hardened(&learnt.task.dataset, &NoAttack, &options).unwrap();
+        with += right(&trained);
+        without += right(&control);
+    }
     assert!(
-        with > before && with > without + 2.0,
-        "of {} attacked items {before} right before, {without} after training without attacks, {with} with them",
+        with > before && with > without + 3.0,
+        "of 3 times {} attacked items {before} right before, {without} after training without attacks, {with} with them",
         items.len()
     );
 }
