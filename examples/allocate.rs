@@ -47,7 +47,7 @@ use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel}
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant_examples::arguments::widths::parse_average_bits;
 use switchable_quant_examples::arguments::{
-    activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs,
+    activations::ActivationArgs, answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs,
 };
 use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
@@ -67,6 +67,8 @@ struct Arguments {
     run: RunArgs,
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    answers: AnswerArgs,
     #[command(flatten)]
     quant: QuantArgs,
     #[command(flatten)]
@@ -122,6 +124,7 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    arguments.answers.check_with(&arguments.input)?;
     for bits in &arguments.bits {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
@@ -135,6 +138,7 @@ fn command() -> anyhow::Result<()> {
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())
+            .answering(&arguments.answers)
             .calibrated_on(calibration)
             .with_activations(arguments.activations)
             .run(allocate)
@@ -207,8 +211,18 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
-        let Arguments { run, input, bits, embedding_bits, average_bits, swaps, solve_only, validate_estimates, .. } =
-            arguments;
+        let Arguments {
+            run,
+            input,
+            answers,
+            bits,
+            embedding_bits,
+            average_bits,
+            swaps,
+            solve_only,
+            validate_estimates,
+            ..
+        } = arguments;
         let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
@@ -217,9 +231,9 @@ impl Command for Allocate<'_> {
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
-        let questions = session.questions(input, QuestionSet::Search)?;
+        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::Search)?;
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
-        options.decode.null = input.null_rule(questions.task.dataset.format)?;
+        options.decode.null = input.null_rule(questions.task.dataset().format)?;
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;
         let full = model.transformer.uniform_plan(session.folder.precision(BitWidth::FULL));
         let (low, show) = (choices[0], run.show());
@@ -283,7 +297,7 @@ impl Command for Allocate<'_> {
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;
                 if let Some(target) = &target {
-                    let searched = searched_on(&questions.name(), &questions.task.dataset)?;
+                    let searched = searched_on(&questions.name(), questions.task.dataset())?;
                     let own = (refined.len() > 1).then(|| target_within(target, *bits)).transpose()?;
                     println!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
                 }

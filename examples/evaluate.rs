@@ -4,7 +4,11 @@
 //! cargo run --release --example evaluate -- --bits 4
 //! cargo run --release --example evaluate -- --model DIR --data dev-v1.1.json --plan plan.json
 //! cargo run --release --example evaluate -- --predictions predictions.json --data dev-v1.1.json
+//! cargo run --release --example evaluate -- --model DIR --data dev-v1.1.json --task generate --shots 2 --shots-from train.json
 //! ```
+//!
+//! `--task generate` asks a language model in words: it continues a prompt greedily, and its answer is the first line. Shots
+//! show a model that was not trained for it what is asked; they are drawn by the seed from other contexts.
 //!
 //! On SQuAD v2.0 questions are answered with nothing by the null rule, at `--null-threshold` (0): `auto` chooses
 //! the threshold on a fifth of the questions, which share no article with the others, and measures those.
@@ -26,23 +30,27 @@ use clap::Parser;
 use serde_json::Value;
 
 use switchable_quant::data::{
-    self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionScore, WhyLeftOut,
+    self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionCounts, QuestionScore, WhyLeftOut,
 };
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::progress::EvaluationProgress;
 use switchable_quant::identity::{ContentHash, Identity};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::reader::certificate::machine::{Resident, resident_bytes};
 use switchable_quant::reader::certificate::measured_model::Timing;
 use switchable_quant::reader::certificate::text_hash::TextHash;
+use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::statistics::PairedComparison;
-use switchable_quant::reader::text::{cost_table, head_text, interval, plan_label, plan_row, points, quantisers_text};
-use switchable_quant::reader::{Accuracy, Cost, Evaluator};
-use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::reader::text::{cost_table, interval, plan_label, plan_row, points, quantisers_text};
+use switchable_quant::reader::{Accuracy, Cost, EvaluateOptions, Evaluator, ReadingTask};
+use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::site_plan::SitePlan;
+use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use switchable_quant_examples::arguments::{
+    answers::AnswerArgs,
     input::InputArgs,
     null_threshold::NullThreshold,
     plan::{PlanArgs, PlanFile},
@@ -71,6 +79,8 @@ struct Arguments {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
     plan: PlanArgs,
     /// Width of every site, with its adapter where there is one; by default that of packed weights, else 32
     #[arg(long, value_name = "BITS")]
@@ -92,7 +102,7 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 20] = [
+const OF_MODELS: [&str; 22] = [
     "model",
     "adapters",
     "no_adapter",
@@ -113,6 +123,8 @@ const OF_MODELS: [&str; 20] = [
     "batch",
     "device",
     "workers",
+    "shots",
+    "shots_from",
 ];
 
 fn main() -> ExitCode {
@@ -121,6 +133,7 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    arguments.answers.check_with(&arguments.input)?;
     // Read before the first long step.
     let rival = arguments.compare_with.as_deref().map(RivalPredictions::read).transpose()?;
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
@@ -136,7 +149,7 @@ fn command() -> anyhow::Result<()> {
         plan.check_span_head(arguments.input.span_head)?;
     }
     let options = arguments.plan.model_options(plan.as_ref());
-    let mut opening = arguments.input.opening(&arguments.run, options);
+    let mut opening = arguments.input.opening(&arguments.run, options).answering(&arguments.answers);
     opening.options.quantiser = arguments.plan.quantiser();
     opening.options.activations = arguments.plan.activations.activations;
     opening.calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, arguments.run.show())?;
@@ -207,6 +220,43 @@ impl Arguments {
         Ok(())
     }
 
+    /// The score above which questions are answered with nothing, if any are, and the questions that are left to measure.
+    fn null_threshold<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        task: ReadingTask,
+        (model, plan): (&ForQuestionAnswering<B, M>, &SitePlan),
+        options: &EvaluateOptions,
+        device: &B::Device,
+        counts: &mut QuestionCounts,
+    ) -> anyhow::Result<(ReadingTask, Option<f32>)> {
+        let is_v2 = task.dataset.format == Format::V2;
+        match self.input.null_threshold {
+            Some(NullThreshold::Auto) if is_v2 => {
+                let parts = task.held_out(HELD_OUT, self.run.seed);
+                let [held_out, measured] =
+                    parts.context("`--null-threshold auto` needs a part that is not measured")?;
+                let chosen_on = Evaluator::new(model, &held_out, options.clone(), device)?;
+                let threshold = chosen_on.null_answers(plan)?.best_threshold(&held_out.dataset)?;
+                let n = held_out.dataset.len();
+                eprintln!("null threshold {threshold}, of the highest F1 on {n} questions that are not measured");
+                counts.leave_out(
+                    task.measured_counts().used - measured.measured_counts().used,
+                    WhyLeftOut::ChoseThreshold,
+                );
+                Ok((measured, Some(threshold)))
+            }
+            None if is_v2 => {
+                eprintln!("null threshold 0: v2.0 data, and `--null-threshold` says no other");
+                Ok((task, Some(0.0)))
+            }
+            _ => {
+                let rule = self.input.null_rule(task.dataset.format)?;
+                let threshold = if let NullRule::Threshold(threshold) = rule { Some(threshold) } else { None };
+                Ok((task, threshold))
+            }
+        }
+    }
+
     /// What these answers gain over those of `--compare-with`.
     fn tell(&self, comparison: Option<&PairedComparison>) {
         let (Some(file), Some(found)) = (&self.compare_with, comparison) else { return };
@@ -271,8 +321,8 @@ struct Evaluation<'a> {
 impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, plan: file, rival } = self;
-        let Arguments { run, input, plan: how, bits, untimed, .. } = arguments;
-        let questions = session.questions(input, QuestionSet::HeldOut)?;
+        let Arguments { run, input, answers, plan: how, bits, untimed, .. } = arguments;
+        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut)?;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
         let plan = how.choose(folder, file.as_ref(), *bits)?;
@@ -282,12 +332,11 @@ impl Command for Evaluation<'_> {
         model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
-        eprint!("{}{}", quantisers_text(body, &plan), head_text(&model, &plan)?);
+        eprint!("{}{}", quantisers_text(body, &plan), answers.head_text(&model, &plan)?);
 
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
-        let (mut task, mut counts) = (questions.task, questions.counts);
-        let is_v2 = task.dataset.format == Format::V2;
-        let rival = rival.map(|rival| rival.scored(&task.dataset)).transpose()?;
+        let (task, mut counts) = (questions.task, questions.counts);
+        let rival = rival.map(|rival| rival.scored(task.dataset())).transpose()?;
         let made_from = questions
             .identity
             .with(&of_reading(&options))
@@ -299,30 +348,12 @@ impl Command for Evaluation<'_> {
         if let Some(out) = &run.out {
             refuse_other_work(&out.join("evaluate.json"), &made_from)?;
         }
-        let threshold = match input.null_threshold {
-            Some(NullThreshold::Auto) if is_v2 => {
-                let parts = task.held_out(HELD_OUT, run.seed);
-                let [held_out, measured] =
-                    parts.context("`--null-threshold auto` needs a part that is not measured")?;
-                let chosen_on = Evaluator::new(&model, &held_out, options.clone(), &session.device)?;
-                let threshold = chosen_on.null_answers(&plan)?.best_threshold(&held_out.dataset)?;
-                let n = held_out.dataset.len();
-                eprintln!("null threshold {threshold}, of the highest F1 on {n} questions that are not measured");
-                counts.leave_out(
-                    task.measured_counts().used - measured.measured_counts().used,
-                    WhyLeftOut::ChoseThreshold,
-                );
-                task = measured;
-                Some(threshold)
+        let (task, threshold) = match task {
+            QuestionTask::Span(task) => {
+                let chosen = arguments.null_threshold(task, (&model, &plan), &options, &session.device, &mut counts)?;
+                (QuestionTask::Span(chosen.0), chosen.1)
             }
-            None if is_v2 => {
-                eprintln!("null threshold 0: v2.0 data, and `--null-threshold` says no other");
-                Some(0.0)
-            }
-            _ => match input.null_rule(task.dataset.format)? {
-                NullRule::Threshold(threshold) => Some(threshold),
-                NullRule::Never => None,
-            },
+            generated @ QuestionTask::Generate(_) => (generated, None),
         };
         options.decode.null = threshold.map_or(NullRule::Never, NullRule::Threshold);
         let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
@@ -333,8 +364,8 @@ impl Command for Evaluation<'_> {
         let seconds = start.elapsed().as_secs_f64();
         let resident = resident_bytes();
         let scored = match (&nulls, threshold) {
-            (Some(nulls), Some(threshold)) => nulls.evaluate(&task.dataset, threshold)?,
-            _ => data::evaluate(&task.dataset, &predictions)?,
+            (Some(nulls), Some(threshold)) => nulls.evaluate(task.dataset(), threshold)?,
+            _ => data::evaluate(task.dataset(), &predictions)?,
         };
         let official = scored.to_json();
         let comparison = rival.map(|rival| rival.against(&accuracy, run.seed));

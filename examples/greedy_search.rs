@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example greedy_search
 //! cargo run --release --example greedy_search -- --model DIR --data dev-v1.1.json --limit 200
+//! cargo run --release --example greedy_search -- --model DIR --data dev-v1.1.json --task generate --limit 200
 //! ```
 //!
 //! Without arguments it searches the built-in model: first the same width everywhere, at 4, 3 and 2
@@ -20,7 +21,7 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -29,7 +30,7 @@ use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, difference, head_text, plan_row};
+use switchable_quant::reader::text::{cost_table, difference, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant_examples::arguments::greedy::Arguments;
@@ -56,7 +57,8 @@ fn command() -> anyhow::Result<()> {
     let calibration = arguments.quant.calibration.request(None, asked, arguments.run.show())?;
     resumable(&out.join(SEARCH), || {
         let (arguments, out) = (&arguments, out.as_path());
-        let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
+        let opening =
+            arguments.input.opening(&arguments.run, arguments.quant.model_options()).answering(&arguments.answers);
         let opening = opening.calibrated_on(calibration).with_activations(arguments.activations);
         if arguments.ladder.ladder.is_empty() {
             opening.run(Search { arguments, out, target })
@@ -90,7 +92,7 @@ impl Command for Search<'_> {
         let Self { arguments, out, target } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
-        let input = session.questions(&arguments.input, QuestionSet::Search)?;
+        let input = session.questions_as(&arguments.answers, (&arguments.input, seed), QuestionSet::Search)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {quantizer}");
@@ -98,7 +100,7 @@ impl Command for Search<'_> {
         let (model, high) = (session.plain(), session.folder.precision(arguments.high));
         let reference = model.transformer.uniform_plan(high);
         let mut options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
-        options.decode.null = arguments.input.null_rule(input.task.dataset.format)?;
+        options.decode.null = arguments.input.null_rule(input.task.dataset().format)?;
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
 
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
@@ -148,7 +150,7 @@ impl Command for Search<'_> {
         print!("{}", greedy_text(&result, &sites, arguments.high));
 
         let cost = Cost::of(&model.transformer, &plan);
-        print!("{}{}", cost_table(&cost), head_text(&model, &plan)?);
+        print!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
         let rows = |before: &Accuracy, after: &Accuracy| {
             println!("{}", plan_row("all sites high", before, f64::from(arguments.high.bits())));
             println!("{}", plan_row("plan found", after, cost.average_bits));
@@ -159,7 +161,7 @@ impl Command for Search<'_> {
         let mut held_out = Value::Null;
         let mut ladder = Value::Null;
         if arguments.input.data.is_none() {
-            let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
+            let task = arguments.held_out(&session)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
             let of_plan = json!({ "plan": model.named_plan(&plan) });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {
@@ -188,7 +190,7 @@ impl Command for Search<'_> {
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join("plan.json"))?;
         if let Some(target) = &target {
-            let searched = searched_on(&input.name(), &input.task.dataset)?;
+            let searched = searched_on(&input.name(), input.task.dataset())?;
             println!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);

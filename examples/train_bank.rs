@@ -11,6 +11,9 @@
 //! the last lines, and `OUT/train_bank.json`, show whether training helped: the base at full precision, then
 //! every width without and with its adapter.
 //!
+//! `--task generate` trains a language model to write answers behind prompts, and evaluates what it writes; it needs no span
+//! head, and what is saved has none.
+//!
 //! `--regime` says which widths a step trains; `--steps 0` trains the base alone. `--loftq` starts the
 //! adapters from what quantisation loses, `--learned-steps` trains the weights' step sizes with them and
 //! saves these beside the adapters of each width.
@@ -30,8 +33,11 @@ use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
+use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::transformer::span_head::MissingHead;
+use switchable_quant_examples::arguments::answers::AnswerArgs;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::null_threshold::null_rule;
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
@@ -58,6 +64,8 @@ struct Arguments {
     #[command(flatten)]
     source: BankSourceArgs,
     #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
     bank: BankArgs,
     #[command(flatten)]
     training: BankTrainingArgs,
@@ -69,7 +77,7 @@ fn main() -> ExitCode {
 
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let Arguments { run, quant, source, training, bank, .. } = &arguments;
+    let Arguments { run, quant, source, answers, training, bank, .. } = &arguments;
     // Flags and data that do not fit are refused before anything is opened.
     bank.config(&quant.quantizer, run.seed)?;
     for config in [training.base(run.seed), training.bank(run.seed)].iter().filter(|config| config.steps > 0) {
@@ -82,10 +90,13 @@ fn command() -> anyhow::Result<()> {
             quant.rounding, quant.quantizer
         )));
     }
+    answers.check(true, &[("--null-threshold", source.null_threshold.is_some())])?;
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
     check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
     let out = run.prepared_out(OUT)?;
-    let (model, missing_head) = (quant.model_options(), training.missing_head(run.seed));
+    let missing_head =
+        if answers.generates() { MissingHead::Random(run.seed) } else { training.missing_head(run.seed) };
+    let model = quant.model_options();
     let task = TrainBank { arguments: &arguments, data, out: &out };
     let mut calibration = quant.calibration.request(None, [bank.lowest()], run.show())?;
     if calibration.files.is_empty() && quant.needs_calibration() {
@@ -108,23 +119,32 @@ struct TrainBank<'a> {
 
 impl Command for TrainBank<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, quant, regime, source, bank, training }, data, out } = self;
+        let Self { arguments: Arguments { run, quant, regime, source, answers, bank, training }, data, out } = self;
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
-        let task = session.task(data.training.dataset.clone(), window)?;
-        let counts = data.training.counts_with(&task.training_counts());
+        let how = (window, run.seed, source.reading);
+        let task = session.task_as(answers, how, data.training.dataset.clone())?;
+        let counts = match &task {
+            QuestionTask::Span(task) => data.training.counts_with(&task.training_counts()),
+            QuestionTask::Generate(task) => {
+                task.cut_text().iter().for_each(|text| println!("{text}"));
+                data.training.counts_with(&task.training_counts())
+            }
+        };
         println!("running on {}, {}", session.machine, counts.text("training questions"));
         let load = |loaded: LoadedQuestions| {
-            let task = session.task(loaded.dataset.clone(), window)?;
-            let counts = loaded.counts_with(&task.measured_counts());
-            if !counts.left_out.is_empty() {
-                println!("evaluated on {}", counts.text("questions"));
+            let task = session.task_as(answers, how, loaded.dataset.clone())?;
+            if let QuestionTask::Span(task) = &task {
+                let counts = loaded.counts_with(&task.measured_counts());
+                if !counts.left_out.is_empty() {
+                    println!("evaluated on {}", counts.text("questions"));
+                }
             }
             anyhow::Ok(task)
         };
         let evaluation = data.evaluation.map(load).transpose()?;
         let null = match &evaluation {
-            Some(task) => null_rule(source.null_threshold, task.dataset.format)?,
+            Some(task) => null_rule(source.null_threshold, task.dataset().format)?,
             None => NullRule::Never,
         };
         let mut options = run.evaluate_options(&session.machine, training.batch, &stop_on_ctrl_c()?);
@@ -160,7 +180,11 @@ impl Command for TrainBank<'_> {
             session.folder.model = model;
         }
         let target = out.join("model");
-        session.folder.save(&target, &source.model)?;
+        if answers.generates() && session.has_random_head {
+            session.folder.save_language_model(&target, &source.model)?;
+        } else {
+            session.folder.save(&target, &source.model)?;
+        }
         // Of what is made from this model, certificates are then known to be on other questions.
         let seen = SeenSet::new(SeenRole::Training, trained_on, &data.training.dataset)?;
         if let Some(seen) = session.seen_with(vec![seen])? {
@@ -178,7 +202,7 @@ impl Command for TrainBank<'_> {
             .with_content("trained model", "", ModelFingerprint::of(&model).into())
             .with(&of_reading(evaluator.options()));
         let known = Memory::folder(out.join("evaluation"), identity);
-        println!("on {} questions of --data", task.dataset.len());
+        println!("on {} questions of --data", task.dataset().len());
         let mut rows = Vec::new();
         for row in bank_accuracies(&evaluator, precisions, BankEvaluation { show: run.show(), known: known.clone() }) {
             let row = row?;

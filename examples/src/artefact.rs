@@ -44,14 +44,15 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         Ok(Source { name, hash: files.hash, adapters, scaling })
     }
 
-    /// Writes the artefact of a plan that was found on some questions, and says so.
+    /// Writes the artefact of a plan that was found on some questions, and says so. A language model's has no span head.
     ///
     /// # Errors
     ///
     /// When a site cannot be packed, or the folder cannot be written; then nothing has its name.
     pub fn pack_plan(&self, plan: &SitePlan, searched: SeenSet, target: &ArtefactTarget) -> anyhow::Result<String> {
         let seen = self.seen_with(vec![searched])?;
-        let pack = Pack { seen, ..Pack::new(self.source()?, PackedForm::Plan(plan)) };
+        let has_span_head = !self.has_random_head;
+        let pack = Pack { seen, has_span_head, ..Pack::new(self.source()?, PackedForm::Plan(plan)) };
         written_text(target.dir(), &pack.write_to(&self.folder, target)?)
     }
 

@@ -9,7 +9,8 @@ use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::default_model;
 use switchable_quant::identity::{ContentHash, Hasher, Identity};
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
-use switchable_quant::reader::{EvaluateOptions, ReadingTask};
+use switchable_quant::reader::EvaluateOptions;
+use switchable_quant::reader::evaluation::question_task::TaskRef;
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 
 use crate::session::{AdapterPlace, Session};
@@ -154,9 +155,9 @@ pub fn backend<B: Backend>() -> String {
     B::name(&B::Device::default())
 }
 
-/// The contents of some questions in their windows, by the name of their file.
-pub fn of_questions(content: &str, name: &str, task: &ReadingTask) -> Identity {
-    Identity::default().with_content(content, name_of(Path::new(name)), task.content())
+/// The contents of some questions in their windows, or prompts, by the name of their file.
+pub fn of_questions<'a>(content: &str, name: &str, task: impl Into<TaskRef<'a>>) -> Identity {
+    Identity::default().with_content(content, name_of(Path::new(name)), task.into().content())
 }
 
 /// What results depend on in how questions are read. Workers are not among it.

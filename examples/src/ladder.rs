@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
@@ -23,7 +23,7 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::{PrecisionPlan, SitePrecision};
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::write_json;
-use switchable_quant::reader::text::{cost_table, head_text, plan_row};
+use switchable_quant::reader::text::{cost_table, plan_row};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -140,7 +140,7 @@ pub fn default_ladder<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let rungs = DEFAULT_LADDER.into_iter().filter(has).map(|bits| SitePrecision::FULL.with_weights(bits)).collect();
     let reference = searched.model().transformer.uniform_plan(SitePrecision::FULL);
     // Less than a single answer: none may be lost.
-    let questions = searched.task().dataset.len() as f64;
+    let questions = searched.task().dataset().len() as f64;
     let descending = Descending {
         ladder: Ladder::new(rungs, None)?,
         stop_at: StopAt::Tolerance(0.5 / questions),
@@ -175,7 +175,7 @@ impl Command for LadderCommand<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());
-        let input = session.questions(&arguments.input, QuestionSet::Search)?;
+        let input = session.questions_as(&arguments.answers, (&arguments.input, seed), QuestionSet::Search)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {}", session.quantizer());
@@ -187,7 +187,7 @@ impl Command for LadderCommand<'_> {
         });
         let rivals: Vec<_> = rivals.collect::<Result<_, _>>()?;
         let mut options = run.evaluate_options(&session.machine, arguments.input.batch, &stop_on_ctrl_c()?);
-        options.decode.null = arguments.input.null_rule(input.task.dataset.format)?;
+        options.decode.null = arguments.input.null_rule(input.task.dataset().format)?;
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
 
         let rungs: Vec<_> = arguments.ladder.ladder.iter().map(|bits| session.folder.precision(*bits)).collect();
@@ -210,14 +210,14 @@ impl Command for LadderCommand<'_> {
         print!("{}", ladder_text(&result, &plan));
         model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
         let cost = Cost::of(&model.transformer, &plan);
-        print!("{}{}", cost_table(&cost), head_text(&model, &plan)?);
+        print!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
         println!("\non the questions of the search");
         println!("{}", plan_row("highest rung everywhere", &result.reference, reference.average_weight_bits()));
         println!("{}", plan_row("plan found", &result.accuracy, cost.average_bits));
 
         let mut held_out = Value::Null;
         if arguments.input.data.is_none() {
-            let task = session.task(default_model::questions(QuestionSet::HeldOut)?, arguments.input.window)?;
+            let task = arguments.held_out(&session)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
             let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
             for (name, rival) in &rivals {
@@ -234,7 +234,7 @@ impl Command for LadderCommand<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         if let Some(target) = &target {
-            let searched = searched_on(&input.name(), &input.task.dataset)?;
+            let searched = searched_on(&input.name(), input.task.dataset())?;
             println!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);

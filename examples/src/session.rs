@@ -17,18 +17,22 @@ use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::lora::{self, Execution};
 use switchable_quant::reader::certificate::held_out::HeldOut;
 use switchable_quant::reader::certificate::seen_data::{SeenData, paragraphs};
+use switchable_quant::reader::evaluation::prompt_task::PromptTask;
+use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::scaling::ScalingChoice;
-use switchable_quant::transformer::span_head::ForQuestionAnswering;
+use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::activations::ActivationArgs;
+use crate::arguments::answers::AnswerArgs;
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
+use crate::arguments::reading::ReadingArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{name_of, of_questions};
 use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data, resolve_model};
@@ -71,6 +75,8 @@ pub struct Session<B: Backend, M> {
     pub name: String,
     /// The model's folder; `None` for the one that is part of the program.
     pub dir: Option<PathBuf>,
+    /// Whether its span head is random: the folder of the language model has none.
+    pub has_random_head: bool,
     /// The adapters of its widths.
     pub adapters: AdaptersUsed,
     /// What the model was calibrated on, if it was.
@@ -135,9 +141,9 @@ impl fmt::Display for AdaptersUsed {
 
 /// Questions, and where they and the model come from.
 #[derive(Debug)]
-pub struct Questions {
-    /// The questions in the windows of the model.
-    pub task: ReadingTask,
+pub struct Questions<T = ReadingTask> {
+    /// The questions in the windows of the model, or as prompts.
+    pub task: T,
     /// The files and counts, for artefacts.
     pub source: Value,
     /// The questions there are, and those left out.
@@ -146,7 +152,7 @@ pub struct Questions {
     pub identity: Identity,
 }
 
-impl Questions {
+impl<T> Questions<T> {
     /// The name of the questions, for messages and records.
     pub fn name(&self) -> String {
         let name = self.source["data"].as_str().unwrap_or_default();
@@ -159,6 +165,15 @@ impl Opening<'_> {
     #[must_use]
     pub fn calibrated_on(self, calibration: CalibrationRequest) -> Self {
         Self { calibration, ..self }
+    }
+
+    /// The same for answers of a form: what a language model writes needs no span head.
+    #[must_use]
+    pub fn answering(mut self, answers: &AnswerArgs) -> Self {
+        if answers.generates() {
+            self.options.missing_head = MissingHead::Random(0);
+        }
+        self
     }
 
     /// The same with activations at a width, if one is asked for.
@@ -250,6 +265,8 @@ impl<C: Command> OnDevice<'_, C> {
         device: B::Device,
     ) -> anyhow::Result<()> {
         folder.activations = self.opening.options.activations;
+        let is_random = matches!(self.opening.options.missing_head, MissingHead::Random(_));
+        let holds_head = dir.map_or(Ok(true), |dir| ForQuestionAnswering::<B, M>::holds_head(dir))?;
         let name = self.opening.model.unwrap_or("built-in").to_owned();
         let (mut source, mut place) = (name.clone(), AdapterPlace::Own);
         if let Some(adapters) = self.opening.adapters {
@@ -283,7 +300,8 @@ impl<C: Command> OnDevice<'_, C> {
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
         let (folder, calibrated) = calibrate(folder, dir, &self.opening.calibration)?;
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
-        self.command.run(Session { folder, name, dir, adapters, calibrated, device, machine })
+        let has_random_head = is_random && !holds_head;
+        self.command.run(Session { folder, name, dir, has_random_head, adapters, calibrated, device, machine })
     }
 }
 
@@ -361,6 +379,67 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     ///
     /// When a file is missing or damaged, or the questions do not fit the model.
     pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
+        let (loaded, data_name) = self.load(input, set)?;
+        let task = self
+            .task(loaded.dataset.clone(), input.window)
+            .with_context(|| format!("{data_name} with the model {}", self.name))?;
+        let (counts, identity) = (task.measured_counts(), of_questions("data", &data_name, &task));
+        self.told(task, input, (&loaded, &data_name), &counts, &identity)
+    }
+
+    /// The same in the form in which they are to be answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`questions`](Self::questions), and when there are too few shots or a prompt does not fit.
+    pub fn questions_as(
+        &self,
+        answers: &AnswerArgs,
+        (input, seed): (&InputArgs, u64),
+        set: QuestionSet,
+    ) -> anyhow::Result<Questions<QuestionTask>> {
+        let (loaded, data_name) = self.load(input, set)?;
+        let task = self
+            .task_as(answers, (input.window, seed, input.reading), loaded.dataset.clone())
+            .with_context(|| format!("{data_name} with the model {}", self.name))?;
+        let counts = match &task {
+            QuestionTask::Span(task) => task.measured_counts(),
+            QuestionTask::Generate(task) => {
+                if let Some(text) = task.cut_text() {
+                    eprintln!("{data_name}: {text}");
+                }
+                QuestionCounts::of(task.dataset.len())
+            }
+        };
+        let identity = of_questions("data", &data_name, &task);
+        let mut questions = self.told(task, input, (&loaded, &data_name), &counts, &identity)?;
+        if answers.generates() {
+            questions.source["task"] = json!("generate");
+            questions.source["shots"] = json!(answers.shots);
+        }
+        Ok(questions)
+    }
+
+    /// Questions in the windows of the model, or as prompts.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, they do not fit the model, or there are too few shots.
+    pub fn task_as(
+        &self,
+        answers: &AnswerArgs,
+        (window, seed, reading): (Option<usize>, u64, ReadingArgs),
+        questions: Dataset,
+    ) -> anyhow::Result<QuestionTask> {
+        if !answers.generates() {
+            return Ok(QuestionTask::Span(self.task(questions, window)?));
+        }
+        let options = answers.prompt_options(&questions, (window, seed), reading)?;
+        let shape = self.folder.model.transformer.shape();
+        Ok(QuestionTask::Generate(PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)?))
+    }
+
+    fn load(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<(LoadedQuestions, String)> {
         let (loaded, data_name) = match &input.data {
             Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
             Some(name) => (load_questions(&resolve_data(name)?, input.reading)?, name.clone()),
@@ -375,23 +454,29 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             Some(limit) => loaded.limited(limit),
             None => loaded,
         };
-        let n = loaded.dataset.len();
-        let model = &self.name;
-        let task = self
-            .task(loaded.dataset.clone(), input.window)
-            .with_context(|| format!("{data_name} with the model {model}"))?;
-        self.check_not_calibrated_on(&task.dataset)?;
-        self.say_seen(&task.dataset)?;
-        let counts = loaded.counts_with(&task.measured_counts());
+        Ok((loaded, data_name))
+    }
+
+    /// Questions that were made ready, once it is said which of them are not new to the model.
+    fn told<T>(
+        &self,
+        task: T,
+        input: &InputArgs,
+        (loaded, data_name): (&LoadedQuestions, &str),
+        measured: &QuestionCounts,
+        identity: &Identity,
+    ) -> anyhow::Result<Questions<T>> {
+        self.check_not_calibrated_on(&loaded.dataset)?;
+        self.say_seen(&loaded.dataset)?;
+        let counts = loaded.counts_with(measured);
         if !counts.left_out.is_empty() {
             eprintln!("{data_name}: {}", counts.text("questions"));
         }
         let source = json!({
-            "model": model, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name,
-            "questions": n, "counts": counts,
+            "model": self.name, "adapters": input.adapters, "adapter_widths": self.adapters.widths, "data": data_name,
+            "questions": loaded.dataset.len(), "counts": counts,
         });
-        let identity = self.identity()?.with(&of_questions("data", &data_name, &task));
-        let identity = identity.with_option("window", input.window);
+        let identity = self.identity()?.with(identity).with_option("window", input.window);
         Ok(Questions { task, source, counts, identity })
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod cost;
 mod dynamic;
 mod estimates;
+mod generated_answers;
 mod ladder;
 mod learned_steps;
 mod llama;

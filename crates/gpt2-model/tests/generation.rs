@@ -17,6 +17,7 @@ use crate::support::{
 };
 
 on_every_backend!(
+    what_prompts_begin_with_is_read_once_and_continued_by_each,
     greedy_texts_are_those_of_transformers,
     sequences_of_a_batch_get_the_tokens_that_they_get_alone,
     packed_keys_and_values_give_the_logits_of_floats_to_the_bit,
@@ -191,6 +192,39 @@ fn activations_with_a_scale_of_all_rows_are_generated_with_one_after_the_other()
     });
     let broken: Vec<usize> = broken.expect("generates").iter().map(Vec::len).collect();
     assert_eq!(broken, [3, 0, 0, 0, 0, 0], "a break ends all of them");
+}
+
+fn what_prompts_begin_with_is_read_once_and_continued_by_each<B: QuantBackend>() {
+    let model = random::<B>();
+    for plan in plans(&model) {
+        assert!(model.reads_tokens_alone(&plan));
+        let shared = prompt(3, 9);
+        let mut cache = KvCache::<B>::new(&model.shape(), 1, 24, &B::Device::default());
+        let ids: Vec<i64> = shared.iter().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &B::Device::default()).unsqueeze();
+        drop(model.forward_cached(ids, &mut cache, &plan));
+        for (seed, own) in [(5, 1), (6, 4), (7, 15)] {
+            let whole: Vec<u32> = shared.iter().copied().chain(prompt(seed, own)).collect();
+            let alone = model.generate(&whole, &options(12, &[]), &plan).expect("generates");
+            let mut streamed = Vec::new();
+            let next = &whole[shared.len()..];
+            let behind = model.generate_cached(&mut cache, next, &options(12, &[]), &plan, |new| {
+                streamed.push(new.token);
+                ControlFlow::Continue(())
+            });
+            let behind = behind.expect("generates");
+            // Where the cache is full the text ends; its last token takes no room.
+            let most = 24 + 1 - whole.len();
+            assert_eq!(behind, alone[..alone.len().min(most)], "{own} tokens of its own");
+            assert_eq!(streamed, behind);
+            assert_eq!(cache.len(), whole.len() + behind.len() - 1, "all but the last are held");
+            cache.truncate(shared.len());
+        }
+        let nothing = model.generate_cached(&mut cache, &[1], &options(0, &[]), &plan, |_| ControlFlow::Continue(()));
+        assert!(nothing.expect("generates nothing").is_empty() && cache.len() == shared.len());
+        let outside = model.generate_cached(&mut cache, &[97], &options(1, &[]), &plan, |_| ControlFlow::Continue(()));
+        assert!(matches!(outside, Err(Error::TokenId { id: 97, .. })), "{outside:?}");
+    }
 }
 
 #[test]

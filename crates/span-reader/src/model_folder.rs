@@ -29,6 +29,7 @@ use switchable_model::adapters::AdapterFolders;
 use switchable_model::config::ModelConfig;
 use switchable_model::gguf::{GgufFile, is_gguf};
 use switchable_model::model::SwitchableModel;
+use switchable_model::model_weights::ModelWeights as _;
 use switchable_model::options::ModelOptions;
 use switchable_model::packed::PackModel as _;
 use switchable_model::packed::form::{PackOptions, PackedForm};
@@ -303,6 +304,19 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
         let dir = dir.as_ref();
         self.model.export(dir)?;
         self.save_rest(dir, base_model)
+    }
+
+    /// The same without the span head, as a folder of a language model.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn save_language_model(&self, dir: impl AsRef<Path>, base_model: &str) -> Result<()> {
+        let (dir, body) = (dir.as_ref(), &self.model.transformer);
+        body.export(dir)?;
+        self.tokenizer.save_in(dir)?;
+        // Without the heads that adapters brought, which a language model has no place for.
+        Ok(body.save_adapters(dir.join(ADAPTERS), base_model)?)
     }
 
     /// Writes the folder as codes: packed weights with their plan, head, tokenizer and adapters. At the sites

@@ -34,7 +34,7 @@ pub use metrics::{
 };
 pub use null_answers::NullAnswers;
 pub use predictions::{NullProbabilities, Predictions};
-pub use prompt::PromptTemplate;
+pub use prompt::{EncodedPrompt, PromptTemplate};
 pub use question_counts::{LeftOut, QuestionCounts, WhyLeftOut};
 pub use text_files::{Documents, TextFiles};
 pub use tokenizer::{

@@ -54,6 +54,8 @@ pub enum WhyLeftOut {
         /// Most tokens of a window.
         window: usize,
     },
+    /// Their prompts hold the start of their context alone, and no answer is in it.
+    CutContext,
     /// They have no answer, and windows without one have nothing to point to.
     Unanswerable,
     /// Their id stands before another question, and version 2.0 scores an id once.
@@ -113,6 +115,9 @@ impl fmt::Display for LeftOut {
                 let (answer, fit) = if n == 1 { ("answer", "fits") } else { ("answers", "fit") };
                 let tokens = if shortest == longest { longest.to_string() } else { format!("{shortest} to {longest}") };
                 write!(f, "{n} {answer} of {tokens} tokens {fit} no window of {window}")
+            }
+            WhyLeftOut::CutContext => {
+                write!(f, "{n} {question} whose prompt has no room for the answer's part of the context")
             }
             WhyLeftOut::Unanswerable => write!(f, "{n} {question} without an answer"),
             WhyLeftOut::Repeated => write!(f, "{n} {question} of an id that comes back"),

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! next token:  L = −1/n · Σ log p(xₜ₊₁ | x≤ₜ)          over the n targets that count
+//! answer:      L = −1/k · Σ log p(aᵢ | prompt, a<ᵢ)    over the k tokens of an answer
 //! span:        L = −1/2b · Σ (log p_start(s) + log p_end(e))   over b windows
 //! ```
 //!
 //! Both in nats. Source of the span loss: Devlin et al., *BERT*, arXiv:1810.04805, section 4.2.
 
-use burn::tensor::{Bool, Int, Tensor, activation, backend::Backend};
+use burn::tensor::{Bool, Int, Tensor, TensorData, activation, backend::Backend};
 
 /// Mean cross-entropy in nats of each token's successor.
 ///
@@ -36,6 +37,17 @@ pub fn next_token_loss<B: Backend>(
             (picked * counted.clone()).sum() / counted.sum().clamp_min(1.0)
         }
     }
+}
+
+/// Mean cross-entropy in nats of the tokens of an answer, or of several in a row.
+///
+/// # Shapes
+///
+/// `logits`: `[tokens of the answer, vocab]`, each row the scores of its token; a scalar `[1]` out.
+pub fn answer_loss<B: Backend>(logits: Tensor<B, 2>, answer: &[u32]) -> Tensor<B, 1> {
+    let targets: Vec<i64> = answer.iter().map(|&id| i64::from(id)).collect();
+    let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, [answer.len(), 1]), &logits.device());
+    activation::log_softmax(logits, 1).gather(1, targets).mean().neg()
 }
 
 /// Mean of the cross-entropies in nats of a span's first and last token.

@@ -5,14 +5,19 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::evaluation::question_task::QuestionTask;
+use switchable_quant::transformer::model::TrainableModel;
 
 use crate::arguments::widths::parse_average_bits;
 use crate::arguments::{
-    activations::ActivationArgs, input::InputArgs, ladder::LadderArgs, quant::QuantArgs, run::RunArgs,
+    activations::ActivationArgs, answers::AnswerArgs, input::InputArgs, ladder::LadderArgs, quant::QuantArgs,
+    run::RunArgs,
 };
 use crate::ending::usage;
+use crate::session::Session;
 
 /// Sensitivity of every sub-module and greedy bit-width search
 #[derive(Debug, Parser)]
@@ -23,6 +28,9 @@ pub struct Arguments {
     /// Model and questions.
     #[command(flatten)]
     pub input: InputArgs,
+    /// How questions are answered.
+    #[command(flatten)]
+    pub answers: AnswerArgs,
     /// The quantiser.
     #[command(flatten)]
     pub quant: QuantArgs,
@@ -75,6 +83,7 @@ impl Arguments {
     /// asked for is not between the two.
     pub fn check(&self) -> anyhow::Result<()> {
         check_tolerance(self.tolerance)?;
+        self.answers.check_with(&self.input)?;
         let (high, quantizer) = (self.high, self.quant.quantizer);
         if !self.ladder.ladder.is_empty() {
             return self.ladder.check(&quantizer, self.target_bits);
@@ -119,7 +128,20 @@ impl Arguments {
     pub fn is_main_job(&self) -> bool {
         let is_default = self.input.model.is_none() && self.input.data.is_none() && self.input.adapters.is_none();
         let is_as_it_comes = self.bits.is_none() && self.target_bits.is_none() && self.embedding_bits.is_none();
-        is_default && is_as_it_comes && self.high.is_full()
+        is_default && is_as_it_comes && self.high.is_full() && !self.answers.generates()
+    }
+
+    /// The questions of the built-in model that a search does not see.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::task_as`].
+    pub fn held_out<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        session: &Session<B, M>,
+    ) -> anyhow::Result<QuestionTask> {
+        let how = (self.input.window, self.run.seed, self.input.reading);
+        session.task_as(&self.answers, how, default_model::questions(QuestionSet::HeldOut)?)
     }
 
     /// Where the search ends.

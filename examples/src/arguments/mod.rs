@@ -1,6 +1,7 @@
 //! Flags that several examples take, and those of one that are many.
 
 pub mod activations;
+pub mod answers;
 pub mod bank;
 pub mod calibration;
 pub mod count;

@@ -8,7 +8,7 @@ use quant_kernels::{
     spec::{bit_width::BitWidth, rounding_method::RoundingMethod},
 };
 use span_reader::choice::fingerprint::ModelFingerprint;
-use span_reader::evaluation::reading::ReadingTask;
+use span_reader::evaluation::question_task::TaskRef;
 use switchable_lora::{
     linear_settings::BasePolicy,
     lora_config::{LoraConfig, LoraInit, WeightScales},
@@ -19,6 +19,7 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::sharing::Sharing;
 use crate::error::{Error, Result};
+use crate::train::answer_task::AnswerTask;
 use crate::train::ladder::Ladder;
 use crate::train::regimes::Regime;
 use crate::train::regimes::in_turn::Static;
@@ -279,17 +280,18 @@ impl BankOverrides {
 /// # Errors
 ///
 /// As [`train`].
-pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+pub fn train_base<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     model: ForQuestionAnswering<B, M>,
-    task: &ReadingTask,
+    task: impl Into<TaskRef<'t>>,
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let task = task.into();
     let run = &identified(training.run, &model, task);
     let training = Training { run, ..training };
     let model = model.with_policy(BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     training.config.check()?;
-    train(model, &SpanTask::new(task, training.config)?, &Single(plan), training)
+    train_on(model, task, &Single(plan), training)
 }
 
 /// Gives a model a bank and trains it by the `static` regime: step `t` runs every site at width
@@ -298,9 +300,9 @@ pub fn train_base<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 /// # Errors
 ///
 /// As [`train_bank_with`].
-pub fn train_bank<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+pub fn train_bank<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     model: ForQuestionAnswering<B, M>,
-    task: &ReadingTask,
+    task: impl Into<TaskRef<'t>>,
     bank: &BankConfig,
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
@@ -337,12 +339,13 @@ impl<B: QuantAutodiffBackend, M> std::fmt::Debug for RegimeOfBank<'_, B, M> {
 ///
 /// When a width comes twice or none is given, the rank does not fit, a site cannot have a learned step,
 /// the regime refuses, or as [`train`].
-pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     model: ForQuestionAnswering<B, M>,
-    task: &ReadingTask,
+    task: impl Into<TaskRef<'t>>,
     of: &RegimeOfBank<'_, B, M>,
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    let task = task.into();
     let RegimeOfBank { bank, regime } = *of;
     let mut identified = identified(training.run, &model, task);
     let mut model = model.with_policy(bank.trains.base());
@@ -354,14 +357,27 @@ pub fn train_bank_with<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let config = training.config;
     config.check()?;
     identified.identity = identified.identity.with_options(bank.options());
-    train(model, &SpanTask::new(task, config)?, &regime, Training { config, run: &identified })
+    train_on(model, task, &regime, Training { config, run: &identified })
+}
+
+/// Trains in the form in which questions are answered.
+fn train_on<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    model: ForQuestionAnswering<B, M>,
+    task: TaskRef<'_>,
+    regime: &impl Regime,
+    training: Training<'_>,
+) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
+    match task {
+        TaskRef::Span(task) => train(model, &SpanTask::new(task, training.config)?, regime, training),
+        TaskRef::Generate(task) => train(model, &AnswerTask::new(task, training.config)?, regime, training),
+    }
 }
 
 /// A run on a model and questions, which are in its identity where it is saved.
 fn identified<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     run: &TrainRun,
     model: &ForQuestionAnswering<B, M>,
-    task: &ReadingTask,
+    task: TaskRef<'_>,
 ) -> TrainRun {
     let mut run = run.clone();
     if run.dir.is_some() {

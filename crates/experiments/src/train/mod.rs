@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config` | what a run does, and the checks of it |
 //! | `schedule`, `objective` | learning rate over the steps; weights of the losses |
-//! | `task` | what is trained on; `span_task` questions, `text_task` running text |
+//! | `task` | what is trained on; `span_task` spans, `answer_task` answers behind prompts, `text_task` running text |
 //! | `perplexity` | how well a model foretells a text |
 //! | `branch` | the passes of a step and how their losses combine |
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
@@ -13,6 +13,7 @@
 //! | `checkpoint` | state on disk, exact resume; `model_identity` what the model must be |
 //! | `trainer` | the loop |
 
+pub mod answer_task;
 pub mod branch;
 mod checkpoint;
 pub mod config;

@@ -22,6 +22,7 @@ use crate::cost::Cost;
 use crate::error::{Error, Result};
 use crate::evaluation::evaluate::Evaluator;
 use crate::evaluation::options::EvaluateOptions;
+use crate::evaluation::question_task::QuestionTask;
 use crate::evaluation::reader::Reader;
 use crate::running::workers::Workers;
 
@@ -72,7 +73,7 @@ impl Timing {
         questions: usize,
         seconds: f64,
     ) -> Result<Self> {
-        let tokens: usize = evaluator.task().features.windows().iter().map(|window| window.ids.len()).sum();
+        let tokens = evaluator.task().tokens();
         let mut times = single_milliseconds(evaluator, plan, questions)?;
         times.sort_by(f64::total_cmp);
         Ok(Self {
@@ -164,14 +165,20 @@ fn single_milliseconds<B: QuantBackend, M: SwitchableModel<B>>(
     let alone = EvaluateOptions { workers: Workers::callers_thread(), ..evaluator.options().clone() };
     let reader = Reader { model: evaluator.model(), options: &alone };
     let time = |question| {
-        let features = task.features.select(&[question]);
+        let one = task.select(question);
         let start = Instant::now();
-        reader.read(&features, task.special.pad, plan)?;
+        match &one {
+            QuestionTask::Span(one) => drop(reader.read(&one.features, one.special.pad, plan)?),
+            QuestionTask::Generate(one) => {
+                let device = evaluator.model().transformer.device();
+                drop(Evaluator::new(evaluator.model(), one, alone.clone(), &device)?.evaluate(plan)?);
+            }
+        }
         Ok(start.elapsed().as_secs_f64() * 1e3)
     };
     // The first pass may still make what later ones find.
     time(0)?;
-    (0..questions.min(task.dataset.len())).map(time).collect()
+    (0..questions.min(task.dataset().len())).map(time).collect()
 }
 
 /// The smallest of ascending values that a share of them does not exceed.

@@ -101,7 +101,7 @@ impl MeasuredFront {
         let model = evaluator.model();
         let point = |plan: &SitePlan| Ok(FrontPoint::new(&model.transformer, plan, &evaluator.evaluate(plan)?));
         let points = plans.iter().map(point).collect::<Result<_>>()?;
-        Ok(Self::of_points(model, evaluator.task().dataset.len(), points))
+        Ok(Self::of_points(model, evaluator.task().dataset().len(), points))
     }
 
     /// Points of a model, all measured on the same so many questions.

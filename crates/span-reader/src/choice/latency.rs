@@ -55,7 +55,7 @@ pub(super) fn median_milliseconds<B: QuantBackend, M: SwitchableModel<B>>(
     if options.questions == 0 {
         return Err(Error::option("questions", 0, "at least one question"));
     }
-    let task = evaluator.task();
+    let task = evaluator.task().spans("the choice of plans at run time")?;
     let questions = options.questions.min(task.dataset.len());
     let alone = EvaluateOptions { workers: Workers::default(), ..evaluator.options().clone() };
     let reader = Reader { model: evaluator.model(), options: &alone };

@@ -1,4 +1,4 @@
-//! The distribution of a span's ends: its loss against the gold span and its divergence from another.
+//! The distribution of a span's ends, or of the next token: its loss against the gold answer and its divergence from another.
 //!
 //! ```text
 //! p(i)     = exp(zᵢ) / Σⱼ exp(zⱼ)                     over the positions where an answer may stand
@@ -7,16 +7,42 @@
 //! diverge  = ½ · (KL_start + KL_end)                  mean over all windows, in nats
 //! ```
 //!
+//! Where answers are generated the distributions are those of the next token over the vocabulary, at each token of the
+//! first gold answer behind the prompt and at the end of its line: both are means over these, then over the questions.
+//!
 //! Source: Kullback and Leibler, *On Information and Sufficiency*, Annals of Mathematical Statistics
 //! 1951. All sums are in `f64`, from logits in `f32`.
 
 use squad_data::Batch;
 
-/// Scores of the span's ends of one batch, row by row.
+/// Scores that answers are chosen by: of the starts and of the ends of a batch of windows, each window by window; or of the
+/// next token at every token of one gold answer.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct EndScores {
-    pub(crate) start: Vec<f32>,
-    pub(crate) end: Vec<f32>,
+pub(crate) struct AnswerScores {
+    pub(crate) rows: Vec<Vec<f32>>,
+}
+
+impl AnswerScores {
+    /// Those of starts and of ends.
+    fn of_spans(&self) -> [&[f32]; 2] {
+        [&self.rows[0], &self.rows[1]]
+    }
+
+    /// Mean cross-entropy of the tokens of a gold answer in nats.
+    pub(crate) fn loss_of(&self, answer: &[u32]) -> f64 {
+        let losses = self.rows.iter().zip(answer).map(|(scores, &token)| {
+            let all = vec![true; scores.len()];
+            negative_log_probability(scores, &all, token as usize)
+        });
+        losses.sum::<f64>() / answer.len() as f64
+    }
+
+    /// Mean divergence of the next token at the tokens of a gold answer from a reference, in nats.
+    pub(crate) fn divergence_from(&self, reference: &Self) -> f64 {
+        let rows = reference.rows.iter().zip(&self.rows);
+        let divergences = rows.map(|(p, q)| kl_divergence(p, q, &vec![true; p.len()]));
+        divergences.sum::<f64>() / self.rows.len() as f64
+    }
 }
 
 /// Mean cross-entropy of the gold spans over the windows that hold one.
@@ -27,14 +53,15 @@ pub(crate) struct MeanLoss {
 }
 
 impl MeanLoss {
-    pub(crate) fn add(&mut self, batch: &Batch, scores: &EndScores) {
+    pub(crate) fn add(&mut self, batch: &Batch, scores: &AnswerScores) {
         for row in 0..batch.batch {
             let (first, last) = (batch.starts[row], batch.ends[row]);
             let (Ok(first), Ok(last)) = (usize::try_from(first), usize::try_from(last)) else { continue };
             let range = row * batch.len..(row + 1) * batch.len;
             let allowed = &batch.answerable[range.clone()];
             let side = |logits: &[f32], target: usize| negative_log_probability(logits, allowed, target);
-            self.sum += 0.5 * (side(&scores.start[range.clone()], first) + side(&scores.end[range], last));
+            let [start, end] = scores.of_spans();
+            self.sum += 0.5 * (side(&start[range.clone()], first) + side(&end[range], last));
             self.windows += 1;
         }
     }
@@ -53,12 +80,13 @@ pub(crate) struct MeanDivergence {
 }
 
 impl MeanDivergence {
-    pub(crate) fn add(&mut self, batch: &Batch, reference: &EndScores, changed: &EndScores) {
+    pub(crate) fn add(&mut self, batch: &Batch, reference: &AnswerScores, changed: &AnswerScores) {
         for row in 0..batch.batch {
             let range = row * batch.len..(row + 1) * batch.len;
             let allowed = &batch.answerable[range.clone()];
             let side = |p: &[f32], q: &[f32]| kl_divergence(&p[range.clone()], &q[range.clone()], allowed);
-            self.sum += 0.5 * (side(&reference.start, &changed.start) + side(&reference.end, &changed.end));
+            let ([start, end], [changed_start, changed_end]) = (reference.of_spans(), changed.of_spans());
+            self.sum += 0.5 * (side(start, changed_start) + side(end, changed_end));
             self.windows += 1;
         }
     }

@@ -5,28 +5,32 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
-use squad_data::{Batch, Format, NullAnswers, Predictions, SpanDecoder, evaluate};
+use squad_data::{Batch, NullAnswers, Predictions};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
-use crate::evaluation::answer_distribution::{EndScores, MeanDivergence, MeanLoss};
-use crate::evaluation::floor::{Floor, Tally, Trial};
+use crate::evaluation::answer_distribution::AnswerScores;
+use crate::evaluation::floor::{Floor, Trial};
 use crate::evaluation::options::EvaluateOptions;
-use crate::evaluation::reader::Reader;
-use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
+use crate::evaluation::question_task::TaskRef;
+use crate::evaluation::reading::BatchTensors;
 use crate::evaluation::work::{Work, WorkMeter};
 
 /// Evaluates plans of one model on one set of questions.
+///
+/// What it is asked is the same for both [forms](TaskRef) of answering. Only spans are computed from where plans depart from
+/// each other: a generated answer needs keys and values of every block.
 #[derive(Debug)]
 pub struct Evaluator<'a, B: Backend, M> {
-    model: &'a ForQuestionAnswering<B, M>,
-    task: &'a ReadingTask,
-    options: EvaluateOptions,
-    batches: Vec<(Batch, BatchTensors<B>)>,
-    meter: WorkMeter,
+    pub(super) model: &'a ForQuestionAnswering<B, M>,
+    task: TaskRef<'a>,
+    pub(super) options: EvaluateOptions,
+    /// Batches of windows where answers are spans.
+    pub(super) batches: Vec<(Batch, BatchTensors<B>)>,
+    pub(super) meter: WorkMeter,
 }
 
 /// Hidden states that entered some of the blocks under one plan, for every batch.
@@ -40,43 +44,47 @@ pub struct Evaluator<'a, B: Backend, M> {
 pub struct KeptStates<B: Backend> {
     plan: SitePlan,
     /// States are kept at blocks `0, stride, 2·stride, …`.
-    stride: usize,
-    /// Batch → state at each kept block.
-    states: Vec<Vec<Tensor<B, 3>>>,
-    /// Batch → scores of the reference.
-    reference: Arc<[EndScores]>,
+    pub(super) stride: usize,
+    /// Batch → state at each kept block; none where answers are generated.
+    pub(super) states: Vec<Vec<Tensor<B, 3>>>,
+    /// Batch, or prompt → scores of the reference.
+    pub(super) reference: Arc<[AnswerScores]>,
 }
 
 /// A plan to evaluate, and how.
-struct Request<'r, B: Backend> {
-    plan: &'r SitePlan,
-    kept: Option<&'r KeptStates<B>>,
-    keep: Keep,
-    floor: Option<Floor>,
-    /// Told of every batch.
-    after_batch: Option<&'r (dyn Fn() + Sync)>,
+pub(super) struct Request<'r, B: Backend> {
+    pub(super) plan: &'r SitePlan,
+    pub(super) kept: Option<&'r KeptStates<B>>,
+    pub(super) keep: Keep,
+    pub(super) floor: Option<Floor>,
+    /// Told of every batch, or prompt.
+    pub(super) after_batch: Option<&'r (dyn Fn() + Sync)>,
 }
 
 /// Which states a run keeps.
 #[derive(Clone, Copy)]
-enum Keep {
+pub(super) enum Keep {
     Nothing,
     Every(usize),
 }
 
-/// What a batch gives: scores of the span's ends and, where asked for, the states on the way.
-struct BatchOutput<B: Backend> {
-    scores: EndScores,
-    states: Vec<Tensor<B, 3>>,
+impl<B: Backend> Request<'_, B> {
+    /// Whether the scores of this run are those that others are measured from.
+    pub(super) fn is_reference(&self) -> bool {
+        self.kept.is_none() && matches!(self.keep, Keep::Every(_))
+    }
 }
 
-/// What all batches give.
-struct Evaluated<B: Backend> {
-    accuracy: Accuracy,
-    predictions: Predictions,
-    /// Of data of version 2.0.
-    nulls: Option<NullAnswers>,
-    outputs: Vec<BatchOutput<B>>,
+/// What all batches, or prompts, give.
+pub(super) struct Evaluated<B: Backend> {
+    pub(super) accuracy: Accuracy,
+    pub(super) predictions: Predictions,
+    /// Of spans in data of version 2.0.
+    pub(super) nulls: Option<NullAnswers>,
+    /// Of each, where the run is the reference.
+    pub(super) scores: Vec<AnswerScores>,
+    /// The states of each, where they are kept.
+    pub(super) states: Vec<Vec<Tensor<B, 3>>>,
 }
 
 impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
@@ -87,11 +95,17 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     /// When the batch size is zero.
     pub fn new(
         model: &'a ForQuestionAnswering<B, M>,
-        task: &'a ReadingTask,
+        task: impl Into<TaskRef<'a>>,
         options: EvaluateOptions,
         device: &B::Device,
     ) -> Result<Self> {
-        let batches = task.evaluation_batches(options.windows_per_batch(model.transformer.sites(), &task.features))?;
+        let task = task.into();
+        let batches = match task {
+            TaskRef::Generate(_) => Vec::new(),
+            TaskRef::Span(task) => {
+                task.evaluation_batches(options.windows_per_batch(model.transformer.sites(), &task.features))?
+            }
+        };
         let batches = batches.into_iter().map(|batch| {
             let tensors = BatchTensors::new(&batch, device);
             (batch, tensors)
@@ -105,7 +119,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     }
 
     /// The questions.
-    pub fn task(&self) -> &'a ReadingTask {
+    pub fn task(&self) -> TaskRef<'a> {
         self.task
     }
 
@@ -175,9 +189,12 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
         })
     }
 
-    /// Number of batches in one evaluation.
+    /// Number of batches in one evaluation, or of prompts.
     pub fn batches(&self) -> usize {
-        self.batches.len()
+        match self.task {
+            TaskRef::Span(_) => self.batches.len(),
+            TaskRef::Generate(task) => task.prompts().len(),
+        }
     }
 
     /// Accuracy of a plan, computed from where it departs from the kept one, and its divergence from
@@ -241,10 +258,8 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
             Keep::Nothing => self.model.transformer.sites().blocks(),
             Keep::Every(stride) => stride,
         };
-        let (scores, states): (Vec<_>, _) =
-            run.outputs.into_iter().map(|output| (output.scores, output.states)).unzip();
-        let reference = request.kept.map_or_else(|| scores.into(), |kept| kept.reference.clone());
-        (run.accuracy, KeptStates { plan: request.plan.clone(), stride, states, reference })
+        let reference = request.kept.map_or_else(|| run.scores.into(), |kept| kept.reference.clone());
+        (run.accuracy, KeptStates { plan: request.plan.clone(), stride, states: run.states, reference })
     }
 
     /// Distance between kept blocks at which all states fit their bytes.
@@ -264,97 +279,17 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
 
     fn run(&self, request: &Request<'_, B>) -> Result<Trial<Evaluated<B>>> {
         self.model.check_plan(request.plan)?;
-        let blocks = request.plan.blocks();
-        let kept = |kept: &KeptStates<B>| kept.entry(request.plan).map_or(0, |entry| entry * kept.stride);
-        let to_compute = blocks - request.kept.map_or(0, kept);
-        self.meter.add_plain(blocks * self.task.features.len());
-        let mut decoder = SpanDecoder::new(&self.task.features, self.options.decode)?;
-        let (mut loss, mut divergence) = (MeanLoss::default(), MeanDivergence::default());
-        let mut outputs: Vec<BatchOutput<B>> = Vec::with_capacity(self.batches.len());
-        let mut watch = request.floor.map(|floor| (floor, Tally::new(self.task)));
-        while outputs.len() < self.batches.len() {
-            let first = outputs.len();
-            let most = if watch.is_some() { self.options.workers.len() } else { self.batches.len() };
-            let chunk = &self.batches[first..self.batches.len().min(first + most)];
-            let reader = Reader { model: self.model, options: &self.options };
-            let compute = |i: usize, tensors: &BatchTensors<B>| {
-                let output = self.run_batch(request, first + i, tensors);
-                if let Some(tell) = request.after_batch {
-                    tell();
-                }
-                output
-            };
-            let mut short = None;
-            reader.each(chunk, compute, |batch, output| {
-                self.meter.add_computed(to_compute * batch.batch);
-                // Decided by a batch before: those computed beside it change nothing, so that the bounds do
-                // not depend on the number of workers.
-                if short.is_some() {
-                    return Ok(());
-                }
-                decoder.add_batch(batch, &output.scores.start, &output.scores.end)?;
-                loss.add(batch, &output.scores);
-                if let Some(kept) = request.kept {
-                    divergence.add(batch, &kept.reference[outputs.len()], &output.scores);
-                }
-                outputs.push(output);
-                let Some((floor, tally)) = &mut watch else { return Ok(()) };
-                tally.add(batch, &decoder)?;
-                let bounds = tally.bounds();
-                if !floor.admits(bounds.high) && outputs.len() < self.batches.len() {
-                    short = Some(bounds);
-                } else if floor.admits(bounds.low) {
-                    watch = None;
-                }
-                Ok(())
-            })?;
-            if let Some(bounds) = short {
-                return Ok(Trial::Short(bounds));
-            }
+        match self.task {
+            TaskRef::Span(task) => self.run_spans(task, request),
+            TaskRef::Generate(task) => self.run_prompts(task, request),
         }
-        let decoded = decoder.finish()?;
-        let nulls = (self.task.dataset.format == Format::V2).then(|| NullAnswers::from(decoded.as_slice()));
-        let predictions = Predictions::from(decoded.as_slice());
-        let evaluation = evaluate(&self.task.dataset, &predictions)?;
-        let mut accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, loss.mean());
-        accuracy.divergence = request.kept.map(|_| divergence.mean());
-        Ok(Trial::Whole(Evaluated { accuracy, predictions, nulls, outputs }))
-    }
-
-    fn run_batch(&self, request: &Request<'_, B>, index: usize, tensors: &BatchTensors<B>) -> BatchOutput<B> {
-        let body = &self.model.transformer;
-        let plan = request.plan;
-        let blocks = plan.blocks();
-        let (mut block, mut states) = match request.kept.and_then(|kept| Some((kept, kept.entry(plan)?))) {
-            Some((kept, entry)) => (entry * kept.stride, kept.states[index][..=entry].to_vec()),
-            None => (0, vec![body.embed(tensors.ids.clone(), None, plan)]),
-        };
-        let mut hidden = states.last().cloned().expect("the first state is always kept");
-        let stride = match request.keep {
-            Keep::Nothing => blocks - block,
-            Keep::Every(stride) => stride,
-        };
-        while block < blocks {
-            let next = (block + stride).min(blocks);
-            hidden = body.forward_blocks(block..next, hidden, None, plan);
-            block = next;
-            if block < blocks {
-                states.push(hidden.clone());
-            }
-        }
-        if matches!(request.keep, Keep::Nothing) {
-            // Those of all batches would be as much as the input of the first block for every window.
-            states.clear();
-        }
-        let logits = self.model.span_logits(body.normalise(hidden), plan);
-        BatchOutput { scores: EndScores { start: scores(logits.start), end: scores(logits.end) }, states }
     }
 }
 
 impl<B: Backend> KeptStates<B> {
     /// Position among the kept states of the last one that a plan shares; that of the last block when
     /// the plans are equal, and none when they embed differently.
-    fn entry(&self, plan: &SitePlan) -> Option<usize> {
+    pub(super) fn entry(&self, plan: &SitePlan) -> Option<usize> {
         let differs = || plan.first_difference(&self.plan).unwrap_or(plan.blocks() - 1);
         plan.has_same_input(&self.plan).then(|| differs() / self.stride)
     }

@@ -12,10 +12,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use squad_data::{Batch, Predictions, SpanDecoder, evaluate};
+use squad_data::{Dataset, Predictions, evaluate};
 
 use crate::error::Result;
-use crate::evaluation::reading::ReadingTask;
 
 /// Bounds of an exact match in percent; equal when every question was read.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -61,10 +60,10 @@ pub enum Trial<T> {
     Short(Bounds),
 }
 
-/// Counts the questions whose windows have all been read.
+/// Counts the questions whose windows, or prompts, have all been read.
 #[derive(Debug)]
 pub(crate) struct Tally<'a> {
-    task: &'a ReadingTask,
+    dataset: &'a Dataset,
     unread: HashMap<&'a str, Unread>,
     hits: usize,
     read: usize,
@@ -80,32 +79,31 @@ struct Unread {
 }
 
 impl<'a> Tally<'a> {
-    pub(crate) fn new(task: &'a ReadingTask) -> Self {
+    /// For what is going to be read: the question's id and the example of each window, or prompt.
+    pub(crate) fn new(dataset: &'a Dataset, windows: impl Iterator<Item = (&'a str, usize)>) -> Self {
         let mut unread: HashMap<&str, Unread> = HashMap::new();
-        for window in task.features.windows() {
-            let question = unread.entry(&window.id).or_default();
+        for (id, example) in windows {
+            let question = unread.entry(id).or_default();
             question.windows += 1;
-            question.example = question.example.max(window.example);
+            question.example = question.example.max(example);
         }
-        Self { task, unread, hits: 0, read: 0, n: 0 }
+        Self { dataset, unread, hits: 0, read: 0, n: 0 }
     }
 
-    /// Counts the questions that a batch completes; the decoder has its logits.
-    pub(crate) fn add(&mut self, batch: &Batch, decoder: &SpanDecoder<'_>) -> Result<()> {
-        let mut answers = Predictions::new();
-        for &window in &batch.windows {
-            let id = self.task.features.windows()[window].id.as_str();
-            let Some(question) = self.unread.get_mut(id) else { continue };
-            question.windows -= 1;
-            if question.windows == 0
-                && let Some(decoded) = decoder.decide(question.example)
-            {
-                answers.insert(id, decoded.text);
-                self.unread.remove(id);
-            }
+    /// Takes note of a window of a question; the example that answers it, where that was the last.
+    pub(crate) fn reads(&mut self, id: &str) -> Option<usize> {
+        let question = self.unread.get_mut(id)?;
+        question.windows -= 1;
+        if question.windows > 0 {
+            return None;
         }
+        self.unread.remove(id).map(|question| question.example)
+    }
+
+    /// Counts the answers of questions that have all been read.
+    pub(crate) fn count(&mut self, answers: &Predictions) -> Result<()> {
         if !answers.is_empty() {
-            let evaluation = evaluate(&self.task.dataset, &answers)?;
+            let evaluation = evaluate(self.dataset, answers)?;
             self.hits += evaluation.scores.iter().filter(|score| score.exact > 0.5).count();
             self.read += evaluation.n - evaluation.missing;
             self.n = evaluation.n;
@@ -127,8 +125,12 @@ mod tests {
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
 
-    use squad_data::{BpeConfig, DecodeConfig, GeneratorConfig, Split, TextTokenizer, corpus_texts, generate};
+    use squad_data::{
+        BpeConfig, DecodeConfig, GeneratorConfig, SpanDecoder, Split, TextTokenizer, corpus_texts, generate,
+    };
     use switchable_model::shape::ModelShape;
+
+    use crate::evaluation::reading::ReadingTask;
 
     use super::*;
 
@@ -153,7 +155,8 @@ mod tests {
         // Some windows point at the gold span, the others nowhere.
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let mut decoder = SpanDecoder::new(&task.features, DecodeConfig::default()).unwrap();
-        let mut tally = Tally::new(&task);
+        let windows = || task.features.windows().iter();
+        let mut tally = Tally::new(&task.dataset, windows().map(|window| (window.id.as_str(), window.example)));
         let mut all = vec![tally.bounds()];
         for batch in task.evaluation_batches(4).unwrap() {
             let mut start = vec![0.0; batch.batch * batch.len];
@@ -165,7 +168,14 @@ mod tests {
                 }
             }
             decoder.add_batch(&batch, &start, &end).unwrap();
-            tally.add(&batch, &decoder).unwrap();
+            let mut answers = Predictions::new();
+            for &window in &batch.windows {
+                let id = task.features.windows()[window].id.as_str();
+                if let Some(decoded) = tally.reads(id).and_then(|example| decoder.decide(example)) {
+                    answers.insert(id, decoded.text);
+                }
+            }
+            tally.count(&answers).unwrap();
             all.push(tally.bounds());
         }
         let predictions = Predictions::from(decoder.finish().unwrap().as_slice());

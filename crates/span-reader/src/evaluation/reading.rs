@@ -183,8 +183,15 @@ impl ReadingTask {
         Ok(Self { dataset, features: self.features.select(&chosen), special: self.special.clone() })
     }
 
-    /// The batches of one pass in file order, windows of like length together.
-    ///
+    /// One of the questions alone.
+    pub(crate) fn select(&self, question: usize) -> Self {
+        Self {
+            dataset: self.dataset.chosen(|place| place == question),
+            features: self.features.select(&[question]),
+            special: self.special.clone(),
+        }
+    }
+
     /// The hash of all that a result on these questions depends on: questions, contexts and answers, and the
     /// tokens of every window with its target.
     pub fn content(&self) -> ContentHash {
@@ -201,6 +208,8 @@ impl ReadingTask {
         hasher.finish()
     }
 
+    /// The batches of one pass in file order, windows of like length together.
+    ///
     /// # Errors
     ///
     /// When the batch size is zero.

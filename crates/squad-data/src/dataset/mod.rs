@@ -286,16 +286,30 @@ impl Dataset {
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         order.truncate(questions);
         let chosen: HashSet<usize> = order.into_iter().collect();
+        self.chosen(|place| chosen.contains(&place))
+    }
+
+    /// The questions at some places, counted from 0, in the order of the data set, with the paragraphs and articles they
+    /// need.
+    ///
+    /// ```
+    /// use squad_data::{GeneratorConfig, Split, generate};
+    ///
+    /// let corpus = generate(&GeneratorConfig::new(Split::Dev, 10, 7))?;
+    /// assert_eq!(corpus.chosen(|place| place == 3).examples(), corpus.examples()[3..4]);
+    /// # Ok::<(), squad_data::Error>(())
+    /// ```
+    pub fn chosen(&self, is_chosen: impl Fn(usize) -> bool) -> Self {
         let mut place = 0;
-        let mut is_chosen = |_: &Question| {
+        let mut is_next_chosen = |_: &Question| {
             place += 1;
-            chosen.contains(&(place - 1))
+            is_chosen(place - 1)
         };
         let mut articles = Vec::new();
         for Article { title, paragraphs } in &self.articles {
             let mut kept = Vec::new();
             for Paragraph { context, questions } in paragraphs {
-                let questions: Vec<Question> = questions.iter().filter(|q| is_chosen(q)).cloned().collect();
+                let questions: Vec<Question> = questions.iter().filter(|q| is_next_chosen(q)).cloned().collect();
                 if !questions.is_empty() {
                     kept.push(Paragraph { context: context.clone(), questions });
                 }

@@ -23,6 +23,9 @@
 //! );
 //! assert_eq!(template.cut(" tea.\nQuestion: Who drinks tea?"), "tea.");
 //! ```
+//!
+//! A model that was not trained for the form is shown it by *shots*, questions with their answers that stand before the
+//! one that is asked (Brown et al., *Language Models are Few-Shot Learners*, arXiv:2005.14165).
 
 #[cfg(test)]
 mod tests;
@@ -40,11 +43,26 @@ pub struct PromptTemplate {
     template: String,
     /// A generated answer ends before the first of these.
     stops: Vec<String>,
+    /// The shots, each with what parts it from the next.
+    opening: String,
 }
+
+/// A prompt in tokens, and how much of its context it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPrompt {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Characters of the context that it holds, from the first on.
+    pub context: usize,
+}
+
+/// Parts a shot from what follows.
+const BETWEEN_SHOTS: &str = "\n\n";
 
 impl Default for PromptTemplate {
     fn default() -> Self {
-        Self { template: format!("Context: {CONTEXT}\nQuestion: {QUESTION}\nAnswer:"), stops: vec!["\n".to_owned()] }
+        let template = format!("Context: {CONTEXT}\nQuestion: {QUESTION}\nAnswer:");
+        Self { template, stops: vec!["\n".to_owned()], opening: String::new() }
     }
 }
 
@@ -80,13 +98,37 @@ impl PromptTemplate {
         self
     }
 
+    /// Puts questions with their first answers before every prompt, in the place of those that stood there.
+    ///
+    /// ```
+    /// use squad_data::{Answer, Example, PromptTemplate};
+    ///
+    /// let mut example = Example {
+    ///     id: "q1".to_owned(),
+    ///     context: "Ada drinks tea.".into(),
+    ///     question: "What does Ada drink?".to_owned(),
+    ///     answers: vec![Answer { text: "tea".to_owned(), start: 11 }],
+    ///     is_impossible: false,
+    /// };
+    /// let template = PromptTemplate::new("{context} {question}")?.with_shots(&[example.clone()]);
+    /// example.question = "Who?".to_owned();
+    /// assert_eq!(template.render(&example), "Ada drinks tea. What does Ada drink? tea\n\nAda drinks tea. Who?");
+    /// # Ok::<(), squad_data::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_shots(mut self, shots: &[Example]) -> Self {
+        self.opening.clear();
+        self.opening = shots.iter().map(|shot| self.render_with_answer(shot) + BETWEEN_SHOTS).collect();
+        self
+    }
+
     /// The prompt of an example.
     pub fn render(&self, example: &Example) -> String {
         self.fill(&example.context, &example.question)
     }
 
-    /// The prompt and behind it, with a space between, the first gold answer: a text to train a
-    /// language model on. An impossible question has nothing behind its prompt.
+    /// The prompt and behind it, with a space between, the first gold answer. An impossible question has nothing
+    /// behind its prompt.
     pub fn render_with_answer(&self, example: &Example) -> String {
         let prompt = self.render(example);
         match example.answers.first() {
@@ -95,16 +137,23 @@ impl PromptTemplate {
         }
     }
 
+    /// What is to stand behind the prompt: the first gold answer with a space before it, and the first stop. An
+    /// impossible question has the stop alone.
+    pub fn continuation(&self, example: &Example) -> String {
+        let answer = example.answers.first().map(|answer| format!(" {}", answer.text)).unwrap_or_default();
+        answer + self.stops.first().map_or("", String::as_str)
+    }
+
     /// The tokens of the prompt, at most `max_tokens`: the end of a long context is left out, the
     /// question never.
     ///
     /// # Errors
     /// [`Error::LongQuestion`] if the prompt is too long without any context, or what the
     /// tokenizer says.
-    pub fn encode(&self, tokenizer: &TextTokenizer, example: &Example, max_tokens: usize) -> Result<Vec<u32>> {
+    pub fn encode(&self, tokenizer: &TextTokenizer, example: &Example, max_tokens: usize) -> Result<EncodedPrompt> {
         let whole = tokenizer.encode(&self.render(example))?.ids;
         if whole.len() <= max_tokens {
-            return Ok(whole);
+            return Ok(EncodedPrompt { ids: whole, context: example.context.chars().count() });
         }
         let context = tokenizer.encode(&example.context)?.offsets;
         let mut kept = context.len().saturating_sub(whole.len() - max_tokens);
@@ -113,7 +162,7 @@ impl PromptTemplate {
             let cut = CharSpan { start: 0, end }.slice(&example.context);
             let ids = tokenizer.encode(&self.fill(cut, &example.question))?.ids;
             if ids.len() <= max_tokens {
-                return Ok(ids);
+                return Ok(EncodedPrompt { ids, context: end });
             }
             if kept == 0 {
                 return Err(Error::LongQuestion {
@@ -131,10 +180,21 @@ impl PromptTemplate {
     /// The answer in what a model wrote behind the prompt: up to the first stop, without white
     /// space around it.
     pub fn cut(&self, generated: &str) -> String {
-        let generated = generated.trim_start();
+        let end = self.end(generated).unwrap_or(generated.len());
+        generated[..end].trim().to_owned()
+    }
+
+    /// Whether the answer in what a model wrote so far has ended, so that nothing behind it changes it.
+    pub fn is_complete(&self, generated: &str) -> bool {
+        self.end(generated).is_some()
+    }
+
+    /// The byte before which the first stop ends the answer, white space before it left out.
+    fn end(&self, generated: &str) -> Option<usize> {
+        let answer = generated.trim_start();
         let stops = self.stops.iter().filter(|stop| !stop.is_empty());
-        let end = stops.filter_map(|stop| generated.find(stop.as_str())).min();
-        generated[..end.unwrap_or(generated.len())].trim_end().to_owned()
+        let end = stops.filter_map(|stop| answer.find(stop.as_str())).min()?;
+        Some(generated.len() - answer.len() + end)
     }
 
     /// Replaces both placeholders at once: a context may itself contain `{question}`.
@@ -145,6 +205,7 @@ impl PromptTemplate {
         let [(first, first_name, first_text), (second, second_name, second_text)] = places;
         let template = &self.template;
         [
+            &self.opening,
             &template[..first],
             first_text,
             &template[first + first_name.len()..second],

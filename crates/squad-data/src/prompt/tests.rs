@@ -59,17 +59,38 @@ fn a_long_context_loses_its_end_and_the_question_stays() {
     let tokenizer = tokenizer();
     let template = PromptTemplate::default();
     let example = example("What does Zoë drink?", &"Zoë drinks 🍵 every day. ".repeat(20));
-    let whole = template.encode(&tokenizer, &example, usize::MAX).unwrap();
+    let whole = template.encode(&tokenizer, &example, usize::MAX).unwrap().ids;
     assert_eq!(tokenizer.decode(&whole).unwrap().trim_start(), template.render(&example));
     let least = tokenizer.encode(&template.fill("", &example.question)).unwrap().ids.len();
     for most in [least, least + 1, least + 7, 100, 200, whole.len() - 1, whole.len()] {
-        let ids = template.encode(&tokenizer, &example, most).unwrap();
+        let EncodedPrompt { ids, context } = template.encode(&tokenizer, &example, most).unwrap();
         assert!(ids.len() <= most && ids.len() + 8 > most, "{} of {most}", ids.len());
         let text = tokenizer.decode(&ids).unwrap();
         let kept = text.trim_start().strip_prefix("Context: ").unwrap();
         let kept = kept.strip_suffix("\nQuestion: What does Zoë drink?\nAnswer:").unwrap();
-        assert!(example.context.starts_with(kept), "{kept}");
+        assert!(example.context.starts_with(kept) && kept.chars().count() == context, "{kept}");
     }
     let error = template.encode(&tokenizer, &example, least - 1).unwrap_err().to_string();
     assert!(error.starts_with("question `q1`: expected at most "), "{error}");
+}
+
+#[test]
+fn an_answer_has_ended_where_its_first_stop_stands() {
+    let template = PromptTemplate::default();
+    for (text, has_ended) in [("", false), ("\n \n", false), (" tea", false), (" tea\n", true), ("\ntea\nand", true)] {
+        assert_eq!(template.is_complete(text), has_ended, "{text:?}");
+    }
+    assert!(!PromptTemplate::default().with_stops([""]).is_complete("tea\n"));
+}
+
+#[test]
+fn shots_stand_before_every_prompt_with_their_answers() {
+    let shots = [example("A?", "ab"), Example { answers: Vec::new(), is_impossible: true, ..example("B?", "cd") }];
+    let template = PromptTemplate::new("{context} {question}").unwrap().with_shots(&shots);
+    let asked = example("C?", "ef");
+    assert_eq!(template.render(&asked), "ab A? a\n\ncd B?\n\nef C?");
+    assert_eq!(template.clone().with_shots(&shots[..1]).render(&asked), "ab A? a\n\nef C?");
+    assert_eq!(template.with_shots(&[]).render(&asked), "ef C?");
+    let template = PromptTemplate::default();
+    assert_eq!([&asked, &shots[1]].map(|example| template.continuation(example)), [" e\n", "\n"]);
 }

@@ -48,6 +48,25 @@ impl<'a> Batch<'a> {
         Self { sequences: sequences.collect(), stop: &options.stop, shape }
     }
 
+    /// One sequence of `read` tokens, of which `next` are the last, in a cache of some tokens.
+    pub(super) fn behind(
+        read: usize,
+        next: &'a [u32],
+        options: &'a GenerateOptions,
+        shape: ModelShape,
+        capacity: usize,
+    ) -> Self {
+        // The last token of a text is not read and takes no room.
+        let room = options.room(read, shape.positions.min(capacity));
+        let sequence = Sequence { prompt: next, new: Vec::new(), room, chooser: Chooser::new(next, options) };
+        Self { sequences: vec![sequence], stop: &options.stop, shape }
+    }
+
+    /// Whether any sequence can be continued.
+    pub(super) fn has_room(&self) -> bool {
+        self.sequences.iter().any(|sequence| sequence.room > 0)
+    }
+
     /// The new tokens of each sequence.
     pub(super) fn into_new_tokens(self) -> Vec<Vec<u32>> {
         self.sequences.into_iter().map(|sequence| sequence.new).collect()
@@ -62,7 +81,7 @@ impl<'a> Batch<'a> {
         on_token: &mut impl FnMut(NewToken) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let device = model.device();
-        let mut active: Vec<usize> = sequences.filter(|&index| self.sequences[index].room > 0).collect();
+        let active: Vec<usize> = sequences.filter(|&index| self.sequences[index].room > 0).collect();
         let longest = active.iter().map(|&index| self.sequences[index].prompt.len()).max().unwrap_or(0);
         let room = active.iter().map(|&index| self.sequences[index].room).max().unwrap_or(0);
         if active.is_empty() {
@@ -72,14 +91,28 @@ impl<'a> Batch<'a> {
         let padded = active.iter().zip(&padding).flat_map(|(&index, &padding)| {
             std::iter::repeat_n(PADDING, padding).chain(self.sequences[index].prompt.iter().copied())
         });
-        let mut next: Vec<u32> = padded.collect();
+        let next: Vec<u32> = padded.collect();
         // The last token of a text is not read.
         let mut cache = KvCache::<B>::left_padded(&self.shape, padding, longest + room - 1, &device);
+        self.run_behind(active, next, &mut cache, model, plan, on_token)
+    }
+
+    /// Continues some sequences to their ends, `next` being those of their tokens that the cache does not hold.
+    pub(super) fn run_behind<B: QuantBackend, M: SwitchableModel<B>>(
+        &mut self,
+        mut active: Vec<usize>,
+        mut next: Vec<u32>,
+        cache: &mut KvCache<B>,
+        model: &M,
+        plan: &SitePlan,
+        on_token: &mut impl FnMut(NewToken) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let device = model.device();
         loop {
             let tokens = next.len() / active.len();
             let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
             let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [active.len(), tokens]), &device);
-            let hidden = model.forward_cached(ids, &mut cache, plan);
+            let hidden = model.forward_cached(ids, cache, plan);
             let last = hidden.slice([0..active.len(), tokens - 1..tokens, 0..self.shape.width]);
             let mut scores = floats(model.next_token_scores(last, plan).into_data());
             let mut going_on = Vec::new();

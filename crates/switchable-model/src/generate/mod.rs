@@ -37,6 +37,7 @@ use self::batch::Batch;
 pub use self::new_token::NewToken;
 pub use self::options::{DrawOptions, GenerateOptions, Sampling};
 use crate::error::{Error, Result};
+use crate::kv_cache::KvCache;
 use crate::model::SwitchableModel;
 use crate::site_plan::SitePlan;
 
@@ -123,7 +124,7 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
             checked.map_err(|source| Error::Prompt { index, source: Box::new(source) })?;
         }
         let mut batch = Batch::new(&prompts, options, shape);
-        let together = if shares_nothing(self, plan) { prompts.len().max(1) } else { 1 };
+        let together = if self.reads_tokens_alone(plan) { prompts.len().max(1) } else { 1 };
         for first in (0..prompts.len()).step_by(together) {
             if batch.run(first..first + together, self, plan, &mut on_token)?.is_break() {
                 break;
@@ -131,14 +132,52 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
         }
         Ok(batch.into_new_tokens())
     }
+
+    /// Continues one sequence whose first tokens a cache holds, and returns the new tokens; `next` are those of its
+    /// tokens that the cache does not hold yet. The cache takes up all but the last. What several prompts begin with is
+    /// read once in this way: a copy of its cache, or one that was
+    /// [cut](KvCache::truncate) to it again, is continued by each.
+    ///
+    /// Generation ends as that of [`generate`](Self::generate), or where the cache is full; a repetition penalty is for
+    /// the tokens of `next` and those behind them.
+    ///
+    /// # Errors
+    ///
+    /// As [`generate`](Self::generate).
+    ///
+    /// # Panics
+    ///
+    /// When the cache is for several sequences, or has no room for `next`.
+    fn generate_cached(
+        &self,
+        cache: &mut KvCache<B>,
+        next: &[u32],
+        options: &GenerateOptions,
+        plan: &SitePlan,
+        mut on_token: impl FnMut(NewToken) -> ControlFlow<()>,
+    ) -> Result<Vec<u32>> {
+        let shape = self.shape();
+        options.check(shape.vocabulary)?;
+        self.check_plan(plan)?;
+        self.check_ids(next)?;
+        cache.expect_room(1, next.len());
+        let read = cache.len() + next.len();
+        options.check_prompt(read)?;
+        let mut batch = Batch::behind(read, next, options, shape, cache.capacity());
+        if batch.has_room() {
+            _ = batch.run_behind(vec![0], next.to_vec(), cache, self, plan, &mut on_token)?;
+        }
+        Ok(batch.into_new_tokens().into_iter().flatten().collect())
+    }
+
+    /// Whether no number of a token depends on those that are read beside it or behind it in one pass, so that a text
+    /// may be read in pieces: activations are at full precision, or have a scale for each token.
+    fn reads_tokens_alone(&self, plan: &SitePlan) -> bool {
+        plan.iter().all(|(site, precision)| {
+            let activation = self.site(site).quantisation(&precision).activation;
+            precision.activations.is_full() || activation.granularity == QuantSpec::PER_TOKEN.granularity
+        })
+    }
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> Generate<B> for M {}
-
-/// Whether no number of a row depends on the other rows of its batch.
-fn shares_nothing<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan) -> bool {
-    plan.iter().all(|(site, precision)| {
-        let activation = model.site(site).quantisation(&precision).activation;
-        precision.activations.is_full() || activation.granularity == QuantSpec::PER_TOKEN.granularity
-    })
-}

@@ -1,4 +1,4 @@
-//! The scalar of a window whose gradient is taken.
+//! The scalar of a window, or of a prompt with its answer, whose gradient is taken.
 
 use burn::tensor::{Tensor, TensorData};
 use rand::{Rng as _, SeedableRng as _};
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::evaluation::reading::{BatchTensors, scores};
-use switchable_model::loss::span_loss;
+use switchable_model::loss::{answer_loss, span_loss};
 use switchable_model::span_head::SpanLogits;
 
 use crate::search::allocation::damage::DamageMeasure;
@@ -29,24 +29,53 @@ impl AnswerGradient {
     /// # Shapes
     ///
     /// `logits`: `[1, tokens]` each; `[1]` out.
-    pub(super) fn of<B: QuantAutodiffBackend>(self, logits: SpanLogits<B>, batch: &BatchTensors<B>) -> Tensor<B, 1> {
+    pub(super) fn of_spans<B: QuantAutodiffBackend>(
+        self,
+        logits: SpanLogits<B>,
+        batch: &BatchTensors<B>,
+    ) -> Tensor<B, 1> {
         let masked = |logits: Tensor<B, 2>| logits.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);
         let (start, end) = (masked(logits.start), masked(logits.end));
         match self.measure {
             DamageMeasure::Loss => span_loss(start, end, batch.starts.clone(), batch.ends.clone()),
             DamageMeasure::Divergence => {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                rng.set_stream(self.window as u64);
-                let mut along = |logits: Tensor<B, 2>| {
-                    let direction = root_of_curvature(&scores(logits.clone().inner()), &mut rng);
-                    let data = TensorData::new(direction, logits.dims());
-                    // Where no answer may stand the direction is 0; the score there is finite.
-                    (logits.clone() * Tensor::from_data(data, &logits.device())).sum()
-                };
-                along(start) + along(end)
+                let mut rng = self.rng();
+                // Where no answer may stand the direction is 0; the score there is finite.
+                along(start, &mut rng) + along(end, &mut rng)
             }
         }
     }
+
+    /// The scalar of a prompt with its answer.
+    ///
+    /// # Shapes
+    ///
+    /// `logits`: `[tokens of the answer, vocabulary]`; `[1]` out.
+    pub(super) fn of_tokens<B: QuantAutodiffBackend>(self, logits: Tensor<B, 2>, answer: &[u32]) -> Tensor<B, 1> {
+        match self.measure {
+            DamageMeasure::Loss => answer_loss(logits, answer),
+            DamageMeasure::Divergence => along(logits, &mut self.rng()),
+        }
+    }
+
+    fn rng(self) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(self.window as u64);
+        rng
+    }
+}
+
+/// The sum of the scores of some distributions along a random direction of each.
+///
+/// # Shapes
+///
+/// `logits`: `[distributions, classes]`; `[1]` out.
+fn along<B: QuantAutodiffBackend>(logits: Tensor<B, 2>, rng: &mut ChaCha8Rng) -> Tensor<B, 1> {
+    let [_, classes] = logits.dims();
+    let values = scores(logits.clone().inner());
+    let directions = values.chunks(classes).flat_map(|row| root_of_curvature(row, rng)).collect();
+    let directions = Tensor::from_data(TensorData::new::<f32, _>(directions, logits.dims()), &logits.device());
+    (logits * directions).sum()
 }
 
 /// `√p ⊙ ε − p · ⟨√p, ε⟩` for random signs ε, with `p = softmax(logits)`: its covariance is `diag(p) − p pᵀ`.

@@ -1,13 +1,12 @@
 //! Inner products of each window's gradient with what precisions change, and their moments.
 
 use burn::module::AutodiffModule as _;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use quant_kernels::spec::{bit_width::BitWidth, gradient_rule::GradientRule};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::reading::BatchTensors;
-use squad_data::Batch;
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::{SwitchableModel, TrainableModel};
@@ -20,34 +19,33 @@ use crate::running::progress::Progress;
 use crate::search::allocation::damage::{DamageMeasure, DamageOptions};
 use crate::search::estimates::answer_gradient::AnswerGradient;
 use crate::search::estimates::weight_changes::{WeightChanges, effective_weight};
+use crate::search::estimates::window::Window;
 
-/// Mean and mean square of the inner products of one choice.
+/// What the inner products of one choice say, on average over the windows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Moments {
-    mean: f64,
-    square: f64,
+    /// First order: the inner products themselves.
+    first: f64,
+    /// Second order: half the curvature of the window's mean divergence along what the choice changes.
+    second: f64,
 }
 
 impl Moments {
     /// Increase of the loss in nats; `None` where the gradients were of something else.
     pub(super) fn loss(self, measure: DamageMeasure) -> Option<f64> {
-        (measure == DamageMeasure::Loss).then_some(self.mean + self.square)
+        (measure == DamageMeasure::Loss).then_some(self.first + self.second)
     }
 
-    /// Divergence in nats. The loss is half of what two labels say: its gradient is half of theirs.
-    pub(super) fn divergence(self, measure: DamageMeasure) -> f64 {
-        match measure {
-            DamageMeasure::Divergence => 0.25 * self.square,
-            DamageMeasure::Loss => self.square,
-        }
+    /// Divergence in nats.
+    pub(super) fn divergence(self) -> f64 {
+        self.second
     }
 }
 
 /// What gradients are taken on, and what they are multiplied with.
 #[derive(Debug)]
 pub(super) struct Windows<'w, B: QuantAutodiffBackend> {
-    /// One window each.
-    pub(super) batches: &'w [Batch],
+    pub(super) windows: &'w [Window],
     pub(super) plan: &'w SitePlan,
     pub(super) changes: &'w [WeightChanges<B::InnerBackend>],
 }
@@ -64,37 +62,49 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 ) -> Result<Vec<Vec<Moments>>> {
     let run = evaluator.options();
     let merged = merged_at(evaluator.model(), windows.plan)?;
-    let mut progress = Progress::start("estimates", 0, windows.batches.len(), options.show);
+    let mut progress = Progress::start("estimates", 0, windows.windows.len(), options.show);
     let empty = |changes: &WeightChanges<_>| vec![Moments::default(); changes.choices()];
     let mut sums: Vec<Vec<Moments>> = windows.changes.iter().map(empty).collect();
     // As few at once as there are workers: each holds a gradient of the whole model.
-    for (chunk, batches) in windows.batches.chunks(run.workers.len()).enumerate() {
+    for (chunk, some) in windows.windows.chunks(run.workers.len()).enumerate() {
         if run.stop.is_requested() {
             return Err(Error::Stopped);
         }
         let first = chunk * run.workers.len();
-        let products = run.workers.map(batches, |i, batch| {
+        let products = run.workers.map(some, |i, window| {
             let gradient = AnswerGradient { measure: options.measure, seed: options.seed, window: first + i };
-            products_of::<B, M>(&merged, windows, batch, gradient)
+            products_of::<B, M>(&merged, windows, window, gradient)
         });
-        for window in &products {
-            for (sum, product) in sums.iter_mut().flatten().zip(window) {
-                sum.mean += product;
-                sum.square += product * product;
+        for (window, products) in some.iter().zip(&products) {
+            let factor = second_order(options.measure, window.labels());
+            for (sum, product) in sums.iter_mut().flatten().zip(products) {
+                sum.first += product;
+                sum.second += factor * product * product;
             }
-        }
-        for _ in batches {
             progress.step(String::new());
         }
     }
     progress.finish();
-    let n = windows.batches.len() as f64;
+    let n = windows.windows.len() as f64;
     for sum in sums.iter_mut().flatten() {
-        *sum = Moments { mean: sum.mean / n, square: sum.square / n };
+        *sum = Moments { first: sum.first / n, second: sum.second / n };
     }
-    match sums.iter().flatten().find(|moments| !moments.square.is_finite()) {
-        Some(moments) => Err(Error::option("estimate", moments.square, "a finite number: the gradients overflow")),
+    match sums.iter().flatten().find(|moments| !moments.second.is_finite()) {
+        Some(moments) => Err(Error::option("estimate", moments.second, "a finite number: the gradients overflow")),
         None => Ok(sums),
+    }
+}
+
+/// What the square of an inner product is multiplied by, where the answer of a window is `k` labels.
+///
+/// ```text
+/// ½ · 1/k · Σᵢ Δᵀ Fᵢ Δ  ≈  1/(2k) · u²     u of the sum of random directions of the k distributions
+///                       ≈  k/2 · u²        u of the loss, the mean over the labels
+/// ```
+fn second_order(measure: DamageMeasure, labels: usize) -> f64 {
+    match measure {
+        DamageMeasure::Divergence => 0.5 / labels as f64,
+        DamageMeasure::Loss => 0.5 * labels as f64,
     }
 }
 
@@ -128,16 +138,28 @@ fn merged_at<B: QuantBackend, M: SwitchableModel<B>>(
 fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     (plain, plan): &(ForQuestionAnswering<B::InnerBackend, M::InnerModule>, SitePlan),
     windows: &Windows<'_, B>,
-    batch: &Batch,
+    window: &Window,
     gradient: AnswerGradient,
 ) -> Vec<f64> {
     // A copy with leaves of its own: graphs that share leaves would wait for one another.
     let sites = windows.changes.iter().map(|changes| changes.site);
     let model = with_gradients_at::<B, M>(ForQuestionAnswering::from_inner(plain.clone()), sites);
     let body = &model.transformer;
-    let batch = BatchTensors::<B>::new(batch, &body.device());
-    let hidden = body.forward(batch.ids.clone(), None, plan);
-    let gradients = gradient.of(model.span_logits(hidden, plan), &batch).backward();
+    let scalar = match window {
+        Window::Span(batch) => {
+            let batch = BatchTensors::<B>::new(batch, &body.device());
+            let hidden = body.forward(batch.ids.clone(), None, plan);
+            gradient.of_spans(model.span_logits(hidden, plan), &batch)
+        }
+        Window::Answer { ids, answer } => {
+            let tokens = TensorData::new(ids.iter().map(|&id| i64::from(id)).collect(), [1, ids.len()]);
+            let hidden = body.forward(Tensor::from_data(tokens, &body.device()), None, plan);
+            let [_, tokens, width] = hidden.dims();
+            let behind = hidden.slice([0..1, tokens - answer.len()..tokens, 0..width]);
+            gradient.of_tokens(body.next_token_scores(behind, plan).squeeze_dim(0), answer)
+        }
+    };
+    let gradients = scalar.backward();
     let of_weight = |site: Site| match site.block {
         Some(_) => body.site(site).weight_param(),
         None => body.embedding_site(site).param(),

@@ -15,6 +15,10 @@
 //! in place of drawn labels have the same mean and vary less where the answer is nearly certain. For the loss F is
 //! that of the gold answers, which is the Hessian only where the model fits them.
 //!
+//! An answer that is generated is k tokens in the place of two ends, each with a distribution over the vocabulary: the
+//! factors are `1/(2k)` for the divergence and `k/2` for the second order of the loss, means over the tokens both; a span has
+//! k = 2.
+//!
 //! An inner product is all that a precision costs, so that every width comes from the same backward pass. What is
 //! left out: terms above the second order, which are most of the damage where few bits break a site, what rounding
 //! activations does, and another span head that an adapter may bring.
@@ -27,22 +31,21 @@ use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend}
 use span_reader::cost::site_bytes;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
-use squad_data::Batch;
 use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
-use crate::search::allocation::damage::{
-    Damage, DamageMeasure, DamageOptions, DamageTable, SiteDamage, choices_of_sites,
-};
+use crate::search::allocation::damage::{Damage, DamageOptions, DamageTable, SiteDamage, choices_of_sites};
 use crate::search::estimates::inner_products::{Moments, Windows, moments};
 use crate::search::estimates::weight_changes::{WeightChanges, check_floats};
+use crate::search::estimates::window::Window;
 
 mod answer_gradient;
 mod inner_products;
 pub mod settle;
 pub mod validation;
 mod weight_changes;
+mod window;
 
 /// Forward passes that one forward and backward pass are counted as: inputs and weights each have a gradient.
 const PASSES: u64 = 3;
@@ -66,7 +69,7 @@ pub fn estimate_damage<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     }
     let body = &evaluator.model().transformer;
     let sites = choices_of_sites(body, &options.choices, &options.embeddings);
-    let batches = windows_of(evaluator.task(), options.measure)?;
+    let windows = Window::all(evaluator.task(), options.measure)?;
     options.known.recall("estimates", || {
         let before = evaluator.work();
         let unchanged = evaluator.evaluate(reference)?;
@@ -74,15 +77,15 @@ pub fn estimate_damage<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             .iter()
             .map(|(site, choices)| WeightChanges::new(body, reference, *site, choices))
             .collect::<Result<Vec<_>>>()?;
-        let windows = Windows { batches: &batches, plan: reference, changes: &changes };
-        let found = moments::<B, M>(evaluator, &windows, options)?;
-        let passes = PASSES * (reference.blocks() * batches.len()) as u64;
+        let found =
+            moments::<B, M>(evaluator, &Windows { windows: &windows, plan: reference, changes: &changes }, options)?;
+        let passes = PASSES * (reference.blocks() * windows.len()) as u64;
         let rows = sites.iter().zip(found).map(|((site, choices), moments)| {
             let damage = |(&precision, moments): (_, Moments)| Damage {
                 precision: body.explicit_at(*site, &precision),
                 bytes: site_bytes(body, *site, precision),
                 loss: moments.loss(options.measure),
-                divergence: moments.divergence(options.measure),
+                divergence: moments.divergence(),
                 comparison: None,
             };
             let choices = choices.iter().zip(moments).map(damage).collect();
@@ -106,17 +109,4 @@ pub fn estimate_damage<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 pub fn can_be_estimated<B: QuantBackend, M: SwitchableModel<B>>(model: &M, reference: &SitePlan) -> bool {
     let sites = reference.sites();
     sites.embeddings().chain(sites.iter()).all(|site| check_floats(model, site).is_ok())
-}
-
-/// The windows that a measure has a gradient on, one by one.
-fn windows_of(task: &span_reader::evaluation::reading::ReadingTask, measure: DamageMeasure) -> Result<Vec<Batch>> {
-    let all = task.evaluation_batches(1)?.into_iter();
-    let batches: Vec<Batch> = match measure {
-        DamageMeasure::Divergence => all.collect(),
-        DamageMeasure::Loss => all.filter(|window| window.starts[0] >= 0 && window.ends[0] >= 0).collect(),
-    };
-    if batches.is_empty() {
-        return Err(Error::option("measure", "loss", "divergence, as no window holds a gold span"));
-    }
-    Ok(batches)
 }

@@ -1,0 +1,104 @@
+//! Questions in the form in which a model answers them.
+
+use content_identity::ContentHash;
+use squad_data::Dataset;
+
+use crate::error::{Error, Result};
+use crate::evaluation::prompt_task::PromptTask;
+use crate::evaluation::reading::ReadingTask;
+
+/// Questions, and how they are answered.
+#[derive(Debug, Clone)]
+pub enum QuestionTask {
+    /// By the span of the context that a head points to.
+    Span(ReadingTask),
+    /// By what a language model writes behind a prompt.
+    Generate(PromptTask),
+}
+
+/// A [`QuestionTask`] of somebody else.
+#[derive(Debug, Clone, Copy)]
+pub enum TaskRef<'a> {
+    /// By the span of the context that a head points to.
+    Span(&'a ReadingTask),
+    /// By what a language model writes behind a prompt.
+    Generate(&'a PromptTask),
+}
+
+impl QuestionTask {
+    /// The questions.
+    pub fn dataset(&self) -> &Dataset {
+        TaskRef::from(self).dataset()
+    }
+}
+
+impl<'a> TaskRef<'a> {
+    /// The questions.
+    pub fn dataset(self) -> &'a Dataset {
+        match self {
+            Self::Span(task) => &task.dataset,
+            Self::Generate(task) => &task.dataset,
+        }
+    }
+
+    /// Tokens that are read, padding and answers left out.
+    pub fn tokens(self) -> usize {
+        match self {
+            Self::Span(task) => task.features.windows().iter().map(|window| window.ids.len()).sum(),
+            Self::Generate(task) => task.prompts().iter().map(|prompt| prompt.ids.len()).sum(),
+        }
+    }
+
+    /// One of the questions alone.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such question.
+    pub(crate) fn select(self, question: usize) -> QuestionTask {
+        match self {
+            Self::Span(task) => QuestionTask::Span(task.select(question)),
+            Self::Generate(task) => QuestionTask::Generate(task.select(question)),
+        }
+    }
+
+    /// The windows that a span head reads.
+    ///
+    /// # Errors
+    ///
+    /// When answers are generated; `what` needs a span.
+    pub fn spans(self, what: &str) -> Result<&'a ReadingTask> {
+        match self {
+            Self::Span(task) => Ok(task),
+            Self::Generate(_) => Err(Error::option("task", "generate", format!("span: {what} needs a span head"))),
+        }
+    }
+
+    /// The hash of all that a result on these questions depends on.
+    pub fn content(self) -> ContentHash {
+        match self {
+            Self::Span(task) => task.content(),
+            Self::Generate(task) => task.content(),
+        }
+    }
+}
+
+impl<'a> From<&'a QuestionTask> for TaskRef<'a> {
+    fn from(task: &'a QuestionTask) -> Self {
+        match task {
+            QuestionTask::Span(task) => Self::Span(task),
+            QuestionTask::Generate(task) => Self::Generate(task),
+        }
+    }
+}
+
+impl<'a> From<&'a ReadingTask> for TaskRef<'a> {
+    fn from(task: &'a ReadingTask) -> Self {
+        Self::Span(task)
+    }
+}
+
+impl<'a> From<&'a PromptTask> for TaskRef<'a> {
+    fn from(task: &'a PromptTask) -> Self {
+        Self::Generate(task)
+    }
+}

@@ -1,0 +1,167 @@
+//! How questions are answered: by spans, or by what a language model writes.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+
+use switchable_quant::data::{Dataset, Example, PromptTemplate};
+use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::kernels::QuantBackend;
+use switchable_quant::reader::evaluation::prompt_task::PromptOptions;
+use switchable_quant::reader::text::head_text;
+use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::transformer::site_plan::SitePlan;
+use switchable_quant::transformer::span_head::ForQuestionAnswering;
+
+use crate::arguments::count::parse_count;
+use crate::arguments::input::InputArgs;
+use crate::arguments::reading::ReadingArgs;
+use crate::files::load_questions;
+use crate::usage;
+
+/// Characters of the longest context of a shot.
+const SHOT_CONTEXT: usize = 600;
+
+/// How questions are answered.
+#[derive(Debug, Clone, Args)]
+pub struct AnswerArgs {
+    /// How questions are answered: by the span that a head points to, or by what the language model writes greedily behind a
+    /// prompt, up to the end of its first line
+    #[arg(long, value_enum, default_value = "span", value_name = "span|generate")]
+    pub task: TaskForm,
+    /// Questions that stand before each prompt with their answers, with --task generate
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub shots: usize,
+    /// SQuAD file that they are drawn from by the seed: answerable ones about contexts of at most 600 characters that the
+    /// data do not have; by default the training questions of the built-in model
+    #[arg(long, value_name = "FILE")]
+    pub shots_from: Option<PathBuf>,
+    /// The prompt, with {context} and {question} once each; by default
+    /// "Context: {context}\nQuestion: {question}\nAnswer:"
+    #[arg(long, value_name = "TEXT")]
+    pub prompt_template: Option<String>,
+    /// Tokens of a generated answer at most
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = parse_count)]
+    pub answer_tokens: usize,
+}
+
+/// How questions are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TaskForm {
+    /// By the span of the context that a head points to
+    Span,
+    /// By what the language model writes behind a prompt
+    Generate,
+}
+
+impl AnswerArgs {
+    /// Whether a language model writes the answers.
+    pub fn generates(&self) -> bool {
+        self.task == TaskForm::Generate
+    }
+
+    /// [`check`](Self::check) beside the flags of an input.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn check_with(&self, input: &InputArgs) -> anyhow::Result<()> {
+        let of_spans =
+            [("--null-threshold", input.null_threshold.is_some()), ("--span-head", input.span_head.is_some())];
+        self.check(input.model.is_some(), &of_spans)
+    }
+
+    /// Refuses flags of the other form of answers, and shots that come from nowhere; `has_model` where it is not the
+    /// built-in model that answers, `of_spans` the flags that are for spans alone, and whether they are given.
+    ///
+    /// # Errors
+    ///
+    /// The flag that does not fit.
+    pub fn check(&self, has_model: bool, of_spans: &[(&str, bool)]) -> anyhow::Result<()> {
+        if self.generates() {
+            if let Some((flag, _)) = of_spans.iter().find(|(_, is_given)| *is_given) {
+                return Err(usage(format!("`{flag}` is for `--task span`")));
+            }
+        } else {
+            let given = [
+                ("--shots", self.shots > 0),
+                ("--shots-from", self.shots_from.is_some()),
+                ("--prompt-template", self.prompt_template.is_some()),
+                ("--answer-tokens", self.answer_tokens != 32),
+            ];
+            if let Some((flag, _)) = given.iter().find(|(_, is_given)| *is_given) {
+                return Err(usage(format!("`{flag}` is for `--task generate`")));
+            }
+        }
+        if self.shots > 0 && self.shots_from.is_none() && has_model {
+            return Err(usage("`--shots` needs `--shots-from`: the questions that stand before each prompt"));
+        }
+        if self.shots == 0 && self.shots_from.is_some() {
+            return Err(usage("`--shots-from` needs `--shots`, how many of its questions stand before each prompt"));
+        }
+        if let Some(template) = &self.prompt_template {
+            PromptTemplate::new(template).map_err(|error| usage(format!("`--prompt-template`: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Which span head answers, where one does and several could.
+    ///
+    /// # Errors
+    ///
+    /// When the plan names a head that is not there.
+    pub fn head_text<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+        plan: &SitePlan,
+    ) -> anyhow::Result<String> {
+        if self.generates() { Ok(String::new()) } else { Ok(head_text(model, plan)?) }
+    }
+
+    /// The prompts of some questions.
+    ///
+    /// # Errors
+    ///
+    /// When the file of the shots is missing or damaged, or holds too few.
+    pub fn prompt_options(
+        &self,
+        asked: &Dataset,
+        (window, seed): (Option<usize>, u64),
+        reading: ReadingArgs,
+    ) -> anyhow::Result<PromptOptions> {
+        let template = self.prompt_template.as_ref().map(PromptTemplate::new).transpose()?.unwrap_or_default();
+        let shots = match (&self.shots_from, self.shots) {
+            (_, 0) => Vec::new(),
+            (Some(file), n) => drawn(&load_questions(file, reading)?.dataset, asked, n, seed)
+                .map_err(|error| error.context(file.display().to_string()))?,
+            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, asked, n, seed)?,
+        };
+        Ok(PromptOptions { template: template.with_shots(&shots), max_new_tokens: self.answer_tokens, window })
+    }
+}
+
+/// Answerable questions about short contexts, one of each, none of them a context that is asked about.
+fn drawn(from: &Dataset, asked: &Dataset, n: usize, seed: u64) -> anyhow::Result<Vec<Example>> {
+    let asked: HashSet<String> = asked.examples().into_iter().map(|example| example.context.to_string()).collect();
+    let fits = |example: &Example| {
+        !example.answers.is_empty()
+            && example.context.chars().count() <= SHOT_CONTEXT
+            && !asked.contains(example.context.as_ref())
+    };
+    let mut candidates: Vec<Example> = from.examples().into_iter().filter(fits).collect();
+    candidates.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let mut contexts = HashSet::new();
+    candidates.retain(|example| contexts.insert(example.context.clone()));
+    anyhow::ensure!(
+        candidates.len() >= n,
+        "`--shots {n}`: {} answerable questions are about contexts of at most {SHOT_CONTEXT} characters that the data do \
+         not have, one of each",
+        candidates.len()
+    );
+    candidates.truncate(n);
+    Ok(candidates)
+}
