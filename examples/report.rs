@@ -7,9 +7,10 @@
 //!     --search held-out.json --train train-v1.1.json --out runs/report
 //! ```
 //!
-//! Writes `report.md`, `report.html` (one page that needs no network), one JSON file per experiment and PNG figures to
-//! `--out`, and `study.toml`, by which `--config` runs it again. A report that was stopped
+//! Writes `report.md`, `report.html` (one page that needs no network), one JSON file per experiment and figures (PNG
+//! and SVG) to `--out`, and `study.toml`, by which `--config` runs it again. A report that was stopped
 //! goes on where it was when it is started again with the same flags and folder, and ends the same.
+//! With `--task generate` a language model answers in words, and what needs a span head is left out.
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::{write_json, write_text};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::study_file::{self, Study};
@@ -49,6 +50,8 @@ struct Arguments {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
+    answers: AnswerArgs,
+    #[command(flatten)]
     quant: QuantArgs,
     #[command(flatten)]
     questions: StudyDataArgs,
@@ -63,13 +66,15 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let Study { arguments, text } = study_file::read::<Arguments>(std::env::args_os())?;
     // Flags that do not fit are refused before anything is opened.
+    arguments.answers.check_with(&arguments.input)?;
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
     let out = arguments.run.prepared_out("runs/report")?;
     let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
     let report = Report { arguments: &arguments, study_file: &text, out: &out };
     resumable(&out, || {
-        arguments.input.opening(&arguments.run, arguments.quant.model_options()).calibrated_on(calibration).run(report)
+        let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
+        opening.answering(&arguments.answers).calibrated_on(calibration).run(report)
     })
 }
 
@@ -88,26 +93,31 @@ struct Report<'a> {
 
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, questions, study, .. }, study_file, out } = self;
-        let config = study.config(input.batch, run.seed)?;
-        let report = session.questions(input, QuestionSet::HeldOut)?;
+        let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out } = self;
+        let mut config = study.config(input.batch, run.seed)?;
+        if answers.generates() && study.only.is_empty() {
+            eprintln!("left out: dynamic and robustness, which need a span head");
+            (config.dynamic, config.robustness) = (None, None);
+        }
+        let report = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut)?;
         let source = &report.source;
         let to_search = questions.search(input)?;
         let to_train = questions.train(input, study, &to_search)?;
         if input.data.is_some() {
-            check_unseen("--search", &to_search.dataset, &report.task.dataset)?;
+            check_unseen("--search", &to_search.dataset, report.task.dataset())?;
             if study.trains() {
-                check_unseen("--train", &to_train.dataset, &report.task.dataset)?;
+                check_unseen("--train", &to_train.dataset, report.task.dataset())?;
             }
         }
-        let search = session.task(to_search.dataset.clone(), input.window)?;
-        let train = session.task(to_train.dataset.clone(), input.window)?;
+        let how = (input.window, run.seed, input.reading);
+        let search = session.task_as(answers, how, to_search.dataset.clone())?;
+        let train = session.task_as(answers, how, to_train.dataset.clone())?;
         let searched = to_search.counts_with(&search.measured_counts());
         let trained = to_train.counts_with(&train.training_counts());
 
         let named = |file: Option<&Path>| file.map_or_else(|| "generated".to_owned(), name_of);
         let search_file = questions.search.as_deref().map(Path::new);
-        let null = input.null_rule(report.task.dataset.format)?;
+        let null = input.null_rule(report.task.dataset().format)?;
         let identity = report
             .identity
             .with_option("null_rule", format!("{null:?}"))
@@ -119,7 +129,13 @@ impl Command for Report<'_> {
         let training = TrainRun { workers, stop, show: run.show(), identity: identity.clone(), ..TrainRun::default() };
         let settings = RunSettings { seed: run.seed, evaluate, train: training, show: run.show() };
         let (tokenizer, window) = (&session.folder.tokenizer, input.window);
-        let data = StudyData { train: &train, search: &search, report: &report.task, tokenizer, window };
+        let data = StudyData {
+            train: (&train).into(),
+            search: (&search).into(),
+            report: (&report.task).into(),
+            tokenizer,
+            window,
+        };
         let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
         let stages = only(config.stages(), &study.only)?;

@@ -33,7 +33,6 @@ use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
-use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::MissingHead;
@@ -124,21 +123,16 @@ impl Command for TrainBank<'_> {
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let how = (window, run.seed, source.reading);
         let task = session.task_as(answers, how, data.training.dataset.clone())?;
-        let counts = match &task {
-            QuestionTask::Span(task) => data.training.counts_with(&task.training_counts()),
-            QuestionTask::Generate(task) => {
-                task.cut_text().iter().for_each(|text| println!("{text}"));
-                data.training.counts_with(&task.training_counts())
-            }
-        };
+        let counts = data.training.counts_with(&task.training_counts());
         println!("running on {}, {}", session.machine, counts.text("training questions"));
         let load = |loaded: LoadedQuestions| {
             let task = session.task_as(answers, how, loaded.dataset.clone())?;
-            if let QuestionTask::Span(task) = &task {
-                let counts = loaded.counts_with(&task.measured_counts());
-                if !counts.left_out.is_empty() {
-                    println!("evaluated on {}", counts.text("questions"));
-                }
+            let counts = loaded.counts_with(&task.measured_counts());
+            if !counts.left_out.is_empty() {
+                println!("evaluated on {}", counts.text("questions"));
+            }
+            if let Some(text) = task.cut_text() {
+                println!("{text}");
             }
             anyhow::Ok(task)
         };

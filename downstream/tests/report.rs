@@ -79,7 +79,7 @@ fn a_regime_an_attack_and_a_stage_of_another_crate_stand_in_the_report() {
         show: ShowProgress::No,
         ..RunSettings::default()
     };
-    let data = StudyData { train: &train, search: &report, report: &report, tokenizer: &tokenizer, window: None };
+    let data = StudyData { train: (&train).into(), search: (&report).into(), report: (&report).into(), tokenizer: &tokenizer, window: None };
     let mut bench = Workbench::new(&model, data, run, Memory::folder(dir.path(), json!({ "model": "tiny" })));
     let unknown = run_study(&bench, &study.stages()).expect_err("the names are not known yet").to_string();
     assert!(unknown.contains("lowest") || unknown.contains("shout"), "{unknown}");

@@ -402,15 +402,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let task = self
             .task_as(answers, (input.window, seed, input.reading), loaded.dataset.clone())
             .with_context(|| format!("{data_name} with the model {}", self.name))?;
-        let counts = match &task {
-            QuestionTask::Span(task) => task.measured_counts(),
-            QuestionTask::Generate(task) => {
-                if let Some(text) = task.cut_text() {
-                    eprintln!("{data_name}: {text}");
-                }
-                QuestionCounts::of(task.dataset.len())
-            }
-        };
+        if let Some(text) = task.cut_text() {
+            eprintln!("{data_name}: {text}");
+        }
+        let counts = task.measured_counts();
         let identity = of_questions("data", &data_name, &task);
         let mut questions = self.told(task, input, (&loaded, &data_name), &counts, &identity)?;
         if answers.generates() {

@@ -58,7 +58,9 @@ fn a_search_and_an_allocation_go_by_written_answers() {
     let out = dir.path().display();
     let found = prints(
         "allocate",
-        &format!("--task generate --limit 4 --no-adapter --bits 4,8 --average-bits 5 --solve-only --out {out}/allocate"),
+        &format!(
+            "--task generate --limit 4 --no-adapter --bits 4,8 --average-bits 5 --solve-only --out {out}/allocate"
+        ),
     );
     assert!(found.contains("solved for 5 bits: "), "{found}");
     let plan = std::fs::read_to_string(dir.path().join("allocate/plan-5.json")).expect("a plan");
@@ -76,11 +78,7 @@ fn flags_of_the_other_form_and_shots_from_nowhere_are_refused_before_anything_is
         refused(name, "--task generate --null-threshold 0", "`--null-threshold` is for `--task span`");
         refused(name, "--task generate --span-head base", "`--span-head` is for `--task span`");
         refused(name, "--task generate --shots-from x.json", "`--shots-from` needs `--shots`");
-        refused(
-            name,
-            "--task generate --model missing --data generated --shots 2",
-            "`--shots` needs `--shots-from`",
-        );
+        refused(name, "--task generate --model missing --data generated --shots 2", "`--shots` needs `--shots-from`");
         refused(name, "--task generate --prompt-template {context}", "expected `{question}` once");
         refused(name, "--task generate --answer-tokens 0", "--answer-tokens");
     }

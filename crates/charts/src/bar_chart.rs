@@ -79,6 +79,16 @@ impl BarGroup {
 
 impl Figure for BarChart {
     fn png(&self) -> Result<Vec<u8>> {
+        Ok(self.drawn()?.png())
+    }
+
+    fn svg(&self) -> Result<String> {
+        Ok(self.drawn()?.svg(&self.title))
+    }
+}
+
+impl BarChart {
+    fn drawn(&self) -> Result<Canvas> {
         self.check()?;
         let bars = self.groups.iter().flat_map(|g| &g.bars).flat_map(Estimate::extent);
         let values = bars.chain(self.horizontal_marks.iter().map(|m| m.at));
@@ -129,7 +139,7 @@ impl Figure for BarChart {
         let caption = area.bottom + labels.height() + TEXT.line_height() / 2.0 + 6.0;
         draw_lower_caption(&mut canvas, area, &self.category_label, caption);
         marks.draw_labels(&mut canvas, area, &axis);
-        Ok(canvas.png())
+        Ok(canvas)
     }
 }
 

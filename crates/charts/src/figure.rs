@@ -13,12 +13,21 @@ pub trait Figure {
     /// When the data cannot be drawn; the error names the field.
     fn png(&self) -> Result<Vec<u8>>;
 
-    /// Writes the picture, whole or not at all.
+    /// The picture as an SVG document, sharp at every size; equal data gives equal text.
+    ///
+    /// # Errors
+    ///
+    /// As [`png`](Self::png).
+    fn svg(&self) -> Result<String>;
+
+    /// Writes the picture, whole or not at all: an SVG where the file's name ends so, else a PNG.
     ///
     /// # Errors
     ///
     /// When the data cannot be drawn, or the folder cannot be made or written.
     fn write(&self, path: &Path) -> Result<()> {
-        Ok(whole_files::write(path, &self.png()?)?)
+        let is_svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+        let bytes = if is_svg { self.svg()?.into_bytes() } else { self.png()? };
+        Ok(whole_files::write(path, &bytes)?)
     }
 }

@@ -129,6 +129,16 @@ impl Panel {
 
 impl Figure for HeatMapChart {
     fn png(&self) -> Result<Vec<u8>> {
+        Ok(self.drawn()?.png())
+    }
+
+    fn svg(&self) -> Result<String> {
+        Ok(self.drawn()?.svg(&self.title))
+    }
+}
+
+impl HeatMapChart {
+    fn drawn(&self) -> Result<Canvas> {
         self.check()?;
         let colours = self.colours()?;
         let mut canvas = Canvas::new(self.size);
@@ -175,7 +185,7 @@ impl Figure for HeatMapChart {
         canvas.text(&caption, spot(row_caption.x, area.centre().y), Anchor::Upwards, TEXT, INK);
         let bar = Area { left: area.right + BAR_GAP, right: area.right + BAR_GAP + BAR_WIDTH, ..area };
         colours.draw_bar(&mut canvas, bar, &self.value.caption());
-        Ok(canvas.png())
+        Ok(canvas)
     }
 }
 

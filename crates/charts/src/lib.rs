@@ -2,6 +2,7 @@
 
 mod axis;
 mod bar_chart;
+mod bitmap;
 mod canvas;
 mod category_labels;
 mod error;
@@ -17,6 +18,7 @@ mod page;
 mod palette;
 mod plot_frame;
 mod size;
+mod svg;
 #[cfg(test)]
 mod tests;
 

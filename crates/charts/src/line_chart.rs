@@ -140,6 +140,16 @@ impl Series {
 
 impl Figure for LineChart {
     fn png(&self) -> Result<Vec<u8>> {
+        Ok(self.drawn()?.png())
+    }
+
+    fn svg(&self) -> Result<String> {
+        Ok(self.drawn()?.svg(&self.title))
+    }
+}
+
+impl LineChart {
+    fn drawn(&self) -> Result<Canvas> {
         self.check()?;
         let points = || self.series.iter().flat_map(|s| &s.points);
         let marked = |marks: &[Mark]| marks.iter().map(|m| m.at).collect::<Vec<_>>();
@@ -183,7 +193,7 @@ impl Figure for LineChart {
             plot.draw_markers(&mut canvas, series, Look::of_series(index));
         }
         horizontal.draw_labels(&mut canvas, area, &plot.y);
-        Ok(canvas.png())
+        Ok(canvas)
     }
 }
 

@@ -316,3 +316,36 @@ fn a_failing_write_leaves_nothing_partial() {
     assert!(message.contains("occupied.png"), "{message}");
     assert_eq!(files(dir.path()), 2);
 }
+
+#[test]
+fn a_picture_is_a_document_that_every_reader_of_xml_reads_and_holds_its_text() {
+    let odd = "EM < 50 & \"F1\" > 60\u{1}";
+    let chart = LineChart { title: odd.into(), subtitle: "a\nb".into(), ..short() };
+    let figures: [&dyn Figure; 3] = [&chart, &heat([[1.0, 2.0]]), &short()];
+    for figure in figures {
+        let document = figure.svg().unwrap();
+        assert_eq!(document, figure.svg().unwrap());
+        let (mut text, mut lines, mut depth) = (String::new(), 0, 0);
+        for event in xml::EventReader::from_str(&document) {
+            match event.unwrap() {
+                xml::reader::XmlEvent::Characters(characters) => text += &characters,
+                xml::reader::XmlEvent::StartElement { name, attributes, .. } => {
+                    depth += 1;
+                    lines += usize::from(name.local_name == "polyline");
+                    for attribute in attributes {
+                        assert!(!attribute.value.contains("NaN") && !attribute.value.contains("inf"), "{attribute}");
+                    }
+                }
+                xml::reader::XmlEvent::EndElement { .. } => depth -= 1,
+                _ => {}
+            }
+        }
+        assert_eq!(depth, 0);
+        assert!(lines > 0 || document.contains("<rect"), "something is drawn");
+        assert!(text.len() > 5, "{text}");
+    }
+    assert!(chart.svg().unwrap().contains("<title>EM &lt; 50 &amp; &quot;F1&quot; &gt; 60 </title>"));
+    let dir = tempfile::tempdir().unwrap();
+    chart.write(&dir.path().join("figure.SVG")).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("figure.SVG")).unwrap(), chart.svg().unwrap());
+}

@@ -8,7 +8,7 @@ use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_wid
 use span_reader::choice::fingerprint::ModelFingerprint;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
-use span_reader::evaluation::reading::ReadingTask;
+use span_reader::evaluation::question_task::TaskRef;
 use squad_data::TextTokenizer;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::adapters::AdapterFolders as _;
@@ -29,11 +29,11 @@ use crate::train::trainer::TrainRun;
 #[derive(Debug, Clone, Copy)]
 pub struct StudyData<'a> {
     /// Adapters are trained on these.
-    pub train: &'a ReadingTask,
+    pub train: TaskRef<'a>,
     /// Sensitivities are measured and plans chosen on these.
-    pub search: &'a ReadingTask,
+    pub search: TaskRef<'a>,
     /// Results are reported on these.
-    pub report: &'a ReadingTask,
+    pub report: TaskRef<'a>,
     /// The tokenizer of all of them.
     pub tokenizer: &'a TextTokenizer,
     /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context.
@@ -105,7 +105,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> Workbench<'a, B, M> {
     /// # Errors
     ///
     /// When the batch size is zero.
-    pub fn evaluator<'s>(&'s self, task: &'s ReadingTask) -> Result<Evaluator<'s, B::InnerBackend, M::InnerModule>> {
+    pub fn evaluator<'s>(&'s self, task: TaskRef<'s>) -> Result<Evaluator<'s, B::InnerBackend, M::InnerModule>> {
         Ok(Evaluator::new(&self.plain, task, self.run.evaluate.clone(), &self.device())?)
     }
 

@@ -199,7 +199,13 @@ fn contestants_change_the_bank_of_their_study() {
         steps: 3,
     };
     let base = start(&config);
-    let data = StudyData { train: &task, search: &task, report: &task, tokenizer: &tokenizer, window: None };
+    let data = StudyData {
+        train: (&task).into(),
+        search: (&task).into(),
+        report: (&task).into(),
+        tokenizer: &tokenizer,
+        window: None,
+    };
     let bench = Workbench::new(&base, data, RunSettings::default(), Memory::Nothing);
     let run = |overrides| {
         let (config, run) = (train_config(3), quiet(1));

@@ -115,7 +115,13 @@ fn run_edited(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings
     let search = span_reader::evaluation::reading::ReadingTask::new(searched, &tokenizer, &shape, None)?;
     let report =
         span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
-    let data = StudyData { train: &train, search: &search, report: &report, tokenizer: &tokenizer, window: None };
+    let data = StudyData {
+        train: (&train).into(),
+        search: (&search).into(),
+        report: (&report).into(),
+        tokenizer: &tokenizer,
+        window: None,
+    };
     let mut model = model::<Training>(&shape, BasePolicy::Frozen);
     if edit == Edit::Weights {
         model = gpt2_model::Gpt2ForQuestionAnswering::random(&shape, &ModelOptions::default(), 6, &device())?;
@@ -274,7 +280,13 @@ fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
     let start = model::<Training>(&shape, BasePolicy::Trainable);
     let (model, _) = train_base(start, &task, training(&train_config(150), &quiet(2))).unwrap();
     // Of the questions that it learned it knows some: there is exact match to lose.
-    let data = StudyData { train: &task, search: &task, report: &task, tokenizer: &tokenizer, window: None };
+    let data = StudyData {
+        train: (&task).into(),
+        search: (&task).into(),
+        report: (&task).into(),
+        tokenizer: &tokenizer,
+        window: None,
+    };
     let config = StudyConfig {
         low: Some(BitWidth::B8),
         tolerance: 0.5,

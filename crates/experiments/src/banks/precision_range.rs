@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use quant_kernels::{backends::quant_backend::QuantAutodiffBackend, spec::bit_width::BitWidth};
-use span_reader::evaluation::reading::ReadingTask;
+use span_reader::evaluation::question_task::TaskRef;
 use span_reader::statistics::mean;
 use switchable_model::model::TrainableModel;
 use switchable_model::span_head::ForQuestionAnswering;
@@ -68,13 +68,13 @@ pub struct RangeTest<'a> {
 ///
 /// When the threshold is not a finite number, there are fewer than four steps, or as
 /// [`train_bank_with`].
-pub fn precision_range_test<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+pub fn precision_range_test<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     base: &ForQuestionAnswering<B, M>,
-    task: &ReadingTask,
+    task: impl Into<TaskRef<'t>>,
     RangeTest { bank, threshold }: RangeTest<'_>,
     training: Training<'_>,
 ) -> Result<PrecisionRange> {
-    let Training { config, run } = training;
+    let (task, Training { config, run }) = (task.into(), training);
     if !threshold.is_finite() {
         return Err(Error::option("threshold", threshold, "a finite number of nats"));
     }

@@ -52,7 +52,7 @@ pub fn page(sections: &[Section], heading: &Heading) -> Result<String> {
 }
 
 fn data_uri(chart: &Chart) -> Result<String> {
-    Ok(format!("data:image/png;base64,{}", STANDARD.encode(chart.figure.png()?)))
+    Ok(format!("data:image/svg+xml;base64,{}", STANDARD.encode(chart.figure.svg()?)))
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
             "<h2>Widths</h2>",
             "report --seed 1",
             "<td>40.1</td>",
-            "data:image/png;base64,iVBOR",
+            "data:image/svg+xml;base64,PHN2Zy",
             "alt=\"Accuracy by width\"",
         ] {
             assert!(page.contains(part), "{part} in {page}");

@@ -40,7 +40,7 @@ pub fn markdown(sections: &[Section], heading: &Heading) -> String {
     text
 }
 
-/// Writes every figure of some sections; returns their file names.
+/// Writes every figure of some sections, as PNG and as SVG; returns the names of the former.
 ///
 /// # Errors
 ///
@@ -48,7 +48,9 @@ pub fn markdown(sections: &[Section], heading: &Heading) -> String {
 pub fn write_figures(sections: &[Section], dir: &Path) -> Result<Vec<String>> {
     let mut written = Vec::new();
     for chart in sections.iter().flat_map(|section| section.charts.iter().chain(&section.closing_charts)) {
-        chart.figure.write(&dir.join(&chart.file))?;
+        let file = dir.join(&chart.file);
+        chart.figure.write(&file)?;
+        chart.figure.write(&file.with_extension("svg"))?;
         written.push(chart.file.clone());
     }
     Ok(written)

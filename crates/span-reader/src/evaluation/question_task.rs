@@ -1,7 +1,7 @@
 //! Questions in the form in which a model answers them.
 
 use content_identity::ContentHash;
-use squad_data::Dataset;
+use squad_data::{Dataset, QuestionCounts};
 
 use crate::error::{Error, Result};
 use crate::evaluation::prompt_task::PromptTask;
@@ -30,6 +30,30 @@ impl QuestionTask {
     pub fn dataset(&self) -> &Dataset {
         TaskRef::from(self).dataset()
     }
+
+    /// How many questions are measured.
+    pub fn measured_counts(&self) -> QuestionCounts {
+        match self {
+            Self::Span(task) => task.measured_counts(),
+            Self::Generate(task) => task.measured_counts(),
+        }
+    }
+
+    /// How many questions a model can be trained on, and why not on the others.
+    pub fn training_counts(&self) -> QuestionCounts {
+        match self {
+            Self::Span(task) => task.training_counts(),
+            Self::Generate(task) => task.training_counts(),
+        }
+    }
+
+    /// A line about what does not fit, where answers are generated and something does not.
+    pub fn cut_text(&self) -> Option<String> {
+        match self {
+            Self::Span(_) => None,
+            Self::Generate(task) => task.cut_text(),
+        }
+    }
 }
 
 impl<'a> TaskRef<'a> {
@@ -46,6 +70,14 @@ impl<'a> TaskRef<'a> {
         match self {
             Self::Span(task) => task.features.windows().iter().map(|window| window.ids.len()).sum(),
             Self::Generate(task) => task.prompts().iter().map(|prompt| prompt.ids.len()).sum(),
+        }
+    }
+
+    /// The tokens of each window, or prompt.
+    pub fn texts(self) -> Vec<Vec<u32>> {
+        match self {
+            Self::Span(task) => task.features.windows().iter().map(|window| window.ids.clone()).collect(),
+            Self::Generate(task) => task.prompts().iter().map(|prompt| prompt.ids.clone()).collect(),
         }
     }
 

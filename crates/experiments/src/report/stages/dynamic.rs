@@ -55,7 +55,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for DynamicStudy
 
     const NAME: &'static str = "dynamic";
 
-    fn check(&self, _bench: &Workbench<'_, B, M>) -> Result<()> {
+    fn check(&self, bench: &Workbench<'_, B, M>) -> Result<()> {
+        bench.data.report.spans("the choice of plans at run time")?;
         let nested = BitWidth::B2..=BitWidth::B8;
         if self.widths.is_empty() || !self.widths.iter().all(|bits| nested.contains(bits)) {
             let got = self.widths.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -83,7 +84,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for DynamicStudy
             widths.dedup();
             let plans: Vec<_> =
                 widths.iter().map(|&bits| nested.transformer.uniform_plan(bench.precision(bits))).collect();
-            let [calibration, evaluation] = bench.data.report.halves()?;
+            let [calibration, evaluation] = bench.data.report.spans("the choice of plans at run time")?.halves()?;
             let search = CascadeSearch {
                 evaluate: bench.run.evaluate.clone(),
                 share: self.share,

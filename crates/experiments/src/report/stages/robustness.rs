@@ -74,6 +74,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
     const NAME: &'static str = "robustness";
 
     fn check(&self, bench: &Workbench<'_, B, M>) -> Result<()> {
+        bench.data.report.spans("an attack")?;
         for (field, empty) in [("robustness.widths", self.widths.is_empty()), ("attacks", self.attacks.is_empty())] {
             if empty {
                 return Err(Error::option(field, "empty", "at least one"));
@@ -94,7 +95,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
             Ladder::new(self.widths.iter().map(|&bits| (bits, bench.uniform_plan(precision(bits)))))
         };
         let reading = bench.victim_options();
-        let corpus = data.report.dataset.limited(self.items);
+        let corpus = data.report.dataset().limited(self.items);
         let items: Vec<Example> = corpus.examples();
         let shared = json!({ "widths": self.widths, "items": self.items, "seed": seed });
 
@@ -132,7 +133,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
                         reading: &reading,
                         run: &run,
                     };
-                    let data = HardeningData { train: &data.train.dataset, items: &items };
+                    let data = HardeningData { train: data.train.dataset(), items: &items };
                     hardening.harden_and_attack(bench.model, data, attack.as_ref(), how)
                 })?;
                 hardened.push(result);

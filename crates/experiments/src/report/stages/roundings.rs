@@ -98,8 +98,7 @@ impl Roundings {
         bench: &Workbench<'_, B, M>,
         model: &M::InnerModule,
     ) -> Result<ModelMoments> {
-        let mut windows: Vec<Vec<u32>> =
-            bench.data.search.features.windows().iter().map(|window| window.ids.clone()).collect();
+        let mut windows = bench.data.search.texts();
         windows.shuffle(&mut ChaCha8Rng::seed_from_u64(bench.run.seed));
         windows.truncate(self.windows);
         let mut progress = Progress::start("calibration", 0, model.sites().blocks(), bench.run.show);
