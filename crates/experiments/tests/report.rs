@@ -207,7 +207,10 @@ fn a_report_is_whole_and_the_same_after_an_interruption() {
     let text = std::fs::read_to_string(whole.path().join("report.md")).unwrap();
     for name in &figures {
         assert!(whole.path().join(name).is_file() && text.contains(&format!("({name})")), "{name}");
+        assert!(whole.path().join(name).with_extension("svg").is_file(), "{name}");
     }
+    assert_eq!(first.greedy.lost.len(), first.greedy.comparison.only_first);
+    assert!(text.contains("\n## Questions that the plan of the greedy search loses\n"), "{text}");
     // The model is not trained: no question is answered rightly, so none can be made wrong.
     assert!(!figures.iter().any(|name| name == "robustness.png"));
     assert_eq!(figures.len(), 9);

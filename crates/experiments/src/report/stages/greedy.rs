@@ -15,6 +15,7 @@ use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::TrainableModel;
 
 use crate::error::Result;
+use crate::report::lost_questions::{LostQuestion, lost_questions, lost_text};
 use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
 use crate::report::stages::cells::{em, f1, percent, points};
@@ -58,6 +59,9 @@ pub struct GreedyStudy {
     pub found: Accuracy,
     /// Found against high.
     pub comparison: PairedComparison,
+    /// The report questions that the plan found loses.
+    #[serde(default)]
+    pub lost: Vec<LostQuestion>,
 }
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Greedy {
@@ -97,9 +101,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Greedy {
             let (found, plan) = greedy_search(&search, start, &options)?;
             let equal_bytes = damage.compare_at_equal_bytes(&search, &full, &found.path)?;
             let cost = Cost::of(&bench.plain().transformer, &plan);
-            let (high, plan) = (report.evaluate(&full)?, report.evaluate(&plan)?);
+            let ((high, answers), (plan, changed)) = (report.predict(&full)?, report.predict(&plan)?);
             let comparison = high.compare(&plan, seed);
-            Ok(GreedyStudy { low, sites, search: found, equal_bytes, cost, high, found: plan, comparison })
+            let lost = lost_questions(bench.data.report.dataset(), (&high, &answers), (&plan, &changed));
+            Ok(GreedyStudy { low, sites, search: found, equal_bytes, cost, high, found: plan, comparison, lost })
         })?;
         sites_known.forget()?;
         flips_known.forget()?;
@@ -116,6 +121,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Greedy {
         Ok(vec![
             Section::new("One sub-module at a time", sites_text(greedy)).with_chart(map),
             Section::new("Greedy search", greedy_text(greedy)).with_chart(path),
+            Section::new(
+                "Questions that the plan of the greedy search loses",
+                lost_text(&greedy.lost, greedy.comparison.only_first, "greedy.json"),
+            ),
         ])
     }
 }
