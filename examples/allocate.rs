@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
@@ -39,6 +39,7 @@ use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::can_be_estimated;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::lora::PrecisionPlan;
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::{read_json, write_json};
@@ -203,6 +204,11 @@ fn allocation_text(allocation: &Allocation) -> String {
     format!("{bytes} bytes, weights of {average_bits:.2} bits, predicted damage {damage:.4} nats")
 }
 
+/// What `allocation.json` says of a plan after its swaps.
+fn refined_json(row: &RefinedAllocation, plan: &PrecisionPlan) -> Value {
+    json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
+}
+
 /// The folder of one plan where several are packed.
 fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactTarget> {
     Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
@@ -211,18 +217,7 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
 impl Command for Allocate<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
-        let Arguments {
-            run,
-            input,
-            answers,
-            bits,
-            embedding_bits,
-            average_bits,
-            swaps,
-            solve_only,
-            validate_estimates,
-            ..
-        } = arguments;
+        let Arguments { run, input, answers, bits, embedding_bits, average_bits, solve_only, .. } = arguments;
         let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
@@ -284,14 +279,18 @@ impl Command for Allocate<'_> {
             "seed": run.seed, "n": table.n, "front": points, "table": table, "average_bits": budgets.met,
             "too_small": budgets.too_small, "solved": solved,
         });
-        if *validate_estimates {
+        if arguments.validate_estimates {
             let (text, validation) = work.validated::<B, M>(&evaluator, table)?;
             print!("{text}");
             result["validation"] = validation;
         }
         if !solve_only {
-            let how =
-                BudgetOptions { swaps: *swaps, show, known: memory.within("budgets"), ..BudgetOptions::default() };
+            let how = BudgetOptions {
+                swaps: arguments.swaps,
+                show,
+                known: memory.within("budgets"),
+                ..BudgetOptions::default()
+            };
             let refined = damages.refined(&evaluator, (&full, &bytes), &how)?;
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
@@ -308,12 +307,8 @@ impl Command for Allocate<'_> {
             })?;
             towards.known.forget()?;
             print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
-            let swapped = |row: &RefinedAllocation| {
-                let plan = model.named_plan(&row.plan);
-                json!({ "budget": row.budget, "plan": plan, "refinement": row.refinement })
-            };
             result["verified"] = json!(refined.iter().map(|row| &row.verified).collect::<Vec<_>>());
-            result["refined"] = refined.iter().map(swapped).collect();
+            result["refined"] = refined.iter().map(|row| refined_json(row, &model.named_plan(&row.plan))).collect();
             result["greedy"] = json!(compared.greedy);
             result["equal_bytes"] = json!(compared.equal_bytes);
         }

@@ -35,7 +35,7 @@ use crate::arguments::input::InputArgs;
 use crate::arguments::reading::ReadingArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{name_of, of_questions};
-use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data, resolve_model};
+use crate::files::{LoadedQuestions, resolve_model};
 
 /// What a command does with a model.
 pub trait Command {
@@ -379,7 +379,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     ///
     /// When a file is missing or damaged, or the questions do not fit the model.
     pub fn questions(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<Questions> {
-        let (loaded, data_name) = self.load(input, set)?;
+        let (loaded, data_name) = input.load(set)?;
         let task = self
             .task(loaded.dataset.clone(), input.window)
             .with_context(|| format!("{data_name} with the model {}", self.name))?;
@@ -398,7 +398,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         (input, seed): (&InputArgs, u64),
         set: QuestionSet,
     ) -> anyhow::Result<Questions<QuestionTask>> {
-        let (loaded, data_name) = self.load(input, set)?;
+        let (loaded, data_name) = input.load(set)?;
         let task = self
             .task_as(answers, (input.window, seed, input.reading), loaded.dataset.clone())
             .with_context(|| format!("{data_name} with the model {}", self.name))?;
@@ -432,24 +432,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         let options = answers.prompt_options(&questions, (window, seed), reading)?;
         let shape = self.folder.model.transformer.shape();
         Ok(QuestionTask::Generate(PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)?))
-    }
-
-    fn load(&self, input: &InputArgs, set: QuestionSet) -> anyhow::Result<(LoadedQuestions, String)> {
-        let (loaded, data_name) = match &input.data {
-            Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
-            Some(name) => (load_questions(&resolve_data(name)?, input.reading)?, name.clone()),
-            None if input.model.is_some() => {
-                bail!(
-                    "`--model` needs `--data`: the generated questions, `--data generated`, are for the built-in model"
-                )
-            }
-            None => (default_model::questions(set)?.into(), format!("generated ({set})")),
-        };
-        let loaded: LoadedQuestions = match input.limit {
-            Some(limit) => loaded.limited(limit),
-            None => loaded,
-        };
-        Ok((loaded, data_name))
     }
 
     /// Questions that were made ready, once it is said which of them are not new to the model.

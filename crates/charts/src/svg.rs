@@ -3,7 +3,7 @@
 //! Text stays text, which can be searched and copied, and is as wide as the font that is compiled in has it: where that
 //! font is not installed, another is stretched or squeezed to the same width, so that nothing overlaps.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::canvas::{Anchor, Area, DASH, Dash, Pen, Shape, Spot};
 use crate::lettering::{Font, Weight};
@@ -58,17 +58,14 @@ fn element(text: &mut String, shape: &Shape) {
                  stroke-linejoin=\"round\"{dashes}/>"
             )
         }
-        Shape::Text { text: content, at, anchor, font, colour } => {
-            label(text, content, *at, *anchor, *font, *colour);
-            Ok(())
-        }
+        Shape::Text { text: content, at, anchor, font, colour } => label(text, content, *at, *anchor, (*font, *colour)),
     };
     written.expect("a text takes every character");
 }
 
-fn label(text: &mut String, content: &str, at: Spot, anchor: Anchor, font: Font, colour: Colour) {
+fn label(text: &mut String, content: &str, at: Spot, anchor: Anchor, (font, colour): (Font, Colour)) -> fmt::Result {
     if content.trim().is_empty() {
-        return;
+        return Ok(());
     }
     let (x, y, middle) = (number(at.x), number(at.y), font.middle_to_baseline());
     // Text that is read upwards is turned about its place.
@@ -83,11 +80,12 @@ fn label(text: &mut String, content: &str, at: Spot, anchor: Anchor, font: Font,
     };
     let weight = if font.weight == Weight::Bold { " font-weight=\"bold\"" } else { "" };
     let (size, width, colour) = (number(font.size), number(font.width(content)), hex(colour));
-    *text += &format!(
+    write!(
+        text,
         "<text {place} text-anchor=\"{end}\" font-size=\"{size}\"{weight} textLength=\"{width}\" \
          lengthAdjust=\"spacingAndGlyphs\" fill=\"{colour}\">{}</text>",
         escaped(content)
-    );
+    )
 }
 
 fn points(spots: &[Spot]) -> String {

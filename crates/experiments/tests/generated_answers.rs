@@ -88,7 +88,7 @@ fn assert_plain<M: SwitchableModel<Plain>>(model: &ForQuestionAnswering<Plain, M
             let tokens = text.len();
             let ids = Tensor::<Plain, 2, Int>::from_data(TensorData::new(text, [1, tokens]), &device());
             let scores = body.next_token_scores(body.forward(ids, None, &plan), &plan).squeeze_dim::<2>(0);
-            let behind = scores.slice([prompt.ids.len() - 1..tokens - 1]);
+            let behind = scores.narrow(0, prompt.ids.len() - 1, prompt.answer.len());
             losses += f64::from(answer_loss(behind, &prompt.answer).into_scalar());
         }
         let (found, expected) = (accuracy.loss.expect("it has one"), losses / task.prompts().len() as f64);
@@ -261,8 +261,9 @@ fn prompts_that_do_not_fit_and_options_out_of_range_are_refused_by_name() {
     assert!(refused(&dataset, &|options| options.window = Some(12)).starts_with("`max_new_tokens` is 12, expected"));
     let message = refused(&dataset, &|options| options.window = Some(201));
     assert_eq!(message, "the window is 201, the model has room for 200");
-    let message =
-        refused(&dataset, &|options| options.template = PromptTemplate::default().with_shots(&[long.clone()]));
+    let message = refused(&dataset, &|options| {
+        options.template = PromptTemplate::default().with_shots(std::slice::from_ref(&long));
+    });
     assert!(
         message.starts_with(&format!("question `{}`: expected at most 188", dataset.examples()[0].id)),
         "{message}"

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 
 use switchable_quant::data::{Format, NullRule};
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::reader::FolderOptions;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::transformer::options::ModelOptions;
@@ -16,6 +18,7 @@ use crate::arguments::null_threshold::{NullThreshold, null_rule};
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
 use crate::calibration::CalibrationRequest;
+use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data};
 use crate::session::Opening;
 
 /// Model and questions.
@@ -68,6 +71,29 @@ impl InputArgs {
     /// When the data are of version 1.1, where each question has an answer, or the threshold is to be chosen.
     pub fn null_rule(&self, format: Format) -> anyhow::Result<NullRule> {
         null_rule(self.null_threshold, format)
+    }
+
+    /// The questions that the flags name, and what they are called; `set` are the generated ones used without `--data`.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or a model is named and no questions.
+    pub fn load(&self, set: QuestionSet) -> anyhow::Result<(LoadedQuestions, String)> {
+        let (loaded, data_name) = match &self.data {
+            Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
+            Some(name) => (load_questions(&resolve_data(name)?, self.reading)?, name.clone()),
+            None if self.model.is_some() => {
+                bail!(
+                    "`--model` needs `--data`: the generated questions, `--data generated`, are for the built-in model"
+                )
+            }
+            None => (default_model::questions(set)?.into(), format!("generated ({set})")),
+        };
+        let loaded: LoadedQuestions = match self.limit {
+            Some(limit) => loaded.limited(limit),
+            None => loaded,
+        };
+        Ok((loaded, data_name))
     }
 
     /// The model that the flags name, built with some options; without a span head of its own it answers where

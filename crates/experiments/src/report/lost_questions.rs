@@ -131,7 +131,9 @@ mod tests {
         let score = |(id, exact): (&str, f64)| QuestionScore { id: id.into(), exact, f1: exact, has_answer: true };
         let scores = ["a", "b", "c"].into_iter().zip(exact).map(score).collect();
         let mut predictions = Predictions::new();
-        ["a", "b", "c"].into_iter().for_each(|id| predictions.insert(id, answer));
+        for id in ["a", "b", "c"] {
+            predictions.insert(id, answer);
+        }
         (Accuracy::new(0.0, 0.0, scores, None), predictions)
     }
 

@@ -1,5 +1,7 @@
 //! A data set made ready for a model that writes its answers: prompts, and what is to follow them.
 
+use std::sync::Arc;
+
 use content_identity::{ContentHash, Hasher};
 use squad_data::{
     Dataset, EncodedPrompt, Example, PromptTemplate, QuestionCounts, SpecialTokens, TextTokenizer, WhyLeftOut,
@@ -40,7 +42,7 @@ impl Default for PromptOptions {
 pub struct PromptTask {
     /// The questions and their gold answers.
     pub dataset: Dataset,
-    pub(crate) tokenizer: TextTokenizer,
+    tokenizer: Arc<TextTokenizer>,
     pub(crate) template: PromptTemplate,
     pub(crate) max_new_tokens: usize,
     /// Tokens that end an answer wherever its line ends: the tokenizer's end, if it has one.
@@ -117,7 +119,7 @@ impl PromptTask {
             opening = &opening[..shared];
         }
         let stop = SpecialTokens::of(tokenizer).map(|special| vec![special.end]).unwrap_or_default();
-        let (opening, tokenizer, template) = (opening.to_vec(), tokenizer.clone(), template.clone());
+        let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), Arc::new(tokenizer.clone()));
         Ok(Self { dataset, tokenizer, template, max_new_tokens: *max_new_tokens, stop, opening, prompts })
     }
 
@@ -130,7 +132,7 @@ impl PromptTask {
         Self {
             dataset: self.dataset.chosen(|place| place == question),
             prompts: vec![self.prompts[question].clone()],
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: Arc::clone(&self.tokenizer),
             template: self.template.clone(),
             stop: self.stop.clone(),
             opening: self.opening.clone(),

@@ -45,7 +45,8 @@ impl Moments {
 /// What gradients are taken on, and what they are multiplied with.
 #[derive(Debug)]
 pub(super) struct Windows<'w, B: QuantAutodiffBackend> {
-    pub(super) windows: &'w [Window],
+    /// One window, or prompt with its answer, each.
+    pub(super) texts: &'w [Window],
     pub(super) plan: &'w SitePlan,
     pub(super) changes: &'w [WeightChanges<B::InnerBackend>],
 }
@@ -62,11 +63,11 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 ) -> Result<Vec<Vec<Moments>>> {
     let run = evaluator.options();
     let merged = merged_at(evaluator.model(), windows.plan)?;
-    let mut progress = Progress::start("estimates", 0, windows.windows.len(), options.show);
+    let mut progress = Progress::start("estimates", 0, windows.texts.len(), options.show);
     let empty = |changes: &WeightChanges<_>| vec![Moments::default(); changes.choices()];
     let mut sums: Vec<Vec<Moments>> = windows.changes.iter().map(empty).collect();
     // As few at once as there are workers: each holds a gradient of the whole model.
-    for (chunk, some) in windows.windows.chunks(run.workers.len()).enumerate() {
+    for (chunk, some) in windows.texts.chunks(run.workers.len()).enumerate() {
         if run.stop.is_requested() {
             return Err(Error::Stopped);
         }
@@ -85,7 +86,7 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         }
     }
     progress.finish();
-    let n = windows.windows.len() as f64;
+    let n = windows.texts.len() as f64;
     for sum in sums.iter_mut().flatten() {
         *sum = Moments { first: sum.first / n, second: sum.second / n };
     }

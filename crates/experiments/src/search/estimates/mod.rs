@@ -78,7 +78,7 @@ pub fn estimate_damage<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             .map(|(site, choices)| WeightChanges::new(body, reference, *site, choices))
             .collect::<Result<Vec<_>>>()?;
         let found =
-            moments::<B, M>(evaluator, &Windows { windows: &windows, plan: reference, changes: &changes }, options)?;
+            moments::<B, M>(evaluator, &Windows { texts: &windows, plan: reference, changes: &changes }, options)?;
         let passes = PASSES * (reference.blocks() * windows.len()) as u64;
         let rows = sites.iter().zip(found).map(|((site, choices), moments)| {
             let damage = |(&precision, moments): (_, Moments)| Damage {
