@@ -14,6 +14,8 @@
 //! `--task generate` trains a language model to write answers behind prompts, and evaluates what it writes; it needs no span
 //! head, and what is saved has none.
 //!
+//! `--validate-every N` measures every width on the way and draws how they learn.
+//!
 //! `--regime` says which widths a step trains; `--steps 0` trains the base alone. `--loftq` starts the
 //! adapters from what quantisation loses, `--learned-steps` trains the weights' step sizes with them and
 //! saves these beside the adapters of each width.
@@ -24,16 +26,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
+use switchable_quant::charts::Figure as _;
 use switchable_quant::data::NullRule;
-use switchable_quant::experiments::banks::bank::{RegimeOfBank, train_bank_with, train_base};
+use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, VALIDATION, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
+use switchable_quant::experiments::banks::validation::{Validation, read_rows, validation_chart};
 use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
 use switchable_quant::kernels::QuantAutodiffBackend;
-use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
+use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::{EvaluateOptions, Evaluator};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant_examples::arguments::answers::AnswerArgs;
@@ -118,7 +124,8 @@ struct TrainBank<'a> {
 
 impl Command for TrainBank<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, quant, regime, source, answers, bank, training }, data, out } = self;
+        let Self { arguments, data, out } = self;
+        let Arguments { run, quant, regime, source, answers, bank, training } = arguments;
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let how = (window, run.seed, source.reading);
@@ -165,8 +172,28 @@ impl Command for TrainBank<'_> {
         }
         if training.steps > 0 {
             let (config, run) = (&training.bank(run.seed), &part("bank"));
-            let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| regime.build(ladder, config.steps) };
+            let built = |_: &_, ladder: &Ladder| regime.build(ladder, config.steps);
+            let looked_at = match (&evaluation, source.validate_every) {
+                (Some(task), Some(every)) => {
+                    let some = task.dataset().limited(source.validation_limit);
+                    Some((every, session.task_as(answers, how, some)?))
+                }
+                _ => None,
+            };
+            let validation = looked_at.as_ref().map(|(every, task)| Validation {
+                every: *every,
+                questions: task.into(),
+                options: options.clone(),
+            });
+            let of = RegimeOfBank { validation: validation.as_ref(), ..RegimeOfBank::new(&bank, &built) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
+            if validation.is_some() {
+                let rows = read_rows(&out.join("bank").join(VALIDATION))?;
+                for file in ["validation.png", "validation.svg"] {
+                    validation_chart(&rows).write(&out.join(file))?;
+                }
+                println!("wrote bank/{VALIDATION}, validation.png and validation.svg to {}", out.display());
+            }
             match outcome.losses.len() {
                 0 => println!("bank: all {} steps were done before", training.steps),
                 steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
@@ -186,13 +213,26 @@ impl Command for TrainBank<'_> {
         }
         println!("wrote {}", target.display());
 
-        let Some(task) = evaluation else { return Ok(()) };
+        evaluation.map_or(Ok(()), |task| arguments.evaluate(&session, &task, (&bank, options), out))
+    }
+}
+
+impl Arguments {
+    /// The base and every width without and with its adapter, on the questions of `--data`.
+    fn evaluate<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        session: &Session<B, M>,
+        task: &QuestionTask,
+        (bank, options): (&BankConfig, EvaluateOptions),
+        out: &Path,
+    ) -> anyhow::Result<()> {
+        let Self { run, quant, source, training, .. } = self;
         let model = session.plain();
-        let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
+        let evaluator = Evaluator::new(&model, task, options, &session.device)?;
         let of_width = bank.widths().map(|width| bank.precision(width));
         let precisions = rows_of_bank(of_width.map(|p| if training.steps > 0 { p } else { p.without_adapter() }));
         // Of the model as it has been trained, whatever it was trained from.
-        let identity = of_questions("data", source.data.as_deref().unwrap_or_default(), &task)
+        let identity = of_questions("data", source.data.as_deref().unwrap_or_default(), task)
             .with_content("trained model", "", ModelFingerprint::of(&model).into())
             .with(&of_reading(evaluator.options()));
         let known = Memory::folder(out.join("evaluation"), identity);

@@ -152,7 +152,7 @@ fn a_run_with_learned_steps_goes_on_exactly_and_its_folder_is_not_that_of_one_wi
             |_: &_, ladder: &experiments::train::ladder::Ladder| -> experiments::error::Result<Box<dyn Regime>> {
                 Ok(Box::new(StopAt(regime.build(ladder, 8)?, stop_at, run.stop.clone())))
             };
-        train_bank_with(start(&config), &task, &RegimeOfBank { bank, regime: &build }, training(&train_config, run))
+        train_bank_with(start(&config), &task, &RegimeOfBank::new(bank, &build), training(&train_config, run))
     };
     let (whole, outcome) = trained(&bank, &quiet(2), usize::MAX).unwrap();
 

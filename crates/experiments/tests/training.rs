@@ -337,7 +337,7 @@ fn a_run_that_trains_the_base_goes_on_to_the_same_weights() {
             let regime: Box<dyn Regime> = Box::new(stopping.around(Static::new(plans.collect())?));
             Ok(regime)
         };
-        let of = RegimeOfBank { bank: &bank, regime: &build };
+        let of = RegimeOfBank::new(&bank, &build);
         let error = train_bank_with(start(), &task, &of, training(&train_config(8), &stopped)).unwrap_err();
         assert!(matches!(error, experiments::error::Error::Stopped), "{error}");
         let (resumed, rest) = train_bank(start(), &task, &bank, training(&train_config(8), &run)).unwrap();
@@ -374,7 +374,7 @@ fn trained_bank(regime: impl Fn(Ladder) -> Box<dyn Regime>, steps: usize) -> (Ve
     let build = |_: &_, ladder: &Ladder| Ok(regime(ladder.clone()));
     let config = train_config(steps);
     let (trained, outcome) =
-        train_bank_with(start, &task, &RegimeOfBank { bank: &bank, regime: &build }, training(&config, &quiet(2)))
+        train_bank_with(start, &task, &RegimeOfBank::new(&bank, &build), training(&config, &quiet(2)))
             .expect("valid input");
     (weights(&trained), outcome.losses)
 }
@@ -405,8 +405,7 @@ fn a_teacher_gets_no_gradient_from_its_pupils() {
         // No clipping, whose norm is over all adapters.
         let config = TrainConfig { clip_norm: 1e9, ..train_config(4) };
         let (trained, _) =
-            train_bank_with(start, &task, &RegimeOfBank { bank: &bank, regime: &build }, training(&config, &quiet(1)))
-                .unwrap();
+            train_bank_with(start, &task, &RegimeOfBank::new(&bank, &build), training(&config, &quiet(1))).unwrap();
         let of_width = |width| -> Vec<f32> {
             let sites = trained.config().sites().iter();
             let values = sites.flat_map(|site| {
@@ -572,7 +571,7 @@ fn what_widths_share_is_trained_at_each_of_them() {
                 Box::new(Single(model.transformer.uniform_plan(bank.precision(BitWidth::B3))));
             Ok(regime)
         };
-        let of = RegimeOfBank { bank: &bank, regime: &only };
+        let of = RegimeOfBank::new(&bank, &only);
         let config = TrainConfig { weight_decay: 0.0, ..train_config(2) };
         let (trained, _) = train_bank_with(start.clone(), &task, &of, training(&config, &quiet(1))).unwrap();
         let begun = {

@@ -102,7 +102,7 @@ fn a_bank_is_trained_under_the_heads_of_its_widths_and_answers_the_same_once_it_
                 let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
                 Ok(Box::new(Stopping { regime: Static::new(plans.collect())?, stop: stop.clone() }))
             };
-            let of = RegimeOfBank { bank: &bank, regime: &regime };
+            let of = RegimeOfBank::new(&bank, &regime);
             train_bank_with(with_heads(&config), &task, &of, training(&train_config(8), &run))
         };
         assert!(matches!(run(StopFlag::default()), Err(experiments::error::Error::Stopped)));

@@ -17,7 +17,7 @@ use switchable_quant::reader::{self, FolderOptions};
 use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
-use crate::arguments::count::parse_up_to;
+use crate::arguments::count::{parse_count, parse_up_to};
 use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
@@ -48,6 +48,13 @@ pub struct BankSourceArgs {
     /// Train on at most this many questions of --train; those of --data are limited by --evaluation-limit
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Steps of the bank from one look at the accuracy of its widths on questions of --data to the next: a line each in
+    /// OUT/bank/validation.jsonl, and a figure; nothing is chosen by it
+    #[arg(long, value_name = "N", requires = "data", value_parser = parse_count)]
+    pub validate_every: Option<usize>,
+    /// Questions of --data that are looked at on the way
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = parse_count)]
+    pub validation_limit: usize,
     /// Evaluate on at most this many questions of --data
     #[arg(long, value_name = "N", requires = "data")]
     pub evaluation_limit: Option<usize>,

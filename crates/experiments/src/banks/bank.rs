@@ -18,6 +18,7 @@ use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::sharing::Sharing;
+use crate::banks::validation::{Validation, add_rows};
 use crate::error::{Error, Result};
 use crate::train::answer_task::AnswerTask;
 use crate::train::ladder::Ladder;
@@ -25,7 +26,7 @@ use crate::train::regimes::Regime;
 use crate::train::regimes::in_turn::Static;
 use crate::train::regimes::single::Single;
 use crate::train::span_task::SpanTask;
-use crate::train::trainer::{TrainOutcome, TrainRun, Training, train};
+use crate::train::trainer::{TrainOutcome, TrainRun, Training, Watch, train_watched};
 
 /// What the training of a bank changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -291,7 +292,7 @@ pub fn train_base<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let model = model.with_policy(BasePolicy::Trainable);
     let plan = model.transformer.uniform_plan(SitePrecision::FULL);
     training.config.check()?;
-    train_on(model, task, &Single(plan), training)
+    train_on(model, task, &Single(plan), training, None)
 }
 
 /// Gives a model a bank and trains it by the `static` regime: step `t` runs every site at width
@@ -310,7 +311,7 @@ pub fn train_bank<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
         let plans = bank.widths().map(|width| model.transformer.uniform_plan(bank.precision(width)));
         Ok(Box::new(Static::new(plans.collect())?))
     };
-    train_bank_with(model, task, &RegimeOfBank { bank, regime: &plans }, training)
+    train_bank_with(model, task, &RegimeOfBank::new(bank, &plans), training)
 }
 
 /// Makes the regime of a run from the model with its bank and the ladder of its uniform plans.
@@ -322,6 +323,15 @@ pub struct RegimeOfBank<'a, B: QuantAutodiffBackend, M> {
     pub bank: &'a BankConfig,
     /// Makes the regime.
     pub regime: &'a BuildRegime<'a, B, M>,
+    /// When and on what its widths are measured on the way, for `validation.jsonl` in the folder of the run.
+    pub validation: Option<&'a Validation<'a>>,
+}
+
+impl<'a, B: QuantAutodiffBackend, M> RegimeOfBank<'a, B, M> {
+    /// A bank and its regime, not looked at on the way.
+    pub fn new(bank: &'a BankConfig, regime: &'a BuildRegime<'a, B, M>) -> Self {
+        Self { bank, regime, validation: None }
+    }
 }
 
 impl<B: QuantAutodiffBackend, M> std::fmt::Debug for RegimeOfBank<'_, B, M> {
@@ -329,6 +339,11 @@ impl<B: QuantAutodiffBackend, M> std::fmt::Debug for RegimeOfBank<'_, B, M> {
         f.debug_struct("RegimeOfBank").field("bank", &self.bank).finish_non_exhaustive()
     }
 }
+
+/// Accuracies of the widths of a bank while it was trained, in the folder of the run: a [`ValidationRow`] a line.
+///
+/// [`ValidationRow`]: crate::banks::validation::ValidationRow
+pub const VALIDATION: &str = "validation.jsonl";
 
 /// Gives a model a bank and trains it by any regime. What stays as it is, says [`BankConfig::trains`].
 ///
@@ -346,7 +361,7 @@ pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     training: Training<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     let task = task.into();
-    let RegimeOfBank { bank, regime } = *of;
+    let RegimeOfBank { bank, regime, validation } = *of;
     let mut identified = identified(training.run, &model, task);
     let mut model = model.with_policy(bank.trains.base());
     bank.check(&model)?;
@@ -357,7 +372,13 @@ pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let config = training.config;
     config.check()?;
     identified.identity = identified.identity.with_options(bank.options());
-    train_on(model, task, &regime, Training { config, run: &identified })
+    let precisions: Vec<SitePrecision> = bank.widths().map(|width| bank.precision(width)).collect();
+    let look = |step: usize, model: &ForQuestionAnswering<B, M>| {
+        let (Some(validation), Some(dir)) = (validation, &identified.dir) else { return Ok(()) };
+        add_rows(&dir.join(VALIDATION), &validation.measure(step, model, &precisions)?)
+    };
+    let watch = validation.map(|validation| Watch { every: validation.every, look: &look });
+    train_on(model, task, &regime, Training { config, run: &identified }, watch.as_ref())
 }
 
 /// Trains in the form in which questions are answered.
@@ -366,10 +387,13 @@ fn train_on<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     task: TaskRef<'_>,
     regime: &impl Regime,
     training: Training<'_>,
+    watch: Option<&Watch<'_, ForQuestionAnswering<B, M>>>,
 ) -> Result<(ForQuestionAnswering<B, M>, TrainOutcome)> {
     match task {
-        TaskRef::Span(task) => train(model, &SpanTask::new(task, training.config)?, regime, training),
-        TaskRef::Generate(task) => train(model, &AnswerTask::new(task, training.config)?, regime, training),
+        TaskRef::Span(task) => train_watched(model, &SpanTask::new(task, training.config)?, regime, training, watch),
+        TaskRef::Generate(task) => {
+            train_watched(model, &AnswerTask::new(task, training.config)?, regime, training, watch)
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `contestants` | the contestants of a comparison, as data |
 //! | `regime_comparison` | regimes against one another |
 //! | `precision_range` | the lowest width that still learns |
+//! | `validation` | accuracy of every width while a bank is trained |
 //! | `training_cost` | BitOps of a training, and the steps that fit into some |
 
 pub mod bank;
@@ -17,3 +18,4 @@ pub mod precision_range;
 pub mod regime_comparison;
 pub mod sharing;
 pub mod training_cost;
+pub mod validation;

@@ -89,12 +89,8 @@ pub fn precision_range_test<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
         let alone = BankConfig { adapters: vec![adapter], ..bank.clone() };
         let build = |_: &_, ladder: &Ladder| RegimeConfig::default().build(ladder, config.steps);
         let run = TrainRun { dir: None, ..run.clone() };
-        let (_, outcome) = train_bank_with(
-            base.clone(),
-            task,
-            &RegimeOfBank { bank: &alone, regime: &build },
-            Training { config, run: &run },
-        )?;
+        let (_, outcome) =
+            train_bank_with(base.clone(), task, &RegimeOfBank::new(&alone, &build), Training { config, run: &run })?;
         let quarter = config.steps / 4;
         let first_loss = mean(&outcome.losses[..quarter]);
         let last_loss = mean(&outcome.losses[config.steps - quarter..]);

@@ -139,7 +139,8 @@ pub fn run_contestant<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let regime = RegimeConfig { seed, ..contestant.regime.clone() };
     let ladder = bank.ladder(bench.model)?;
     let build = |ladder: &Ladder| bench.regimes.build(&regime, ladder, contestant.steps);
-    let of = RegimeOfBank { bank: &bank, regime: &|_, ladder| build(ladder) };
+    let regime_of = |_: &_, ladder: &Ladder| build(ladder);
+    let of = RegimeOfBank::new(&bank, &regime_of);
     let training = Training { config: &config, ..training };
     let (model, outcome) = train_bank_with(model_of(bench, contestant), bench.data.train, &of, training)?;
     let bit_ops = PassCost::of(&model.transformer).training(&*build(&ladder)?, contestant.steps);

@@ -63,6 +63,20 @@ pub struct TrainOutcome {
     pub tokens_per_second: f64,
 }
 
+/// Looks at a model while it is trained.
+pub struct Watch<'w, M> {
+    /// Steps from one look to the next, the start and the last step included.
+    pub every: usize,
+    /// Looks at the model after some steps.
+    pub look: &'w (dyn Fn(usize, &M) -> Result<()> + 'w),
+}
+
+impl<M> std::fmt::Debug for Watch<'_, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
 /// One line of `train.jsonl`.
 #[derive(Serialize)]
 struct LogLine<'a> {
@@ -102,7 +116,31 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     regime: &dyn Regime,
     training: Training<'_>,
 ) -> Result<(M, TrainOutcome)> {
+    train_watched(model, task, regime, training, None)
+}
+
+/// [`train()`], and what is trained is looked at on the way. The result is the same.
+///
+/// A look comes before the checkpoint of its step, so that none is missing where a run goes on; one may come twice.
+///
+/// # Errors
+///
+/// As [`train()`], and when a look fails.
+pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<B, M>>(
+    model: M,
+    task: &T,
+    regime: &dyn Regime,
+    training: Training<'_>,
+    watch: Option<&Watch<'_, M>>,
+) -> Result<(M, TrainOutcome)> {
     let Training { config, run } = training;
+    if watch.is_some_and(|watch| watch.every == 0) {
+        return Err(Error::option("every", 0, "at least 1 step from one look to the next"));
+    }
+    let look = |step: usize, model: &M| match watch {
+        Some(watch) if step.is_multiple_of(watch.every) || step == config.steps => (watch.look)(step, model),
+        _ => Ok(()),
+    };
     let device = &device_of(&model);
     config.check()?;
     task.check_model(&model)?;
@@ -136,6 +174,9 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
     let mut log = Log::open(run, first_step)?;
     let mut losses = Vec::new();
+    if found.is_none() {
+        look(0, &model)?;
+    }
     let (mut tokens, start) = (0, Instant::now());
     for step in first_step..config.steps {
         if run.stop.is_requested() {
@@ -168,6 +209,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
         progress.step(format!("loss {loss:.3} (task {main_loss:.3}) {tokens_per_second:.0} tokens/s"));
         let regime = regime.name();
         log.line(&LogLine { step, regime, loss, main_loss, gradient_norm, learning_rate, tokens_per_second })?;
+        look(step + 1, &model)?;
         if (step + 1) % config.checkpoint_every == 0 || step + 1 == config.steps {
             save(&losses, &model, &optimizer)?;
         }
