@@ -15,4 +15,5 @@ mod robustness;
 mod search;
 mod support;
 mod training;
+mod validation;
 mod width_heads;
