@@ -35,7 +35,9 @@ fn element(text: &mut String, shape: &Shape) {
         Shape::Rectangle { area, colour } => {
             let [x, y, width, height] = [area.left, area.top, area.width(), area.height()].map(number);
             let colour = hex(*colour);
-            write!(text, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{colour}\"/>")
+            // Without smoothing, which would leave a seam between rectangles that touch.
+            let crisp = "shape-rendering=\"crispEdges\"";
+            write!(text, "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{colour}\" {crisp}/>")
         }
         Shape::Polygon { corners, colour, alpha } => {
             let (points, colour) = (points(corners), hex(*colour));
