@@ -8,7 +8,8 @@
 //! Without arguments it attacks the built-in model on 60 generated questions. Attacks that ask the
 //! model are made on each width and, as `all`, on all widths at once, and tried on each. For each attack
 //! it prints the share of right answers made wrong: made on (down) against tried on (across), `mean` and
-//! `sampled` being inference at a width drawn for each question; then a table. It writes
+//! `sampled` being inference at a width drawn for each question; then a table. Searches end at their first success;
+//! `--attack-end last-step` gives each item the same chances, and `--attack-readings` bounds them. It writes
 //! `robustness.json`; attacks are kept in `attacks/` beside it, and a run that was stopped goes on. Training on
 //! attacks is part of the `report` example.
 
@@ -32,7 +33,9 @@ use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::TrainableModel;
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits};
+use switchable_quant_examples::arguments::{
+    attack_budget::AttackBudgetArgs, input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits,
+};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
@@ -59,6 +62,8 @@ struct Arguments {
         default_value = "typos,misspellings,distractor,hot-flip-word,hot-flip-token,word-substitution"
     )]
     attacks: Vec<AttackKind>,
+    #[command(flatten)]
+    budget: AttackBudgetArgs,
 }
 
 fn main() -> ExitCode {
@@ -91,7 +96,7 @@ struct Attacked<'a> {
 
 impl Command for Attacked<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, attacks, .. }, out } = self;
+        let Self { arguments: Arguments { run, input, bits, attacks, budget, .. }, out } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
         println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
@@ -113,14 +118,15 @@ impl Command for Attacked<'_> {
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let mut matrices = Vec::new();
         for attack in attacks {
-            let matrix = protocol.matrix(attack.build::<B, M>()?.as_ref(), &sources)?;
+            let matrix = protocol.matrix(attack.build::<B, M>(budget.budget())?.as_ref(), &sources)?;
             println!("\n{}: right answers made wrong, percent", matrix.attack);
             print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
             matrices.push(matrix);
         }
         let report = protocol.report(matrices);
         print!("\n{report}");
-        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": session.quantizer() });
+        let how = json!({ "source": source, "device": machine.to_string(), "quantizer": session.quantizer(),
+            "budget": budget.budget() });
         write_json(out.join("robustness.json"), &json!({ "run": how, "report": report }))?;
         println!("\nwrote robustness.json to {}", out.display());
         Ok(())

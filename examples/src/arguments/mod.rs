@@ -2,6 +2,7 @@
 
 pub mod activations;
 pub mod answers;
+pub mod attack_budget;
 pub mod bank;
 pub mod calibration;
 pub mod count;

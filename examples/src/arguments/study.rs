@@ -20,6 +20,7 @@ use switchable_quant::experiments::train::schedule::Schedule;
 use switchable_quant::kernels::BitWidth;
 use switchable_quant::lora::LoraConfig;
 
+use crate::arguments::attack_budget::AttackBudgetArgs;
 use crate::arguments::count::parse_up_to;
 use crate::arguments::hardening::HardeningArgs;
 use crate::arguments::input::InputArgs;
@@ -76,6 +77,9 @@ pub struct StudyArgs {
     /// Report questions that are attacked
     #[arg(long, default_value_t = 60, value_name = "N")]
     pub attack_items: usize,
+    /// How long attacks search.
+    #[command(flatten)]
+    pub budget: AttackBudgetArgs,
     /// Training on attacks.
     #[command(flatten)]
     pub hardening: HardeningArgs,
@@ -204,6 +208,7 @@ impl StudyArgs {
         let robustness = RobustnessStudy {
             widths: self.attack_bits.clone(),
             items: self.attack_items,
+            budget: self.budget.budget(),
             training: self.hardening.training(batch_size, seed),
             ..RobustnessStudy::default()
         };

@@ -2,6 +2,7 @@
 
 mod adversarial_training;
 mod attacks;
+mod budget;
 mod edits;
 mod protocol;
 

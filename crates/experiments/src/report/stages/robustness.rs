@@ -17,6 +17,7 @@ use crate::report::section::{Chart, Section};
 use crate::report::stage::Stage;
 use crate::report::stages::estimates::estimate;
 use crate::robustness::attacks::attack_kind::AttackKind;
+use crate::robustness::attacks::budget::AttackBudget;
 use crate::robustness::hardening::adversarial_study::{HardenedModel, Hardening, HardeningData, plans_and_sources};
 use crate::robustness::hardening::adversarial_training::{AdversarialTraining, HardeningRun};
 use crate::robustness::protocol::craft::{ItemChoice, RobustnessOptions};
@@ -38,6 +39,9 @@ pub struct RobustnessStudy {
     pub attacks: Vec<String>,
     /// Report questions that are attacked, the first ones.
     pub items: usize,
+    /// How long attacks search.
+    #[serde(skip_serializing_if = "AttackBudget::is_default")]
+    pub budget: AttackBudget,
     /// Training on attacks, plain and at random precision; `None` leaves it out.
     pub training: Option<AdversarialTraining>,
     /// The attack of that training, tried on the trained models as well.
@@ -51,6 +55,7 @@ impl Default for RobustnessStudy {
             widths: vec![BitWidth::FULL, BitWidth::B8, BitWidth::B4, BitWidth::B3],
             attacks: AttackKind::ALL.map(|kind| kind.name().to_owned()).to_vec(),
             items: 60,
+            budget: AttackBudget::default(),
             training: Some(AdversarialTraining::default()),
             training_attack: AttackKind::HotFlipWord.name().to_owned(),
         }
@@ -84,7 +89,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
             return Err(Error::option("robustness.items", 0, "at least 1"));
         }
         for attack in self.attacks.iter().chain(self.training.iter().map(|_| &self.training_attack)) {
-            bench.attacks.get(attack)?;
+            bench.attacks.get_with(attack, self.budget)?;
         }
         self.training.as_ref().map_or(Ok(()), AdversarialTraining::check)
     }
@@ -97,7 +102,10 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
         let reading = bench.victim_options();
         let corpus = data.report.dataset().limited(self.items);
         let items: Vec<Example> = corpus.examples();
-        let shared = json!({ "widths": self.widths, "items": self.items, "seed": seed });
+        let mut shared = json!({ "widths": self.widths, "items": self.items, "seed": seed });
+        if !self.budget.is_default() {
+            shared["budget"] = json!(self.budget);
+        }
 
         let (inference, sources) = plans_and_sources(&ladder_of(&|bits| bench.precision(bits))?);
         let mut matrices = Vec::new();
@@ -111,7 +119,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
                     ..RobustnessOptions::default()
                 };
                 let protocol = RobustnessProtocol::new(&victim, &items, inference.clone(), options)?;
-                protocol.matrix(bench.attacks.get(attack)?.as_ref(), &sources)
+                protocol.matrix(bench.attacks.get_with(attack, self.budget)?.as_ref(), &sources)
             })?;
             matrices.push(matrix);
         }
@@ -122,7 +130,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
                 AdversarialTraining { train: TrainConfig { seed, ..training.train.clone() }, ..training.clone() };
             let ladder = ladder_of(&|bits| SitePrecision::uniform(bits).without_adapter())?;
             let options = json!({ "shared": shared, "training": training, "attack": self.training_attack });
-            let attack = bench.attacks.get(&self.training_attack)?;
+            let attack = bench.attacks.get_with(&self.training_attack, self.budget)?;
             for hardening in Hardening::ALL {
                 let result = bench.memory.recall(&format!("hardening-{hardening}"), &options, || {
                     let run = TrainRun { dir: None, ..bench.run.train.clone() };

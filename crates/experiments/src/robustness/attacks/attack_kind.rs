@@ -10,6 +10,7 @@ use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::Attack;
+use crate::robustness::attacks::budget::AttackBudget;
 use crate::robustness::attacks::distractor::Distractor;
 use crate::robustness::attacks::hot_flip::{FlipUnit, HotFlip, HotFlipOptions};
 use crate::robustness::attacks::misspellings::{MisspellingOptions, Misspellings};
@@ -57,20 +58,25 @@ impl AttackKind {
         }
     }
 
-    /// The attack.
+    /// The attack, with a budget if it searches.
     ///
     /// # Errors
     ///
-    /// When its usual options are refused, which would be a mistake in this crate.
-    pub fn build<B: QuantAutodiffBackend, M: TrainableModel<B>>(self) -> Result<Box<dyn Attack<B, M>>> {
-        let hot_flip = |unit| HotFlip::new(HotFlipOptions { unit, ..HotFlipOptions::default() });
+    /// When the budget is zero.
+    pub fn build<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        self,
+        budget: AttackBudget,
+    ) -> Result<Box<dyn Attack<B, M>>> {
+        budget.check()?;
+        let hot_flip = |unit| HotFlip::new(HotFlipOptions { unit, budget, ..HotFlipOptions::default() });
+        let substitution = WordSubstitutionOptions { budget, ..WordSubstitutionOptions::default() };
         Ok(match self {
             Self::Typos => Box::new(Typos::new(TypoOptions::default())?),
             Self::Misspellings => Box::new(Misspellings::new(MisspellingOptions::default())?),
             Self::Distractor => Box::new(Distractor::default()),
             Self::HotFlipWord => Box::new(hot_flip(FlipUnit::Word)?),
             Self::HotFlipToken => Box::new(hot_flip(FlipUnit::Token)?),
-            Self::WordSubstitution => Box::new(WordSubstitution::new(WordSubstitutionOptions::default())?),
+            Self::WordSubstitution => Box::new(WordSubstitution::new(substitution)?),
         })
     }
 }
@@ -102,7 +108,8 @@ mod tests {
     fn every_attack_is_found_by_the_name_that_it_gives_itself() {
         for kind in AttackKind::ALL {
             assert_eq!(kind.to_string().parse::<AttackKind>().unwrap(), kind);
-            assert_eq!(kind.build::<Autodiff<Flex>, Gpt2<Autodiff<Flex>>>().unwrap().name(), kind.name());
+            let built = kind.build::<Autodiff<Flex>, Gpt2<Autodiff<Flex>>>(AttackBudget::default());
+            assert_eq!(built.unwrap().name(), kind.name());
         }
         let message = "hot-flip".parse::<AttackKind>().unwrap_err().to_string();
         assert!(message.contains("attack") && message.contains("hot-flip-word"), "{message}");

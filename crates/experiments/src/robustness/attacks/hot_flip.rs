@@ -7,7 +7,8 @@
 //!
 //! `E` `[vocab, n_embd]` are the token embeddings, `G` `[tokens, n_embd]` the gradient of the loss with
 //! respect to them. The best estimates become text, are tokenised again and read by the model; the
-//! beam keeps the texts with the highest true loss. Source: Ebrahimi et al., *HotFlip: White-Box
+//! beam keeps the texts with the highest true loss. Of the texts read, one that is answered wrongly is given back before one
+//! that is not, then the one with the highest loss. Source: Ebrahimi et al., *HotFlip: White-Box
 //! Adversarial Examples for Text Classification*, arXiv:1712.06751.
 
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use switchable_model::model::{SwitchableModel, TrainableModel};
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::attacks::budget::{AttackBudget, SearchEnd, Strongest};
 use crate::robustness::protected_example::{Edit, EditScope, Names, Place, ProtectedExample, Unattackable, Word};
 use crate::robustness::victim::model_under_attack::TokenText;
 use crate::robustness::victim::oracle::{EmbeddingGradient, GoldWindow, Oracle, Reading};
@@ -54,6 +56,9 @@ pub struct HotFlipOptions {
     pub scope: EditScope,
     /// Whether words with a capital letter, and numbers, take part.
     pub names: Names,
+    /// How long the search may go on.
+    #[serde(default, skip_serializing_if = "AttackBudget::is_default")]
+    pub budget: AttackBudget,
 }
 
 impl Default for HotFlipOptions {
@@ -66,6 +71,7 @@ impl Default for HotFlipOptions {
             candidates: 8,
             scope: EditScope::Context,
             names: Names::default(),
+            budget: AttackBudget::default(),
         }
     }
 }
@@ -91,13 +97,14 @@ impl HotFlip {
     ///
     /// # Errors
     ///
-    /// When the number of flips, the beam or the number of candidates is zero.
+    /// When the number of flips, the beam, the number of candidates or the budget is zero.
     pub fn new(options: HotFlipOptions) -> Result<Self> {
         for (field, got) in [("flips", options.flips), ("beam", options.beam), ("candidates", options.candidates)] {
             if got == 0 {
                 return Err(Error::option(field, got, "at least 1"));
             }
         }
+        options.budget.check()?;
         Ok(Self(options))
     }
 
@@ -241,27 +248,32 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
     }
 
     fn attack(&self, item: &ProtectedExample, oracle: &Oracle<'_, B, M>, _: &mut ChaCha8Rng) -> Result<Outcome> {
-        let mut beam = vec![item.clone()];
+        let (budget, mut beam) = (self.0.budget, vec![item.clone()]);
         let mut seen = HashSet::from([texts(item)]);
-        // At first the item as it is: swaps that all lower the loss are a failed attack.
-        let mut best: Option<(f64, ProtectedExample)> = None;
+        let mut strongest: Option<Strongest> = None;
         let mut has_read = false;
         for _ in 0..self.0.flips {
             let mut edited = Vec::new();
             for text in &beam {
+                // A gradient by which nothing can be read any more is not asked for.
+                let room = budget.left(oracle).saturating_sub(edited.len());
+                if room < 2 && strongest.is_some() {
+                    break;
+                }
                 let Some(gradient) = oracle.gradient(text)? else {
                     return Ok(Outcome::Unattackable(Unattackable::AnswerOutsideWindow));
                 };
-                best.get_or_insert_with(|| (gradient.loss, item.clone()));
+                strongest.get_or_insert_with(|| Strongest::unedited(item, gradient.loss));
+                let most = self.0.candidates.min(room.saturating_sub(1));
                 let mut read = 0;
                 for flip in self.best_flips(text, &gradient, oracle, self.0.candidates * 8) {
+                    if read == most {
+                        break;
+                    }
                     let Some(after) = self.apply(text, &flip, &gradient.gold, oracle)? else { continue };
                     if seen.insert(texts(&after)) {
                         edited.push(after);
                         read += 1;
-                    }
-                    if read == self.0.candidates {
-                        break;
                     }
                 }
             }
@@ -273,17 +285,20 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for HotFlip {
             let mut ranked: Vec<_> = edited.into_iter().zip(readings).collect();
             let loss = |reading: &Reading| reading.loss.unwrap_or(f64::NEG_INFINITY);
             ranked.sort_by(|(_, a), (_, b)| loss(b).total_cmp(&loss(a)));
-            if let Some(fooled) = ranked.iter().position(|(_, reading)| reading.is_fooled()) {
-                return Ok(Outcome::Attacked(ranked.swap_remove(fooled).0));
-            }
-            if best.as_ref().is_none_or(|(highest, _)| loss(&ranked[0].1) > *highest) {
-                best = Some((loss(&ranked[0].1), ranked[0].0.clone()));
+            if let Some(strongest) = &mut strongest {
+                for (edited, reading) in &ranked {
+                    strongest.consider(edited, reading);
+                }
+                if budget.end == SearchEnd::FirstSuccess && strongest.is_fooled() {
+                    break;
+                }
             }
             ranked.truncate(self.0.beam);
             beam = ranked.into_iter().map(|(text, _)| text).collect();
         }
         let nothing = Outcome::Unattackable(Unattackable::NoCandidate);
-        Ok(best.filter(|_| has_read).map_or(nothing, |(_, edited)| Outcome::Attacked(edited)))
+        let strongest = strongest.filter(|_| has_read);
+        Ok(strongest.map_or(nothing, |strongest| Outcome::Attacked(strongest.into_edited())))
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `attack` | [`Attack`](attack::Attack): what an attack gets and gives |
+//! | `budget` | [`AttackBudget`](budget::AttackBudget): when a search for an edit ends |
 //! | `table` | [`Attacks`](table::Attacks): these and those of other crates by name |
 //! | `attack_kind` | [`AttackKind`](attack_kind::AttackKind): each of this folder by name |
 //! | `typos`, `misspellings`, `distractor` | attacks that need no model |
@@ -11,6 +12,7 @@
 
 pub mod attack;
 pub mod attack_kind;
+pub mod budget;
 pub mod distractor;
 pub mod hot_flip;
 pub mod misspellings;

@@ -8,6 +8,7 @@ use switchable_model::model::TrainableModel;
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::Attack;
 use crate::robustness::attacks::attack_kind::AttackKind;
+use crate::robustness::attacks::budget::AttackBudget;
 
 /// Every attack that can be asked for by name: those of this crate by default.
 #[derive(Debug, Clone)]
@@ -34,17 +35,26 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attacks<B, M> {
         own.chain(self.0.iter().map(|attack| attack.name())).collect()
     }
 
-    /// The attack of a name.
+    /// The attack of a name, by its usual budget.
     ///
     /// # Errors
     ///
     /// When there is none.
     pub fn get(&self, name: &str) -> Result<Arc<dyn Attack<B, M>>> {
+        self.get_with(name, AttackBudget::default())
+    }
+
+    /// The attack of a name; one of this crate that searches has the budget, others have their own.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the budget is zero.
+    pub fn get_with(&self, name: &str, budget: AttackBudget) -> Result<Arc<dyn Attack<B, M>>> {
         if let Some(attack) = self.0.iter().find(|attack| attack.name() == name) {
             return Ok(attack.clone());
         }
         let kind = AttackKind::ALL.into_iter().find(|kind| kind.name() == name);
         let kind = kind.ok_or_else(|| Error::option("attack", name, self.names().join(", ")))?;
-        Ok(Arc::from(kind.build::<B, M>()?))
+        Ok(Arc::from(kind.build::<B, M>(budget)?))
     }
 }

@@ -6,7 +6,8 @@
 //! x ← the candidate with the highest loss, word after word by importance, until the answer is wrong
 //! ```
 //!
-//! Among candidates that make the answer wrong the most probable one is taken. As TextFooler (Jin et
+//! Among candidates that make the answer wrong the most probable one is taken, unless the search goes on to its last step: then
+//! the one with the highest loss is. As TextFooler (Jin et
 //! al., arXiv:1907.11932) and BERT-Attack (Li et al., arXiv:2004.09984) do, but with a causal model,
 //! which proposes from the left context alone, and by its own language-model head: no other model or
 //! word list takes part.
@@ -21,6 +22,7 @@ use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
+use crate::robustness::attacks::budget::{AttackBudget, SearchEnd, Strongest};
 use crate::robustness::protected_example::{Edit, EditScope, Names, ProtectedExample, Unattackable, Word};
 use crate::robustness::victim::model_under_attack::TokenText;
 use crate::robustness::victim::oracle::{Oracle, Reading};
@@ -36,12 +38,16 @@ pub struct WordSubstitutionOptions {
     pub scope: EditScope,
     /// Whether words with a capital letter, and numbers, take part.
     pub names: Names,
+    /// How long the search may go on.
+    #[serde(default, skip_serializing_if = "AttackBudget::is_default")]
+    pub budget: AttackBudget,
 }
 
 impl Default for WordSubstitutionOptions {
     /// In the context, names and numbers left as they are.
     fn default() -> Self {
-        Self { substitutions: 4, candidates: 12, scope: EditScope::Context, names: Names::default() }
+        let (names, budget) = (Names::default(), AttackBudget::default());
+        Self { substitutions: 4, candidates: 12, scope: EditScope::Context, names, budget }
     }
 }
 
@@ -54,13 +60,14 @@ impl WordSubstitution {
     ///
     /// # Errors
     ///
-    /// When the number of substitutions or of candidates is zero.
+    /// When the number of substitutions, of candidates or the budget is zero.
     pub fn new(options: WordSubstitutionOptions) -> Result<Self> {
         for (field, got) in [("substitutions", options.substitutions), ("candidates", options.candidates)] {
             if got == 0 {
                 return Err(Error::option(field, got, "at least 1"));
             }
         }
+        options.budget.check()?;
         Ok(Self(options))
     }
 
@@ -80,6 +87,7 @@ impl WordSubstitution {
                 without.extend(item.edit(&[left_out(word)]).ok().map(|edited| (index, edited)));
             }
         }
+        without.truncate(self.0.budget.left(oracle));
         if without.is_empty() {
             return Ok(Vec::new());
         }
@@ -138,23 +146,35 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for WordSubstit
         if order.is_empty() {
             return Ok(Outcome::Unattackable(Unattackable::NoEditableWord));
         }
+        let budget = self.0.budget;
+        let mut strongest = Strongest::unedited(item, loss);
         let (mut edited, mut done, mut has_read) = (item.clone(), 0, false);
         for index in order {
-            if done == self.0.substitutions {
+            // One reading is for the proposals.
+            let room = budget.left(oracle);
+            if done == self.0.substitutions || room < 2 {
                 break;
             }
             // One word takes the place of one word, so their numbers stay.
             let word = &self.words(&edited)[index];
             let proposals = self.proposals(&edited, word, oracle)?;
-            let tried: Vec<_> =
-                proposals.into_iter().filter_map(|text| edited.edit(&[word.replaced_by(text)]).ok()).collect();
+            let tried: Vec<_> = proposals
+                .into_iter()
+                .filter_map(|text| edited.edit(&[word.replaced_by(text)]).ok())
+                .take(room - 1)
+                .collect();
             if tried.is_empty() {
                 continue;
             }
             has_read = true;
             let readings = oracle.read(&tried.iter().collect::<Vec<_>>())?;
-            if let Some(fooled) = readings.iter().position(Reading::is_fooled) {
+            if budget.end == SearchEnd::FirstSuccess
+                && let Some(fooled) = readings.iter().position(Reading::is_fooled)
+            {
                 return Ok(Outcome::Attacked(tried[fooled].clone()));
+            }
+            for (edited, reading) in tried.iter().zip(&readings) {
+                strongest.consider(edited, reading);
             }
             let losses = tried.iter().zip(&readings).filter_map(|(text, reading)| Some((text, reading.loss?)));
             let Some((text, highest)) = losses.max_by(|(_, a), (_, b)| a.total_cmp(b)) else { continue };
@@ -164,7 +184,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attack<B, M> for WordSubstit
         }
         // Proposals that all lower the loss are a failed attack, not an item that cannot be attacked.
         let nothing = Outcome::Unattackable(Unattackable::NoCandidate);
-        Ok(if has_read { Outcome::Attacked(edited) } else { nothing })
+        Ok(if has_read { Outcome::Attacked(strongest.into_edited()) } else { nothing })
     }
 }
 

@@ -116,6 +116,11 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         self.queries.get()
     }
 
+    /// Queries of each plan so far.
+    pub fn readings(&self) -> usize {
+        self.queries.get() / self.plans.len().max(1)
+    }
+
     fn count(&self, items: usize) {
         self.queries.set(self.queries.get() + items * self.plans.len());
     }
