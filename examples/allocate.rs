@@ -54,7 +54,6 @@ use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::damages::{DamageSource, DamageWork};
 use switchable_quant_examples::finished::refuse_other_work;
-use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
@@ -221,12 +220,12 @@ impl Command for Allocate<'_> {
         let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
         let model = session.plain();
-        check_mixed_heads(&model, &choices)?;
+        answers.check_mixed_heads(&model, &choices)?;
         let mut budgets = Budgets::new(average_bits, BudgetRange::of(&model.transformer, &choices, &embeddings))?;
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
-        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::Search)?;
+        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::Search, &[])?.0;
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         options.decode.null = input.null_rule(questions.task.dataset().format)?;
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;

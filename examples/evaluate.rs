@@ -134,6 +134,9 @@ fn main() -> ExitCode {
 fn command() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     arguments.answers.check_with(&arguments.input)?;
+    if arguments.predictions.is_some() && arguments.answers.generates() {
+        return Err(usage("`--task generate` is for a model, and `--predictions` runs none"));
+    }
     // Read before the first long step.
     let rival = arguments.compare_with.as_deref().map(RivalPredictions::read).transpose()?;
     if let (Some(predictions), Some(data)) = (&arguments.predictions, &arguments.input.data) {
@@ -322,14 +325,14 @@ impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, plan: file, rival } = self;
         let Arguments { run, input, answers, plan: how, bits, untimed, .. } = arguments;
-        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut)?;
+        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut, &[])?.0;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
         let plan = how.choose(folder, file.as_ref(), *bits)?;
         let is_own = file.is_none() && how.plan_name.is_none() && bits.is_none();
         let plan = if is_own && input.adapters.is_some() { folder.with_adapters(&plan) } else { plan };
         let plan = if input.no_adapter { plan.without_adapters() } else { plan };
-        model.check_plan(&plan).with_context(|| format!("the plan for {}", session.name))?;
+        answers.check_plan(&model, &plan).with_context(|| format!("the plan for {}", session.name))?;
         let cost = Cost::of(body, &plan);
         eprintln!("running on {}", session.machine);
         eprint!("{}{}", quantisers_text(body, &plan), answers.head_text(&model, &plan)?);

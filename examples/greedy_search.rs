@@ -21,7 +21,6 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -37,7 +36,6 @@ use switchable_quant_examples::arguments::greedy::Arguments;
 use switchable_quant_examples::artefact::{reserve_pack, searched_on};
 use switchable_quant_examples::contents::of_reading;
 use switchable_quant_examples::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
-use switchable_quant_examples::mixed_heads::check_mixed_heads;
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c};
 
@@ -92,7 +90,7 @@ impl Command for Search<'_> {
         let Self { arguments, out, target } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
-        let input = session.questions_as(&arguments.answers, (&arguments.input, seed), QuestionSet::Search)?;
+        let (input, shots) = arguments.searched(&session)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {quantizer}");
@@ -105,7 +103,7 @@ impl Command for Search<'_> {
 
         let candidates = arguments.candidates().into_iter().map(|bits| session.folder.precision(bits));
         let precisions: Vec<_> = std::iter::once(high).chain(candidates).collect();
-        check_mixed_heads(&model, &precisions)?;
+        arguments.answers.check_mixed_heads(&model, &precisions)?;
         let identity = input.identity.clone().with(&of_reading(evaluator.options())).with_options(json!({
             "seed": seed, "high": high, "precisions": precisions,
         }));
@@ -161,7 +159,7 @@ impl Command for Search<'_> {
         let mut held_out = Value::Null;
         let mut ladder = Value::Null;
         if arguments.input.data.is_none() {
-            let task = arguments.held_out(&session)?;
+            let task = arguments.held_out(&session, &shots)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
             let of_plan = json!({ "plan": model.named_plan(&plan) });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {

@@ -28,8 +28,9 @@ use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::{write_json, write_text};
 use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant_examples::arguments::answers::{AnswerArgs, without_shots};
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
-use switchable_quant_examples::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::study_file::{self, Study};
@@ -64,9 +65,13 @@ fn main() -> ExitCode {
 }
 
 fn command() -> anyhow::Result<()> {
-    let Study { arguments, text } = study_file::read::<Arguments>(std::env::args_os())?;
+    let Study { mut arguments, text } = study_file::read::<Arguments>(std::env::args_os())?;
     // Flags that do not fit are refused before anything is opened.
     arguments.answers.check_with(&arguments.input)?;
+    if arguments.answers.generates() && arguments.study.only.is_empty() {
+        eprintln!("left out: dynamic and robustness, which need a span head");
+        (arguments.study.no_dynamic, arguments.study.no_robustness) = (true, true);
+    }
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
     let out = arguments.run.prepared_out("runs/report")?;
@@ -94,14 +99,11 @@ struct Report<'a> {
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out } = self;
-        let mut config = study.config(input.batch, run.seed)?;
-        if answers.generates() && study.only.is_empty() {
-            eprintln!("left out: dynamic and robustness, which need a span head");
-            (config.dynamic, config.robustness) = (None, None);
-        }
-        let report = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut)?;
-        let source = &report.source;
+        let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
+        let asked = (input, run.seed);
+        let (report, shots) = session.questions_as(answers, asked, QuestionSet::HeldOut, &[&to_search.dataset])?;
+        let source = &report.source;
         let to_train = questions.train(input, study, &to_search)?;
         if input.data.is_some() {
             check_unseen("--search", &to_search.dataset, report.task.dataset())?;
@@ -109,9 +111,9 @@ impl Command for Report<'_> {
                 check_unseen("--train", &to_train.dataset, report.task.dataset())?;
             }
         }
-        let how = (input.window, run.seed, input.reading);
+        let how = (shots.as_slice(), input.window);
         let search = session.task_as(answers, how, to_search.dataset.clone())?;
-        let train = session.task_as(answers, how, to_train.dataset.clone())?;
+        let train = session.task_as(answers, how, without_shots(&to_train.dataset, &shots))?;
         let searched = to_search.counts_with(&search.measured_counts());
         let trained = to_train.counts_with(&train.training_counts());
 
@@ -155,6 +157,7 @@ impl Command for Report<'_> {
                     "none: nothing is trained".to_owned()
                 },
             ),
+            ("answers", answers.text()),
             ("quantiser", session.quantizer().to_string()),
             ("adapters", session.adapters.to_string()),
             ("seed", run.seed.to_string()),

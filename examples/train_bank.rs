@@ -20,6 +20,7 @@
 //! adapters from what quantisation loses, `--learned-steps` trains the weights' step sizes with them and
 //! saves these beside the adapters of each width.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,22 +28,23 @@ use clap::Parser;
 use serde_json::json;
 
 use switchable_quant::charts::Figure as _;
-use switchable_quant::data::NullRule;
+use switchable_quant::data::{Dataset, NullRule};
 use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, VALIDATION, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
 use switchable_quant::experiments::banks::validation::{Validation, read_rows, validation_chart};
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
-use switchable_quant::kernels::QuantAutodiffBackend;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::choice::fingerprint::ModelFingerprint;
 use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::{EvaluateOptions, Evaluator};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::MissingHead;
-use switchable_quant_examples::arguments::answers::AnswerArgs;
+use switchable_quant_examples::arguments::answers::{AnswerArgs, without_shots};
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::null_threshold::null_rule;
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
@@ -53,6 +55,9 @@ use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Series of a figure at most.
+const MOST_SERIES: usize = 14;
 
 /// The folder for results by default.
 const OUT: &str = "runs/bank";
@@ -128,8 +133,10 @@ impl Command for TrainBank<'_> {
         let Arguments { run, quant, regime, source, answers, bank, training } = arguments;
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
-        let how = (window, run.seed, source.reading);
-        let task = session.task_as(answers, how, data.training.dataset.clone())?;
+        let measured: Vec<&Dataset> = data.evaluation.iter().map(|loaded| &loaded.dataset).collect();
+        let shots = answers.drawn_shots(&measured, (run.seed, source.reading))?;
+        let how = (shots.as_slice(), window);
+        let task = session.task_as(answers, how, without_shots(&data.training.dataset, &shots))?;
         let counts = data.training.counts_with(&task.training_counts());
         println!("running on {}, {}", session.machine, counts.text("training questions"));
         let load = |loaded: LoadedQuestions| {
@@ -183,17 +190,11 @@ impl Command for TrainBank<'_> {
             let validation = looked_at.as_ref().map(|(every, task)| Validation {
                 every: *every,
                 questions: task.into(),
-                options: options.clone(),
+                // A look is short, and what is stopped in the midst of one has to be saved.
+                options: EvaluateOptions { stop: StopFlag::default(), ..options.clone() },
             });
             let of = RegimeOfBank { validation: validation.as_ref(), ..RegimeOfBank::new(&bank, &built) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
-            if validation.is_some() {
-                let rows = read_rows(&out.join("bank").join(VALIDATION))?;
-                for file in ["validation.png", "validation.svg"] {
-                    validation_chart(&rows).write(&out.join(file))?;
-                }
-                println!("wrote bank/{VALIDATION}, validation.png and validation.svg to {}", out.display());
-            }
             match outcome.losses.len() {
                 0 => println!("bank: all {} steps were done before", training.steps),
                 steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
@@ -212,9 +213,31 @@ impl Command for TrainBank<'_> {
             seen.write(&target)?;
         }
         println!("wrote {}", target.display());
+        if source.validate_every.is_some() {
+            draw_validation(out)?;
+        }
 
         evaluation.map_or(Ok(()), |task| arguments.evaluate(&session, &task, (&bank, options), out))
     }
+}
+
+/// Draws what was seen of the widths while they were trained, if anything was.
+fn draw_validation(out: &Path) -> anyhow::Result<()> {
+    let rows = read_rows(&out.join("bank").join(VALIDATION))?;
+    let widths: BTreeSet<BitWidth> = rows.iter().map(|row| row.bits).collect();
+    if rows.is_empty() {
+        println!("the bank was trained before, without `--validate-every`: there is nothing to draw");
+        return Ok(());
+    }
+    print!("wrote bank/{VALIDATION}");
+    if widths.len() <= MOST_SERIES {
+        for file in ["validation.png", "validation.svg"] {
+            validation_chart(&rows).write(&out.join(file))?;
+            print!(", {file}");
+        }
+    }
+    println!(" to {}", out.display());
+    Ok(())
 }
 
 impl Arguments {

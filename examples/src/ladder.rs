@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
@@ -31,7 +30,6 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use crate::arguments::{greedy::Arguments, run::RunArgs};
 use crate::artefact::searched_on;
 use crate::contents::{name_of, of_reading};
-use crate::mixed_heads::check_mixed_heads;
 use crate::session::{Command, Session};
 use crate::stop_on_ctrl_c;
 
@@ -175,7 +173,7 @@ impl Command for LadderCommand<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());
-        let input = session.questions_as(&arguments.answers, (&arguments.input, seed), QuestionSet::Search)?;
+        let (input, shots) = arguments.searched(&session)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {}", session.quantizer());
@@ -191,7 +189,7 @@ impl Command for LadderCommand<'_> {
         let evaluator = Evaluator::new(&model, &input.task, options.clone(), &session.device)?;
 
         let rungs: Vec<_> = arguments.ladder.ladder.iter().map(|bits| session.folder.precision(*bits)).collect();
-        check_mixed_heads(&model, &rungs)?;
+        arguments.answers.check_mixed_heads(&model, &rungs)?;
         let reference = model.transformer.uniform_plan(rungs[0]);
         let widths: Vec<BitWidth> = arguments.embedding_bits.into_iter().collect();
         let parameters = BudgetRange::of(&model.transformer, &rungs, &widths).parameters;
@@ -217,7 +215,7 @@ impl Command for LadderCommand<'_> {
 
         let mut held_out = Value::Null;
         if arguments.input.data.is_none() {
-            let task = arguments.held_out(&session)?;
+            let task = arguments.held_out(&session, &shots)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
             let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
             for (name, rival) in &rivals {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::Backend;
-use switchable_quant::data::{Dataset, QuestionCounts};
+use switchable_quant::data::{Dataset, Example, QuestionCounts};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
@@ -32,7 +32,6 @@ use crate::arguments::activations::ActivationArgs;
 use crate::arguments::answers::AnswerArgs;
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
-use crate::arguments::reading::ReadingArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{name_of, of_questions};
 use crate::files::{LoadedQuestions, resolve_model};
@@ -387,7 +386,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         self.told(task, input, (&loaded, &data_name), &counts, &identity)
     }
 
-    /// The same in the form in which they are to be answered.
+    /// The same in the form in which they are to be answered, as prompts behind the shots that are drawn for them and for
+    /// the `others` that are measured on or searched in the same command.
     ///
     /// # Errors
     ///
@@ -397,39 +397,40 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         answers: &AnswerArgs,
         (input, seed): (&InputArgs, u64),
         set: QuestionSet,
-    ) -> anyhow::Result<Questions<QuestionTask>> {
+        others: &[&Dataset],
+    ) -> anyhow::Result<(Questions<QuestionTask>, Vec<Example>)> {
         let (loaded, data_name) = input.load(set)?;
+        let measured: Vec<&Dataset> = std::iter::once(&loaded.dataset).chain(others.iter().copied()).collect();
+        let shots = answers.drawn_shots(&measured, (seed, input.reading))?;
         let task = self
-            .task_as(answers, (input.window, seed, input.reading), loaded.dataset.clone())
+            .task_as(answers, (&shots, input.window), loaded.dataset.clone())
             .with_context(|| format!("{data_name} with the model {}", self.name))?;
         if let Some(text) = task.cut_text() {
             eprintln!("{data_name}: {text}");
         }
-        let counts = task.measured_counts();
-        let identity = of_questions("data", &data_name, &task);
+        let (counts, identity) = (task.measured_counts(), of_questions("data", &data_name, &task));
         let mut questions = self.told(task, input, (&loaded, &data_name), &counts, &identity)?;
         if answers.generates() {
-            questions.source["task"] = json!("generate");
-            questions.source["shots"] = json!(answers.shots);
+            questions.source["answers"] = json!(answers);
         }
-        Ok(questions)
+        Ok((questions, shots))
     }
 
-    /// Questions in the windows of the model, or as prompts.
+    /// Questions in the windows of the model, or as prompts behind some shots.
     ///
     /// # Errors
     ///
-    /// When there are none, they do not fit the model, or there are too few shots.
+    /// When there are none, or they do not fit the model.
     pub fn task_as(
         &self,
         answers: &AnswerArgs,
-        (window, seed, reading): (Option<usize>, u64, ReadingArgs),
+        (shots, window): (&[Example], Option<usize>),
         questions: Dataset,
     ) -> anyhow::Result<QuestionTask> {
         if !answers.generates() {
             return Ok(QuestionTask::Span(self.task(questions, window)?));
         }
-        let options = answers.prompt_options(&questions, (window, seed), reading)?;
+        let options = answers.prompt_options(shots, window)?;
         let shape = self.folder.model.transformer.shape();
         Ok(QuestionTask::Generate(PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)?))
     }

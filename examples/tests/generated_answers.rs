@@ -42,12 +42,12 @@ fn the_built_in_model_is_asked_in_words_and_shots_change_what_it_is_asked() {
         serde_json::from_str(&text).expect("JSON")
     };
     let none = loss(&out);
-    assert_eq!(none["source"]["task"], "generate");
+    assert_eq!(none["source"]["answers"]["task"], "generate");
     assert!(none["accuracy"]["loss"].as_f64().expect("a number") > 0.0);
     let with_shots = dir.path().join("one");
-    prints("evaluate", &format!("{flags} --window 250 --shots 1 --out {}", with_shots.display()));
+    prints("evaluate", &format!("{flags} --answer-tokens 8 --shots 1 --out {}", with_shots.display()));
     assert_ne!(none["accuracy"]["loss"], loss(&with_shots)["accuracy"]["loss"]);
-    assert_eq!(loss(&with_shots)["source"]["shots"], 1);
+    assert_eq!(loss(&with_shots)["source"]["answers"]["shots"], 1);
     // Results belong to the prompts that they were made with.
     refused("evaluate", &format!("{flags} --out {} --answer-tokens 5", out.display()), "data");
 }
@@ -82,6 +82,7 @@ fn flags_of_the_other_form_and_shots_from_nowhere_are_refused_before_anything_is
         refused(name, "--task generate --prompt-template {context}", "expected `{question}` once");
         refused(name, "--task generate --answer-tokens 0", "--answer-tokens");
     }
+    refused("evaluate", "--predictions x.json --data generated --task generate", "`--task generate` is for a model");
     refused("evaluate", "--task generate --limit 3 --shots 100000", "`--shots 100000`: ");
     refused("evaluate", "--task generate --limit 3 --window 40 --answer-tokens 40", "`max_new_tokens` is 40");
 }

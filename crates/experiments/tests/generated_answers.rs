@@ -13,6 +13,7 @@ use experiments::search::greedy::{
     GreedyOptions, GreedyResult, GreedyStart, Ranking, StopAt, TrialLength, greedy_search,
 };
 use experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use experiments::train::config::TrainConfig;
 use gpt2_model::{Gpt2, Gpt2Config, Gpt2ForQuestionAnswering};
 use llama_model::{LlamaConfig, LlamaForQuestionAnswering};
 use quant_kernels::BitWidth;
@@ -22,9 +23,12 @@ use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::evaluation::prompt_task::{PromptOptions, PromptTask};
 use span_reader::running::workers::Workers;
-use squad_data::{BpeConfig, Dataset, Example, PromptTemplate, SpecialTokens, Split, TextTokenizer, corpus_texts};
+use squad_data::{
+    BpeConfig, Dataset, Example, Format, PromptTemplate, SpecialTokens, Split, TextTokenizer, corpus_texts,
+};
 use switchable_lora::linear_settings::LinearSettings;
 use switchable_lora::{LoraConfig, SitePrecision};
+use switchable_model::config::ModelConfig as _;
 use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::loss::answer_loss;
 use switchable_model::model::SwitchableModel;
@@ -119,6 +123,38 @@ fn answers_are_those_of_greedy_generation_with_and_without_shots() {
     }
     let one = prompts(dataset.limited(1), &tokenizer, &gpt2.transformer.shape(), &[]);
     assert_plain(&gpt2, &one);
+    assert_plain(&gpt2, &prompts(unanswerable(&dataset), &tokenizer, &gpt2.transformer.shape(), &[]));
+}
+
+/// The same questions in version 2.0, every other one without an answer.
+fn unanswerable(dataset: &Dataset) -> Dataset {
+    let mut dataset = Dataset { format: Format::V2, ..dataset.clone() };
+    let paragraphs = dataset.articles.iter_mut().flat_map(|article| &mut article.paragraphs);
+    for question in paragraphs.flat_map(|paragraph| &mut paragraph.questions).step_by(2) {
+        (question.answers, question.is_impossible) = (Vec::new(), true);
+    }
+    dataset
+}
+
+#[test]
+fn a_model_learns_to_answer_with_nothing_and_is_scored_by_what_it_writes() {
+    skip_without_device!();
+    let tokenizer = tokenizer();
+    let config = Gpt2Config::new(tokenizer.vocab_size(), 512, 32, 2, 2).with_initializer_range(0.1);
+    let model = Gpt2ForQuestionAnswering::<Training>::random(&config, &ModelOptions::default(), 5, &device());
+    let dataset = unanswerable(&questions(Split::Train, 1).limited(4));
+    let task = prompts(dataset, &tokenizer, &config.shape(), &[]);
+    let newline = tokenizer.encode_ids("\n").expect("it has the token");
+    assert_eq!(task.prompts()[0].answer, newline, "nothing is the end of the line");
+    let config = TrainConfig { batch_size: 4, ..train_config(120) };
+    let (trained, _) = train_base(model.expect("a model"), &task, training(&config, &quiet(1))).expect("it trains");
+    let plain = trained.valid();
+    let full = plain.transformer.uniform_plan(SitePrecision::FULL);
+    let (accuracy, predictions) = evaluator(&plain, &task).predict(&full).expect("it answers");
+    assert!(accuracy.exact_match > 70.0, "{}", accuracy.exact_match);
+    let nothing = task.prompts().iter().filter(|prompt| predictions.get(&prompt.id) == Some("")).count();
+    assert!(nothing > 0 && nothing < 4, "{predictions:?}");
+    assert_plain(&plain, &task);
 }
 
 /// A model that was trained to write the answers of a few questions, and the questions.
@@ -265,7 +301,7 @@ fn prompts_that_do_not_fit_and_options_out_of_range_are_refused_by_name() {
         options.template = PromptTemplate::default().with_shots(std::slice::from_ref(&long));
     });
     assert!(
-        message.starts_with(&format!("question `{}`: expected at most 188", dataset.examples()[0].id)),
+        message.starts_with(&format!("question `{}`: expected a prompt of at most 188", dataset.examples()[0].id)),
         "{message}"
     );
 

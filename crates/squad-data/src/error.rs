@@ -149,6 +149,18 @@ pub enum Error {
         /// Tokens in a window.
         max_len: usize,
     },
+    /// A prompt has no room for its context.
+    #[error(
+        "question `{id}`: expected a prompt of at most {most} tokens without its context, template and shots included, got {got}"
+    )]
+    LongPrompt {
+        /// The question.
+        id: String,
+        /// Tokens of the prompt without the context.
+        got: usize,
+        /// Tokens that there is room for.
+        most: usize,
+    },
     /// A question whose context has no token.
     #[error("question `{id}`: expected a context of at least one token, got none")]
     EmptyContext {

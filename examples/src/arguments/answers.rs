@@ -7,10 +7,12 @@ use clap::{Args, ValueEnum};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 
 use switchable_quant::data::{Dataset, Example, PromptTemplate};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::kernels::QuantBackend;
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::evaluation::prompt_task::PromptOptions;
 use switchable_quant::reader::text::head_text;
 use switchable_quant::transformer::model::SwitchableModel;
@@ -20,14 +22,16 @@ use switchable_quant::transformer::span_head::ForQuestionAnswering;
 use crate::arguments::count::parse_count;
 use crate::arguments::input::InputArgs;
 use crate::arguments::reading::ReadingArgs;
+use crate::contents::name_of;
 use crate::files::load_questions;
+use crate::mixed_heads::check_mixed_heads;
 use crate::usage;
 
 /// Characters of the longest context of a shot.
 const SHOT_CONTEXT: usize = 600;
 
 /// How questions are answered.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct AnswerArgs {
     /// How questions are answered: by the span that a head points to, or by what the language model writes greedily behind a
     /// prompt, up to the end of its first line
@@ -36,8 +40,8 @@ pub struct AnswerArgs {
     /// Questions that stand before each prompt with their answers, with --task generate
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub shots: usize,
-    /// SQuAD file that they are drawn from by the seed: answerable ones about contexts of at most 600 characters that the
-    /// data do not have; by default the training questions of the built-in model
+    /// SQuAD file that they are drawn from by the seed: answerable ones about contexts of at most 600 characters on which
+    /// nothing is measured or searched; by default the training questions of the built-in model
     #[arg(long, value_name = "FILE")]
     pub shots_from: Option<PathBuf>,
     /// The prompt, with {context} and {question} once each; by default
@@ -50,7 +54,8 @@ pub struct AnswerArgs {
 }
 
 /// How questions are answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TaskForm {
     /// By the span of the context that a head points to
     Span,
@@ -109,6 +114,42 @@ impl AnswerArgs {
         Ok(())
     }
 
+    /// How questions are answered, in a line.
+    pub fn text(&self) -> String {
+        if !self.generates() {
+            return "spans".to_owned();
+        }
+        let from = self.shots_from.as_deref().map_or_else(|| "the training questions".to_owned(), name_of);
+        let shots = if self.shots == 0 { "no shots".to_owned() } else { format!("{} shots from {from}", self.shots) };
+        format!("generated, {} tokens at most, {shots}", self.answer_tokens)
+    }
+
+    /// Checks that a model can run a plan and answer under it.
+    ///
+    /// # Errors
+    ///
+    /// When an adapter is missing or, for spans, which head answers is not said.
+    pub fn check_plan<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+        plan: &SitePlan,
+    ) -> switchable_quant::transformer::error::Result<()> {
+        if self.generates() { model.transformer.check_plan(plan) } else { model.check_plan(plan) }
+    }
+
+    /// Checks that plans which mix widths have a head to answer with, where answers are spans.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_mixed_heads`].
+    pub fn check_mixed_heads<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &ForQuestionAnswering<B, M>,
+        precisions: &[SitePrecision],
+    ) -> anyhow::Result<()> {
+        if self.generates() { Ok(()) } else { check_mixed_heads(model, precisions) }
+    }
+
     /// Which span head answers, where one does and several could.
     ///
     /// # Errors
@@ -122,44 +163,58 @@ impl AnswerArgs {
         if self.generates() { Ok(String::new()) } else { Ok(head_text(model, plan)?) }
     }
 
-    /// The prompts of some questions.
+    /// The questions that stand before each prompt, the same for all tasks of a command; `measured` are those that
+    /// something is measured on, or chosen by.
     ///
     /// # Errors
     ///
     /// When the file of the shots is missing or damaged, or holds too few.
-    pub fn prompt_options(
+    pub fn drawn_shots(
         &self,
-        asked: &Dataset,
-        (window, seed): (Option<usize>, u64),
-        reading: ReadingArgs,
-    ) -> anyhow::Result<PromptOptions> {
+        measured: &[&Dataset],
+        (seed, reading): (u64, ReadingArgs),
+    ) -> anyhow::Result<Vec<Example>> {
+        match (&self.shots_from, self.shots) {
+            (_, 0) => Ok(Vec::new()),
+            (Some(file), n) => drawn(&load_questions(file, reading)?.dataset, measured, n, seed)
+                .map_err(|error| error.context(file.display().to_string())),
+            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, measured, n, seed),
+        }
+    }
+
+    /// How questions become prompts behind some shots.
+    ///
+    /// # Errors
+    ///
+    /// When the template has not both places.
+    pub fn prompt_options(&self, shots: &[Example], window: Option<usize>) -> anyhow::Result<PromptOptions> {
         let template = self.prompt_template.as_ref().map(PromptTemplate::new).transpose()?.unwrap_or_default();
-        let shots = match (&self.shots_from, self.shots) {
-            (_, 0) => Vec::new(),
-            (Some(file), n) => drawn(&load_questions(file, reading)?.dataset, asked, n, seed)
-                .map_err(|error| error.context(file.display().to_string()))?,
-            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, asked, n, seed)?,
-        };
-        Ok(PromptOptions { template: template.with_shots(&shots), max_new_tokens: self.answer_tokens, window })
+        Ok(PromptOptions { template: template.with_shots(shots), max_new_tokens: self.answer_tokens, window })
     }
 }
 
-/// Answerable questions about short contexts, one of each, none of them a context that is asked about.
-fn drawn(from: &Dataset, asked: &Dataset, n: usize, seed: u64) -> anyhow::Result<Vec<Example>> {
-    let asked: HashSet<String> = asked.examples().into_iter().map(|example| example.context.to_string()).collect();
-    let fits = |example: &Example| {
-        !example.answers.is_empty()
-            && example.context.chars().count() <= SHOT_CONTEXT
-            && !asked.contains(example.context.as_ref())
-    };
+/// The questions of a training set that are about other contexts than the shots are: else a prompt would hold its answer.
+pub fn without_shots(dataset: &Dataset, shots: &[Example]) -> Dataset {
+    let contexts: HashSet<&str> = shots.iter().map(|shot| shot.context.as_ref()).collect();
+    let examples = dataset.examples();
+    dataset.chosen(|place| !contexts.contains(examples[place].context.as_ref()))
+}
+
+/// Answerable questions about short contexts, one of each, none of them a context that is measured on.
+fn drawn(from: &Dataset, measured: &[&Dataset], n: usize, seed: u64) -> anyhow::Result<Vec<Example>> {
+    let measured = measured.iter().flat_map(|dataset| dataset.examples());
+    let measured: HashSet<String> = measured.map(|example| example.context.to_string()).collect();
+    let fits = |example: &Example| !example.answers.is_empty() && example.context.chars().count() <= SHOT_CONTEXT;
     let mut candidates: Vec<Example> = from.examples().into_iter().filter(fits).collect();
+    // Whatever is left out, the order of the others stays.
     candidates.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let mut contexts = HashSet::new();
-    candidates.retain(|example| contexts.insert(example.context.clone()));
+    candidates
+        .retain(|example| contexts.insert(example.context.clone()) && !measured.contains(example.context.as_ref()));
     anyhow::ensure!(
         candidates.len() >= n,
-        "`--shots {n}`: {} answerable questions are about contexts of at most {SHOT_CONTEXT} characters that the data do \
-         not have, one of each",
+        "`--shots {n}`: {} answerable questions are about contexts of at most {SHOT_CONTEXT} characters on which nothing \
+         is measured, one of each",
         candidates.len()
     );
     candidates.truncate(n);

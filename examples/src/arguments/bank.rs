@@ -53,7 +53,7 @@ pub struct BankSourceArgs {
     #[arg(long, value_name = "N", requires = "data", value_parser = parse_count)]
     pub validate_every: Option<usize>,
     /// Questions of --data that are looked at on the way
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = parse_count)]
+    #[arg(long, default_value_t = 200, value_name = "N", requires = "validate_every", value_parser = parse_count)]
     pub validation_limit: usize,
     /// Evaluate on at most this many questions of --data
     #[arg(long, value_name = "N", requires = "data")]
@@ -119,7 +119,8 @@ pub struct BankTrainingArgs {
     /// Weight of the next-token loss
     #[arg(long, default_value_t = 0.0)]
     pub next_token: f64,
-    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context, and at
+    /// most 2,048 for prompts
     #[arg(long)]
     pub window: Option<usize>,
     /// Steps between checkpoints

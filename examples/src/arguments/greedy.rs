@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
+use switchable_quant::data::Example;
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -17,7 +18,7 @@ use crate::arguments::{
     run::RunArgs,
 };
 use crate::ending::usage;
-use crate::session::Session;
+use crate::session::{Questions, Session};
 
 /// Sensitivity of every sub-module and greedy bit-width search
 #[derive(Debug, Parser)]
@@ -131,7 +132,19 @@ impl Arguments {
         is_default && is_as_it_comes && self.high.is_full() && !self.answers.generates()
     }
 
-    /// The questions of the built-in model that a search does not see.
+    /// The questions that are searched on, and the shots before them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::questions_as`].
+    pub fn searched<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        session: &Session<B, M>,
+    ) -> anyhow::Result<(Questions<QuestionTask>, Vec<Example>)> {
+        session.questions_as(&self.answers, (&self.input, self.run.seed), QuestionSet::Search, &[])
+    }
+
+    /// The questions of the built-in model that a search does not see, behind the same shots.
     ///
     /// # Errors
     ///
@@ -139,9 +152,10 @@ impl Arguments {
     pub fn held_out<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         session: &Session<B, M>,
+        shots: &[Example],
     ) -> anyhow::Result<QuestionTask> {
-        let how = (self.input.window, self.run.seed, self.input.reading);
-        session.task_as(&self.answers, how, default_model::questions(QuestionSet::HeldOut)?)
+        let questions = default_model::questions(QuestionSet::HeldOut)?;
+        session.task_as(&self.answers, (shots, self.input.window), questions)
     }
 
     /// Where the search ends.

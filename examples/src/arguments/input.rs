@@ -54,7 +54,8 @@ pub struct InputArgs {
     /// Use at most this many questions
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub limit: Option<usize>,
-    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context
+    /// Longest window in tokens; by default the model's positions, at most 384 each time that it holds its context, and at
+    /// most 2,048 for prompts
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub window: Option<usize>,
     /// Windows per batch, at most; on a CPU a wide model reads fewer at once, so that no activation of a batch takes

@@ -18,7 +18,7 @@ use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::sharing::Sharing;
-use crate::banks::validation::{Validation, add_rows};
+use crate::banks::validation::{Validation, add_rows, read_rows};
 use crate::error::{Error, Result};
 use crate::train::answer_task::AnswerTask;
 use crate::train::ladder::Ladder;
@@ -375,7 +375,14 @@ pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let precisions: Vec<SitePrecision> = bank.widths().map(|width| bank.precision(width)).collect();
     let look = |step: usize, model: &ForQuestionAnswering<B, M>| {
         let (Some(validation), Some(dir)) = (validation, &identified.dir) else { return Ok(()) };
-        add_rows(&dir.join(VALIDATION), &validation.measure(step, model, &precisions)?)
+        let file = dir.join(VALIDATION);
+        let known = read_rows(&file)?;
+        validation.check_rows(&file, &known)?;
+        // A run goes on from a step that was looked at before.
+        if known.iter().filter(|row| row.step == step).count() == precisions.len() {
+            return Ok(());
+        }
+        add_rows(&file, &validation.measure(step, model, &precisions)?)
     };
     let watch = validation.map(|validation| Watch { every: validation.every, look: &look });
     train_on(model, task, &regime, Training { config, run: &identified }, watch.as_ref())

@@ -10,6 +10,7 @@ use burn::module::AutodiffModule as _;
 use serde::{Deserialize, Serialize};
 
 use charts::{Axis, LineChart, Point, Series};
+use content_identity::ContentHash;
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::evaluate::Evaluator;
@@ -50,6 +51,8 @@ pub struct ValidationRow {
     pub loss: Option<f64>,
     /// Questions.
     pub n: usize,
+    /// The hash of the questions and of how they are asked.
+    pub questions: ContentHash,
 }
 
 impl Validation<'_> {
@@ -77,11 +80,25 @@ impl Validation<'_> {
                 f1: found.f1,
                 loss: found.loss,
                 n: found.n,
+                questions: self.questions.content(),
             })
         };
         let mut rows = precisions.iter().map(row).collect::<Result<Vec<_>>>()?;
         rows.sort_by_key(|row| row.bits);
         Ok(rows)
+    }
+
+    /// Refuses rows of other questions: they make no one curve.
+    ///
+    /// # Errors
+    ///
+    /// When there are any, with the file.
+    pub fn check_rows(&self, file: &Path, rows: &[ValidationRow]) -> Result<()> {
+        if rows.iter().all(|row| row.questions == self.questions.content()) {
+            return Ok(());
+        }
+        let reason = "its rows are of other questions; take it away, or look at the questions that it is of".into();
+        Err(Error::Checkpoint { path: file.into(), reason })
     }
 }
 
@@ -143,7 +160,17 @@ mod tests {
 
     fn row(step: usize, bits: BitWidth) -> ValidationRow {
         let exact_match_interval = Interval { low: 10.0, high: 60.0 };
-        ValidationRow { step, bits, exact_match: 30.0, exact_match_interval, f1: 40.0, loss: Some(1.5), n: 12 }
+        let questions = ContentHash::of_bytes(b"questions");
+        ValidationRow {
+            step,
+            bits,
+            exact_match: 30.0,
+            exact_match_interval,
+            f1: 40.0,
+            loss: Some(1.5),
+            n: 12,
+            questions,
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct TrainOutcome {
 pub struct Watch<'w, M> {
     /// Steps from one look to the next, the start and the last step included.
     pub every: usize,
-    /// Looks at the model after some steps.
+    /// Looks at the model after some steps; asked again of the step that a run goes on from.
     pub look: &'w (dyn Fn(usize, &M) -> Result<()> + 'w),
 }
 
@@ -121,7 +121,7 @@ pub fn train<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: TrainTask<
 
 /// [`train()`], and what is trained is looked at on the way. The result is the same.
 ///
-/// A look comes before the checkpoint of its step, so that none is missing where a run goes on; one may come twice.
+/// Where a look is stopped, or fails, the step before it is saved, and a run that goes on from there looks again.
 ///
 /// # Errors
 ///
@@ -174,9 +174,7 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
     let mut log = Log::open(run, first_step)?;
     let mut losses = Vec::new();
-    if found.is_none() {
-        look(0, &model)?;
-    }
+    look(first_step, &model)?;
     let (mut tokens, start) = (0, Instant::now());
     for step in first_step..config.steps {
         if run.stop.is_requested() {
@@ -209,10 +207,11 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
         progress.step(format!("loss {loss:.3} (task {main_loss:.3}) {tokens_per_second:.0} tokens/s"));
         let regime = regime.name();
         log.line(&LogLine { step, regime, loss, main_loss, gradient_norm, learning_rate, tokens_per_second })?;
-        look(step + 1, &model)?;
-        if (step + 1) % config.checkpoint_every == 0 || step + 1 == config.steps {
+        let looked = look(step + 1, &model);
+        if (step + 1) % config.checkpoint_every == 0 || step + 1 == config.steps || looked.is_err() {
             save(&losses, &model, &optimizer)?;
         }
+        looked?;
     }
     progress.finish();
     let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64().max(1e-9);

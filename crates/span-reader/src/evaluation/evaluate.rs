@@ -278,10 +278,16 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> Evaluator<'a, B, M> {
     }
 
     fn run(&self, request: &Request<'_, B>) -> Result<Trial<Evaluated<B>>> {
-        self.model.check_plan(request.plan)?;
         match self.task {
-            TaskRef::Span(task) => self.run_spans(task, request),
-            TaskRef::Generate(task) => self.run_prompts(task, request),
+            TaskRef::Span(task) => {
+                self.model.check_plan(request.plan)?;
+                self.run_spans(task, request)
+            }
+            TaskRef::Generate(task) => {
+                // Whatever span head would answer.
+                self.model.transformer.check_plan(request.plan)?;
+                self.run_prompts(task, request)
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Predictions, evaluate};
 use switchable_model::error::Error as ModelError;
-use switchable_model::generate::{Generate as _, GenerateOptions};
+use switchable_model::generate::{Generate as _, GenerateOptions, greedy_token};
 use switchable_model::kv_cache::KvCache;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
@@ -53,6 +53,14 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
             return Err(Error::option("activations", "of one scale for many tokens", expected));
         }
         let prompts = task.prompts();
+        if request.is_reference() {
+            let scores: usize = prompts.iter().map(|prompt| prompt.answer.len() * body.shape().vocabulary * 4).sum();
+            let most = self.options.kept_state_bytes;
+            if scores > most {
+                let expected = format!("{scores} for the scores of {} answers: ask fewer questions", prompts.len());
+                return Err(Error::option("kept_state_bytes", most, expected));
+            }
+        }
         let per_prompt = request.plan.blocks();
         self.meter.add_plain(per_prompt * prompts.len());
         let opening = self.opening(task, request.plan);
@@ -130,19 +138,19 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         let behind = hidden.slice([0..1, tokens - answer.len()..tokens, 0..width]);
         let values = body.next_token_scores(behind, plan).into_data().convert::<f32>();
         let values = values.into_vec::<f32>().expect("data converted to f32 is f32");
-        if let Some(&got) = values.iter().find(|&&score| score.is_nan() || score == f32::INFINITY) {
-            return Err(ModelError::Scores { sequence: index, tokens: prompt.ids.len(), got }.into());
-        }
-        let rows = values.chunks(body.shape().vocabulary).map(<[f32]>::to_vec).collect();
+        let rows: Vec<Vec<f32>> = values.chunks(body.shape().vocabulary).map(<[f32]>::to_vec).collect();
+        let best = |row: &Vec<f32>| {
+            let fault = |got| ModelError::Scores { sequence: index, tokens: prompt.ids.len(), got };
+            greedy_token(row).map_err(fault)
+        };
+        let best = rows.iter().map(best).collect::<Result<Vec<u32>, _>>()?;
         let scores = AnswerScores { rows };
         let loss = scores.loss_of(answer);
-        let best: Vec<u32> = scores.rows.iter().map(|row| argmax(row)).collect();
         let agreed = best.iter().zip(answer).take_while(|(best, gold)| best == gold).count();
-        let mut written = answer[..agreed].to_vec();
-        if agreed < answer.len() {
-            cache.truncate(prompt.ids.len() + agreed);
-            written = self.write_on(task, written, best[agreed], &mut cache, plan)?;
-        }
+        // The last token of a gold answer need not end what is written.
+        let kept = agreed.min(answer.len() - 1);
+        cache.truncate(prompt.ids.len() + kept);
+        let written = self.write_on(task, answer[..kept].to_vec(), best[kept], &mut cache, plan)?;
         let divergence = request.kept.map(|kept| scores.divergence_from(&kept.reference[index]));
         let text = task.template.cut(&task.text_of(&written)?);
         Ok(Answered { text, loss, divergence, scores: request.is_reference().then_some(scores) })
@@ -188,9 +196,4 @@ fn ids<B: Backend>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
     let values: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
     let shape = [1, values.len()];
     Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-/// The first of the largest, as greedy generation has it.
-fn argmax(scores: &[f32]) -> u32 {
-    scores.iter().enumerate().fold(0, |best, (i, &score)| if score > scores[best] { i } else { best }) as u32
 }

@@ -95,8 +95,12 @@ impl PromptTask {
         }
         tokenizer.check_fits(shape.vocabulary)?;
         let prompt = |example: &Example| -> Result<Prompt> {
-            let EncodedPrompt { ids, context } = template.encode(tokenizer, example, room - max_new_tokens)?;
-            let mut answer = tokenizer.encode_ids(&template.continuation(example))?;
+            let EncodedPrompt { ids, text, context } = template.encode(tokenizer, example, room - max_new_tokens)?;
+            // As it stands behind the prompt, where that is made of the same tokens there.
+            let continuation = template.continuation(example);
+            let mut both = tokenizer.encode_ids(&(text + &continuation))?;
+            let mut answer =
+                if both.starts_with(&ids) { both.split_off(ids.len()) } else { tokenizer.encode_ids(&continuation)? };
             answer.truncate(*max_new_tokens);
             if answer.is_empty() {
                 return Err(Error::option("template", "without a stop", "one that ends an answer of nothing"));
@@ -138,6 +142,12 @@ impl PromptTask {
             opening: self.opening.clone(),
             max_new_tokens: self.max_new_tokens,
         }
+    }
+
+    /// Tokens that are read: what all prompts begin with once, and what each has of its own.
+    pub fn tokens(&self) -> usize {
+        let own = self.prompts.iter().map(|prompt| prompt.ids.len() - self.opening.len());
+        self.opening.len() + own.sum::<usize>()
     }
 
     /// The answer in the tokens that a model wrote. Those that the tokenizer has not are passed over.

@@ -69,7 +69,7 @@ impl<'a> TaskRef<'a> {
     pub fn tokens(self) -> usize {
         match self {
             Self::Span(task) => task.features.windows().iter().map(|window| window.ids.len()).sum(),
-            Self::Generate(task) => task.prompts().iter().map(|prompt| prompt.ids.len()).sum(),
+            Self::Generate(task) => task.tokens(),
         }
     }
 

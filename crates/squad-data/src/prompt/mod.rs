@@ -52,6 +52,8 @@ pub struct PromptTemplate {
 pub struct EncodedPrompt {
     /// Its tokens.
     pub ids: Vec<u32>,
+    /// What they are of.
+    pub text: String,
     /// Characters of the context that it holds, from the first on.
     pub context: usize,
 }
@@ -148,29 +150,26 @@ impl PromptTemplate {
     /// question never.
     ///
     /// # Errors
-    /// [`Error::LongQuestion`] if the prompt is too long without any context, or what the
+    /// [`Error::LongPrompt`] if the prompt is too long without any context, or what the
     /// tokenizer says.
     pub fn encode(&self, tokenizer: &TextTokenizer, example: &Example, max_tokens: usize) -> Result<EncodedPrompt> {
-        let whole = tokenizer.encode(&self.render(example))?.ids;
+        let text = self.render(example);
+        let whole = tokenizer.encode_ids(&text)?;
         if whole.len() <= max_tokens {
-            return Ok(EncodedPrompt { ids: whole, context: example.context.chars().count() });
+            return Ok(EncodedPrompt { ids: whole, text, context: example.context.chars().count() });
         }
         let context = tokenizer.encode(&example.context)?.offsets;
         let mut kept = context.len().saturating_sub(whole.len() - max_tokens);
         loop {
             let end = kept.checked_sub(1).map_or(0, |last| context[last].end);
             let cut = CharSpan { start: 0, end }.slice(&example.context);
-            let ids = tokenizer.encode(&self.fill(cut, &example.question))?.ids;
+            let text = self.fill(cut, &example.question);
+            let ids = tokenizer.encode_ids(&text)?;
             if ids.len() <= max_tokens {
-                return Ok(EncodedPrompt { ids, context: end });
+                return Ok(EncodedPrompt { ids, text, context: end });
             }
             if kept == 0 {
-                return Err(Error::LongQuestion {
-                    id: example.id.clone(),
-                    got: ids.len(),
-                    most: max_tokens,
-                    max_len: max_tokens,
-                });
+                return Err(Error::LongPrompt { id: example.id.clone(), got: ids.len(), most: max_tokens });
             }
             // Tokens at the seams may differ from those of the parts: try again with a few less.
             kept = kept.saturating_sub(ids.len() - max_tokens);
@@ -178,7 +177,7 @@ impl PromptTemplate {
     }
 
     /// The answer in what a model wrote behind the prompt: up to the first stop, without white
-    /// space around it.
+    /// space around it; nothing where the stop stands at once.
     pub fn cut(&self, generated: &str) -> String {
         let end = self.end(generated).unwrap_or(generated.len());
         generated[..end].trim().to_owned()
@@ -189,12 +188,10 @@ impl PromptTemplate {
         self.end(generated).is_some()
     }
 
-    /// The byte before which the first stop ends the answer, white space before it left out.
+    /// The byte before which the first stop ends the answer.
     fn end(&self, generated: &str) -> Option<usize> {
-        let answer = generated.trim_start();
         let stops = self.stops.iter().filter(|stop| !stop.is_empty());
-        let end = stops.filter_map(|stop| answer.find(stop.as_str())).min()?;
-        Some(generated.len() - answer.len() + end)
+        stops.filter_map(|stop| generated.find(stop.as_str())).min()
     }
 
     /// Replaces both placeholders at once: a context may itself contain `{question}`.

@@ -34,6 +34,7 @@ use quant_kernels::backends::quant_backend::QuantBackend;
 use quant_kernels::spec::quant_spec::QuantSpec;
 
 use self::batch::Batch;
+use self::chooser::Chooser;
 pub use self::new_token::NewToken;
 pub use self::options::{DrawOptions, GenerateOptions, Sampling};
 use crate::error::{Error, Result};
@@ -134,9 +135,11 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
     }
 
     /// Continues one sequence whose first tokens a cache holds, and returns the new tokens; `next` are those of its
-    /// tokens that the cache does not hold yet. The cache takes up all but the last. What several prompts begin with is
-    /// read once in this way: a copy of its cache, or one that was
-    /// [cut](KvCache::truncate) to it again, is continued by each.
+    /// tokens that the cache does not hold yet. The cache takes up these, and the new ones as far as they were read
+    /// ([`KvCache::len`] says how many): the last only where a stop token follows it. What several prompts begin with is
+    /// read once in this way: a copy of its cache, or one that was [cut](KvCache::truncate) to it again, is continued by
+    /// each. The text is that of [`generate`](Self::generate) for plans that [read tokens
+    /// alone](Self::reads_tokens_alone).
     ///
     /// Generation ends as that of [`generate`](Self::generate), or where the cache is full; a repetition penalty is for
     /// the tokens of `next` and those behind them.
@@ -147,7 +150,7 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
     ///
     /// # Panics
     ///
-    /// When the cache is for several sequences, or has no room for `next`.
+    /// When the cache is for several sequences, for one with padding before it, or has no room for `next`.
     fn generate_cached(
         &self,
         cache: &mut KvCache<B>,
@@ -161,6 +164,7 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
         self.check_plan(plan)?;
         self.check_ids(next)?;
         cache.expect_room(1, next.len());
+        assert!(!cache.is_padded(), "a sequence with padding before it cannot be continued alone");
         let read = cache.len() + next.len();
         options.check_prompt(read)?;
         let mut batch = Batch::behind(read, next, options, shape, cache.capacity());
@@ -181,3 +185,12 @@ pub trait Generate<B: QuantBackend>: SwitchableModel<B> {
 }
 
 impl<B: QuantBackend, M: SwitchableModel<B>> Generate<B> for M {}
+
+/// The token that greedy generation takes: the first of those with the highest score.
+///
+/// # Errors
+///
+/// The score from which none can be chosen, where one is not a number or none is finite.
+pub fn greedy_token(scores: &[f32]) -> Result<u32, f32> {
+    Chooser::new(&[], &GenerateOptions::default()).choose(&mut scores.to_vec())
+}

@@ -105,6 +105,11 @@ impl<B: Backend> KvCache<B> {
         self.len == 0
     }
 
+    /// Whether a sequence has padding before it.
+    pub fn is_padded(&self) -> bool {
+        self.padding.iter().any(|&padding| padding > 0)
+    }
+
     /// Tokens there is room for.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -112,7 +117,7 @@ impl<B: Backend> KvCache<B> {
 
     /// Where `tokens` tokens behind those held stand in their sequences.
     pub fn positions(&self, tokens: usize) -> Positions<B> {
-        if self.padding.iter().all(|&padding| padding == 0) {
+        if !self.is_padded() {
             return Positions::Consecutive { first: self.len, tokens };
         }
         Positions::Counted(CountedPositions::behind_padding(self.len..self.len + tokens, &self.padding, &self.device))

@@ -6,6 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use quant_kernels::spec::{bit_width::BitWidth, gradient_rule::GradientRule};
 use span_reader::evaluation::evaluate::Evaluator;
+use span_reader::evaluation::question_task::TaskRef;
 use span_reader::evaluation::reading::BatchTensors;
 use switchable_lora::linear_settings::{BasePolicy, LinearSettings};
 use switchable_lora::site_precision::SitePrecision;
@@ -62,7 +63,7 @@ pub(super) fn moments<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     options: &DamageOptions,
 ) -> Result<Vec<Vec<Moments>>> {
     let run = evaluator.options();
-    let merged = merged_at(evaluator.model(), windows.plan)?;
+    let merged = merged_at(evaluator.model(), windows.plan, evaluator.task())?;
     let mut progress = Progress::start("estimates", 0, windows.texts.len(), options.show);
     let empty = |changes: &WeightChanges<_>| vec![Moments::default(); changes.choices()];
     let mut sums: Vec<Vec<Moments>> = windows.changes.iter().map(empty).collect();
@@ -113,10 +114,14 @@ fn second_order(measure: DamageMeasure, labels: usize) -> f64 {
 fn merged_at<B: QuantBackend, M: SwitchableModel<B>>(
     model: &ForQuestionAnswering<B, M>,
     plan: &SitePlan,
+    task: TaskRef<'_>,
 ) -> Result<(ForQuestionAnswering<B, M>, SitePlan)> {
     // Which head answers hangs on the adapters that the plan names.
-    let head = model.head_of(plan)?;
-    let (mut merged, mut whole) = (model.clone(), plan.clone().with_span_head(Some(head)));
+    let head = match task {
+        TaskRef::Span(_) => Some(model.head_of(plan)?),
+        TaskRef::Generate(_) => plan.span_head(),
+    };
+    let (mut merged, mut whole) = (model.clone(), plan.clone().with_span_head(head));
     for (site, precision) in plan.iter().chain(plan.embeddings()) {
         let own = SitePrecision { weights: BitWidth::FULL, adapter: None, rounding: None, ..precision };
         if precision == own {
