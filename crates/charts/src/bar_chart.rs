@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::axis::{Axis, Padding};
-use crate::canvas::{Area, Canvas};
+use crate::canvas::Canvas;
 use crate::category_labels::CategoryLabels;
 use crate::error::{Error, Result};
 use crate::estimate::Estimate;
@@ -15,6 +15,7 @@ use crate::palette::{INK, SERIES};
 use crate::plot_frame::{
     HorizontalMarks, check_room, draw_lower_caption, draw_lower_line, draw_value_axis, height_of, value_axis_width,
 };
+use crate::shapes::Area;
 use crate::size::Size;
 
 /// Share of a category's width that its bars take.

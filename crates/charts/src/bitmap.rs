@@ -5,9 +5,9 @@
 use plotters_backend::{DrawingBackend as _, DrawingErrorKind};
 use plotters_bitmap::BitMapBackend;
 
-use crate::canvas::{Anchor, Area, DASH, Dash, Pen, Shape, Spot, spot};
 use crate::lettering::Font;
 use crate::palette::{Colour, PAPER};
+use crate::shapes::{Anchor, Area, DASH, Dash, Pen, Shape, Spot, spot};
 use crate::size::Size;
 
 /// Bitmap pixels per picture pixel, each way.

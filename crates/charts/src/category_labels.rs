@@ -1,8 +1,9 @@
 //! Names below columns: side by side where they fit, else upwards.
 
-use crate::canvas::{Anchor, Canvas, spot};
+use crate::canvas::Canvas;
 use crate::page::TEXT;
 use crate::palette::INK;
+use crate::shapes::{Anchor, spot};
 
 const UPWARDS_WIDTH: f64 = 320.0;
 const MOST_LINES: usize = 2;

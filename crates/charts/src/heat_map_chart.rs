@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::axis::{Axis, Padding, ResolvedAxis};
-use crate::canvas::{Anchor, Area, Canvas, Pen, spot};
+use crate::canvas::Canvas;
 use crate::category_labels::{CategoryLabels, label_step};
 use crate::error::{Error, Result};
 use crate::estimate::Estimate;
@@ -18,6 +18,7 @@ use crate::numbers::fixed;
 use crate::page::{STRONG_TEXT, TEXT, draw_heading};
 use crate::palette::{Colour, EMPTY, GREY, INK, diverging, sequential};
 use crate::plot_frame::check_room;
+use crate::shapes::{Anchor, Area, Pen, spot};
 use crate::size::Size;
 
 const PANEL_GAP: f64 = 48.0;

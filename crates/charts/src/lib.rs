@@ -17,6 +17,7 @@ mod numbers;
 mod page;
 mod palette;
 mod plot_frame;
+mod shapes;
 mod size;
 mod svg;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::axis::{Axis, Padding, ResolvedAxis};
-use crate::canvas::{Area, Canvas, Spot, spot};
+use crate::canvas::Canvas;
 use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Interval, check_number};
 use crate::figure::Figure;
@@ -14,6 +14,7 @@ use crate::plot_frame::{
     HorizontalMarks, VerticalMarks, check_room, draw_lower_axis, draw_value_axis, height_of, lower_axis_height,
     value_axis_width,
 };
+use crate::shapes::{Area, Spot, spot};
 use crate::size::Size;
 
 /// Longest series whose intervals are whiskers; those of longer lines are a band.

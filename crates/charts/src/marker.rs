@@ -1,7 +1,8 @@
 //! Markers and pens of series, and whiskers of intervals.
 
-use crate::canvas::{Canvas, Dash, Pen, Spot, spot};
+use crate::canvas::Canvas;
 use crate::palette::{Colour, PAPER, SERIES};
+use crate::shapes::{Dash, Pen, Spot, spot};
 
 /// How a series is told from the others.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,10 @@
 //! Title, subtitle and legend above a figure's content.
 
-use crate::canvas::{Anchor, Area, Canvas, spot};
+use crate::canvas::Canvas;
 use crate::lettering::Font;
 use crate::marker::{Look, draw_whisker};
 use crate::palette::{GREY, INK};
+use crate::shapes::{Anchor, Area, spot};
 
 /// Text but titles.
 pub(crate) const TEXT: Font = Font::regular(28.0);

@@ -1,11 +1,12 @@
 //! The frame of a plot: axes with grid, ticks and captions, and reference lines.
 
 use crate::axis::ResolvedAxis;
-use crate::canvas::{Anchor, Area, Canvas, Pen, spot};
+use crate::canvas::Canvas;
 use crate::error::{Error, Result};
 use crate::mark::Mark;
 use crate::page::TEXT;
 use crate::palette::{GREY, GRID, INK};
+use crate::shapes::{Anchor, Area, Pen, spot};
 
 /// From the plot to the labels of its ticks.
 const TICK_GAP: f64 = 14.0;

@@ -5,9 +5,9 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::canvas::{Anchor, Area, DASH, Dash, Pen, Shape, Spot};
 use crate::lettering::{Font, Weight};
 use crate::palette::{Colour, PAPER};
+use crate::shapes::{Anchor, Area, DASH, Dash, Pen, Shape, Spot};
 use crate::size::Size;
 
 /// The document of some shapes.
