@@ -280,7 +280,7 @@ impl BankOverrides {
 ///
 /// # Errors
 ///
-/// As [`train`].
+/// As [`train_watched`].
 pub fn train_base<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     model: ForQuestionAnswering<B, M>,
     task: impl Into<TaskRef<'t>>,
@@ -353,7 +353,7 @@ pub const VALIDATION: &str = "validation.jsonl";
 /// # Errors
 ///
 /// When a width comes twice or none is given, the rank does not fit, a site cannot have a learned step,
-/// the regime refuses, or as [`train`].
+/// the regime refuses, or as [`train_watched`].
 pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     model: ForQuestionAnswering<B, M>,
     task: impl Into<TaskRef<'t>>,
