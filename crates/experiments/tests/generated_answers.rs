@@ -144,8 +144,9 @@ fn a_model_learns_to_answer_with_nothing_and_is_scored_by_what_it_writes() {
     let model = Gpt2ForQuestionAnswering::<Training>::random(&config, &ModelOptions::default(), 5, &device());
     let dataset = unanswerable(&questions(Split::Train, 1).limited(4));
     let task = prompts(dataset, &tokenizer, &config.shape(), &[]);
+    // Alone the tokenizer puts a space before it; behind a prompt there is none.
     let newline = tokenizer.encode_ids("\n").expect("it has the token");
-    assert_eq!(task.prompts()[0].answer, newline, "nothing is the end of the line");
+    assert_eq!(task.prompts()[0].answer, newline[newline.len() - 1..], "nothing is the end of the line");
     let config = TrainConfig { batch_size: 4, ..train_config(120) };
     let (trained, _) = train_base(model.expect("a model"), &task, training(&config, &quiet(1))).expect("it trains");
     let plain = trained.valid();
