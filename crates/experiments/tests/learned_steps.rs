@@ -9,7 +9,7 @@ use experiments::running::memory::Memory;
 use experiments::train::regimes::Regime;
 use experiments::train::regimes::config::{RegimeConfig, RegimeKind};
 use experiments::train::trainer::TrainRun;
-use experiments::workbench::{RunSettings, StudyData, Workbench};
+use experiments::workbench::{RunSettings, Workbench};
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::{packed::scales::ScaleFormat, spec::bit_width::BitWidth, tensor::rounding::Rounding};
 use span_reader::choice::fingerprint::ModelFingerprint;
@@ -29,7 +29,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 
 use crate::support::{
-    Plain, Training, device, model, quiet, skip_without_device, task, train_config, training, weights,
+    Plain, Training, device, model, quiet, skip_without_device, study_data, task, train_config, training, weights,
 };
 
 const LOFTQ: LoraInit = LoraInit::LoftQ { iterations: 3 };
@@ -199,13 +199,7 @@ fn contestants_change_the_bank_of_their_study() {
         steps: 3,
     };
     let base = start(&config);
-    let data = StudyData {
-        train: (&task).into(),
-        search: (&task).into(),
-        report: (&task).into(),
-        tokenizer: &tokenizer,
-        window: None,
-    };
+    let data = study_data([&task, &task, &task], &tokenizer);
     let bench = Workbench::new(&base, data, RunSettings::default(), Memory::Nothing);
     let run = |overrides| {
         let (config, run) = (train_config(3), quiet(1));

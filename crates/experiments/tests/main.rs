@@ -2,6 +2,7 @@
 
 mod allocation;
 mod bad_input;
+mod bank_training;
 mod cost;
 mod dynamic;
 mod estimates;

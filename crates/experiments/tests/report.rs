@@ -21,7 +21,7 @@ use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
 use experiments::train::config::TrainConfig;
 use experiments::train::trainer::TrainRun;
-use experiments::workbench::{RunSettings, StudyData, Workbench};
+use experiments::workbench::{RunSettings, Workbench};
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::options::EvaluateOptions;
 use span_reader::running::stop::StopFlag;
@@ -30,7 +30,9 @@ use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig};
 use switchable_model::config::ModelConfig;
 use switchable_model::options::ModelOptions;
 
-use crate::support::{Training, device, model, questions, quiet, skip_without_device, task, train_config, training};
+use crate::support::{
+    Training, device, model, questions, quiet, skip_without_device, study_data, task, train_config, training,
+};
 
 fn config() -> StudyConfig {
     let widths = [BitWidth::B2, BitWidth::B4, BitWidth::FULL];
@@ -115,13 +117,7 @@ fn run_edited(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings
     let search = span_reader::evaluation::reading::ReadingTask::new(searched, &tokenizer, &shape, None)?;
     let report =
         span_reader::evaluation::reading::ReadingTask::new(questions(Split::Dev, 3), &tokenizer, &shape, None)?;
-    let data = StudyData {
-        train: (&train).into(),
-        search: (&search).into(),
-        report: (&report).into(),
-        tokenizer: &tokenizer,
-        window: None,
-    };
+    let data = study_data([&train, &search, &report], &tokenizer);
     let mut model = model::<Training>(&shape, BasePolicy::Frozen);
     if edit == Edit::Weights {
         model = gpt2_model::Gpt2ForQuestionAnswering::random(&shape, &ModelOptions::default(), 6, &device())?;
@@ -283,13 +279,7 @@ fn a_greedy_path_is_compared_with_exact_plans_of_its_bytes() {
     let start = model::<Training>(&shape, BasePolicy::Trainable);
     let (model, _) = train_base(start, &task, training(&train_config(150), &quiet(2))).unwrap();
     // Of the questions that it learned it knows some: there is exact match to lose.
-    let data = StudyData {
-        train: (&task).into(),
-        search: (&task).into(),
-        report: (&task).into(),
-        tokenizer: &tokenizer,
-        window: None,
-    };
+    let data = study_data([&task, &task, &task], &tokenizer);
     let config = StudyConfig {
         low: Some(BitWidth::B8),
         tolerance: 0.5,

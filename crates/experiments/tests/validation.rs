@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use burn::module::AutodiffModule as _;
 
-use experiments::banks::bank::{BankConfig, RegimeOfBank, VALIDATION, train_bank, train_bank_with};
-use experiments::banks::validation::{Validation, read_rows};
+use experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank, train_bank_with};
+use experiments::banks::validation::{VALIDATION, Validation, read_rows};
 use experiments::train::config::TrainConfig;
 use experiments::train::ladder::Ladder;
 use experiments::train::regimes::Regime;

@@ -5,6 +5,7 @@ use experiments::train::config::TrainConfig;
 use experiments::train::objective::Objective;
 use experiments::train::schedule::Schedule;
 use experiments::train::trainer::TrainRun;
+use experiments::workbench::StudyData;
 use gpt2_model::{Gpt2Config, Gpt2ForQuestionAnswering};
 use quant_kernels::backends::quant_backend::QuantBackend;
 use span_reader::evaluation::reading::ReadingTask;
@@ -15,6 +16,9 @@ use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::options::ModelOptions;
 
+mod stop_after;
+
+pub(crate) use stop_after::StopAfter;
 pub(crate) use test_support::skip_without_device;
 pub(crate) use test_support::test_device::{Plain, Training, device};
 
@@ -69,4 +73,12 @@ pub(crate) fn weights<B: QuantBackend>(model: &Gpt2ForQuestionAnswering<B>) -> V
 
 pub(crate) fn training<'a>(config: &'a TrainConfig, run: &'a TrainRun) -> experiments::Training<'a> {
     experiments::Training { config, run }
+}
+
+/// A study that trains on the first questions, searches on the second and reports on the third.
+pub(crate) fn study_data<'a>(
+    [train, search, report]: [&'a ReadingTask; 3],
+    tokenizer: &'a TextTokenizer,
+) -> StudyData<'a> {
+    StudyData { train: train.into(), search: search.into(), report: report.into(), tokenizer, window: None }
 }
