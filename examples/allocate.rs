@@ -225,7 +225,7 @@ impl Command for Allocate<'_> {
         if !budgets.too_small.is_empty() {
             eprintln!("{}; the other budgets are answered", budgets.refusal());
         }
-        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::Search, &[])?.0;
+        let questions = session.questions_as(answers, input, run.seed, QuestionSet::Search, &[])?.0;
         let mut options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         options.decode.null = input.null_rule(questions.task.dataset().format)?;
         let evaluator = Evaluator::new(&model, &questions.task, options, &session.device)?;

@@ -102,7 +102,7 @@ struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 22] = [
+const OF_MODELS: [&str; 20] = [
     "model",
     "adapters",
     "no_adapter",
@@ -123,8 +123,6 @@ const OF_MODELS: [&str; 22] = [
     "batch",
     "device",
     "workers",
-    "shots",
-    "shots_from",
 ];
 
 fn main() -> ExitCode {
@@ -325,7 +323,7 @@ impl Command for Evaluation<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, plan: file, rival } = self;
         let Arguments { run, input, answers, plan: how, bits, untimed, .. } = arguments;
-        let questions = session.questions_as(answers, (input, run.seed), QuestionSet::HeldOut, &[])?.0;
+        let questions = session.questions_as(answers, input, run.seed, QuestionSet::HeldOut, &[])?.0;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
         let plan = how.choose(folder, file.as_ref(), *bits)?;

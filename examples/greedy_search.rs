@@ -21,6 +21,7 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -90,7 +91,7 @@ impl Command for Search<'_> {
         let Self { arguments, out, target } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
-        let (input, shots) = arguments.searched(&session)?;
+        let (input, asking) = arguments.searched(&session)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {quantizer}");
@@ -159,7 +160,7 @@ impl Command for Search<'_> {
         let mut held_out = Value::Null;
         let mut ladder = Value::Null;
         if arguments.input.data.is_none() {
-            let task = arguments.held_out(&session, &shots)?;
+            let task = session.task_as(&asking, default_model::questions(QuestionSet::HeldOut)?)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
             let of_plan = json!({ "plan": model.named_plan(&plan) });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {

@@ -28,9 +28,8 @@ use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::running::json_file::{write_json, write_text};
 use switchable_quant::transformer::model::TrainableModel;
-use switchable_quant_examples::arguments::answers::{AnswerArgs, without_shots};
 use switchable_quant_examples::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
-use switchable_quant_examples::arguments::{input::InputArgs, quant::QuantArgs, run::RunArgs};
+use switchable_quant_examples::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use switchable_quant_examples::contents::{name_of, of_questions};
 use switchable_quant_examples::session::{Command, Session};
 use switchable_quant_examples::study_file::{self, Study};
@@ -101,8 +100,8 @@ impl Command for Report<'_> {
         let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out } = self;
         let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
-        let asked = (input, run.seed);
-        let (report, shots) = session.questions_as(answers, asked, QuestionSet::HeldOut, &[&to_search.dataset])?;
+        let set = QuestionSet::HeldOut;
+        let (report, asking) = session.questions_as(answers, input, run.seed, set, &[&to_search.dataset])?;
         let source = &report.source;
         let to_train = questions.train(input, study, &to_search)?;
         if input.data.is_some() {
@@ -111,9 +110,8 @@ impl Command for Report<'_> {
                 check_unseen("--train", &to_train.dataset, report.task.dataset())?;
             }
         }
-        let how = (shots.as_slice(), input.window);
-        let search = session.task_as(answers, how, to_search.dataset.clone())?;
-        let train = session.task_as(answers, how, without_shots(&to_train.dataset, &shots))?;
+        let search = session.task_as(&asking, to_search.dataset.clone())?;
+        let train = session.task_as(&asking, asking.without_shots(&to_train.dataset))?;
         let searched = to_search.counts_with(&search.measured_counts());
         let trained = to_train.counts_with(&train.training_counts());
 

@@ -27,11 +27,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use switchable_quant::charts::Figure as _;
+use switchable_quant::charts::{Figure as _, LineChart};
 use switchable_quant::data::{Dataset, NullRule};
-use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, VALIDATION, train_bank_with, train_base};
+use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
-use switchable_quant::experiments::banks::validation::{Validation, read_rows, validation_chart};
+use switchable_quant::experiments::banks::validation::{VALIDATION, Validation, read_rows, validation_chart};
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::experiments::train::trainer::{TrainRun, Training};
@@ -44,7 +44,7 @@ use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::reader::{EvaluateOptions, Evaluator};
 use switchable_quant::transformer::model::TrainableModel;
 use switchable_quant::transformer::span_head::MissingHead;
-use switchable_quant_examples::arguments::answers::{AnswerArgs, without_shots};
+use switchable_quant_examples::arguments::answers::AnswerArgs;
 use switchable_quant_examples::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
 use switchable_quant_examples::arguments::null_threshold::null_rule;
 use switchable_quant_examples::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
@@ -55,9 +55,6 @@ use switchable_quant_examples::{finish, resumable, stop_on_ctrl_c, usage};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Series of a figure at most.
-const MOST_SERIES: usize = 14;
 
 /// The folder for results by default.
 const OUT: &str = "runs/bank";
@@ -134,13 +131,12 @@ impl Command for TrainBank<'_> {
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
         let measured: Vec<&Dataset> = data.evaluation.iter().map(|loaded| &loaded.dataset).collect();
-        let shots = answers.drawn_shots(&measured, (run.seed, source.reading))?;
-        let how = (shots.as_slice(), window);
-        let task = session.task_as(answers, how, without_shots(&data.training.dataset, &shots))?;
+        let asking = answers.asking(&measured, window, run.seed, source.reading)?;
+        let task = session.task_as(&asking, asking.without_shots(&data.training.dataset))?;
         let counts = data.training.counts_with(&task.training_counts());
         println!("running on {}, {}", session.machine, counts.text("training questions"));
         let load = |loaded: LoadedQuestions| {
-            let task = session.task_as(answers, how, loaded.dataset.clone())?;
+            let task = session.task_as(&asking, loaded.dataset.clone())?;
             let counts = loaded.counts_with(&task.measured_counts());
             if !counts.left_out.is_empty() {
                 println!("evaluated on {}", counts.text("questions"));
@@ -183,7 +179,7 @@ impl Command for TrainBank<'_> {
             let looked_at = match (&evaluation, source.validate_every) {
                 (Some(task), Some(every)) => {
                     let some = task.dataset().limited(source.validation_limit);
-                    Some((every, session.task_as(answers, how, some)?))
+                    Some((every, session.task_as(&asking, some)?))
                 }
                 _ => None,
             };
@@ -230,7 +226,7 @@ fn draw_validation(out: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     print!("wrote bank/{VALIDATION}");
-    if widths.len() <= MOST_SERIES {
+    if widths.len() <= LineChart::MOST_SERIES {
         for file in ["validation.png", "validation.svg"] {
             validation_chart(&rows).write(&out.join(file))?;
             print!(", {file}");

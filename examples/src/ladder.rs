@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
@@ -173,7 +174,7 @@ impl Command for LadderCommand<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());
-        let (input, shots) = arguments.searched(&session)?;
+        let (input, asking) = arguments.searched(&session)?;
         println!("device     {}", session.machine);
         println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
         println!("quantiser  {}", session.quantizer());
@@ -215,7 +216,7 @@ impl Command for LadderCommand<'_> {
 
         let mut held_out = Value::Null;
         if arguments.input.data.is_none() {
-            let task = arguments.held_out(&session, &shots)?;
+            let task = session.task_as(&asking, default_model::questions(QuestionSet::HeldOut)?)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
             let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
             for (name, rival) in &rivals {

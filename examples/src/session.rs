@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::Backend;
-use switchable_quant::data::{Dataset, Example, QuestionCounts};
+use switchable_quant::data::{Dataset, QuestionCounts};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
@@ -29,7 +29,7 @@ use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead
 use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::activations::ActivationArgs;
-use crate::arguments::answers::AnswerArgs;
+use crate::arguments::answers::{AnswerArgs, Asking};
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
@@ -392,18 +392,19 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// # Errors
     ///
     /// As [`questions`](Self::questions), and when there are too few shots or a prompt does not fit.
-    pub fn questions_as(
+    pub fn questions_as<'a>(
         &self,
-        answers: &AnswerArgs,
-        (input, seed): (&InputArgs, u64),
+        answers: &'a AnswerArgs,
+        input: &InputArgs,
+        seed: u64,
         set: QuestionSet,
         others: &[&Dataset],
-    ) -> anyhow::Result<(Questions<QuestionTask>, Vec<Example>)> {
+    ) -> anyhow::Result<(Questions<QuestionTask>, Asking<'a>)> {
         let (loaded, data_name) = input.load(set)?;
         let measured: Vec<&Dataset> = std::iter::once(&loaded.dataset).chain(others.iter().copied()).collect();
-        let shots = answers.drawn_shots(&measured, (seed, input.reading))?;
+        let asking = answers.asking(&measured, input.window, seed, input.reading)?;
         let task = self
-            .task_as(answers, (&shots, input.window), loaded.dataset.clone())
+            .task_as(&asking, loaded.dataset.clone())
             .with_context(|| format!("{data_name} with the model {}", self.name))?;
         if let Some(text) = task.cut_text() {
             eprintln!("{data_name}: {text}");
@@ -413,7 +414,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         if answers.generates() {
             questions.source["answers"] = json!(answers);
         }
-        Ok((questions, shots))
+        Ok((questions, asking))
     }
 
     /// Questions in the windows of the model, or as prompts behind some shots.
@@ -421,16 +422,11 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// # Errors
     ///
     /// When there are none, or they do not fit the model.
-    pub fn task_as(
-        &self,
-        answers: &AnswerArgs,
-        (shots, window): (&[Example], Option<usize>),
-        questions: Dataset,
-    ) -> anyhow::Result<QuestionTask> {
-        if !answers.generates() {
-            return Ok(QuestionTask::Span(self.task(questions, window)?));
+    pub fn task_as(&self, asking: &Asking<'_>, questions: Dataset) -> anyhow::Result<QuestionTask> {
+        if !asking.answers.generates() {
+            return Ok(QuestionTask::Span(self.task(questions, asking.window)?));
         }
-        let options = answers.prompt_options(shots, window)?;
+        let options = asking.prompt_options()?;
         let shape = self.folder.model.transformer.shape();
         Ok(QuestionTask::Generate(PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)?))
     }

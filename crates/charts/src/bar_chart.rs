@@ -142,9 +142,7 @@ impl BarChart {
         marks.draw_labels(&mut canvas, area, &axis);
         Ok(canvas)
     }
-}
 
-impl BarChart {
     fn check(&self) -> Result<()> {
         self.size.check()?;
         self.value.require_linear("value.scale")?;

@@ -57,7 +57,7 @@ pub struct LineChart {
     pub x: Axis,
     /// The axis at the left.
     pub y: Axis,
-    /// What is drawn, 1 to 14 series.
+    /// What is drawn, 1 to [`MOST_SERIES`](Self::MOST_SERIES) series.
     pub series: Vec<Series>,
     /// Upright reference lines, at values of `x`.
     pub vertical_marks: Vec<Mark>,
@@ -150,6 +150,9 @@ impl Figure for LineChart {
 }
 
 impl LineChart {
+    /// Series of a chart at most: as many as have looks of their own.
+    pub const MOST_SERIES: usize = MOST_SERIES;
+
     fn drawn(&self) -> Result<Canvas> {
         self.check()?;
         let points = || self.series.iter().flat_map(|s| &s.points);
@@ -196,9 +199,7 @@ impl LineChart {
         horizontal.draw_labels(&mut canvas, area, &plot.y);
         Ok(canvas)
     }
-}
 
-impl LineChart {
     fn check(&self) -> Result<()> {
         self.size.check()?;
         if !(1..=MOST_SERIES).contains(&self.series.len()) {

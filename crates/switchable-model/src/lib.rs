@@ -30,6 +30,7 @@ pub mod site_plan;
 pub mod sites;
 mod span_adapters;
 pub mod span_head;
+pub mod token_tensor;
 pub mod weights;
 pub mod width_heads;
 pub mod width_heads_record;

@@ -163,41 +163,65 @@ impl AnswerArgs {
         if self.generates() { Ok(String::new()) } else { Ok(head_text(model, plan)?) }
     }
 
-    /// The questions that stand before each prompt, the same for all tasks of a command; `measured` are those that
-    /// something is measured on, or chosen by.
+    /// How the questions of a command are asked, all behind the same shots; `measured` are those that something is
+    /// measured on, or chosen by.
     ///
     /// # Errors
     ///
     /// When the file of the shots is missing or damaged, or holds too few.
-    pub fn drawn_shots(
+    pub fn asking(
         &self,
         measured: &[&Dataset],
-        (seed, reading): (u64, ReadingArgs),
-    ) -> anyhow::Result<Vec<Example>> {
-        match (&self.shots_from, self.shots) {
-            (_, 0) => Ok(Vec::new()),
+        window: Option<usize>,
+        seed: u64,
+        reading: ReadingArgs,
+    ) -> anyhow::Result<Asking<'_>> {
+        let shots = match (&self.shots_from, self.shots) {
+            (_, 0) => Vec::new(),
             (Some(file), n) => drawn(&load_questions(file, reading)?.dataset, measured, n, seed)
-                .map_err(|error| error.context(file.display().to_string())),
-            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, measured, n, seed),
-        }
+                .map_err(|error| error.context(file.display().to_string()))?,
+            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, measured, n, seed)?,
+        };
+        Ok(Asking { answers: self, shots, window })
     }
+}
 
-    /// How questions become prompts behind some shots.
+/// How the questions of a command are asked.
+#[derive(Debug, Clone)]
+pub struct Asking<'a> {
+    /// The form of their answers.
+    pub answers: &'a AnswerArgs,
+    /// Questions with their answers that stand before each prompt.
+    pub shots: Vec<Example>,
+    /// Longest window or prompt in tokens.
+    pub window: Option<usize>,
+}
+
+impl Asking<'_> {
+    /// How questions become prompts.
     ///
     /// # Errors
     ///
     /// When the template has not both places.
-    pub fn prompt_options(&self, shots: &[Example], window: Option<usize>) -> anyhow::Result<PromptOptions> {
-        let template = self.prompt_template.as_ref().map(PromptTemplate::new).transpose()?.unwrap_or_default();
-        Ok(PromptOptions { template: template.with_shots(shots), max_new_tokens: self.answer_tokens, window })
+    pub fn prompt_options(&self) -> anyhow::Result<PromptOptions> {
+        let Self { answers, shots, window } = self;
+        let template = answers.prompt_template.as_ref().map(PromptTemplate::new).transpose()?.unwrap_or_default();
+        Ok(PromptOptions {
+            template: template.with_shots(shots),
+            max_new_tokens: answers.answer_tokens,
+            window: *window,
+        })
     }
-}
 
-/// The questions of a training set that are about other contexts than the shots are: else a prompt would hold its answer.
-pub fn without_shots(dataset: &Dataset, shots: &[Example]) -> Dataset {
-    let contexts: HashSet<&str> = shots.iter().map(|shot| shot.context.as_ref()).collect();
-    let examples = dataset.examples();
-    dataset.chosen(|place| !contexts.contains(examples[place].context.as_ref()))
+    /// A training set without the contexts of the shots: else a prompt would hold its answer.
+    pub fn without_shots(&self, dataset: &Dataset) -> Dataset {
+        let contexts: HashSet<&str> = self.shots.iter().map(|shot| shot.context.as_ref()).collect();
+        let mut dataset = dataset.clone();
+        for article in &mut dataset.articles {
+            article.paragraphs.retain(|paragraph| !contexts.contains(paragraph.context.as_str()));
+        }
+        dataset
+    }
 }
 
 /// Answerable questions about short contexts, one of each, none of them a context that is measured on.

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
-use switchable_quant::data::Example;
-use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::evaluation::question_task::QuestionTask;
@@ -14,7 +13,11 @@ use switchable_quant::transformer::model::TrainableModel;
 
 use crate::arguments::widths::parse_average_bits;
 use crate::arguments::{
-    activations::ActivationArgs, answers::AnswerArgs, input::InputArgs, ladder::LadderArgs, quant::QuantArgs,
+    activations::ActivationArgs,
+    answers::{AnswerArgs, Asking},
+    input::InputArgs,
+    ladder::LadderArgs,
+    quant::QuantArgs,
     run::RunArgs,
 };
 use crate::ending::usage;
@@ -132,7 +135,7 @@ impl Arguments {
         is_default && is_as_it_comes && self.high.is_full() && !self.answers.generates()
     }
 
-    /// The questions that are searched on, and the shots before them.
+    /// The questions that are searched on, and how they are asked.
     ///
     /// # Errors
     ///
@@ -140,22 +143,8 @@ impl Arguments {
     pub fn searched<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         session: &Session<B, M>,
-    ) -> anyhow::Result<(Questions<QuestionTask>, Vec<Example>)> {
-        session.questions_as(&self.answers, (&self.input, self.run.seed), QuestionSet::Search, &[])
-    }
-
-    /// The questions of the built-in model that a search does not see, behind the same shots.
-    ///
-    /// # Errors
-    ///
-    /// As [`Session::task_as`].
-    pub fn held_out<B: QuantAutodiffBackend, M: TrainableModel<B>>(
-        &self,
-        session: &Session<B, M>,
-        shots: &[Example],
-    ) -> anyhow::Result<QuestionTask> {
-        let questions = default_model::questions(QuestionSet::HeldOut)?;
-        session.task_as(&self.answers, (shots, self.input.window), questions)
+    ) -> anyhow::Result<(Questions<QuestionTask>, Asking<'_>)> {
+        session.questions_as(&self.answers, &self.input, self.run.seed, QuestionSet::Search, &[])
     }
 
     /// Where the search ends.

@@ -18,7 +18,7 @@ use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::banks::sharing::Sharing;
-use crate::banks::validation::{Validation, add_rows, read_rows};
+use crate::banks::validation::Validation;
 use crate::error::{Error, Result};
 use crate::train::answer_task::AnswerTask;
 use crate::train::ladder::Ladder;
@@ -340,11 +340,6 @@ impl<B: QuantAutodiffBackend, M> std::fmt::Debug for RegimeOfBank<'_, B, M> {
     }
 }
 
-/// Accuracies of the widths of a bank while it was trained, in the folder of the run: a [`ValidationRow`] a line.
-///
-/// [`ValidationRow`]: crate::banks::validation::ValidationRow
-pub const VALIDATION: &str = "validation.jsonl";
-
 /// Gives a model a bank and trains it by any regime. What stays as it is, says [`BankConfig::trains`].
 ///
 /// A folder in which a bank was trained with learned steps is refused for one without them, and the other
@@ -375,14 +370,7 @@ pub fn train_bank_with<'t, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     let precisions: Vec<SitePrecision> = bank.widths().map(|width| bank.precision(width)).collect();
     let look = |step: usize, model: &ForQuestionAnswering<B, M>| {
         let (Some(validation), Some(dir)) = (validation, &identified.dir) else { return Ok(()) };
-        let file = dir.join(VALIDATION);
-        let known = read_rows(&file)?;
-        validation.check_rows(&file, &known)?;
-        // A run goes on from a step that was looked at before.
-        if known.iter().filter(|row| row.step == step).count() == precisions.len() {
-            return Ok(());
-        }
-        add_rows(&file, &validation.measure(step, model, &precisions)?)
+        validation.look(dir, step, model, &precisions)
     };
     let watch = validation.map(|validation| Watch { every: validation.every, look: &look });
     train_on(model, task, &regime, Training { config, run: &identified }, watch.as_ref())

@@ -23,6 +23,9 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 
+/// Accuracies of the widths of a bank while it was trained, in the folder of the run: a [`ValidationRow`] a line.
+pub const VALIDATION: &str = "validation.jsonl";
+
 /// When and on what a bank is looked at.
 #[derive(Debug, Clone)]
 pub struct Validation<'a> {
@@ -56,17 +59,29 @@ pub struct ValidationRow {
 }
 
 impl Validation<'_> {
-    /// The accuracy of every precision after some steps, ascending by width.
+    /// Measures every precision after some steps and adds its rows to [`VALIDATION`] in a folder, unless they are there: a
+    /// run goes on from a step that was looked at before. Rows of that step and of later ones, which a run that was killed
+    /// has left, go.
     ///
     /// # Errors
     ///
-    /// As [`Evaluator::evaluate`].
-    pub fn measure<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    /// When the file is damaged, of other questions or cannot be written, or as [`Evaluator::evaluate`].
+    pub fn look<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
+        dir: &Path,
         step: usize,
         model: &ForQuestionAnswering<B, M>,
         precisions: &[SitePrecision],
-    ) -> Result<Vec<ValidationRow>> {
+    ) -> Result<()> {
+        let (file, questions) = (dir.join(VALIDATION), self.questions.content());
+        let known = read_rows(&file)?;
+        if known.iter().any(|row| row.questions != questions) {
+            let reason = "its rows are of other questions; take it away, or look at the questions that it is of".into();
+            return Err(Error::Checkpoint { path: file, reason });
+        }
+        if known.iter().filter(|row| row.step == step).count() == precisions.len() {
+            return Ok(());
+        }
         let plain = model.valid();
         let device = plain.transformer.device();
         let evaluator = Evaluator::new(&plain, self.questions, self.options.clone(), &device)?;
@@ -80,25 +95,12 @@ impl Validation<'_> {
                 f1: found.f1,
                 loss: found.loss,
                 n: found.n,
-                questions: self.questions.content(),
+                questions,
             })
         };
         let mut rows = precisions.iter().map(row).collect::<Result<Vec<_>>>()?;
         rows.sort_by_key(|row| row.bits);
-        Ok(rows)
-    }
-
-    /// Refuses rows of other questions: they make no one curve.
-    ///
-    /// # Errors
-    ///
-    /// When there are any, with the file.
-    pub fn check_rows(&self, file: &Path, rows: &[ValidationRow]) -> Result<()> {
-        if rows.iter().all(|row| row.questions == self.questions.content()) {
-            return Ok(());
-        }
-        let reason = "its rows are of other questions; take it away, or look at the questions that it is of".into();
-        Err(Error::Checkpoint { path: file.into(), reason })
+        add_rows(&file, known, &rows)
     }
 }
 
@@ -116,17 +118,12 @@ pub fn read_rows(file: &Path) -> Result<Vec<ValidationRow>> {
     text.lines().map(row).collect()
 }
 
-/// Adds the rows of a step to a file. Rows of that step and of later ones, which a run that was killed has left, go.
-///
-/// # Errors
-///
-/// When the file is damaged or cannot be written.
-pub fn add_rows(file: &Path, rows: &[ValidationRow]) -> Result<()> {
+/// Adds the rows of a step to those that a file holds before that step.
+fn add_rows(file: &Path, mut known: Vec<ValidationRow>, rows: &[ValidationRow]) -> Result<()> {
     let Some(step) = rows.first().map(|row| row.step) else { return Ok(()) };
-    let mut kept = read_rows(file)?;
-    kept.retain(|row| row.step < step);
+    known.retain(|row| row.step < step);
     let mut text = String::new();
-    for row in kept.iter().chain(rows) {
+    for row in known.iter().chain(rows) {
         text += &serde_json::to_string(row).map_err(|error| Error::json(file, error))?;
         text.push('\n');
     }
@@ -176,20 +173,21 @@ mod tests {
     #[test]
     fn rows_of_steps_that_are_done_again_take_the_place_of_those_before() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("validation.jsonl");
+        let file = dir.path().join(VALIDATION);
+        let add = |rows: &[ValidationRow]| add_rows(&file, read_rows(&file)?, rows);
         assert!(read_rows(&file).unwrap().is_empty());
         for step in [0, 10, 20] {
-            add_rows(&file, &[row(step, BitWidth::B2), row(step, BitWidth::B4)]).unwrap();
+            add(&[row(step, BitWidth::B2), row(step, BitWidth::B4)]).unwrap();
         }
-        add_rows(&file, &[row(10, BitWidth::B2), row(10, BitWidth::B4)]).unwrap();
-        add_rows(&file, &[]).unwrap();
+        add(&[row(10, BitWidth::B2), row(10, BitWidth::B4)]).unwrap();
+        add(&[]).unwrap();
         let steps: Vec<usize> = read_rows(&file).unwrap().iter().map(|row| row.step).collect();
         assert_eq!(steps, [0, 0, 10, 10]);
         assert_eq!(read_rows(&file).unwrap()[3], row(10, BitWidth::B4));
         assert!(validation_chart(&read_rows(&file).unwrap()).png().unwrap().starts_with(b"\x89PNG"));
 
         std::fs::write(&file, "{\"step\": 1}\n").unwrap();
-        let message = add_rows(&file, &[row(30, BitWidth::B2)]).unwrap_err().to_string();
+        let message = add(&[row(30, BitWidth::B2)]).unwrap_err().to_string();
         assert!(message.contains("validation.jsonl") && message.contains("bits"), "{message}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"step\": 1}\n", "nothing is lost");
     }

@@ -7,9 +7,6 @@
 //! The prompts themselves are not learned, unless λ says so.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
-use rand::SeedableRng as _;
-use rand::seq::SliceRandom as _;
-use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
@@ -21,6 +18,7 @@ use switchable_model::span_head::ForQuestionAnswering;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::epochs::Epochs;
 use crate::train::model_identity::model_identity;
 use crate::train::objective::Objective;
 use crate::train::task::{TaskOutput, TrainTask};
@@ -52,16 +50,6 @@ impl<'a> AnswerTask<'a> {
             });
         }
         Ok(Self { prompts, micro_batch, seed: config.seed, objective: config.objective })
-    }
-
-    /// The prompts of an epoch in its order, whole micro-batches alone.
-    fn order(&self, epoch: usize) -> Vec<&'a Prompt> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(epoch as u64);
-        let mut order = self.prompts.clone();
-        order.shuffle(&mut rng);
-        order.truncate(order.len() / self.micro_batch * self.micro_batch);
-        order
     }
 }
 
@@ -109,15 +97,11 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, ForQuestionAnsw
     type Batch = AnswerBatch;
 
     fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = AnswerBatch> + '_>> {
-        let per_epoch = self.prompts.len() / self.micro_batch;
-        let skipped = position % per_epoch;
-        let epochs = (position / per_epoch..).flat_map(move |epoch| {
-            let first = if epoch == position / per_epoch { skipped } else { 0 };
-            let order = self.order(epoch);
-            let batches = order.chunks(self.micro_batch).skip(first).map(AnswerBatch::new);
-            batches.collect::<Vec<_>>()
-        });
-        Ok(Box::new(epochs))
+        let epochs = Epochs { items: self.prompts.len(), micro_batch: self.micro_batch, seed: self.seed };
+        let batch = |places: Vec<usize>| {
+            AnswerBatch::new(&places.into_iter().map(|place| self.prompts[place]).collect::<Vec<_>>())
+        };
+        Ok(Box::new(epochs.micro_batches_from(position).map(batch)))
     }
 
     fn tokens(&self, batch: &AnswerBatch) -> usize {

@@ -5,6 +5,7 @@
 //! | `config` | what a run does, and the checks of it |
 //! | `schedule`, `objective` | learning rate over the steps; weights of the losses |
 //! | `task` | what is trained on; `span_task` spans, `answer_task` answers behind prompts, `text_task` running text |
+//! | `epochs` | the order in which a run sees its items |
 //! | `perplexity` | how well a model foretells a text |
 //! | `branch` | the passes of a step and how their losses combine |
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
@@ -17,6 +18,7 @@ pub mod answer_task;
 pub mod branch;
 mod checkpoint;
 pub mod config;
+mod epochs;
 mod gradients;
 pub mod ladder;
 mod model_identity;

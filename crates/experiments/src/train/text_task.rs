@@ -9,9 +9,6 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use rand::SeedableRng as _;
-use rand::seq::SliceRandom as _;
-use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
@@ -21,6 +18,7 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::train::config::TrainConfig;
+use crate::train::epochs::Epochs;
 use crate::train::model_identity::model_identity;
 use crate::train::task::{TaskOutput, TrainTask};
 
@@ -51,20 +49,6 @@ impl TextTask {
         Ok(Self { tokens, window, micro_batch, seed: config.seed })
     }
 
-    fn micro_batches_per_epoch(&self) -> usize {
-        self.tokens.len() / self.window / self.micro_batch
-    }
-
-    /// The windows of an epoch's micro-batches, by their place in the stream.
-    fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(epoch as u64);
-        let mut order: Vec<usize> = (0..self.tokens.len() / self.window).collect();
-        order.shuffle(&mut rng);
-        order.truncate(self.micro_batches_per_epoch() * self.micro_batch);
-        order
-    }
-
     fn batch(&self, windows: &[usize]) -> TextBatch {
         let ids = windows.iter().flat_map(|w| &self.tokens[w * self.window..(w + 1) * self.window]);
         TextBatch { ids: ids.map(|id| i64::from(*id)).collect(), windows: windows.len() }
@@ -89,17 +73,9 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> TrainTask<B, M> for TextTask
     type Batch = TextBatch;
 
     fn batches_from(&self, position: usize) -> Result<Box<dyn Iterator<Item = TextBatch> + '_>> {
-        let per_epoch = self.micro_batches_per_epoch();
-        let skipped = position % per_epoch * self.micro_batch;
-        let epochs = (position / per_epoch..).flat_map(move |epoch| {
-            let first = if epoch == position / per_epoch { skipped } else { 0 };
-            let order = self.order(epoch).split_off(first);
-            let starts = (0..order.len()).step_by(self.micro_batch);
-            let batches: Vec<TextBatch> =
-                starts.map(|start| self.batch(&order[start..start + self.micro_batch])).collect();
-            batches
-        });
-        Ok(Box::new(epochs))
+        let Self { window, micro_batch, seed, .. } = *self;
+        let epochs = Epochs { items: self.tokens.len() / window, micro_batch, seed };
+        Ok(Box::new(epochs.micro_batches_from(position).map(|windows| self.batch(&windows))))
     }
 
     fn tokens(&self, batch: &TextBatch) -> usize {

@@ -51,6 +51,16 @@ impl Floor {
     }
 }
 
+impl Floor {
+    /// What bounds decide: whether the floor is reached, if they do.
+    pub(crate) fn decided_by(self, bounds: Bounds) -> Option<bool> {
+        if self.admits(bounds.low) {
+            return Some(true);
+        }
+        (!self.admits(bounds.high)).then_some(false)
+    }
+}
+
 /// An evaluation that may end early.
 #[derive(Debug)]
 pub enum Trial<T> {

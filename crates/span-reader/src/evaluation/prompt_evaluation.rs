@@ -14,9 +14,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
-
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{Predictions, evaluate};
 use switchable_model::error::Error as ModelError;
@@ -24,6 +21,7 @@ use switchable_model::generate::{Generate as _, GenerateOptions, greedy_token};
 use switchable_model::kv_cache::KvCache;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
+use switchable_model::token_tensor::token_tensor;
 
 use crate::error::{Error, Result};
 use crate::evaluation::accuracy::Accuracy;
@@ -95,11 +93,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
                     tally.count(&answer)?;
                 }
                 let bounds = tally.bounds();
-                if !floor.admits(bounds.high) && read < prompts.len() {
-                    return Ok(Trial::Short(bounds));
-                }
-                if floor.admits(bounds.low) {
-                    watch = None;
+                match floor.decided_by(bounds) {
+                    Some(false) if read < prompts.len() => return Ok(Trial::Short(bounds)),
+                    Some(true) => watch = None,
+                    _ => {}
                 }
             }
         }
@@ -115,7 +112,11 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         let body = &self.model.transformer;
         let mut cache = KvCache::new(&body.shape(), 1, task.longest(), &body.device());
         if !task.opening.is_empty() {
-            drop(body.forward_cached(ids(&task.opening, &body.device()), &mut cache, plan));
+            drop(body.forward_cached(
+                token_tensor(&task.opening, [1, task.opening.len()], &body.device()),
+                &mut cache,
+                plan,
+            ));
         }
         cache
     }
@@ -133,7 +134,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         // The last token of an answer is foretold and not read.
         let (text, gold) = (&prompt.ids[cache.len()..], &answer[..answer.len() - 1]);
         let read: Vec<u32> = text.iter().chain(gold).copied().collect();
-        let hidden = body.forward_cached(ids(&read, &body.device()), &mut cache, plan);
+        let hidden = body.forward_cached(token_tensor(&read, [1, read.len()], &body.device()), &mut cache, plan);
         let [_, tokens, width] = hidden.dims();
         let behind = hidden.slice([0..1, tokens - answer.len()..tokens, 0..width]);
         let values = body.next_token_scores(behind, plan).into_data().convert::<f32>();
@@ -189,11 +190,4 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         })?;
         failed.map_or(Ok(written), Err)
     }
-}
-
-/// `[1, tokens]`.
-fn ids<B: Backend>(ids: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
-    let values: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    let shape = [1, values.len()];
-    Tensor::from_data(TensorData::new(values, shape), device)
 }

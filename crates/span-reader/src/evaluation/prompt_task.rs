@@ -9,7 +9,6 @@ use squad_data::{
 use switchable_model::shape::ModelShape;
 
 use crate::error::{Error, Result};
-use crate::evaluation::reading::measured_counts;
 
 /// Tokens of prompt and answer together, unless something else is asked for and where the model has as many positions.
 const WINDOW: usize = 2048;
@@ -158,11 +157,6 @@ impl PromptTask {
     pub(crate) fn text_of(&self, tokens: &[u32]) -> Result<String> {
         let known: Vec<u32> = tokens.iter().copied().filter(|&id| self.tokenizer.token(id).is_some()).collect();
         Ok(self.tokenizer.decode(&known)?)
-    }
-
-    /// How many questions are measured; in version 2.0 an id that comes back is scored once.
-    pub fn measured_counts(&self) -> QuestionCounts {
-        measured_counts(&self.dataset)
     }
 
     /// How many questions a model can be trained on, and why not on the others.

@@ -33,10 +33,7 @@ impl QuestionTask {
 
     /// How many questions are measured.
     pub fn measured_counts(&self) -> QuestionCounts {
-        match self {
-            Self::Span(task) => task.measured_counts(),
-            Self::Generate(task) => task.measured_counts(),
-        }
+        self.dataset().measured_counts()
     }
 
     /// How many questions a model can be trained on, and why not on the others.

@@ -10,7 +10,7 @@ use content_identity::{ContentHash, Hasher};
 use quant_kernels::backends::quant_backend::QuantBackend;
 use squad_data::{
     Article, Batch, BatchConfig, Batches, Dataset, Format, NullTarget, Paragraph, QuestionCounts, SpanConfig,
-    SpanFeatures, SpecialTokens, TextTokenizer, WhyLeftOut,
+    SpanFeatures, SpecialTokens, TextTokenizer,
 };
 use switchable_model::config::ModelConfig;
 use switchable_model::shape::ModelShape;
@@ -95,7 +95,7 @@ impl ReadingTask {
 
     /// How many questions are measured; in version 2.0 an id that comes back is scored once.
     pub fn measured_counts(&self) -> QuestionCounts {
-        measured_counts(&self.dataset)
+        self.dataset.measured_counts()
     }
 
     /// The questions of every other context, and those of the rest: no context is in both.
@@ -212,16 +212,6 @@ impl ReadingTask {
         let batches = Batches::new(&self.features, BatchConfig::evaluation(batch_size, self.special.pad))?;
         Ok(batches.epoch(0).collect())
     }
-}
-
-/// How many questions of a data set are measured; in version 2.0 an id that comes back is scored once.
-pub(crate) fn measured_counts(dataset: &Dataset) -> QuestionCounts {
-    let mut counts = QuestionCounts::of(dataset.len());
-    if dataset.format == Format::V2 {
-        let ids: HashSet<&str> = dataset.questions().map(|question| question.id.as_str()).collect();
-        counts.leave_out(counts.all - ids.len(), WhyLeftOut::Repeated);
-    }
-    counts
 }
 
 /// The tensors of a batch.

@@ -74,10 +74,10 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
                 }
                 tally.count(&answers)?;
                 let bounds = tally.bounds();
-                if !floor.admits(bounds.high) && read < self.batches.len() {
-                    short = Some(bounds);
-                } else if floor.admits(bounds.low) {
-                    watch = None;
+                match floor.decided_by(bounds) {
+                    Some(false) if read < self.batches.len() => short = Some(bounds),
+                    Some(true) => watch = None,
+                    _ => {}
                 }
                 Ok(())
             })?;

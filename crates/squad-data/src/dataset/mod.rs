@@ -61,7 +61,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::question_counts::QuestionCounts;
+use crate::question_counts::{QuestionCounts, WhyLeftOut};
 
 /// Which of the two formats, and so which of the two official scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -332,24 +332,16 @@ impl Dataset {
     /// # Ok::<(), squad_data::Error>(())
     /// ```
     pub fn limited(&self, questions: usize) -> Self {
-        let mut left = questions;
-        let mut articles = Vec::new();
-        for article in &self.articles {
-            let mut paragraphs = Vec::new();
-            for paragraph in &article.paragraphs {
-                let taken = paragraph.questions.len().min(left);
-                if taken > 0 {
-                    paragraphs.push(Paragraph {
-                        context: paragraph.context.clone(),
-                        questions: paragraph.questions[..taken].to_vec(),
-                    });
-                    left -= taken;
-                }
-            }
-            if !paragraphs.is_empty() {
-                articles.push(Article { title: article.title.clone(), paragraphs });
-            }
+        self.chosen(|place| place < questions)
+    }
+
+    /// How many questions are measured; in version 2.0 an id that comes back is scored once.
+    pub fn measured_counts(&self) -> QuestionCounts {
+        let mut counts = QuestionCounts::of(self.len());
+        if self.format == Format::V2 {
+            let ids: HashSet<&str> = self.questions().map(|question| question.id.as_str()).collect();
+            counts.leave_out(counts.all - ids.len(), WhyLeftOut::Repeated);
         }
-        Self { format: self.format, articles }
+        counts
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use quant_kernels::calibrated::input_moments::InputMoments;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result, at_site};
 use crate::model::SwitchableModel;
 use crate::pass::Pass;
 use crate::sites::Site;
+use crate::token_tensor::token_tensor;
 
 /// The rows that are multiplied at once: products of fewer are bound by memory.
 const ROWS: usize = 1024;
@@ -41,12 +42,7 @@ pub trait Calibrate<B: QuantBackend>: SwitchableModel<B> {
         }
         let (plan, device) = (self.uniform_plan(SitePrecision::FULL), self.device());
         self.check_plan(&plan)?;
-        let embedded = |window: &&Vec<u32>| {
-            let ids: Vec<i32> = window.iter().map(|&id| id as i32).collect();
-            let shape = [1, ids.len()];
-            let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, shape), &device);
-            self.embed(ids, None, &plan)
-        };
+        let embedded = |window: &&Vec<u32>| self.embed(token_tensor(window, [1, window.len()], &device), None, &plan);
         let mut hidden: Vec<Tensor<B, 3>> = windows.iter().map(embedded).collect();
         let mut all = ModelMoments::default();
         for block in 0..self.sites().blocks() {

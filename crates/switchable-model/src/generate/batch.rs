@@ -2,8 +2,6 @@
 
 use std::ops::{ControlFlow, Range};
 
-use burn::tensor::{Int, Tensor, TensorData};
-
 use quant_kernels::backends::quant_backend::QuantBackend;
 
 use super::chooser::Chooser;
@@ -15,6 +13,7 @@ use crate::model::SwitchableModel;
 use crate::parameters::floats;
 use crate::shape::ModelShape;
 use crate::site_plan::SitePlan;
+use crate::token_tensor::token_tensor;
 
 /// Stands where there is no token. It is not attended to.
 const PADDING: u32 = 0;
@@ -110,8 +109,7 @@ impl<'a> Batch<'a> {
         let device = model.device();
         loop {
             let tokens = next.len() / active.len();
-            let ids: Vec<i64> = next.iter().map(|&id| i64::from(id)).collect();
-            let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [active.len(), tokens]), &device);
+            let ids = token_tensor::<B>(&next, [active.len(), tokens], &device);
             let hidden = model.forward_cached(ids, cache, plan);
             let last = hidden.slice([0..active.len(), tokens - 1..tokens, 0..self.shape.width]);
             let mut scores = floats(model.next_token_scores(last, plan).into_data());

@@ -12,7 +12,7 @@
 
 use std::cell::Cell;
 
-use burn::tensor::{ElementConversion as _, Int, Tensor, TensorData, activation};
+use burn::tensor::{ElementConversion as _, Int, Tensor, activation};
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use span_reader::evaluation::options::EvaluateOptions;
@@ -24,6 +24,7 @@ use squad_data::{
 use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::SpanLogits;
+use switchable_model::token_tensor::token_tensor;
 
 use crate::error::Result;
 use crate::robustness::protected_example::{Place, ProtectedExample};
@@ -214,9 +215,7 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         if position == 0 || tokens.is_empty() {
             return None;
         }
-        let ids: Vec<i64> = gold.window.ids[..position].iter().map(|&id| i64::from(id)).collect();
-        let ids =
-            Tensor::<B::InnerBackend, 2, Int>::from_data(TensorData::new(ids, [1, position]), &self.victim.device);
+        let ids = token_tensor::<B::InnerBackend>(&gold.window.ids[..position], [1, position], &self.victim.device);
         let mut mean = vec![0.0; tokens.len()];
         for plan in self.plans {
             let body = &self.victim.model.transformer;

@@ -1,7 +1,7 @@
 //! Inner products of each window's gradient with what precisions change, and their moments.
 
 use burn::module::AutodiffModule as _;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use quant_kernels::spec::{bit_width::BitWidth, gradient_rule::GradientRule};
@@ -14,6 +14,7 @@ use switchable_model::model::{SwitchableModel, TrainableModel};
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 use switchable_model::span_head::ForQuestionAnswering;
+use switchable_model::token_tensor::token_tensor;
 
 use crate::error::{Error, Result};
 use crate::running::progress::Progress;
@@ -158,8 +159,7 @@ fn products_of<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             gradient.of_spans(model.span_logits(hidden, plan), &batch)
         }
         Window::Answer { ids, answer } => {
-            let tokens = TensorData::new(ids.iter().map(|&id| i64::from(id)).collect(), [1, ids.len()]);
-            let hidden = body.forward(Tensor::from_data(tokens, &body.device()), None, plan);
+            let hidden = body.forward(token_tensor(ids, [1, ids.len()], &body.device()), None, plan);
             let [_, tokens, width] = hidden.dims();
             let behind = hidden.slice([0..1, tokens - answer.len()..tokens, 0..width]);
             gradient.of_tokens(body.next_token_scores(behind, plan).squeeze_dim(0), answer)
