@@ -21,8 +21,8 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use serde_json::Value;
 
+use command_line::finish;
 use switchable_quant::data::{GeneratorConfig, Split, generate};
-use switchable_quant_examples::finish;
 
 /// Kills long work at random moments and compares what it ends with
 #[derive(Debug, Parser)]

@@ -6,9 +6,9 @@
 
 use std::process::ExitCode;
 
+use command_line::finish;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::prelude::*;
-use switchable_quant_examples::finish;
 
 fn main() -> ExitCode {
     finish(quickstart)

@@ -169,7 +169,7 @@ fn every_promise_names_tests_that_are_there() {
 #[test]
 #[ignore = "the child of the test below"]
 fn a_command_with_a_fault() {
-    switchable_quant_examples::finish(|| panic!("index 3 of 2"));
+    command_line::finish(|| panic!("index 3 of 2"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! quant-kernels ← switchable-lora ← switchable-model ← gpt2-model, llama-model ←┐
-//!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← examples, benches
+//!                        squad-data ←──────┴ span-reader ← experiments ← switchable-quant ← commands, benches ← examples
 //! ```
 //!
 //! `test-support` is below all of them, for their tests alone.
@@ -16,7 +16,7 @@ use std::process::Command;
 use cargo_metadata::{Dependency, DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each package of the workspace with those of the workspace that it may use.
-const DIRECTION: [(&str, &[&str]); 15] = [
+const DIRECTION: [(&str, &[&str]); 17] = [
     ("test-support", &[]),
     ("whole-files", &[]),
     ("content-identity", &[]),
@@ -71,7 +71,9 @@ const DIRECTION: [(&str, &[&str]); 15] = [
             "experiments",
         ],
     ),
-    ("switchable-quant-examples", &["switchable-quant"]),
+    ("command-line", &["switchable-quant"]),
+    ("commands", &["switchable-quant", "command-line"]),
+    ("switchable-quant-examples", &["switchable-quant", "command-line", "commands"]),
     ("switchable-quant-benches", &["switchable-quant"]),
 ];
 
@@ -80,7 +82,7 @@ const FACADE: &str = "switchable-quant";
 /// libraries about backends is not for it; another rule keeps it out of every build but a test's.
 const TEST_SUPPORT: &str = "test-support";
 const FAMILIES: [&str; 2] = ["gpt2-model", "llama-model"];
-const PROGRAMS: [&str; 2] = ["switchable-quant-examples", "switchable-quant-benches"];
+const PROGRAMS: [&str; 4] = ["command-line", "commands", "switchable-quant-examples", "switchable-quant-benches"];
 
 /// The features of burn that bring a backend.
 const BACKENDS: [&str; 12] =

@@ -1,4 +1,4 @@
-//! What the examples share: the same flags with the same meaning, and the loading behind them.
+//! What the commands share: the same flags with the same meaning, and the loading behind them.
 
 pub mod arguments;
 pub mod artefact;
@@ -19,8 +19,8 @@ pub mod study_file;
 pub mod text_stream;
 
 pub use ending::{Usage, finish, usage};
-pub use interrupt::{arguments_line, resumable, stop_on_ctrl_c, stoppable};
+pub use interrupt::{command_again, resumable, stop_on_ctrl_c, stoppable};
 
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../../README.md")]
 struct Readme;

@@ -31,7 +31,7 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
 /// use std::process::ExitCode;
 ///
 /// fn main() -> ExitCode {
-///     switchable_quant_examples::finish(command)
+///     command_line::finish(command)
 /// }
 ///
 /// fn command() -> anyhow::Result<()> {

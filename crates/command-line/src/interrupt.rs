@@ -59,8 +59,20 @@ pub fn stoppable(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result
     result
 }
 
+/// The command that runs again what runs now: as a subcommand where it is one, else as an example of the workspace.
+pub fn command_again(example: &str) -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let is_subcommand = Path::new(&program).file_stem().is_some_and(|name| name == "switchable-quant");
+    let program = if is_subcommand {
+        "switchable-quant".to_owned()
+    } else {
+        format!("cargo run --release --example {example} --")
+    };
+    format!("{program} {}", arguments_line())
+}
+
 /// The arguments of the command as a shell reads them. What is no UTF-8 of them stands as a person reads it.
-pub fn arguments_line() -> String {
+fn arguments_line() -> String {
     let line: Vec<String> = std::env::args_os().skip(1).map(|argument| quoted(&argument.to_string_lossy())).collect();
     line.join(" ")
 }

@@ -1,0 +1,84 @@
+//! The commands: each a module, a subcommand of the program `switchable-quant`, and an example of the workspace.
+//!
+//! | subcommand | module | what it does |
+//! |---|---|---|
+//! | `search` | [`greedy_search`] | which sub-modules can afford how few bits |
+//! | `allocate` | [`allocate`] | bits per sub-module under a budget of bytes |
+//! | `train-bank` | [`train_bank`] | adapters for every width |
+//! | `evaluate` | [`evaluate`] | accuracy under a plan |
+//! | `perplexity` | [`perplexity`] | how well a language model foretells documents |
+//! | `pack`, `certify` | [`pack_gpt2`], [`certify`] | an artefact, and proof of what it costs |
+//! | `answer`, `generate` | [`answer`], [`generate`] | what an artefact says |
+//! | `dynamic-inference` | [`dynamic_inference`] | more bits where confidence is low |
+//! | `robustness` | [`robustness`] | attacks, width against width |
+//! | `report` | [`report`] | the whole study |
+//! | `pretrain`, `cloze-questions`, `train-default` | [`pretrain`], [`cloze_questions`], [`train_default`] | a model from nothing |
+//! | `import`, `nested-distortion` | [`import_gpt2`], [`nested_distortion`] | a folder read right; what one tensor for every width costs |
+
+use std::ffi::OsString;
+
+use clap::CommandFactory as _;
+
+pub mod allocate;
+pub mod answer;
+pub mod certify;
+pub mod cloze_questions;
+pub mod dynamic_inference;
+pub mod evaluate;
+pub mod generate;
+pub mod greedy_search;
+pub mod import_gpt2;
+pub mod nested_distortion;
+pub mod pack_gpt2;
+pub mod perplexity;
+pub mod pretrain;
+pub mod report;
+pub mod robustness;
+pub mod train_bank;
+pub mod train_default;
+
+/// Training and search free and take large buffers from many threads, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A command as a part of the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Subcommand {
+    /// What it is called by.
+    pub name: &'static str,
+    /// Its flags.
+    pub definition: fn() -> clap::Command,
+    /// Runs it on a command line whose first word names the program.
+    pub run: fn(Vec<OsString>) -> anyhow::Result<()>,
+}
+
+macro_rules! subcommands {
+    ($($name:literal: $module:ident,)*) => {
+        [$(Subcommand {
+            name: $name,
+            definition: || $module::Arguments::command().name($name),
+            run: |line| $module::run(line),
+        },)*]
+    };
+}
+
+/// Every command, in the order of its use.
+pub const SUBCOMMANDS: [Subcommand; 17] = subcommands![
+    "search": greedy_search,
+    "allocate": allocate,
+    "train-bank": train_bank,
+    "evaluate": evaluate,
+    "perplexity": perplexity,
+    "pack": pack_gpt2,
+    "certify": certify,
+    "answer": answer,
+    "generate": generate,
+    "dynamic-inference": dynamic_inference,
+    "robustness": robustness,
+    "report": report,
+    "pretrain": pretrain,
+    "cloze-questions": cloze_questions,
+    "train-default": train_default,
+    "import": import_gpt2,
+    "nested-distortion": nested_distortion,
+];
