@@ -13,6 +13,7 @@
 //! | `robustness` | [`robustness`] | attacks, width against width |
 //! | `report` | [`report`] | the whole study |
 //! | `pretrain`, `cloze-questions`, `train-default` | [`pretrain`], [`cloze_questions`], [`train_default`] | a model from nothing |
+//! | `inspect` | [`inspect`] | what a model and a plan take, from headers alone |
 //! | `import`, `nested-distortion` | [`import_gpt2`], [`nested_distortion`] | a folder read right; what one tensor for every width costs |
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod greedy_search;
 pub mod import_gpt2;
+pub mod inspect;
 pub mod nested_distortion;
 pub mod pack_gpt2;
 pub mod perplexity;
@@ -63,7 +65,7 @@ macro_rules! subcommands {
 }
 
 /// Every command, in the order of its use.
-pub const SUBCOMMANDS: [Subcommand; 17] = subcommands![
+pub const SUBCOMMANDS: [Subcommand; 18] = subcommands![
     "search": greedy_search,
     "allocate": allocate,
     "train-bank": train_bank,
@@ -80,5 +82,6 @@ pub const SUBCOMMANDS: [Subcommand; 17] = subcommands![
     "cloze-questions": cloze_questions,
     "train-default": train_default,
     "import": import_gpt2,
+    "inspect": inspect,
     "nested-distortion": nested_distortion,
 ];

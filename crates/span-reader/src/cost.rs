@@ -34,16 +34,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
+use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::spec::{bit_width::BitWidth, quant_spec::QuantSpec};
 use switchable_lora::placement::Placement;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::Site;
+use switchable_model::sites::{Site, Sites};
 
-const F32_BYTES: usize = 4;
+pub(crate) const F32_BYTES: usize = 4;
 
 /// Bytes against a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -223,7 +224,7 @@ fn half_bytes(plan: &SitePlan) -> usize {
         .sum()
 }
 
-fn matrix_bytes(parameters: usize, weights: BitWidth) -> usize {
+pub(crate) fn matrix_bytes(parameters: usize, weights: BitWidth) -> usize {
     packed_bytes(parameters, usize::from(weights.bits()))
 }
 
@@ -236,16 +237,24 @@ fn weight_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, p
     matrix_bytes(model.sites().parameters(site), precision.weights) + table_bytes(model, site, precision)
 }
 
+fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
+    let spec = match site.block {
+        Some(_) => model.site(site).quantisation(&precision).weight,
+        None => model.embedding_site(site).quantisation(&precision).weight,
+    };
+    scale_bytes(model.sites(), site, (precision.weights, spec))
+}
+
 /// Bytes of a site's scales in f32 and, where the mapping has them, zero points of one byte. A learned
 /// step is such a scale: there are as many, and they take the same bytes.
-fn table_bytes<B: QuantBackend, M: SwitchableModel<B>>(model: &M, site: Site, precision: SitePrecision) -> usize {
-    if precision.weights.is_full() {
+pub(crate) fn scale_bytes(sites: &Sites, site: Site, (bits, spec): (BitWidth, QuantSpec)) -> usize {
+    if bits.is_full() {
         return 0;
     }
-    let (spec, shape) = match (site.block, model.sites().shape(site)) {
-        (Some(_), shape) => (model.site(site).quantisation(&precision).weight, shape),
+    let shape = match (site.block, sites.shape(site)) {
+        (Some(_), shape) => shape,
         // Codes are of the transpose.
-        (None, [rows, width]) => (model.embedding_site(site).quantisation(&precision).weight, [width, rows]),
+        (None, [rows, width]) => [width, rows],
     };
     let shape = spec.granularity.param_shape(shape);
     let scales = shape.map_or(1, |shape| shape.iter().product());

@@ -7,6 +7,7 @@ pub mod cost;
 pub mod embedded_folder;
 pub mod error;
 pub mod evaluation;
+pub mod footprint;
 mod gguf_model;
 pub mod model_folder;
 pub mod running;

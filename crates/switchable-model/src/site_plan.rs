@@ -3,7 +3,8 @@
 use quant_kernels::spec::bit_width::BitWidth;
 use switchable_lora::{head_choice::HeadChoice, precision_plan::PrecisionPlan, site_precision::SitePrecision};
 
-use crate::kv_rounding::packed_row_bytes;
+use crate::error::Result;
+use crate::kv_rounding::{KV_CACHE_SPEC, packed_row_bytes};
 use crate::shape::ModelShape;
 use crate::sites::{LM_HEAD, Site, Sites};
 
@@ -61,6 +62,33 @@ impl SitePlan {
             kv_cache: (0..sites.blocks()).map(|block| plan.kv_cache(&sites.block_name(block))).collect(),
             span_head: plan.span_head(),
         }
+    }
+
+    /// The same, its names checked: for a model that is not there, of which no adapter is known.
+    ///
+    /// # Errors
+    ///
+    /// When the plan names a site or a block that these are not.
+    ///
+    /// ```
+    /// use quant_kernels::BitWidth;
+    /// use switchable_lora::{PrecisionPlan, SitePrecision};
+    /// use switchable_model::site_plan::SitePlan;
+    /// use switchable_model::sites::{Sites, sub_module::SubModule};
+    ///
+    /// let sites = Sites::new("h", 2, [(SubModule::new("mlp.up"), [32, 128])]);
+    /// let four = PrecisionPlan::uniform(SitePrecision::uniform(BitWidth::B4));
+    /// assert!((SitePlan::named(&sites, &four)?.average_weight_bits() - 4.0).abs() < 1e-12);
+    /// let stranger = four.with_site("h.2.mlp.up", SitePrecision::FULL);
+    /// assert!(SitePlan::named(&sites, &stranger).is_err());
+    /// # Ok::<(), switchable_model::Error>(())
+    /// ```
+    pub fn named(sites: &Sites, plan: &PrecisionPlan) -> Result<Self> {
+        // Whatever adapters a plan asks for may be there.
+        let widths = |site| (sites.name(site), plan.get(&sites.name(site)).adapters().collect::<Vec<_>>());
+        plan.validate_with_embeddings(sites.iter().map(widths), &sites.embedding_names())?;
+        plan.validate_kv_cache((0..sites.blocks()).map(|block| sites.block_name(block)), KV_CACHE_SPEC)?;
+        Ok(Self::of_plan(sites, plan))
     }
 
     /// The plan with site names. Of quantisers, placement and rounding it says what this plan says:

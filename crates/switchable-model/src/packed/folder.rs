@@ -151,6 +151,17 @@ impl<C: ModelConfig> PackedFolder<C> {
         Error::NoSpanHead { path: self.path.clone() }
     }
 
+    /// The plan that it was packed by.
+    pub(crate) fn plan(&self) -> Result<PrecisionPlan> {
+        let text = self.file.metadata().get(PLAN);
+        let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
+        Ok(PrecisionPlan::from_json(text).map_err(|error| in_file(&self.path, error))?)
+    }
+
+    pub(crate) fn into_config(self) -> C {
+        self.config
+    }
+
     /// The model without a span head, and the plan that it was packed by.
     pub(crate) fn body<B: QuantBackend, M: SwitchableModel<B, Config = C>>(
         &mut self,
@@ -164,9 +175,7 @@ impl<C: ModelConfig> PackedFolder<C> {
             let (path, name) = (self.path.clone(), name.to_owned());
             return Err(Error::ExtraBlock { path, name, field: C::BLOCKS_FIELD, blocks: sites.blocks() });
         }
-        let text = self.file.metadata().get(PLAN);
-        let Some(text) = text else { return Err(metadata_error(&self.path, PLAN, None, "a precision plan")) };
-        let plan = PrecisionPlan::from_json(text).map_err(|error| in_file(&self.path, error))?;
+        let plan = self.plan()?;
         // What the folder was packed under is what its sites do of themselves.
         let unrotated = QuantisationSettings { rotation: Rotation::None, ..options.linear.quantisation() };
         let quantisation = plan.default_precision().quantisation(unrotated);

@@ -4,7 +4,7 @@
 pub mod builder;
 mod entry;
 pub(crate) mod export;
-pub(crate) mod opening;
+pub mod opening;
 pub mod source;
 pub(crate) mod tensors;
 pub(crate) mod values;

@@ -4,11 +4,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use switchable_lora::precision_plan::PrecisionPlan;
+
 use super::tensors::{WeightSet, check_not_beside_packed};
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::folder_names::PACKED_FILE;
 use crate::gguf::special_tokens::token_ids;
 use crate::gguf::{GgufFamily, GgufFile, is_gguf};
+use crate::packed::folder::PackedFolder;
 
 /// Configuration and weights of a Hugging Face folder or of a GGUF file.
 pub(crate) fn open_model<C: ModelConfig>(path: &Path) -> Result<(C, WeightSet)> {
@@ -21,18 +25,41 @@ pub(crate) fn open_model<C: ModelConfig>(path: &Path) -> Result<(C, WeightSet)> 
     Ok((config, WeightSet::open::<C>(path)?))
 }
 
+/// The configuration of a folder or of a GGUF file, and of packed weights the plan that they were packed by: no weight is
+/// looked at.
+///
+/// # Errors
+///
+/// When it cannot be read, or is none of this family.
+pub fn read_config<C: ModelConfig>(path: &Path) -> Result<(C, Option<PrecisionPlan>)> {
+    if is_gguf(path) {
+        return Ok((config_of_gguf(&GgufFile::open(path)?)?, None));
+    }
+    if path.join(PACKED_FILE).is_file() {
+        let folder = PackedFolder::open(path)?;
+        let plan = folder.plan()?;
+        return Ok((folder.into_config(), Some(plan)));
+    }
+    Ok((C::load(path.join("config.json"))?, None))
+}
+
 /// Configuration and weights of a GGUF file.
 pub(crate) fn of_gguf<C: ModelConfig>(file: GgufFile) -> Result<(C, WeightSet)> {
+    let config = config_of_gguf(&file)?;
     let family = family_of::<C>(&file)?;
+    let weights = WeightSet::of_gguf(file, family, &config)?;
+    Ok((config, weights))
+}
+
+fn config_of_gguf<C: ModelConfig>(file: &GgufFile) -> Result<C> {
+    let family = family_of::<C>(file)?;
     if file.has("split.count") && file.whole("split.count")? != Some(1) {
         return Err(file.refused("split.count", "1: `llama-gguf-split --merge` makes one file of several"));
     }
-    let mut fields = (family.fields)(&file)?;
+    let mut fields = (family.fields)(file)?;
     fields.insert("model_type".to_owned(), C::MODEL_TYPE.into());
-    fields.extend(token_ids(&file)?);
-    let config = C::from_json(&Value::Object(fields), file.path())?;
-    let weights = WeightSet::of_gguf(file, family, &config)?;
-    Ok((config, weights))
+    fields.extend(token_ids(file)?);
+    C::from_json(&Value::Object(fields), file.path())
 }
 
 /// The family's reading, for a file of its architecture.
