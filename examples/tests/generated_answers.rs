@@ -49,7 +49,7 @@ fn the_built_in_model_is_asked_in_words_and_shots_change_what_it_is_asked() {
     assert_ne!(none["accuracy"]["loss"], loss(&with_shots)["accuracy"]["loss"]);
     assert_eq!(loss(&with_shots)["source"]["answers"]["shots"], 1);
     // Results belong to the prompts that they were made with.
-    refused("evaluate", &format!("{flags} --out {} --answer-tokens 5", out.display()), "data");
+    refused("evaluate", &format!("{flags} --out {} --answer-tokens 5", out.display()), "answer_tokens");
 }
 
 #[test]
@@ -84,5 +84,22 @@ fn flags_of_the_other_form_and_shots_from_nowhere_are_refused_before_anything_is
     }
     refused("evaluate", "--predictions x.json --data generated --task generate", "`--task generate` is for a model");
     refused("evaluate", "--task generate --limit 3 --shots 100000", "`--shots 100000`: ");
-    refused("evaluate", "--task generate --limit 3 --window 40 --answer-tokens 40", "`max_new_tokens` is 40");
+    refused("evaluate", "--task generate --limit 3 --window 40 --answer-tokens 40", "`answer_tokens` is 40");
+    refused("report", "--task generate --only uniform,robustness", "`--only robustness` needs `--task span`");
+    let bank = "--model missing --train missing --data missing --steps 0 --validate-every 2";
+    refused("train_bank", bank, "`--validate-every` looks at a bank that is trained");
+}
+
+#[test]
+fn a_tolerance_is_refused_where_no_answer_is_right() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().display();
+    // The built-in model was trained to point, not to write.
+    for (flags, instead) in [("--bits 8", "`--target-bits`"), ("--ladder 32,8 --exact", "`--average-bits`")] {
+        let output =
+            run("greedy_search", &format!("--task generate --limit 2 --no-adapter {flags} --quiet --out {out}"));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("none of 2 questions is answered exactly") && error.contains(instead), "{error}");
+    }
 }

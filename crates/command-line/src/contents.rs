@@ -155,9 +155,12 @@ pub fn backend<B: Backend>() -> String {
     B::name(&B::Device::default())
 }
 
-/// The contents of some questions in their windows, or prompts, by the name of their file.
+/// The contents of some questions in their windows, or prompts, by the name of their file, and how prompts ask them.
 pub fn of_questions<'a>(content: &str, name: &str, task: impl Into<TaskRef<'a>>) -> Identity {
-    Identity::default().with_content(content, name_of(Path::new(name)), task.into().content())
+    let task = task.into();
+    // How they are asked is named before the contents, which depend on it.
+    let asked = Identity::default().with_options(task.how_asked());
+    asked.with_content(content, name_of(Path::new(name)), task.content())
 }
 
 /// What results depend on in how questions are read. Workers are not among it.

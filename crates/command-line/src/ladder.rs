@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
@@ -205,6 +204,10 @@ impl Command for LadderCommand<'_> {
             show: run.show(),
             known: memory.clone(),
         };
+        if matches!(descending.stop_at, StopAt::Tolerance(_)) {
+            let start = memory.recall("reference", &Value::Null, || Ok(evaluator.evaluate(&reference)?))?;
+            arguments.check_something_to_lose(&start)?;
+        }
         let (result, plan) = descending.search::<B, M>(&evaluator, &reference)?;
         print!("{}", ladder_text(&result, &plan));
         model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
@@ -216,7 +219,7 @@ impl Command for LadderCommand<'_> {
 
         let mut held_out = Value::Null;
         if arguments.input.data.is_none() {
-            let task = session.task_as(&asking, default_model::questions(QuestionSet::HeldOut)?)?;
+            let task = session.task_as(&asking, arguments.held_out()?)?;
             let evaluator = Evaluator::new(&model, &task, options, &session.device)?;
             let mut against = beside_uniform(&session, &evaluator, &plan, seed)?;
             for (name, rival) in &rivals {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
@@ -428,7 +428,18 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         }
         let options = asking.prompt_options()?;
         let shape = self.folder.model.transformer.shape();
-        Ok(QuestionTask::Generate(PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)?))
+        let task = PromptTask::new(questions, &self.folder.tokenizer, &shape, &options).with_context(|| {
+            format!("prompts with {} shots in a window of {} positions", asking.shots.len(), shape.positions)
+        })?;
+        ensure!(
+            !task.lost_every_answer(),
+            "no prompt holds the part of its context that answers it: {} positions are too few for the contexts with {} shots \
+             (`--shots`) and {} tokens of an answer (`--answer-tokens`)",
+            shape.positions,
+            asking.shots.len(),
+            asking.answers.answer_tokens
+        );
+        Ok(QuestionTask::Generate(task))
     }
 
     /// Questions that were made ready, once it is said which of them are not new to the model.

@@ -28,7 +28,6 @@ use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c};
-use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -122,6 +121,7 @@ impl Command for Search<'_> {
             _ => String::new(),
         };
         print!("{too_few}");
+        arguments.check_something_to_lose(&uniform[0].accuracy)?;
         let costly = uniform[1..].iter().find(|row| row.is_costly());
         let low = costly.unwrap_or(&uniform[1]).precision;
         if costly.is_none() && too_few.is_empty() {
@@ -164,7 +164,7 @@ impl Command for Search<'_> {
         let mut held_out = Value::Null;
         let mut ladder = Value::Null;
         if arguments.input.data.is_none() {
-            let task = session.task_as(&asking, default_model::questions(QuestionSet::HeldOut)?)?;
+            let task = session.task_as(&asking, arguments.held_out()?)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
             let of_plan = json!({ "plan": model.named_plan(&plan) });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {

@@ -25,7 +25,7 @@ use command_line::arguments::{answers::AnswerArgs, input::InputArgs, quant::Quan
 use command_line::contents::{name_of, of_questions};
 use command_line::session::{Command, Session};
 use command_line::study_file::{self, Study};
-use command_line::{command_again, finish, resumable, stop_on_ctrl_c};
+use command_line::{command_again, finish, resumable, stop_on_ctrl_c, usage};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
 use switchable_quant::experiments::report::study::{check_study, only, run_study};
@@ -74,6 +74,12 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     if arguments.answers.generates() && arguments.study.only.is_empty() {
         eprintln!("left out: dynamic and robustness, which need a span head");
         (arguments.study.no_dynamic, arguments.study.no_robustness) = (true, true);
+    }
+    if arguments.answers.generates()
+        && let Some(stage) =
+            arguments.study.only.iter().find(|stage| ["dynamic", "robustness"].contains(&stage.as_str()))
+    {
+        return Err(usage(format!("`--only {stage}` needs `--task span`: it needs a span head")));
     }
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;

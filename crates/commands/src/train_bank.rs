@@ -101,6 +101,9 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
             quant.rounding, quant.quantizer
         )));
     }
+    if source.validate_every.is_some() && training.steps == 0 {
+        return Err(usage("`--validate-every` looks at a bank that is trained, and `--steps 0` trains none"));
+    }
     answers.check(true, &[("--null-threshold", source.null_threshold.is_some())])?;
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
     check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
@@ -228,6 +231,9 @@ fn draw_validation(out: &Path) -> anyhow::Result<()> {
     if rows.is_empty() {
         println!("the bank was trained before, without `--validate-every`: there is nothing to draw");
         return Ok(());
+    }
+    if rows[0].step > 0 {
+        println!("bank/{VALIDATION} begins at step {}: what was seen before is not in it", rows[0].step);
     }
     print!("wrote bank/{VALIDATION}");
     if widths.len() <= LineChart::MOST_SERIES {

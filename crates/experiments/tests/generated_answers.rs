@@ -48,7 +48,7 @@ fn tokenizer() -> TextTokenizer {
 
 fn options(shots: &[Example]) -> PromptOptions {
     let template = PromptTemplate::default().with_shots(shots);
-    PromptOptions { template, max_new_tokens: ANSWER_TOKENS, window: None }
+    PromptOptions { template, answer_tokens: ANSWER_TOKENS, window: None }
 }
 
 fn prompts(dataset: Dataset, tokenizer: &TextTokenizer, shape: &ModelShape, shots: &[Example]) -> PromptTask {
@@ -294,9 +294,9 @@ fn prompts_that_do_not_fit_and_options_out_of_range_are_refused_by_name() {
     let none = Dataset { articles: Vec::new(), ..dataset.clone() };
     let long = Example { question: "why ".repeat(300), ..dataset.examples()[0].clone() };
     assert_eq!(refused(&none, &|_| ()), "the data set holds no question");
-    let message = refused(&dataset, &|options| options.max_new_tokens = 0);
-    assert_eq!(message, "`max_new_tokens` is 0, expected at least 1 and fewer than the 200 tokens of a window");
-    assert!(refused(&dataset, &|options| options.window = Some(12)).starts_with("`max_new_tokens` is 12, expected"));
+    let message = refused(&dataset, &|options| options.answer_tokens = 0);
+    assert_eq!(message, "`answer_tokens` is 0, expected at least 1 and fewer than the 200 tokens of a window");
+    assert!(refused(&dataset, &|options| options.window = Some(12)).starts_with("`answer_tokens` is 12, expected"));
     let message = refused(&dataset, &|options| options.window = Some(201));
     assert_eq!(message, "the window is 201, the model has room for 200");
     let message = refused(&dataset, &|options| {

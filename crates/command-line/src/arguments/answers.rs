@@ -23,7 +23,7 @@ use crate::arguments::count::parse_count;
 use crate::arguments::input::InputArgs;
 use crate::arguments::reading::ReadingArgs;
 use crate::contents::name_of;
-use crate::files::load_questions;
+use crate::files::{GENERATED, load_questions};
 use crate::mixed_heads::check_mixed_heads;
 use crate::usage;
 
@@ -40,8 +40,9 @@ pub struct AnswerArgs {
     /// Questions that stand before each prompt with their answers, with --task generate
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub shots: usize,
-    /// SQuAD file that they are drawn from by the seed: answerable ones about contexts of at most 600 characters on which
-    /// nothing is measured or searched; by default the training questions of the built-in model
+    /// SQuAD file that they are drawn from by the seed, or "generated" for the training questions of the built-in model:
+    /// answerable ones about contexts of at most 600 characters on which nothing is measured or searched; the built-in
+    /// model itself takes its own by default
     #[arg(long, value_name = "FILE")]
     pub shots_from: Option<PathBuf>,
     /// The prompt, with {context} and {question} once each; by default
@@ -178,9 +179,11 @@ impl AnswerArgs {
     ) -> anyhow::Result<Asking<'_>> {
         let shots = match (&self.shots_from, self.shots) {
             (_, 0) => Vec::new(),
-            (Some(file), n) => drawn(&load_questions(file, reading)?.dataset, measured, n, seed)
-                .map_err(|error| error.context(file.display().to_string()))?,
-            (None, n) => drawn(&default_model::questions(QuestionSet::Train)?, measured, n, seed)?,
+            (Some(file), n) if file.as_os_str() != GENERATED => {
+                drawn(&load_questions(file, reading)?.dataset, measured, n, seed)
+                    .map_err(|error| error.context(file.display().to_string()))?
+            }
+            (_, n) => drawn(&default_model::questions(QuestionSet::Train)?, measured, n, seed)?,
         };
         Ok(Asking { answers: self, shots, window })
     }
@@ -208,7 +211,7 @@ impl Asking<'_> {
         let template = answers.prompt_template.as_ref().map(PromptTemplate::new).transpose()?.unwrap_or_default();
         Ok(PromptOptions {
             template: template.with_shots(shots),
-            max_new_tokens: answers.answer_tokens,
+            answer_tokens: answers.answer_tokens,
             window: *window,
         })
     }

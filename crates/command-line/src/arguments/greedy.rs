@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 
-use switchable_quant::default_model::QuestionSet;
+use switchable_quant::data::Dataset;
+use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::search::greedy::{Ranking, StopAt, TrialLength, check_tolerance};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
+use switchable_quant::reader::Accuracy;
 use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::transformer::model::TrainableModel;
 
@@ -145,6 +147,37 @@ impl Arguments {
         session: &Session<B, M>,
     ) -> anyhow::Result<(Questions<QuestionTask>, Asking<'_>)> {
         session.questions_as(&self.answers, &self.input, self.run.seed, QuestionSet::Search, &[])
+    }
+
+    /// The held-out questions of the built-in model: as many as are searched on where answers are written, a token at a
+    /// time.
+    ///
+    /// # Errors
+    ///
+    /// Never, unless the program is damaged.
+    pub fn held_out(&self) -> anyhow::Result<Dataset> {
+        let all = default_model::questions(QuestionSet::HeldOut)?;
+        Ok(match self.input.limit {
+            Some(limit) if self.answers.generates() => all.limited(limit),
+            _ => all,
+        })
+    }
+
+    /// Refuses a tolerance where no answer is right: every step would be undone.
+    ///
+    /// # Errors
+    ///
+    /// The flag by which such a model is searched.
+    pub fn check_something_to_lose(&self, reference: &Accuracy) -> anyhow::Result<()> {
+        if reference.exact_match > 0.0 || !matches!(self.stop_at(), StopAt::Tolerance(_)) {
+            return Ok(());
+        }
+        let by_size = if self.ladder.ladder.is_empty() { "--target-bits" } else { "--average-bits" };
+        bail!(
+            "none of {} questions is answered exactly where the search starts, so that a tolerance has nothing to lose and \
+             every step would be undone: search for a size by `{by_size}`",
+            reference.n
+        )
     }
 
     /// Where the search ends.

@@ -76,7 +76,10 @@ impl Validation<'_> {
         let (file, questions) = (dir.join(VALIDATION), self.questions.content());
         let known = read_rows(&file)?;
         if known.iter().any(|row| row.questions != questions) {
-            let reason = "its rows are of other questions; take it away, or look at the questions that it is of".into();
+            let reason =
+                "its rows are of other questions, or of another number of them: look at the same again, or take the \
+                          file away, and what was seen before is lost"
+                    .into();
             return Err(Error::Checkpoint { path: file, reason });
         }
         if known.iter().filter(|row| row.step == step).count() == precisions.len() {
@@ -114,8 +117,13 @@ pub fn read_rows(file: &Path) -> Result<Vec<ValidationRow>> {
         return Ok(Vec::new());
     }
     let text = std::fs::read_to_string(file).map_err(|error| Error::io(file, error))?;
-    let row = |line: &str| serde_json::from_str(line).map_err(|error| Error::json(file, error));
-    text.lines().map(row).collect()
+    let row = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| {
+            let reason = format!("line {}: {error}; mend it, or take the file away", index + 1);
+            Error::Checkpoint { path: file.to_owned(), reason }
+        })
+    };
+    text.lines().enumerate().map(row).collect()
 }
 
 /// Adds the rows of a step to those that a file holds before that step.
@@ -186,9 +194,10 @@ mod tests {
         assert_eq!(read_rows(&file).unwrap()[3], row(10, BitWidth::B4));
         assert!(validation_chart(&read_rows(&file).unwrap()).png().unwrap().starts_with(b"\x89PNG"));
 
-        std::fs::write(&file, "{\"step\": 1}\n").unwrap();
+        let torn = std::fs::read_to_string(&file).unwrap() + "{\"step\": 1}\n";
+        std::fs::write(&file, &torn).unwrap();
         let message = add(&[row(30, BitWidth::B2)]).unwrap_err().to_string();
-        assert!(message.contains("validation.jsonl") && message.contains("bits"), "{message}");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"step\": 1}\n", "nothing is lost");
+        assert!(message.contains("validation.jsonl") && message.contains("line 5: missing field `bits`"), "{message}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), torn, "nothing is lost");
     }
 }

@@ -171,7 +171,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         }
         written.push(next);
         let has_ended = |written: &[u32]| Ok::<_, Error>(task.template.is_complete(&task.text_of(written)?));
-        let room = task.max_new_tokens.saturating_sub(written.len());
+        let room = task.answer_tokens.saturating_sub(written.len());
         if room == 0 || has_ended(&written)? {
             return Ok(written);
         }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use content_identity::{ContentHash, Hasher};
+use serde_json::{Value, json};
+
 use squad_data::{
     Dataset, EncodedPrompt, Example, PromptTemplate, QuestionCounts, SpecialTokens, TextTokenizer, WhyLeftOut,
 };
@@ -18,21 +20,21 @@ const WINDOW: usize = 2048;
 /// | option | default | range |
 /// |---|---|---|
 /// | `template` | context, question, answer, a line each; no shots | see [`PromptTemplate`] |
-/// | `max_new_tokens` | 32 | at least 1 |
-/// | `window` | the model's positions, at most 2,048 | more than `max_new_tokens`, at most the model's positions |
+/// | `answer_tokens` | 32 | at least 1 |
+/// | `window` | the model's positions, at most 2,048 | more than `answer_tokens`, at most the model's positions |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptOptions {
     /// Context, question and shots.
     pub template: PromptTemplate,
     /// Tokens of an answer at most.
-    pub max_new_tokens: usize,
+    pub answer_tokens: usize,
     /// Tokens of prompt and answer at most: contexts that are too long for it lose their ends.
     pub window: Option<usize>,
 }
 
 impl Default for PromptOptions {
     fn default() -> Self {
-        Self { template: PromptTemplate::default(), max_new_tokens: 32, window: None }
+        Self { template: PromptTemplate::default(), answer_tokens: 32, window: None }
     }
 }
 
@@ -43,7 +45,9 @@ pub struct PromptTask {
     pub dataset: Dataset,
     tokenizer: Arc<TextTokenizer>,
     pub(crate) template: PromptTemplate,
-    pub(crate) max_new_tokens: usize,
+    pub(crate) answer_tokens: usize,
+    /// Tokens of a prompt and its answer at most.
+    window: usize,
     /// Tokens that end an answer wherever its line ends: the tokenizer's end, if it has one.
     pub(crate) stop: Vec<u32>,
     /// First tokens that all prompts have in common: those of the shots.
@@ -80,7 +84,7 @@ impl PromptTask {
         shape: &ModelShape,
         options: &PromptOptions,
     ) -> Result<Self> {
-        let PromptOptions { template, max_new_tokens, window } = options;
+        let PromptOptions { template, answer_tokens, window } = options;
         if dataset.is_empty() {
             return Err(Error::NoQuestions { what: "the data set".into() });
         }
@@ -88,19 +92,19 @@ impl PromptTask {
         if room > shape.positions {
             return Err(Error::DoesNotFit { what: "the window", got: room, room: shape.positions });
         }
-        if *max_new_tokens == 0 || *max_new_tokens >= room {
+        if *answer_tokens == 0 || *answer_tokens >= room {
             let expected = format!("at least 1 and fewer than the {room} tokens of a window");
-            return Err(Error::option("max_new_tokens", max_new_tokens, expected));
+            return Err(Error::option("answer_tokens", answer_tokens, expected));
         }
         tokenizer.check_fits(shape.vocabulary)?;
         let prompt = |example: &Example| -> Result<Prompt> {
-            let EncodedPrompt { ids, text, context } = template.encode(tokenizer, example, room - max_new_tokens)?;
+            let EncodedPrompt { ids, text, context } = template.encode(tokenizer, example, room - answer_tokens)?;
             // As it stands behind the prompt, where that is made of the same tokens there.
             let continuation = template.continuation(example);
             let mut both = tokenizer.encode_ids(&(text + &continuation))?;
             let mut answer =
                 if both.starts_with(&ids) { both.split_off(ids.len()) } else { tokenizer.encode_ids(&continuation)? };
-            answer.truncate(*max_new_tokens);
+            answer.truncate(*answer_tokens);
             if answer.is_empty() {
                 return Err(Error::option("template", "without a stop", "one that ends an answer of nothing"));
             }
@@ -123,7 +127,7 @@ impl PromptTask {
         }
         let stop = SpecialTokens::of(tokenizer).map(|special| vec![special.end]).unwrap_or_default();
         let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), Arc::new(tokenizer.clone()));
-        Ok(Self { dataset, tokenizer, template, max_new_tokens: *max_new_tokens, stop, opening, prompts })
+        Ok(Self { dataset, tokenizer, template, answer_tokens: *answer_tokens, window: room, stop, opening, prompts })
     }
 
     /// The prompts, in the order of the questions.
@@ -139,7 +143,8 @@ impl PromptTask {
             template: self.template.clone(),
             stop: self.stop.clone(),
             opening: self.opening.clone(),
-            max_new_tokens: self.max_new_tokens,
+            answer_tokens: self.answer_tokens,
+            window: self.window,
         }
     }
 
@@ -169,7 +174,7 @@ impl PromptTask {
 
     /// Tokens that the longest prompt takes with its answer.
     pub fn longest(&self) -> usize {
-        self.prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0) + self.max_new_tokens
+        self.prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0) + self.answer_tokens
     }
 
     /// The hash of all that a result on these questions depends on: questions, contexts and answers, the tokens of
@@ -182,9 +187,26 @@ impl PromptTask {
             hasher.numbers("answer", prompt.answer.iter().map(|&id| u64::from(id)));
         }
         hasher.bytes("template", format!("{:?}", self.template).as_bytes());
-        let ends = self.stop.iter().map(|&id| u64::from(id)).chain([self.max_new_tokens as u64]);
+        let ends = self.stop.iter().map(|&id| u64::from(id)).chain([self.answer_tokens as u64]);
         hasher.numbers("ends", ends.collect::<Vec<_>>().into_iter());
         hasher.finish()
+    }
+
+    /// How the questions are asked, as options of a result.
+    pub(crate) fn how_asked(&self) -> Value {
+        let shots = ContentHash::of_bytes(self.template.shots().as_bytes());
+        json!({
+            "prompt_template": self.template.template(), "shots": shots, "answer_tokens": self.answer_tokens,
+            "prompt_window": self.window,
+        })
+    }
+
+    /// Whether there are answers, and no prompt holds one of its own.
+    pub fn lost_every_answer(&self) -> bool {
+        let dataset = self.dataset.examples();
+        let answerable = self.prompts.iter().zip(&dataset).filter(|(_, example)| !example.answers.is_empty());
+        let mut lost = answerable.map(|(prompt, _)| prompt.lost_its_answer).peekable();
+        lost.peek().is_some() && lost.all(|is_lost| is_lost)
     }
 
     /// A line that says how many contexts do not fit, if any.

@@ -1,6 +1,8 @@
 //! Questions in the form in which a model answers them.
 
 use content_identity::ContentHash;
+use serde_json::Value;
+
 use squad_data::{Dataset, QuestionCounts};
 
 use crate::error::{Error, Result};
@@ -99,6 +101,15 @@ impl<'a> TaskRef<'a> {
         match self {
             Self::Span(task) => Ok(task),
             Self::Generate(_) => Err(Error::option("task", "generate", format!("span: {what} needs a span head"))),
+        }
+    }
+
+    /// How the questions are asked, as options of a result: the prompt's template and shots, tokens of an answer; nothing
+    /// where a span head answers.
+    pub fn how_asked(self) -> Value {
+        match self {
+            Self::Span(_) => Value::Null,
+            Self::Generate(task) => task.how_asked(),
         }
     }
 

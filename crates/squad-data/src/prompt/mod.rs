@@ -124,6 +124,16 @@ impl PromptTemplate {
         self
     }
 
+    /// The text with its places.
+    pub fn template(&self) -> &str {
+        &self.template
+    }
+
+    /// The shots as they stand before every prompt; empty where there are none.
+    pub fn shots(&self) -> &str {
+        &self.opening
+    }
+
     /// The prompt of an example.
     pub fn render(&self, example: &Example) -> String {
         self.fill(&example.context, &example.question)

@@ -97,7 +97,7 @@ impl HotFlip {
     ///
     /// # Errors
     ///
-    /// When the number of flips, the beam, the number of candidates or the budget is zero.
+    /// When the number of flips, the beam, the number of candidates or the budget is zero, or the budget is a single reading.
     pub fn new(options: HotFlipOptions) -> Result<Self> {
         for (field, got) in [("flips", options.flips), ("beam", options.beam), ("candidates", options.candidates)] {
             if got == 0 {
@@ -105,7 +105,10 @@ impl HotFlip {
             }
         }
         options.budget.check()?;
-        Ok(Self(options))
+        match options.budget.readings {
+            Some(1) => Err(Error::option("readings", 1, "at least 2: a gradient, and an edit that it proposes")),
+            _ => Ok(Self(options)),
+        }
     }
 
     /// The `most` swaps with the highest estimates, best first, not yet checked for what they
