@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_model_that_is_loaded_costs_what_its_shapes_say() {
         let config = Gpt2Config::new(211, 64, 24, 2, 3);
-        let device = burn::backend::flex::FlexDevice::default();
+        let device = burn::backend::flex::FlexDevice;
         for quantizer in [
             "per-tensor,symmetric,min-max",
             "per-channel,asymmetric,min-max",

@@ -9,7 +9,6 @@
 
 #![expect(
     clippy::float_cmp,
-    clippy::trivially_copy_pass_by_ref,
     clippy::used_underscore_binding,
     reason = "rounding compares exactly, and kernels are written as the `cube` macro wants them"
 )]
