@@ -24,3 +24,7 @@ pub use interrupt::{command_again, resumable, stop_on_ctrl_c, stoppable};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/GUIDES.md")]
+struct Guides;
