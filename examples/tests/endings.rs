@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "allocate",
     "answer",
     "certify",
@@ -14,8 +14,10 @@ const COMMANDS: [&str; 16] = [
     "generate",
     "greedy_search",
     "import_gpt2",
+    "inspect",
     "nested_distortion",
     "pack_gpt2",
+    "perplexity",
     "pretrain",
     "report",
     "robustness",

@@ -46,6 +46,11 @@ fn bytes_are_those_of_the_loaded_model_and_of_the_artefact() {
     let of_artefact = inspected(&format!("--model {}", packed.display()));
     assert_eq!(of_artefact["stored_bytes"], of_shapes["stored_bytes"]);
     assert_eq!(of_artefact["average_bits"], 3.0);
+    let refused = run("inspect", &format!("--bits 8 --model {}", packed.display()));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`--bits` is for weights in floats"));
+    // Embeddings have a quantiser of their own.
+    inspected("--bits 4 --embedding-bits 8 --quantizer per-channel,nf4");
     let files = of_artefact["files"].as_object().expect("files");
     let on_disk: u64 = files.values().filter_map(Value::as_u64).sum();
     assert!(on_disk as f64 > bytes, "{files:?}");
@@ -73,7 +78,8 @@ fn what_cannot_be_inspected_is_named() {
     for (flags, code, expected) in [
         (plan_flag.as_str(), 1, "plan.json"),
         ("--tokens 100000", 2, "`--tokens` is 100000"),
-        ("--bits 3 --quantizer per-channel,nf4", 1, "3 bits"),
+        ("--bits 3 --quantizer per-channel,nf4", 1, "h.0.attn.c_attn: 3 bits by `per-channel,nf4`"),
+        ("--batch 100000", 2, "--batch"),
         ("--model no/such/folder", 1, "no/such/folder"),
         ("--bits 4 --plan x.json", 2, "cannot be used with"),
     ] {

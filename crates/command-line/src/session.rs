@@ -428,15 +428,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         }
         let options = asking.prompt_options()?;
         let shape = self.folder.model.transformer.shape();
-        let task = PromptTask::new(questions, &self.folder.tokenizer, &shape, &options).with_context(|| {
-            format!("prompts with {} shots in a window of {} positions", asking.shots.len(), shape.positions)
-        })?;
+        let (room, shots) = (options.room(&shape), asking.shots.len());
+        let task = PromptTask::new(questions, &self.folder.tokenizer, &shape, &options)
+            .with_context(|| format!("prompts of {room} tokens with {shots} shots"))?;
         ensure!(
             !task.lost_every_answer(),
-            "no prompt holds the part of its context that answers it: {} positions are too few for the contexts with {} shots \
-             (`--shots`) and {} tokens of an answer (`--answer-tokens`)",
-            shape.positions,
-            asking.shots.len(),
+            "no prompt holds the part of its context that answers it: `--window {room}` is too little for {shots} shots \
+             (`--shots`), the contexts and {} tokens of an answer (`--answer-tokens`)",
             asking.answers.answer_tokens
         );
         Ok(QuestionTask::Generate(task))

@@ -35,6 +35,7 @@ use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text,
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::artefact::target::ArtefactTarget;
+use switchable_quant::reader::evaluation::question_task::TaskRef;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
@@ -120,8 +121,8 @@ impl Command for Search<'_> {
             StopAt::Tolerance(tolerance) => tolerance_text(tolerance, &uniform[0].accuracy),
             _ => String::new(),
         };
-        print!("{too_few}");
         arguments.check_something_to_lose(&uniform[0].accuracy)?;
+        print!("{too_few}");
         let costly = uniform[1..].iter().find(|row| row.is_costly());
         let low = costly.unwrap_or(&uniform[1]).precision;
         if costly.is_none() && too_few.is_empty() {
@@ -166,7 +167,7 @@ impl Command for Search<'_> {
         if arguments.input.data.is_none() {
             let task = session.task_as(&asking, arguments.held_out()?)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
-            let of_plan = json!({ "plan": model.named_plan(&plan) });
+            let of_plan = json!({ "plan": model.named_plan(&plan), "questions": TaskRef::from(&task).content() });
             let (before, after, comparison) = memory.recall("held-out", &of_plan, || {
                 let (before, after) = (held_out_questions.evaluate(&reference)?, held_out_questions.evaluate(&plan)?);
                 let comparison = before.compare(&after, seed);

@@ -6,10 +6,11 @@
 //! cargo run --release --example inspect -- --model DIR --bits 4 --embedding-bits 8 --quantizer per-channel,symmetric,min-max
 //! ```
 //!
-//! Only the configuration and the headers of files are read. Bytes are those that `evaluate` prints of the loaded model:
-//! codes with their scales, everything else in f32, and the keys and values of a context. The time is that of the
-//! multiplications alone at the rate at which this machine multiplies f32 matrices of 512 by 512 now, so that a run takes
-//! longer than it by what attention, normalisations and unpacking take. `--json` prints the figures for programs.
+//! Only the configuration and the headers of files are read. Bytes are those that `evaluate` prints of the loaded model in
+//! floats: codes with their scales in f32, everything else in f32; and the keys and values of a context. Of packed weights,
+//! whose scales may be smaller and which may hold every width at once, what they take is the size of their file. The time
+//! is that of the multiplications of the linear sites, at the rate at which this machine multiplies f32 matrices of 512 by
+//! 512 now: attention, the output matrix and unpacking are not in it. `--json` prints the figures for programs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,14 +21,16 @@ use anyhow::Context as _;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use command_line::arguments::count::parse_count;
+use command_line::arguments::count::{parse_count, parse_up_to};
+use command_line::contents::name_of;
 use command_line::files::resolve_model;
 use command_line::{finish, usage};
-use switchable_quant::backend::{Cpu, CpuDevice};
 use switchable_quant::burn::tensor::{Distribution, Tensor};
 use switchable_quant::default_model;
+use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec};
+use switchable_quant::lora::switchable_embedding::EMBEDDING_SPEC;
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::model::Gpt2Config;
 use switchable_quant::reader::footprint::Footprint;
@@ -59,8 +62,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     tokens: Option<usize>,
     /// Sequences that are read at once
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = parse_count)]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = parse_up_to::<65_536>)]
     batch: usize,
+    /// What multiplies, for the time: auto, cpu, ndarray, cuda, cuda:N or wgpu
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -78,25 +84,34 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
-    let plan = arguments.plan.as_deref().map(PrecisionPlan::load).transpose()?;
-    let inspected = match &arguments.model {
-        None => {
-            let config: Value = serde_json::from_str(default_model::FILES.config)?;
-            let config = Gpt2Config::from_json(&config, Path::new("<built-in>"))?;
-            arguments.inspect("built-in", &config, plan)?
-        }
-        Some(model) => {
-            let dir = resolve_model(model)?;
-            let inspection = Inspection { arguments: &arguments, name: model, dir: &dir, plan };
-            with_family::<Cpu, _>(&dir, inspection)??
-        }
-    };
+    let inspected = arguments.device.dispatch(OnDevice(&arguments))??;
     if arguments.json {
         println!("{:#}", inspected.json());
     } else {
         print!("{}", inspected.text());
     }
     Ok(())
+}
+
+/// Inspects, and times the device.
+struct OnDevice<'a>(&'a Arguments);
+
+impl WithBackend for OnDevice<'_> {
+    type Output = anyhow::Result<Inspected>;
+
+    fn run<B: QuantBackend>(self, device: B::Device) -> Self::Output {
+        let Self(arguments) = self;
+        let plan = arguments.plan.as_deref().map(PrecisionPlan::load).transpose()?;
+        let mut inspected = if let Some(model) = &arguments.model {
+            let dir = resolve_model(model)?;
+            with_family::<B, _>(&dir, Inspection { arguments, name: model, dir: &dir, plan })??
+        } else {
+            let config: Value = serde_json::from_str(default_model::FILES.config)?;
+            arguments.inspect("built-in", &Gpt2Config::from_json(&config, Path::new("<built-in>"))?, plan)?
+        };
+        inspected.multiplies_per_second = multiplies_per_second::<B>(&device);
+        Ok(inspected)
+    }
 }
 
 struct Inspection<'a> {
@@ -111,7 +126,13 @@ impl<B: QuantBackend> WithFamily<B> for Inspection<'_> {
 
     fn run<M: SwitchableModel<B>>(self) -> Self::Output {
         let (config, packed) = read_config::<M::Config>(self.dir)?;
-        let plan = self.plan.or(packed.filter(|_| self.arguments.bits.is_none()));
+        let Arguments { plan, bits, embedding_bits, .. } = self.arguments;
+        let asked =
+            [("--plan", plan.is_some()), ("--bits", bits.is_some()), ("--embedding-bits", embedding_bits.is_some())];
+        if let (Some((flag, _)), true) = (asked.iter().find(|(_, is_given)| *is_given), packed.is_some()) {
+            return Err(usage(format!("`{flag}` is for weights in floats, those of {} are packed", self.name)));
+        }
+        let plan = self.plan.or(packed);
         let files = files_of(self.dir)?;
         Ok(Inspected { files, ..self.arguments.inspect(self.name, &config, plan)? })
     }
@@ -144,13 +165,13 @@ impl Arguments {
         let plan = plan.or(of_bits).unwrap_or(full);
         let file = || self.plan.as_deref().unwrap_or(Path::new("the plan")).display().to_string();
         let mut plan = SitePlan::named(&sites, &plan).with_context(file)?;
-        for bits in plan.iter().map(|(_, precision)| precision.weights).chain(self.embedding_bits) {
-            self.quantizer.check(bits, 2).with_context(|| format!("{bits} bits by `{}`", self.quantizer))?;
-        }
         if let Some(bits) = self.embedding_bits {
-            for site in sites.embeddings() {
-                plan.set(site, SitePrecision::FULL.with_weights(bits));
-            }
+            plan = plan.with_embedding_bits(bits);
+        }
+        for (site, precision) in plan.iter().chain(plan.embeddings()) {
+            let own = if site.block.is_some() { self.quantizer } else { EMBEDDING_SPEC };
+            let (bits, spec) = (precision.weights, precision.quantizer.unwrap_or(own));
+            spec.check(bits, 2).with_context(|| format!("{}: {bits} bits by `{spec}`", sites.name(site)))?;
         }
         let tokens = self.tokens.unwrap_or(shape.positions);
         if tokens > shape.positions {
@@ -166,41 +187,40 @@ impl Arguments {
             files: Vec::new(),
             tokens,
             batch: self.batch,
-            multiplies_per_second: multiplies_per_second(),
+            multiplies_per_second: f64::NAN,
         })
     }
 }
 
-/// Weights of a folder and of the adapters in it, or the one file.
+/// The weights of a folder and of the adapters of each width in it, or the one file, with their bytes.
 fn files_of(path: &Path) -> anyhow::Result<Vec<(String, u64)>> {
+    let size = |file: &Path| anyhow::Ok(file.metadata().with_context(|| file.display().to_string())?.len());
     if path.is_file() {
-        return Ok(vec![(name_in(path, path.parent().unwrap_or(path)), path.metadata()?.len())]);
+        return Ok(vec![(name_of(path), size(path)?)]);
     }
+    let adapters = path.join("adapters");
+    let widths = if adapters.is_dir() { entries(&adapters)? } else { Vec::new() };
     let mut found = Vec::new();
-    let mut open = vec![path.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-            let entry = entry?.path();
-            if entry.is_dir() {
-                open.push(entry);
-            } else if entry.extension().is_some_and(|ending| ending == "safetensors" || ending == "bin") {
-                found.push((name_in(&entry, path), entry.metadata()?.len()));
-            }
+    for dir in std::iter::once(path.to_owned()).chain(widths.into_iter().filter(|entry| entry.is_dir())) {
+        for file in entries(&dir)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "safetensors")) {
+            let name = file.strip_prefix(path).unwrap_or(&file).display().to_string();
+            found.push((name, size(&file)?));
         }
     }
-    found.sort();
     Ok(found)
 }
 
-fn name_in(path: &Path, folder: &Path) -> String {
-    path.strip_prefix(folder).unwrap_or(path).display().to_string()
+fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let found = std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+    let mut found = found.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Multiply-accumulates a second of a product of f32 matrices, the best of some.
-fn multiplies_per_second() -> f64 {
+fn multiplies_per_second<B: QuantBackend>(device: &B::Device) -> f64 {
     const SIZE: usize = 512;
-    let device = CpuDevice::default();
-    let random = || Tensor::<Cpu, 2>::random([SIZE, SIZE], Distribution::Default, &device);
+    let random = || Tensor::<B, 2>::random([SIZE, SIZE], Distribution::Default, device);
     let (a, b) = (random(), random());
     let seconds = |_| {
         let start = Instant::now();
@@ -213,10 +233,11 @@ fn multiplies_per_second() -> f64 {
 
 /// Bytes as people read them.
 fn bytes(bytes: usize) -> String {
+    const KIB: f64 = 1024.0;
     match bytes as f64 {
-        count if count >= 1e9 => format!("{:.2} GB", count / 1e9),
-        count if count >= 1e6 => format!("{:.1} MB", count / 1e6),
-        count if count >= 1e3 => format!("{:.1} kB", count / 1e3),
+        count if count >= KIB.powi(3) => format!("{:.2} GiB", count / KIB.powi(3)),
+        count if count >= KIB.powi(2) => format!("{:.1} MiB", count / KIB.powi(2)),
+        count if count >= KIB => format!("{:.1} KiB", count / KIB),
         count => format!("{count} bytes"),
     }
 }
@@ -226,8 +247,12 @@ impl Inspected {
         self.footprint.kv_cache_bytes_per_token * self.tokens * self.batch
     }
 
+    fn multiplies(&self) -> f64 {
+        self.footprint.macs_per_token as f64 * self.tokens as f64 * self.batch as f64
+    }
+
     fn seconds(&self) -> f64 {
-        (self.footprint.macs_per_token * self.tokens * self.batch) as f64 / self.multiplies_per_second
+        self.multiplies() / self.multiplies_per_second
     }
 
     fn text(&self) -> String {
@@ -270,7 +295,7 @@ impl Inspected {
             bytes(footprint.kv_cache_bytes_per_token),
             bytes(self.cache_bytes()),
             bytes(stored + self.cache_bytes()),
-            (footprint.macs_per_token * tokens * batch) as f64,
+            self.multiplies(),
             self.seconds(),
             self.multiplies_per_second / 1e9,
         );

@@ -36,7 +36,10 @@ fn complete(line: &[OsString]) {
     let matches = program.clone().get_matches_from(line);
     let shell = matches.subcommand_matches("completions").and_then(|matches| matches.get_one::<Shell>("shell"));
     if let Some(shell) = shell {
-        clap_complete::generate(*shell, &mut program, PROGRAM, &mut std::io::stdout());
+        // Into memory first: it does not expect that a disk is full.
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut program, PROGRAM, &mut script);
+        print!("{}", String::from_utf8_lossy(&script));
     }
 }
 

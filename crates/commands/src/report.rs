@@ -38,6 +38,7 @@ use switchable_quant::transformer::model::TrainableModel;
 
 /// The whole study as one report
 #[derive(Debug, Parser)]
+#[command(name = "report")]
 pub struct Arguments {
     /// File of flags (TOML: `steps = 240`), such as the study.toml that stands beside every report; flags on the command
     /// line take the place of its

@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 use serde_json::json;
 
@@ -120,9 +121,11 @@ impl Command for Attacked<'_> {
         let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
         let items = questions.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
+        let built = attacks.iter().map(|attack| attack.build::<B, M>(budget.budget()));
+        let built = built.collect::<Result<Vec<_>, _>>().context("`--attack-readings`")?;
         let mut matrices = Vec::new();
-        for attack in attacks {
-            let matrix = protocol.matrix(attack.build::<B, M>(budget.budget())?.as_ref(), &sources)?;
+        for attack in &built {
+            let matrix = protocol.matrix(attack.as_ref(), &sources)?;
             println!("\n{}: right answers made wrong, percent", matrix.attack);
             print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
             matrices.push(matrix);

@@ -5,8 +5,8 @@
 //! KV cache  = tokens · sequences · bytes of a token
 //! ```
 //!
-//! The figures are those of [`Cost`](crate::cost::Cost) of the loaded model, adapters apart: their ranks stand in their
-//! own files.
+//! The figures are those of [`Cost`](crate::cost::Cost) of the loaded model in floats, adapters apart: their ranks stand in
+//! their own files. Packed weights may hold smaller scales, padding, or every width at once.
 
 use serde::{Deserialize, Serialize};
 

@@ -377,8 +377,7 @@ pub trait SwitchableModel<B: QuantBackend>: Module<B> + ModuleDisplay + Sync {
 
     /// The plan with every embedding and output matrix at a width; above the highest that it is quantised to, full.
     fn with_embedding_bits(&self, plan: SitePlan, bits: BitWidth) -> SitePlan {
-        let precision = SitePrecision { weights: bits, ..SitePrecision::FULL };
-        self.sites().embeddings().fold(plan, |plan, site| plan.with(site, precision))
+        plan.with_embedding_bits(bits)
     }
 
     /// A precision meant for many sites as one of them can run at it: without the adapter where the site has

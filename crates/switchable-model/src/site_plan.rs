@@ -64,7 +64,8 @@ impl SitePlan {
         }
     }
 
-    /// The same, its names checked: for a model that is not there, of which no adapter is known.
+    /// The precisions that a named plan gives these sites, its names checked: for a model that is not there, of which no
+    /// adapter is known.
     ///
     /// # Errors
     ///
@@ -141,6 +142,13 @@ impl SitePlan {
     pub fn with(mut self, site: Site, precision: SitePrecision) -> Self {
         self.set(site, precision);
         self
+    }
+
+    /// The plan with embeddings and output matrix at a width.
+    #[must_use]
+    pub fn with_embedding_bits(self, bits: BitWidth) -> Self {
+        let precision = SitePrecision { weights: bits, ..SitePrecision::FULL };
+        self.sites.embeddings().fold(self, |plan, site| plan.with(site, precision))
     }
 
     /// The plan with the sites of one block changed.

@@ -13,7 +13,8 @@ pub struct AttackBudgetArgs {
     /// the same chances, and the strongest edit that was read is tried at the other widths
     #[arg(long, value_enum, default_value = "first-success", value_name = "first-success|last-step")]
     pub attack_end: AttackEnd,
-    /// Times that an attack may ask the model about an item, under each of its plans; by default as many as its steps take
+    /// Times that an attack may ask the model about an item, under each of its plans; by default as many as its steps take; at least
+    /// 2 where it goes by gradients, one of them for the gradient
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub attack_readings: Option<usize>,
 }

@@ -88,6 +88,9 @@ pub fn greedy_text(result: &GreedyResult, sites: &Sensitivity, high: BitWidth) -
         let (kept, all) = (flipped(&embeddings), embeddings.len());
         let _ = writeln!(text, "{kept} of {all} embeddings run at {bits} bits.");
     }
+    if result.threshold.is_none() {
+        return text;
+    }
     if result.reference.exact_match == 0.0 {
         let _ = writeln!(
             text,

@@ -38,6 +38,13 @@ impl Default for PromptOptions {
     }
 }
 
+impl PromptOptions {
+    /// Tokens that a prompt and its answer have room for in a model.
+    pub fn room(&self, shape: &ModelShape) -> usize {
+        self.window.unwrap_or(shape.positions.min(WINDOW))
+    }
+}
+
 /// Questions as prompts that a language model continues.
 #[derive(Debug, Clone)]
 pub struct PromptTask {
@@ -84,11 +91,11 @@ impl PromptTask {
         shape: &ModelShape,
         options: &PromptOptions,
     ) -> Result<Self> {
-        let PromptOptions { template, answer_tokens, window } = options;
+        let PromptOptions { template, answer_tokens, .. } = options;
         if dataset.is_empty() {
             return Err(Error::NoQuestions { what: "the data set".into() });
         }
-        let room = window.unwrap_or(shape.positions.min(WINDOW));
+        let room = options.room(shape);
         if room > shape.positions {
             return Err(Error::DoesNotFit { what: "the window", got: room, room: shape.positions });
         }

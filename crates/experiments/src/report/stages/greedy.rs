@@ -168,16 +168,21 @@ fn sites_text(greedy: &GreedyStudy) -> String {
 
 fn greedy_text(greedy: &GreedyStudy) -> String {
     let search = &greedy.search;
+    let asked_for = match search.threshold {
+        Some(0.0) => ": with no answer right there is nothing to lose, and every step is undone".to_owned(),
+        Some(threshold) => format!(", at least {threshold:.1} asked for"),
+        None => String::new(),
+    };
     let mut text = format!(
         "From 32 to {} bits in the order of least harm; {} of {} sites flipped, {:.2} bits on average. On the search \
-         questions (n = {}) EM {}, at least {:.1} asked for.\n\n",
+         questions (n = {}) EM {}{}.\n\n",
         greedy.low.weights,
         search.flipped.len(),
         greedy.sites.effects.len(),
         greedy.cost.average_bits,
         search.accuracy.n,
         em(&search.accuracy),
-        search.threshold.unwrap_or(0.0)
+        asked_for
     );
     let _ = write!(
         text,

@@ -62,7 +62,7 @@ impl AttackKind {
     ///
     /// # Errors
     ///
-    /// When the budget is zero.
+    /// When the budget is too small for it.
     pub fn build<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         self,
         budget: AttackBudget,

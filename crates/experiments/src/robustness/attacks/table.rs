@@ -48,7 +48,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Attacks<B, M> {
     ///
     /// # Errors
     ///
-    /// When there is none, or the budget is zero.
+    /// When there is none, or the budget is too small for it.
     pub fn get_with(&self, name: &str, budget: AttackBudget) -> Result<Arc<dyn Attack<B, M>>> {
         if let Some(attack) = self.0.iter().find(|attack| attack.name() == name) {
             return Ok(attack.clone());
