@@ -103,10 +103,13 @@ impl PackedSpec {
 
     /// The position of the scale of a value.
     pub(crate) fn scale_index(&self, row: usize, column: usize) -> usize {
-        match self.granularity {
-            Granularity::PerGroup(rows) => row / rows.get() * self.shape[1] + column,
-            Granularity::PerChannel => column,
-            _ => 0,
-        }
+        // Divided whatever the granularity is, by what is never 0: LLVM 22 moves a division by a `NonZero` of one variant
+        // in front of the look at the variant, where it may divide by 0.
+        let (rows, of_group, of_column) = match self.granularity {
+            Granularity::PerGroup(rows) => (rows.get(), self.shape[1], 1),
+            Granularity::PerChannel => (self.shape[0].max(1), 0, 1),
+            _ => (self.shape[0].max(1), 0, 0),
+        };
+        row / rows * of_group + column * of_column
     }
 }

@@ -122,10 +122,11 @@ impl Case {
 }
 
 pub(crate) fn scale_index(spec: &PackedSpec, row: usize, column: usize) -> usize {
+    // Not divided in the arm of the groups: see `PackedSpec::scale_index`.
+    let rows = if let Granularity::PerGroup(rows) = spec.granularity { rows.get() } else { spec.shape[0].max(1) };
     match spec.granularity {
-        Granularity::PerGroup(rows) => row / rows.get() * spec.shape[1] + column,
-        Granularity::PerChannel => column,
-        _ => 0,
+        Granularity::PerTensor | Granularity::PerToken => 0,
+        _ => row / rows * spec.shape[1] + column,
     }
 }
 

@@ -11,13 +11,13 @@ use quant_kernels::spec::{
 pub(crate) fn scale_index(granularity: Granularity, dims: [usize; 3], index: usize) -> usize {
     let [_, rows, columns] = dims;
     let (matrix, row, column) = (index / (rows * columns), index / columns % rows, index % columns);
+    // Not divided in the arm of the groups: see `PackedSpec::scale_index`.
+    let size = if let Granularity::PerGroup(size) = granularity { size.get() } else { rows.max(1) };
     match granularity {
         Granularity::PerTensor => 0,
         Granularity::PerToken => index / columns,
-        Granularity::PerChannel => matrix * columns + column,
-        Granularity::PerGroup(size) => {
-            let groups = rows.div_ceil(size.get());
-            (matrix * groups + row / size.get()) * columns + column
+        Granularity::PerChannel | Granularity::PerGroup(_) => {
+            (matrix * rows.div_ceil(size) + row / size) * columns + column
         }
     }
 }
