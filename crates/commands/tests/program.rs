@@ -21,8 +21,8 @@ fn every_command_has_help_that_names_it_and_flags_of_its_own() {
         let help = run(&[subcommand.name, "--help"]);
         let said = text(&help.stdout);
         let definition = (subcommand.definition)();
-        let flags: Vec<String> =
-            definition.get_arguments().filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
+        let shown = definition.get_arguments().filter(|flag| !flag.is_hide_set());
+        let flags: Vec<String> = shown.filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
         assert!(!flags.is_empty() && flags.iter().all(|flag| said.contains(flag)), "{said}");
         assert!(help.status.success(), "{}", subcommand.name);
         assert!(said.contains(&format!("Usage: switchable-quant {}", subcommand.name)), "{said}");
