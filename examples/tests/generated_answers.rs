@@ -31,7 +31,7 @@ fn official(output: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_built_in_model_is_asked_in_words_and_shots_change_what_it_is_asked() {
+fn the_built_in_model_is_asked_in_words_and_the_prompt_changes_what_it_is_asked() {
     let dir = tempfile::tempdir().expect("a folder");
     let out = dir.path().join("none");
     let flags = "--task generate --limit 6 --untimed --no-adapter";
@@ -44,10 +44,12 @@ fn the_built_in_model_is_asked_in_words_and_shots_change_what_it_is_asked() {
     let none = loss(&out);
     assert_eq!(none["source"]["answers"]["task"], "generate");
     assert!(none["accuracy"]["loss"].as_f64().expect("a number") > 0.0);
-    let with_shots = dir.path().join("one");
-    prints("evaluate", &format!("{flags} --answer-tokens 8 --shots 1 --out {}", with_shots.display()));
-    assert_ne!(none["accuracy"]["loss"], loss(&with_shots)["accuracy"]["loss"]);
-    assert_eq!(loss(&with_shots)["source"]["answers"]["shots"], 1);
+    let other = dir.path().join("other");
+    prints("evaluate", &format!("{flags} --prompt-template {{context}}{{question}} --out {}", other.display()));
+    assert_ne!(none["accuracy"]["loss"], loss(&other)["accuracy"]["loss"]);
+    assert_eq!(loss(&other)["source"]["answers"]["prompt_template"], "{context}{question}");
+    // With a shot its 128 positions hold no context any more.
+    refused("evaluate", &format!("{flags} --answer-tokens 8 --shots 1"), "`--window 128` is too little for 1 shots");
     // Results belong to the prompts that they were made with.
     refused("evaluate", &format!("{flags} --out {} --answer-tokens 5", out.display()), "answer_tokens");
 }

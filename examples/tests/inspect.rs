@@ -78,7 +78,7 @@ fn what_cannot_be_inspected_is_named() {
     for (flags, code, expected) in [
         (plan_flag.as_str(), 1, "plan.json"),
         ("--tokens 100000", 2, "`--tokens` is 100000"),
-        ("--bits 3 --quantizer per-channel,nf4", 1, "h.0.attn.c_attn: 3 bits by `per-channel,nf4`"),
+        ("--bits 3 --quantizer per-channel,nf4", 1, "h.0.attn.c_attn: 3 bits by `per-channel,nf4"),
         ("--batch 100000", 2, "--batch"),
         ("--model no/such/folder", 1, "no/such/folder"),
         ("--bits 4 --plan x.json", 2, "cannot be used with"),
