@@ -18,11 +18,12 @@ use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::packed::form::PackedForm;
 use switchable_quant::transformer::site_plan::SitePlan;
 
+use crate::adapter_place::AdapterPlace;
 use crate::arguments::input::InputArgs;
 use crate::arguments::run::RunArgs;
 use crate::contents::name_of;
 use crate::files::{check_apart, resolve_model, resolved};
-use crate::session::{AdapterPlace, Session};
+use crate::session::Session;
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// The model as an artefact names what it was packed from.

@@ -20,10 +20,10 @@ use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
 
+use crate::adapter_place::AdapterPlace;
 use crate::arguments::reading::ReadingArgs;
 use crate::contents::{name_of, of_built_in, of_folder};
 use crate::files::{GENERATED, load_questions, resolve_data};
-use crate::session::AdapterPlace;
 
 /// The longest window that a model is calibrated on.
 const WINDOW: usize = 384;

@@ -8,12 +8,12 @@ use serde_json::json;
 use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::default_model;
 use switchable_quant::identity::{ContentHash, Hasher, Identity};
-use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
+use switchable_quant::kernels::QuantBackend;
 use switchable_quant::reader::EvaluateOptions;
 use switchable_quant::reader::evaluation::question_task::TaskRef;
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::SwitchableModel;
 
-use crate::session::{AdapterPlace, Session};
+use crate::adapter_place::AdapterPlace;
 
 /// Files of a model folder that say what it computes, by the ends of their names, and what they are called
 /// in messages.
@@ -109,36 +109,6 @@ pub fn of_built_in(adapters: &AdapterPlace) -> anyhow::Result<Identity> {
         identity = identity.with_content("adapter", adapter.name, hash(&both));
     }
     Ok(identity)
-}
-
-impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
-    /// What results of this model depend on: the contents of its files, its quantiser and the backend.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be read.
-    pub fn identity(&self) -> anyhow::Result<Identity> {
-        let files = match &self.dir {
-            Some(dir) => of_folder(dir, &self.adapters.place)?,
-            None => of_built_in(&self.adapters.place)?,
-        };
-        let settings = self.folder.model.transformer.settings();
-        let (quantizer, how) = (json!(settings.weight), format!("{settings:?}"));
-        let identity =
-            files.with_option("quantizer", quantizer).with_option("layers", how).with_option("backend", backend::<B>());
-        let identity = match &self.calibrated {
-            Some(calibrated) => identity.with_content("calibration", calibrated.name.as_str(), calibrated.hash),
-            None => identity,
-        };
-        let identity = match self.scaling() {
-            Some(choice) => identity.with_option("scaling", choice.to_string()),
-            None => identity,
-        };
-        Ok(match self.folder.model.mixed_head() {
-            Some(head) => identity.with_option("span_head", json!(head)),
-            None => identity,
-        })
-    }
 }
 
 /// The parameters of a language model, which training starts from.

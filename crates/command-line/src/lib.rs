@@ -1,5 +1,6 @@
 //! What the commands share: the same flags with the same meaning, and the loading behind them.
 
+pub mod adapter_place;
 pub mod arguments;
 pub mod artefact;
 pub mod calibration;

@@ -24,16 +24,19 @@ use switchable_quant::reader::{FolderOptions, ModelFolder, ReadingTask};
 use switchable_quant::transformer::Error;
 use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::model::TrainableModel;
+use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::scaling::ScalingChoice;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_quant::transformer::width_heads::HeadChoice;
 
+use crate::adapter_place::AdapterPlace;
 use crate::arguments::activations::ActivationArgs;
 use crate::arguments::answers::{AnswerArgs, Asking};
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
+use crate::arguments::run::RunArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
-use crate::contents::{name_of, of_questions};
+use crate::contents::{backend, name_of, of_built_in, of_folder, of_questions};
 use crate::files::{LoadedQuestions, resolve_model};
 
 /// What a command does with a model.
@@ -63,6 +66,27 @@ pub struct Opening<'a> {
     pub execution: Option<Execution>,
     /// What the model is calibrated on where it has to be.
     pub calibration: CalibrationRequest,
+}
+
+impl InputArgs {
+    /// The model that the flags name, built with some options; without a span head of its own it answers where
+    /// adapters brought one.
+    pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
+        Opening {
+            device: run.device,
+            model: self.model.as_deref(),
+            adapters: self.adapters.as_deref(),
+            options: FolderOptions {
+                model,
+                missing_head: MissingHead::OfAdapters,
+                adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
+                ..FolderOptions::default()
+            },
+            mixed_head: self.span_head,
+            execution: run.execution.map(Into::into),
+            calibration: CalibrationRequest::default(),
+        }
+    }
 }
 
 /// An open model on a device.
@@ -99,17 +123,6 @@ pub struct AdaptersUsed {
     pub sites: Vec<usize>,
     /// How many sites the model has.
     pub all_sites: usize,
-}
-
-/// Where adapters lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdapterPlace {
-    /// With the model.
-    Own,
-    /// In another folder, in the place of the model's own.
-    Folder(PathBuf),
-    /// None are used.
-    LeftOut,
 }
 
 impl AdaptersUsed {
@@ -327,6 +340,34 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// When there are none, or they do not fit the model.
     pub fn task(&self, questions: Dataset, window: Option<usize>) -> anyhow::Result<ReadingTask> {
         Ok(ReadingTask::new(questions, &self.folder.tokenizer, self.folder.model.config(), window)?)
+    }
+
+    /// What results of this model depend on: the contents of its files, its quantiser and the backend.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read.
+    pub fn identity(&self) -> anyhow::Result<Identity> {
+        let files = match &self.dir {
+            Some(dir) => of_folder(dir, &self.adapters.place)?,
+            None => of_built_in(&self.adapters.place)?,
+        };
+        let settings = self.folder.model.transformer.settings();
+        let (quantizer, how) = (json!(settings.weight), format!("{settings:?}"));
+        let identity =
+            files.with_option("quantizer", quantizer).with_option("layers", how).with_option("backend", backend::<B>());
+        let identity = match &self.calibrated {
+            Some(calibrated) => identity.with_content("calibration", calibrated.name.as_str(), calibrated.hash),
+            None => identity,
+        };
+        let identity = match self.scaling() {
+            Some(choice) => identity.with_option("scaling", choice.to_string()),
+            None => identity,
+        };
+        Ok(match self.folder.model.mixed_head() {
+            Some(head) => identity.with_option("span_head", json!(head)),
+            None => identity,
+        })
     }
 
     /// Refuses questions that the model was calibrated on: what is reported has to be unseen.

@@ -7,19 +7,12 @@ use clap::Args;
 
 use switchable_quant::data::{Format, NullRule};
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::reader::FolderOptions;
-use switchable_quant::reader::model_folder::OwnAdapters;
-use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::width_heads::HeadChoice;
 
 use crate::arguments::count::{parse_count, parse_up_to};
 use crate::arguments::null_threshold::{NullThreshold, null_rule};
 use crate::arguments::reading::ReadingArgs;
-use crate::arguments::run::RunArgs;
-use crate::calibration::CalibrationRequest;
 use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data};
-use crate::session::Opening;
 
 /// Model and questions.
 #[derive(Debug, Clone, Args)]
@@ -95,24 +88,5 @@ impl InputArgs {
             None => loaded,
         };
         Ok((loaded, data_name))
-    }
-
-    /// The model that the flags name, built with some options; without a span head of its own it answers where
-    /// adapters brought one.
-    pub fn opening(&self, run: &RunArgs, model: ModelOptions) -> Opening<'_> {
-        Opening {
-            device: run.device,
-            model: self.model.as_deref(),
-            adapters: self.adapters.as_deref(),
-            options: FolderOptions {
-                model,
-                missing_head: MissingHead::OfAdapters,
-                adapters: if self.no_adapter { OwnAdapters::LeftOut } else { OwnAdapters::Used },
-                ..FolderOptions::default()
-            },
-            mixed_head: self.span_head,
-            execution: run.execution.map(Into::into),
-            calibration: CalibrationRequest::default(),
-        }
     }
 }
