@@ -59,12 +59,9 @@ build() {
         --message-format=json-render-diagnostics >"$messages"
     cp "$(executable_of cube "$messages")" "$folder/kernel-benches"
 
-    cargo build --release -p switchable-quant-examples --features cuda \
-        --example greedy_search --example train_default \
-        --message-format=json-render-diagnostics >"$messages"
-    for program in greedy_search train_default; do
-        cp "$(executable_of "$program" "$messages")" "$folder/$program"
-    done
+    cargo build --release -p commands --features cuda --message-format=json-render-diagnostics >"$messages"
+    cp "$(executable_of switchable-quant "$messages")" "$folder/"
+    strip "$folder/switchable-quant"
 
     cp benches/peers/*.py "$folder/"
     cp scripts/cuda-check.sh "$folder/"
@@ -126,6 +123,8 @@ run() {
     cd "$1"
     rm -rf logs out
     mkdir logs out
+    # Kernels that one program has compiled are there for the others.
+    printf '[compilation]\ncache = "local"\n' >cubecl.toml
     if command -v nvidia-smi >/dev/null; then
         nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
     fi
@@ -149,12 +148,10 @@ run() {
     expect llama 'test result: ok\. [1-9]'
     start experiments 500 ./experiments --nocapture
     expect experiments 'test result: ok\. [1-9]'
-    if [ -x ./greedy_search ]; then
-        start greedy-search 400 ./greedy_search --device cuda --limit 60 --quiet --out out/greedy
-        expect greedy-search 'device +cuda:0'
-        start train 300 ./train_default --device cuda --base-steps 40 --bank-steps 40 --quiet --out out/default
-        expect train 'running on cuda:0'
-    fi
+    start search 400 ./switchable-quant search --device cuda --limit 60 --quiet --out out/search
+    expect search 'device +cuda:0'
+    start train 300 ./switchable-quant train-default --device cuda --base-steps 40 --bank-steps 40 --quiet --out out/default
+    expect train 'running on cuda:0'
     finish
 
     # What is timed has the GPU to itself.
