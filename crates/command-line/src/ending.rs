@@ -6,11 +6,16 @@
 //! | something that the user can mend: a file, a value, a full disk | `error: ` and the causes | 1 |
 //! | flags that do not go together | `error: ` and what is missing | 2 |
 //! | a fault of the program | `internal error: ` and the place | 101 |
+//! | `--merge` of work of which items are missing | `error: ` and their keys | 4 |
+//! | `--run-item` that never succeeds as it is | `error: ` and the causes | 65 |
+//! | `--run-item` that may succeed at another time or place | `error: ` and the causes | 75 |
+//! | it was asked to stop (Ctrl-C, SIGTERM), and says what is kept | | 130 |
 //! | nobody reads what it prints (`… \| head -n 1`) | | ended by SIGPIPE, which shells show as 141 |
 //!
 //! A backtrace is printed in a debug build alone, and only when `RUST_BACKTRACE` asks for it.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -19,6 +24,28 @@ use std::process::ExitCode;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(String);
+
+/// A command that ends with a code of its own: [`finish`] takes it.
+#[derive(Debug)]
+pub struct Ended {
+    code: u8,
+    why: String,
+}
+
+impl Ended {
+    /// An error that ends with a code.
+    pub fn with(code: u8, error: impl Into<anyhow::Error>) -> anyhow::Error {
+        Self { code, why: chain(&error.into()) }.into()
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// An error of the flags.
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
@@ -46,7 +73,8 @@ pub fn finish(command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             let mut text = format!("error: {}", chain(&error));
             append_backtrace(&mut text, error.backtrace());
             print_to_stderr(&text);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            let code = error.downcast_ref().map(|Ended { code, .. }| *code);
+            ExitCode::from(code.unwrap_or(if error.is::<Usage>() { 2 } else { 1 }))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::{experiments, reader};
@@ -15,6 +16,10 @@ const STOPPED: i32 = 130;
 ///
 /// When the handler cannot be installed.
 pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
+    static INSTALLED: OnceLock<StopFlag> = OnceLock::new();
+    if let Some(stop) = INSTALLED.get() {
+        return Ok(stop.clone());
+    }
     let stop = StopFlag::default();
     let raised = stop.clone();
     ctrlc::set_handler(move || {
@@ -24,7 +29,7 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
         eprintln!("stopping at the next safe point; once more ends at once");
         raised.request();
     })?;
-    Ok(stop)
+    Ok(INSTALLED.get_or_init(|| stop).clone())
 }
 
 /// Runs a command that keeps what is done of it in a folder. One that was asked to stop ends with exit code
@@ -77,7 +82,7 @@ fn arguments_line() -> String {
     line.join(" ")
 }
 
-fn was_stopped(error: &anyhow::Error) -> bool {
+pub(crate) fn was_stopped(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(experiments::error::Error::Stopped))
             || matches!(cause.downcast_ref(), Some(reader::Error::Stopped))
@@ -85,7 +90,7 @@ fn was_stopped(error: &anyhow::Error) -> bool {
 }
 
 /// An argument as a shell reads it back.
-fn quoted(argument: &str) -> String {
+pub(crate) fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,.:/@%".contains(c);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         return argument.to_owned();

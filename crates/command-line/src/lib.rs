@@ -19,7 +19,7 @@ pub mod session;
 pub mod study_file;
 pub mod text_stream;
 
-pub use ending::{Usage, finish, usage};
+pub use ending::{Ended, Usage, finish, usage};
 pub use interrupt::{command_again, resumable, stop_on_ctrl_c, stoppable};
 
 #[cfg(doctest)]

@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, parser::ValueSource};
 use toml::{Table, Value};
 
+use crate::arguments::items;
 use crate::ending::usage;
 
 /// The flag that names the file.
@@ -130,7 +131,7 @@ fn scalar(value: &Value) -> Option<String> {
 fn text_of(command: &Command, matches: &ArgMatches) -> String {
     let mut said: BTreeMap<&str, Value> = BTreeMap::new();
     let arguments = command.get_arguments().filter_map(|argument| Some((argument, argument.get_long()?)));
-    for (argument, name) in arguments.filter(|(_, name)| !OF_THE_RUN.contains(name)) {
+    for (argument, name) in arguments.filter(|(_, name)| !OF_THE_RUN.contains(name) && !items::FLAGS.contains(name)) {
         let id = argument.get_id().as_str();
         if matches!(argument.get_action(), ArgAction::SetTrue) {
             if matches.value_source(id) == Some(ValueSource::CommandLine) {

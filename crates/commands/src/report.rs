@@ -11,6 +11,7 @@
 //! and SVG) to `--out`, and `study.toml`, by which `--config` runs it again. A report that was stopped
 //! goes on where it was when it is started again with the same flags and folder, and ends the same.
 //! With `--task generate` a language model answers in words, and what needs a span head is left out.
+//! Several processes, on one machine or on many with a shared folder, do its items: `--items`, `--run-item` and `--merge`.
 //! Plans are chosen on the search questions and reported on those of `--data`.
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
+use command_line::arguments::items::ItemArgs;
 use command_line::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use command_line::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions};
@@ -30,6 +32,7 @@ use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
 use switchable_quant::experiments::report::study::{check_study, only, run_study};
 use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::running::share::Share;
 use switchable_quant::experiments::train::trainer::TrainRun;
 use switchable_quant::experiments::workbench::{RunSettings, StudyData, Workbench};
 use switchable_quant::kernels::QuantAutodiffBackend;
@@ -56,6 +59,8 @@ pub struct Arguments {
     questions: StudyDataArgs,
     #[command(flatten)]
     study: StudyArgs,
+    #[command(flatten)]
+    items: ItemArgs,
 }
 
 /// Runs it as a program of its own.
@@ -84,13 +89,18 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     }
     arguments.questions.check(arguments.input.data.as_deref(), &arguments.study)?;
     arguments.study.config(arguments.input.batch, arguments.run.seed)?;
-    let out = arguments.run.prepared_out("runs/report")?;
-    let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
-    let report = Report { arguments: &arguments, study_file: &text, out: &out };
-    resumable(&out, || {
+    let out = arguments.items.prepared_out(&arguments.run, "runs/report")?;
+    let command = |share| {
+        let calibration = arguments.quant.calibration.request(None, [], arguments.run.show())?;
+        let report = Report { arguments: &arguments, study_file: &text, out: &out, share };
         let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
         opening.answering(&arguments.answers).calibrated_on(calibration).run(report)
-    })
+    };
+    if arguments.items.are_off() {
+        resumable(&out, || command(Share::all()))
+    } else {
+        arguments.items.run(&out, &arguments.run, command)
+    }
 }
 
 /// The names of files, for the report.
@@ -104,11 +114,12 @@ struct Report<'a> {
     /// All flags, by which the report can be made again.
     study_file: &'a str,
     out: &'a Path,
+    share: Share,
 }
 
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out } = self;
+        let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out, share } = self;
         let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
         let set = QuestionSet::HeldOut;
@@ -147,7 +158,7 @@ impl Command for Report<'_> {
             tokenizer,
             window,
         };
-        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity));
+        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity).shared(share));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
         let stages = only(config.stages(), &study.only)?;
         check_study(&bench, &stages)?;

@@ -123,6 +123,24 @@ impl Identity {
         self
     }
 
+    /// One hash of it all. Names do not count.
+    ///
+    /// ```
+    /// use content_identity::{ContentHash, Identity};
+    ///
+    /// let named = |name: &str| Identity::default().with_content("weights", name, ContentHash::of_bytes(b"m"));
+    /// assert_eq!(named("a").fingerprint(), named("b").fingerprint());
+    /// assert_ne!(named("a").fingerprint(), named("a").with_option("seed", 1).fingerprint());
+    /// ```
+    pub fn fingerprint(&self) -> ContentHash {
+        let nameless = |part: &Part| match part.clone() {
+            Part::Content { content, hash, .. } => Part::Content { content, name: String::new(), hash },
+            option @ Part::Option { .. } => option,
+        };
+        let nameless = Self { parts: self.parts.iter().map(nameless).collect(), ..*self };
+        ContentHash::of_bytes(serde_json::to_string(&nameless).unwrap_or_default().as_bytes())
+    }
+
     /// Whether another identity is this one with more parts behind it. Names do not count.
     ///
     /// ```

@@ -95,6 +95,21 @@ pub enum Error {
         /// The version of this program.
         expected: u32,
     },
+    /// The item of a key is there, made from something else.
+    #[error(
+        "{path} is of other work (@{found}) than the item `{key}`; name another folder for this work, or remove that one"
+    )]
+    OtherItem {
+        /// The file of the result.
+        path: PathBuf,
+        /// The key that was asked for.
+        key: String,
+        /// The hash of what the file was made from.
+        found: String,
+    },
+    /// A result is left to another process.
+    #[error("what this needs is left to other processes")]
+    Elsewhere,
     /// A saved state cannot be read, written or used.
     #[error("{path}: {reason}")]
     Checkpoint {

@@ -19,6 +19,7 @@ use experiments::report::study::{StudyConfig, run_study};
 use experiments::robustness::hardening::adversarial_training::AdversarialTraining;
 use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;
+use experiments::running::share::{Item, ItemKey, Share};
 use experiments::train::config::TrainConfig;
 use experiments::train::trainer::TrainRun;
 use experiments::workbench::{RunSettings, Workbench};
@@ -109,6 +110,16 @@ fn edited_study(dir: &std::path::Path, config: &StudyConfig, edit: Edit) -> Resu
 }
 
 fn run_edited(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings, edit: Edit) -> Result<Study> {
+    run_share(dir, config, settings, edit, Share::all())
+}
+
+fn run_share(
+    dir: &std::path::Path,
+    config: &StudyConfig,
+    settings: RunSettings,
+    edit: Edit,
+    share: Share,
+) -> Result<Study> {
     let (tokenizer, shape, train) = task(4);
     let mut searched = questions(Split::Dev, 2);
     if edit == Edit::Question {
@@ -122,7 +133,7 @@ fn run_edited(dir: &std::path::Path, config: &StudyConfig, settings: RunSettings
     if edit == Edit::Weights {
         model = gpt2_model::Gpt2ForQuestionAnswering::random(&shape, &ModelOptions::default(), 6, &device())?;
     }
-    let bench = Workbench::new(&model, data, settings, Memory::folder(dir, json!({ "model": "tiny" })));
+    let bench = Workbench::new(&model, data, settings, Memory::folder(dir, json!({ "model": "tiny" })).shared(share));
     let sections = run_study(&bench, &config.stages())?;
     let robustness = config.robustness.as_ref().map(|stage| stage.output(&bench)).transpose()?;
     let (greedy, allocation) = (config.greedy().output(&bench)?, config.allocation().output(&bench)?);
@@ -341,4 +352,46 @@ fn a_folder_of_another_study_and_options_out_of_range_are_refused() {
     assert!(refused(StudyConfig { robustness: Some(no_items), ..small.clone() }).contains("robustness.items"));
     let budget = refused(StudyConfig { budgets: vec![0.5], ..small });
     assert!(budget.contains("budget"), "{budget}");
+}
+
+#[test]
+fn items_that_processes_do_apart_make_the_report_that_one_process_makes() {
+    skip_without_device!();
+    let config = StudyConfig {
+        regimes: config().regimes.map(|regimes| RegimeStudy { contestants: vec!["static".into()], ..regimes }),
+        robustness: config().robustness.map(|study| RobustnessStudy { training: None, ..study }),
+        dynamic: None,
+        ..config()
+    };
+    let (together, apart) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let share_of = |share: &Share| {
+        run_share(apart.path(), &config, settings(&StopFlag::default()), Edit::Nothing, share.clone())
+    };
+    let missing = || -> Vec<ItemKey> {
+        let share = Share::listing(apart.path());
+        let result = share_of(&share);
+        let missing: Vec<Item> = share.items().into_iter().filter(|item| !item.done).collect();
+        assert_eq!(missing.is_empty(), result.is_ok());
+        missing.into_iter().map(|item| item.key).collect()
+    };
+    let mut rounds = Vec::new();
+    loop {
+        let keys = missing();
+        if keys.is_empty() {
+            break;
+        }
+        for key in &keys {
+            let share = Share::item(apart.path(), key.clone());
+            assert!(matches!(share_of(&share), Ok(_) | Err(experiments::error::Error::Elsewhere)));
+            assert!(share.is_over() && key.is_done_in(apart.path()).unwrap(), "{key}");
+        }
+        rounds.push(keys.len());
+    }
+    // What needs others is listed when they are there: the greedy search behind damage and sites, the allocation and the
+    // regimes behind it.
+    assert!(rounds.len() >= 4 && rounds[0] > 1, "{rounds:?}");
+    let apart = share_of(&Share::all()).unwrap();
+    let together = study(together.path(), &config, &StopFlag::default()).unwrap();
+    assert_eq!(told(&apart), told(&together));
+    assert_eq!(untimed(&apart), untimed(&together));
 }

@@ -11,6 +11,7 @@ pub mod generation;
 pub mod greedy;
 pub mod hardening;
 pub mod input;
+pub mod items;
 pub mod ladder;
 pub mod language_model;
 pub mod null_threshold;

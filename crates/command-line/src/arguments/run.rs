@@ -67,15 +67,20 @@ impl RunArgs {
     ///
     /// When it cannot be made or written, lies in an artefact, or another command writes there.
     pub fn prepared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
-        let out = self.out_or(default);
-        if let Some(artefact) = resolved(&out)?.ancestors().find(|folder| Manifest::is_in(folder)) {
-            bail!(
-                "`--out {}` writes into the artefact {}, whose files are all known by their hashes; expected another folder",
-                out.display(),
-                artefact.display()
-            );
-        }
+        refuse_artefact(&self.out_or(default))?;
         self.locked_out(default)
+    }
+
+    /// The same for a folder that other processes may write to at the same time.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or written, or lies in an artefact.
+    pub fn shared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
+        let out = self.out_or(default);
+        refuse_artefact(&out)?;
+        prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
+        Ok(out)
     }
 
     /// The same for a folder that may be an artefact, of which the command writes what artefacts do not hash.
@@ -120,4 +125,16 @@ impl RunArgs {
         let activation_bytes = default.activation_bytes.filter(|_| device.is_cpu());
         EvaluateOptions { batch_size, activation_bytes, workers: self.workers(device), stop: stop.clone(), ..default }
     }
+}
+
+/// Refuses a folder of results that lies in an artefact.
+fn refuse_artefact(out: &Path) -> anyhow::Result<()> {
+    if let Some(artefact) = resolved(out)?.ancestors().find(|folder| Manifest::is_in(folder)) {
+        bail!(
+            "`--out {}` writes into the artefact {}, whose files are all known by their hashes; expected another folder",
+            out.display(),
+            artefact.display()
+        );
+    }
+    Ok(())
 }

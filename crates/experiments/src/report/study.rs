@@ -18,6 +18,7 @@ use crate::report::stages::regimes::{RegimeStudy, Regimes};
 use crate::report::stages::robustness::RobustnessStudy;
 use crate::report::stages::roundings::Roundings;
 use crate::report::stages::uniform::Uniform;
+use crate::running::share::Left;
 use crate::workbench::Workbench;
 
 /// What the study of this crate does.
@@ -141,15 +142,20 @@ pub fn check_study<B: QuantAutodiffBackend, M: TrainableModel<B>>(
 ///
 /// # Errors
 ///
-/// When an option is out of its range, a folder holds another study, or the work is stopped.
+/// When an option is out of its range, a folder holds another study, or the work is stopped. Where processes share the
+/// work, [`Error::Elsewhere`] when some of it is left, after all stages were looked at.
 pub fn run_study<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     bench: &Workbench<'_, B, M>,
     stages: &[Box<dyn AnyStage<B, M>>],
 ) -> Result<Vec<Section>> {
     check_study(bench, stages)?;
-    let mut sections = Vec::new();
+    let (mut sections, mut left) = (Vec::new(), Left::default());
     for stage in stages {
-        sections.extend(stage.report(bench)?);
+        if bench.memory.is_over() {
+            return Err(Error::Elsewhere);
+        }
+        sections.extend(left.unless(stage.report(bench))?.unwrap_or_default());
     }
+    left.finish()?;
     Ok(sections)
 }

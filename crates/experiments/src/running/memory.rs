@@ -15,6 +15,7 @@ use span_reader::running::json_file::{read_json, write_json};
 
 use crate::error::{Error, Result};
 use crate::running::computation::COMPUTATION;
+use crate::running::share::{Left, Share, Turn};
 
 /// The first version told work apart by paths and names.
 const VERSION: u32 = 2;
@@ -31,6 +32,8 @@ pub enum Memory {
         dir: PathBuf,
         /// Of which work the results are: contents of model and data, options.
         identity: Identity,
+        /// What of the work this process does.
+        share: Share,
     },
 }
 
@@ -62,7 +65,21 @@ impl Memory {
     /// Results in a folder, all of the same work: `identity` says of which. The version of the computation
     /// is added.
     pub fn folder(dir: impl Into<PathBuf>, identity: impl Into<Identity>) -> Self {
-        Self::Folder { dir: dir.into(), identity: identity.into().computed_by(COMPUTATION) }
+        Self::Folder { dir: dir.into(), identity: identity.into().computed_by(COMPUTATION), share: Share::all() }
+    }
+
+    /// The same memory, of which this process does a share.
+    #[must_use]
+    pub fn shared(self, share: Share) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Folder { dir, identity, .. } => Self::Folder { dir, identity, share },
+        }
+    }
+
+    /// Whether the one item is done that this process does of the work.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Folder { share, .. } if share.is_over())
     }
 
     /// The folder, if there is one.
@@ -78,7 +95,9 @@ impl Memory {
     pub fn within(&self, name: &str) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
-            Self::Folder { dir, identity } => Self::folder(dir.join(name), identity.clone()),
+            Self::Folder { dir, identity, share } => {
+                Self::folder(dir.join(name), identity.clone()).shared(share.clone())
+            }
         }
     }
 
@@ -87,7 +106,7 @@ impl Memory {
     pub fn made_from(self, also: impl FnOnce() -> Identity) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
-            Self::Folder { dir, identity } => Self::folder(dir, identity.with(&also())),
+            Self::Folder { dir, identity, share } => Self::folder(dir, identity.with(&also())).shared(share),
         }
     }
 
@@ -98,14 +117,14 @@ impl Memory {
     }
 
     /// Removes the results of this work, when what they were kept for is done, and the folders that held nothing
-    /// else. Files of other work, and those of others, stay.
+    /// else. Files of other work, and those of others, stay; so do all where processes share the work.
     ///
     /// # Errors
     ///
     /// When one cannot be removed.
     pub fn forget(&self) -> Result<()> {
         match self {
-            Self::Folder { dir, identity } if dir.is_dir() => forget_in(dir, identity),
+            Self::Folder { dir, identity, share } if share.is_all() && dir.is_dir() => forget_in(dir, identity),
             Self::Folder { .. } | Self::Nothing => Ok(()),
         }
     }
@@ -128,16 +147,49 @@ impl Memory {
         options: &Value,
         compute: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let Self::Folder { dir, identity } = self else { return compute() };
+        let Self::Folder { dir, identity, share } = self else { return compute() };
         let path = file(dir, name);
         let made_from = identity.clone().with_options(options.clone());
         if !path.exists() {
-            write_json(&path, &Record { version: VERSION, made_from: made_from.clone(), result: compute()? })?;
+            if share.meet(dir, name, &made_from, false) == Turn::Elsewhere {
+                return Err(Error::Elsewhere);
+            }
+            let result = share.inside(compute)?;
+            write_json(&path, &Record { version: VERSION, made_from: made_from.clone(), result })?;
         }
         check_version(&path, read_json::<Label>(&path)?.version, VERSION)?;
         let record: Record<T> = read_json(&path)?;
         check_identity(&path, &record.made_from, &made_from)?;
+        share.meet(dir, name, &made_from, true);
         Ok(record.result)
+    }
+
+    /// The result in `NAME.json`, or that of `compute`, which gathers parts; as [`recall`](Self::recall).
+    ///
+    /// Where processes share the work, the parts are items, and the result is one when all of them are there: `compute` must
+    /// go through them by [`Parts::each`].
+    ///
+    /// # Errors
+    ///
+    /// As [`recall`](Self::recall).
+    pub fn gather<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        options: &Value,
+        parts: &[(&Parts, &[String])],
+        compute: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Self::Folder { share, .. } = self else { return compute() };
+        if self.knows(name) || share.is_open() || parts.iter().all(|(parts, names)| parts.know(names)) {
+            return self.recall(name, options, compute);
+        }
+        if parts.iter().any(|(parts, names)| parts.are_wanted(names)) {
+            return compute();
+        }
+        for (parts, names) in parts {
+            parts.meet(names);
+        }
+        Err(Error::Elsewhere)
     }
 }
 
@@ -177,6 +229,50 @@ impl Parts {
         compute: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         self.memory.recall(name, &self.made_from, compute)
+    }
+
+    /// The parts of those names, each known or computed by its place among them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::recall`]; where processes share the work, when any part is left to another, after all are looked at.
+    pub fn each<T: Serialize + DeserializeOwned>(
+        &self,
+        names: &[String],
+        mut compute: impl FnMut(usize) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (mut left, mut known) = (Left::default(), Vec::with_capacity(names.len()));
+        for (index, name) in names.iter().enumerate() {
+            known.extend(left.unless(self.recall(name, || compute(index)))?);
+        }
+        left.finish()?;
+        Ok(known)
+    }
+
+    /// How many parts of those names are there.
+    pub fn count(&self, names: &[String]) -> usize {
+        names.iter().filter(|name| self.memory.knows(name)).count()
+    }
+
+    /// Whether all parts of those names are there.
+    fn know(&self, names: &[String]) -> bool {
+        self.count(names) == names.len()
+    }
+
+    /// Whether one of them is the item that this process does, and is not there.
+    fn are_wanted(&self, names: &[String]) -> bool {
+        let Memory::Folder { dir, identity, share } = &self.memory else { return false };
+        let made_from = identity.clone().with_options(self.made_from.clone());
+        share.wants_one_of(dir, names, &made_from)
+    }
+
+    /// Takes note of all of them.
+    fn meet(&self, names: &[String]) {
+        let Memory::Folder { dir, identity, share } = &self.memory else { return };
+        let made_from = identity.clone().with_options(self.made_from.clone());
+        for name in names {
+            share.meet(dir, name, &made_from, self.memory.knows(name));
+        }
     }
 
     /// Removes the parts, when the analysis is done.

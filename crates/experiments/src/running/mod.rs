@@ -5,9 +5,11 @@
 //! | `memory` | [`Memory`](memory::Memory): results known from before |
 //! | `computation` | what the numbers mean: a version that saved results carry |
 //! | `outputs` | [`Outputs`](outputs::Outputs): results of this process, each made once |
+//! | `share` | [`Share`](share::Share): which part of the work a process does |
 //! | `progress` | [`Progress`](progress::Progress): bars and lines |
 
 pub mod computation;
 pub mod memory;
 pub mod outputs;
 pub mod progress;
+pub mod share;

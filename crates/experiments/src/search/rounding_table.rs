@@ -27,7 +27,7 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::scaling::{ChooseScaling as _, ScalingChoice};
 use switchable_model::span_head::ForQuestionAnswering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::running::memory::Parts;
 use crate::running::progress::{EvaluationProgress, ShowProgress};
 
@@ -175,33 +175,29 @@ pub fn rounding_table<B: QuantBackend, M: SwitchableModel<B>>(
     let weights = body.config().site_parameters() as f64;
     let cells = cells(options);
     let progress = EvaluationProgress::start("roundings", evaluator, cells.len() + 1, options.show);
-    let evaluated = |name: String, precision: SitePrecision, scaling: ScalingMethod| -> Result<Accuracy> {
-        let Known { mut accuracy, scores } = options.known.recall(&name, || {
-            let (mut accuracy, _) = if scaling == ScalingMethod::None {
-                progress.predict(evaluator, &body.uniform_plan(precision))?
-            } else {
-                let model = scaled(evaluator.model(), precision, scaling)?;
-                let (options, device) = (evaluator.options().clone(), body.device());
-                let scaled = Evaluator::new(&model, evaluator.task(), options, &device)?;
-                progress.predict(&scaled, &model.transformer.uniform_plan(precision))?
-            };
-            let scores = std::mem::take(&mut accuracy.scores);
-            Ok(Known { accuracy, scores })
-        })?;
-        accuracy.scores = scores;
-        Ok(accuracy)
+    let evaluated = |precision: SitePrecision, scaling: ScalingMethod| -> Result<Known> {
+        let (mut accuracy, _) = if scaling == ScalingMethod::None {
+            progress.predict(evaluator, &body.uniform_plan(precision))?
+        } else {
+            let model = scaled(evaluator.model(), precision, scaling)?;
+            let (options, device) = (evaluator.options().clone(), body.device());
+            let scaled = Evaluator::new(&model, evaluator.task(), options, &device)?;
+            progress.predict(&scaled, &model.transformer.uniform_plan(precision))?
+        };
+        let scores = std::mem::take(&mut accuracy.scores);
+        Ok(Known { accuracy, scores })
     };
-    let reference = evaluated("full".into(), SitePrecision::FULL, ScalingMethod::None)?;
+    let known = options.known.each(&cell_names(options), |index| match index.checked_sub(1) {
+        None => evaluated(SitePrecision::FULL, ScalingMethod::None),
+        Some(cell) => evaluated(cells[cell].precision(), cells[cell].recipe.scaling),
+    })?;
+    let mut measured = known.into_iter().map(|Known { accuracy, scores }| Accuracy { scores, ..accuracy });
+    let reference = measured.next().ok_or_else(|| Error::option("widths", "empty", "at least one"))?;
     let mut rows = Vec::with_capacity(cells.len());
     let of_weights = cells.len() - options.activations.len() * Recipe::OF_ACTIVATIONS.len();
-    for (index, Cell { recipe, quantizer, bits, activations }) in cells.into_iter().enumerate() {
-        let precision = SitePrecision::FULL
-            .with_weights(bits)
-            .with_activations(activations)
-            .with_quantizer(quantizer)
-            .with_rounding(recipe.rounding.into())
-            .with_rotation(recipe.rotation);
-        let accuracy = evaluated(format!("cell-{:03}", index + 1), precision, recipe.scaling)?;
+    for (cell, accuracy) in cells.into_iter().zip(measured) {
+        let precision = cell.precision();
+        let Cell { recipe, quantizer, bits, activations } = cell;
         let stored_bits = 8.0 * plan_bytes(body, &body.uniform_plan(precision)) as f64 / weights;
         let comparison = reference.compare(&accuracy, options.seed);
         rows.push(RoundingRow { recipe, quantizer, bits, activations, stored_bits, accuracy, comparison });
@@ -231,6 +227,23 @@ struct Cell {
     quantizer: QuantSpec,
     bits: BitWidth,
     activations: BitWidth,
+}
+
+impl Cell {
+    fn precision(&self) -> SitePrecision {
+        SitePrecision::FULL
+            .with_weights(self.bits)
+            .with_activations(self.activations)
+            .with_quantizer(self.quantizer)
+            .with_rounding(self.recipe.rounding.into())
+            .with_rotation(self.recipe.rotation)
+    }
+}
+
+/// What the cells are known by: full precision, then every cell.
+pub fn cell_names(options: &RoundingTableOptions) -> Vec<String> {
+    let cells = (1..=cells(options).len()).map(|cell| format!("cell-{cell:03}"));
+    std::iter::once("full".to_owned()).chain(cells).collect()
 }
 
 /// Those of the weights alone, then those of activations.

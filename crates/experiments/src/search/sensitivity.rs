@@ -17,8 +17,8 @@ use span_reader::statistics::PairedComparison;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
-use switchable_model::sites::Site;
 use switchable_model::sites::sub_module::SubModule;
+use switchable_model::sites::{Site, Sites};
 
 use crate::error::Result;
 use crate::running::memory::Parts;
@@ -157,44 +157,64 @@ pub fn sensitivity<B: QuantBackend, M: SwitchableModel<B>>(
         (None, Some(bits)) => body.precision_for(site, SitePrecision::uniform(bits)),
         _ => body.precision_for(site, options.change_to),
     };
-    let of_site = |site: Site| (site.block, Some(site.module));
-    let parts: Vec<(Option<usize>, Option<SubModule>)> = match options.part {
-        Part::Block => (0..sites.blocks()).map(|block| (Some(block), None)).collect(),
-        Part::Site if options.embeddings.is_some() => sites.embeddings().chain(sites.iter()).map(of_site).collect(),
-        Part::Site => sites.iter().map(of_site).collect(),
-    };
+    let parts = parts_of(sites, options);
+    let names = names_of(sites, &parts);
     let before = evaluator.work();
     let (accuracy, kept) = evaluator.evaluate_keeping(None, reference)?;
-    let mut progress = Progress::start("sensitivity", 0, parts.len(), options.show);
+    let mut progress = Progress::start("sensitivity", options.known.count(&names), parts.len(), options.show);
     let mut work = evaluator.work() - before;
-    let mut effects = Vec::with_capacity(parts.len());
-    for (block, module) in parts {
-        let (name, plan) = match module {
+    let measured = options.known.each(&names, |index| {
+        let (name, (block, module)) = (&names[index], parts[index]);
+        let plan = match module {
             None => {
                 let changed = sites.iter().filter(|site| site.block == block);
-                (
-                    sites.block_name(block.unwrap_or_default()),
-                    changed.fold(reference.clone(), |plan, site| plan.with(site, change_to(site))),
-                )
+                changed.fold(reference.clone(), |plan, site| plan.with(site, change_to(site)))
             }
             Some(module) => {
                 let site = Site { block, module };
-                (sites.name(site), reference.clone().with(site, change_to(site)))
+                reference.clone().with(site, change_to(site))
             }
         };
-        let (effect, work_of_part) = options.known.recall(&name, || {
-            let before = evaluator.work();
-            let changed = evaluator.evaluate_from(&kept, &plan)?;
-            let comparison = accuracy.compare(&changed, options.seed);
-            let effect = Effect { name: name.clone(), block, module, accuracy: changed, comparison };
-            Ok((effect, evaluator.work() - before))
-        })?;
-        progress.step(format!("{name} EM {:.1}", effect.accuracy.exact_match));
+        let before = evaluator.work();
+        let changed = evaluator.evaluate_from(&kept, &plan)?;
+        progress.step(format!("{name} EM {:.1}", changed.exact_match));
+        let comparison = accuracy.compare(&changed, options.seed);
+        let effect = Effect { name: name.clone(), block, module, accuracy: changed, comparison };
+        Ok((effect, evaluator.work() - before))
+    })?;
+    progress.finish();
+    let mut effects = Vec::with_capacity(measured.len());
+    for (effect, work_of_part) in measured {
         work += work_of_part;
         effects.push(effect);
     }
-    progress.finish();
     let (part, changed_to, embeddings) = (options.part, options.change_to, options.embeddings);
     let result = Sensitivity { part, changed_to, embeddings, reference: accuracy, effects, work };
     Ok((result, kept))
+}
+
+/// A block, or a sub-module of it or of the model.
+type PartOfModel = (Option<usize>, Option<SubModule>);
+
+/// What is changed, one at a time.
+fn parts_of(sites: &Sites, options: &SensitivityOptions) -> Vec<PartOfModel> {
+    let of_site = |site: Site| (site.block, Some(site.module));
+    match options.part {
+        Part::Block => (0..sites.blocks()).map(|block| (Some(block), None)).collect(),
+        Part::Site if options.embeddings.is_some() => sites.embeddings().chain(sites.iter()).map(of_site).collect(),
+        Part::Site => sites.iter().map(of_site).collect(),
+    }
+}
+
+fn names_of(sites: &Sites, parts: &[PartOfModel]) -> Vec<String> {
+    let name = |&(block, module): &PartOfModel| match module {
+        None => sites.block_name(block.unwrap_or_default()),
+        Some(module) => sites.name(Site { block, module }),
+    };
+    parts.iter().map(name).collect()
+}
+
+/// What the effects of a sensitivity are known by: the names of what is changed.
+pub fn sensitivity_names(sites: &Sites, options: &SensitivityOptions) -> Vec<String> {
+    names_of(sites, &parts_of(sites, options))
 }

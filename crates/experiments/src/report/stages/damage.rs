@@ -10,7 +10,7 @@ use switchable_model::model::{SwitchableModel as _, TrainableModel};
 use crate::error::{Error, Result};
 use crate::report::section::Section;
 use crate::report::stage::Stage;
-use crate::search::allocation::damage::{DamageOptions, DamageTable, measure_damage};
+use crate::search::allocation::damage::{DamageOptions, DamageTable, damage_names, measure_damage};
 use crate::workbench::Workbench;
 
 /// Every site alone at every choice, on the search questions.
@@ -37,12 +37,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for SiteDamages 
         let (seed, show) = (bench.run.seed, bench.run.show);
         let made_from = json!({ "choices": self.choices, "seed": seed });
         let known = bench.memory.parts(name, made_from.clone());
-        let damage = bench.memory.recall(name, &made_from, || {
-            let mut choices = self.choices.clone();
-            choices.sort_unstable();
-            let precision = |bits: BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
-            let choices = choices.into_iter().map(precision).collect();
-            let options = DamageOptions { seed, show, known: known.clone(), ..DamageOptions::new(choices) };
+        let mut choices = self.choices.clone();
+        choices.sort_unstable();
+        let precision = |bits: BitWidth| if bits.is_full() { SitePrecision::FULL } else { bench.precision(bits) };
+        let choices = choices.into_iter().map(precision).collect();
+        let options = DamageOptions { seed, show, known: known.clone(), ..DamageOptions::new(choices) };
+        let sites = damage_names(&bench.plain().transformer, &options);
+        let damage = bench.memory.gather(name, &made_from, &[(&known, &sites)], || {
             let full = bench.uniform_plan(SitePrecision::FULL);
             measure_damage(&bench.evaluator(bench.data.search)?, &full, &options)
         })?;

@@ -12,7 +12,7 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::work::Work;
 use span_reader::statistics::PairedComparison;
 use switchable_lora::site_precision::SitePrecision;
-use switchable_model::model::TrainableModel;
+use switchable_model::model::{SwitchableModel as _, TrainableModel};
 
 use crate::error::Result;
 use crate::report::lost_questions::{LostQuestion, lost_questions, lost_text};
@@ -26,7 +26,7 @@ use crate::report::stages::site_maps::site_maps;
 use crate::search::allocation::equal_bytes::EqualBytes;
 use crate::search::greedy::{GreedyOptions, GreedyResult, GreedyStart, StopAt, check_tolerance, greedy_search};
 use crate::search::harm_order::HarmOrder;
-use crate::search::sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity};
+use crate::search::sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity, sensitivity_names};
 use crate::workbench::Workbench;
 
 /// Each site alone at the low width, the greedy search, and exact allocations of the bytes of its path.
@@ -81,15 +81,12 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Greedy {
             json!({ "low": low, "seed": seed, "tolerance": self.tolerance, "choices": self.damage.choices });
         let sites_known = bench.memory.parts("sites", json!({ "low": low, "seed": seed }));
         let flips_known = bench.memory.parts("flips", made_from.clone());
-        let greedy = bench.memory.recall(<Self as Stage<B, M>>::NAME, &made_from, || {
+        let how =
+            SensitivityOptions { seed, show, known: sites_known.clone(), ..SensitivityOptions::new(Part::Site, low) };
+        let names = sensitivity_names(bench.plain().transformer.sites(), &how);
+        let greedy = bench.memory.gather(<Self as Stage<B, M>>::NAME, &made_from, &[(&sites_known, &names)], || {
             let (search, report) = (bench.evaluator(bench.data.search)?, bench.evaluator(bench.data.report)?);
             let full = bench.uniform_plan(SitePrecision::FULL);
-            let how = SensitivityOptions {
-                seed,
-                show,
-                known: sites_known.clone(),
-                ..SensitivityOptions::new(Part::Site, low)
-            };
             let (sites, kept) = sensitivity(&search, &full, &how)?;
             let options = GreedyOptions {
                 stop_at: StopAt::Tolerance(self.tolerance),

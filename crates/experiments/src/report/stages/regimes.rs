@@ -31,6 +31,7 @@ use crate::report::stage::Stage;
 use crate::report::stages::estimates::estimate;
 use crate::report::stages::greedy::Greedy;
 use crate::report::stages::site_maps::site_maps;
+use crate::running::share::Left;
 use crate::search::harm_order::HarmOrder;
 use crate::search::sensitivity::{Effect, Part, Sensitivity, SensitivityOptions, sensitivity};
 use crate::train::config::TrainConfig;
@@ -165,13 +166,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
             greedy.sites.by_harm(HarmOrder::Divergence).into_iter().rev().filter_map(Effect::site).collect();
         let contestants = self.contestants(bench, &most_harmful)?;
         let mapped: Vec<String> = rows.rows().iter().filter(|row| row.heat_map).map(|row| row.label.clone()).collect();
-        let (mut runs, mut maps) = (Vec::new(), Vec::new());
+        let (mut runs, mut maps, mut left) = (Vec::new(), Vec::new(), Left::default());
         for contestant in &contestants {
             for &seed in &study.seeds {
                 let name = format!("regime-{}-seed-{seed}", contestant_name(&contestant.label));
                 let options = json!({ "regimes": study, "contestant": contestant, "low": low });
                 let checkpoints = bench.memory.dir().map(|dir| dir.join("training").join(&name));
-                let (result, map) = bench.memory.recall(&name, &options, || {
+                let trained = bench.memory.recall(&name, &options, || {
                     let run = TrainRun {
                         dir: checkpoints.clone(),
                         identity: run.identity.clone().with_option("part", name.as_str()),
@@ -184,7 +185,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
                     let change_to = lowest_trained(study, low);
                     let map = is_mapped.then(|| site_map(bench, &trained, change_to, seed)).transpose()?;
                     Ok((result, map))
-                })?;
+                });
+                let Some((result, map)) = left.unless(trained)? else { continue };
                 // The result is saved; its checkpoints have served.
                 if let Some(checkpoints) = checkpoints.filter(|dir| dir.exists()) {
                     std::fs::remove_dir_all(&checkpoints).map_err(|e| Error::io(&checkpoints, e))?;
@@ -193,6 +195,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Regimes {
                 runs.push(result);
             }
         }
+        left.finish()?;
         let (baseline, controls) = (rows.baseline()?.label.clone(), rows.controls());
         Ok(RegimeResults { range, runs, sites: maps, baseline, controls, mapped })
     }

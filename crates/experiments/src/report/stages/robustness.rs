@@ -25,6 +25,7 @@ use crate::robustness::protocol::matrix::{AttackMatrix, MatrixRow, NO_SOURCE, Ro
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::protocol::threat::{Threat, ThreatAccuracy};
 use crate::robustness::victim::model_under_attack::Victim;
+use crate::running::share::Left;
 use crate::train::config::TrainConfig;
 use crate::train::ladder::Ladder;
 use crate::train::trainer::TrainRun;
@@ -108,7 +109,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
         }
 
         let (inference, sources) = plans_and_sources(&ladder_of(&|bits| bench.precision(bits))?);
-        let mut matrices = Vec::new();
+        let (mut matrices, mut left) = (Vec::new(), Left::default());
         for attack in &self.attacks {
             let matrix = bench.memory.recall(&format!("attack-{attack}"), &shared, || {
                 let victim = Victim::new(bench.model, data.tokenizer, &corpus, reading.clone())?;
@@ -120,8 +121,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
                 };
                 let protocol = RobustnessProtocol::new(&victim, &items, inference.clone(), options)?;
                 protocol.matrix(bench.attacks.get_with(attack, self.budget)?.as_ref(), &sources)
-            })?;
-            matrices.push(matrix);
+            });
+            matrices.extend(left.unless(matrix)?);
         }
 
         let mut hardened = Vec::new();
@@ -143,10 +144,11 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for RobustnessSt
                     };
                     let data = HardeningData { train: data.train.dataset(), items: &items };
                     hardening.harden_and_attack(bench.model, data, attack.as_ref(), how)
-                })?;
-                hardened.push(result);
+                });
+                hardened.extend(left.unless(result)?);
             }
         }
+        left.finish()?;
         Ok(RobustnessResults { matrices, hardened, seed })
     }
 

@@ -23,7 +23,9 @@ use crate::report::stage::Stage;
 use crate::report::stages::cells::{em, points};
 use crate::report::stages::estimates::{bits_axis, estimate, questions};
 use crate::running::progress::Progress;
-use crate::search::rounding_table::{Recipe, RoundingRow, RoundingTable, RoundingTableOptions, rounding_table};
+use crate::search::rounding_table::{
+    Recipe, RoundingRow, RoundingTable, RoundingTableOptions, cell_names, rounding_table,
+};
 use crate::workbench::Workbench;
 
 /// Every recipe on every grid on the report questions, calibrated on the search questions.
@@ -66,7 +68,8 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Stage<B, M> for Roundings {
         let options = json!({ "windows": self.windows, "seed": seed, "recipes": Recipe::ALL,
             "of_activations": Recipe::OF_ACTIVATIONS });
         let known = bench.memory.parts("rounding-cells", options.clone());
-        let table = bench.memory.recall(name, &options, || {
+        let cells = cell_names(&RoundingTableOptions::default());
+        let table = bench.memory.gather(name, &options, &[(&known, &cells)], || {
             let mut model = bench.plain().clone();
             let moments = self.moments(bench, &model.transformer)?;
             model.transformer = moments.given_to(model.transformer)?;
@@ -120,19 +123,17 @@ impl Roundings {
         how: &StepTraining,
     ) -> Result<Vec<LearnedGrid>> {
         let options = json!({ "windows": self.windows, "seed": bench.run.seed, "learned": how });
-        bench.memory.recall("learned-grids", &options, || {
-            let known = bench.memory.parts("learned-grid-cells", options.clone());
+        let cells: Vec<&RoundingRow> = table.rows.chunks(Recipe::ALL.len()).map(|rows| &rows[0]).collect();
+        let known = bench.memory.parts("learned-grid-cells", options.clone());
+        let names: Vec<String> = (1..=cells.len()).map(|cell| format!("cell-{cell:03}")).collect();
+        bench.memory.gather("learned-grids", &options, &[(&known, &names)], || {
             let moments = self.moments(bench, &bench.plain().transformer)?;
             // A table that was read again does not know its questions any more.
             let reference = bench.evaluator(bench.data.report)?.evaluate(&bench.uniform_plan(SitePrecision::FULL))?;
-            let cells = table.rows.chunks(Recipe::ALL.len());
-            let learned = cells.enumerate().map(|(index, rows)| {
-                let RoundingRow { quantizer, bits, .. } = rows[0];
-                known.recall(&format!("cell-{:03}", index + 1), || {
-                    learn_grid(bench, &moments, (quantizer.granularity, bits), (how, &reference))
-                })
-            });
-            let learned = learned.collect::<Result<Vec<_>>>()?;
+            let learned = known.each(&names, |index| {
+                let RoundingRow { quantizer, bits, .. } = cells[index];
+                learn_grid(bench, &moments, (quantizer.granularity, *bits), (how, &reference))
+            })?;
             known.forget()?;
             Ok(learned)
         })

@@ -207,6 +207,15 @@ impl<'m, 'a, B: QuantBackend, M: SwitchableModel<B>> Measurement<'m, 'a, B, M> {
     }
 }
 
+/// What the rows of a damage table are known by: the names of their sites.
+pub fn damage_names<B: QuantBackend, M: SwitchableModel<B>>(model: &M, options: &DamageOptions) -> Vec<String> {
+    site_names(model, &choices_of_sites(model, &options.choices, &options.embeddings))
+}
+
+fn site_names<B: QuantBackend, M: SwitchableModel<B>>(model: &M, sites: &[(Site, Vec<SitePrecision>)]) -> Vec<String> {
+    sites.iter().map(|(site, _)| model.sites().name(*site)).collect()
+}
+
 /// Measures every site at every choice, one at a time.
 ///
 /// The reference's states are kept: a change in block i costs the blocks from i on. A choice that the
@@ -233,33 +242,28 @@ pub fn measure_damage<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let sites: Vec<(Site, Vec<SitePrecision>)> =
         choices_of_sites(&model.transformer, &options.choices, &options.embeddings);
-    let steps = sites.iter().map(|(_, choices)| choices.len()).sum();
-    let mut progress = Progress::start("damage", 0, steps, options.show);
+    let names = site_names(&model.transformer, &sites);
+    let (steps, known) = (sites.iter().map(|(_, choices)| choices.len()).sum(), options.known.count(&names));
+    // A site that is known needs no time, but counts.
+    let mut progress = Progress::start("damage", steps * known / names.len().max(1), steps, options.show);
     let mut work = evaluator.work() - before;
-    let mut rows = Vec::with_capacity(sites.len());
-    for (site, precisions) in sites {
-        let name = model.transformer.sites().name(site);
-        let mut measured = 0;
-        let (row, work_of_row) = options.known.recall(&name, || {
-            let before = evaluator.work();
-            let mut choices = Vec::with_capacity(precisions.len());
-            for &precision in &precisions {
-                let (damage, changed) = measurement.of(site, precision)?;
-                measured += 1;
-                progress.step(format!("{name} EM {:.1} at {} bits", changed.exact_match, precision.weights));
-                choices.push(damage);
-            }
-            let row = SiteDamage { site, parameters: model.transformer.sites().parameters(site), choices };
-            Ok((row, evaluator.work() - before))
-        })?;
-        // A site that is known needs no time, but counts.
-        for _ in measured..row.choices.len() {
-            progress.step(format!("{name} known"));
+    let measured = options.known.each(&names, |index| {
+        let (before, (site, precisions)) = (evaluator.work(), &sites[index]);
+        let mut choices = Vec::with_capacity(precisions.len());
+        for &precision in precisions {
+            let (damage, changed) = measurement.of(*site, precision)?;
+            progress.step(format!("{} EM {:.1} at {} bits", names[index], changed.exact_match, precision.weights));
+            choices.push(damage);
         }
+        let row = SiteDamage { site: *site, parameters: model.transformer.sites().parameters(*site), choices };
+        Ok((row, evaluator.work() - before))
+    })?;
+    progress.finish();
+    let mut rows = Vec::with_capacity(measured.len());
+    for (row, work_of_row) in measured {
         work += work_of_row;
         rows.push(row);
     }
-    progress.finish();
     Ok(DamageTable {
         measure: options.measure,
         n: unchanged.n,

@@ -1,0 +1,274 @@
+//! The work of a command as items that several processes do.
+//!
+//! ```text
+//! report FLAGS --out DIR --items --missing     lists what can be done now, an item a line
+//! report FLAGS --out DIR --run-item KEY        does one
+//! report FLAGS --out DIR --merge               writes the report once all are there, or lists what is missing
+//! ```
+//!
+//! Some items need others and are listed once those are there: whoever runs them lists, runs and lists again until nothing
+//! is missing, as `scripts/distributed` does.
+
+use std::path::{Path, PathBuf};
+use std::thread::{available_parallelism, sleep};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use switchable_quant::experiments::error::Error;
+use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
+
+use crate::arguments::run::RunArgs;
+use crate::ending::{Ended, Usage, usage};
+use crate::interrupt::{quoted, was_stopped};
+
+/// Exit code of a merge for which items are missing.
+const INCOMPLETE: u8 = 4;
+/// Exit code of an item that will never succeed as it is: `EX_DATAERR`.
+const NEVER: u8 = 65;
+/// Exit code of an item that may succeed at another time or place: `EX_TEMPFAIL`.
+const AGAIN: u8 = 75;
+
+/// How items are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ItemFormat {
+    /// A JSON object a line: key, argv, needs, resources, done
+    Lines,
+    /// A command line each, for GNU parallel and xargs
+    Shell,
+    /// A job file of HyperQueue
+    HqToml,
+    /// A batch script of SLURM, an array with a task for each item
+    Slurm,
+}
+
+/// The work as items.
+#[derive(Debug, Clone, Args)]
+pub struct ItemArgs {
+    /// List the items of the work, and do nothing
+    #[arg(long, conflicts_with_all = ["run_item", "merge"])]
+    items: bool,
+    /// With --items: those alone that are not done
+    #[arg(long, requires = "items")]
+    missing: bool,
+    /// With --items: how they are listed
+    #[arg(long, value_enum, requires = "items", default_value = "lines")]
+    format: ItemFormat,
+    /// Do one item of the work in --out, which other processes may use at the same time. Ends with 0 when it is done or was
+    /// done before, 75 when it may succeed another time, 65 when it never will
+    #[arg(long, value_name = "KEY", conflicts_with = "merge")]
+    run_item: Option<String>,
+    /// With --run-item: try again so often where a file cannot be read or written
+    #[arg(long, value_name = "N", requires = "run_item", default_value_t = 0)]
+    retries: u32,
+    /// Gather what the items have given; ends with 4 and lists what is missing where some are not done
+    #[arg(long)]
+    merge: bool,
+}
+
+impl ItemArgs {
+    /// Whether the command does all of its work itself.
+    pub fn are_off(&self) -> bool {
+        !self.items && self.run_item.is_none() && !self.merge
+    }
+
+    /// The folder for results; other processes may use it where the work is shared.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RunArgs::prepared_out`] and [`RunArgs::shared_out`].
+    pub fn prepared_out(&self, run: &RunArgs, default: &str) -> anyhow::Result<PathBuf> {
+        if self.are_off() { run.prepared_out(default) } else { run.shared_out(default) }
+    }
+
+    /// Runs a command on its share of the work in a folder. `command` returns what it made of the results, or `None` where it
+    /// was given a share of them only.
+    ///
+    /// # Errors
+    ///
+    /// Those of the command, and [`Ended`] as the flags say.
+    pub fn run(&self, out: &Path, run: &RunArgs, command: impl Fn(Share) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        match &self.run_item {
+            Some(key) => {
+                let key = key.parse::<ItemKey>().map_err(|error| usage(error.to_string()))?;
+                self.run_item(out, &key, command)
+            }
+            None if self.items => {
+                let share = Share::listing(out);
+                unless_elsewhere(command(share.clone()))?;
+                let items = share.items().into_iter().filter(|item| !(self.missing && item.done));
+                print!("{}", listed(&items.collect::<Vec<_>>(), self.format, run, out));
+                Ok(())
+            }
+            None if self.merge => {
+                let share = Share::listing(out);
+                match command(share.clone()) {
+                    Err(error) if is_elsewhere(&error) => Err(incomplete(&share)),
+                    result => result,
+                }
+            }
+            None => command(Share::all()),
+        }
+    }
+
+    fn run_item(&self, out: &Path, key: &ItemKey, command: impl Fn(Share) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut wait = Duration::from_secs(1);
+        for tried in 0.. {
+            // What is done needs no model.
+            let result = key.is_done_in(out).map_err(anyhow::Error::from).and_then(|is_done| {
+                let share = Share::item(out, key.clone());
+                if is_done { Ok(()) } else { done(command(share.clone()), &share, key) }
+            });
+            let Err(error) = result else { return Ok(()) };
+            if error.is::<Ended>() || error.is::<Usage>() {
+                return Err(error);
+            }
+            let may_succeed = was_stopped(&error) || error.chain().any(|cause| cause.is::<std::io::Error>());
+            if !may_succeed || was_stopped(&error) || tried == self.retries {
+                return Err(Ended::with(if may_succeed { AGAIN } else { NEVER }, error));
+            }
+            eprintln!("{error:#}; trying again in {} s", wait.as_secs());
+            sleep(wait);
+            wait = (2 * wait).min(Duration::from_secs(60));
+        }
+        Ok(())
+    }
+}
+
+/// How an item ended: the command leaves the rest of the work.
+fn done(result: anyhow::Result<()>, share: &Share, key: &ItemKey) -> anyhow::Result<()> {
+    unless_elsewhere(result)?;
+    if share.is_over() {
+        return Ok(());
+    }
+    let met = share.items().into_iter().any(|item| item.key == *key);
+    let reason = if met {
+        "it needs items that are not done"
+    } else {
+        "no item of this work has this key, or it has been merged"
+    };
+    Err(Ended::with(if met { AGAIN } else { NEVER }, anyhow::anyhow!("`--run-item {key}`: {reason}")))
+}
+
+fn incomplete(share: &Share) -> anyhow::Error {
+    let missing: Vec<Item> = share.items().into_iter().filter(|item| !item.done).collect();
+    let keys: String = missing.iter().map(|item| format!("\n  {}", item.key)).collect();
+    Ended::with(INCOMPLETE, anyhow::anyhow!("{} items are missing, and what needs them:{keys}", missing.len()))
+}
+
+fn is_elsewhere(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Error::Elsewhere)))
+}
+
+fn unless_elsewhere(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if is_elsewhere(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// The items as their format has them.
+fn listed(items: &[Item], format: ItemFormat, run: &RunArgs, out: &Path) -> String {
+    let cpus = run.workers.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let line: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let argv = |item: &Item| of_item(&line, &item.key);
+    match format {
+        ItemFormat::Lines => items
+            .iter()
+            .map(|item| {
+                let key = item.key.to_string();
+                // What an item needs is there when it is listed.
+                let line = json!({
+                    "key": key, "argv": argv(item), "needs": [], "resources": { "cpus": cpus }, "done": item.done,
+                });
+                format!("{line}\n")
+            })
+            .collect(),
+        ItemFormat::Shell => items.iter().map(|item| format!("{}\n", shell_line(&argv(item)))).collect(),
+        ItemFormat::HqToml => hq_toml(&items.iter().map(argv).collect::<Vec<_>>(), cpus, out),
+        ItemFormat::Slurm => slurm(&items.iter().map(argv).collect::<Vec<_>>(), cpus, out),
+    }
+}
+
+/// The command line of an item: that of the listing without the flags of the listing.
+fn of_item(line: &[String], key: &ItemKey) -> Vec<String> {
+    let mut words = Vec::with_capacity(line.len() + 1);
+    let mut rest = line.iter();
+    while let Some(word) = rest.next() {
+        match word.as_str() {
+            "--items" | "--missing" => {}
+            "--format" => _ = rest.next(),
+            other if other.starts_with("--format=") => {}
+            other => words.push(other.to_owned()),
+        }
+    }
+    words.extend(["--run-item".to_owned(), key.to_string()]);
+    words
+}
+
+fn shell_line(argv: &[String]) -> String {
+    argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A job file of `HyperQueue`: `hq job submit-file FILE`.
+fn hq_toml(items: &[Vec<String>], cpus: usize, out: &Path) -> String {
+    let text = |word: &str| toml::Value::from(word).to_string();
+    let mut file = format!("name = {}\n", text(&format!("items of {}", out.display())));
+    for (id, argv) in items.iter().enumerate() {
+        let command = argv.iter().map(|word| text(word)).collect::<Vec<_>>().join(", ");
+        file += &format!(
+            "\n[[task]]\nid = {id}\ncommand = [{command}]\ncrash_limit = 5\n[[task.request]]\nresources = {{ \"cpus\" = \"{cpus}\" }}\n"
+        );
+    }
+    file
+}
+
+/// A batch script of SLURM: `sbatch FILE`.
+fn slurm(items: &[Vec<String>], cpus: usize, out: &Path) -> String {
+    let Some(last) = items.len().checked_sub(1) else { return String::new() };
+    let logs = out.join("item-%a.log");
+    let mut script = format!(
+        "#!/bin/bash\n#SBATCH --array=0-{last}\n#SBATCH --cpus-per-task={cpus}\n#SBATCH --output={}\n#SBATCH --requeue\nitems=(\n",
+        quoted(&logs.to_string_lossy())
+    );
+    for argv in items {
+        script += &format!("  {}\n", quoted(&shell_line(argv)));
+    }
+    script + ")\neval \"exec ${items[$SLURM_ARRAY_TASK_ID]}\"\n"
+}
+
+/// The words that list, run or merge items, which no study file keeps.
+pub const FLAGS: [&str; 6] = ["items", "missing", "format", "run-item", "retries", "merge"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "cells/cell-001@0123456789abcdef";
+
+    fn argv(key: &ItemKey) -> Vec<String> {
+        let line = ["report", "--model", "my model", "--items", "--missing", "--format", "slurm", "--format=lines"];
+        of_item(&line.map(str::to_owned), key)
+    }
+
+    #[test]
+    fn an_item_is_run_by_the_line_that_listed_it() {
+        let key: ItemKey = KEY.parse().unwrap();
+        assert_eq!(argv(&key), ["report", "--model", "my model", "--run-item", KEY]);
+        assert_eq!(shell_line(&argv(&key)), format!("report --model 'my model' --run-item {KEY}"));
+    }
+
+    #[test]
+    fn engines_read_their_files() {
+        let key: ItemKey = KEY.parse().unwrap();
+        let items = [argv(&key), argv(&key)];
+        let job: toml::Table = hq_toml(&items, 2, Path::new("runs/a \"b\"")).parse().unwrap();
+        let tasks = job["task"].as_array().unwrap();
+        assert_eq!((tasks.len(), tasks[1]["command"][4].as_str()), (2, Some(KEY)));
+        assert_eq!(tasks[1]["request"][0]["resources"]["cpus"].as_str(), Some("2"));
+        let script = slurm(&items, 2, Path::new("runs"));
+        assert!(script.contains("--array=0-1\n") && script.starts_with("#!/bin/bash\n"), "{script}");
+        assert_eq!(slurm(&[], 2, Path::new("runs")), "");
+    }
+}
