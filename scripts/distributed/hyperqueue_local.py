@@ -17,7 +17,7 @@ def main() -> None:
     items = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     workers = int(sys.argv[2])
     with tempfile.TemporaryDirectory() as folder:
-        with LocalCluster(Path(folder)) as cluster:
+        with LocalCluster(folder) as cluster:
             for _ in range(workers):
                 cluster.start_worker(WorkerConfig(cores=1))
             job = Job(max_fails=None)

@@ -11,17 +11,17 @@ rounds() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     while :; do
-        "$@" --quiet --items --missing --format lines >"$work/items.jsonl"
-        missing=$(wc -l <"$work/items.jsonl")
+        "$@" --quiet --items --missing --format "$format" >"$work/items"
+        # In every format an item is a line with the command that does it.
+        missing=$(grep -c -e --run-item "$work/items" || true)
         [ "$missing" -gt 0 ] || break
-        if [ "$before" = "$(cksum <"$work/items.jsonl")" ]; then
+        if [ "$before" = "$(cksum <"$work/items")" ]; then
             echo "$missing items are missing, and a round has done none of them:" >&2
-            sed 's/.*"key":"\([^"]*\)".*/  \1/' "$work/items.jsonl" >&2
+            grep -o -e '--run-item.*' "$work/items" >&2
             exit 1
         fi
-        before=$(cksum <"$work/items.jsonl")
-        echo "$missing items" >&2
-        "$@" --quiet --items --missing --format "$format" >"$work/items"
+        before=$(cksum <"$work/items")
+        echo "items that can be done now: $missing" >&2
         "$engine" "$work/items" || true
     done
     "$@" --quiet --merge

@@ -119,7 +119,7 @@ struct Report<'a> {
 
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out, share } = self;
+        let Self { arguments: Arguments { run, input, answers, questions, study, items, .. }, study_file, out, share } = self;
         let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
         let set = QuestionSet::HeldOut;
@@ -164,6 +164,9 @@ impl Command for Report<'_> {
         check_study(&bench, &stages)?;
         write_json(out.join("questions.json"), &counts)?;
         let sections = run_study(&bench, &stages)?;
+        if !items.conclude() {
+            return Ok(());
+        }
 
         let facts = [
             ("model", source["model"].to_string()),

@@ -364,9 +364,8 @@ fn items_that_processes_do_apart_make_the_report_that_one_process_makes() {
         ..config()
     };
     let (together, apart) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let share_of = |share: &Share| {
-        run_share(apart.path(), &config, settings(&StopFlag::default()), Edit::Nothing, share.clone())
-    };
+    let share_of =
+        |share: &Share| run_share(apart.path(), &config, settings(&StopFlag::default()), Edit::Nothing, share.clone());
     let missing = || -> Vec<ItemKey> {
         let share = Share::listing(apart.path());
         let result = share_of(&share);

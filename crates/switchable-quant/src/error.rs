@@ -63,6 +63,14 @@ pub enum Error {
         /// The argument.
         got: String,
     },
+    /// Something is not in the folder of what was fetched, and nothing may be fetched.
+    #[error("`{what}`: {path} is not there, and HF_HUB_OFFLINE forbids to fetch it; unset it, or name a path")]
+    NotFetched {
+        /// The model or data set.
+        what: String,
+        /// The file that is missing.
+        path: PathBuf,
+    },
     /// There is no folder for downloads.
     #[error("no folder for downloads is known, expected SWITCHABLE_QUANT_CACHE, XDG_CACHE_HOME or HOME to be set")]
     CacheFolder,

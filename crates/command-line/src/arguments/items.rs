@@ -73,6 +73,11 @@ impl ItemArgs {
         !self.items && self.run_item.is_none() && !self.merge
     }
 
+    /// Whether the command says what it found: not where it lists the work, or does one item of it.
+    pub fn conclude(&self) -> bool {
+        self.are_off() || self.merge
+    }
+
     /// The folder for results; other processes may use it where the work is shared.
     ///
     /// # Errors
@@ -82,8 +87,7 @@ impl ItemArgs {
         if self.are_off() { run.prepared_out(default) } else { run.shared_out(default) }
     }
 
-    /// Runs a command on its share of the work in a folder. `command` returns what it made of the results, or `None` where it
-    /// was given a share of them only.
+    /// Runs a command on its share of the work in a folder.
     ///
     /// # Errors
     ///

@@ -51,6 +51,12 @@ impl Checksum {
         }
     }
 
+    /// Its digits, which are the name of the content on the Hub.
+    pub(super) fn digits(&self) -> &str {
+        let (Self::Sha256(digits) | Self::GitBlob(digits)) = self;
+        digits
+    }
+
     /// Whether a file has this checksum.
     pub(super) fn matches(&self, path: &Path) -> Result<bool> {
         Ok(self.of_same_kind(path)? == *self)

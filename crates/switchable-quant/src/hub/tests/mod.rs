@@ -1,7 +1,7 @@
 //! Downloads from a server on this machine: whole, wrong, missing, cut, and none at all.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -58,6 +58,13 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The folder of the model, and that of its files.
+fn folders(cache: &TempDir) -> (PathBuf, PathBuf) {
+    let root = cache.path().join("hub/models--owner--tiny");
+    let files = root.join("snapshots").join(COMMIT);
+    (root, files)
+}
+
 /// Whether a call reports that it used `what` from the folder.
 fn uses_cached(what: &Path, call: impl FnOnce(&mut dyn FnMut(&DownloadEvent<'_>))) -> bool {
     let mut cached = false;
@@ -78,7 +85,7 @@ fn a_model_is_fetched_once_and_then_used_without_a_network() {
     let mut lines = Vec::new();
     let folder = hub.model("owner/tiny", &mut |event| lines.push(event.to_string())).unwrap();
 
-    let model = ["config.json", "download.json", "merges.txt", "model.safetensors", "tokenizer.json", "vocab.json"];
+    let model = ["config.json", "merges.txt", "model.safetensors", "tokenizer.json", "vocab.json"];
     let mut expected = [model.as_slice(), &TOKENIZER_NOTES].concat();
     expected.sort_unstable();
     assert_eq!(names(&folder), expected);
@@ -112,12 +119,13 @@ fn a_wrong_checksum_leaves_no_file_and_names_both_sums() {
     assert!(message.contains(&format!("/owner/tiny/resolve/{COMMIT}/model.safetensors")), "{message}");
     assert!(message.contains(&format!("checksum sha256:{}", sha256(b"something else"))), "{message}");
     assert!(message.contains(&format!("expected sha256:{}", sha256(WEIGHTS))), "{message}");
-    let folder = cache.path().join("models/owner--tiny");
+    let (root, folder) = folders(&cache);
     assert_eq!(names(&folder), ["config.json", "merges.txt", "tokenizer.json", "vocab.json"]);
+    assert!(!root.join("refs").exists());
 
     // What was right is kept, and the next try mends the rest.
     server.set("/storage/weights", Answer::ok(WEIGHTS));
-    assert!(uses_cached(&folder.join("vocab.json"), |report| {
+    assert!(uses_cached(&root.join("blobs").join(git_sha1(b"{\"a\": 0}")), |report| {
         hub.model("owner/tiny", report).unwrap();
     }));
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
@@ -130,7 +138,8 @@ fn a_small_file_that_was_changed_on_the_way_is_refused() {
     let cache = TempDir::new().unwrap();
     let error = hub(&server, &cache).model("owner/tiny", &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains(&format!("expected git-sha1:{}", git_sha1(b"[]"))), "{error}");
-    assert!(names(&cache.path().join("models/owner--tiny")).is_empty());
+    let (root, folder) = folders(&cache);
+    assert!(names(&root.join("blobs")).is_empty() && !folder.exists());
 }
 
 #[test]
@@ -144,8 +153,7 @@ fn a_cut_connection_leaves_no_file_and_says_how_much_arrived() {
     assert!(message.contains("model.safetensors"), "{message}");
     assert!(message.contains("after 7 bytes"), "{message}");
     assert!(message.contains(&format!("expected {}", WEIGHTS.len())), "{message}");
-    let folder = cache.path().join("models/owner--tiny");
-    assert_eq!(names(&folder), ["config.json", "merges.txt", "tokenizer.json", "vocab.json"]);
+    assert_eq!(names(&folders(&cache).1), ["config.json", "merges.txt", "tokenizer.json", "vocab.json"]);
 }
 
 #[test]
@@ -238,21 +246,69 @@ fn a_redirect_to_itself_ends() {
 }
 
 #[test]
-fn a_damaged_receipt_makes_the_files_be_looked_at_again() {
+fn the_folder_is_laid_out_as_the_hubs_own_tools_have_it() {
+    let server = server_with_model();
+    let cache = TempDir::new().unwrap();
+    let (root, files) = folders(&cache);
+    assert_eq!(hub(&server, &cache).model("owner/tiny", &mut |_| {}).unwrap(), files);
+    assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(fs::read(root.join("blobs").join(sha256(WEIGHTS))).unwrap(), WEIGHTS);
+    // The model has none of these, and nobody needs to ask again.
+    let mut absent = TOKENIZER_NOTES.to_vec();
+    absent.sort_unstable();
+    assert_eq!(names(&root.join(".no_exist").join(COMMIT)), absent);
+    #[cfg(unix)]
+    assert_eq!(fs::read_link(files.join("config.json")).unwrap(), Path::new("../../blobs").join(git_sha1(b"{}")));
+}
+
+#[test]
+fn what_another_tool_fetched_is_used_without_a_network() {
+    let cache = TempDir::new().unwrap();
+    let (root, files) = folders(&cache);
+    for (path, content) in [
+        (root.join("refs/main"), COMMIT),
+        (files.join("config.json"), "{}"),
+        (files.join("tokenizer.json"), "{}"),
+        (files.join("model.safetensors"), "weights"),
+    ] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let offline = Hub::new(cache.path()).offline(true);
+    assert!(uses_cached(&files, |report| assert_eq!(offline.model("owner/tiny", report).unwrap(), files)));
+
+    // Which tokens are special is asked once, where that is allowed; files that are there already need not be.
+    let server = server_with_model();
+    hub(&server, &cache).model("owner/tiny", &mut |_| {}).unwrap();
+    drop(server);
+    hub(&HttpServer::start(), &cache).model("owner/tiny", &mut |_| {}).unwrap();
+
+    fs::remove_file(files.join("model.safetensors")).unwrap();
+    let message = offline.model("owner/tiny", &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors") && message.contains("HF_HUB_OFFLINE"), "{message}");
+    let message = offline.model("owner/other", &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("`owner/other`") && message.contains("refs/main"), "{message}");
+    assert!(matches!(offline.data("squad", &mut |_| {}), Err(Error::NotFetched { .. })));
+}
+
+#[test]
+fn damaged_contents_are_fetched_anew_where_a_file_is_missing() {
     let server = server_with_model();
     let cache = TempDir::new().unwrap();
     let hub = hub(&server, &cache);
     let folder = hub.model("owner/tiny", &mut |_| {}).unwrap();
-    for damage in
-        ["", "{\"version\": 2", "{\"version\": 3, \"repository\": \"owner/tiny\", \"commit\": null, \"files\": {}}"]
-    {
-        fs::write(folder.join(RECEIPT), damage).unwrap();
-        fs::write(folder.join("model.safetensors"), "damaged").unwrap();
+    let root = folders(&cache).0;
+    for damage in ["damaged", ""] {
+        fs::write(root.join("blobs").join(sha256(WEIGHTS)), damage).unwrap();
+        fs::remove_file(folder.join("config.json")).unwrap();
         hub.model("owner/tiny", &mut |_| {}).unwrap();
         assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
     }
-    // A file of another length than the receipt says is fetched anew, too.
-    fs::write(folder.join("model.safetensors"), "short").unwrap();
+    // An empty file is like none; so is a link to nothing.
+    fs::write(root.join("blobs").join(sha256(WEIGHTS)), "").unwrap();
+    hub.model("owner/tiny", &mut |_| {}).unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
+    fs::remove_dir_all(root.join("blobs")).unwrap();
     hub.model("owner/tiny", &mut |_| {}).unwrap();
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), WEIGHTS);
 }
