@@ -16,6 +16,7 @@ use switchable_quant::identity::{ContentHash, Hasher};
 use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, Rotation, RoundingMethod, ScalingMethod};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::{ModelFolder, ReadingTask};
+use switchable_quant::transformer::adapters::AdapterFolders as _;
 use switchable_quant::transformer::calibration::{Calibrate as _, ModelMoments};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
@@ -132,7 +133,15 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     let moments = moments(&folder, &windows, &hash, request)?;
     eprintln!("calibrated {} windows, {tokens} tokens of {name}", windows.len());
     let mut folder = folder;
-    folder.model.transformer = moments.made_from(&hash.to_string()).given_to(folder.model.transformer)?;
+    let made_from = format!("{hash}/{}", hash_of_windows(&windows));
+    folder.model.transformer = moments.made_from(&made_from).given_to(folder.model.transformer)?;
+    if let others @ [_, ..] = folder.model.transformer.widths_of_other_calibrations().as_slice() {
+        let others = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        eprintln!(
+            "the adapters of {others} bits were trained with another calibration than that of {name}: its codes are not those \
+             that they repair. Name the files, samples and seed of the training, or --no-adapter"
+        );
+    }
     if is_scaled {
         folder.model.transformer = scaled(folder.model.transformer, request)?;
     }
@@ -178,7 +187,8 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
         ([], None) => &[GENERATED.to_owned()],
         ([], Some(_)) => bail!(
             "a rounding or range that goes by inputs needs `--calibration FILE`: questions or text that no result is \
-             reported on"
+             reported on; where adapters were trained with one, the same, with the same `--calibration-samples` and \
+             `--calibration-seed`"
         ),
         (files, _) => files,
     };
@@ -235,6 +245,15 @@ fn hash_of(windows: &[Vec<u32>], dir: Option<&Path>) -> anyhow::Result<ContentHa
         hasher.bytes("window", &bytes);
     }
     Ok(hasher.finish())
+}
+
+/// The windows alone, which are the same for a model that was written again.
+fn hash_of_windows(windows: &[Vec<u32>]) -> ContentHash {
+    let mut hasher = Hasher::default();
+    for window in windows {
+        hasher.numbers("window", window.iter().map(|&id| u64::from(id)));
+    }
+    hasher.finish()
 }
 
 /// The moments, kept from an earlier run or collected.

@@ -81,16 +81,19 @@ impl Descending {
         let is_estimated =
             *first_scores == FirstScores::Estimated && can_be_estimated(&evaluator.model().transformer, reference);
         let made_from = json!({ "ladder": ladder, "stop_at": stop_at, "estimated": is_estimated });
-        let known = Parts::new(known.within("ladder"), made_from);
+        let steps = Parts::new(known.within("ladder"), made_from);
+        let options =
+            LadderOptions { stop_at: *stop_at, show: *show, known: steps, ..LadderOptions::new(ladder.clone()) };
+        // Before anything is kept: where the search ends has no part in the estimates.
+        options.check_reachable(&evaluator.model().transformer, reference)?;
         let how = DamageOptions {
             embeddings: ladder.embedding_widths(),
             seed: *seed,
             show: *show,
-            known: known.clone(),
+            known: Parts::new(known.within("estimates"), json!({ "ladder": ladder })),
             ..DamageOptions::new(ladder.rungs().to_vec())
         };
         let scores = is_estimated.then(|| estimate_damage::<B, M>(evaluator, reference, &how)).transpose()?;
-        let options = LadderOptions { stop_at: *stop_at, show: *show, known, ..LadderOptions::new(ladder.clone()) };
         Ok(ladder_search(evaluator, LadderStart { reference, scores: scores.as_ref() }, &options)?)
     }
 }
@@ -208,7 +211,12 @@ impl Command for LadderCommand<'_> {
             let start = memory.recall("reference", &Value::Null, || Ok(evaluator.evaluate(&reference)?))?;
             arguments.check_something_to_lose(&start)?;
         }
-        let (result, plan) = descending.search::<B, M>(&evaluator, &reference)?;
+        let found = descending.search::<B, M>(&evaluator, &reference);
+        // What was asked for in bits is a number of bytes there.
+        let (result, plan) = match arguments.ladder.average_bits {
+            Some(bits) => found.with_context(|| format!("--average-bits {bits}"))?,
+            None => found?,
+        };
         print!("{}", ladder_text(&result, &plan));
         model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
         let cost = Cost::of(&model.transformer, &plan);

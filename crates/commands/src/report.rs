@@ -119,7 +119,8 @@ struct Report<'a> {
 
 impl Command for Report<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, answers, questions, study, items, .. }, study_file, out, share } = self;
+        let Self { arguments: Arguments { run, input, answers, questions, study, items, .. }, study_file, out, share } =
+            self;
         let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
         let set = QuestionSet::HeldOut;

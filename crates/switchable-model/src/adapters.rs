@@ -22,6 +22,7 @@ use switchable_lora::{
         width_folder,
     },
     site_precision::SitePrecision,
+    switchable_linear::windows_of,
 };
 
 use crate::config::ModelConfig;
@@ -75,6 +76,17 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
                 .collect::<Vec<_>>()
         };
         self.sites().iter().flat_map(of_site).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Widths whose adapters were trained on codes that went by other windows than those of this model, ascending.
+    /// A model that was not calibrated has none.
+    fn widths_of_other_calibrations(&self) -> Vec<BitWidth> {
+        let Some(here) = self.calibration().map(windows_of) else { return Vec::new() };
+        let is_other = |width: &BitWidth| {
+            let mut then = self.sites().iter().filter_map(|site| self.site(site).calibrated_on(*width));
+            then.any(|windows| windows != here)
+        };
+        self.adapter_widths().into_iter().filter(is_other).collect()
     }
 
     /// How many sites have an adapter of a width.
@@ -183,6 +195,9 @@ pub trait AdapterFolders<B: QuantBackend>: SwitchableModel<B> {
             if let Some(settings) = before.trained_for(width) {
                 layer.set_trained_for(width, settings);
             }
+            if let Some(windows) = before.calibrated_on(width) {
+                layer.set_calibrated_on(width, windows);
+            }
             let by = before.bank().sharers(width);
             if !by.is_empty() {
                 layer.share_adapter(width, by);
@@ -218,6 +233,9 @@ pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
 ) -> PeftOptions {
     let shared_by = model.sites().iter().map(|site| model.site(site).bank().sharers(width)).find(|by| !by.is_empty());
     let shared_by = shared_by.unwrap_or_default().to_vec();
+    let settings = model.settings().quantisation();
+    let calibration = model.calibration().filter(|_| settings.rounding.needs_moments(settings.weight));
+    let calibration = calibration.map(|calibration| windows_of(calibration).to_owned());
     PeftOptions {
         prefix: body.into(),
         base_model: base_model.into(),
@@ -227,7 +245,7 @@ pub(crate) fn peft_options<B: QuantBackend, M: SwitchableModel<B>>(
             WeightLayout::OutIn => BaseLayer::Linear,
         },
         saved_modules: Vec::new(),
-        trained_for: Some(TrainedFor { bits: width, settings: model.settings().quantisation(), shared_by, base: None }),
+        trained_for: Some(TrainedFor { bits: width, settings, shared_by, calibration, base: None }),
     }
 }
 
@@ -325,6 +343,9 @@ pub(crate) fn take_adapter<B: QuantBackend, M: SwitchableModel<B>>(
         for site in sites {
             let layer = model.site_mut(site);
             layer.set_trained_for(width, trained_for.settings);
+            if let Some(windows) = &trained_for.calibration {
+                layer.set_calibrated_on(width, windows);
+            }
             if !trained_for.shared_by.is_empty() {
                 layer.share_adapter(width, &trained_for.shared_by);
             }

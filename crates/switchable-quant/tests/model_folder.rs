@@ -235,6 +235,7 @@ fn the_head_of_an_adapter_is_saved_packed_and_used_with_it() {
         bits: BitWidth::B3,
         shared_by: Vec::new(),
         settings: body.settings().quantisation(),
+        calibration: None,
         base: None,
     });
     let options =

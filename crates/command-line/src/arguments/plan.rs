@@ -7,6 +7,7 @@ use clap::Args;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantBackend, QuantSpec, Rotation, RoundingMethod};
 use switchable_quant::lora::site_precision::SiteRounding;
+use switchable_quant::lora::switchable_linear::windows_of;
 use switchable_quant::lora::{LinearSettings, PrecisionPlan, SitePrecision};
 use switchable_quant::reader::model_folder::{OwnAdapters, Quantiser};
 use switchable_quant::reader::{FolderOptions, ModelFolder};
@@ -236,10 +237,9 @@ impl PlanFile {
         if let (Some(said), Some(here)) = (self.plan.calibration(), model.transformer.calibration())
             && said != here
         {
-            eprintln!(
-                "{} was found with another calibration: its codes here are not those of then",
-                self.path.display()
-            );
+            let other =
+                if windows_of(said) == windows_of(here) { "on another model" } else { "with another calibration" };
+            eprintln!("{} was found {other}: its codes here are not those of then", self.path.display());
         }
         let other = |(_, precision): &(_, SitePrecision)| {
             precision.adapter.is_some() && (precision.quantizer.is_some() || precision.activation_quantizer.is_some())

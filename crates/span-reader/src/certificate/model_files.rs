@@ -5,8 +5,9 @@
 //! tokenizer = the same of the files of the tokenizer
 //! ```
 //!
-//! Not among them are what a certificate writes itself (`certificate.json`, `README.md`) and what is hidden (names
-//! that start with a dot). A file that is added counts as much as one that is changed: it may be what is loaded.
+//! Not among them are what a certificate writes itself (`certificate.json`, `README.md`), what is hidden (names
+//! that start with a dot) and, beside an original, folders other than `adapters`: questions and results may lie there, and
+//! nothing is loaded from them. Any other file that is added counts as much as one that is changed: it may be what is loaded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::path::Path;
 use content_identity::{ContentHash, Hasher};
 use serde::{Deserialize, Serialize};
 
+use crate::artefact::manifest::MANIFEST;
 use crate::certificate::file_names::{CERTIFICATE, MODEL_CARD};
 use crate::embedded_folder::EmbeddedFolder;
 use crate::error::{Error, Result};
@@ -27,6 +29,9 @@ const TOKENIZER: [&str; 7] =
 
 /// What a model that is one file is called here, its tokenizer included.
 const ONE_FILE: &str = "model.gguf";
+
+/// The folder of the adapters beside a model.
+const ADAPTERS: &str = "adapters";
 
 /// Folders in folders, beyond which there is a circle of links.
 const DEPTH: usize = 8;
@@ -69,6 +74,8 @@ impl ModelFiles {
             files.insert(ONE_FILE.to_owned(), FileRecord { bytes, hash: ContentHash::of_file(dir)? });
         } else {
             collect(dir, "", &mut files)?;
+            let is_artefact = files.contains_key(MANIFEST);
+            files.retain(|name, _| is_of_model(name, is_artefact));
         }
         Ok(Self::of_files(files))
     }
@@ -136,7 +143,8 @@ impl ModelFiles {
                 return Err(Error::CertificateDiffers { field, was: said.to_string(), is: counted.to_string() });
             }
         }
-        for (name, file) in &self.files {
+        let is_artefact = self.files.contains_key(MANIFEST);
+        for (name, file) in self.files.iter().filter(|(name, _)| is_of_model(name, is_artefact)) {
             match at_hand.files.get(name) {
                 None => return other(name, "missing".into(), format!("its content {:.12}", file.hash)),
                 Some(found) if found != file => {
@@ -151,6 +159,11 @@ impl ModelFiles {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a file is part of the model whose folder it lies in, by its path there.
+fn is_of_model(name: &str, is_artefact: bool) -> bool {
+    is_artefact || name.split_once('/').is_none_or(|(folder, _)| folder == ADAPTERS)
 }
 
 fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, FileRecord>) -> Result<()> {
@@ -202,7 +215,17 @@ mod tests {
         for name in ["certificate.json", "README.md", ".gitattributes"] {
             std::fs::write(second.path().join(name), name).unwrap();
         }
+        // Questions and results beside an original.
+        for name in ["squad/held-out.json", "runs/a/report.md"] {
+            let path = second.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        assert_eq!(ModelFiles::of_folder(second.path()).unwrap(), before);
         before.check(&ModelFiles::of_folder(second.path()).unwrap(), "artefact").unwrap();
+        // In an artefact every file counts.
+        std::fs::write(second.path().join(MANIFEST), "{}").unwrap();
+        assert_eq!(ModelFiles::of_folder(second.path()).unwrap().files.len(), before.files.len() + 3);
 
         let refused = |dir: &Path| {
             let found = ModelFiles::of_folder(dir).unwrap();
@@ -247,7 +270,7 @@ mod tests {
     #[test]
     fn a_circle_of_links_is_refused() {
         let dir = folder();
-        std::os::unix::fs::symlink(dir.path(), dir.path().join("self")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("adapters/self")).unwrap();
         assert!(ModelFiles::of_folder(dir.path()).unwrap_err().to_string().contains("folders in folders"));
     }
 }

@@ -9,6 +9,7 @@
 //!   "settings": { "weight": "per-channel,symmetric,min-max", "activation": …, "placement": "residual" },
 //!   "learned_steps": true,      whether learned_steps.safetensors is part of the folder
 //!   "shared_by": [2, 4, 8],     optional: the widths that add the adapter too
+//!   "calibration": "…",         optional: the hash of the windows that the codes went by
 //!   "base": "…"                 optional: the identity of the base's weights
 //! }
 //! ```
@@ -42,6 +43,8 @@ pub struct TrainedFor {
     pub settings: QuantisationSettings,
     /// The widths that add it too, where it is shared.
     pub shared_by: Vec<BitWidth>,
+    /// The hash of the windows that the base's codes went by, where they did.
+    pub calibration: Option<String>,
     /// The identity of the base's weights, where it is known.
     pub base: Option<String>,
 }
@@ -65,9 +68,9 @@ impl TrainedFor {
 
     /// The file's text; `learned_steps` says whether the steps' file stands beside it.
     pub(super) fn to_json(&self, learned_steps: bool) -> Result<Vec<u8>> {
-        let Self { bits, settings, shared_by, base } = self.clone();
+        let Self { bits, settings, shared_by, calibration, base } = self.clone();
         let (format, version) = (FORMAT.into(), VERSION);
-        let file = TrainedForFile { format, version, bits, settings, learned_steps, shared_by, base };
+        let file = TrainedForFile { format, version, bits, settings, learned_steps, shared_by, calibration, base };
         let mut text = serde_json::to_vec_pretty(&file)?;
         text.push(b'\n');
         Ok(text)
@@ -85,8 +88,9 @@ impl TrainedFor {
         if version != VERSION {
             return Err(refused("version", version.to_string(), VERSION.to_string()));
         }
-        let TrainedForFile { bits, settings, learned_steps, shared_by, base, .. } = serde_json::from_slice(text)?;
-        Ok(Described { trained_for: Self { bits, settings, shared_by, base }, learned_steps })
+        let file: TrainedForFile = serde_json::from_slice(text)?;
+        let TrainedForFile { bits, settings, learned_steps, shared_by, calibration, base, .. } = file;
+        Ok(Described { trained_for: Self { bits, settings, shared_by, calibration, base }, learned_steps })
     }
 }
 
@@ -136,6 +140,8 @@ struct TrainedForFile {
     learned_steps: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shared_by: Vec<BitWidth>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base: Option<String>,
 }

@@ -36,6 +36,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         }
         self.bank.insert(width, pair);
         self.trained_for.remove(&width);
+        self.calibrated_on.remove(&width);
         Ok(())
     }
 
@@ -43,6 +44,17 @@ impl<B: QuantBackend> SwitchableLinear<B> {
     /// quantisers. One that is inserted after that may be used under any.
     pub fn set_trained_for(&mut self, width: BitWidth, settings: QuantisationSettings) {
         self.trained_for.insert(width, settings);
+    }
+
+    /// Says which windows the codes went by that the adapter of a width was trained on: the hash that
+    /// [`windows_of`](super::windows_of) gives.
+    pub fn set_calibrated_on(&mut self, width: BitWidth, windows: &str) {
+        self.calibrated_on.insert(width, windows.into());
+    }
+
+    /// The windows that the codes went by which the adapter of a width was trained on, where that is known.
+    pub fn calibrated_on(&self, width: BitWidth) -> Option<&str> {
+        self.calibrated_on.get(&width).map(|windows| &**windows)
     }
 
     /// Says that the adapter of a width is added at some widths: see [`LoraBank::share`].

@@ -85,6 +85,13 @@ pub struct SwitchableLinear<B: Backend> {
     execution: Execution,
     /// What adapters were trained for, where it is known.
     trained_for: BTreeMap<BitWidth, QuantisationSettings>,
+    /// The windows that the codes go by which adapters repair, where that is known: [`windows_of`].
+    calibrated_on: BTreeMap<BitWidth, Arc<str>>,
+}
+
+/// The hash of the windows in what a layer was calibrated on.
+pub fn windows_of(calibration: &str) -> &str {
+    calibration.rsplit('/').next().unwrap_or(calibration)
 }
 
 impl<B: QuantBackend> SwitchableLinear<B> {
@@ -144,6 +151,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             calibration: None,
             execution: if packed { Execution::Packed } else { settings.execution },
             trained_for: BTreeMap::new(),
+            calibrated_on: BTreeMap::new(),
         }
     }
 
@@ -351,7 +359,8 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         Self { scaling, ..self }
     }
 
-    /// What the model of the layer was calibrated on, if it is known: the hash of model and windows.
+    /// What the model of the layer was calibrated on, if it is known: the hash of model and windows, and that of the windows
+    /// alone behind a `/`.
     pub fn calibration(&self) -> Option<&str> {
         self.calibration.as_deref()
     }
@@ -449,7 +458,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             packed.insert_adapter(width, pair.clone())?;
         }
         packed.bank.shared = self.bank.shared;
-        packed.trained_for = self.trained_for;
+        (packed.trained_for, packed.calibrated_on) = (self.trained_for, self.calibrated_on);
         packed.moments = self.moments;
         packed.calibration = self.calibration;
         Ok(packed)
@@ -471,13 +480,14 @@ impl<B: QuantBackend> SwitchableLinear<B> {
 
     /// The layer with other settings.
     pub fn with_settings(self, settings: LinearSettings) -> Self {
-        let (trained_for, moments) = (self.trained_for, self.moments);
+        let (trained_for, calibrated_on, moments) = (self.trained_for, self.calibrated_on, self.moments);
         let (scaling, calibration) = (self.scaling, self.calibration);
         Self {
             moments,
             scaling,
             calibration,
             trained_for,
+            calibrated_on,
             ..Self::with_base(self.base.with_policy(settings.base), self.bank, settings)
         }
     }

@@ -53,7 +53,7 @@ pub fn ladder_search<B: QuantBackend, M: SwitchableModel<B>>(
     start: LadderStart<'_>,
     options: &LadderOptions,
 ) -> Result<(LadderResult, SitePlan)> {
-    options.as_greedy().check_reachable(&evaluator.model().transformer, start.reference)?;
+    options.check_reachable(&evaluator.model().transformer, start.reference)?;
     if options.ladder.rungs().len() == 2 && options.ladder.embedding_widths().len() < 2 {
         return of_two_rungs(evaluator, start.reference, options);
     }

@@ -1,7 +1,10 @@
 //! What a search down a ladder starts from, and where it ends.
 
+use quant_kernels::backends::quant_backend::QuantBackend;
+use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
+use crate::error::Result;
 use crate::running::memory::Parts;
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::damage::DamageTable;
@@ -46,6 +49,19 @@ pub struct LadderStart<'a> {
 }
 
 impl LadderOptions {
+    /// Refuses a size that plans do not reach from a reference with every site on its lowest rung.
+    ///
+    /// # Errors
+    ///
+    /// As [`GreedyOptions::check_reachable`].
+    pub fn check_reachable<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        model: &M,
+        reference: &SitePlan,
+    ) -> Result<()> {
+        self.as_greedy().check_reachable(model, reference)
+    }
+
     /// The study's search from the highest rung to the lowest.
     pub(super) fn as_greedy(&self) -> GreedyOptions {
         let Self { ladder, stop_at, trials, show, known } = self;

@@ -130,6 +130,7 @@ fn trained_for(bits: BitWidth) -> TrainedFor {
         bits,
         settings: QuantisationSettings::default(),
         shared_by: vec![BitWidth::B2],
+        calibration: Some("of the windows".into()),
         base: Some("of the base".into()),
     }
 }
