@@ -119,6 +119,29 @@ fn what_is_calibrated_is_packed_and_gives_the_same_answers() {
 }
 
 #[test]
+fn adapters_say_when_the_codes_go_by_another_calibration() {
+    let place = Place::new();
+    let gptq = "--quantizer per-channel,symmetric,importance --rounding gptq --calibration calibration.json";
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default");
+    place.done(
+        "train_bank",
+        &format!(
+            "--model {model} --train calibration.json --limit 20 --steps 1 --batch 4 --bits 2 {gptq} \
+                  --calibration-samples 24 --out bank"
+        ),
+    );
+    let evaluated = |samples: u32| {
+        let flags = "--model bank/model --data data.json --limit 8 --bits 2 --untimed";
+        place.done("evaluate", &format!("{flags} {gptq} --calibration-samples {samples}"))[1].clone()
+    };
+    assert!(evaluated(16).contains("the adapters of 2 bits were trained with another calibration"));
+    // The model was written anew, and what it is calibrated on is the same.
+    assert!(!evaluated(24).contains("another calibration"));
+    let error = place.refused("evaluate", "--model bank/model --data data.json --limit 8 --bits 2 --untimed");
+    assert!(error.contains("--calibration-samples"), "{error}");
+}
+
+#[test]
 fn a_damaged_file_of_moments_is_made_anew() {
     let place = Place::new();
     let how = "--bits 3 --no-adapter --rounding gptq --data data.json --untimed --calibration calibration.json";

@@ -88,6 +88,9 @@ fn flags_of_a_ladder_and_plans_to_compare_are_checked_before_the_search() {
         let name = flag.split(' ').next().expect("a flag");
         refused(&format!("greedy_search --limit 8 --bits 3 --no-adapter {flag} --out s"), &["--ladder", name]);
     }
+    let tiny = "greedy_search --limit 8 --ladder 8,4,2 --no-adapter --out t --average-bits";
+    refused(&format!("{tiny} 1"), &["--average-bits 1", "at least"]);
+    assert!(!at.join("t/search/estimates").exists() && !at.join("t/search/ladder").exists(), "nothing was estimated");
     for file in ["missing.json", "broken.json"] {
         let search = "greedy_search --limit 8 --ladder 32,8,3 --no-adapter --average-bits 6 --out c";
         refused(&format!("{search} --compare-with {file}"), &[file]);
