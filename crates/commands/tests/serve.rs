@@ -51,7 +51,7 @@ impl Server {
     }
 
     fn get(&self, path: &str) -> Said {
-        self.send(&format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n"), b"").expect("an answer")
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"), b"").expect("an answer")
     }
 
     fn post(&self, path: &str, body: &Value) -> Said {
@@ -95,7 +95,9 @@ impl Drop for Server {
 }
 
 fn head(path: &str, length: usize) -> String {
-    format!("POST {path} HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 fn question(choice: &Value) -> Value {
@@ -263,6 +265,14 @@ fn what_is_wrong_with_a_request_is_said_by_name_and_field() {
     let plain = head("/answer", 2).replace("application/json", "text/plain");
     let said = server.send(&plain, b"{}").expect("an answer");
     assert_eq!((said.status, said.problem()[0].as_str()), (415, "media_type"));
+    let hosted = |host: &str| server.send(&format!("GET /plans HTTP/1.1\r\nhost: {host}\r\n\r\n"), b"");
+    for host in ["LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "[::1]:8080", "[::1]", "10.0.0.7:1"] {
+        assert_eq!(hosted(host).expect("an answer").status, 200, "{host}");
+    }
+    for host in ["pages.example", "pages.example:8080", "127.0.0.1.example", "localhost.example:80", "localhost:x"] {
+        let said = hosted(host).expect("an answer");
+        assert_eq!((said.status, said.problem()[0].as_str()), (421, "other_host"), "{host}");
+    }
     let said = server.get("/answer");
     assert_eq!((said.status, said.header("allow")), (405, Some("POST")), "{said:?}");
     assert_eq!(server.post("/answer", &question(&json!("default"))).status, 200);

@@ -13,6 +13,9 @@ pub(super) enum Problem {
     /// There is nothing at the path.
     #[error("`{path}` is none of /, /health, /plans, /answer and /generate")]
     NoSuchPath { path: String },
+    /// A name was led to this machine that is not its own, as a page of another origin may do.
+    #[error("`host` is {got:?}, expected localhost or an address")]
+    Host { got: String },
     /// The path has another method.
     #[error("`{method}` is not a method of this path, expected {expected}")]
     Method { method: String, expected: &'static str },
@@ -64,6 +67,7 @@ impl Problem {
     fn parts(&self) -> (StatusCode, &'static str, Option<&str>) {
         match self {
             Self::NoSuchPath { .. } => (StatusCode::NOT_FOUND, "no_such_path", None),
+            Self::Host { .. } => (StatusCode::MISDIRECTED_REQUEST, "other_host", None),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
             Self::MediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", None),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),

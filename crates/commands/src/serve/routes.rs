@@ -7,15 +7,17 @@
 //! | `/plans` | GET | every plan with its widths, bytes and what was measured |
 //! | `/answer`, `/generate` | POST | an answer to a question about a text, a text continued |
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::json;
@@ -68,7 +70,27 @@ pub(super) fn routes(site: Arc<Site>) -> Router {
         .route("/generate", post(generate))
         .fallback(|uri: Uri| async move { Problem::NoSuchPath { path: uri.path().to_owned() } })
         .method_not_allowed_fallback(other_method)
+        .layer(middleware::from_fn(of_this_host))
         .with_state(site)
+}
+
+/// Refuses what is asked of another name: a page from elsewhere whose name was led to this address would count as of
+/// the same origin.
+async fn of_this_host(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+    match host {
+        Some(got) if !is_address(&got) => Problem::Host { got }.into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether a `host` is `localhost` or an address, with a port or without.
+fn is_address(host: &str) -> bool {
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 /// Nothing but the page's own files is loaded, and no other page shows it in a frame.
