@@ -1,7 +1,7 @@
 """Asks a server of `serve` for answers as fast as it gives them, then at several times that rate, and counts.
 
     target/release/examples/serve --model runs/nested --workers 1 &
-    python3 scripts/load_serve.py --url http://127.0.0.1:8080 --seconds 10 --rates 0.8,4
+    python3 scripts/load_serve.py --url http://127.0.0.1:8080 --seconds 10
 
 The capacity is what as many clients as there are workers get, each asking again as soon as it is answered. At a rate,
 requests come at random times that do not depend on the answers, and a time is from when a request was due to the end of
@@ -142,7 +142,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rates", type=lambda text: [float(rate) for rate in text.split(",")], default=[0.8, 4.0],
+    parser.add_argument("--rates", type=lambda text: [float(rate) for rate in text.split(",")], default=[0.8, 1.0, 4.0],
                         help="multiples of the capacity, the highest last")
     parser.add_argument("--question", default="Where was Ada Moor born?")
     parser.add_argument("--context", default=CONTEXT)

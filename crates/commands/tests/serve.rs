@@ -241,12 +241,12 @@ fn what_is_wrong_with_a_request_is_said_by_name_and_field() {
         ("/answer", json!({ "question": " ", "context": "a" }), 422, "bad_field", "question", "empty"),
         ("/answer", json!({ "question": 7, "context": "a" }), 422, "bad_field", "question", "expected a string"),
         ("/answer", json!({ "question": "a", "text": "a" }), 422, "bad_field", "text", "unknown field"),
-        ("/answer", json!([1]), 422, "bad_field", "", ""),
+        ("/answer", json!([QUESTION, CONTEXT]), 422, "bad_field", "body", "expected an object"),
         ("/answer", long, 422, "bad_field", "context", "at most 80 tokens"),
         ("/generate", json!({ "prompt": "" }), 422, "bad_field", "prompt", "empty"),
         ("/generate", json!({ "prompt": "a", "max_new_tokens": 13 }), 422, "bad_field", "max_new_tokens", "at most 12"),
-        ("/generate", json!({ "prompt": "a", "temperature": 0.0 }), 422, "refused", "", "temperature"),
-        ("/generate", json!({ "prompt": "a", "top_p": 2.0 }), 422, "refused", "", "top_p"),
+        ("/generate", json!({ "prompt": "a", "temperature": 0.0 }), 422, "bad_field", "temperature", "above 0"),
+        ("/generate", json!({ "prompt": "a", "top_p": 2.0 }), 422, "bad_field", "top_p", "at most 1"),
         ("/generate", json!({ "prompt": "a", "choice": "confidence" }), 422, "bad_field", "choice", "cascade"),
         ("/answers", json!({}), 404, "no_such_path", "", "/answers"),
         ("/plans", json!({}), 405, "method_not_allowed", "", "GET"),
@@ -258,7 +258,7 @@ fn what_is_wrong_with_a_request_is_said_by_name_and_field() {
         assert!(field.is_empty() || problem[1] == field, "{path} {body}: {problem:?}");
         assert!(problem[2].contains(message), "{path} {body}: {problem:?}");
     }
-    for broken in [&b""[..], b"{", b"{\"question\": \"a\"} x", b"\xff\xfe", &[b'['; 4096]] {
+    for broken in [&b""[..], b"{", b"{\"question\": \"a\"} x", b"\xff\xfe", b"{\"choice\": {\"plan\": \"a"] {
         let said = server.post_bytes("/answer", broken);
         assert_eq!((said.status, said.problem()[0].as_str()), (400, "malformed_json"), "{said:?}");
     }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use switchable_quant::reader::Error;
+use switchable_quant::transformer;
 
 /// What is wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,9 @@ impl Problem {
             Self::BrokenBody { .. } => (StatusCode::BAD_REQUEST, "broken_body", None),
             Self::Malformed { .. } => (StatusCode::BAD_REQUEST, "malformed_json", None),
             Self::Field { field, .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad_field", Some(field)),
-            Self::Refused(Error::Option { field, .. }) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_field", Some(field)),
+            Self::Refused(Error::Option { field, .. } | Error::Model(transformer::Error::Option { field, .. })) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "bad_field", Some(field))
+            }
             Self::Refused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", None),
             Self::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),

@@ -135,6 +135,10 @@ fn text(field: &'static str, text: Option<String>) -> Result<String, Problem> {
 
 /// A body as JSON; where a field is wrong, the problem says which.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde takes an array as the fields in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::field("body", "an array", "an object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
