@@ -62,8 +62,10 @@ function picked() {
 }
 
 function showChoice() {
-  at("bytes-shown").textContent = bytesText(Number(at("bytes").value));
-  at("accuracy-shown").textContent = `at least ${Number(at("accuracy").value).toFixed(1)} %`;
+  const isMeasured = catalogue.front.length > 0;
+  const shown = (text) => (isMeasured ? text : "not measured");
+  at("bytes-shown").textContent = shown(bytesText(Number(at("bytes").value)));
+  at("accuracy-shown").textContent = shown(`at least ${Number(at("accuracy").value).toFixed(1)} %`);
   const plan = picked();
   if (plan === null) {
     const { plans, thresholds } = catalogue.cascade;
