@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "allocate",
     "answer",
     "certify",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 18] = [
     "pretrain",
     "report",
     "robustness",
+    "serve",
     "train_bank",
     "train_default",
 ];

@@ -9,6 +9,7 @@
 //! | `perplexity` | [`perplexity`] | how well a language model foretells documents |
 //! | `pack`, `certify` | [`pack_gpt2`], [`certify`] | an artefact, and proof of what it costs |
 //! | `answer`, `generate` | [`answer`], [`generate`] | what an artefact says |
+//! | `serve` | [`serve`] | the same over HTTP, with a page |
 //! | `dynamic-inference` | [`dynamic_inference`] | more bits where confidence is low |
 //! | `robustness` | [`robustness`] | attacks, width against width |
 //! | `report` | [`report`] | the whole study |
@@ -36,6 +37,7 @@ pub mod perplexity;
 pub mod pretrain;
 pub mod report;
 pub mod robustness;
+pub mod serve;
 pub mod train_bank;
 pub mod train_default;
 
@@ -65,7 +67,7 @@ macro_rules! subcommands {
 }
 
 /// Every command, in the order of its use.
-pub const SUBCOMMANDS: [Subcommand; 18] = subcommands![
+pub const SUBCOMMANDS: [Subcommand; 19] = subcommands![
     "search": greedy_search,
     "allocate": allocate,
     "train-bank": train_bank,
@@ -75,6 +77,7 @@ pub const SUBCOMMANDS: [Subcommand; 18] = subcommands![
     "certify": certify,
     "answer": answer,
     "generate": generate,
+    "serve": serve,
     "dynamic-inference": dynamic_inference,
     "robustness": robustness,
     "report": report,

@@ -47,6 +47,19 @@ pub struct CascadeAnswer {
     pub confidence: f64,
     /// The stage that gave it, counted from 0.
     pub stage: usize,
+    /// What the stages before it would have answered, in their order.
+    pub escalations: Vec<Escalation>,
+}
+
+/// An answer that its stage was too unsure of, so that the next one read the question again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Escalation {
+    /// The answer.
+    pub text: String,
+    /// Its calibrated probability.
+    pub confidence: f64,
+    /// The confidence that would have been enough.
+    pub threshold: f64,
 }
 
 /// What one stage did.
@@ -130,6 +143,7 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
         refuse_no_answer(options)?;
         let reader = Reader { model: self.model, options };
         let mut answers: Vec<Option<CascadeAnswer>> = vec![None; features.examples().len()];
+        let mut escalations: Vec<Vec<Escalation>> = vec![Vec::new(); answers.len()];
         let mut waiting: Vec<usize> = (0..answers.len()).collect();
         let mut work = Vec::with_capacity(self.stages.len());
         for (index, stage) in self.stages.iter().enumerate() {
@@ -150,10 +164,16 @@ impl<'a, B: QuantBackend, M: SwitchableModel<B>> ConfidenceCascade<'a, B, M> {
             let mut escalated = Vec::new();
             for (example, (question, read)) in waiting.into_iter().zip(reading.questions).enumerate() {
                 let confidence = SpanScores::new(&asked, example, &read).confidence(stage.temperature);
-                if self.thresholds.get(index).is_some_and(|threshold| confidence < *threshold) {
-                    escalated.push(question);
-                } else {
-                    answers[question] = Some(CascadeAnswer { decoded: read.decoded, confidence, stage: index });
+                match self.thresholds.get(index) {
+                    Some(&threshold) if confidence < threshold => {
+                        escalations[question].push(Escalation { text: read.decoded.text, confidence, threshold });
+                        escalated.push(question);
+                    }
+                    _ => {
+                        let escalations = std::mem::take(&mut escalations[question]);
+                        let decoded = read.decoded;
+                        answers[question] = Some(CascadeAnswer { decoded, confidence, stage: index, escalations });
+                    }
                 }
             }
             waiting = escalated;

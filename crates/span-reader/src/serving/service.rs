@@ -7,7 +7,7 @@ use squad_data::{Dataset, Decoded, Example, SpanFeatures, SpecialTokens};
 use switchable_model::model::SwitchableModel;
 use switchable_model::site_plan::SitePlan;
 
-use crate::choice::cascade::ConfidenceCascade;
+use crate::choice::cascade::{ConfidenceCascade, Escalation};
 use crate::choice::cascade_table::CascadeStage;
 use crate::choice::controller::PrecisionController;
 use crate::choice::latency::LatencyOptions;
@@ -39,6 +39,8 @@ pub struct Answer {
     pub confidence: Option<f64>,
     /// Mean width of the weights of the plan that answered, in bits.
     pub average_bits: f64,
+    /// What the stages of the cascade before the one that answered were too unsure of; empty under any other choice.
+    pub escalations: Vec<Escalation>,
 }
 
 /// A model that answers each request by a plan of its own: shared between threads, it is never changed by an
@@ -130,6 +132,21 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
         self.cascade.as_ref().map_or(0, |(stages, _)| stages.len())
     }
 
+    /// The plans of the cascade, rising in cost; none where there is no cascade.
+    pub fn cascade_plans(&self) -> impl Iterator<Item = &SitePlan> {
+        self.cascade.iter().flat_map(|(stages, _)| stages.iter().map(|stage| &stage.plan))
+    }
+
+    /// The confidence below which each plan of the cascade but the last escalates; none where there is no cascade.
+    pub fn thresholds(&self) -> &[f64] {
+        self.cascade.as_ref().map_or(&[], |(_, thresholds)| thresholds)
+    }
+
+    /// What picks plans by what was measured of them; `None` where there is no front.
+    pub fn controller(&self) -> Option<&PrecisionController> {
+        self.controller.as_ref()
+    }
+
     /// The plan of a choice; that of the cascade is the one of its last stage.
     ///
     /// # Errors
@@ -217,7 +234,13 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
         let reader = Reader { model: &self.folder.model, options: &self.options };
         let average_bits = plan.average_weight_bits();
         let read = reader.read(features, self.special.pad, plan)?.questions.into_iter();
-        Ok(read.map(|question| Answer { decoded: question.decoded, confidence: None, average_bits }).collect())
+        let answers = read.map(|question| Answer {
+            decoded: question.decoded,
+            confidence: None,
+            average_bits,
+            escalations: Vec::new(),
+        });
+        Ok(answers.collect())
     }
 
     fn by_confidence(&self, features: &SpanFeatures) -> Result<Vec<Answer>> {
@@ -231,6 +254,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Service<B, M> {
             decoded: answer.decoded,
             confidence: Some(answer.confidence),
             average_bits: bits[answer.stage],
+            escalations: answer.escalations,
         });
         Ok(answers.collect())
     }

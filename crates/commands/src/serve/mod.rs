@@ -1,0 +1,211 @@
+//! Answers questions and continues texts over HTTP, with a page to try it by.
+//!
+//! ```text
+//! cargo run --release --example serve
+//! cargo run --release --example serve -- --model ARTEFACT --address 127.0.0.1:8080
+//! curl -H 'content-type: application/json' http://127.0.0.1:8080/answer \
+//!     -d '{"question": "Where was Ada Moor born?", "context": "Ada Moor was born in Riga.", "choice": "confidence"}'
+//! ```
+//!
+//! The page is at `/`, the interface at `/answer`, `/generate`, `/plans` and `/health`. Every request chooses its plan, by the
+//! same words as the flags of `answer`. A bounded number of requests waits for the threads that compute; one more is
+//! refused at once, with 503 and the time to try again. One whose client has gone is not computed. Standard output holds
+//! the address alone; Ctrl-C ends it once what is under way is answered.
+
+mod catalogue;
+mod connections;
+mod jobs;
+mod problem;
+mod queue;
+mod requests;
+mod routes;
+mod served_model;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use command_line::arguments::count::{parse_count, parse_up_to};
+use command_line::arguments::execution::{ExecutionArg, default_execution};
+use command_line::contents::name_of;
+use command_line::files::resolve_model;
+use command_line::{finish, stop_on_ctrl_c};
+use switchable_quant::data::SpecialTokens;
+use switchable_quant::default_model;
+use switchable_quant::device::{Device, DeviceChoice, WithBackend};
+use switchable_quant::families::{WithFamily, with_family};
+use switchable_quant::kernels::QuantBackend;
+use switchable_quant::lora::LinearSettings;
+use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, Quantiser};
+use switchable_quant::reader::serving::service::Service;
+use switchable_quant::transformer::generate::GenerateOptions;
+use switchable_quant::transformer::model::SwitchableModel;
+use switchable_quant::transformer::options::ModelOptions;
+use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
+
+use self::catalogue::Catalogue;
+use self::jobs::Jobs;
+use self::routes::{Limits, Site, routes};
+use self::served_model::Served;
+
+/// Answers and texts over HTTP, with a page to try it by
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// Artefact, or Hugging Face folder of a GPT-2 or a Llama; by default the built-in model
+    #[arg(long, value_name = "DIR|NAME")]
+    model: Option<String>,
+    /// Address and port; port 0 takes a free one. Whoever can reach it can use it: there are no passwords
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    address: SocketAddr,
+    /// Threads that compute, each a request on one core; by default as many as there are cores, 1 on a GPU
+    #[arg(long, value_name = "N", value_parser = parse_up_to::<1024>)]
+    workers: Option<usize>,
+    /// Requests that may wait; one more is refused with 503
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = parse_up_to::<65_536>)]
+    queue: usize,
+    /// Connections at once; one more is refused with 503
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_up_to::<65_536>)]
+    connections: usize,
+    /// Bytes of a body at most
+    #[arg(long, default_value_t = 256 << 10, value_name = "BYTES", value_parser = parse_up_to::<{ 1 << 30 }>)]
+    body_limit: usize,
+    /// Tokens of a question with its text, or of a prompt, at most
+    #[arg(long, default_value_t = 4096, value_name = "N", value_parser = parse_count)]
+    max_tokens: usize,
+    /// Tokens that a request may generate at most
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_count)]
+    max_new_tokens: usize,
+    /// How quantised weights are held and multiplied; by default packed on a CPU, simulated on a GPU
+    #[arg(long, value_enum, value_name = "packed|simulated")]
+    execution: Option<ExecutionArg>,
+    /// auto, cpu, ndarray, cuda, cuda:N or wgpu
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+/// Runs it as a program of its own.
+pub fn main() -> ExitCode {
+    finish(|| run(std::env::args_os()))
+}
+
+/// Runs it on a command line whose first word names the program.
+///
+/// # Errors
+///
+/// Those of the command.
+pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+    let arguments = Arguments::parse_from(line);
+    let machine = arguments.device.resolve()?;
+    machine.dispatch(Serving { arguments: &arguments, machine: &machine })
+}
+
+#[derive(Clone, Copy)]
+struct Serving<'a> {
+    arguments: &'a Arguments,
+    machine: &'a Device,
+}
+
+impl WithBackend for Serving<'_> {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
+        let execution = self.arguments.execution.map_or_else(|| default_execution(self.machine), Into::into);
+        let linear = LinearSettings { execution, ..LinearSettings::default() };
+        let model = ModelOptions { linear, ..ModelOptions::default() };
+        let Some(name) = &self.arguments.model else {
+            let folder = default_model::load::<B>(&model, &device)?;
+            let stop = vec![SpecialTokens::of(&folder.tokenizer)?.end];
+            let generation = GenerateOptions { stop, ..GenerateOptions::default() };
+            return self.serve(folder, "built-in".to_owned(), (generation, true));
+        };
+        let dir = resolve_model(name)?;
+        let options = FolderOptions { model, quantiser: Quantiser::OfAdapters, ..FolderOptions::default() };
+        with_family::<B, _>(&dir, OfFolder { serving: self, dir: &dir, options, device })?
+    }
+}
+
+struct OfFolder<'a, D> {
+    serving: Serving<'a>,
+    dir: &'a Path,
+    options: FolderOptions,
+    device: D,
+}
+
+impl<B: QuantBackend> WithFamily<B> for OfFolder<'_, B::Device> {
+    type Output = anyhow::Result<()>;
+
+    fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
+        let Self { serving, dir, options, device } = self;
+        let open =
+            |missing_head| ModelFolder::<B, M>::open(dir, &FolderOptions { missing_head, ..options.clone() }, &device);
+        let mut folder = open(MissingHead::OfAdapters)?;
+        let answers = ForQuestionAnswering::<B, M>::holds_head(dir)? || !folder.model.head_widths().is_empty();
+        if !answers {
+            // A language model alone, which writes all the same.
+            folder = open(MissingHead::Random(0))?;
+        }
+        serving.serve(folder, name_of(dir), (GenerateOptions::of_folder(dir)?, answers))
+    }
+}
+
+impl Serving<'_> {
+    fn serve<B: QuantBackend, M: SwitchableModel<B>>(
+        self,
+        folder: ModelFolder<B, M>,
+        name: String,
+        (generation, answers_questions): (GenerateOptions, bool),
+    ) -> anyhow::Result<()> {
+        let Self { arguments, machine } = self;
+        folder.notes.iter().for_each(|note| eprintln!("{note}"));
+        let service = Service::new(folder)?;
+        let cores =
+            || if machine.is_cpu() { std::thread::available_parallelism().map_or(1, NonZeroUsize::get) } else { 1 };
+        let workers = arguments.workers.unwrap_or_else(cores);
+        let limits = Limits {
+            body_bytes: arguments.body_limit,
+            tokens: arguments.max_tokens,
+            new_tokens: arguments.max_new_tokens,
+            connections: arguments.connections,
+        };
+        let catalogue = Catalogue::of(&service, name)?;
+        let jobs = Jobs::new(arguments.queue, workers);
+        let site = Arc::new(Site { jobs, catalogue, limits, generation, machine: machine.to_string() });
+        let served =
+            Served { service: &service, catalogue: &site.catalogue, most_tokens: limits.tokens, answers_questions };
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| site.jobs.work(&served));
+            }
+            // Also where the address is taken: the workers end.
+            let ended = listen(arguments, &site);
+            site.jobs.close();
+            ended
+        })
+    }
+}
+
+/// Takes connections until Ctrl-C.
+fn listen(arguments: &Arguments, site: &Arc<Site>) -> anyhow::Result<()> {
+    let stop = stop_on_ctrl_c()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let address = arguments.address;
+        let listener =
+            tokio::net::TcpListener::bind(address).await.with_context(|| format!("`--address {address}`"))?;
+        let address = listener.local_addr()?;
+        println!("http://{address}");
+        std::io::stdout().flush().context("cannot print to stdout")?;
+        if !address.ip().is_loopback() {
+            eprintln!("{address} can be reached from other machines, and asks nobody who they are");
+        }
+        connections::serve(listener, routes(Arc::clone(site)), arguments.connections, &stop).await;
+        Ok(())
+    })
+}
