@@ -8,6 +8,7 @@
 //! | `evaluate` | [`evaluate`] | accuracy under a plan |
 //! | `perplexity` | [`perplexity`] | how well a language model foretells documents |
 //! | `pack`, `certify` | [`pack_gpt2`], [`certify`] | an artefact, and proof of what it costs |
+//! | `export-gguf` | [`export_gguf`] | a plan's model for llama.cpp |
 //! | `answer`, `generate` | [`answer`], [`generate`] | what an artefact says |
 //! | `dynamic-inference` | [`dynamic_inference`] | more bits where confidence is low |
 //! | `robustness` | [`robustness`] | attacks, width against width |
@@ -26,6 +27,7 @@ pub mod certify;
 pub mod cloze_questions;
 pub mod dynamic_inference;
 pub mod evaluate;
+pub mod export_gguf;
 pub mod generate;
 pub mod greedy_search;
 pub mod import_gpt2;
@@ -65,7 +67,7 @@ macro_rules! subcommands {
 }
 
 /// Every command, in the order of its use.
-pub const SUBCOMMANDS: [Subcommand; 18] = subcommands![
+pub const SUBCOMMANDS: [Subcommand; 19] = subcommands![
     "search": greedy_search,
     "allocate": allocate,
     "train-bank": train_bank,
@@ -73,6 +75,7 @@ pub const SUBCOMMANDS: [Subcommand; 18] = subcommands![
     "perplexity": perplexity,
     "pack": pack_gpt2,
     "certify": certify,
+    "export-gguf": export_gguf,
     "answer": answer,
     "generate": generate,
     "dynamic-inference": dynamic_inference,

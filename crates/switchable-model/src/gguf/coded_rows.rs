@@ -150,3 +150,108 @@ fn write_block(block_type: BlockType, [d, minimum]: [f16; 2], levels: &[i32; BLO
     }
     bytes.extend((0..BLOCK / 2).map(|i| (codes[i] & 15) | (codes[i + BLOCK / 2] << 4)));
 }
+
+#[cfg(test)]
+mod tests {
+    use quant_kernels::packed::scales::ScaleFormat;
+
+    use super::*;
+
+    const SHAPE: [usize; 2] = [64, 6];
+
+    /// Codes of every level in turn, under scales that f16 does not hold whole.
+    fn packed(bits: u8, format: Format, granularity: Granularity) -> PackedTensor {
+        let bits = BitWidth::new(bits).unwrap();
+        let spec = PackedSpec { shape: SHAPE, bits, format, granularity, scale_format: ScaleFormat::F32 };
+        let scales: Vec<f32> =
+            (0..spec.scale_shape().unwrap().iter().product()).map(|i| 0.013 + 0.000_71 * i as f32).collect();
+        let highest = (1u32 << bits.bits()) - 1;
+        let lowest = u32::from(format == Format::Symmetric);
+        let zeros = |i: usize| (i * 5) as u8 % (highest + 1).min(255) as u8;
+        let zeros: Vec<u8> =
+            if format == Format::Asymmetric { (0..scales.len()).map(zeros).collect() } else { Vec::new() };
+        let codes: Vec<u8> =
+            (0..SHAPE[0] * SHAPE[1]).map(|i| (lowest + i as u32 * 7 % (highest + 1 - lowest)) as u8).collect();
+        PackedTensor::from_codes(spec, &codes, &scales, &zeros).unwrap()
+    }
+
+    fn granularities() -> [Granularity; 4] {
+        let group = |rows| Granularity::per_group(rows).unwrap();
+        [Granularity::PerTensor, Granularity::PerChannel, group(32), group(64)]
+    }
+
+    #[test]
+    fn every_width_keeps_its_codes_and_moves_by_the_rounding_of_its_scales() {
+        for (format, bits) in (2..=8).map(|b| (Format::Symmetric, b)).chain((2..=5).map(|b| (Format::Asymmetric, b))) {
+            for granularity in granularities() {
+                let packed = packed(bits, format, granularity);
+                let rows = encode(&packed, RowOrder::Same).unwrap();
+                assert_eq!(rows.shape, [SHAPE[1], SHAPE[0]]);
+                let (got, exact) = (rows.block_type.decode(&rows.bytes), packed.dequantize());
+                let params = Params::of(&packed);
+                for (at, &value) in got.iter().enumerate() {
+                    let (output, input) = (at / SHAPE[0], at % SHAPE[0]);
+                    let ([scale, zero], level) = (params.at(input, output), packed.level(input, output) as f32);
+                    let d = f16::from_f32(scale).to_f32();
+                    // To the bit what the type stands for, under codes that are those of the weight.
+                    let minimum = f16::from_f32(-zero * d).to_f32();
+                    let expected = if format == Format::Symmetric { d * level } else { d * level + minimum };
+                    assert_eq!(value.to_bits(), expected.to_bits(), "{bits} bits {format} {granularity}");
+                    let exact = exact[input * SHAPE[1] + output];
+                    let bound = (exact.abs() + zero * d) * 2f32.powi(-11) * 1.001;
+                    assert!((value - exact).abs() <= bound, "{value}, {exact} at {bits} bits {format} {granularity}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn types_are_those_whose_codes_have_room() {
+        let of = |bits, format, granularity| type_of(&packed(bits, format, granularity).spec());
+        for (bits, symmetric) in [(2, "Q4_0"), (3, "Q4_0"), (4, "Q4_0"), (5, "Q5_0"), (6, "Q8_0"), (8, "Q8_0")] {
+            for granularity in granularities() {
+                assert_eq!(of(bits, Format::Symmetric, granularity).unwrap().name(), symmetric);
+            }
+        }
+        for (bits, asymmetric) in [(2, "Q4_1"), (4, "Q4_1"), (5, "Q5_1")] {
+            assert_eq!(of(bits, Format::Asymmetric, Granularity::PerChannel).unwrap().name(), asymmetric);
+        }
+    }
+
+    #[test]
+    fn what_no_type_holds_is_said_by_its_reason() {
+        let spec = packed(4, Format::Symmetric, Granularity::PerChannel).spec();
+        let said = |spec: PackedSpec| type_of(&spec).unwrap_err().to_string();
+        let bits = |bits| BitWidth::new(bits).unwrap();
+        for (spec, expected) in [
+            (
+                PackedSpec { bits: bits(8), format: Format::Asymmetric, ..spec },
+                "no type has 8 bits per-channel,asymmetric",
+            ),
+            (PackedSpec { format: Format::Nf4, ..spec }, "no type has 4 bits per-channel,nf4"),
+            (PackedSpec { granularity: Granularity::PerToken, ..spec }, "no type has 4 bits per-token,symmetric"),
+            (
+                PackedSpec { granularity: Granularity::per_group(16).unwrap(), ..spec },
+                "no type has 4 bits per-group:16,symmetric",
+            ),
+            (PackedSpec { shape: [48, 4], ..spec }, "rows of 48 values, which are no whole blocks of 32"),
+        ] {
+            assert_eq!(said(spec), expected);
+        }
+        let spec = PackedSpec { shape: [32, 1], ..spec };
+        for scale in [1e-6, 1e5] {
+            let packed = PackedTensor::from_codes(spec, &[9; 32], &[scale], &[]).unwrap();
+            assert_eq!(encode(&packed, RowOrder::Same), Err(WhyFloats::ScaleBeyondF16));
+        }
+    }
+
+    #[test]
+    fn rows_that_are_turned_are_put_back_by_the_reader() {
+        let order = RowOrder::Turned(1);
+        let packed = packed(8, Format::Symmetric, Granularity::PerChannel);
+        let [same, turned] = [RowOrder::Same, order].map(|order| encode(&packed, order).unwrap());
+        assert_ne!(same, turned);
+        let back = order.in_folder(turned.block_type.decode(&turned.bytes), &turned.shape);
+        assert_eq!(back, same.block_type.decode(&same.bytes));
+    }
+}

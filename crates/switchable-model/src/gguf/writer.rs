@@ -206,3 +206,54 @@ impl GgufWriter {
 const fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT_WHERE_UNSAID)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::GgufFile;
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/model.gguf");
+        let mut writer = GgufWriter::default();
+        writer.pair("general.architecture", "gpt2");
+        writer.pair("a.size", 7);
+        writer.pair("a.number", 0.25f32);
+        writer.pair("a.flag", true);
+        writer.pair("a.texts", MetadataValue::Texts(vec!["one".into(), "zwei 🦀".into(), String::new()]));
+        writer.pair("a.numbers", MetadataValue::Numbers(vec![1, -1]));
+        let floats = |values: &[f32]| BlockType::F32.encode_floats(values);
+        // Neither ends at a step of 32 bytes.
+        let first = EncodedTensor {
+            shape: vec![2, 3],
+            block_type: BlockType::F32,
+            bytes: floats(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        };
+        let halves = BlockType::F16.encode_floats(&[0.5, -65504.0]);
+        writer.tensor("first", first);
+        writer.tensor("second", EncodedTensor { shape: vec![2], block_type: BlockType::F16, bytes: halves });
+        writer.write(&path).unwrap();
+        let file = GgufFile::open(&path).unwrap();
+        assert_eq!((file.architecture().unwrap(), file.size("a.size", None).unwrap()), ("gpt2", 7));
+        assert_eq!(file.positive("a.number", None).unwrap().to_bits(), 0.25f64.to_bits());
+        assert_eq!(file.flag("a.flag").unwrap(), Some(true));
+        assert_eq!(file.texts("a.texts").unwrap().unwrap(), ["one", "zwei 🦀", ""]);
+        assert_eq!(file.numbers("a.numbers").unwrap().unwrap(), [1, -1]);
+        let (first, second) = (file.tensor("first").unwrap(), file.tensor("second").unwrap());
+        assert_eq!(
+            (first.shape.as_slice(), file.values(first)),
+            ([2, 3].as_slice(), vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+        );
+        assert_eq!((second.block_type, file.values(second)), (BlockType::F16, vec![0.5, -65504.0]));
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_no_file_to_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = GgufWriter::default().write(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(&dir.path().display().to_string()), "{message}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
