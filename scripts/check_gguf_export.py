@@ -4,7 +4,8 @@
     switchable-quant export-gguf FLAGS --out FILE.gguf
     python scripts/check_gguf_export.py PROGRAM FILE.gguf "A prompt" [TOKENS] -- FLAGS
 
-PROGRAM is `switchable-quant`, FLAGS are those of model and plan, which `generate` takes as well. It compares
+PROGRAM is `switchable-quant`, or the folder of the examples; FLAGS are those of model and plan, which `generate` takes
+as well. It compares
 
 - logits of the prompt by llama.cpp on the file's floats, everything in f32, with those of `import` on the same file:
   whether the file is read as it was meant;
@@ -65,8 +66,10 @@ def main():
     program, file, prompt, *rest = sys.argv[1:split]
     tokens, flags = int(rest[0]) if rest else 48, sys.argv[split + 1 :]
 
-    def run(*line):
-        return subprocess.run([program, *line], check=True, capture_output=True, text=True).stdout
+    def run(command, *line):
+        examples = {"import": "import_gpt2", "generate": "generate"}
+        start = [str(Path(program) / examples[command])] if Path(program).is_dir() else [program, command]
+        return subprocess.run([*start, *line], check=True, capture_output=True, text=True).stdout
 
     as_it_is = Model(file, exact=False)
     ids = tokenize(as_it_is, prompt)
