@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "allocate",
     "answer",
     "certify",
     "cloze_questions",
     "dynamic_inference",
     "evaluate",
+    "export_gguf",
     "generate",
     "greedy_search",
     "import_gpt2",

@@ -130,11 +130,11 @@ impl Command for Export<'_> {
         };
         let name = name_of(Path::new(&session.name));
         let export = GgufExport { name: &name, model: &model, tokenizer: &folder.tokenizer, plan: &plan, matrices };
-        let report = export.write(out)?;
+        let report = export.write::<B::InnerBackend>(out)?;
         report.notes.iter().for_each(|note| eprintln!("{note}"));
         println!("wrote {}, {} bytes", out.display(), std::fs::metadata(out)?.len());
         print!("{}", text_of(&report));
-        compare(&model, &plan, out)
+        compare::<B::InnerBackend, M::InnerModule>(&model, &plan, out)
     }
 }
 

@@ -107,18 +107,15 @@ impl Ends {
         };
         let named = |field: &str| parts.special.get(field).copied();
         let one = |field: &str| named(field).or_else(|| ids(&format!("{field}_id")).first().copied());
-        let mut ends: Vec<u32> = named("eos_token").into_iter().collect();
-        ends.extend(ids("eos_token_id"));
+        let mut ends: Vec<u32> = Vec::new();
+        for id in named("eos_token").into_iter().chain(ids("eos_token_id")) {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
         if ends.is_empty() {
             ends.extend(SpecialTokens::of(tokenizer).ok().map(|special| special.end));
         }
-        let mut seen = Vec::new();
-        ends.retain(|id| {
-            !seen.contains(id) && {
-                seen.push(*id);
-                true
-            }
-        });
         Self { begin: parts.begins_with.or_else(|| one("bos_token")), ends, pad: one("pad_token") }
     }
 }
@@ -155,10 +152,7 @@ fn write_tokenizer(writer: &mut GgufWriter, parts: &VocabularyParts, rows: usize
             writer.pair(key, id);
         }
     }
-    for (key, id) in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]
-        .into_iter()
-        .zip(&ends.ends[1.min(ends.ends.len())..])
-    {
+    for (id, key) in ends.ends.iter().skip(1).zip(["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]) {
         if fits(id) {
             writer.pair(key, *id);
         }
