@@ -68,14 +68,14 @@ fn fields(file: &GgufFile) -> Result<Map<String, Value>> {
 
 fn written(config: &Gpt2Config) -> Result<WrittenConfig> {
     if config.activation != Activation::GeluNew {
-        let got = json!(config.activation);
-        return Err(refused("activation_function", got, "\"gelu_new\", which llama.cpp runs in every GPT-2"));
+        let got = json!(config.activation).to_string();
+        return Err(refused("activation_function", &got, "\"gelu_new\", which llama.cpp runs in every GPT-2"));
     }
     if !config.scale_attn_weights {
-        return Err(refused("scale_attn_weights", false, "true, as llama.cpp scales"));
+        return Err(refused("scale_attn_weights", "false", "true, as llama.cpp scales"));
     }
     if config.scale_attn_by_inverse_layer_idx {
-        return Err(refused("scale_attn_by_inverse_layer_idx", true, "false, as llama.cpp scales"));
+        return Err(refused("scale_attn_by_inverse_layer_idx", "true", "false, as llama.cpp scales"));
     }
     let size = |size: usize| (size as u32).into();
     let pairs = vec![

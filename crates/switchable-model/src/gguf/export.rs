@@ -119,8 +119,8 @@ pub fn export_model<B: QuantBackend, M: SwitchableModel<B>>(
 }
 
 /// The error of a configuration that llama.cpp would run otherwise.
-pub fn refused(field: &'static str, got: impl ToString, expected: &str) -> Error {
-    Error::Config { path: "<config>".into(), field, got: got.to_string(), expected: expected.into() }
+pub fn refused(field: &'static str, got: &str, expected: &str) -> Error {
+    Error::Config { path: "<config>".into(), field, got: got.into(), expected: expected.into() }
 }
 
 struct Export<'a, B: QuantBackend, M: SwitchableModel<B>> {
