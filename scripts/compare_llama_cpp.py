@@ -66,30 +66,44 @@ def in_f32(parameters):
     return parameters
 
 
+class Model:
+    """A file, opened by llama.cpp; with `exact`, keys and values in f32 and attention that is not fused."""
+
+    def __init__(self, path, exact):
+        package = Path(importlib.util.find_spec("xllamacpp").submodule_search_locations[0])
+        self.library = library = ctypes.CDLL(str(next(package.glob("xllamacpp*.so"))))
+        for name in ("llama_model_default_params", "llama_context_default_params"):
+            getattr(library, name).restype = Bytes
+        for name in ("llama_model_load_from_file", "llama_init_from_model", "llama_model_get_vocab"):
+            getattr(library, name).restype = ctypes.c_void_p
+        library.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
+        library.llama_backend_init()
+        parameters = library.llama_model_default_params()
+        self.model = ctypes.c_void_p(library.llama_model_load_from_file(str(path).encode(), parameters))
+        if not self.model:
+            sys.exit(f"llama.cpp does not load {path}")
+        parameters = library.llama_context_default_params()
+        self.context = ctypes.c_void_p(library.llama_init_from_model(self.model, in_f32(parameters) if exact else parameters))
+        self.vocabulary = ctypes.c_void_p(library.llama_model_get_vocab(self.model))
+        self.tokens = library.llama_vocab_n_tokens(self.vocabulary)
+
+    def logits(self, ids, first=0):
+        """Logits behind each of some tokens from a position on, `[tokens, vocabulary]`."""
+        count, sequence = len(ids), ctypes.c_int32(0)
+        numbers = ctypes.c_int32 * count
+        batch = Batch(
+            count, numbers(*ids), None, numbers(*range(first, first + count)), numbers(*[1] * count),
+            (ctypes.POINTER(ctypes.c_int32) * count)(*[ctypes.pointer(sequence)] * count), (ctypes.c_int8 * count)(*[1] * count),
+        )
+        if self.library.llama_decode(self.context, batch) != 0:
+            sys.exit("llama.cpp failed")
+        rows = [self.library.llama_get_logits_ith(self.context, i) for i in range(count)]
+        return numpy.stack([numpy.ctypeslib.as_array(row, shape=(self.tokens,)).copy() for row in rows])
+
+
 def llama_cpp(path, ids):
-    """Logits behind each of some tokens, `[tokens, vocabulary]`."""
-    package = Path(importlib.util.find_spec("xllamacpp").submodule_search_locations[0])
-    library = ctypes.CDLL(str(next(package.glob("xllamacpp*.so"))))
-    for name in ("llama_model_default_params", "llama_context_default_params"):
-        getattr(library, name).restype = Bytes
-    for name in ("llama_model_load_from_file", "llama_init_from_model", "llama_model_get_vocab"):
-        getattr(library, name).restype = ctypes.c_void_p
-    library.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
-    library.llama_backend_init()
-    model = ctypes.c_void_p(library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params()))
-    parameters = in_f32(library.llama_context_default_params())
-    context = ctypes.c_void_p(library.llama_init_from_model(model, parameters))
-    vocabulary = library.llama_vocab_n_tokens(ctypes.c_void_p(library.llama_model_get_vocab(model)))
-    count, first = len(ids), ctypes.c_int32(0)
-    numbers = ctypes.c_int32 * count
-    batch = Batch(
-        count, numbers(*ids), None, numbers(*range(count)), numbers(*[1] * count),
-        (ctypes.POINTER(ctypes.c_int32) * count)(*[ctypes.pointer(first)] * count), (ctypes.c_int8 * count)(*[1] * count),
-    )
-    if library.llama_decode(context, batch) != 0:
-        sys.exit("llama.cpp failed")
-    rows = [library.llama_get_logits_ith(context, i) for i in range(count)]
-    return numpy.stack([numpy.ctypeslib.as_array(row, shape=(vocabulary,)).copy() for row in rows])
+    """Logits in f32 behind each of some tokens."""
+    return Model(path, exact=True).logits(ids)
 
 
 def main():

@@ -11,6 +11,7 @@ const COMMANDS: [&str; 19] = [
     "cloze_questions",
     "dynamic_inference",
     "evaluate",
+    "export_gguf",
     "generate",
     "greedy_search",
     "import_gpt2",

@@ -8,6 +8,7 @@
 //! | `evaluate` | [`evaluate`] | accuracy under a plan |
 //! | `perplexity` | [`perplexity`] | how well a language model foretells documents |
 //! | `pack`, `certify` | [`pack_gpt2`], [`certify`] | an artefact, and proof of what it costs |
+//! | `export-gguf` | [`export_gguf`] | a plan's model for llama.cpp |
 //! | `answer`, `generate` | [`answer`], [`generate`] | what an artefact says |
 //! | `serve` | [`serve`] | the same over HTTP, with a page |
 //! | `dynamic-inference` | [`dynamic_inference`] | more bits where confidence is low |
@@ -27,6 +28,7 @@ pub mod certify;
 pub mod cloze_questions;
 pub mod dynamic_inference;
 pub mod evaluate;
+pub mod export_gguf;
 pub mod generate;
 pub mod greedy_search;
 pub mod import_gpt2;
@@ -75,6 +77,7 @@ pub const SUBCOMMANDS: [Subcommand; 19] = subcommands![
     "perplexity": perplexity,
     "pack": pack_gpt2,
     "certify": certify,
+    "export-gguf": export_gguf,
     "answer": answer,
     "generate": generate,
     "serve": serve,

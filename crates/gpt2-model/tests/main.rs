@@ -10,6 +10,7 @@ mod changed_weights;
 mod export;
 mod generation;
 mod gguf;
+mod gguf_export;
 mod golden_forward;
 mod golden_training;
 mod int8_codes;

@@ -8,6 +8,7 @@ mod bad_folders;
 mod export;
 mod generation;
 mod gguf;
+mod gguf_export;
 mod golden_forward;
 mod golden_training;
 mod grouped_queries;

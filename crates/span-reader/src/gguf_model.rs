@@ -7,6 +7,7 @@
 //! | `ggml.pre` | how a text is cut before it is merged |
 //! | `ggml.bos_token_id` and the like | the special tokens by name |
 //! | `chat_template` | kept, for folders that are written |
+//! | `ggml.add_bos_token` | kept, for files that are written |
 //!
 //! Nothing is added to a text, whatever `ggml.add_bos_token` says, as with every tokenizer here.
 
@@ -17,15 +18,16 @@ use switchable_model::gguf::GgufFile;
 
 use crate::error::Result;
 
-const MODEL: &str = "tokenizer.ggml.model";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
-const MERGES: &str = "tokenizer.ggml.merges";
-const PRE: &str = "tokenizer.ggml.pre";
-const CHAT_TEMPLATE: &str = "chat_template";
+pub(crate) const MODEL: &str = "tokenizer.ggml.model";
+pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(crate) const TYPES: &str = "tokenizer.ggml.token_type";
+pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
+pub(crate) const PRE: &str = "tokenizer.ggml.pre";
+pub(crate) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(crate) const CHAT_TEMPLATE: &str = "chat_template";
 
 /// The fields of a `tokenizer_config.json`, and the keys of their ids.
-const SPECIAL: [(&str, &str); 5] = [
+pub(crate) const SPECIAL: [(&str, &str); 5] = [
     ("bos_token", "tokenizer.ggml.bos_token_id"),
     ("eos_token", "tokenizer.ggml.eos_token_id"),
     ("unk_token", "tokenizer.ggml.unknown_token_id"),
@@ -33,7 +35,7 @@ const SPECIAL: [(&str, &str); 5] = [
     ("pad_token", "tokenizer.ggml.padding_token_id"),
 ];
 
-/// Names of ways to cut a text, as llama.cpp has them.
+/// Names of ways to cut a text, as llama.cpp has them; the first of each is the one that is written.
 const SPLITTINGS: [(&str, Splitting); 8] = [
     ("gpt-2", Splitting::Gpt2),
     ("gpt2", Splitting::Gpt2),
@@ -46,9 +48,17 @@ const SPLITTINGS: [(&str, Splitting); 8] = [
 ];
 
 /// The numbers of the types of tokens.
+pub(crate) const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(crate) const CONTROL: i64 = 3;
+pub(crate) const USER_DEFINED: i64 = 4;
+pub(crate) const UNUSED: i64 = 5;
+
+/// What llama.cpp calls a way to cut a text.
+pub(crate) fn name_of(splitting: Splitting) -> &'static str {
+    let name = SPLITTINGS.into_iter().find(|(_, own)| *own == splitting).map(|(name, _)| name);
+    name.unwrap_or_else(|| unreachable!("every way has a name, {splitting:?} as well"))
+}
 
 /// The tokenizer of a file.
 pub(crate) fn tokenizer_of(file: &GgufFile) -> Result<TextTokenizer> {
@@ -99,6 +109,9 @@ fn config_of(file: &GgufFile, tokens: &[&str]) -> Result<(Map<String, Value>, Ve
         };
         config.insert(field.to_owned(), (*token).into());
         ids.push(id as usize);
+    }
+    if let Some(adds) = file.flag(ADD_BOS)? {
+        config.insert("add_bos_token".to_owned(), adds.into());
     }
     if let Some(template) = file.text(&format!("tokenizer.{CHAT_TEMPLATE}"))? {
         config.insert(CHAT_TEMPLATE.to_owned(), template.into());

@@ -8,6 +8,7 @@ pub mod embedded_folder;
 pub mod error;
 pub mod evaluation;
 pub mod footprint;
+pub mod gguf_export;
 mod gguf_model;
 pub mod model_folder;
 pub mod running;

@@ -39,5 +39,6 @@ pub use question_counts::{LeftOut, QuestionCounts, WhyLeftOut};
 pub use text_files::{Documents, TextFiles};
 pub use tokenizer::{
     BpeConfig, BpeVocabulary, CharSpan, Encoding, LeadingSpace, SpecialTokens, Splitting, TextTokenizer, TokenKind,
+    VocabularyParts,
 };
 pub use windows::{LongQuestions, NullTarget, SpanConfig, SpanFeatures, TokenSpan, Window};

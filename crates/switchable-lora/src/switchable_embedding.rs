@@ -251,7 +251,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
                 let columns: Vec<usize> = ids.into_data().iter::<i64>().map(|id| id as usize).collect();
                 self.rows_of(codes.view(), &columns)
             }
-            None => self.at(precision).select(0, ids),
+            None => self.table_at(precision).select(0, ids),
         }
     }
 
@@ -268,7 +268,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
         let [_, width] = self.shape();
         match self.codes(precision) {
             Some(codes) => self.rows_of(codes.view(), &(first..first + count).collect::<Vec<_>>()),
-            None => self.at(precision).slice([first..first + count, 0..width]),
+            None => self.table_at(precision).slice([first..first + count, 0..width]),
         }
     }
 
@@ -303,7 +303,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
             Ok(hidden) => hidden,
             Err(error) => panic!("{error}"),
         };
-        hidden.matmul(self.at(precision).transpose())
+        hidden.matmul(self.table_at(precision).transpose())
     }
 
     /// The codes that a product at a precision is computed from; `None` where it is computed in floats.
@@ -330,8 +330,16 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
         }
     }
 
-    /// The table in floats as its quantiser leaves it, `[rows, width]`.
-    fn at(&self, precision: &SitePrecision) -> Tensor<B, 2> {
+    /// The table in floats as its quantiser leaves it at a precision.
+    ///
+    /// # Shapes
+    ///
+    /// - output `[rows, width]`
+    ///
+    /// # Panics
+    ///
+    /// Where [`check`](Self::check) would return an error.
+    pub fn table_at(&self, precision: &SitePrecision) -> Tensor<B, 2> {
         let wanted = Wanted::of(precision);
         let table = match &self.table {
             Table::Packed { codes, .. } => match codes.at(wanted.bits) {

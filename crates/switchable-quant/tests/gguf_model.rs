@@ -9,8 +9,12 @@ use switchable_quant::burn::backend::flex::FlexDevice;
 use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::families::{FAMILIES, WithFamily, with_family};
 use switchable_quant::llama::Llama;
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
+use switchable_quant::reader::gguf_export::{GgufExport, GgufReport};
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, open_tokenizer};
+use switchable_quant::transformer::gguf::GgufFile;
+use switchable_quant::transformer::gguf::export::MatrixFloats;
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::span_head::MissingHead;
 
@@ -113,4 +117,42 @@ fn tokenizers_that_are_not_read_are_refused_by_key() {
 
 fn find(bytes: &[u8], text: &str) -> usize {
     bytes.windows(text.len()).position(|window| window == text.as_bytes()).expect(text)
+}
+
+/// The golden model with a tokenizer, as a file.
+fn exported(tokenizer: &TextTokenizer, path: &Path) -> switchable_quant::reader::Result<GgufReport> {
+    let folder = ModelFolder::<Flex, Llama<Flex>>::open(golden("llama"), &options(), &FlexDevice).expect("it opens");
+    let model = &folder.model.transformer;
+    let plan = model.uniform_plan(SitePrecision::FULL);
+    GgufExport { name: "golden", model, tokenizer, plan: &plan, matrices: MatrixFloats::F16 }.write(path)
+}
+
+#[test]
+fn a_file_that_is_written_opens_with_the_tokenizer_of_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let report = exported(&tokenizer(), &path).unwrap();
+    assert_eq!(report.notes, [""; 0]);
+    let folder = ModelFolder::<Flex, Llama<Flex>>::open(&path, &options(), &FlexDevice).unwrap();
+    assert_eq!(folder.tokenizer.encode(TEXT).unwrap().ids, tokenizer().encode(TEXT).unwrap().ids);
+    let end = |tokenizer: &TextTokenizer| SpecialTokens::of(tokenizer).unwrap().end;
+    assert_eq!(end(&folder.tokenizer), end(&tokenizer()));
+    // Tokens and rows of the embedding are as many, whatever the tokenizer has.
+    let file = GgufFile::open(&path).unwrap();
+    let tokens = file.texts("tokenizer.ggml.tokens").unwrap().unwrap();
+    assert_eq!(tokens.len(), folder.model.transformer.shape().vocabulary);
+    assert_eq!(file.text("tokenizer.ggml.pre").unwrap(), Some("gpt-2"));
+}
+
+#[test]
+fn a_tokenizer_of_another_kind_leaves_no_file() {
+    let mut json: serde_json::Value = serde_json::from_str(tokenizer().to_json()).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "Lowercase"});
+    let lower = TextTokenizer::from_bytes(json.to_string().as_bytes(), "lower.json").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let message = exported(&lower, &dir.path().join("model.gguf")).unwrap_err().to_string();
+    assert!(message.contains("lower.json: field `normalizer` is"), "{message}");
+    let message = exported(&tokenizer(), dir.path()).unwrap_err().to_string();
+    assert!(message.contains(&dir.path().display().to_string()), "{message}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,10 +1,13 @@
-//! A GPT-2 in a GGUF file: what its metadata and tensors are in a Hugging Face folder.
+//! A GPT-2 in a GGUF file: what its metadata and tensors are in a Hugging Face folder, and the other way.
 
 use serde_json::{Map, Value, json};
 
 use switchable_model::error::Result;
+use switchable_model::gguf::export::refused;
+use switchable_model::gguf::family::WrittenConfig;
 use switchable_model::gguf::{GgufFamily, GgufFile};
 
+use crate::activation::Activation;
 use crate::config::Gpt2Config;
 
 pub(super) static FAMILY: GgufFamily<Gpt2Config> = GgufFamily {
@@ -27,6 +30,7 @@ pub(super) static FAMILY: GgufFamily<Gpt2Config> = GgufFamily {
     ],
     beside: &[],
     turned_heads: |_, _| None,
+    written,
 };
 
 /// The keys that are read, behind `gpt2.`.
@@ -60,4 +64,28 @@ fn fields(file: &GgufFile) -> Result<Map<String, Value>> {
         Value::Object(fields) => Ok(fields),
         _ => unreachable!("an object was written"),
     }
+}
+
+fn written(config: &Gpt2Config) -> Result<WrittenConfig> {
+    if config.activation != Activation::GeluNew {
+        let got = json!(config.activation).to_string();
+        return Err(refused("activation_function", &got, "\"gelu_new\", which llama.cpp runs in every GPT-2"));
+    }
+    if !config.scale_attn_weights {
+        return Err(refused("scale_attn_weights", "false", "true, as llama.cpp scales"));
+    }
+    if config.scale_attn_by_inverse_layer_idx {
+        return Err(refused("scale_attn_by_inverse_layer_idx", "true", "false, as llama.cpp scales"));
+    }
+    let size = |size: usize| (size as u32).into();
+    let pairs = vec![
+        ("vocab_size", size(config.vocab_size)),
+        ("context_length", size(config.n_positions)),
+        ("embedding_length", size(config.n_embd)),
+        ("block_count", size(config.n_layer)),
+        ("feed_forward_length", size(config.n_inner)),
+        ("attention.head_count", size(config.n_head)),
+        ("attention.layer_norm_epsilon", (config.layer_norm_epsilon as f32).into()),
+    ];
+    Ok(WrittenConfig { pairs, beside: Vec::new() })
 }

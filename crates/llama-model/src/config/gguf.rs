@@ -1,8 +1,9 @@
-//! A Llama in a GGUF file: what its metadata and tensors are in a Hugging Face folder.
+//! A Llama in a GGUF file: what its metadata and tensors are in a Hugging Face folder, and the other way.
 
 use serde_json::{Map, Value, json};
 
 use switchable_model::error::Result;
+use switchable_model::gguf::family::WrittenConfig;
 use switchable_model::gguf::{GgufFamily, GgufFile};
 
 use super::LlamaConfig;
@@ -30,6 +31,7 @@ pub(super) static FAMILY: GgufFamily<LlamaConfig> = GgufFamily {
         "attn_k" => Some(config.num_key_value_heads),
         _ => None,
     },
+    written: |config| Ok(written(config)),
 };
 
 /// What every frequency of the rotations is divided by, where the model is a Llama 3.1 or later.
@@ -139,6 +141,42 @@ fn llama3(factors: &[f32], theta: f64, head: usize) -> Option<RopeScaling> {
         (f64::from(plain / stretched) / f64::from(*factor) - 1.0).abs() < 1e-5
     };
     (factors.len() == plain.len() && plain.iter().zip(&stretched).zip(factors).all(is_same)).then_some(scaling)
+}
+
+fn written(config: &LlamaConfig) -> WrittenConfig {
+    let size = |size: usize| (size as u32).into();
+    let head = config.head_dim;
+    let mut written = WrittenConfig {
+        pairs: vec![
+            ("vocab_size", size(config.vocab_size)),
+            ("context_length", size(config.max_position_embeddings)),
+            ("embedding_length", size(config.hidden_size)),
+            ("block_count", size(config.num_hidden_layers)),
+            ("feed_forward_length", size(config.intermediate_size)),
+            ("attention.head_count", size(config.num_attention_heads)),
+            ("attention.head_count_kv", size(config.num_key_value_heads)),
+            ("attention.key_length", size(head)),
+            ("attention.value_length", size(head)),
+            ("attention.layer_norm_rms_epsilon", (config.rms_norm_eps as f32).into()),
+            ("rope.dimension_count", size(head)),
+            ("rope.freq_base", (config.rope_theta as f32).into()),
+        ],
+        beside: Vec::new(),
+    };
+    match config.rope_scaling {
+        RopeScaling::Default => {}
+        RopeScaling::Linear { factor } => {
+            written.pairs.push(("rope.scaling.type", "linear".into()));
+            written.pairs.push(("rope.scaling.factor", (factor as f32).into()));
+        }
+        RopeScaling::Llama3 { .. } => {
+            let plain = RopeScaling::Default.frequencies(config.rope_theta, head);
+            let stretched = config.rope_scaling.frequencies(config.rope_theta, head);
+            let factors = plain.iter().zip(&stretched).map(|(plain, stretched)| plain / stretched).collect();
+            written.beside.push((FREQUENCY_FACTORS, factors));
+        }
+    }
+    written
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod bpe;
 mod checked_json;
 mod folder;
 mod offsets;
+mod parts;
 mod special_names;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use whole_files::PartialFile;
 use crate::error::{Error, Result};
 pub use bpe::{BpeConfig, LeadingSpace};
 use offsets::CharIndex;
+pub use parts::VocabularyParts;
 use special_names::SpecialNames;
 pub use vocabulary::{BpeVocabulary, Splitting, TokenKind};
 

@@ -51,8 +51,11 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
 
 impl Splitting {
+    /// Every way.
+    pub const ALL: [Self; 4] = [Self::Gpt2, Self::SingleDigits, Self::Llama3, Self::Unnamed];
+
     /// The pre-tokenizer of a `tokenizer.json`.
-    fn to_json(self) -> Value {
+    pub(super) fn to_json(self) -> Value {
         let bytes = |cuts: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cuts});
         let cut = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
         let steps = match self {

@@ -106,6 +106,11 @@ impl BlockType {
         READ.iter().find(|row| row.1 == self).expect("every type has a row")
     }
 
+    /// Its number in a file.
+    pub(super) fn number(self) -> u32 {
+        self.row().0
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         self.row().2
@@ -119,6 +124,20 @@ impl BlockType {
     /// The bytes of a block.
     pub fn bytes(self) -> usize {
         self.row().4
+    }
+
+    /// The bytes of floats in a type of floats.
+    ///
+    /// # Panics
+    ///
+    /// If it is one of codes.
+    pub(super) fn encode_floats(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            Bf16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            _ => panic!("{} is a type of codes", self.name()),
+        }
     }
 
     /// The values that whole blocks stand for; bytes behind them are passed over.

@@ -5,10 +5,11 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::GgufFile;
+use super::writer::MetadataValue;
 use crate::error::Result;
 use crate::parameters::{WeightLayout, transposed};
 
-/// How the GGUF files of a family are read.
+/// How the GGUF files of a family are read and written.
 pub struct GgufFamily<C> {
     /// What `general.architecture` of its files is.
     pub architecture: &'static str,
@@ -26,6 +27,17 @@ pub struct GgufFamily<C> {
     /// The heads of a tensor of a block, by its name in GGUF, whose rows stand in the order of llama.cpp's rotations:
     /// the two rows that are turned together beside one another, and not half a head apart.
     pub turned_heads: fn(&C, &str) -> Option<usize>,
+    /// What a file says of a configuration; refuses one that llama.cpp would run otherwise.
+    pub written: fn(&C) -> Result<WrittenConfig>,
+}
+
+/// What a file says of a configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WrittenConfig {
+    /// The metadata, by what stands behind the architecture in their keys.
+    pub pairs: Vec<(&'static str, MetadataValue)>,
+    /// Tensors that are not the model's parameters.
+    pub beside: Vec<(&'static str, Vec<f32>)>,
 }
 
 impl<C> fmt::Debug for GgufFamily<C> {
@@ -60,6 +72,18 @@ impl RowOrder {
                 (0..rows).flat_map(|row| &values[in_file(row) * columns..][..columns]).copied().collect()
             }
             _ => values,
+        }
+    }
+
+    /// The row of a Hugging Face folder, `[d_out, d_in]`, that is a row of the file.
+    pub(super) fn folder_row(self, row: usize, rows: usize) -> usize {
+        match self {
+            Self::Turned(heads) if rows.is_multiple_of(2 * heads) => {
+                let half = rows / heads / 2;
+                let (head, i, part) = (row / (2 * half), row / 2 % half, row % 2);
+                2 * head * half + part * half + i
+            }
+            _ => row,
         }
     }
 }
@@ -105,5 +129,13 @@ impl<C> GgufFamily<C> {
         let (block, own) = bare.strip_prefix(self.block)?.split_once('.')?;
         let (gguf, _) = self.block_tensors.iter().find(|(_, name)| *name == own)?;
         Some(format!("blk.{block}.{gguf}{part}"))
+    }
+
+    /// The name in GGUF of a parameter by its Hugging Face name, and how the rows of `[d_out, ..]` lie there.
+    pub(super) fn written_place(&self, config: &C, name: &str) -> Option<(String, RowOrder)> {
+        let in_file = self.name_in_file(name)?;
+        let own = in_file.strip_prefix("blk.").and_then(|rest| rest.split('.').nth(1));
+        let order = own.and_then(|own| (self.turned_heads)(config, own)).map_or(RowOrder::Same, RowOrder::Turned);
+        Some((in_file, order))
     }
 }

@@ -15,10 +15,14 @@
 //! Codes are read as the numbers that they stand for: full precision of such a file is already on the file's grid,
 //! and rounding to that very grid again costs nothing and shows nothing.
 //!
+//! [`writer`] writes such files, [`export`] a model under a plan as one: the same names, the other way.
+//!
 //! Source: `docs/gguf.md` of ggml.
 
 pub mod block_type;
+mod coded_rows;
 mod cursor;
+pub mod export;
 pub mod family;
 pub(crate) mod fault;
 mod fields;
@@ -27,6 +31,7 @@ pub(crate) mod special_tokens;
 pub(crate) mod tensor_info;
 #[cfg(test)]
 mod tests;
+pub mod writer;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -45,6 +50,8 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const VERSIONS: [u32; 2] = [2, 3];
 const ALIGNMENT: &str = "general.alignment";
 const ARCHITECTURE: &str = "general.architecture";
+/// The steps of a file that does not say any.
+const ALIGNMENT_WHERE_UNSAID: usize = 32;
 
 /// Whether a path is that of a GGUF file: by its first bytes or by the end of its name. No file is none.
 pub fn is_gguf(path: impl AsRef<Path>) -> bool {
@@ -155,9 +162,8 @@ impl GgufFile {
 }
 
 fn alignment(metadata: &Metadata, path: &Path) -> Result<usize> {
-    const DEFAULT: usize = 32;
     match metadata.get(ALIGNMENT) {
-        None => Ok(DEFAULT),
+        None => Ok(ALIGNMENT_WHERE_UNSAID),
         Some(metadata::Value::Whole(bytes)) if (8..=1 << 20).contains(bytes) && (bytes & (bytes - 1)) == 0 => {
             Ok(*bytes as usize)
         }
