@@ -69,7 +69,7 @@ macro_rules! subcommands {
 }
 
 /// Every command, in the order of its use.
-pub const SUBCOMMANDS: [Subcommand; 19] = subcommands![
+pub const SUBCOMMANDS: [Subcommand; 20] = subcommands![
     "search": greedy_search,
     "allocate": allocate,
     "train-bank": train_bank,
