@@ -144,7 +144,6 @@ impl Jobs {
             if let Some(computed) = computed {
                 self.hand_back(job, computed);
             }
-            self.counters.computing.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -160,8 +159,13 @@ impl Jobs {
         if said.is_ok() {
             self.counters.computed.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
         }
-        let sent = job.reply.send(said.map(|said| Reply { said, milliseconds }));
-        count(if sent.is_ok() { counter } else { &self.counters.abandoned });
+        // Counted first: whoever has the answer finds it counted.
+        count(counter);
+        self.counters.computing.fetch_sub(1, Ordering::Relaxed);
+        if job.reply.send(said.map(|said| Reply { said, milliseconds })).is_err() {
+            counter.fetch_sub(1, Ordering::Relaxed);
+            count(&self.counters.abandoned);
+        }
     }
 
     /// What became of requests so far.
