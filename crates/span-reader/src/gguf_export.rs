@@ -63,7 +63,7 @@ impl<M> GgufExport<'_, M> {
         let ExportedModel { mut writer, tensors } = export_model(self.model, self.plan, self.matrices)?;
         writer.pair("general.name", self.name);
         let config = self.model.config();
-        let ends = Ends::of(config.kept_fields(), self.tokenizer, &parts);
+        let ends = TextMarks::of(config.kept_fields(), self.tokenizer, &parts);
         let mut notes = self.notes_of_plan();
         notes.extend(write_tokenizer(&mut writer, &parts, self.model.shape().vocabulary, &ends));
         writer.write(path)?;
@@ -87,14 +87,14 @@ impl<M> GgufExport<'_, M> {
 }
 
 /// Where a text begins and ends.
-struct Ends {
+struct TextMarks {
     begin: Option<u32>,
     /// The ends of a text, of a turn, of a message.
     ends: Vec<u32>,
     pad: Option<u32>,
 }
 
-impl Ends {
+impl TextMarks {
     /// What the tokenizer's files name, then what `config.json` does.
     fn of(config: &KeptFields, tokenizer: &TextTokenizer, parts: &VocabularyParts) -> Self {
         let ids = |field: &str| -> Vec<u32> {
@@ -121,7 +121,7 @@ impl Ends {
 }
 
 /// Adds the keys of a tokenizer; what they cannot say.
-fn write_tokenizer(writer: &mut GgufWriter, parts: &VocabularyParts, rows: usize, ends: &Ends) -> Vec<String> {
+fn write_tokenizer(writer: &mut GgufWriter, parts: &VocabularyParts, rows: usize, ends: &TextMarks) -> Vec<String> {
     let mut notes = Vec::new();
     let (mut tokens, mut types) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     for id in 0..rows {

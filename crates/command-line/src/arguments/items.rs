@@ -9,6 +9,7 @@
 //! Some items need others and are listed once those are there: whoever runs them lists, runs and lists again until nothing
 //! is missing, as `scripts/distributed` does.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub enum ItemFormat {
     Lines,
     /// A command line each, for GNU parallel and xargs
     Shell,
-    /// A job file of HyperQueue
+    /// A job file for `hq job submit-file`
     HqToml,
     /// A batch script of SLURM, an array with a task for each item
     Slurm,
@@ -128,13 +129,13 @@ impl ItemArgs {
             if error.is::<Ended>() || error.is::<Usage>() {
                 return Err(error);
             }
-            let may_succeed = was_stopped(&error) || error.chain().any(|cause| cause.is::<std::io::Error>());
+            let may_succeed = was_stopped(&error) || error.chain().any(<dyn std::error::Error>::is::<std::io::Error>);
             if !may_succeed || was_stopped(&error) || tried == self.retries {
                 return Err(Ended::with(if may_succeed { AGAIN } else { NEVER }, error));
             }
             eprintln!("{error:#}; trying again in {} s", wait.as_secs());
             sleep(wait);
-            wait = (2 * wait).min(Duration::from_secs(60));
+            wait = (2 * wait).min(Duration::from_mins(1));
         }
         Ok(())
     }
@@ -157,8 +158,12 @@ fn done(result: anyhow::Result<()>, share: &Share, key: &ItemKey) -> anyhow::Res
 
 fn incomplete(share: &Share) -> anyhow::Error {
     let missing: Vec<Item> = share.items().into_iter().filter(|item| !item.done).collect();
-    let keys: String = missing.iter().map(|item| format!("\n  {}", item.key)).collect();
-    Ended::with(INCOMPLETE, anyhow::anyhow!("{} items are missing, and what needs them:{keys}", missing.len()))
+    let keys: Vec<String> = missing.iter().map(|item| item.key.to_string()).collect();
+    let missing = keys.len();
+    Ended::with(
+        INCOMPLETE,
+        anyhow::anyhow!("{missing} items are missing, and what needs them:\n  {}", keys.join("\n  ")),
+    )
 }
 
 fn is_elsewhere(error: &anyhow::Error) -> bool {
@@ -177,19 +182,14 @@ fn listed(items: &[Item], format: ItemFormat, run: &RunArgs, out: &Path) -> Stri
     let cpus = run.workers.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let line: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let argv = |item: &Item| of_item(&line, &item.key);
+    let lines = |lines: &mut dyn Iterator<Item = String>| lines.fold(String::new(), |all, line| all + &line + "\n");
     match format {
-        ItemFormat::Lines => items
-            .iter()
-            .map(|item| {
-                let key = item.key.to_string();
-                // What an item needs is there when it is listed.
-                let line = json!({
-                    "key": key, "argv": argv(item), "needs": [], "resources": { "cpus": cpus }, "done": item.done,
-                });
-                format!("{line}\n")
-            })
-            .collect(),
-        ItemFormat::Shell => items.iter().map(|item| format!("{}\n", shell_line(&argv(item)))).collect(),
+        // What an item needs is there when it is listed.
+        ItemFormat::Lines => lines(&mut items.iter().map(|item| {
+            let (key, argv, resources) = (item.key.to_string(), argv(item), json!({ "cpus": cpus }));
+            json!({ "key": key, "argv": argv, "needs": [], "resources": resources, "done": item.done }).to_string()
+        })),
+        ItemFormat::Shell => lines(&mut items.iter().map(|item| shell_line(&argv(item)))),
         ItemFormat::HqToml => hq_toml(&items.iter().map(argv).collect::<Vec<_>>(), cpus, out),
         ItemFormat::Slurm => slurm(&items.iter().map(argv).collect::<Vec<_>>(), cpus, out),
     }
@@ -221,9 +221,8 @@ fn hq_toml(items: &[Vec<String>], cpus: usize, out: &Path) -> String {
     let mut file = format!("name = {}\n", text(&format!("items of {}", out.display())));
     for (id, argv) in items.iter().enumerate() {
         let command = argv.iter().map(|word| text(word)).collect::<Vec<_>>().join(", ");
-        file += &format!(
-            "\n[[task]]\nid = {id}\ncommand = [{command}]\ncrash_limit = 5\n[[task.request]]\nresources = {{ \"cpus\" = \"{cpus}\" }}\n"
-        );
+        let _ = writeln!(file, "\n[[task]]\nid = {id}\ncommand = [{command}]\ncrash_limit = 5");
+        let _ = writeln!(file, "[[task.request]]\nresources = {{ \"cpus\" = \"{cpus}\" }}");
     }
     file
 }
@@ -237,7 +236,7 @@ fn slurm(items: &[Vec<String>], cpus: usize, out: &Path) -> String {
         quoted(&logs.to_string_lossy())
     );
     for argv in items {
-        script += &format!("  {}\n", quoted(&shell_line(argv)));
+        let _ = writeln!(script, "  {}", quoted(&shell_line(argv)));
     }
     script + ")\neval \"exec ${items[$SLURM_ARRAY_TASK_ID]}\"\n"
 }
