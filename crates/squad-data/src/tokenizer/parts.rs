@@ -154,7 +154,9 @@ fn comparable(pre_tokenizer: &Value) -> Value {
         }
     }
     if let Some(steps) = step.get_mut("pretokenizers").and_then(Value::as_array_mut) {
-        steps.iter_mut().for_each(|step| *step = comparable(step));
+        for step in steps {
+            *step = comparable(step);
+        }
     }
     step
 }
