@@ -62,6 +62,12 @@ fn floats_are_those_of_the_folder_to_the_bit() {
     skip_without_device!();
     for case in LANGUAGE_MODELS {
         let model = load::<Plain>(case);
+        if matches!(model.config().rope_scaling, RopeScaling::Llama3 { .. }) {
+            // Of other numbers than any published Llama: a file would not say which.
+            let message = export_model(&model, &full(&model), MatrixFloats::F32).unwrap_err().to_string();
+            assert!(message.contains("field `rope_scaling` is"), "{message}");
+            continue;
+        }
         let (read, tensors) = written(&model, &full(&model), MatrixFloats::F32);
         assert_eq!(parameters(&read), parameters(&model), "{case}");
         assert!(tensors.iter().all(|tensor| tensor.block_type.name() == "F32"));
@@ -109,7 +115,8 @@ fn every_grid_that_a_type_has_is_read_back_within_the_rounding_of_its_scales() {
         let (got, exact) = (logits(&read, &full(&read)), logits(&model, &plan));
         let largest = exact.iter().fold(0f32, |largest, value| largest.max(value.abs()));
         let difference = largest_difference(&got, &exact);
-        assert!(difference < 4e-3 * largest, "{difference} of {largest} at {bits} bits {quantizer}");
+        // The bound of a weight, through two blocks.
+        assert!(difference < 2e-2 * largest, "{difference} of {largest} at {bits} bits {quantizer}");
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use switchable_model::error::Result;
+use switchable_model::gguf::export::refused;
 use switchable_model::gguf::family::WrittenConfig;
 use switchable_model::gguf::{GgufFamily, GgufFile};
 
@@ -31,7 +32,7 @@ pub(super) static FAMILY: GgufFamily<LlamaConfig> = GgufFamily {
         "attn_k" => Some(config.num_key_value_heads),
         _ => None,
     },
-    written: |config| Ok(written(config)),
+    written,
 };
 
 /// What every frequency of the rotations is divided by, where the model is a Llama 3.1 or later.
@@ -143,7 +144,7 @@ fn llama3(factors: &[f32], theta: f64, head: usize) -> Option<RopeScaling> {
     (factors.len() == plain.len() && plain.iter().zip(&stretched).zip(factors).all(is_same)).then_some(scaling)
 }
 
-fn written(config: &LlamaConfig) -> WrittenConfig {
+fn written(config: &LlamaConfig) -> Result<WrittenConfig> {
     let size = |size: usize| (size as u32).into();
     let head = config.head_dim;
     let mut written = WrittenConfig {
@@ -172,11 +173,16 @@ fn written(config: &LlamaConfig) -> WrittenConfig {
         RopeScaling::Llama3 { .. } => {
             let plain = RopeScaling::Default.frequencies(config.rope_theta, head);
             let stretched = config.rope_scaling.frequencies(config.rope_theta, head);
-            let factors = plain.iter().zip(&stretched).map(|(plain, stretched)| plain / stretched).collect();
+            let factors: Vec<f32> = plain.iter().zip(&stretched).map(|(plain, stretched)| plain / stretched).collect();
+            // A file holds the factors alone, and the rest must follow from them when it is read.
+            if llama3(&factors, config.rope_theta, head).is_none() {
+                let got = json!(config.rope_scaling).to_string();
+                return Err(refused("rope_scaling", &got, "the factors 1 and 4 and 8192 tokens, as in every Llama"));
+            }
             written.beside.push((FREQUENCY_FACTORS, factors));
         }
     }
-    written
+    Ok(written)
 }
 
 #[cfg(test)]
