@@ -33,6 +33,7 @@ use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
 use switchable_quant::lora::Execution;
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::gguf_export::{GgufExport, GgufReport};
 use switchable_quant::transformer::gguf::export::{MatrixFloats, WhyFloats, WrittenTensor};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -166,7 +167,8 @@ fn compare<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan, f
     let read = M::load(file, &ModelOptions::default(), &model.device())?;
     let largest = |x: Tensor<B, 3>| x.abs().max().into_scalar().elem::<f32>();
     let expected = logits_of_a_formula(model, &weights_of(plan));
-    let difference = largest(logits_of_a_formula(&read, &read.uniform_plan(SitePrecision::default())) - expected.clone());
+    let difference =
+        largest(logits_of_a_formula(&read, &read.uniform_plan(SitePrecision::default())) - expected.clone());
     let highest = largest(expected);
     println!("largest difference of a logit from the plan's weights {difference:.1e}, largest logit {highest:.1}");
     Ok(())
