@@ -33,7 +33,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
     /// When a file cannot be read.
     pub fn source(&self) -> anyhow::Result<Source> {
         let files = match &self.dir {
-            Some(dir) => ModelFiles::of_folder(dir)?,
+            Some(dir) => ModelFiles::of_original(dir)?,
             None => ModelFiles::embedded(&default_model::FILES),
         };
         let adapters = match &self.adapters.place {

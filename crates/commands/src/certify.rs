@@ -283,7 +283,7 @@ impl Arguments {
                 if dir.canonicalize()? == artefact.canonicalize()? {
                     return Err(usage("`--original` is the artefact itself, expected the model that it was made from"));
                 }
-                ModelFiles::of_folder(dir)?
+                ModelFiles::of_original(dir)?
             }
         };
         Ok([original, ModelFiles::of_folder(artefact)?])

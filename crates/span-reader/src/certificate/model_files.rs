@@ -15,7 +15,6 @@ use std::path::Path;
 use content_identity::{ContentHash, Hasher};
 use serde::{Deserialize, Serialize};
 
-use crate::artefact::manifest::MANIFEST;
 use crate::certificate::file_names::{CERTIFICATE, MODEL_CARD};
 use crate::embedded_folder::EmbeddedFolder;
 use crate::error::{Error, Result};
@@ -74,9 +73,18 @@ impl ModelFiles {
             files.insert(ONE_FILE.to_owned(), FileRecord { bytes, hash: ContentHash::of_file(dir)? });
         } else {
             collect(dir, "", &mut files)?;
-            let is_artefact = files.contains_key(MANIFEST);
-            files.retain(|name, _| is_of_model(name, is_artefact));
         }
+        Ok(Self::of_files(files))
+    }
+
+    /// The files of a model as others have it: [`of_folder`](Self::of_folder) without the folders that are none of adapters.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    pub fn of_original(dir: impl AsRef<Path>) -> Result<Self> {
+        let mut files = Self::of_folder(dir)?.files;
+        files.retain(|name, _| name.split_once('/').is_none_or(|(folder, _)| folder == ADAPTERS));
         Ok(Self::of_files(files))
     }
 
@@ -143,8 +151,7 @@ impl ModelFiles {
                 return Err(Error::CertificateDiffers { field, was: said.to_string(), is: counted.to_string() });
             }
         }
-        let is_artefact = self.files.contains_key(MANIFEST);
-        for (name, file) in self.files.iter().filter(|(name, _)| is_of_model(name, is_artefact)) {
+        for (name, file) in &self.files {
             match at_hand.files.get(name) {
                 None => return other(name, "missing".into(), format!("its content {:.12}", file.hash)),
                 Some(found) if found != file => {
@@ -159,11 +166,6 @@ impl ModelFiles {
             None => Ok(()),
         }
     }
-}
-
-/// Whether a file is part of the model whose folder it lies in, by its path there.
-fn is_of_model(name: &str, is_artefact: bool) -> bool {
-    is_artefact || name.split_once('/').is_none_or(|(folder, _)| folder == ADAPTERS)
 }
 
 fn collect(dir: &Path, prefix: &str, files: &mut BTreeMap<String, FileRecord>) -> Result<()> {
@@ -221,11 +223,9 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
         }
-        assert_eq!(ModelFiles::of_folder(second.path()).unwrap(), before);
-        before.check(&ModelFiles::of_folder(second.path()).unwrap(), "artefact").unwrap();
+        assert_eq!(ModelFiles::of_original(second.path()).unwrap(), before);
         // In an artefact every file counts.
-        std::fs::write(second.path().join(MANIFEST), "{}").unwrap();
-        assert_eq!(ModelFiles::of_folder(second.path()).unwrap().files.len(), before.files.len() + 3);
+        assert_eq!(ModelFiles::of_folder(second.path()).unwrap().files.len(), before.files.len() + 2);
 
         let refused = |dir: &Path| {
             let found = ModelFiles::of_folder(dir).unwrap();
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_circle_of_links_is_refused() {
         let dir = folder();
-        std::os::unix::fs::symlink(dir.path(), dir.path().join("adapters/self")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("self")).unwrap();
         assert!(ModelFiles::of_folder(dir.path()).unwrap_err().to_string().contains("folders in folders"));
     }
 }

@@ -32,15 +32,12 @@
 //! # Ok::<(), switchable_quant::Error>(())
 //! ```
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::hub::checksum::Checksum;
 use crate::hub::download::Client;
+use crate::hub::model_files::{TOKENIZER_NOTES, shards};
 use crate::hub::plain_name::is_plain_name;
 use crate::hub::snapshot::{Missing, Snapshots};
 use crate::hub::squad::SquadFile;
@@ -48,6 +45,7 @@ use crate::hub::squad::SquadFile;
 mod checksum;
 mod download;
 mod download_event;
+mod model_files;
 mod plain_name;
 mod snapshot;
 mod squad;
@@ -59,9 +57,6 @@ mod tests;
 
 const HUB: &str = "https://huggingface.co";
 const SQUAD: &str = "https://rajpurkar.github.io/SQuAD-explorer/dataset";
-
-/// What says which tokens are added to a tokenizer, and which are special.
-const TOKENIZER_NOTES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 /// Finds models and data sets, on disk or on the network.
 #[derive(Debug, Clone)]
@@ -274,31 +269,6 @@ impl ModelDownload<'_> {
             reply.save(&path, &checksum, self.report)?;
         }
         self.snapshots.link(self.commit(), file, checksum.digits())
-    }
-}
-
-/// The files that a sharded model's index names.
-fn shards(index: &Path) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-
-    let wrong = |reason: String| Error::ShardIndex { path: index.to_owned(), reason };
-    let text = fs::read(index).map_err(|source| Error::Io { path: index.to_owned(), source })?;
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
-    let index: Index = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
-    let mut shards: Vec<String> = index.weight_map.into_values().collect();
-    shards.sort_unstable();
-    shards.dedup();
-    if shards.is_empty() {
-        return Err(wrong("field `weight_map` is empty, expected a file for every tensor".to_owned()));
-    }
-    match shards.iter().find(|shard| !(is_plain_name(shard) && shard.ends_with(".safetensors"))) {
-        None => Ok(shards),
-        Some(shard) => {
-            Err(wrong(format!("field `weight_map` names `{shard}`, expected a .safetensors file of the same folder")))
-        }
     }
 }
 

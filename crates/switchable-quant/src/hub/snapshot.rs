@@ -14,8 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::hub::model_files::{TOKENIZER_NOTES, shards};
 use crate::hub::plain_name::is_plain_name;
-use crate::hub::{TOKENIZER_NOTES, shards};
 
 /// The folder of one model.
 #[derive(Debug, Clone)]
