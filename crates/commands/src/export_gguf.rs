@@ -6,9 +6,9 @@
 //!     --quantizer per-group:32,symmetric,mse --out runs/model.gguf
 //! ```
 //!
-//! Codes are written as they are wherever a type has room for them: symmetric ones of 2 to 4 bits as `Q4_0`, of 5 as `Q5_0`,
-//! of 6 to 8 as `Q8_0`, asymmetric ones of 2 to 4 as `Q4_1`, of 5 as `Q5_1`, each with its scale rounded to f16. Every other
-//! matrix is floats, adapters merged; so is one whose adapter the plan adds beside its codes. It says which and why.
+//! Codes are written as they are wherever a type has room for them: symmetric ones of 2 to 4 bits as `Q4_0`, of 5 as
+//! `Q5_0`, of 6 to 8 as `Q8_0`, asymmetric ones of 2 to 4 as `Q4_1`, of 5 as `Q5_1`, each with its scale rounded to f16.
+//! Every other matrix is floats, adapters merged; so is one whose adapter the plan adds beside its codes. It says which and why.
 //!
 //! The file is written whole or not at all, opened again, and its logits are compared with those of the plan, whose
 //! activations, keys and values are left unrounded for that: a file does not say them. A span head is left out.
@@ -32,8 +32,7 @@ use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::Execution;
-use switchable_quant::lora::SitePrecision;
+use switchable_quant::lora::{Execution, SitePrecision};
 use switchable_quant::reader::gguf_export::{GgufExport, GgufReport};
 use switchable_quant::transformer::gguf::export::{MatrixFloats, WhyFloats, WrittenTensor};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -167,8 +166,7 @@ fn compare<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan, f
     let read = M::load(file, &ModelOptions::default(), &model.device())?;
     let largest = |x: Tensor<B, 3>| x.abs().max().into_scalar().elem::<f32>();
     let expected = logits_of_a_formula(model, &weights_of(plan));
-    let difference =
-        largest(logits_of_a_formula(&read, &read.uniform_plan(SitePrecision::default())) - expected.clone());
+    let difference = largest(logits_of_a_formula(&read, &read.uniform_plan(SitePrecision::FULL)) - expected.clone());
     let highest = largest(expected);
     println!("largest difference of a logit from the plan's weights {difference:.1e}, largest logit {highest:.1}");
     Ok(())

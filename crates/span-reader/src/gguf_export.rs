@@ -90,7 +90,7 @@ impl<M> GgufExport<'_, M> {
 struct TextMarks {
     begin: Option<u32>,
     /// The ends of a text, of a turn, of a message.
-    ends: Vec<u32>,
+    all: Vec<u32>,
     pad: Option<u32>,
 }
 
@@ -107,16 +107,16 @@ impl TextMarks {
         };
         let named = |field: &str| parts.special.get(field).copied();
         let one = |field: &str| named(field).or_else(|| ids(&format!("{field}_id")).first().copied());
-        let mut ends: Vec<u32> = Vec::new();
+        let mut all: Vec<u32> = Vec::new();
         for id in named("eos_token").into_iter().chain(ids("eos_token_id")) {
-            if !ends.contains(&id) {
-                ends.push(id);
+            if !all.contains(&id) {
+                all.push(id);
             }
         }
-        if ends.is_empty() {
-            ends.extend(SpecialTokens::of(tokenizer).ok().map(|special| special.end));
+        if all.is_empty() {
+            all.extend(SpecialTokens::of(tokenizer).ok().map(|special| special.end));
         }
-        Self { begin: parts.begins_with.or_else(|| one("bos_token")), ends, pad: one("pad_token") }
+        Self { begin: parts.begins_with.or_else(|| one("bos_token")), all, pad: one("pad_token") }
     }
 }
 
@@ -144,7 +144,7 @@ fn write_tokenizer(writer: &mut GgufWriter, parts: &VocabularyParts, rows: usize
     for (field, key) in SPECIAL {
         let id = match field {
             "bos_token" => ends.begin,
-            "eos_token" => ends.ends.first().copied(),
+            "eos_token" => ends.all.first().copied(),
             "pad_token" => ends.pad,
             _ => parts.special.get(field).copied(),
         };
@@ -152,12 +152,12 @@ fn write_tokenizer(writer: &mut GgufWriter, parts: &VocabularyParts, rows: usize
             writer.pair(key, id);
         }
     }
-    for (id, key) in ends.ends.iter().skip(1).zip(["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]) {
+    for (id, key) in ends.all.iter().skip(1).zip(["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]) {
         if fits(id) {
             writer.pair(key, *id);
         }
     }
-    if ends.ends.is_empty() {
+    if ends.all.is_empty() {
         notes.push("no token ends a text: llama.cpp takes token 11 for one".to_owned());
     }
     if parts.leading_space == LeadingSpace::Added {

@@ -169,10 +169,12 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Export<'_, B, M> {
             Some(codes) => codes.quantizer(EMBEDDING_SPEC),
             None => precision.quantizer.unwrap_or(EMBEDDING_SPEC),
         };
-        let packed =
-            || table.pack(&precision, ScaleFormat::F32).map_err(|error| at_site(self.model.sites().name(site), error));
-        let grid = grid_of([width, rows], precision.weights, spec);
-        let codes = if let Err(why) = grid { Err(why) } else { Ok(packed()?) };
+        let codes = if let Err(why) = grid_of([width, rows], precision.weights, spec) {
+            Err(why)
+        } else {
+            let packed = table.pack(&precision, ScaleFormat::F32);
+            Ok(packed.map_err(|error| at_site(self.model.sites().name(site), error))?)
+        };
         self.matrix(site, codes, || Ok(table.table_at(&precision)))
     }
 
