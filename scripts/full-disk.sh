@@ -57,7 +57,7 @@ check() {
 check cloze_questions --text "$work/text.txt" --questions 40 --words 30 --out "$disk/out"
 check evaluate --limit 4 --bits 4 --quiet --out "$disk/out"
 check pack_gpt2 --bits 4 --out "$disk/out"
-check export_gguf --bits 4 --no-adapter --out "$disk/out"
+check export_gguf --model models/english --bits 4 --no-adapter --out "$disk/out"
 check allocate --limit 2 --bits 32,2 --average-bits 16 --swaps 0 --quiet --out "$disk/out"
 check greedy_search --limit 2 --bits 2 --quiet --out "$disk/out"
 check pretrain --text "$work/text.txt" --validation "$work/text.txt" --validation-tokens 200 --vocabulary 300 \

@@ -43,7 +43,8 @@ use switchable_quant::transformer::site_plan::SitePlan;
 /// A model under a plan as one GGUF file, for llama.cpp
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// Folder, GGUF file or name of a GPT-2 or a Llama; by default the model that is part of the program
+    /// Folder, GGUF file or name of a GPT-2 or a Llama; by default the model that is part of the program, which
+    /// llama.cpp does not run
     #[arg(long, value_name = "DIR|NAME")]
     model: Option<String>,
     /// Folder of adapters, one sub-folder per width (bits-4, bits-8, …); by default `adapters` in the folder of
