@@ -244,6 +244,10 @@ impl Parts {
         let (mut left, mut known) = (Left::default(), Vec::with_capacity(names.len()));
         for (index, name) in names.iter().enumerate() {
             known.extend(left.unless(self.recall(name, || compute(index)))?);
+            // What is made of the parts is another item.
+            if self.memory.is_over() {
+                return Err(Error::Elsewhere);
+            }
         }
         left.finish()?;
         Ok(known)
