@@ -9,7 +9,9 @@ rounds() {
     local engine=$1 format=$2 work missing before=
     shift 2
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    # By its value: the variable is gone when the script ends.
+    # shellcheck disable=SC2064
+    trap "rm -rf '$work'" EXIT
     while :; do
         "$@" --quiet --items --missing --format "$format" >"$work/items"
         # In every format an item is a line with the command that does it.
