@@ -6,14 +6,15 @@
 
 # rounds ENGINE FORMAT COMMAND..: calls `ENGINE FILE` with what is missing until nothing is, then merges.
 rounds() {
-    local engine=$1 format=$2 work missing before=
+    local engine=$1 format=$2 work missing before= quiet=(--quiet)
     shift 2
+    case " $* " in *" --quiet "*) quiet=() ;; esac
     work=$(mktemp -d)
     # By its value: the variable is gone when the script ends.
     # shellcheck disable=SC2064
     trap "rm -rf '$work'" EXIT
     while :; do
-        "$@" --quiet --items --missing --format "$format" >"$work/items"
+        "$@" "${quiet[@]}" --items --missing --format "$format" >"$work/items"
         # In every format an item is a line with the command that does it.
         missing=$(grep -c -e --run-item "$work/items" || true)
         [ "$missing" -gt 0 ] || break
@@ -26,5 +27,5 @@ rounds() {
         echo "items that can be done now: $missing" >&2
         "$engine" "$work/items" || true
     done
-    "$@" --quiet --merge
+    "$@" "${quiet[@]}" --merge
 }
