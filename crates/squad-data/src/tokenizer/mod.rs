@@ -128,11 +128,11 @@ impl SpecialTokens {
     }
 }
 
-/// A tokenizer that reports character offsets.
+/// A tokenizer that reports character offsets. Copies share the vocabulary.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     /// Without what would truncate, pad, or cut offsets other than [`CharIndex`] does.
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     /// The whole `tokenizer.json`.
     json: Arc<str>,
     /// The file it came from, for messages.
@@ -222,7 +222,7 @@ impl TextTokenizer {
             .with_post_processor(None::<PostProcessorWrapper>);
         tokenizer.set_encode_special_tokens(true);
         let (names, by_id) = (SpecialNames::default(), SpecialNames::default());
-        Ok(Self { tokenizer, json, name: name.to_owned(), names, by_id, config: Arc::default() })
+        Ok(Self { tokenizer: Arc::new(tokenizer), json, name: name.to_owned(), names, by_id, config: Arc::default() })
     }
 
     /// Splits a text into tokens.
