@@ -80,9 +80,13 @@ impl PromptTemplate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] if it has not.
+    /// [`Error::Config`] if it has not, or has a word in braces that is neither.
     pub fn new(template: impl Into<String>) -> Result<Self> {
         let template = template.into();
+        if let Some(unknown) = places(&template).find(|place| ![CONTEXT, QUESTION].contains(place)) {
+            let expected = format!("no place but `{CONTEXT}` and `{QUESTION}`");
+            return Err(Error::config("template", format!("`{unknown}`"), expected));
+        }
         for placeholder in [CONTEXT, QUESTION] {
             let got = template.matches(placeholder).count();
             if got != 1 {
@@ -221,4 +225,15 @@ impl PromptTemplate {
         ]
         .concat()
     }
+}
+
+/// The words in braces of a template, with their braces.
+fn places(template: &str) -> impl Iterator<Item = &str> {
+    let place = |(start, _)| {
+        let word = &template[start + 1..];
+        let end = word.find(|c: char| !c.is_alphanumeric() && !"_- ".contains(c))?;
+        let is_word = word[..end].contains(char::is_alphanumeric);
+        (is_word && word[end..].starts_with('}')).then(|| &template[start..start + end + 2])
+    };
+    template.match_indices('{').filter_map(place)
 }

@@ -35,6 +35,25 @@ fn templates_need_each_placeholder_once() {
 }
 
 #[test]
+fn a_word_in_braces_that_is_no_placeholder_is_named() {
+    for (template, unknown) in [
+        ("{context} {question} {answr}", "`{answr}`"),
+        ("{contxt} {question}", "`{contxt}`"),
+        ("{context} {Question}", "`{Question}`"),
+        ("{ context } {question}", "`{ context }`"),
+    ] {
+        let message = PromptTemplate::new(template).unwrap_err().to_string();
+        assert!(message.starts_with("template: ") && message.contains(unknown), "{message}");
+    }
+    // Braces that hold no word are text.
+    for template in
+        ["{} {context} {question}", "{\"a\": {context}, \"q\": {question}}", "f(x) { {context} } {question} {"]
+    {
+        PromptTemplate::new(template).unwrap();
+    }
+}
+
+#[test]
 fn a_training_text_ends_with_the_answer() {
     let mut example = example("What?", "tea");
     let template = PromptTemplate::default();
