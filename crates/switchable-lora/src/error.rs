@@ -10,6 +10,8 @@ use quant_kernels::spec::{
     rounding_method::RoundingMethod,
 };
 
+use crate::site_precision::SiteRounding;
+
 /// A layer, plan or adapter that is not what it should be.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -229,6 +231,12 @@ pub enum Error {
     EmbeddingRotation {
         /// The rotation.
         rotation: Rotation,
+    },
+    /// A rounding of an embedding that goes by more than its values.
+    #[error("an embedding is rounded to the nearest level, expected rounding `nearest`, got `{rounding}`")]
+    EmbeddingRounding {
+        /// The rounding.
+        rounding: SiteRounding,
     },
     /// A rounding of the whole weight where the weight changes from call to call.
     #[error(

@@ -387,7 +387,7 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
     /// # Errors
     ///
     /// [`Error::EmbeddingAdapter`] if an adapter or a learned step is asked for, [`Error::EmbeddingRotation`] if
-    /// it is to be rotated, [`Error::Quantisation`] if a width does not fit its quantiser, and [`Error::PackedWidth`] and [`Error::PackedQuantizer`] if the table is only
+    /// it is to be rotated, [`Error::EmbeddingRounding`] if it is to be rounded otherwise than to the nearest level, [`Error::Quantisation`] if a width does not fit its quantiser, and [`Error::PackedWidth`] and [`Error::PackedQuantizer`] if the table is only
     /// there packed, otherwise.
     pub fn check(&self, precision: &SitePrecision) -> Result<()> {
         if precision.adapters().next().is_some() || precision.rounding == Some(SiteRounding::LearnedStep) {
@@ -395,6 +395,11 @@ impl<B: QuantBackend> SwitchableEmbedding<B> {
         }
         if let Some(rotation @ Rotation::Hadamard(_)) = precision.rotation {
             return Err(Error::EmbeddingRotation { rotation });
+        }
+        if let Some(rounding) = precision.rounding.filter(|_| !precision.weights.is_full())
+            && rounding != SiteRounding::Nearest
+        {
+            return Err(Error::EmbeddingRounding { rounding });
         }
         precision.activation_quantizer.unwrap_or(QuantSpec::PER_TOKEN).check(precision.activations, 2)?;
         match (self.packed_weights(), precision.quantizer) {

@@ -7,8 +7,11 @@ use burn::{
 
 use quant_kernels::{packed::scales::ScaleFormat, spec::bit_width::BitWidth};
 use switchable_lora::{
-    linear_settings::Execution, packed_weights::PackedWeights, quantized_cache::QuantizedCache,
-    site_precision::SitePrecision, switchable_embedding::SwitchableEmbedding,
+    linear_settings::Execution,
+    packed_weights::PackedWeights,
+    quantized_cache::QuantizedCache,
+    site_precision::{SitePrecision, SiteRounding},
+    switchable_embedding::SwitchableEmbedding,
 };
 
 use crate::support::{Plain, Tracked, assert_close, device, skip_without_device, tensor, values};
@@ -90,6 +93,19 @@ fn gradients_pass_through_the_rounding_of_a_trained_table() {
     let rows: Vec<f32> = values(&gradient.sum_dim(1));
     assert!((rows[2] - 2.0 * WIDTH as f32).abs() < 1e-3 && rows[3].abs() < 1e-6, "{rows:?}");
     assert_eq!(values(&table.valid().rows(self::ids(&[5]), &at(4))).len(), WIDTH);
+}
+
+#[test]
+fn a_rounding_that_is_not_done_is_refused_by_name() {
+    skip_without_device!();
+    for float in [embedding(Execution::Packed), embedding(Execution::FakeQuantized)] {
+        for rounding in [SiteRounding::Gptq, SiteRounding::Hqq, SiteRounding::Nested] {
+            let precision = SitePrecision { rounding: Some(rounding), ..at(4) };
+            let message = float.check(&precision).expect_err("it is not done").to_string();
+            assert!(message.contains(&format!("got `{rounding}`")), "{message}");
+        }
+        float.check(&SitePrecision { rounding: Some(SiteRounding::Nearest), ..at(4) }).expect("it is done");
+    }
 }
 
 #[test]
