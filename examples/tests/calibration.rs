@@ -268,6 +268,8 @@ fn two_runs_are_compared_question_by_question() {
     assert!(line.contains(&format!("EM {difference:+.1} [")) && difference < -50.0, "{line}");
     let over_paragraphs = 100.0 * found["over_paragraphs"]["low"].as_f64().expect("a number");
     assert!(line.contains(&format!(", over paragraphs [{over_paragraphs:+.1}, ")), "{line}");
+    let paragraphs = found["paragraphs"].as_u64().expect("a number");
+    assert!(line.ends_with(&format!("n = 20 questions about {paragraphs} paragraphs")) && paragraphs < 20, "{line}");
     // Of the files alone it is the same.
     let [again, _] =
         place.done("evaluate", &format!("--predictions two/predictions.json --data data.json --limit 20 {compare}"));

@@ -128,6 +128,13 @@ fn a_certificate_says_what_evaluate_says_and_is_verified() {
 
     let card = fs::read_to_string(artefact.path("a/README.md")).unwrap();
     assert!(card.starts_with("# Mine\n\n<!-- certificate -->\n") && card.contains("loses at most "), "{card}");
+    // The bound is the same number wherever it stands, and so is what it was measured on.
+    let promised = card.split("loses at most ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a bound");
+    let row = card.lines().find(|line| line.starts_with("| exact match |")).expect("a row");
+    assert!(row.ends_with(&format!("| {promised} |")), "{row}");
+    assert!(stdout.contains(&format!("points; at most {promised} are lost")), "{stdout}");
+    let paragraphs = &certificate["data"]["content"]["paragraphs"];
+    assert!(stdout.contains(&format!("n = 60 questions about {paragraphs} paragraphs")), "{stdout}");
 
     // The same questions in another order and file, all of the set, and fewer batches at once.
     let mut shuffled = questions(QuestionSet::HeldOut).unwrap().limited(60);

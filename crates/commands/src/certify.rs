@@ -376,16 +376,15 @@ impl Arguments {
         }
         for (name, loss) in [("EM", exact_match), ("F1", f1)] {
             let PairedLoss { difference, interval, loses_at_most, .. } = loss;
-            println!(
-                "{name} differs by {difference:+.2} points [{:+.2}, {:+.2}]; at most {loses_at_most:.2} are lost",
-                interval.low, interval.high,
-            );
+            let (difference, lost) = (text::points_within(*difference, *interval), text::at_most(*loses_at_most));
+            println!("{name} differs by {difference} points; at most {lost} are lost");
         }
         println!("only the original is right {}, only the artefact {}", mcnemar.only_original, mcnemar.only_artefact);
         let worse = certificate.slices.iter().filter(|slice| slice.is_worse);
         worse.for_each(|slice| println!("worse: {slice}, {:+.1} points", slice.difference));
-        let n = certificate.data.content.questions;
-        println!("{} on {n} questions", model_card::claim(certificate));
+        let data = &certificate.data.content;
+        let (n, paragraphs) = (data.questions, data.paragraphs);
+        println!("{}, n = {n} questions about {paragraphs} paragraphs", model_card::claim(certificate));
     }
 }
 

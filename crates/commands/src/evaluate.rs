@@ -20,7 +20,7 @@
 //! SQuAD v2.0 also `HasAns_*`, `NoAns_*`, and `best_*`, what the best thresholds on the measured questions
 //! themselves would give.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use serde::Serialize;
 use serde_json::Value;
 
 use command_line::arguments::{
@@ -57,7 +58,9 @@ use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::model_folder::OwnAdapters;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::statistics::PairedComparison;
-use switchable_quant::reader::text::{cost_table, interval, plan_label, plan_row, points, quantisers_text};
+use switchable_quant::reader::text::{
+    bounds, cost_table, in_points, interval, p_value, plan_label, plan_row, points, quantisers_text,
+};
 use switchable_quant::reader::{Accuracy, Cost, EvaluateOptions, Evaluator, ReadingTask};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -263,18 +266,17 @@ impl Arguments {
     }
 
     /// What these answers gain over those of `--compare-with`.
-    fn tell(&self, comparison: Option<&PairedComparison>) {
-        let (Some(file), Some(found)) = (&self.compare_with, comparison) else { return };
-        let PairedComparison { only_first, only_second, p_value, .. } = found;
-        let over_paragraphs = found.over_paragraphs.map(|interval| {
-            let [low, high] = [interval.low, interval.high].map(|share| 100.0 * share);
-            format!(", over paragraphs [{low:+.1}, {high:+.1}]")
-        });
+    fn tell(&self, against: Option<&Against>) {
+        let (Some(file), Some(Against { found, n, paragraphs })) = (&self.compare_with, against) else { return };
+        let PairedComparison { only_first, only_second, .. } = found;
+        let over_paragraphs = found.over_paragraphs.map(|of| format!(", over paragraphs {}", bounds(in_points(of))));
         println!(
-            "against {}: EM {} points{}, {only_second} right here alone and {only_first} there alone, p = {p_value:.2e}",
+            "against {}: EM {} points{}, {only_second} right here alone and {only_first} there alone, p = {}, n = {n} questions \
+             about {paragraphs} paragraphs",
             file.display(),
             points(found),
-            over_paragraphs.unwrap_or_default()
+            over_paragraphs.unwrap_or_default(),
+            p_value(found.p_value),
         );
     }
 }
@@ -309,12 +311,25 @@ struct RivalScores {
 
 impl RivalScores {
     /// What the answers here gain, on the questions that are measured here.
-    fn against(&self, accuracy: &Accuracy, seed: u64) -> PairedComparison {
+    fn against(&self, accuracy: &Accuracy, seed: u64) -> Against {
         let here: Vec<f64> = accuracy.scores.iter().map(|score| score.exact).collect();
         let there = accuracy.scores.iter().map(|score| self.of_questions[&score.id]);
         let (there, paragraphs): (Vec<f64>, Vec<TextHash>) = there.unzip();
-        PairedComparison::over_paragraphs(&there, &here, &paragraphs, seed)
+        let found = PairedComparison::over_paragraphs(&there, &here, &paragraphs, seed);
+        let different: HashSet<TextHash> = paragraphs.into_iter().collect();
+        Against { found, n: here.len(), paragraphs: different.len() }
     }
+}
+
+/// What the answers here gain over those of another run, and on how much.
+#[derive(Serialize)]
+struct Against {
+    #[serde(flatten)]
+    found: PairedComparison,
+    /// Questions.
+    n: usize,
+    /// Paragraphs that they are about.
+    paragraphs: usize,
 }
 
 struct Evaluation<'a> {

@@ -123,9 +123,36 @@ pub fn cost_table(cost: &Cost) -> String {
 
 /// `-10.3 [-12.1, -8.6]`, in percent points.
 pub fn points(comparison: &PairedComparison) -> String {
-    let [by, low, high] =
-        [comparison.difference, comparison.interval.low, comparison.interval.high].map(|share| 100.0 * share);
-    format!("{by:+.1} [{low:+.1}, {high:+.1}]")
+    points_within(100.0 * comparison.difference, in_points(comparison.interval))
+}
+
+/// `-10.3 [-12.1, -8.6]`, of a difference and its interval in percent points.
+pub fn points_within(difference: f64, interval: Interval) -> String {
+    format!("{difference:+.1} {}", bounds(interval))
+}
+
+/// `[-12.1, -8.6]`
+pub fn bounds(Interval { low, high }: Interval) -> String {
+    format!("[{low:+.1}, {high:+.1}]")
+}
+
+/// An interval of shares in percent points.
+pub fn in_points(shares: Interval) -> Interval {
+    Interval { low: 100.0 * shares.low, high: 100.0 * shares.high }
+}
+
+/// A bound rounded up: what is printed is no less than what holds; never below 0.
+pub fn at_most(bound: f64) -> String {
+    format!("{:.1}", ((bound.max(0.0) * 10.0 - 1e-9).ceil() / 10.0).abs())
+}
+
+/// `0.031`; `2.99e-36` below a thousandth.
+pub fn p_value(p: f64) -> String {
+    match p {
+        0.0 => "0".to_owned(),
+        _ if p < 1e-3 => format!("{p:.2e}"),
+        _ => format!("{p:.3}"),
+    }
 }
 
 /// Whether a difference is one.
@@ -135,5 +162,24 @@ pub fn verdict(comparison: &PairedComparison) -> &'static str {
 
 /// A difference with its interval, its p value and what they mean.
 pub fn difference(comparison: &PairedComparison) -> String {
-    format!("difference {} points, p = {:.2e}: {}", points(comparison), comparison.p_value, verdict(comparison))
+    format!("difference {} points, p = {}: {}", points(comparison), p_value(comparison.p_value), verdict(comparison))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_printed_no_lower_than_it_holds() {
+        for (bound, printed) in [(0.91, "1.0"), (0.9, "0.9"), (0.0, "0.0"), (-0.3, "0.0"), (14.02, "14.1")] {
+            assert_eq!(at_most(bound), printed);
+        }
+    }
+
+    #[test]
+    fn probabilities_have_three_digits_whatever_their_size() {
+        for (p, printed) in [(1.0, "1.000"), (0.91, "0.910"), (0.0314, "0.031"), (2.99e-36, "2.99e-36"), (0.0, "0")] {
+            assert_eq!(p_value(p), printed);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use quant_kernels::spec::bit_width::BitWidth;
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::statistics::Interval;
-use span_reader::text::{plan_row, points, verdict};
+use span_reader::text::{p_value, plan_row, points, verdict};
 
 use crate::search::allocation::budgets::RefinedAllocation;
 use crate::search::allocation::equal_bytes::EqualBytes;
@@ -120,8 +120,8 @@ pub fn budgets_text(rows: &[RefinedAllocation]) -> String {
 pub fn equal_bytes_text(rows: &[EqualBytes], n: usize) -> String {
     let mut text = format!("exact minus greedy at equal bytes, percent points of exact match, n = {n}\n");
     for EqualBytes { bytes, comparison, .. } in rows {
-        let (by, p, verdict) = (points(comparison), comparison.p_value, verdict(comparison));
-        let _ = writeln!(text, "{bytes:>12} bytes  {by}  p = {p:.2e}: {verdict}");
+        let (by, p, verdict) = (points(comparison), p_value(comparison.p_value), verdict(comparison));
+        let _ = writeln!(text, "{bytes:>12} bytes  {by}  p = {p}: {verdict}");
     }
     text
 }

@@ -13,10 +13,11 @@ use std::path::Path;
 
 use crate::certificate::certificate_file::{Certificate, CertifiedModel, Score, Unseen};
 use crate::certificate::file_names::MODEL_CARD;
-use crate::certificate::paired_loss::{Independent, PairedLoss};
+use crate::certificate::paired_loss::Independent;
 use crate::certificate::slices::{Slice, SlicedBy};
 use crate::error::{Error, Result};
 use crate::running::json_file::write_text;
+use crate::text::{at_most, p_value, points_within};
 
 const BEGIN: &str = "<!-- certificate -->";
 const END: &str = "<!-- /certificate -->";
@@ -98,10 +99,7 @@ fn with_section(card: &str, section: &str, path: &Path) -> Result<String> {
 /// loses at most 0.9 points of exact match and 0.7 of F1 (one-sided, 95 %)
 /// ```
 pub fn claim(certificate: &Certificate) -> String {
-    // Rounded up: what is printed is no less than what holds.
-    let points =
-        |loss: &PairedLoss| format!("{:.1}", ((loss.loses_at_most.max(0.0) * 10.0 - 1e-9).ceil() / 10.0).abs());
-    let (exact, f1) = (points(&certificate.exact_match), points(&certificate.f1));
+    let [exact, f1] = [certificate.exact_match, certificate.f1].map(|loss| at_most(loss.loses_at_most));
     format!("loses at most {exact} points of exact match and {f1} of F1 (one-sided, 95 %)")
 }
 
@@ -144,14 +142,16 @@ pub fn section(certificate: &Certificate) -> String {
         ("F1", [original.f1, artefact.f1], f1),
     ] {
         let [first, second] = of.map(|Score { percent, interval }| crate::text::interval(percent, interval));
-        let difference = difference(loss.difference, loss.interval.low, loss.interval.high);
-        push(&mut text, format_args!("| {name} | {first} | {second} | {difference} | {:.2} |\n", loss.loses_at_most));
+        let (difference, at_most) = (points_within(loss.difference, loss.interval), at_most(loss.loses_at_most));
+        push(&mut text, format_args!("| {name} | {first} | {second} | {difference} | {at_most} |\n"));
     }
     push(
         &mut text,
         format_args!(
-            "\n{} questions are answered exactly by the original alone, {} by this model alone (McNemar's p = {:.2e}).\n",
-            mcnemar.only_original, mcnemar.only_artefact, mcnemar.p_value,
+            "\n{} questions are answered exactly by the original alone, {} by this model alone (McNemar's p = {}).\n",
+            mcnemar.only_original,
+            mcnemar.only_artefact,
+            p_value(mcnemar.p_value),
         ),
     );
     text.push_str("\n| | original | this model |\n|---|---|---|\n");
@@ -207,12 +207,16 @@ fn slices(text: &mut String, slices: &[Slice]) {
             SlicedBy::Answerable => "",
         };
         let flag = if slice.is_worse { " **worse**" } else { "" };
-        let difference = difference(slice.difference, slice.interval.low, slice.interval.high);
+        let difference = points_within(slice.difference, slice.interval);
         push(
             text,
             format_args!(
-                "| {by}{} | {} | {:.1} | {:.1} | {difference} | {:.2}{flag} |\n",
-                slice.part, slice.questions, slice.original, slice.artefact, slice.holm_p_value,
+                "| {by}{} | {} | {:.1} | {:.1} | {difference} | {}{flag} |\n",
+                slice.part,
+                slice.questions,
+                slice.original,
+                slice.artefact,
+                p_value(slice.holm_p_value),
             ),
         );
     }
@@ -224,10 +228,6 @@ fn slices(text: &mut String, slices: &[Slice]) {
             slices.len()
         ),
     );
-}
-
-fn difference(by: f64, low: f64, high: f64) -> String {
-    format!("{by:+.1} [{low:+.1}, {high:+.1}]")
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::text_hash::TextHash;
 use crate::certificate::trinomial_bound::PairCounts;
 use crate::statistics::clusters::Clusters;
-use crate::statistics::{Interval, mean, student};
+use crate::statistics::{Interval, student};
 
 /// Paragraphs from which on they are what is sampled.
 const PARAGRAPHS: usize = 10;
@@ -127,9 +127,9 @@ impl Sample {
             Independent::Questions => 1.0,
             Independent::Paragraphs => clusters.design_effect(),
         };
-        let (n, sizes) = (losses.len() as f64, values.iter().map(|value| value.abs()).sum::<f64>());
-        let mean_size = if losses.is_empty() { 0.0 } else { sizes / n };
-        Self { questions: n, mean: mean(&values), mean_size, paragraphs: clusters.len(), independent, design_effect }
+        let (questions, paragraphs) = (losses.len() as f64, clusters.len());
+        let (mean, mean_size) = (clusters.mean(), clusters.mean_size());
+        Self { questions, mean, mean_size, paragraphs, independent, design_effect }
     }
 
     /// The independent questions that say as much, of losses times a sign.

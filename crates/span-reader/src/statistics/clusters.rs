@@ -84,6 +84,16 @@ impl Clusters {
         self.groups.is_empty()
     }
 
+    /// Mean of the values; 0 where there is none.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// Mean size of the values, `Σ |v| / n`; 0 where there is none.
+    pub fn mean_size(&self) -> f64 {
+        if self.values > 0.0 { self.sizes / self.values } else { 0.0 }
+    }
+
     /// How many times as many values say as much as independent ones would; 1 for fewer than two clusters, which say
     /// nothing of how they differ.
     pub fn design_effect(&self) -> f64 {
