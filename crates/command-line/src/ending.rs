@@ -20,6 +20,8 @@ use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+use crate::made_folders;
+
 /// Flags that do not go together, or a value that no run of the command can have: [`finish`] ends with 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -70,6 +72,7 @@ pub fn finish(command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     match end_when_nobody_reads().and_then(|()| command()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            made_folders::remove_empty();
             let mut text = format!("error: {}", chain(&error));
             append_backtrace(&mut text, error.backtrace());
             print_to_stderr(&text);

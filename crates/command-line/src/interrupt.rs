@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::{experiments, reader};
 
+use crate::made_folders;
+
 /// The exit code of a command that was asked to stop.
 const STOPPED: i32 = 130;
 
@@ -58,6 +60,7 @@ pub fn resumable(kept_in: &Path, command: impl FnOnce() -> anyhow::Result<()>) -
 pub fn stoppable(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let result = command();
     if result.as_ref().is_err_and(was_stopped) {
+        made_folders::remove_empty();
         eprintln!("stopped; nothing was written, so that it starts anew with the same command");
         std::process::exit(STOPPED);
     }

@@ -12,6 +12,7 @@ pub mod finished;
 mod interrupt;
 pub mod ladder;
 pub mod logits;
+mod made_folders;
 pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;

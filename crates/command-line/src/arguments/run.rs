@@ -20,6 +20,7 @@ use switchable_quant::transformer::model::SwitchableModel;
 use crate::arguments::count::parse_up_to;
 use crate::arguments::execution::ExecutionArg;
 use crate::files::resolved;
+use crate::made_folders;
 
 /// The folder that the command writes to; locked until the program ends.
 static IN_USE: OnceLock<LockedFolder> = OnceLock::new();
@@ -90,6 +91,7 @@ impl RunArgs {
     /// When it cannot be made or written, or another command writes there.
     pub fn locked_out(&self, default: &str) -> anyhow::Result<PathBuf> {
         let out = self.out_or(default);
+        made_folders::note(&out);
         prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
         _ = IN_USE.set(LockedFolder::new(&out)?);
         Ok(out)
