@@ -158,6 +158,57 @@ fn folders_widths_budgets_plans_and_data_are_checked_before_the_first_measuremen
 }
 
 #[test]
+fn data_and_texts_without_anything_in_them_are_named() {
+    let bench = Bench::new();
+    let (dev, data, text) = (bench.path("dev.json"), bench.path("empty.json"), bench.path("empty.txt"));
+    std::fs::write(&data, r#"{"version": "1.1", "data": []}"#).expect("it is written");
+    std::fs::write(&text, "\n").expect("it is written");
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    let out = bench.path("results");
+    let cases: [Case<'_>; 8] = [
+        ("evaluate", "--bits 4", vec![("--data", &data), ("--out", &out)], "empty.json"),
+        ("greedy_search", "", vec![("--data", &data), ("--out", &out)], "empty.json"),
+        ("report", "", vec![("--data", &dev), ("--search", &data), ("--train", &dev), ("--out", &out)], "empty.json"),
+        ("certify", "", vec![("--data", &data), ("--out", &out)], "empty.json"),
+        ("train_bank", "", vec![("--model", model), ("--train", &data), ("--out", &out)], "empty.json"),
+        (
+            "train_bank",
+            "",
+            vec![("--model", model), ("--train", &dev), ("--data", &data), ("--out", &out)],
+            "empty.json",
+        ),
+        ("pretrain", "", vec![("--text", &text), ("--out", &out)], "empty.txt"),
+        ("cloze_questions", "", vec![("--text", &text), ("--out", &out)], "empty.txt"),
+    ];
+    for (name, flags, files, expected) in cases {
+        let output = run(name, flags, &files);
+        let said = errors(&output);
+        assert!(!output.status.success() && said.contains(expected), "{name} {flags}: {said}");
+        assert!(!out.exists(), "{name} left a folder");
+    }
+}
+
+#[test]
+fn looks_at_a_bank_that_is_done_are_not_changed_in_silence() {
+    let bench = Bench::new();
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default"));
+    let (dev, out) = (bench.path("dev.json"), bench.path("bank"));
+    let held_out = bench.path("held-out.json");
+    generate(&GeneratorConfig::new(Split::Dev, 1, 5)).expect("valid").write(&held_out).expect("it is written");
+    let files: [(&str, &Path); 4] = [("--model", model), ("--train", &dev), ("--data", &held_out), ("--out", &out)];
+    let flags = "--steps 2 --batch 4 --bits 4 --evaluation-limit 4 --validation-limit 4 --quiet --validate-every";
+    let looked = |every: usize| {
+        let output = run("train_bank", &format!("{flags} {every}"), &files);
+        assert!(output.status.success(), "{}", errors(&output));
+        prints(&output)
+    };
+    assert!(!looked(2).contains("stays as it is"));
+    assert!(!looked(2).contains("stays as it is"), "the same again");
+    let said = looked(1);
+    assert!(said.contains("validation.jsonl stays as it is: `--validate-every 1`"), "{said}");
+}
+
+#[test]
 fn an_allocation_answers_later_budgets_from_its_table_and_feasible_ones_beside_others() {
     let bench = Bench::new();
     let out = bench.path("results");

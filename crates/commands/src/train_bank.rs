@@ -199,7 +199,10 @@ impl Command for TrainBank<'_> {
             let of = RegimeOfBank { validation: validation.as_ref(), ..RegimeOfBank::new(&bank, &built) };
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
             match outcome.losses.len() {
-                0 => println!("bank: all {} steps were done before", training.steps),
+                0 => {
+                    println!("bank: all {} steps were done before", training.steps);
+                    say_looks(&out.join("bank"), source.validate_every, training.steps)?;
+                }
                 steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
             }
             session.folder.model = model;
@@ -222,6 +225,22 @@ impl Command for TrainBank<'_> {
 
         evaluation.map_or(Ok(()), |task| arguments.evaluate(&session, &task, (&bank, options), out))
     }
+}
+
+/// Says where a bank that was trained before was not looked at as is asked for.
+fn say_looks(bank: &Path, every: Option<usize>, steps: usize) -> anyhow::Result<()> {
+    let Some(every) = every else { return Ok(()) };
+    let found: BTreeSet<usize> = read_rows(&bank.join(VALIDATION))?.iter().map(|row| row.step).collect();
+    let asked = |step: &usize| step % every == 0 || *step == steps;
+    if let Some(first) = found.first()
+        && !(*first..=steps).filter(asked).eq(found.iter().copied())
+    {
+        println!(
+            "bank/{VALIDATION} stays as it is: `--validate-every {every}` looks while a bank is trained, and this one was \
+             trained with another"
+        );
+    }
+    Ok(())
 }
 
 /// Draws what was seen of the widths while they were trained, if anything was.
