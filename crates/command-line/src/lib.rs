@@ -1,6 +1,7 @@
 //! What the commands share: the same flags with the same meaning, and the loading behind them.
 
 pub mod adapter_place;
+pub mod answering;
 pub mod arguments;
 pub mod artefact;
 pub mod calibration;

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::Backend;
-use switchable_quant::data::{Dataset, QuestionCounts};
+use switchable_quant::data::{Dataset, QuestionCounts, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
+use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
@@ -34,6 +35,7 @@ use crate::arguments::activations::ActivationArgs;
 use crate::arguments::answers::{AnswerArgs, Asking};
 use crate::arguments::execution::default_execution;
 use crate::arguments::input::InputArgs;
+use crate::arguments::plan::{PlanArgs, PlanFile};
 use crate::arguments::run::RunArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{backend, name_of, of_built_in, of_folder, of_questions};
@@ -66,6 +68,21 @@ pub struct Opening<'a> {
     pub execution: Option<Execution>,
     /// What the model is calibrated on where it has to be.
     pub calibration: CalibrationRequest,
+}
+
+/// Which language model a command works on, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct LanguageModel<'a> {
+    /// The device.
+    pub device: DeviceChoice,
+    /// As in [`Opening`].
+    pub model: Option<&'a str>,
+    /// As in [`Opening`].
+    pub adapters: Option<&'a Path>,
+    /// Whether adapters are left out.
+    pub no_adapter: bool,
+    /// As in [`Opening`].
+    pub execution: Option<Execution>,
 }
 
 impl InputArgs {
@@ -169,6 +186,30 @@ impl<T> Questions<T> {
     pub fn name(&self) -> String {
         let name = self.source["data"].as_str().unwrap_or_default();
         name_of(Path::new(name))
+    }
+}
+
+impl<'a> Opening<'a> {
+    /// A language model at a plan or some widths, which needs no head.
+    ///
+    /// # Errors
+    ///
+    /// As [`PlanArgs::calibration_request`].
+    pub fn of_language_model(
+        LanguageModel { device, model, adapters, no_adapter, execution }: LanguageModel<'a>,
+        how: &PlanArgs,
+        plan: Option<&PlanFile>,
+        (bits, show): (impl IntoIterator<Item = BitWidth>, ShowProgress),
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            device,
+            model,
+            adapters,
+            options: how.language_model_options(plan, no_adapter),
+            mixed_head: None,
+            execution,
+            calibration: how.calibration_request(plan, bits, show)?,
+        })
     }
 }
 

@@ -11,30 +11,25 @@
 //! Standard output holds a line for each question: the answer, how probable it is, and the bits of the plan.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 
-use command_line::arguments::execution::{ExecutionArg, default_execution};
-use command_line::files::resolve_model;
+use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
+use command_line::arguments::execution::ExecutionArg;
 use command_line::finish;
 use switchable_quant::data::{Article, Dataset, Format, Paragraph, Question};
 use switchable_quant::default_model::{self, QuestionSet};
-use switchable_quant::device::{Device, DeviceChoice, WithBackend};
-use switchable_quant::families::{WithFamily, with_family};
+use switchable_quant::device::DeviceChoice;
 use switchable_quant::kernels::QuantBackend;
-use switchable_quant::lora::LinearSettings;
 use switchable_quant::reader::choice::controller::PlanRequest;
 use switchable_quant::reader::choice::latency::LatencyOptions;
-use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, Quantiser};
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
 use switchable_quant::reader::serving::service::{Request, Service};
 use switchable_quant::transformer::model::SwitchableModel;
-use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant::transformer::span_head::MissingHead;
 
 /// Questions about a text, answered
 #[derive(Debug, Parser)]
@@ -115,7 +110,13 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
     let (choice, asked) = (arguments.choice.choice()?, arguments.asked()?);
     let machine = arguments.device.resolve()?;
-    machine.dispatch(Answering { arguments: &arguments, machine: &machine, choice, asked })
+    let answering = Answering {
+        model: arguments.model.as_deref(),
+        machine: &machine,
+        execution: arguments.execution.map(Into::into),
+        without_head: WithoutHead::Refused,
+    };
+    answering.run(Asking { choice, asked, machine: machine.to_string() })
 }
 
 /// Questions about a text.
@@ -152,58 +153,18 @@ impl Asked {
     }
 }
 
-struct Answering<'a> {
-    arguments: &'a Arguments,
-    machine: &'a Device,
+struct Asking {
     choice: PlanChoice,
     asked: Asked,
+    machine: String,
 }
 
-impl WithBackend for Answering<'_> {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let execution = self.arguments.execution.map_or_else(|| default_execution(self.machine), Into::into);
-        let model = ModelOptions {
-            linear: LinearSettings { execution, ..LinearSettings::default() },
-            ..ModelOptions::default()
-        };
-        let Some(name) = &self.arguments.model else {
-            return self.answer(default_model::load::<B>(&model, &device)?);
-        };
-        let dir = resolve_model(name)?;
-        let options = FolderOptions {
-            model,
-            missing_head: MissingHead::OfAdapters,
-            quantiser: Quantiser::OfAdapters,
-            ..FolderOptions::default()
-        };
-        with_family::<B, _>(&dir, OfFolder { answering: self, dir: &dir, options, device })?
-    }
-}
-
-struct OfFolder<'a, D> {
-    answering: Answering<'a>,
-    dir: &'a Path,
-    options: FolderOptions,
-    device: D,
-}
-
-impl<B: QuantBackend> WithFamily<B> for OfFolder<'_, B::Device> {
-    type Output = anyhow::Result<()>;
-
-    fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
-        let Self { answering, dir, options, device } = self;
-        answering.answer(ModelFolder::<B, M>::open(dir, &options, &device)?)
-    }
-}
-
-impl Answering<'_> {
-    fn answer<B: QuantBackend, M: SwitchableModel<B>>(self, folder: ModelFolder<B, M>) -> anyhow::Result<()> {
-        let Self { choice, asked, machine, .. } = self;
-        let mut service = Service::new(folder)?;
+impl WithFolder for Asking {
+    fn run<B: QuantBackend, M: SwitchableModel<B>>(self, opened: Opened<B, M>) -> anyhow::Result<()> {
+        let Self { choice, asked, machine } = self;
+        let mut service = Service::new(opened.folder)?;
         if matches!(choice, PlanChoice::Measured(PlanRequest::Latency(_))) {
-            service = service.timed(asked.dataset(), &LatencyOptions::new(machine.to_string()))?;
+            service = service.timed(asked.dataset(), &LatencyOptions::new(machine))?;
         }
         if choice == PlanChoice::Confidence && service.stages() == 1 {
             eprintln!("the cascade has one plan alone: there is nothing to escalate to");

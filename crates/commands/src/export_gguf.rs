@@ -26,7 +26,7 @@ use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::contents::name_of;
 use command_line::files::{check_apart, resolve_model};
 use command_line::logits::logits_of_a_formula;
-use command_line::session::{Command, Opening, Session};
+use command_line::session::{Command, LanguageModel, Opening, Session};
 use command_line::{finish, stoppable};
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
@@ -97,16 +97,15 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     check_apart(out, &read.into_iter().flatten().collect::<Vec<_>>())?;
     let plan = arguments.plan.read()?;
-    let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
-    let opening = Opening {
+    let model = LanguageModel {
         device: arguments.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: arguments.plan.language_model_options(plan.as_ref(), arguments.no_adapter),
-        mixed_head: None,
+        no_adapter: arguments.no_adapter,
         execution: Some(Execution::FakeQuantized),
-        calibration,
     };
+    let opening =
+        Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (arguments.bits, ShowProgress::Yes))?;
     stoppable(|| opening.run(Export { arguments: &arguments, plan }))
 }
 

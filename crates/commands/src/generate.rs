@@ -24,7 +24,7 @@ use command_line::arguments::execution::ExecutionArg;
 use command_line::arguments::generation::GenerationArgs;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::finish;
-use command_line::session::{Command, Opening, Session};
+use command_line::session::{Command, LanguageModel, Opening, Session};
 use command_line::text_stream::TextStream;
 use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
@@ -87,16 +87,15 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
     let plan = arguments.plan.read()?;
-    let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
-    let opening = Opening {
+    let model = LanguageModel {
         device: arguments.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: arguments.plan.language_model_options(plan.as_ref(), arguments.no_adapter),
-        mixed_head: None,
+        no_adapter: arguments.no_adapter,
         execution: arguments.execution.map(Into::into),
-        calibration,
     };
+    let opening =
+        Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (arguments.bits, ShowProgress::Yes))?;
     opening.run(Generation { arguments: &arguments, plan })
 }
 

@@ -25,30 +25,23 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
 
+use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::count::{parse_count, parse_up_to};
-use command_line::arguments::execution::{ExecutionArg, default_execution};
+use command_line::arguments::execution::ExecutionArg;
 use command_line::contents::name_of;
-use command_line::files::resolve_model;
 use command_line::{finish, stop_on_ctrl_c};
 use switchable_quant::data::SpecialTokens;
-use switchable_quant::default_model;
-use switchable_quant::device::{Device, DeviceChoice, WithBackend};
-use switchable_quant::families::{WithFamily, with_family};
+use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::kernels::QuantBackend;
-use switchable_quant::lora::LinearSettings;
-use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, Quantiser};
 use switchable_quant::reader::serving::service::Service;
 use switchable_quant::transformer::generate::GenerateOptions;
 use switchable_quant::transformer::model::SwitchableModel;
-use switchable_quant::transformer::options::ModelOptions;
-use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 
 use self::catalogue::Catalogue;
 use self::jobs::Jobs;
@@ -103,7 +96,13 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
     let machine = arguments.device.resolve()?;
-    machine.dispatch(Serving { arguments: &arguments, machine: &machine })
+    let answering = Answering {
+        model: arguments.model.as_deref(),
+        machine: &machine,
+        execution: arguments.execution.map(Into::into),
+        without_head: WithoutHead::Writes,
+    };
+    answering.run(Serving { arguments: &arguments, machine: &machine })
 }
 
 #[derive(Clone, Copy)]
@@ -112,57 +111,15 @@ struct Serving<'a> {
     machine: &'a Device,
 }
 
-impl WithBackend for Serving<'_> {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
-        let execution = self.arguments.execution.map_or_else(|| default_execution(self.machine), Into::into);
-        let linear = LinearSettings { execution, ..LinearSettings::default() };
-        let model = ModelOptions { linear, ..ModelOptions::default() };
-        let Some(name) = &self.arguments.model else {
-            let folder = default_model::load::<B>(&model, &device)?;
-            let stop = vec![SpecialTokens::of(&folder.tokenizer)?.end];
-            let generation = GenerateOptions { stop, ..GenerateOptions::default() };
-            return self.serve(folder, "built-in".to_owned(), (generation, true));
-        };
-        let dir = resolve_model(name)?;
-        let options = FolderOptions { model, quantiser: Quantiser::OfAdapters, ..FolderOptions::default() };
-        with_family::<B, _>(&dir, OfFolder { serving: self, dir: &dir, options, device })?
-    }
-}
-
-struct OfFolder<'a, D> {
-    serving: Serving<'a>,
-    dir: &'a Path,
-    options: FolderOptions,
-    device: D,
-}
-
-impl<B: QuantBackend> WithFamily<B> for OfFolder<'_, B::Device> {
-    type Output = anyhow::Result<()>;
-
-    fn run<M: SwitchableModel<B>>(self) -> anyhow::Result<()> {
-        let Self { serving, dir, options, device } = self;
-        let open =
-            |missing_head| ModelFolder::<B, M>::open(dir, &FolderOptions { missing_head, ..options.clone() }, &device);
-        let mut folder = open(MissingHead::OfAdapters)?;
-        let answers = ForQuestionAnswering::<B, M>::holds_head(dir)? || !folder.model.head_widths().is_empty();
-        if !answers {
-            // A language model alone, which writes all the same.
-            folder = open(MissingHead::Random(0))?;
-        }
-        serving.serve(folder, name_of(dir), (GenerateOptions::of_folder(dir)?, answers))
-    }
-}
-
-impl Serving<'_> {
-    fn serve<B: QuantBackend, M: SwitchableModel<B>>(
-        self,
-        folder: ModelFolder<B, M>,
-        name: String,
-        (generation, answers_questions): (GenerateOptions, bool),
-    ) -> anyhow::Result<()> {
+impl WithFolder for Serving<'_> {
+    fn run<B: QuantBackend, M: SwitchableModel<B>>(self, opened: Opened<B, M>) -> anyhow::Result<()> {
         let Self { arguments, machine } = self;
+        let Opened { folder, dir, has_head: answers_questions } = opened;
+        let name = dir.as_deref().map_or_else(|| "built-in".to_owned(), name_of);
+        let generation = match &dir {
+            Some(dir) => GenerateOptions::of_folder(dir)?,
+            None => GenerateOptions { stop: vec![SpecialTokens::of(&folder.tokenizer)?.end], ..Default::default() },
+        };
         folder.notes.iter().for_each(|note| eprintln!("{note}"));
         let service = Service::new(folder)?;
         let cores =
