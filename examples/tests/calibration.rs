@@ -32,6 +32,8 @@ impl Place {
         let asked: Vec<String> = asked.examples().iter().map(|example| example.context.to_string()).collect();
         fs::write(dir.path().join("asked.txt"), asked.join("\n\n")).expect("it is written");
         fs::write(dir.path().join("short.txt"), "Mira plays the harp.").expect("it is written");
+        fs::write(dir.path().join("empty.json"), r#"{"version": "1.1", "data": []}"#).expect("it is written");
+        fs::write(dir.path().join("empty.txt"), "\n").expect("it is written");
         Self(dir)
     }
 
@@ -139,6 +141,16 @@ fn adapters_say_when_the_codes_go_by_another_calibration() {
     assert!(!evaluated(24).contains("another calibration"));
     let error = place.refused("evaluate", "--model bank/model --data data.json --limit 8 --bits 2 --untimed");
     assert!(error.contains("--calibration-samples"), "{error}");
+    // Factors change the codes as well.
+    let flags =
+        format!("--model bank/model --data data.json --limit 8 --bits 2 --untimed {gptq} --calibration-samples 24");
+    let [_, errors] = place.done("evaluate", &format!("{flags} --scaling smooth"));
+    assert!(
+        errors.contains("the adapters of 2 bits were trained on the weights without `--scaling smooth`"),
+        "{errors}"
+    );
+    let [_, errors] = place.done("evaluate", &format!("{flags} --scaling smooth --no-adapter"));
+    assert!(!errors.contains("were trained on the weights without"), "{errors}");
 }
 
 #[test]
@@ -206,6 +218,8 @@ fn calibrations_that_say_nothing_or_too_much_are_refused() {
         ("--calibration text.txt text.txt", &["--calibration", "text.txt", "twice"]),
         ("--calibration missing.txt", &["missing.txt"]),
         ("--calibration missing.json", &["missing.json"]),
+        ("--calibration calibration.json empty.json", &["empty.json: the file holds no question"]),
+        ("--calibration calibration.json empty.txt", &["`--calibration empty.txt` holds no text"]),
         ("--calibration calibration.json --calibration-samples 0", &["--calibration-samples"]),
     ] {
         let output = place.run("evaluate", &format!("{gptq} {flags} --quiet"));
@@ -224,6 +238,78 @@ fn calibrations_that_say_nothing_or_too_much_are_refused() {
     place.done("pack_gpt2", "--bits 4 --no-adapter --out codes");
     let error = place.refused("evaluate", "--model codes --data data.json --calibration calibration.json --untimed");
     assert!(error.contains("--calibration") && error.contains("codes"), "{error}");
+}
+
+#[test]
+fn a_paragraph_that_is_reported_on_is_found_in_the_whole_file_before_anything_is_calibrated() {
+    let place = Place::new();
+    let read = |name: &str| place.json(name);
+    // One of many paragraphs, and in a text the last one: eight windows may well miss it.
+    let mut mixed = read("calibration.json");
+    let paragraph = read("data.json")["data"][0]["paragraphs"][0].clone();
+    let articles = mixed["data"].as_array_mut().expect("articles");
+    articles.push(serde_json::json!({ "title": "", "paragraphs": [paragraph] }));
+    fs::write(place.at().join("mixed.json"), mixed.to_string()).expect("it is written");
+    let [text, asked] = ["text.txt", "asked.txt"].map(|name| fs::read_to_string(place.at().join(name)).expect("text"));
+    let last = asked.split("\n\n").next().expect("a paragraph");
+    let many = format!("{text}\n<|endoftext|>\n{last}\n");
+    fs::write(place.at().join("mixed.txt"), many).expect("it is written");
+    let how = "--no-adapter --rounding gptq --calibration-samples 8 --quiet";
+    for file in ["mixed.json", "mixed.txt"] {
+        for name in ["evaluate --bits 3 --untimed", "greedy_search --bits 3 --out g", "allocate --bits 4,3 --out a"] {
+            let (name, flags) = name.split_once(' ').expect("flags");
+            let output = place.run(name, &format!("{flags} --data data.json {how} --calibration {file}"));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let said = [file, "--data data.json"].iter().all(|part| errors.contains(part));
+            assert!(!output.status.success() && said, "{name}: {errors}");
+            assert!(!errors.contains("calibrated 8 windows") && !place.at().join("cache").exists(), "{errors}");
+        }
+    }
+    let floats = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/switchable-quant/default");
+    let error = place.refused(
+        "perplexity",
+        &format!("--model {floats} --text asked.txt --bits 3 {} --calibration mixed.json", how.replace(" --quiet", "")),
+    );
+    assert!(error.contains("--calibration mixed.json") && error.contains("--text asked.txt"), "{error}");
+    let error = place.refused(
+        "train_bank",
+        &format!(
+            "--model {floats} --train calibration.json --data data.json --steps 1 --bits 3 --out bank --rounding gptq \
+             --calibration mixed.json --calibration-samples 8"
+        ),
+    );
+    assert!(error.contains("mixed.json") && error.contains("--data data.json"), "{error}");
+    assert!(["g", "a", "bank"].iter().all(|out| !place.at().join(out).exists()), "folders of nothing are left");
+}
+
+#[test]
+fn flags_of_a_calibration_are_refused_where_nothing_goes_by_it() {
+    let place = Place::new();
+    for flag in ["--calibration-samples 64", "--calibration-seed 3", "--calibration calibration.json"] {
+        for name in ["evaluate --untimed --bits 4 --data data.json", "greedy_search --bits 2 --data data.json"] {
+            let (name, flags) = name.split_once(' ').expect("flags");
+            let output = place.run(name, &format!("{flags} --quiet {flag}"));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{errors}");
+            assert!(errors.contains(flag.split(' ').next().expect("a flag")), "{errors}");
+            assert!(errors.contains("--rounding gptq"), "{errors}");
+        }
+        let output = place.run("nested_distortion", flag);
+        assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn adapters_of_another_rounding_say_what_to_type() {
+    let place = Place::new();
+    for (flag, own) in [
+        ("--rounding gptq", "--rounding nearest"),
+        ("--rotation hadamard", "--rotation none"),
+        ("--quantizer per-channel", "--quantizer per-tensor,symmetric,min-max"),
+    ] {
+        let error = place.refused("evaluate", &format!("--bits 2 --data data.json --untimed {flag}"));
+        assert!(error.contains(own) && error.contains("--no-adapter"), "{error}");
+    }
 }
 
 #[test]
@@ -249,6 +335,10 @@ fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
     let error = place.refused("perplexity", &format!("{own} --calibration calibration.json"));
     assert!(error.contains("calibration.json"), "{error}");
     place.done("perplexity", &format!("{own} --calibration data.json"));
+    let error = place.refused("perplexity", &format!("{own} --calibration data.json --window 5000"));
+    assert!(error.contains("`--window 5000`") && error.contains("128 positions"), "{error}");
+    let error = place.refused("perplexity", &own.replace("text.txt", "empty.txt"));
+    assert!(error.contains("--text empty.txt"), "{error}");
     // One document says nothing of others.
     let [text, _] = place.done("perplexity", "--bits 3 --no-adapter --text asked.txt --tokens 300 --out one");
     assert!(text.contains("of one document: no interval"), "{text}");

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::json;
 
-use switchable_quant::data::{Dataset, TextFiles};
-use switchable_quant::default_model::{self, QuestionSet};
+use switchable_quant::data::{Dataset, TextFiles, TextTokenizer};
 use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
 use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
@@ -22,9 +21,10 @@ use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::scaling::{ChooseScaling as _, ScalingChoice};
 
 use crate::adapter_place::AdapterPlace;
-use crate::arguments::reading::ReadingArgs;
 use crate::contents::{name_of, of_built_in, of_folder};
-use crate::files::{GENERATED, load_questions, resolve_data};
+use crate::ending::usage;
+use crate::files::{GENERATED, calibration_questions, is_text};
+use crate::reported::Reported;
 
 /// The longest window that a model is calibrated on.
 const WINDOW: usize = 384;
@@ -40,10 +40,10 @@ const LEAST_TOKENS: usize = 512;
 pub struct CalibrationRequest {
     /// Files of questions or of text; none for the training questions of the built-in model.
     pub files: Vec<String>,
-    /// How many windows.
-    pub samples: usize,
-    /// Which of them.
-    pub seed: u64,
+    /// How many windows, where it is said.
+    pub samples: Option<usize>,
+    /// Which of them, where it is said.
+    pub seed: Option<u64>,
     /// Whether a plan asks for it, whatever the flags of the quantiser say.
     pub is_needed: bool,
     /// Which factors are folded in by it.
@@ -53,14 +53,32 @@ pub struct CalibrationRequest {
 }
 
 impl CalibrationRequest {
-    /// The windows of `--calibration-samples`.
+    /// The windows without `--calibration-samples`.
     pub const SAMPLES: usize = 128;
+
+    fn samples(&self) -> usize {
+        self.samples.unwrap_or(Self::SAMPLES)
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_default()
+    }
+
+    /// The first flag that says how to calibrate.
+    fn said(&self) -> Option<&'static str> {
+        let flags = [
+            ("--calibration", !self.files.is_empty()),
+            ("--calibration-samples", self.samples.is_some()),
+            ("--calibration-seed", self.seed.is_some()),
+        ];
+        flags.iter().find(|(_, is_said)| *is_said).map(|(flag, _)| *flag)
+    }
 }
 
 impl Default for CalibrationRequest {
     fn default() -> Self {
         let scaling = ScalingChoice { method: ScalingMethod::None, bits: BitWidth::B4 };
-        Self { files: Vec::new(), samples: Self::SAMPLES, seed: 0, is_needed: false, scaling, show: ShowProgress::No }
+        Self { files: Vec::new(), samples: None, seed: None, is_needed: false, scaling, show: ShowProgress::No }
     }
 }
 
@@ -92,18 +110,19 @@ pub fn plan_needs_moments(plan: &Path) -> anyhow::Result<bool> {
 ///
 /// # Errors
 ///
-/// When there is nothing to calibrate on, or too little; when a file is missing or damaged; when the model cannot take
-/// factors.
+/// When there is nothing to calibrate on, or too little; when a flag says how and nothing goes by it; when a file is
+/// missing or damaged, or shares a paragraph with what is reported on; when the model cannot take factors.
 pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     folder: ModelFolder<B, M>,
     dir: Option<&Path>,
     request: &CalibrationRequest,
+    reported: impl FnOnce(&TextTokenizer) -> anyhow::Result<Vec<Reported>>,
 ) -> anyhow::Result<(ModelFolder<B, M>, Option<CalibratedOn>)> {
     let body = &folder.model.transformer;
     let settings = body.settings();
     let is_coded = body.sites().iter().any(|site| body.site(site).packed_weights().is_some());
-    if is_coded && !request.files.is_empty() {
-        bail!("`--calibration` is for weights in floats, and these are codes: calibrate the model that they are of");
+    if is_coded && let Some(flag) = request.said() {
+        bail!("`{flag}` is for weights in floats, and these are codes: calibrate the model that they are of");
     }
     let is_scaled = request.scaling.method != ScalingMethod::None;
     if is_coded && is_scaled {
@@ -119,12 +138,22 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         );
     }
     let is_needed = request.is_needed || is_scaled || settings.rounding.needs_moments(settings.weight);
-    if is_coded || (!is_needed && request.files.is_empty()) {
-        return Ok((folder, None));
+    if is_coded || !is_needed {
+        return match request.said() {
+            Some(flag) => Err(usage(format!(
+                "`{flag}` is for what goes by the inputs of the model, and nothing here does: expected `--rounding gptq`, \
+                 a `--quantizer` with the range importance, `--scaling`, or a plan with one of them"
+            ))),
+            None => Ok((folder, None)),
+        };
     }
-    let Chosen { windows, questions, documents, name } = chosen(&folder, dir, request)?;
+    let files = files_of(dir, request)?;
+    for reported in reported(&folder.tokenizer)? {
+        reported.check_apart(&files)?;
+    }
+    let Chosen { windows, questions, documents, name } = chosen(&folder, &files, request)?;
     let tokens: usize = windows.iter().map(Vec::len).sum();
-    anyhow::ensure!(
+    ensure!(
         tokens >= LEAST_TOKENS,
         "`--calibration {name}` is too short: {} windows of {tokens} tokens in all, expected at least {LEAST_TOKENS}",
         windows.len()
@@ -143,6 +172,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         );
     }
     if is_scaled {
+        say_trained_unscaled(&folder.model.transformer, request.scaling);
         folder.model.transformer = scaled(folder.model.transformer, request)?;
     }
     let scaling = is_scaled.then_some(request.scaling);
@@ -152,6 +182,20 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         seen.push(SeenSet::of_texts(SeenRole::Calibration, name.as_str(), documents.iter().map(String::as_str)));
     }
     Ok((folder, Some(CalibratedOn { name, hash, seen, scaling })))
+}
+
+/// Says which adapters repair the codes of the weights as they were before the factors.
+fn say_trained_unscaled<B: QuantBackend, M: SwitchableModel<B>>(model: &M, scaling: ScalingChoice) {
+    let widths = model.adapter_widths().into_iter().filter(|width| !width.is_full());
+    let widths: Vec<String> = widths.map(|width| width.to_string()).collect();
+    if !widths.is_empty() {
+        eprintln!(
+            "the adapters of {} bits were trained on the weights without `--scaling {}`: the codes here are not those that \
+             they repair. Train them with it, or --no-adapter",
+            widths.join(", "),
+            scaling.method
+        );
+    }
 }
 
 /// The model with factors of every pair folded in.
@@ -178,28 +222,33 @@ struct Chosen {
     name: String,
 }
 
-fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
-    folder: &ModelFolder<B, M>,
-    dir: Option<&Path>,
-    request: &CalibrationRequest,
-) -> anyhow::Result<Chosen> {
-    let files: &[String] = match (request.files.as_slice(), dir) {
-        ([], None) => &[GENERATED.to_owned()],
-        ([], Some(_)) => bail!(
+/// The files that are calibrated on.
+fn files_of(dir: Option<&Path>, request: &CalibrationRequest) -> anyhow::Result<Vec<String>> {
+    let files = &request.files;
+    if files.is_empty() && dir.is_some() {
+        bail!(
             "a rounding or range that goes by inputs needs `--calibration FILE`: questions or text that no result is \
              reported on; where adapters were trained with one, the same, with the same `--calibration-samples` and \
              `--calibration-seed`"
-        ),
-        (files, _) => files,
-    };
+        );
+    }
     if let Some(twice) = files.iter().enumerate().find(|(index, file)| files[..*index].contains(file)) {
         bail!("`--calibration` names {} twice", twice.1);
     }
+    Ok(if files.is_empty() { vec![GENERATED.to_owned()] } else { files.clone() })
+}
+
+fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
+    folder: &ModelFolder<B, M>,
+    files: &[String],
+    request: &CalibrationRequest,
+) -> anyhow::Result<Chosen> {
     let (mut windows, mut questions, mut documents) = (Vec::new(), Vec::new(), Vec::new());
     let longest = WINDOW.min(folder.model.transformer.shape().positions);
     for file in files {
+        let before = windows.len();
         if is_text(file) {
-            let most = windows.len() + WINDOWS_PER_SAMPLE * request.samples;
+            let most = windows.len() + WINDOWS_PER_SAMPLE * request.samples();
             let files = TextFiles::new([file])?;
             let mut all = files.documents();
             while windows.len() < most
@@ -209,27 +258,20 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
                 windows.extend(ids.chunks(longest).map(<[u32]>::to_vec));
                 documents.push(document);
             }
+            ensure!(windows.len() > before, "`--calibration {file}` holds no text");
             continue;
         }
-        let dataset = match file.as_str() {
-            GENERATED => default_model::questions(QuestionSet::Train)?,
-            file => load_questions(&resolve_data(file)?, ReadingArgs::default())?.dataset,
-        };
-        let dataset = dataset.sampled(request.samples, request.seed);
-        let task = ReadingTask::new(dataset.clone(), &folder.tokenizer, folder.model.config(), None)?;
+        let dataset = calibration_questions(file)?;
+        let dataset = dataset.sampled(request.samples(), request.seed());
+        let task = ReadingTask::new(dataset.clone(), &folder.tokenizer, folder.model.config(), None)
+            .with_context(|| format!("--calibration {file}"))?;
         windows.extend(task.features.windows().iter().map(|window| window.ids.clone()));
         questions.push(dataset);
     }
-    windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed));
-    windows.truncate(request.samples);
+    windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed()));
+    windows.truncate(request.samples());
     let name = files.iter().map(|file| name_of(Path::new(file))).collect::<Vec<_>>().join(", ");
     Ok(Chosen { windows, questions, documents, name })
-}
-
-/// Whether a file is running text, and not questions.
-fn is_text(file: &str) -> bool {
-    let extension = Path::new(file).extension().unwrap_or_default();
-    extension == "txt" || extension == "zst"
 }
 
 /// The contents that moments depend on: the base weights and the windows.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, WhyLeftOut};
+use switchable_quant::data::{Dataset, Error, Format, QuestionCounts, ReadDataset, WhyLeftOut};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::hub::{Hub, log_to_stderr};
 use switchable_quant::transformer::gguf::is_gguf;
@@ -96,6 +96,21 @@ impl LoadedQuestions {
 ///
 /// When the file is missing or damaged; where a flag helps, the error says which.
 pub fn load_questions(file: &Path, reading: ReadingArgs) -> anyhow::Result<LoadedQuestions> {
+    let read = read_questions(file, reading)?;
+    if read.skipped_answers + read.realigned_answers > 0 {
+        let (skipped, realigned) = (read.skipped_answers, read.realigned_answers);
+        eprintln!("{}: {skipped} answers left out, {realigned} moved to where their text stands", file.display());
+    }
+    Ok(LoadedQuestions { dataset: read.dataset, counts: read.counts })
+}
+
+/// The same where it is said of them elsewhere.
+pub(crate) fn load_quietly(file: &Path, reading: ReadingArgs) -> anyhow::Result<LoadedQuestions> {
+    let read = read_questions(file, reading)?;
+    Ok(LoadedQuestions { dataset: read.dataset, counts: read.counts })
+}
+
+fn read_questions(file: &Path, reading: ReadingArgs) -> anyhow::Result<ReadDataset> {
     let read = Dataset::read_with(file, reading.options()).map_err(|error| {
         let hint = match &error {
             Error::AnswerOffset { .. } | Error::AnswerOffsets { .. } => {
@@ -108,11 +123,32 @@ pub fn load_questions(file: &Path, reading: ReadingArgs) -> anyhow::Result<Loade
         };
         anyhow::anyhow!("{error} ({hint})")
     })?;
-    if read.skipped_answers + read.realigned_answers > 0 {
-        let (skipped, realigned) = (read.skipped_answers, read.realigned_answers);
-        eprintln!("{}: {skipped} answers left out, {realigned} moved to where their text stands", file.display());
-    }
-    Ok(LoadedQuestions { dataset: read.dataset, counts: read.counts })
+    ensure!(!read.dataset.is_empty(), "{}: the file holds no question", file.display());
+    Ok(read)
+}
+
+/// All questions of a file that a model is calibrated on.
+///
+/// # Errors
+///
+/// When the file is missing or damaged, or holds none.
+pub fn calibration_questions(file: &str) -> anyhow::Result<Dataset> {
+    Ok(match file {
+        GENERATED => default_model::questions(QuestionSet::Train)?,
+        file => load_questions(&resolve_data(file)?, ReadingArgs::default())?.dataset,
+    })
+}
+
+/// A flag with its files, for messages: `--text a.txt b.txt`.
+pub fn flag_of(flag: &str, files: &[PathBuf]) -> String {
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    format!("{flag} {}", files.join(" "))
+}
+
+/// Whether a file is running text, and not questions.
+pub fn is_text(file: &str) -> bool {
+    let extension = Path::new(file).extension().unwrap_or_default();
+    extension == "txt" || extension == "zst"
 }
 
 /// Refuses a folder that a command writes, where it is that of a model or of adapters that the command reads,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use switchable_quant::data::TextTokenizer;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::experiments::search::allocation::budgets::BudgetRange;
@@ -30,6 +31,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use crate::arguments::{greedy::Arguments, run::RunArgs};
 use crate::artefact::searched_on;
 use crate::contents::{name_of, of_reading};
+use crate::reported::Reported;
 use crate::session::{Command, Session};
 use crate::stop_on_ctrl_c;
 
@@ -173,6 +175,10 @@ pub struct LadderCommand<'a> {
 }
 
 impl Command for LadderCommand<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        self.arguments.reported()
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use switchable_quant::burn::module::AutodiffModule as _;
@@ -17,7 +17,7 @@ use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
 use switchable_quant::lora::{self, Execution};
 use switchable_quant::reader::certificate::held_out::HeldOut;
-use switchable_quant::reader::certificate::seen_data::{SeenData, paragraphs};
+use switchable_quant::reader::certificate::seen_data::SeenData;
 use switchable_quant::reader::evaluation::prompt_task::PromptTask;
 use switchable_quant::reader::evaluation::question_task::QuestionTask;
 use switchable_quant::reader::model_folder::OwnAdapters;
@@ -40,9 +40,19 @@ use crate::arguments::run::RunArgs;
 use crate::calibration::{CalibratedOn, CalibrationRequest, calibrate};
 use crate::contents::{backend, name_of, of_built_in, of_folder, of_questions};
 use crate::files::{LoadedQuestions, resolve_model};
+use crate::reported::Reported;
 
 /// What a command does with a model.
 pub trait Command {
+    /// What its results are reported on, which nothing may be calibrated on: asked for before a calibration.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged.
+    fn reported(&self, _tokenizer: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(Vec::new())
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -253,16 +263,18 @@ impl Opening<'_> {
     }
 }
 
-/// Names the flag by which adapters of another quantiser run.
+/// Names the flag by which adapters of another quantiser run, and the one that leaves them out.
 fn with_flag(error: anyhow::Error) -> anyhow::Error {
     let trained = error.chain().find_map(|cause| match in_lora(cause) {
-        Some(lora::Error::TrainedFor { field: "weight", trained, .. }) => Some(trained.clone()),
+        Some(lora::Error::TrainedFor { field, trained, .. }) => Some((*field, trained.clone())),
         _ => None,
     });
-    match trained {
-        Some(trained) => error.context(format!("the adapters run with `--quantizer {trained}`")),
-        None => error,
-    }
+    let flag = match trained {
+        Some(("weight", trained)) => format!("`--quantizer {trained}`"),
+        Some((field @ ("rounding" | "rotation"), trained)) => format!("`--{field} {trained}`"),
+        _ => return error,
+    };
+    error.context(format!("the adapters of the model run with {flag}; without them it runs with `--no-adapter`"))
 }
 
 /// An error of the adapters: that of a file holds another in a box, which is what its chain shows.
@@ -351,7 +363,8 @@ impl<C: Command> OnDevice<'_, C> {
             return Err(Error::NoHeadOfWidth { bits, available }).context("--span-head");
         }
         folder.model = folder.model.with_mixed_head(self.opening.mixed_head);
-        let (folder, calibrated) = calibrate(folder, dir, &self.opening.calibration)?;
+        let reported = |tokenizer: &_| self.command.reported(tokenizer);
+        let (folder, calibrated) = calibrate(folder, dir, &self.opening.calibration, reported)?;
         let (dir, machine) = (dir.map(Into::into), self.machine.clone());
         let has_random_head = is_random && !holds_head;
         self.command.run(Session { folder, name, dir, has_random_head, adapters, calibrated, device, machine })
@@ -411,18 +424,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         })
     }
 
-    /// Refuses questions that the model was calibrated on: what is reported has to be unseen.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is, by its contents.
-    pub fn check_not_calibrated_on(&self, questions: &Dataset) -> anyhow::Result<()> {
-        let Some(calibrated) = &self.calibrated else { return Ok(()) };
-        let held_out = HeldOut::new(questions.clone())?;
-        SeenData::new(calibrated.seen.clone()).check_unseen(&held_out).context("--calibration")?;
-        Ok(())
-    }
-
     /// Says on standard error which questions made the artefact that is run: nothing unseen is measured on them.
     fn say_seen(&self, questions: &Dataset) -> anyhow::Result<()> {
         let record = self.dir.as_deref().map(SeenData::read).transpose()?.flatten();
@@ -436,22 +437,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
             );
         }
         Ok(())
-    }
-
-    /// Refuses texts of which the model was calibrated on a paragraph.
-    ///
-    /// # Errors
-    ///
-    /// When one of them is, by its contents.
-    pub fn check_texts_not_calibrated_on(&self, texts: &[String]) -> anyhow::Result<()> {
-        let Some(CalibratedOn { seen, name, .. }) = &self.calibrated else { return Ok(()) };
-        let is_seen = |text: &String| paragraphs(text).any(|hash| seen.iter().any(|set| set.contexts.contains(&hash)));
-        match texts.iter().position(is_seen) {
-            Some(index) => {
-                bail!("`--calibration`: document {} of the text that is reported on is in {name}", index + 1)
-            }
-            None => Ok(()),
-        }
     }
 
     /// The questions that the flags name; `set` are the generated ones used without `--data`.
@@ -531,7 +516,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         measured: &QuestionCounts,
         identity: &Identity,
     ) -> anyhow::Result<Questions<T>> {
-        self.check_not_calibrated_on(&loaded.dataset)?;
         self.say_seen(&loaded.dataset)?;
         let counts = loaded.counts_with(measured);
         if !counts.left_out.is_empty() {

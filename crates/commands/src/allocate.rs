@@ -38,8 +38,10 @@ use command_line::artefact::{reserve_pack, searched_on};
 use command_line::contents::of_reading;
 use command_line::damages::{DamageSource, DamageWork};
 use command_line::finished::refuse_other_work;
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c};
+use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
@@ -218,6 +220,10 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
 }
 
 impl Command for Allocate<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(vec![self.arguments.input.reported(QuestionSet::Search)?])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
         let Arguments { run, input, answers, bits, embedding_bits, average_bits, solve_only, .. } = arguments;

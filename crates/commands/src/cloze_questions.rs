@@ -16,6 +16,7 @@ use anyhow::bail;
 use clap::Parser;
 
 use command_line::arguments::count::parse_count;
+use command_line::files::flag_of;
 use command_line::finish;
 use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
 
@@ -75,7 +76,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
             0 => String::new(),
             skipped => format!(" behind its first {skipped} documents (`--skip-documents`)"),
         };
-        bail!("the text holds no paragraph of 20 words with a span to ask for{behind}");
+        let text = flag_of("--text", &arguments.text);
+        bail!("{text}: no paragraph of 20 words with a span to ask for{behind}");
     }
     let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
     let path = arguments.out.join("cloze.json");

@@ -26,9 +26,11 @@ use command_line::arguments::count::parse_up_to;
 use command_line::arguments::{activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::artefact::{reserve_pack, written_text};
 use command_line::contents::of_reading;
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c, usage};
 use switchable_quant::charts::Figure as _;
+use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::stages::dynamic::cascade_curve;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
@@ -143,6 +145,10 @@ impl Arguments {
 }
 
 impl Command for Dynamic<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(vec![self.arguments.input.reported(QuestionSet::HeldOut)?])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
         let Arguments { run, input, bits, share, bytes, points, untimed, .. } = arguments;

@@ -41,10 +41,12 @@ use command_line::arguments::{
 use command_line::contents::{name_of, of_reading};
 use command_line::files::{LoadedQuestions, load_questions, resolve_data};
 use command_line::finished::refuse_other_work;
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, stop_on_ctrl_c, stoppable, usage};
 use switchable_quant::data::{
-    self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionCounts, QuestionScore, WhyLeftOut,
+    self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionCounts, QuestionScore, TextTokenizer,
+    WhyLeftOut,
 };
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::running::computation::COMPUTATION;
@@ -103,7 +105,7 @@ pub struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 20] = [
+const OF_MODELS: [&str; 23] = [
     "model",
     "adapters",
     "no_adapter",
@@ -115,7 +117,10 @@ const OF_MODELS: [&str; 20] = [
     "rotation",
     "activations",
     "calibration",
+    "calibration_samples",
+    "calibration_seed",
     "scaling",
+    "scaling_bits",
     "embedding_bits",
     "untimed",
     "execution",
@@ -339,6 +344,10 @@ struct Evaluation<'a> {
 }
 
 impl Command for Evaluation<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(vec![self.arguments.input.reported(QuestionSet::HeldOut)?])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, plan: file, rival } = self;
         let Arguments { run, input, answers, plan: how, bits, untimed, .. } = arguments;

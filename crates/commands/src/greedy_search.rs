@@ -26,8 +26,10 @@ pub use command_line::arguments::greedy::Arguments;
 use command_line::artefact::{reserve_pack, searched_on};
 use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c};
+use switchable_quant::data::TextTokenizer;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
 use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
@@ -91,6 +93,10 @@ struct Search<'a> {
 }
 
 impl Command for Search<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        self.arguments.reported()
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());

@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
-    arguments.quant.calibration.scaling.expect_none()?;
+    arguments.quant.calibration.expect_none()?;
     arguments.device.dispatch(arguments)?
 }
 

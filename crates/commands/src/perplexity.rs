@@ -20,8 +20,10 @@ use serde_json::{Value, json};
 use command_line::arguments::count::parse_count;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::arguments::run::RunArgs;
+use command_line::files::flag_of;
 use command_line::finished::refuse_other_work;
-use command_line::session::{Command, Opening, Session};
+use command_line::reported::Reported;
+use command_line::session::{Command, LanguageModel, Opening, Session};
 use command_line::{finish, stop_on_ctrl_c, stoppable};
 use switchable_quant::data::{TextFiles, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
@@ -91,17 +93,22 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         arguments.run.prepared_out(".")?;
     }
     let bits = arguments.bits.iter().copied();
-    let calibration = arguments.plan.calibration_request(plan.as_ref(), bits, arguments.run.show())?;
-    let opening = Opening {
+    let model = LanguageModel {
         device: arguments.run.device,
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
-        options: arguments.plan.language_model_options(plan.as_ref(), arguments.no_adapter),
-        mixed_head: None,
+        no_adapter: arguments.no_adapter,
         execution: arguments.run.execution.map(Into::into),
-        calibration,
     };
+    let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (bits, arguments.run.show()))?;
     stoppable(|| opening.run(Reading { arguments: &arguments, files, plan }))
+}
+
+impl Arguments {
+    /// The text that is read, by its flag and its files.
+    fn text_name(&self) -> String {
+        if self.text.is_empty() { "the held-out paragraphs".to_owned() } else { flag_of("--text", &self.text) }
+    }
 }
 
 struct Reading<'a> {
@@ -145,19 +152,28 @@ impl Reading<'_> {
                 break;
             }
         }
-        ensure!(!texts.is_empty(), "`--text` holds no document");
+        ensure!(!texts.is_empty(), "{}: no document", self.arguments.text_name());
         Ok((texts, documents))
     }
 }
 
 impl Command for Reading<'_> {
+    fn reported(&self, tokenizer: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        let (documents, _) = self.documents(tokenizer)?;
+        Ok(vec![Reported::Texts { name: self.arguments.text_name(), documents }])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments: Arguments { run, plan: how, bits, no_adapter, .. }, .. } = &self;
         let (folder, model) = (&session.folder, session.plain());
         let body = &model.transformer;
-        let window = self.arguments.window.unwrap_or(WINDOW).min(body.shape().positions);
+        let positions = body.shape().positions;
+        let window = self.arguments.window.unwrap_or(WINDOW.min(positions));
+        ensure!(
+            (2..=positions).contains(&window),
+            "`--window {window}`, expected 2 to the model's {positions} positions"
+        );
         let (texts, documents) = self.documents(&folder.tokenizer)?;
-        session.check_texts_not_calibrated_on(&texts)?;
         let chosen = |bits| how.choose(folder, self.plan.as_ref(), bits);
         let is_float = body.sites().iter().all(|site| body.site(site).packed_weights().is_none());
         let mut plans: Vec<SitePlan> = Vec::new();

@@ -15,12 +15,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use serde_json::json;
 
 use command_line::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
 use command_line::contents::{name_of, of_parameters};
-use command_line::files::{check_apart, resolve_model, resolve_tokenizer};
+use command_line::files::{check_apart, flag_of, resolve_model, resolve_tokenizer};
 use command_line::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::SpecialTokens;
@@ -91,6 +92,8 @@ impl WithAutodiff for Pretrain<'_> {
         let out = self.out;
         let (files, unseen) = (text.training()?, text.validation()?);
         let config = training.config(run.seed);
+        let text_name = || flag_of("--text", &text.text);
+        ensure!(files.documents().next().is_some(), "{}: no document", text_name());
         let (model, tokenizer) = start.start::<B>(&files, run.seed, &device)?;
         let (window, batch) = (training.window.unwrap_or(model.config().n_positions), config.batch_size);
         let end = SpecialTokens::of(&tokenizer)?.end;
@@ -100,11 +103,8 @@ impl WithAutodiff for Pretrain<'_> {
         let tokens = files.tokens(&tokenizer, end, most)?;
         let unseen = unseen.map(|unseen| unseen.tokens(&tokenizer, end, text.validation_tokens)).transpose()?;
         if let Some(unseen) = &unseen {
-            anyhow::ensure!(
-                unseen.len() >= window,
-                "`--validation` has {} tokens, expected {window} at least",
-                unseen.len()
-            );
+            let name = flag_of("--validation", &text.validation);
+            ensure!(unseen.len() >= window, "{name}: {} tokens, expected {window} at least", unseen.len());
         }
         let (parameters, read, a_step) = (model.config().parameters(), tokens.len(), batch * window);
         println!("running on {}: {parameters} parameters, {read} tokens of text, {a_step} tokens a step", self.machine);
@@ -123,7 +123,7 @@ impl WithAutodiff for Pretrain<'_> {
                 .with_content("model", "", of_parameters(&model))
                 .with_options(json!({ "shape": shape, "window": window })),
         };
-        let task = TextTask::new(tokens, window, &config)?;
+        let task = TextTask::new(tokens, window, &config).with_context(text_name)?;
         let plan = model.uniform_plan(SitePrecision::FULL);
         let training = Training { config: &config, run: &training };
         let (model, outcome) = train(model, &task, &Single(plan.clone()), training)?;

@@ -25,9 +25,11 @@ use command_line::arguments::items::ItemArgs;
 use command_line::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use command_line::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions};
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::study_file::{self, Study};
 use command_line::{command_again, finish, resumable, stop_on_ctrl_c, usage};
+use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
 use switchable_quant::experiments::report::study::{check_study, only, run_study};
@@ -118,6 +120,10 @@ struct Report<'a> {
 }
 
 impl Command for Report<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(vec![self.arguments.input.reported(QuestionSet::HeldOut)?])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments: Arguments { run, input, answers, questions, study, items, .. }, study_file, out, share } =
             self;

@@ -24,9 +24,10 @@ use serde_json::json;
 use command_line::arguments::{
     attack_budget::AttackBudgetArgs, input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits,
 };
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c};
-use switchable_quant::data::DecodeConfig;
+use switchable_quant::data::{DecodeConfig, TextTokenizer};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
@@ -100,6 +101,10 @@ struct Attacked<'a> {
 }
 
 impl Command for Attacked<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        Ok(vec![self.arguments.input.reported(QuestionSet::HeldOut)?])
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments: Arguments { run, input, bits, attacks, budget, .. }, out } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;

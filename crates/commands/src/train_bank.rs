@@ -34,10 +34,11 @@ use command_line::arguments::null_threshold::null_rule;
 use command_line::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions, of_reading};
 use command_line::files::{LoadedQuestions, check_apart, resolve_model};
+use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, resumable, stop_on_ctrl_c, usage};
 use switchable_quant::charts::{Figure as _, LineChart};
-use switchable_quant::data::{Dataset, NullRule};
+use switchable_quant::data::{Dataset, NullRule, TextTokenizer};
 use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank_with, train_base};
 use switchable_quant::experiments::banks::bank_accuracy::{BankEvaluation, bank_accuracies, rows_of_bank};
 use switchable_quant::experiments::banks::validation::{VALIDATION, Validation, read_rows, validation_chart};
@@ -132,6 +133,15 @@ struct TrainBank<'a> {
 }
 
 impl Command for TrainBank<'_> {
+    fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
+        let Arguments { quant, source, .. } = self.arguments;
+        // What a bank is trained on it may be calibrated on: only files of their own have to be apart.
+        let evaluation = self.data.evaluation.as_ref().filter(|_| !quant.calibration.calibration.is_empty());
+        let name = format!("--data {}", source.data.as_deref().unwrap_or_default());
+        let reported = evaluation.map(|loaded| Reported::Questions { name, dataset: loaded.dataset.clone() });
+        Ok(reported.into_iter().collect())
+    }
+
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, data, out } = self;
         let Arguments { run, quant, regime, source, answers, bank, training } = arguments;

@@ -155,9 +155,6 @@ impl BankSourceArgs {
             _ => load_questions(&resolve_data(data)?, self.reading),
         };
         let questions = self.data.as_deref().map(load).transpose()?;
-        if questions.as_ref().is_some_and(|loaded| loaded.dataset.is_empty()) {
-            anyhow::bail!("`--data` holds no question");
-        }
         anyhow::ensure!(self.evaluation_limit != Some(0), "`--evaluation-limit` is 0, expected at least 1");
         Ok(match (questions, self.evaluation_limit) {
             (Some(questions), Some(limit)) => Some(questions.limited(limit)),

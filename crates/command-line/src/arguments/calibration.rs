@@ -5,43 +5,52 @@ use std::path::Path;
 use clap::Args;
 
 use switchable_quant::experiments::running::progress::ShowProgress;
-use switchable_quant::kernels::BitWidth;
+use switchable_quant::kernels::{BitWidth, ScalingMethod};
 use switchable_quant::transformer::scaling::ScalingChoice;
 
 use crate::arguments::{count::parse_count, scaling::ScalingArgs};
 use crate::calibration::{CalibrationRequest, plan_needs_moments};
+use crate::ending::usage;
 
 /// What a model is calibrated on, where its quantiser or a plan goes by inputs.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct CalibrationArgs {
     /// Questions (SQuAD) or text (.txt, .txt.zst) that show what the inputs of the model are like, on which nothing is
     /// reported; by default training questions of the built-in model, and
     /// those that a bank is trained on
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub calibration: Vec<String>,
-    /// Windows to calibrate on
-    #[arg(long, default_value_t = CalibrationRequest::SAMPLES, value_name = "N", value_parser = parse_count)]
-    pub calibration_samples: usize,
-    /// Which windows: the same for every command that is to give the same codes
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    pub calibration_seed: u64,
+    /// Windows to calibrate on; by default 128
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub calibration_samples: Option<usize>,
+    /// Which windows: the same for every command that is to give the same codes; by default 0
+    #[arg(long, value_name = "SEED")]
+    pub calibration_seed: Option<u64>,
     /// Factors that are folded in by it.
     #[command(flatten)]
     pub scaling: ScalingArgs,
 }
 
-impl Default for CalibrationArgs {
-    fn default() -> Self {
-        Self {
-            calibration: Vec::new(),
-            calibration_samples: CalibrationRequest::SAMPLES,
-            calibration_seed: 0,
-            scaling: ScalingArgs::default(),
+impl CalibrationArgs {
+    /// Refuses all of it where a command calibrates nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first flag that is given.
+    pub fn expect_none(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--calibration", !self.calibration.is_empty()),
+            ("--calibration-samples", self.calibration_samples.is_some()),
+            ("--calibration-seed", self.calibration_seed.is_some()),
+            ("--scaling", self.scaling.scaling != ScalingMethod::None),
+            ("--scaling-bits", self.scaling.scaling_bits.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => Err(usage(format!("`{flag}` is for a calibration, which this command has none of"))),
+            None => Ok(()),
         }
     }
-}
 
-impl CalibrationArgs {
     /// What the flags ask for, and a plan by what its sites say. Factors are looked for at the lowest of the widths
     /// asked for.
     ///

@@ -23,6 +23,7 @@ use crate::arguments::{
     run::RunArgs,
 };
 use crate::ending::usage;
+use crate::reported::Reported;
 use crate::session::{Questions, Session};
 
 /// Sensitivity of every sub-module and greedy bit-width search
@@ -147,6 +148,19 @@ impl Arguments {
         session: &Session<B, M>,
     ) -> anyhow::Result<(Questions<QuestionTask>, Asking<'_>)> {
         session.questions_as(&self.answers, &self.input, self.run.seed, QuestionSet::Search, &[])
+    }
+
+    /// What results are reported on: the questions of the search, and the held-out ones where these are reported too.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged.
+    pub fn reported(&self) -> anyhow::Result<Vec<Reported>> {
+        let mut reported = vec![self.input.reported(QuestionSet::Search)?];
+        if self.input.data.is_none() {
+            reported.push(Reported::Questions { name: "the held-out questions".into(), dataset: self.held_out()? });
+        }
+        Ok(reported)
     }
 
     /// The held-out questions of the built-in model: as many as are searched on where answers are written, a token at a

@@ -1,6 +1,6 @@
 //! Model and questions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
@@ -12,7 +12,8 @@ use switchable_quant::transformer::width_heads::HeadChoice;
 use crate::arguments::count::{parse_count, parse_up_to};
 use crate::arguments::null_threshold::{NullThreshold, null_rule};
 use crate::arguments::reading::ReadingArgs;
-use crate::files::{GENERATED, LoadedQuestions, load_questions, resolve_data};
+use crate::files::{GENERATED, LoadedQuestions, load_questions, load_quietly, resolve_data};
+use crate::reported::Reported;
 
 /// Model and questions.
 #[derive(Debug, Clone, Args)]
@@ -57,6 +58,9 @@ pub struct InputArgs {
     pub batch: usize,
 }
 
+/// How a file of questions is read.
+type Load = fn(&Path, ReadingArgs) -> anyhow::Result<LoadedQuestions>;
+
 impl InputArgs {
     /// When questions of these data are answered with nothing: never without the flag.
     ///
@@ -73,9 +77,23 @@ impl InputArgs {
     ///
     /// When a file is missing or damaged, or a model is named and no questions.
     pub fn load(&self, set: QuestionSet) -> anyhow::Result<(LoadedQuestions, String)> {
+        self.loaded(set, load_questions)
+    }
+
+    /// The same as what results are reported on.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn reported(&self, set: QuestionSet) -> anyhow::Result<Reported> {
+        let (loaded, name) = self.loaded(set, load_quietly)?;
+        Ok(Reported::Questions { name: format!("--data {name}"), dataset: loaded.dataset })
+    }
+
+    fn loaded(&self, set: QuestionSet, load: Load) -> anyhow::Result<(LoadedQuestions, String)> {
         let (loaded, data_name) = match &self.data {
             Some(name) if name == GENERATED => (default_model::questions(set)?.into(), format!("generated ({set})")),
-            Some(name) => (load_questions(&resolve_data(name)?, self.reading)?, name.clone()),
+            Some(name) => (load(&resolve_data(name)?, self.reading)?, name.clone()),
             None if self.model.is_some() => {
                 bail!(
                     "`--model` needs `--data`: the generated questions, `--data generated`, are for the built-in model"

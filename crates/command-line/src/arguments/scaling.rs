@@ -39,18 +39,6 @@ impl ScalingArgs {
         Ok(())
     }
 
-    /// Refuses factors where a command calibrates nothing.
-    ///
-    /// # Errors
-    ///
-    /// When any are asked for.
-    pub fn expect_none(&self) -> anyhow::Result<()> {
-        match self.scaling {
-            ScalingMethod::None => Ok(()),
-            other => Err(usage(format!("`--scaling {other}` needs a calibration, which this command has none of"))),
-        }
-    }
-
     /// The width to look at, of those that are asked for.
     pub fn bits(&self, asked: impl IntoIterator<Item = BitWidth>) -> BitWidth {
         let lowest = || asked.into_iter().filter(|&bits| is_coded(bits)).min();

@@ -80,8 +80,11 @@ impl SeenSet {
     }
 
     /// Running texts: each is there as a whole, and by every line that may be a paragraph somebody asks about.
-    pub fn of_texts<'a>(role: SeenRole, name: impl Into<String>, texts: impl IntoIterator<Item = &'a str>) -> Self {
-        let contexts: BTreeSet<TextHash> = texts.into_iter().flat_map(paragraphs).collect();
+    pub fn of_texts(role: SeenRole, name: impl Into<String>, texts: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let mut contexts = BTreeSet::new();
+        for text in texts {
+            contexts.extend(paragraphs(text.as_ref()));
+        }
         let mut hasher = Hasher::default();
         for context in &contexts {
             hasher.bytes("context", context.to_string().as_bytes());
