@@ -26,6 +26,7 @@ use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, plan_row};
 use switchable_quant::reader::{Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::named_plans::NamedPlans as _;
 use switchable_quant::transformer::site_plan::SitePlan;
 
 use crate::arguments::{greedy::Arguments, run::RunArgs};

@@ -58,6 +58,7 @@ use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::{read_json, write_json};
 use switchable_quant::reader::text::plan_row;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::named_plans::NamedPlans as _;
 use switchable_quant::transformer::site_plan::SitePlan;
 
 /// Exact allocation of bits to sub-modules

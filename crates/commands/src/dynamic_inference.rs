@@ -48,6 +48,7 @@ use switchable_quant::reader::choice::prompt::Prompt;
 use switchable_quant::reader::choice::resident::ResidentBytes;
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::named_plans::NamedPlans as _;
 use switchable_quant::transformer::packed::form::{PackOptions, PackedForm};
 
 /// Plans chosen at run time

@@ -19,6 +19,7 @@ use span_reader::evaluation::options::EvaluateOptions;
 use switchable_lora::{linear_settings::BasePolicy, lora_config::LoraConfig, site_precision::SitePrecision};
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Sites;
 

@@ -36,6 +36,7 @@ use switchable_lora::{
 };
 use switchable_model::config::ModelConfig;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::packed::PackModel;
 use switchable_model::packed::form::{PackOptions, PackedForm};
 use switchable_model::site_plan::SitePlan;

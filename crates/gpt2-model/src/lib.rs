@@ -38,6 +38,7 @@ pub use switchable_model::kv_cache::{KvCache, KvStorage};
 pub use switchable_model::loss::{next_token_loss, span_loss};
 pub use switchable_model::model::{SwitchableModel, TrainableModel};
 pub use switchable_model::model_weights::ModelWeights;
+pub use switchable_model::named_plans::NamedPlans;
 pub use switchable_model::options::ModelOptions;
 pub use switchable_model::packed::PackModel;
 pub use switchable_model::packed::form::{PackOptions, PackedForm, WidthScales};

@@ -9,6 +9,7 @@ use gpt2_model::{
     SubModule, SwitchableModel,
 };
 use switchable_lora::{lora_config::LoraConfig, peft::width_folder};
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::positions::Positions;
 
 use crate::support::{Folder, Plain, batch_of_one, device, full, golden, load, skip_without_device};

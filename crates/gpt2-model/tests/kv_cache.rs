@@ -8,6 +8,7 @@ use gpt2_model::{
     Site, SitePlan, SitePrecision, SwitchableModel, next_token_loss,
 };
 use switchable_lora::linear_settings::BasePolicy;
+use switchable_model::named_plans::NamedPlans as _;
 use test_support::panics::assert_panics;
 
 use crate::support::{

@@ -17,6 +17,7 @@ use switchable_lora::{
     precision_plan::PrecisionPlan,
     site_precision::SiteRounding,
 };
+use switchable_model::named_plans::NamedPlans as _;
 
 use crate::support::{Fixture, Folder, Plain, device, largest_difference, load_with, skip_without_device, values};
 

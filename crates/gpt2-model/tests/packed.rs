@@ -11,6 +11,7 @@ use switchable_lora::{
     linear_settings::{BasePolicy, Execution},
     lora_config::LoraConfig,
 };
+use switchable_model::named_plans::NamedPlans as _;
 
 use crate::support::{Fixture, Folder, Plain, device, golden, load_with, skip_without_device, values};
 

@@ -7,6 +7,7 @@ use gpt2_model::{
 };
 use quant_kernels::spec::{granularity::Granularity, quant_spec::QuantSpec};
 use switchable_lora::lora_config::LoraConfig;
+use switchable_model::named_plans::NamedPlans as _;
 
 use crate::support::{
     Fixture, Folder, Plain, device, full, largest_difference, load, load_with, skip_without_device, values,

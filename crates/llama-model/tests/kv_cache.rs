@@ -10,6 +10,7 @@ use switchable_model::generate::{Generate as _, GenerateOptions};
 use switchable_model::kv_cache::KvCache;
 use switchable_model::loss::next_token_loss;
 use switchable_model::model::SwitchableModel as _;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;
 

@@ -13,6 +13,7 @@ use switchable_lora::{
 use switchable_model::initial::InitialWeights;
 use switchable_model::model::SwitchableModel as _;
 use switchable_model::model_weights::ModelWeights as _;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::options::ModelOptions;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::sites::Site;

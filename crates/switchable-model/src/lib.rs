@@ -15,6 +15,7 @@ pub mod kv_rounding;
 pub mod loss;
 pub mod model;
 pub mod model_weights;
+pub mod named_plans;
 mod no_adapters;
 pub mod options;
 pub mod output_matrix;

@@ -6,6 +6,7 @@ pub use crate::config::ModelConfig;
 pub use crate::generate::Generate;
 pub use crate::model::{SwitchableModel, TrainableModel};
 pub use crate::model_weights::ModelWeights;
+pub use crate::named_plans::NamedPlans;
 pub use crate::options::ModelOptions;
 pub use crate::packed::PackModel;
 pub use crate::site_plan::SitePlan;

@@ -52,7 +52,7 @@ impl SitePlan {
     }
 
     /// The precisions that a named plan gives these sites, nothing checked:
-    /// [`SwitchableModel::resolve`](crate::model::SwitchableModel::resolve) checks names and adapters
+    /// [`NamedPlans::resolve`](crate::named_plans::NamedPlans::resolve) checks names and adapters
     /// first.
     pub(crate) fn of_plan(sites: &Sites, plan: &PrecisionPlan) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl SitePlan {
     }
 
     /// The plan with site names. Of quantisers, placement and rounding it says what this plan says:
-    /// what is to be saved is [`SwitchableModel::named_plan`](crate::model::SwitchableModel::named_plan),
+    /// what is to be saved is [`NamedPlans::named_plan`](crate::named_plans::NamedPlans::named_plan),
     /// which says all of them.
     pub fn to_precision_plan(&self) -> PrecisionPlan {
         let mut plan = PrecisionPlan::uniform(SitePrecision::FULL).with_span_head(self.span_head);

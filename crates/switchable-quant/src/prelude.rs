@@ -26,7 +26,7 @@ pub use switchable_lora::{
 
 pub use gpt2_model::{
     AdapterFolders, Generate, Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, ModelConfig, ModelOptions, ModelWeights,
-    PackModel, Site, SitePlan, SubModule, SwitchableModel, WeightSource,
+    NamedPlans, PackModel, Site, SitePlan, SubModule, SwitchableModel, WeightSource,
 };
 
 pub use squad_data::{Dataset, Predictions, TextTokenizer};

@@ -10,6 +10,7 @@ use span_reader::certificate::model_card::section;
 use span_reader::certificate::seen_data::SeenData;
 use span_reader::choice::front::MeasuredFront;
 use switchable_lora::PrecisionPlan;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::model::SwitchableModel;
 
 use crate::scratch::with_files;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use quant_kernels::backends::quant_backend::QuantBackend;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 use switchable_model::span_head::ForQuestionAnswering;
 

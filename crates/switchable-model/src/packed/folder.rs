@@ -35,6 +35,7 @@ use crate::folder_names::{OUTPUT_MATRIX, PACKED_FILE, SPAN_HEAD};
 use crate::json_text::{parse_json, read_text};
 use crate::kv_rounding::KV_CACHE_SPEC;
 use crate::model::SwitchableModel;
+use crate::named_plans::NamedPlans as _;
 use crate::options::ModelOptions;
 use crate::parameters::ParameterRef;
 use crate::site_plan::SitePlan;

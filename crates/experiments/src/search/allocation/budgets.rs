@@ -8,6 +8,7 @@ use span_reader::cost::site_bytes;
 use span_reader::evaluation::evaluate::Evaluator;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::Result;

@@ -7,6 +7,7 @@ use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::Result;

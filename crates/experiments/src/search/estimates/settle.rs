@@ -17,6 +17,7 @@ use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitW
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
 use switchable_model::model::SwitchableModel;
+use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::Result;
