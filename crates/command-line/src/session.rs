@@ -11,7 +11,6 @@ use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::data::{Dataset, QuestionCounts, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
-use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
@@ -200,26 +199,15 @@ impl<T> Questions<T> {
 }
 
 impl<'a> Opening<'a> {
-    /// A language model at a plan or some widths, which needs no head.
-    ///
-    /// # Errors
-    ///
-    /// As [`PlanArgs::calibration_request`].
+    /// A language model, which needs no head, quantised as flags and plan say.
     pub fn of_language_model(
         LanguageModel { device, model, adapters, no_adapter, execution }: LanguageModel<'a>,
         how: &PlanArgs,
         plan: Option<&PlanFile>,
-        (bits, show): (impl IntoIterator<Item = BitWidth>, ShowProgress),
-    ) -> anyhow::Result<Self> {
-        Ok(Self {
-            device,
-            model,
-            adapters,
-            options: how.language_model_options(plan, no_adapter),
-            mixed_head: None,
-            execution,
-            calibration: how.calibration_request(plan, bits, show)?,
-        })
+        calibration: CalibrationRequest,
+    ) -> Self {
+        let options = how.language_model_options(plan, no_adapter);
+        Self { device, model, adapters, options, mixed_head: None, execution, calibration }
     }
 }
 

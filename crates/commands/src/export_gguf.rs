@@ -104,8 +104,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         no_adapter: arguments.no_adapter,
         execution: Some(Execution::FakeQuantized),
     };
-    let opening =
-        Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (arguments.bits, ShowProgress::Yes))?;
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
+    let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);
     stoppable(|| opening.run(Export { arguments: &arguments, plan }))
 }
 

@@ -94,8 +94,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         no_adapter: arguments.no_adapter,
         execution: arguments.execution.map(Into::into),
     };
-    let opening =
-        Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (arguments.bits, ShowProgress::Yes))?;
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
+    let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);
     opening.run(Generation { arguments: &arguments, plan })
 }
 

@@ -100,7 +100,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         no_adapter: arguments.no_adapter,
         execution: arguments.run.execution.map(Into::into),
     };
-    let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), (bits, arguments.run.show()))?;
+    let calibration = arguments.plan.calibration_request(plan.as_ref(), bits, arguments.run.show())?;
+    let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);
     stoppable(|| opening.run(Reading { arguments: &arguments, files, plan }))
 }
 
