@@ -20,6 +20,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 
 use crate::adapter_place::AdapterPlace;
 use crate::arguments::input::InputArgs;
+use crate::arguments::items::ItemArgs;
 use crate::arguments::run::RunArgs;
 use crate::contents::name_of;
 use crate::files::{check_apart, resolve_model, resolved};
@@ -85,23 +86,31 @@ pub fn searched_on(name: &str, questions: &Dataset) -> anyhow::Result<SeenSet> {
     Ok(SeenSet::new(SeenRole::Search, name, questions)?)
 }
 
-/// Checks and reserves `--pack` before anything is computed for it.
-///
-/// # Errors
-///
-/// As [`reserve_target`].
-pub fn reserve_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<Option<ArtefactTarget>> {
-    let Some(dir) = pack else { return Ok(None) };
-    // What takes the place of a folder takes all that is in it.
-    anyhow::ensure!(
-        !resolved(run.out())?.starts_with(resolved(dir)?),
-        "`--pack {}` would take the place of the results of `--out {}`, expected another folder",
-        dir.display(),
-        run.out().display()
-    );
-    let model = input.model.as_deref().map(resolve_model).transpose()?;
-    let read: Vec<&Path> = model.as_deref().into_iter().chain(input.adapters.as_deref()).collect();
-    reserve_target(dir, &read).map(Some).context("--pack")
+impl ItemArgs {
+    /// Checks and reserves `--pack` before anything is computed for it. Where items are listed, or one is done, nothing is
+    /// packed.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_target`].
+    pub fn reserve_pack(
+        &self,
+        pack: Option<&Path>,
+        input: &InputArgs,
+        run: &RunArgs,
+    ) -> anyhow::Result<Option<ArtefactTarget>> {
+        let Some(dir) = pack.filter(|_| self.conclude()) else { return Ok(None) };
+        // What takes the place of a folder takes all that is in it.
+        anyhow::ensure!(
+            !resolved(run.out())?.starts_with(resolved(dir)?),
+            "`--pack {}` would take the place of the results of `--out {}`, expected another folder",
+            dir.display(),
+            run.out().display()
+        );
+        let model = input.model.as_deref().map(resolve_model).transpose()?;
+        let read: Vec<&Path> = model.as_deref().into_iter().chain(input.adapters.as_deref()).collect();
+        reserve_target(dir, &read).map(Some).context("--pack")
+    }
 }
 
 /// Checks and reserves where an artefact is to be written, before anything is computed for it.
