@@ -11,10 +11,12 @@ use switchable_quant::experiments::running::share::Left;
 use switchable_quant::experiments::search::allocation::damage::{
     DamageOptions, DamageTable, damage_names, measure_damage,
 };
+use switchable_quant::experiments::search::allocation::equal_bytes::{AgainstGreedy, GreedyPath};
 use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::estimate_damage;
 use switchable_quant::experiments::search::estimates::settle::SettleOptions;
 use switchable_quant::experiments::search::estimates::validation::EstimateValidation;
+use switchable_quant::experiments::search::sensitivity::sensitivity_names;
 use switchable_quant::experiments::search::text::validation_text;
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
 use switchable_quant::reader::Evaluator;
@@ -99,6 +101,25 @@ impl DamageWork<'_> {
         let estimates = self.estimates::<B, M>(evaluator)?;
         let found: EstimateValidation = measured.validate(&estimates, self.budgets)?;
         Ok((validation_text(&found), json!(found)))
+    }
+
+    /// The greedy search from the reference beside the allocations of a table, known or found: its sites are measured apart
+    /// from one another.
+    ///
+    /// # Errors
+    ///
+    /// As [`DamageTable::against_greedy`].
+    pub fn against_greedy<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        table: &DamageTable,
+        towards: &GreedyPath,
+    ) -> Result<AgainstGreedy> {
+        let alone = table.sites_alone(towards);
+        let names = sensitivity_names(self.reference.sites(), &alone);
+        self.memory.gather("against-greedy", &json!({ "low": towards.low }), &[(&alone.known, &names)], || {
+            table.against_greedy(evaluator, self.reference, towards)
+        })
     }
 
     fn estimates<B: QuantAutodiffBackend, M: TrainableModel<B>>(

@@ -51,19 +51,19 @@ use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::running::share::{Left, Share};
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
-use switchable_quant::experiments::search::allocation::damage::{DamageOptions, DamageTable};
-use switchable_quant::experiments::search::allocation::equal_bytes::{AgainstGreedy, GreedyPath};
+use switchable_quant::experiments::search::allocation::damage::DamageOptions;
+use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
 use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::can_be_estimated;
-use switchable_quant::experiments::search::sensitivity::sensitivity_names;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
-use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
+use switchable_quant::identity::Identity;
+use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
 use switchable_quant::reader::Evaluator;
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::running::json_file::{read_json, write_json};
 use switchable_quant::reader::text::plan_row;
-use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
+use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
 use switchable_quant::transformer::site_plan::SitePlan;
 
 /// Exact allocation of bits to sub-modules
@@ -229,19 +229,20 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
     Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
 }
 
-/// The greedy search against a table, known or found: its sites are measured apart.
-fn against_greedy<B: QuantBackend, M: SwitchableModel<B>>(
-    evaluator: &Evaluator<'_, B, M>,
-    reference: &SitePlan,
-    table: &DamageTable,
-    towards: &GreedyPath,
-    memory: &Memory,
-) -> experiments::Result<AgainstGreedy> {
-    let alone = table.sites_alone(towards);
-    let names = sensitivity_names(reference.sites(), &alone);
-    memory.gather("against-greedy", &json!({ "low": towards.low }), &[(&alone.known, &names)], || {
-        table.against_greedy(evaluator, reference, towards)
-    })
+/// The budgets that were answered before in a folder, whose results have to be of the same work.
+fn answered_before(out: &Path, made_from: &Identity) -> anyhow::Result<Vec<f64>> {
+    let file = out.join("allocation.json");
+    refuse_other_work(&file, made_from)?;
+    Ok(if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() })
+}
+
+/// Goes through results that do not need one another.
+fn go_through(results: &[&dyn Fn() -> experiments::Result<()>]) -> anyhow::Result<()> {
+    let mut left = Left::default();
+    for result in results {
+        left.unless(result())?;
+    }
+    Ok(left.finish()?)
 }
 
 impl Command for Allocate<'_> {
@@ -273,9 +274,8 @@ impl Command for Allocate<'_> {
         let source = arguments.source(&memory, can_be_estimated(&model.transformer, &full));
         let estimated = (source != DamageSource::Measured).then(|| json!("estimated"));
         let identity = identity.with_option("damage", estimated);
-        let (file, made_from) = (out.join("allocation.json"), identity.computed_by(COMPUTATION));
-        refuse_other_work(&file, &made_from)?;
-        let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
+        let made_from = identity.computed_by(COMPUTATION);
+        let refined_before = answered_before(out, &made_from)?;
         if !solve_only {
             budgets.add(&refined_before);
         }
@@ -291,18 +291,13 @@ impl Command for Allocate<'_> {
         let how = BudgetOptions { swaps, show, known, ..BudgetOptions::default() };
         let refined = || damages.refined(&evaluator, (&full, &bytes), &how);
         let towards = GreedyPath { low, show, known: memory.within("greedy") };
-        let compared = || against_greedy(&evaluator, &full, table, &towards, &memory);
+        let compared = || work.against_greedy(&evaluator, table, &towards);
+        let validated = || work.validated::<B, M>(&evaluator, table);
         if !share.concludes() {
-            // What follows from the table does not need one another.
-            let mut left = Left::default();
-            if arguments.validate_estimates {
-                left.unless(work.validated::<B, M>(&evaluator, table))?;
-            }
-            if !solve_only {
-                left.unless(refined())?;
-                left.unless(compared())?;
-            }
-            return Ok(left.finish()?);
+            let estimates = || if arguments.validate_estimates { validated().map(drop) } else { Ok(()) };
+            let plans = || if *solve_only { Ok(()) } else { refined().map(drop) };
+            let path = || if *solve_only { Ok(()) } else { compared().map(drop) };
+            return go_through(&[&estimates, &plans, &path]);
         }
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
@@ -327,7 +322,7 @@ impl Command for Allocate<'_> {
             "too_small": budgets.too_small, "solved": solved,
         });
         if arguments.validate_estimates {
-            let (text, validation) = work.validated::<B, M>(&evaluator, table)?;
+            let (text, validation) = validated()?;
             print!("{text}");
             result["validation"] = validation;
         }

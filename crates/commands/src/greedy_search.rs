@@ -105,9 +105,7 @@ impl Command for Search<'_> {
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
         let (input, asking) = arguments.searched(&session)?;
-        let (device, source) = (&session.machine, &input.source);
-        say(&share, format!("device     {device}\nmodel      {}, questions {}\n", source["model"], source["questions"]));
-        say(&share, format!("quantiser  {quantizer}\n"));
+        say(&share, session.heading(&input.source));
 
         let (model, high) = (session.plain(), session.folder.precision(arguments.high));
         let reference = model.transformer.uniform_plan(high);
@@ -136,8 +134,8 @@ impl Command for Search<'_> {
         let low = costly.unwrap_or(&uniform[1]).precision;
         if costly.is_none() && too_few.is_empty() {
             let bits = low.weights;
-            let text = format!("No width tried costs more than the noise; the search at {bits} bits may flip everything.\n");
-            say(&share, text);
+            let flips = format!("the search at {bits} bits may flip everything");
+            say(&share, format!("No width tried costs more than the noise; {flips}.\n"));
         }
 
         let embeddings = arguments.embedding_bits;

@@ -169,6 +169,41 @@ fn activations_and_codes_are_refused() {
 }
 
 #[test]
+fn damages_that_processes_measure_apart_settle_the_same_plans() {
+    skip_without_device!();
+    let (task, model) = trained();
+    let evaluator = evaluator(&model, &task, 2);
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let estimated =
+        estimate_damage::<Training, Gpt2<Training>>(&evaluator, &full, &options(DamageMeasure::Divergence, 1)).unwrap();
+    let budgets = [2.5, 6.0].map(|bits| estimated.bytes_at(bits));
+    let dir = tempfile::tempdir().unwrap();
+    let settle = |share: &Share| {
+        let memory = Memory::folder(dir.path(), serde_json::json!({ "model": "tiny" })).shared(share.clone());
+        let known = memory.parts("cells", serde_json::json!(null));
+        estimated.settle(&evaluator, &full, &SettleOptions { budgets: budgets.into(), show: ShowProgress::No, known })
+    };
+    let mut rounds = 0;
+    loop {
+        let listing = Share::listing(dir.path());
+        let settled = settle(&listing);
+        let missing: Vec<_> = listing.items().into_iter().filter(|item| !item.done).collect();
+        if missing.is_empty() {
+            let whole = SettleOptions { budgets: budgets.into(), show: ShowProgress::No, ..SettleOptions::default() };
+            assert_eq!(settled.unwrap(), estimated.settle(&evaluator, &full, &whole).unwrap());
+            break;
+        }
+        assert!(matches!(settled, Err(Error::Elsewhere)));
+        for item in missing.iter().rev() {
+            let share = Share::item(dir.path(), item.key.clone());
+            assert!(matches!(settle(&share), Err(Error::Elsewhere)) && share.is_over(), "{}", item.key);
+        }
+        rounds += 1;
+    }
+    assert!(rounds > 1, "the next plan of a budget hangs on what is measured of the one before");
+}
+
+#[test]
 fn a_settled_plan_is_measured_and_no_worse_than_that_of_the_whole_table() {
     skip_without_device!();
     let (task, model) = trained();
