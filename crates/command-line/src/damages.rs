@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use switchable_quant::experiments::Result;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
-use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
 use switchable_quant::experiments::running::share::Left;
+use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::{
     DamageOptions, DamageTable, damage_names, measure_damage,
 };
@@ -72,9 +72,8 @@ impl DamageWork<'_> {
             let sites = memory.parts("sites", Value::Null);
             let how = DamageOptions { known: sites.clone(), ..options.clone() };
             let names = damage_names(&evaluator.model().transformer, &how);
-            let whole = memory.gather("damage", &Value::Null, &[(&sites, &names)], || {
-                measure_damage(evaluator, reference, &how)
-            })?;
+            let whole = memory
+                .gather("damage", &Value::Null, &[(&sites, &names)], || measure_damage(evaluator, reference, &how))?;
             sites.forget()?;
             return Ok(Damages { of_budgets: vec![whole.clone(); budgets.len()], whole });
         }

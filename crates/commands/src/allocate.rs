@@ -24,7 +24,6 @@
 //! Several processes do its items by `--items`, `--run-item` and `--merge`: every matrix under `--exact`, else the estimates and
 //! then what the plans hang on; each budget with its swaps; the greedy search.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -143,13 +142,13 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
     }
-    let reserved = Cell::new(arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?);
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(MEASURED) };
     arguments.items.run(folders, &arguments.run, |share| {
         let calibration =
             arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
-        let target = if share.concludes() { reserved.take() } else { None };
+        let target = pack.for_share(&share);
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())

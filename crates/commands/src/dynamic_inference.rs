@@ -17,7 +17,6 @@
 //! Several processes do its items by `--items`, `--run-item` and `--merge`: the questions read under each plan. The merge writes
 //! the curve, in a terminal too.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -111,13 +110,13 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
-    let reserved = Cell::new(arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?);
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(READ) };
     arguments.items.run(folders, &arguments.run, |share| {
         let calibration =
             arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
-        let target = if share.concludes() { reserved.take() } else { None };
+        let target = pack.for_share(&share);
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())

@@ -17,7 +17,6 @@
 //! Several processes do its items by `--items`, `--run-item` and `--merge`: one width everywhere, then each matrix alone. The
 //! search itself goes flip by flip, and belongs to the merge.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,13 +59,13 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
     arguments.check()?;
-    let reserved = Cell::new(arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?);
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(SEARCH) };
     arguments.items.run(folders, &arguments.run, |share| {
         let asked = arguments.bits.into_iter().chain(arguments.ladder.ladder.iter().copied());
         let calibration = arguments.quant.calibration.request(None, asked, arguments.run.show())?;
-        let target = if share.concludes() { reserved.take() } else { None };
+        let target = pack.for_share(&share);
         let (arguments, out) = (&arguments, out.as_path());
         let opening =
             arguments.input.opening(&arguments.run, arguments.quant.model_options()).answering(&arguments.answers);

@@ -154,7 +154,8 @@ impl Command for Report<'_> {
             tokenizer,
             window,
         };
-        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity).shared(share.clone()));
+        let bench =
+            Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity).shared(share.clone()));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
         let stages = only(config.stages(), &study.only)?;
         check_study(&bench, &stages)?;

@@ -51,7 +51,10 @@ impl Work<'_> {
             let item: Value = serde_json::from_str(line).expect("an item a line, and nothing else");
             assert!(item["needs"] == serde_json::json!([]) && item["done"] == false, "{line}");
             assert!(item["resources"]["cpus"].as_u64() > Some(0), "{line}");
-            (item["key"].as_str().expect("a key").to_owned(), serde_json::from_value(item["argv"].clone()).expect("words"))
+            (
+                item["key"].as_str().expect("a key").to_owned(),
+                serde_json::from_value(item["argv"].clone()).expect("words"),
+            )
         };
         listed.lines().map(item).collect()
     }
@@ -133,8 +136,11 @@ fn an_allocation_measures_apart_what_its_plans_hang_on() {
     let work = Work { dir: dir.path(), command: &command };
     work.done("--out one");
     // The greedy search beside it is known; its sites are those of the search.
-    fs::copy(dir.path().join("one/allocation/against-greedy.json"), dir.path().join("apart/allocation/against-greedy.json"))
-        .expect("it is copied");
+    fs::copy(
+        dir.path().join("one/allocation/against-greedy.json"),
+        dir.path().join("apart/allocation/against-greedy.json"),
+    )
+    .expect("it is copied");
     let rounds = work.apart(&["allocation.json", "plan-3.json", "plan-5.json"]);
     assert!(rounds.len() > 1 && rounds.last() == Some(&2), "what decides, then the two budgets: {rounds:?}");
 }

@@ -1,7 +1,9 @@
 //! Estimated damages against measured ones, on a small model.
 
+use experiments::error::Error;
 use experiments::running::memory::{Memory, Parts};
 use experiments::running::progress::ShowProgress;
+use experiments::running::share::Share;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::estimates::estimate_damage;
 use experiments::search::estimates::settle::SettleOptions;

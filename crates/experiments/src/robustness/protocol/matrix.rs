@@ -213,9 +213,9 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         let known = self.options.memory.within("rows");
         let (mut rows, mut left) = (Vec::with_capacity(sources.len()), Left::default());
         for source in sources {
-            let made_from = json!({ "attack": self.crafting().made_from(attack, source), "inference": self.tried_on() });
-            let row = known
-                .recall(&source.name_under(attack), &made_from, || self.row(&self.craft(attack, source)?));
+            let made_from =
+                json!({ "attack": self.crafting().made_from(attack, source), "inference": self.tried_on() });
+            let row = known.recall(&source.name_under(attack), &made_from, || self.row(&self.craft(attack, source)?));
             rows.extend(left.unless(row)?);
             if known.is_over() {
                 return Err(Error::Elsewhere);
