@@ -210,7 +210,9 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
         let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
         let sources = if attack.access() == Access::Blind { &none } else { sources };
-        let known = self.options.memory.within("rows");
+        // Attacks that were made are tried on other plans as well.
+        let labels: Vec<&str> = self.inference.iter().map(|plan| plan.label.as_str()).collect();
+        let known = self.options.memory.within(&format!("tried-on-{}", labels.join("-")));
         let (mut rows, mut left) = (Vec::with_capacity(sources.len()), Left::default());
         for source in sources {
             let made_from =
