@@ -1,11 +1,13 @@
 //! Artefacts that commands write.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::Context as _;
 
 use switchable_quant::data::Dataset;
 use switchable_quant::default_model;
+use switchable_quant::experiments::running::share::Share;
 use switchable_quant::kernels::QuantAutodiffBackend;
 use switchable_quant::reader::ModelFolder;
 use switchable_quant::reader::artefact::manifest::Source;
@@ -20,6 +22,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 
 use crate::adapter_place::AdapterPlace;
 use crate::arguments::input::InputArgs;
+use crate::arguments::items::ItemArgs;
 use crate::arguments::run::RunArgs;
 use crate::contents::name_of;
 use crate::files::{check_apart, resolve_model, resolved};
@@ -85,23 +88,38 @@ pub fn searched_on(name: &str, questions: &Dataset) -> anyhow::Result<SeenSet> {
     Ok(SeenSet::new(SeenRole::Search, name, questions)?)
 }
 
-/// Checks and reserves `--pack` before anything is computed for it.
-///
-/// # Errors
-///
-/// As [`reserve_target`].
-pub fn reserve_pack(pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<Option<ArtefactTarget>> {
-    let Some(dir) = pack else { return Ok(None) };
-    // What takes the place of a folder takes all that is in it.
-    anyhow::ensure!(
-        !resolved(run.out())?.starts_with(resolved(dir)?),
-        "`--pack {}` would take the place of the results of `--out {}`, expected another folder",
-        dir.display(),
-        run.out().display()
-    );
-    let model = input.model.as_deref().map(resolve_model).transpose()?;
-    let read: Vec<&Path> = model.as_deref().into_iter().chain(input.adapters.as_deref()).collect();
-    reserve_target(dir, &read).map(Some).context("--pack")
+impl ItemArgs {
+    /// Checks and reserves `--pack` before anything is computed for it. Where items are listed, or one is done, nothing is
+    /// packed.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_target`].
+    pub fn reserve_pack(&self, pack: Option<&Path>, input: &InputArgs, run: &RunArgs) -> anyhow::Result<ReservedPack> {
+        let Some(dir) = pack.filter(|_| self.conclude()) else { return Ok(ReservedPack::default()) };
+        // What takes the place of a folder takes all that is in it.
+        anyhow::ensure!(
+            !resolved(run.out())?.starts_with(resolved(dir)?),
+            "`--pack {}` would take the place of the results of `--out {}`, expected another folder",
+            dir.display(),
+            run.out().display()
+        );
+        let model = input.model.as_deref().map(resolve_model).transpose()?;
+        let read: Vec<&Path> = model.as_deref().into_iter().chain(input.adapters.as_deref()).collect();
+        let target = reserve_target(dir, &read).context("--pack")?;
+        Ok(ReservedPack(Some(target).into()))
+    }
+}
+
+/// What `--pack` names, if it is given.
+#[derive(Debug, Default)]
+pub struct ReservedPack(RefCell<Option<ArtefactTarget>>);
+
+impl ReservedPack {
+    /// It, for the share of the work that writes it.
+    pub fn for_share(&self, share: &Share) -> Option<ArtefactTarget> {
+        if share.concludes() { self.0.take() } else { None }
+    }
 }
 
 /// Checks and reserves where an artefact is to be written, before anything is computed for it.

@@ -4,13 +4,19 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use switchable_quant::experiments::Result;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::running::share::Left;
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, RefinedAllocation};
-use switchable_quant::experiments::search::allocation::damage::{DamageOptions, DamageTable, measure_damage};
+use switchable_quant::experiments::search::allocation::damage::{
+    DamageOptions, DamageTable, damage_names, measure_damage,
+};
+use switchable_quant::experiments::search::allocation::equal_bytes::{AgainstGreedy, GreedyPath};
 use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::estimate_damage;
 use switchable_quant::experiments::search::estimates::settle::SettleOptions;
 use switchable_quant::experiments::search::estimates::validation::EstimateValidation;
+use switchable_quant::experiments::search::sensitivity::sensitivity_names;
 use switchable_quant::experiments::search::text::validation_text;
 use switchable_quant::kernels::{QuantAutodiffBackend, QuantBackend};
 use switchable_quant::reader::Evaluator;
@@ -60,12 +66,14 @@ impl DamageWork<'_> {
         &self,
         evaluator: &Evaluator<'_, B::InnerBackend, M::InnerModule>,
         source: DamageSource,
-    ) -> anyhow::Result<Damages> {
+    ) -> Result<Damages> {
         let Self { reference, options, budgets, memory } = self;
         if source == DamageSource::Measured {
             let sites = memory.parts("sites", Value::Null);
             let how = DamageOptions { known: sites.clone(), ..options.clone() };
-            let whole = memory.recall("damage", &Value::Null, || measure_damage(evaluator, reference, &how))?;
+            let names = damage_names(&evaluator.model().transformer, &how);
+            let whole = memory
+                .gather("damage", &Value::Null, &[(&sites, &names)], || measure_damage(evaluator, reference, &how))?;
             sites.forget()?;
             return Ok(Damages { of_budgets: vec![whole.clone(); budgets.len()], whole });
         }
@@ -88,19 +96,38 @@ impl DamageWork<'_> {
         &self,
         evaluator: &Evaluator<'_, B::InnerBackend, M::InnerModule>,
         measured: &DamageTable,
-    ) -> anyhow::Result<(String, Value)> {
+    ) -> Result<(String, Value)> {
         let estimates = self.estimates::<B, M>(evaluator)?;
         let found: EstimateValidation = measured.validate(&estimates, self.budgets)?;
         Ok((validation_text(&found), json!(found)))
     }
 
+    /// The greedy search from the reference beside the allocations of a table, known or found: its sites are measured apart
+    /// from one another.
+    ///
+    /// # Errors
+    ///
+    /// As [`DamageTable::against_greedy`].
+    pub fn against_greedy<B: QuantBackend, M: SwitchableModel<B>>(
+        &self,
+        evaluator: &Evaluator<'_, B, M>,
+        table: &DamageTable,
+        towards: &GreedyPath,
+    ) -> Result<AgainstGreedy> {
+        let alone = table.sites_alone(towards);
+        let names = sensitivity_names(self.reference.sites(), &alone);
+        self.memory.gather("against-greedy", &json!({ "low": towards.low }), &[(&alone.known, &names)], || {
+            table.against_greedy(evaluator, self.reference, towards)
+        })
+    }
+
     fn estimates<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         &self,
         evaluator: &Evaluator<'_, B::InnerBackend, M::InnerModule>,
-    ) -> anyhow::Result<DamageTable> {
+    ) -> Result<DamageTable> {
         let known = Parts::new(self.memory.clone(), Value::Null);
         let how = DamageOptions { known, ..self.options.clone() };
-        Ok(estimate_damage::<B, M>(evaluator, self.reference, &how)?)
+        estimate_damage::<B, M>(evaluator, self.reference, &how)
     }
 }
 
@@ -110,26 +137,27 @@ impl Damages {
     /// # Errors
     ///
     /// When a budget is smaller than every plan.
-    pub fn solved(&self, budgets: &[usize]) -> anyhow::Result<Vec<Allocation>> {
-        self.of_budgets.iter().zip(budgets).map(|(table, &budget)| Ok(table.best_under(budget)?)).collect()
+    pub fn solved(&self, budgets: &[usize]) -> Result<Vec<Allocation>> {
+        self.of_budgets.iter().zip(budgets).map(|(table, &budget)| table.best_under(budget)).collect()
     }
 
     /// The allocation of each budget, evaluated and refined by swaps, as the options say beside the budgets.
     ///
     /// # Errors
     ///
-    /// As [`DamageTable::refined_at`].
+    /// As [`DamageTable::refined_at`]; where processes share the work, when any budget is left to another.
     pub fn refined<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         evaluator: &Evaluator<'_, B, M>,
         (reference, budgets): (&SitePlan, &[usize]),
         options: &BudgetOptions,
-    ) -> anyhow::Result<Vec<RefinedAllocation>> {
-        let mut all = Vec::with_capacity(budgets.len());
+    ) -> Result<Vec<RefinedAllocation>> {
+        let (mut all, mut left) = (Vec::with_capacity(budgets.len()), Left::default());
         for (table, &budget) in self.of_budgets.iter().zip(budgets) {
             let how = BudgetOptions { budgets: vec![budget], ..options.clone() };
-            all.extend(table.refined_at(evaluator, reference, &how)?);
+            all.extend(left.unless(table.refined_at(evaluator, reference, &how))?.unwrap_or_default());
         }
+        left.finish()?;
         Ok(all)
     }
 

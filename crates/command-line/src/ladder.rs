@@ -184,9 +184,7 @@ impl Command for LadderCommand<'_> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());
         let (input, asking) = arguments.searched(&session)?;
-        println!("device     {}", session.machine);
-        println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
-        println!("quantiser  {}", session.quantizer());
+        print!("{}", session.heading(&input.source));
         let model = session.plain();
         let rivals = arguments.ladder.compare_with.iter().map(|file| {
             let plan = model.transformer.load_plan(file).with_context(|| file.display().to_string())?;

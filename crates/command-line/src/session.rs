@@ -370,6 +370,13 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Session<B, M> {
         self.calibrated.as_ref().and_then(|calibrated| calibrated.scaling)
     }
 
+    /// What a search says first: device, model and questions, quantiser, a line each.
+    pub fn heading(&self, source: &Value) -> String {
+        let (machine, quantizer) = (&self.machine, self.quantizer());
+        let (model, questions) = (&source["model"], &source["questions"]);
+        format!("device     {machine}\nmodel      {model}, questions {questions}\nquantiser  {quantizer}\n")
+    }
+
     /// The model as it answers, without gradients.
     pub fn plain(&self) -> ForQuestionAnswering<B::InnerBackend, M::InnerModule> {
         self.folder.model.valid()

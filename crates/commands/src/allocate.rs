@@ -20,6 +20,9 @@
 //! and later budgets are answered from the same table. With `--solve-only` they are answered from the table
 //! alone, estimated or not, without an evaluation, in `solved.json`; plans that were refined before stay. Budgets that the widths
 //! cannot meet are named first and cost the others nothing; the exit code is 1 where there are any.
+//!
+//! Several processes do its items by `--items`, `--run-item` and `--merge`: every matrix under `--exact`, else the estimates and
+//! then what the plans hang on; each budget with its swaps; the greedy search.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,27 +33,31 @@ use clap::Parser;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use command_line::arguments::items::{Folders, ItemArgs, say};
 use command_line::arguments::widths::parse_average_bits;
 use command_line::arguments::{
     activations::ActivationArgs, answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs,
 };
-use command_line::artefact::{reserve_pack, searched_on};
+use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::damages::{DamageSource, DamageWork};
 use command_line::finished::refuse_other_work;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c};
+use command_line::{finish, stop_on_ctrl_c};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
+use switchable_quant::experiments;
 use switchable_quant::experiments::running::computation::COMPUTATION;
 use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::running::share::{Left, Share};
 use switchable_quant::experiments::search::allocation::budgets::{BudgetOptions, BudgetRange, RefinedAllocation};
 use switchable_quant::experiments::search::allocation::damage::DamageOptions;
 use switchable_quant::experiments::search::allocation::equal_bytes::GreedyPath;
 use switchable_quant::experiments::search::allocation::pareto::Allocation;
 use switchable_quant::experiments::search::estimates::can_be_estimated;
 use switchable_quant::experiments::search::text::{budgets_text, equal_bytes_text};
+use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::lora::PrecisionPlan;
 use switchable_quant::reader::Evaluator;
@@ -101,6 +108,8 @@ pub struct Arguments {
     /// Answer from the damage of the sites alone: no plan is evaluated, refined or compared
     #[arg(long)]
     solve_only: bool,
+    #[command(flatten)]
+    items: ItemArgs,
 }
 
 impl Arguments {
@@ -136,19 +145,20 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         let quantizer = &arguments.quant.quantizer;
         quantizer.check(*bits, 2).with_context(|| format!("{bits} bits by `{quantizer}`"))?;
     }
-    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
-    let out = arguments.run.prepared_out(".")?;
-    let calibration =
-        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
-    let allocate = Allocate { arguments: &arguments, out: &out, target };
-    resumable(&out.join(MEASURED), || {
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let out = arguments.items.prepared_out(&arguments.run, ".")?;
+    let folders = Folders { out: &out, kept_in: &out.join(MEASURED) };
+    arguments.items.run(folders, &arguments.run, |share| {
+        let calibration =
+            arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
+        let target = pack.for_share(&share);
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())
             .answering(&arguments.answers)
             .calibrated_on(calibration)
             .with_activations(arguments.activations)
-            .run(allocate)
+            .run(Allocate { arguments: &arguments, out: &out, target, share })
     })
 }
 
@@ -157,6 +167,7 @@ struct Allocate<'a> {
     out: &'a Path,
     /// Where the artefact goes. It is given back before a stopped command ends.
     target: Option<ArtefactTarget>,
+    share: Share,
 }
 
 /// Mean widths asked for: those that some plan meets, and the others.
@@ -220,13 +231,29 @@ fn target_within(target: &ArtefactTarget, bits: f64) -> anyhow::Result<ArtefactT
     Ok(ArtefactTarget::reserve(&target.dir().join(format!("plan-{bits}")))?)
 }
 
+/// The budgets that were answered before in a folder, whose results have to be of the same work.
+fn answered_before(out: &Path, made_from: &Identity) -> anyhow::Result<Vec<f64>> {
+    let file = out.join("allocation.json");
+    refuse_other_work(&file, made_from)?;
+    Ok(if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() })
+}
+
+/// Goes through results that do not need one another.
+fn go_through(results: &[&dyn Fn() -> experiments::Result<()>]) -> anyhow::Result<()> {
+    let mut left = Left::default();
+    for result in results {
+        left.unless(result())?;
+    }
+    Ok(left.finish()?)
+}
+
 impl Command for Allocate<'_> {
     fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
         Ok(vec![self.arguments.input.reported(QuestionSet::Search)?])
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out, target } = self;
+        let Self { arguments, out, target, share } = self;
         let Arguments { run, input, answers, bits, embedding_bits, average_bits, solve_only, .. } = arguments;
         let [bits, embeddings] = [bits, embedding_bits].map(|widths| ascending(widths));
         let choices: Vec<_> = bits.iter().map(|bits| session.folder.precision(*bits)).collect();
@@ -249,24 +276,35 @@ impl Command for Allocate<'_> {
         let identity = questions.identity.clone().with(&of_reading(evaluator.options())).with_options(made_from);
         let of_embeddings = (!embeddings.is_empty()).then(|| json!(embeddings));
         let identity = identity.with_option("embeddings", of_embeddings);
-        let memory = Memory::folder(out.join(MEASURED), identity.clone());
+        let memory = Memory::folder(out.join(MEASURED), identity.clone()).shared(share.clone());
         let source = arguments.source(&memory, can_be_estimated(&model.transformer, &full));
         let estimated = (source != DamageSource::Measured).then(|| json!("estimated"));
         let identity = identity.with_option("damage", estimated);
-        let (file, made_from) = (out.join("allocation.json"), identity.computed_by(COMPUTATION));
-        refuse_other_work(&file, &made_from)?;
-        let refined_before = if file.exists() { read_json::<Refined>(&file)?.average_bits } else { Vec::new() };
+        let made_from = identity.computed_by(COMPUTATION);
+        let refined_before = answered_before(out, &made_from)?;
         if !solve_only {
             budgets.add(&refined_before);
         }
         if ["damage", "estimates"].iter().any(|name| memory.knows(name)) {
-            println!("the damage of every site is known from {}", out.join(MEASURED).display());
+            say(&share, format!("the damage of every site is known from {}\n", out.join(MEASURED).display()));
         }
         let bytes: Vec<usize> = budgets.met.iter().map(|bits| budgets.range.bytes_at(*bits)).collect();
         let options = DamageOptions { seed: run.seed, show, embeddings, ..DamageOptions::new(choices) };
         let work = DamageWork { reference: &full, options, budgets: &bytes, memory: &memory };
         let damages = work.from_source::<B, M>(&evaluator, source)?;
         let table = &damages.whole;
+        let (swaps, known) = (arguments.swaps, memory.within("budgets"));
+        let how = BudgetOptions { swaps, show, known, ..BudgetOptions::default() };
+        let refined = || damages.refined(&evaluator, (&full, &bytes), &how);
+        let towards = GreedyPath { low, show, known: memory.within("greedy") };
+        let compared = || work.against_greedy(&evaluator, table, &towards);
+        let validated = || work.validated::<B, M>(&evaluator, table);
+        if !share.concludes() {
+            let estimates = || if arguments.validate_estimates { validated().map(drop) } else { Ok(()) };
+            let plans = || if *solve_only { Ok(()) } else { refined().map(drop) };
+            let path = || if *solve_only { Ok(()) } else { compared().map(drop) };
+            return go_through(&[&estimates, &plans, &path]);
+        }
         let front = table.pareto_front();
         println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
         println!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
@@ -290,18 +328,12 @@ impl Command for Allocate<'_> {
             "too_small": budgets.too_small, "solved": solved,
         });
         if arguments.validate_estimates {
-            let (text, validation) = work.validated::<B, M>(&evaluator, table)?;
+            let (text, validation) = validated()?;
             print!("{text}");
             result["validation"] = validation;
         }
         if !solve_only {
-            let how = BudgetOptions {
-                swaps: arguments.swaps,
-                show,
-                known: memory.within("budgets"),
-                ..BudgetOptions::default()
-            };
-            let refined = damages.refined(&evaluator, (&full, &bytes), &how)?;
+            let refined = refined()?;
             print!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;
@@ -311,10 +343,7 @@ impl Command for Allocate<'_> {
                     println!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
                 }
             }
-            let towards = GreedyPath { low, show, known: memory.within("greedy") };
-            let compared = memory.recall("against-greedy", &json!({ "low": low }), || {
-                table.against_greedy(&evaluator, &full, &towards)
-            })?;
+            let compared = compared()?;
             towards.known.forget()?;
             print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
             result["verified"] = json!(refined.iter().map(|row| &row.verified).collect::<Vec<_>>());

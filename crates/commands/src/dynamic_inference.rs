@@ -13,6 +13,9 @@
 //! started again with the same flags, and other `--share`, `--points` and `--bytes` are answered from it.
 //! Times of plans are of the machine and the moment: they are never kept, but measured in every run, and
 //! decide nothing but what the controller picks by them. `--untimed` leaves them out.
+//!
+//! Several processes do its items by `--items`, `--run-item` and `--merge`: the questions read under each plan. The merge writes
+//! the curve, in a terminal too.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -23,17 +26,19 @@ use clap::Parser;
 use serde_json::json;
 
 use command_line::arguments::count::parse_up_to;
+use command_line::arguments::items::{Folders, ItemArgs};
 use command_line::arguments::{activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
-use command_line::artefact::{reserve_pack, written_text};
+use command_line::artefact::written_text;
 use command_line::contents::of_reading;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c, usage};
+use command_line::{finish, stop_on_ctrl_c, usage};
 use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::stages::dynamic::cascade_curve;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::running::share::Share;
 use switchable_quant::experiments::search::cascade::CascadeSearch;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::Evaluator;
@@ -86,6 +91,8 @@ pub struct Arguments {
     /// Do not time the plans
     #[arg(long)]
     untimed: bool,
+    #[command(flatten)]
+    items: ItemArgs,
 }
 
 /// The folder in that of the results where what is read of the plans is kept.
@@ -106,18 +113,19 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
-    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
-    let out = arguments.run.prepared_out(".")?;
-    let calibration =
-        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
-    let dynamic = Dynamic { arguments: &arguments, out: &out, target };
-    resumable(&out.join(READ), || {
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let out = arguments.items.prepared_out(&arguments.run, ".")?;
+    let folders = Folders { out: &out, kept_in: &out.join(READ) };
+    arguments.items.run(folders, &arguments.run, |share| {
+        let calibration =
+            arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
+        let target = pack.for_share(&share);
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())
             .calibrated_on(calibration)
             .with_activations(arguments.activations)
-            .run(dynamic)
+            .run(Dynamic { arguments: &arguments, out: &out, target, share })
     })
 }
 
@@ -126,6 +134,7 @@ struct Dynamic<'a> {
     out: &'a Path,
     /// Where the artefact goes. It is given back before a stopped command ends.
     target: Option<ArtefactTarget>,
+    share: Share,
 }
 
 impl Arguments {
@@ -151,8 +160,8 @@ impl Command for Dynamic<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out, target } = self;
-        let Arguments { run, input, bits, share, bytes, points, untimed, .. } = arguments;
+        let Self { arguments, out, target, share } = self;
+        let Arguments { run, input, bits, bytes, points, untimed, .. } = arguments;
         anyhow::ensure!(
             input.null_threshold.is_none(),
             "`--null-threshold` does not go with confidences, which are those of spans"
@@ -164,9 +173,6 @@ impl Command for Dynamic<'_> {
         };
         let options = run.evaluate_options(&session.machine, input.batch, &stop_on_ctrl_c()?);
         let [calibration, evaluation] = questions.task.halves()?;
-        let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
-        println!("running on {machine}\n{resident}");
-
         session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| model.transformer.uniform_plan(session.folder.precision(*bits));
         let plans: Vec<_> = bits.iter().map(plan).collect();
@@ -175,15 +181,23 @@ impl Command for Dynamic<'_> {
         let memory = Memory::folder(
             out.join(READ),
             identity.with_option("form", "nested").with_option("embeddings", json!(arguments.embedding_bits)),
-        );
+        )
+        .shared(share.clone());
         let search = CascadeSearch {
             evaluate: options.clone(),
-            share: *share,
+            share: arguments.share,
             points: *points,
             seed: run.seed,
             show: run.show(),
             known: Parts::new(memory, json!({ "plans": named })),
         };
+        if !share.concludes() {
+            let cascade = search.calibrate(&model, &calibration, &plans)?;
+            search.measure(&cascade, &model, &evaluation)?;
+            return Ok(());
+        }
+        let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
+        println!("running on {machine}\n{resident}");
         println!(
             "nested codes: one tensor of 8 bits gives every width, by other values than codes of that width alone; \
              temperatures and thresholds come from {} questions, results from {} others",
@@ -211,7 +225,7 @@ impl Command for Dynamic<'_> {
             };
             println!("{}", written_text(target.dir(), &pack.write_to(&session.folder, target)?)?);
         }
-        if std::io::stdin().is_terminal() && input.data.is_none() {
+        if share.is_all() && std::io::stdin().is_terminal() && input.data.is_none() {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &session.folder.tokenizer };
             prompt.run(std::io::stdin().lock(), std::io::stdout())?;

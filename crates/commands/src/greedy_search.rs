@@ -13,6 +13,9 @@
 //! of widths, without adapters, and sets that plan beside one width everywhere on the same questions. It writes
 //! `greedy_search.json`, `plan.json` and `ladder-plan.json`. `--ladder` searches down a ladder alone, on any model. A
 //! search that was stopped goes on where it was when it is started again with the same flags.
+//!
+//! Several processes do its items by `--items`, `--run-item` and `--merge`: one width everywhere, then each matrix alone. The
+//! search itself goes flip by flip, and belongs to the merge.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -23,16 +26,18 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 pub use command_line::arguments::greedy::Arguments;
-use command_line::artefact::{reserve_pack, searched_on};
+use command_line::arguments::items::{Folders, say};
+use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c};
+use command_line::{finish, stop_on_ctrl_c};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
+use switchable_quant::experiments::running::share::Share;
 use switchable_quant::experiments::search::greedy::{GreedyOptions, GreedyStart, StopAt, greedy_search};
-use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity};
+use switchable_quant::experiments::search::sensitivity::{Part, SensitivityOptions, sensitivity, sensitivity_names};
 use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text, tolerance_text, uniform_text};
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -56,17 +61,19 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(line);
     arguments.check()?;
-    let target = reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
-    let out = arguments.run.prepared_out(".")?;
-    let asked = arguments.bits.into_iter().chain(arguments.ladder.ladder.iter().copied());
-    let calibration = arguments.quant.calibration.request(None, asked, arguments.run.show())?;
-    resumable(&out.join(SEARCH), || {
+    let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
+    let out = arguments.items.prepared_out(&arguments.run, ".")?;
+    let folders = Folders { out: &out, kept_in: &out.join(SEARCH) };
+    arguments.items.run(folders, &arguments.run, |share| {
+        let asked = arguments.bits.into_iter().chain(arguments.ladder.ladder.iter().copied());
+        let calibration = arguments.quant.calibration.request(None, asked, arguments.run.show())?;
+        let target = pack.for_share(&share);
         let (arguments, out) = (&arguments, out.as_path());
         let opening =
             arguments.input.opening(&arguments.run, arguments.quant.model_options()).answering(&arguments.answers);
         let opening = opening.calibrated_on(calibration).with_activations(arguments.activations);
         if arguments.ladder.ladder.is_empty() {
-            opening.run(Search { arguments, out, target })
+            opening.run(Search { arguments, out, target, share })
         } else {
             opening.run(LadderCommand { arguments, out, search: SEARCH, target })
         }
@@ -90,6 +97,7 @@ struct Search<'a> {
     out: &'a Path,
     /// Where the artefact goes. It is given back before a stopped command ends.
     target: Option<ArtefactTarget>,
+    share: Share,
 }
 
 impl Command for Search<'_> {
@@ -98,13 +106,11 @@ impl Command for Search<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, out, target } = self;
+        let Self { arguments, out, target, share } = self;
         let (run, seed, quantizer) = (&arguments.run, arguments.run.seed, session.quantizer());
         let start = Instant::now();
         let (input, asking) = arguments.searched(&session)?;
-        println!("device     {}", session.machine);
-        println!("model      {}, questions {}", input.source["model"], input.source["questions"]);
-        println!("quantiser  {quantizer}");
+        say(&share, session.heading(&input.source));
 
         let (model, high) = (session.plain(), session.folder.precision(arguments.high));
         let reference = model.transformer.uniform_plan(high);
@@ -119,21 +125,22 @@ impl Command for Search<'_> {
             "seed": seed, "high": high, "precisions": precisions,
         }));
         // What is known of a search that was stopped.
-        let memory = Memory::folder(out.join(SEARCH), identity);
+        let memory = Memory::folder(out.join(SEARCH), identity).shared(share.clone());
         let sweep = SweepOptions { seed, show: run.show(), known: memory.within("uniform") };
         let uniform = uniform_sweep(&evaluator, &precisions, &sweep)?;
-        print!("{}", uniform_text(&uniform));
+        say(&share, uniform_text(&uniform));
         let too_few = match arguments.stop_at() {
             StopAt::Tolerance(tolerance) => tolerance_text(tolerance, &uniform[0].accuracy),
             _ => String::new(),
         };
         arguments.check_something_to_lose(&uniform[0].accuracy)?;
-        print!("{too_few}");
+        say(&share, &too_few);
         let costly = uniform[1..].iter().find(|row| row.is_costly());
         let low = costly.unwrap_or(&uniform[1]).precision;
         if costly.is_none() && too_few.is_empty() {
             let bits = low.weights;
-            println!("No width tried costs more than the noise; the search at {bits} bits may flip everything.");
+            let flips = format!("the search at {bits} bits may flip everything");
+            say(&share, format!("No width tried costs more than the noise; {flips}.\n"));
         }
 
         let embeddings = arguments.embedding_bits;
@@ -150,7 +157,8 @@ impl Command for Search<'_> {
             known: known(with_embeddings(json!({ "low": low }), embeddings)),
             ..SensitivityOptions::new(Part::Site, low)
         };
-        let (sites, kept) = sensitivity(&evaluator, &reference, &how)?;
+        let names = sensitivity_names(reference.sites(), &how);
+        let (sites, kept) = how.known.gather(&names, || sensitivity(&evaluator, &reference, &how))?;
         print!("{}", sensitivity_text(&sites));
 
         let options_of_search = json!({ "low": low, "stop_at": stop_at, "ranking": ranking });

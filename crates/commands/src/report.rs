@@ -21,14 +21,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use command_line::arguments::items::ItemArgs;
+use command_line::arguments::items::{Folders, ItemArgs};
 use command_line::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use command_line::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::study_file::{self, Study};
-use command_line::{command_again, finish, resumable, stop_on_ctrl_c, usage};
+use command_line::{command_again, finish, stop_on_ctrl_c, usage};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
@@ -98,11 +98,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         let opening = arguments.input.opening(&arguments.run, arguments.quant.model_options());
         opening.answering(&arguments.answers).calibrated_on(calibration).run(report)
     };
-    if arguments.items.are_off() {
-        resumable(&out, || command(Share::all()))
-    } else {
-        arguments.items.run(&out, &arguments.run, command)
-    }
+    arguments.items.run(Folders { out: &out, kept_in: &out }, &arguments.run, command)
 }
 
 /// The names of files, for the report.
@@ -125,8 +121,7 @@ impl Command for Report<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, answers, questions, study, items, .. }, study_file, out, share } =
-            self;
+        let Self { arguments: Arguments { run, input, answers, questions, study, .. }, study_file, out, share } = self;
         let config = study.config(input.batch, run.seed)?;
         let to_search = questions.search(input)?;
         let set = QuestionSet::HeldOut;
@@ -165,13 +160,14 @@ impl Command for Report<'_> {
             tokenizer,
             window,
         };
-        let bench = Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity).shared(share));
+        let bench =
+            Workbench::new(&session.folder.model, data, settings, Memory::folder(out, identity).shared(share.clone()));
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
         let stages = only(config.stages(), &study.only)?;
         check_study(&bench, &stages)?;
         write_json(out.join("questions.json"), &counts)?;
         let sections = run_study(&bench, &stages)?;
-        if !items.conclude() {
+        if !share.concludes() {
             return Ok(());
         }
 

@@ -11,7 +11,8 @@
 //! `sampled` being inference at a width drawn for each question; then a table. Searches end at their first success;
 //! `--attack-end last-step` gives each item the same chances, and `--attack-readings` bounds them. It writes
 //! `robustness.json`; attacks are kept in `attacks/` beside it, and a run that was stopped goes on. Training on
-//! attacks is part of the `report` example.
+//! attacks is part of the `report` example. Several processes do its items by `--items`, `--run-item` and `--merge`: each
+//! attack on each width, tried on all.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -21,12 +22,13 @@ use anyhow::Context as _;
 use clap::Parser;
 use serde_json::json;
 
+use command_line::arguments::items::{Folders, ItemArgs, say};
 use command_line::arguments::{
     attack_budget::AttackBudgetArgs, input::InputArgs, quant::QuantArgs, run::RunArgs, widths::parse_bits,
 };
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c};
+use command_line::{finish, stop_on_ctrl_c};
 use switchable_quant::data::{DecodeConfig, TextTokenizer};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
@@ -36,6 +38,7 @@ use switchable_quant::experiments::robustness::protocol::craft::RobustnessOption
 use switchable_quant::experiments::robustness::protocol::matrix::RobustnessProtocol;
 use switchable_quant::experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
 use switchable_quant::experiments::running::memory::Memory;
+use switchable_quant::experiments::running::share::{Left, Share};
 use switchable_quant::experiments::search::heat_map::Colour;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
@@ -64,6 +67,8 @@ pub struct Arguments {
     attacks: Vec<AttackKind>,
     #[command(flatten)]
     budget: AttackBudgetArgs,
+    #[command(flatten)]
+    items: ItemArgs,
 }
 
 /// Runs it as a program of its own.
@@ -79,16 +84,16 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let mut arguments = Arguments::parse_from(line);
     arguments.input.limit = arguments.input.limit.or(Some(60));
-    let out = arguments.run.prepared_out(".")?;
-    let calibration =
-        arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
-    let attacked = Attacked { arguments: &arguments, out: &out };
-    resumable(&out.join(ATTACKS), || {
+    let out = arguments.items.prepared_out(&arguments.run, ".")?;
+    let folders = Folders { out: &out, kept_in: &out.join(ATTACKS) };
+    arguments.items.run(folders, &arguments.run, |share| {
+        let calibration =
+            arguments.quant.calibration.request(None, arguments.bits.iter().copied(), arguments.run.show())?;
         arguments
             .input
             .opening(&arguments.run, arguments.quant.model_options())
             .calibrated_on(calibration)
-            .run(attacked)
+            .run(Attacked { arguments: &arguments, out: &out, share })
     })
 }
 
@@ -98,6 +103,7 @@ const ATTACKS: &str = "attacks";
 struct Attacked<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
+    share: Share,
 }
 
 impl Command for Attacked<'_> {
@@ -106,10 +112,10 @@ impl Command for Attacked<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, attacks, budget, .. }, out } = self;
+        let Self { arguments: Arguments { run, input, bits, attacks, budget, .. }, out, share } = self;
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
-        println!("{machine}: model {}, questions {}", source["model"], source["questions"]);
+        say(&share, format!("{machine}: model {}, questions {}\n", source["model"], source["questions"]));
         session.adapters.say_bare(bits);
         let plan = |bits: &BitWidth| (*bits, folder.model.transformer.uniform_plan(folder.precision(*bits)));
         let (inference, sources) = plans_and_sources(&Ladder::new(bits.iter().map(plan))?);
@@ -122,18 +128,23 @@ impl Command for Attacked<'_> {
         let memory = Memory::folder(
             out.join(ATTACKS),
             questions.identity.with_option("batch", batch_size).with_option("decode", format!("{decode:?}")),
-        );
+        )
+        .shared(share.clone());
         let options = RobustnessOptions { seed: run.seed, show: run.show(), memory, ..RobustnessOptions::default() };
         let items = questions.task.dataset.examples();
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let built = attacks.iter().map(|attack| attack.build::<B, M>(budget.budget()));
         let built = built.collect::<Result<Vec<_>, _>>().context("`--attack-readings`")?;
-        let mut matrices = Vec::new();
+        let (mut matrices, mut left) = (Vec::new(), Left::default());
         for attack in &built {
-            let matrix = protocol.matrix(attack.as_ref(), &sources)?;
-            println!("\n{}: right answers made wrong, percent", matrix.attack);
-            print!("{}", MatrixMap::new(&matrix, Colour::of_stdout()));
+            let Some(matrix) = left.unless(protocol.matrix(attack.as_ref(), &sources))? else { continue };
+            let map = MatrixMap::new(&matrix, Colour::of_stdout());
+            say(&share, format!("\n{}: right answers made wrong, percent\n{map}", matrix.attack));
             matrices.push(matrix);
+        }
+        left.finish()?;
+        if !share.concludes() {
+            return Ok(());
         }
         let report = protocol.report(matrices);
         print!("\n{report}");

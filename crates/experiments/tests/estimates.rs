@@ -1,7 +1,9 @@
 //! Estimated damages against measured ones, on a small model.
 
+use experiments::error::Error;
 use experiments::running::memory::{Memory, Parts};
 use experiments::running::progress::ShowProgress;
+use experiments::running::share::Share;
 use experiments::search::allocation::damage::{DamageMeasure, DamageOptions, DamageTable, measure_damage};
 use experiments::search::estimates::estimate_damage;
 use experiments::search::estimates::settle::SettleOptions;
@@ -166,6 +168,41 @@ fn activations_and_codes_are_refused() {
         DamageOptions { show: ShowProgress::No, ..DamageOptions::new(vec![at(8).with_activations(BitWidth::B8)]) };
     let error = estimate_damage::<Training, Gpt2<Training>>(&evaluator, &full, &how).unwrap_err().to_string();
     assert!(error.contains("activations at 8 bits") && error.contains("of weights"), "{error}");
+}
+
+#[test]
+fn damages_that_processes_measure_apart_settle_the_same_plans() {
+    skip_without_device!();
+    let (task, model) = trained();
+    let evaluator = evaluator(&model, &task, 2);
+    let full = model.transformer.uniform_plan(SitePrecision::FULL);
+    let estimated =
+        estimate_damage::<Training, Gpt2<Training>>(&evaluator, &full, &options(DamageMeasure::Divergence, 1)).unwrap();
+    let budgets = [2.5, 6.0].map(|bits| estimated.bytes_at(bits));
+    let dir = tempfile::tempdir().unwrap();
+    let settle = |share: &Share| {
+        let memory = Memory::folder(dir.path(), serde_json::json!({ "model": "tiny" })).shared(share.clone());
+        let known = memory.parts("cells", serde_json::json!(null));
+        estimated.settle(&evaluator, &full, &SettleOptions { budgets: budgets.into(), show: ShowProgress::No, known })
+    };
+    let mut rounds = 0;
+    loop {
+        let listing = Share::listing(dir.path());
+        let settled = settle(&listing);
+        let missing: Vec<_> = listing.items().into_iter().filter(|item| !item.done).collect();
+        if missing.is_empty() {
+            let whole = SettleOptions { budgets: budgets.into(), show: ShowProgress::No, ..SettleOptions::default() };
+            assert_eq!(settled.unwrap(), estimated.settle(&evaluator, &full, &whole).unwrap());
+            break;
+        }
+        assert!(matches!(settled, Err(Error::Elsewhere)));
+        for item in missing.iter().rev() {
+            let share = Share::item(dir.path(), item.key.clone());
+            assert!(matches!(settle(&share), Err(Error::Elsewhere)) && share.is_over(), "{}", item.key);
+        }
+        rounds += 1;
+    }
+    assert!(rounds > 1, "the next plan of a budget hangs on what is measured of the one before");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::arguments::{
     activations::ActivationArgs,
     answers::{AnswerArgs, Asking},
     input::InputArgs,
+    items::ItemArgs,
     ladder::LadderArgs,
     quant::QuantArgs,
     run::RunArgs,
@@ -70,6 +71,9 @@ pub struct Arguments {
     /// A ladder of widths.
     #[command(flatten)]
     pub ladder: LadderArgs,
+    /// The work as items.
+    #[command(flatten)]
+    pub items: ItemArgs,
 }
 
 /// When the harm of the sites is measured.
@@ -93,6 +97,12 @@ impl Arguments {
         self.answers.check_with(&self.input)?;
         let (high, quantizer) = (self.high, self.quant.quantizer);
         if !self.ladder.ladder.is_empty() {
+            if let Some(flag) = self.items.given() {
+                return Err(usage(format!(
+                    "`{flag}` does not go with `--ladder`: each step of such a search hangs on the one before, and none is an \
+                     item of its own"
+                )));
+            }
             return self.ladder.check(&quantizer, self.target_bits);
         }
         if let Some(flag) = self.ladder.given_without_a_ladder() {
@@ -246,6 +256,9 @@ mod tests {
             ("--ladder 32,4 --target-bits 3", "`--target-bits` is 3, expected 4 to less than 32"),
             ("--ladder 32,4 --bits 4", "cannot be used with"),
             ("--ladder 32,4 --average-bits 4 --tolerance 0.2", "cannot be used with"),
+            ("--ladder 32,4 --items", "`--items` does not go with `--ladder`"),
+            ("--ladder 32,4 --merge", "`--merge` does not go with `--ladder`"),
+            ("--merge --items", "cannot be used with"),
             ("--average-bits 4", "--ladder"),
             ("--exact", "--ladder"),
         ] {

@@ -1,15 +1,15 @@
 //! The work of a command as items that several processes do.
 //!
 //! ```text
-//! report FLAGS --out DIR --items --missing     lists what can be done now, an item a line
-//! report FLAGS --out DIR --run-item KEY        does one
-//! report FLAGS --out DIR --merge               writes the report once all are there, or lists what is missing
+//! COMMAND FLAGS --out DIR --items --missing     lists what can be done now, an item a line
+//! COMMAND FLAGS --out DIR --run-item KEY        does one
+//! COMMAND FLAGS --out DIR --merge               does the rest once all are there, or lists what is missing
 //! ```
 //!
 //! Some items need others and are listed once those are there: whoever runs them lists, runs and lists again until nothing
 //! is missing, as `scripts/distributed` does.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::{available_parallelism, sleep};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
 
 use crate::arguments::run::RunArgs;
 use crate::ending::{Ended, Usage, usage};
-use crate::interrupt::{quoted, was_stopped};
+use crate::interrupt::{quoted, resumable, was_stopped};
 
 /// Exit code of a merge for which items are missing.
 const INCOMPLETE: u8 = 4;
@@ -63,20 +63,21 @@ pub struct ItemArgs {
     /// With --run-item: try again so often where a file cannot be read or written
     #[arg(long, value_name = "N", requires = "run_item", default_value_t = 0)]
     retries: u32,
-    /// Gather what the items have given; ends with 4 and lists what is missing where some are not done
+    /// Do what is made of the items, and write the results; ends with 4 and lists what is missing where some are not done
     #[arg(long)]
     merge: bool,
 }
 
 impl ItemArgs {
-    /// Whether the command does all of its work itself.
-    pub fn are_off(&self) -> bool {
-        !self.items && self.run_item.is_none() && !self.merge
+    /// The first of the flags, where one is given.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [(self.items, "--items"), (self.run_item.is_some(), "--run-item"), (self.merge, "--merge")];
+        given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
     }
 
-    /// Whether the command says what it found: not where it lists the work, or does one item of it.
+    /// Whether the command comes to what the work is done for: not where it lists the items, or does one.
     pub fn conclude(&self) -> bool {
-        self.are_off() || self.merge
+        !self.items && self.run_item.is_none()
     }
 
     /// The folder for results; other processes may use it where the work is shared.
@@ -85,36 +86,44 @@ impl ItemArgs {
     ///
     /// Those of [`RunArgs::prepared_out`] and [`RunArgs::shared_out`].
     pub fn prepared_out(&self, run: &RunArgs, default: &str) -> anyhow::Result<PathBuf> {
-        if self.are_off() { run.prepared_out(default) } else { run.shared_out(default) }
+        if self.given().is_none() { run.prepared_out(default) } else { run.shared_out(default) }
     }
 
-    /// Runs a command on its share of the work in a folder.
+    /// Runs a command on its share of the work. The items are met by every share in the same order; what the command does
+    /// beyond them is for the one that [concludes](Share::concludes).
+    ///
+    /// A merge goes through the items first, and ends where one is missing.
     ///
     /// # Errors
     ///
     /// Those of the command, and [`Ended`] as the flags say.
-    pub fn run(&self, out: &Path, run: &RunArgs, command: impl Fn(Share) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        match &self.run_item {
-            Some(key) => {
-                let key = key.parse::<ItemKey>().map_err(|error| usage(error.to_string()))?;
-                self.run_item(out, &key, command)
-            }
-            None if self.items => {
-                let share = Share::listing(out);
-                unless_elsewhere(command(share.clone()))?;
-                let items = share.items().into_iter().filter(|item| !(self.missing && item.done));
-                print!("{}", listed(&items.collect::<Vec<_>>(), self.format, run, out));
-                Ok(())
-            }
-            None if self.merge => {
-                let share = Share::listing(out);
-                match command(share.clone()) {
-                    Err(error) if is_elsewhere(&error) => Err(incomplete(&share)),
-                    result => result,
-                }
-            }
-            None => command(Share::all()),
+    pub fn run(
+        &self,
+        folders: Folders<'_>,
+        run: &RunArgs,
+        command: impl Fn(Share) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Folders { out, kept_in } = folders;
+        if let Some(key) = &self.run_item {
+            let key = key.parse::<ItemKey>().map_err(|error| usage(error.to_string()))?;
+            return self.run_item(out, &key, command);
         }
+        if self.items {
+            let share = Share::listing(out);
+            unless_elsewhere(command(share.clone()))?;
+            let items = share.items().into_iter().filter(|item| !(self.missing && item.done));
+            print!("{}", listed(&items.collect::<Vec<_>>(), self.format, run, out));
+            return Ok(());
+        }
+        resumable(kept_in, || {
+            if !self.merge {
+                return command(Share::all());
+            }
+            let share = Share::listing(out);
+            unless_elsewhere(command(share.clone()))?;
+            check_complete(&share)?;
+            command(Share::rest())
+        })
     }
 
     fn run_item(&self, out: &Path, key: &ItemKey, command: impl Fn(Share) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -129,15 +138,34 @@ impl ItemArgs {
             if error.is::<Ended>() || error.is::<Usage>() {
                 return Err(error);
             }
-            let may_succeed = was_stopped(&error) || error.chain().any(<dyn std::error::Error>::is::<std::io::Error>);
-            if !may_succeed || was_stopped(&error) || tried == self.retries {
-                return Err(Ended::with(if may_succeed { AGAIN } else { NEVER }, error));
+            let is_of_files = error.chain().any(<dyn std::error::Error>::is::<std::io::Error>);
+            if was_stopped(&error) {
+                return Err(Ended::with(AGAIN, error));
+            }
+            if !is_of_files || tried == self.retries {
+                return Err(Ended::with(if is_of_files { AGAIN } else { NEVER }, error));
             }
             eprintln!("{error:#}; trying again in {} s", wait.as_secs());
             sleep(wait);
             wait = (2 * wait).min(Duration::from_mins(1));
         }
         Ok(())
+    }
+}
+
+/// The folders of a command.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders<'a> {
+    /// That of its results, which keys are paths in.
+    pub out: &'a Path,
+    /// Where it keeps what is done, as it says when it is stopped.
+    pub kept_in: &'a Path,
+}
+
+/// Prints what a command has found, where it is its turn to say it: standard output of a listing is the list.
+pub fn say(share: &Share, text: impl Display) {
+    if share.concludes() {
+        print!("{text}");
     }
 }
 
@@ -156,14 +184,15 @@ fn done(result: anyhow::Result<()>, share: &Share, key: &ItemKey) -> anyhow::Res
     Err(Ended::with(if met { AGAIN } else { NEVER }, anyhow::anyhow!("`--run-item {key}`: {reason}")))
 }
 
-fn incomplete(share: &Share) -> anyhow::Error {
-    let missing: Vec<Item> = share.items().into_iter().filter(|item| !item.done).collect();
-    let keys: Vec<String> = missing.iter().map(|item| item.key.to_string()).collect();
-    let missing = keys.len();
-    Ended::with(
-        INCOMPLETE,
-        anyhow::anyhow!("{missing} items are missing, and what needs them:\n  {}", keys.join("\n  ")),
-    )
+/// Lists what is missing.
+fn check_complete(share: &Share) -> anyhow::Result<()> {
+    let missing = share.items().into_iter().filter(|item| !item.done);
+    let keys: Vec<String> = missing.map(|item| item.key.to_string()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let (missing, keys) = (keys.len(), keys.join("\n  "));
+    Err(Ended::with(INCOMPLETE, anyhow::anyhow!("{missing} items are missing, and what needs them:\n  {keys}")))
 }
 
 fn is_elsewhere(error: &anyhow::Error) -> bool {

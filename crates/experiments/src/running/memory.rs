@@ -253,6 +253,31 @@ impl Parts {
         Ok(known)
     }
 
+    /// What is made of the parts of those names and kept nowhere: `compute` must go through them by [`each`](Self::each).
+    ///
+    /// Where processes share the work, the parts are items, and what is made of them is left to the process that
+    /// [concludes](Share::concludes).
+    ///
+    /// # Errors
+    ///
+    /// Those of `compute`; where processes share the work, [`Error::Elsewhere`] once the parts are looked at.
+    pub fn gather<T>(&self, names: &[String], compute: impl FnOnce() -> Result<T>) -> Result<T> {
+        let is_open = match &self.memory {
+            Memory::Folder { share, .. } => share.is_open(),
+            Memory::Nothing => true,
+        };
+        if is_open || self.are_wanted(names) {
+            return compute();
+        }
+        self.meet(names);
+        Err(Error::Elsewhere)
+    }
+
+    /// Whether the one item is done that this process does of the work.
+    pub fn is_over(&self) -> bool {
+        self.memory.is_over()
+    }
+
     /// How many parts of those names are there.
     pub fn count(&self, names: &[String]) -> usize {
         names.iter().filter(|name| self.memory.knows(name)).count()

@@ -39,15 +39,23 @@ pub struct Item {
     pub done: bool,
 }
 
-/// What a process does of some work: all that is left, nothing but to list it, or one item.
+/// What a process does of some work: all of it, nothing but to list it, one item, or what is left when the items are done.
 #[derive(Debug, Clone, Default)]
-pub struct Share(Option<Arc<State>>);
+pub struct Share(Kind);
+
+#[derive(Debug, Clone, Default)]
+enum Kind {
+    #[default]
+    All,
+    Rest,
+    Items(Arc<State>),
+}
 
 #[derive(Debug)]
 struct State {
     /// The folder of the work.
     root: PathBuf,
-    /// The one item that is done here.
+    /// The one item that is done here; `None` where items are listed.
     wanted: Option<ItemKey>,
     /// Whether that item is being done: all that it needs is done with it.
     inside: AtomicBool,
@@ -119,9 +127,14 @@ impl FromStr for ItemKey {
 }
 
 impl Share {
-    /// All that is left.
+    /// All of it.
     pub fn all() -> Self {
-        Self(None)
+        Self(Kind::All)
+    }
+
+    /// What is left when the items are done: what is made of them. Their files stay for processes that still ask for them.
+    pub fn rest() -> Self {
+        Self(Kind::Rest)
     }
 
     /// Nothing: what is met of the work in a folder is listed.
@@ -135,40 +148,52 @@ impl Share {
     }
 
     fn of(root: PathBuf, wanted: Option<ItemKey>) -> Self {
-        Self(Some(Arc::new(State { root, wanted, inside: AtomicBool::new(false), met: Mutex::default() })))
+        Self(Kind::Items(Arc::new(State { root, wanted, inside: AtomicBool::new(false), met: Mutex::default() })))
+    }
+
+    fn state(&self) -> Option<&State> {
+        match &self.0 {
+            Kind::All | Kind::Rest => None,
+            Kind::Items(state) => Some(state),
+        }
     }
 
     /// What has been met so far, in the order of the work.
     pub fn items(&self) -> Vec<Item> {
-        self.0.as_ref().map_or_else(Vec::new, |state| state.met.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        self.state().map_or_else(Vec::new, |state| state.met.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Whether all of the work is done here.
     pub fn is_all(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Kind::All)
+    }
+
+    /// Whether this process comes to what the work is done for, and says it: not where it lists the items, or does one.
+    pub fn concludes(&self) -> bool {
+        self.state().is_none()
     }
 
     /// Whether the one item that is wanted here is done: the rest of the work is not looked at.
     pub fn is_over(&self) -> bool {
-        let Some(wanted) = self.0.as_ref().and_then(|state| state.wanted.as_ref()) else { return false };
+        let Some(wanted) = self.state().and_then(|state| state.wanted.as_ref()) else { return false };
         self.items().iter().any(|item| item.done && item.key == *wanted)
     }
 
     /// Whether what is not known is computed here, whatever it is.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.as_ref().is_none_or(|state| state.inside.load(Ordering::Relaxed))
+        self.state().is_none_or(|state| state.inside.load(Ordering::Relaxed))
     }
 
     /// Whether one of these results is the item that is wanted here.
     pub(crate) fn wants_one_of(&self, dir: &Path, names: &[String], made_from: &Identity) -> bool {
-        let Some(state) = &self.0 else { return false };
+        let Some(state) = self.state() else { return false };
         let is_wanted = |name: &String| state.wanted.as_ref() == Some(&ItemKey::of(&state.root, dir, name, made_from));
         names.iter().any(is_wanted)
     }
 
     /// Takes note of a result; where it is not there, says whose turn it is.
     pub(crate) fn meet(&self, dir: &Path, name: &str, made_from: &Identity, done: bool) -> Turn {
-        let Some(state) = self.0.as_ref().filter(|_| !self.is_open()) else { return Turn::Here };
+        let Some(state) = self.state().filter(|_| !self.is_open()) else { return Turn::Here };
         let key = ItemKey::of(&state.root, dir, name, made_from);
         let turn = if state.wanted.as_ref() == Some(&key) { Turn::Here } else { Turn::Elsewhere };
         let mut met = state.met.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,7 +206,7 @@ impl Share {
 
     /// Does an item with all that it needs.
     pub(crate) fn inside<T>(&self, compute: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(state) = self.0.as_ref().filter(|_| !self.is_open()) else { return compute() };
+        let Some(state) = self.state().filter(|_| !self.is_open()) else { return compute() };
         state.inside.store(true, Ordering::Relaxed);
         let result = compute();
         state.inside.store(false, Ordering::Relaxed);
@@ -193,8 +218,8 @@ impl Share {
 impl PartialEq for Share {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (None, None) => true,
-            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (Kind::All, Kind::All) | (Kind::Rest, Kind::Rest) => true,
+            (Kind::Items(own), Kind::Items(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }
@@ -300,6 +325,39 @@ mod tests {
         assert_eq!(work(&memory(dir.path(), Share::all()), &mut computed).unwrap(), (6, 7));
         assert!(computed.is_empty());
         assert_eq!(work(&memory(tempfile::tempdir().unwrap().path(), Share::all()), &mut computed).unwrap(), (6, 7));
+    }
+
+    /// A sum of cells that is kept nowhere, and steps behind it.
+    fn sum(memory: &Memory) -> Result<i32> {
+        let cells = memory.parts("cells", json!({ "seed": 1 }));
+        let names: Vec<String> = (1..=3).map(|cell| format!("cell-{cell}")).collect();
+        let values = cells.gather(&names, || cells.each(&names, |index| Ok(index as i32 + 1)))?;
+        let first = memory.recall("first", &Value::Null, || Ok(values.iter().sum::<i32>()))?;
+        Ok(first + memory.recall("second", &Value::Null, || Ok(1))?)
+    }
+
+    #[test]
+    fn what_is_kept_nowhere_is_left_to_the_process_that_concludes() {
+        let dir = tempfile::tempdir().unwrap();
+        let listed = || {
+            let share = Share::listing(dir.path());
+            assert!(matches!(sum(&memory(dir.path(), share.clone())), Err(Error::Elsewhere)));
+            assert!(!share.concludes());
+            share.items()
+        };
+        let items = listed();
+        assert_eq!(items.len(), 3);
+        for Item { key, done } in items {
+            let share = Share::item(dir.path(), key.clone());
+            assert!(!done && matches!(sum(&memory(dir.path(), share.clone())), Err(Error::Elsewhere)));
+            assert!(share.is_over() && key.is_done_in(dir.path()).unwrap());
+        }
+        assert!(listed().iter().all(|item| item.done), "no step is an item");
+        let rest = memory(dir.path(), Share::rest());
+        assert_eq!(sum(&rest).unwrap(), 7);
+        rest.forget().unwrap();
+        assert!(dir.path().join("cells/cell-1.json").exists() && Share::rest().concludes());
+        assert_eq!(sum(&memory(tempfile::tempdir().unwrap().path(), Share::all())).unwrap(), 7);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl CascadeSearch {
     /// # Errors
     ///
     /// When an option is out of its range, there is no plan, an adapter is missing, no window shows an answer,
-    /// the work is stopped, or what is known from before is of something else.
+    /// the work is stopped, or what is known from before is of something else; where processes share the work, when any plan
+    /// is left to another.
     pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         model: &ForQuestionAnswering<B, M>,
@@ -80,20 +81,20 @@ impl CascadeSearch {
         Ok(cascade.measured(&CascadeTable::of_readings(readings)?, (self.points, self.seed))?)
     }
 
-    /// Each item read, or known from before.
+    /// Each plan read, or known from before.
     fn readings<T>(
         &self,
         name: &str,
-        items: &[T],
+        plans: &[T],
         read: impl Fn(&T) -> Result<PlanReading>,
     ) -> Result<Vec<PlanReading>> {
-        let mut progress = Progress::start(name, 0, items.len(), self.show);
-        let mut readings = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
-            let place = index + 1;
-            readings.push(self.known.recall(&format!("{name}-{place}"), || read(item))?);
-            progress.step(format!("plan {place}"));
-        }
+        let names: Vec<String> = (1..=plans.len()).map(|place| format!("{name}-{place}")).collect();
+        let mut progress = Progress::start(name, self.known.count(&names), plans.len(), self.show);
+        let readings = self.known.each(&names, |index| {
+            let reading = read(&plans[index])?;
+            progress.step(format!("plan {}", index + 1));
+            Ok(reading)
+        })?;
         progress.finish();
         Ok(readings)
     }

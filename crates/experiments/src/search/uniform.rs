@@ -23,9 +23,10 @@ use squad_data::QuestionScore;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::running::memory::Memory;
 use crate::running::progress::{EvaluationProgress, ShowProgress};
+use crate::running::share::Left;
 
 /// What a whole model runs at.
 ///
@@ -124,26 +125,36 @@ struct KnownAccuracy {
 ///
 /// # Errors
 ///
-/// When an adapter is missing, a known row is of other work, or the work is stopped.
+/// When an adapter is missing, a known row is of other work, or the work is stopped; where processes share the work, when
+/// any row is left to another.
 pub fn uniform_sweep<B: QuantBackend, M: SwitchableModel<B>, P: Into<UniformPoint> + Copy>(
     evaluator: &Evaluator<'_, B, M>,
     points: &[P],
     options: &SweepOptions,
 ) -> Result<Vec<UniformRow>> {
     let body = &evaluator.model().transformer;
-    let mut rows: Vec<UniformRow> = Vec::with_capacity(points.len());
+    let plan_of = |UniformPoint { precision, kv_cache }| body.uniform_plan(precision).with_kv_cache(kv_cache);
     let progress = EvaluationProgress::start("one width everywhere", evaluator, points.len(), options.show);
+    let (mut left, mut known) = (Left::default(), Vec::with_capacity(points.len()));
     for (i, &point) in points.iter().enumerate() {
-        let UniformPoint { precision, kv_cache } = point.into();
-        let plan = body.uniform_plan(precision).with_kv_cache(kv_cache);
-        let made_from = json!({ "precision": precision, "kv_cache": kv_cache });
-        let KnownAccuracy { mut accuracy, scores } =
-            options.known.recall(&format!("row-{:03}", i + 1), &made_from, || {
-                let (mut accuracy, _) = progress.predict(evaluator, &plan)?;
-                let scores = std::mem::take(&mut accuracy.scores);
-                Ok(KnownAccuracy { accuracy, scores })
-            })?;
+        let point: UniformPoint = point.into();
+        let made_from = json!({ "precision": point.precision, "kv_cache": point.kv_cache });
+        let accuracy = options.known.recall(&format!("row-{:03}", i + 1), &made_from, || {
+            let (mut accuracy, _) = progress.predict(evaluator, &plan_of(point))?;
+            let scores = std::mem::take(&mut accuracy.scores);
+            Ok(KnownAccuracy { accuracy, scores })
+        });
+        known.extend(left.unless(accuracy)?);
+        if options.known.is_over() {
+            return Err(Error::Elsewhere);
+        }
+    }
+    left.finish()?;
+    let mut rows: Vec<UniformRow> = Vec::with_capacity(points.len());
+    for (&point, KnownAccuracy { mut accuracy, scores }) in points.iter().zip(known) {
         accuracy.scores = scores;
+        let point: UniformPoint = point.into();
+        let (UniformPoint { precision, kv_cache }, plan) = (point, plan_of(point));
         let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, options.seed);
         let bare_sites = plan.iter().filter(|(_, of_site)| of_site.adapter != precision.adapter).count();
         rows.push(UniformRow { precision, kv_cache, bare_sites, accuracy, comparison, cost: Cost::of(body, &plan) });

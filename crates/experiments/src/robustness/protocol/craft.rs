@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
@@ -53,8 +53,8 @@ pub struct RobustnessOptions {
     pub seed: u64,
     /// Whether progress is shown.
     pub show: ShowProgress,
-    /// Where the attacks made on each source are kept and found again; its identity says what else must
-    /// be the same for them to be used, such as model and data.
+    /// Where the attacks made on each source, and what came of them on each plan, are kept and found again; its identity
+    /// says what else must be the same for them to be used, such as model and data.
     pub memory: Memory,
 }
 
@@ -224,21 +224,14 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
         if items.is_empty() {
             return Err(Error::NoQuestions { what: "the list of items to attack".into() });
         }
-        let plans: &[SitePlan] = if attack.access() == Access::Blind { &[] } else { &source.plans };
+        let plans = asked_plans(attack, source);
         if plans.is_empty() && attack.access() != Access::Blind {
             return Err(Error::option("plans", 0, format!("at least one for the attack {}", attack.name())));
         }
         for plan in plans {
             victim.model.check_plan(plan)?;
         }
-        let made_from = json!({
-            "settings": attack.settings(),
-            "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
-            "item_choice": options.items,
-            "seed": options.seed,
-            "items": fingerprint(items),
-        });
-        let name = format!("{}-{}", attack.name(), source.label);
+        let (name, made_from) = (source.name_under(attack), self.made_from(attack, source));
         let crafted = options.memory.recall(&name, &made_from, || {
             let label = format!("{} on {}", attack.name(), source.label);
             let mut progress = Progress::start(&label, 0, items.len(), options.show);
@@ -260,6 +253,18 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             crafted.check(&dir.join(format!("{name}.json")), items)?;
         }
         Ok(crafted)
+    }
+
+    /// What an attack on a source is made from, beside model and data.
+    pub(super) fn made_from(&self, attack: &dyn Attack<B, M>, source: &AttackSource) -> Value {
+        let plans = asked_plans(attack, source);
+        json!({
+            "settings": attack.settings(),
+            "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
+            "item_choice": self.options.items,
+            "seed": self.options.seed,
+            "items": fingerprint(self.items),
+        })
     }
 
     fn craft_item(&self, attack: &dyn Attack<B, M>, plans: &[SitePlan], item: &Example) -> Result<CraftRecord> {
@@ -288,6 +293,24 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             }
         };
         Ok(CraftRecord { id: item.id.clone(), outcome, queries: oracle.queries(), seconds })
+    }
+}
+
+/// The plans that an attack asks: none where it asks nothing of the model.
+fn asked_plans<'s, B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    attack: &dyn Attack<B, M>,
+    source: &'s AttackSource,
+) -> &'s [SitePlan] {
+    if attack.access() == Access::Blind { &[] } else { &source.plans }
+}
+
+impl AttackSource {
+    /// What an attack on it is known by.
+    pub(super) fn name_under<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+        &self,
+        attack: &dyn Attack<B, M>,
+    ) -> String {
+        format!("{}-{}", attack.name(), self.label)
     }
 }
 
@@ -349,7 +372,7 @@ pub(crate) fn item_rng(seed: u64, id: &str) -> ChaCha8Rng {
 }
 
 /// Number of items and a hash of all that attacks see of them.
-fn fingerprint(items: &[Example]) -> String {
+pub(super) fn fingerprint(items: &[Example]) -> String {
     let answers = items.iter().flat_map(|item| &item.answers);
     let starts: Vec<String> = answers.map(|answer| answer.start.to_string()).collect();
     let texts = items.iter().flat_map(|item| {

@@ -12,11 +12,12 @@
 //! precision: Fu et al., *Double-Win Quant: Aggressively Winning Robustness of Quantized Deep Neural
 //! Networks via Random Precision Training and Inference*, ICML 2021.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use span_reader::statistics::mean;
@@ -26,9 +27,12 @@ use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack};
-use crate::robustness::protocol::craft::{AttackSource, CraftSummary, Crafted, Crafting, RobustnessOptions, item_rng};
+use crate::robustness::protocol::craft::{
+    AttackSource, CraftSummary, Crafted, Crafting, RobustnessOptions, fingerprint, item_rng,
+};
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::Victim;
+use crate::running::share::Left;
 
 /// Label of the one row of an attack that asks nothing of the model.
 pub const NO_SOURCE: &str = "none";
@@ -95,17 +99,16 @@ pub struct RobustnessProtocol<'a, B: QuantAutodiffBackend, M: TrainableModel<B>>
     pub(super) items: &'a [Example],
     inference: Vec<InferencePlan>,
     pub(super) options: RobustnessOptions,
-    /// Plan → scores of the clean items.
-    clean: Vec<Vec<QuestionScore>>,
+    /// Plan → scores of the clean items, once they are asked for.
+    clean: Vec<OnceCell<Vec<QuestionScore>>>,
 }
 
 impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B, M> {
-    /// Answers the clean items under every plan.
+    /// The protocol for some items, which are answered when the first attack on them is tried.
     ///
     /// # Errors
     ///
-    /// When there is no item or no plan, two plans have one label, an adapter of a plan is missing, or
-    /// the work is stopped.
+    /// When there is no item or no plan, two plans have one label, or an adapter of a plan is missing.
     pub fn new(
         victim: &'a Victim<'a, B, M>,
         items: &'a [Example],
@@ -115,14 +118,36 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         if inference.is_empty() {
             return Err(Error::option("inference", "no plan", "at least one"));
         }
+        if items.is_empty() {
+            return Err(Error::NoQuestions { what: "the list of items to attack".into() });
+        }
         check_labels("inference", inference.iter().map(|plan| plan.label.as_str()))?;
-        let clean = inference.iter().map(|plan| victim.scores(&plan.plan, items)).collect::<Result<_>>()?;
+        for InferencePlan { plan, .. } in &inference {
+            victim.model.check_plan(plan)?;
+        }
+        let clean = vec![OnceCell::new(); inference.len()];
         Ok(Self { victim, items, inference, options, clean })
     }
 
-    /// Scores of the clean items under each plan, in the order of the items.
-    pub fn clean_scores(&self) -> &[Vec<QuestionScore>] {
-        &self.clean
+    /// Scores of the clean items under a plan, by its place; in the order of the items.
+    ///
+    /// # Errors
+    ///
+    /// When the folder holds scores of something else, or the work is stopped.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer plans.
+    pub fn clean_scores(&self, place: usize) -> Result<&[QuestionScore]> {
+        let known = &self.clean[place];
+        if let Some(scores) = known.get() {
+            return Ok(scores);
+        }
+        let InferencePlan { label, plan } = &self.inference[place];
+        let made_from = json!({ "plan": plan.to_precision_plan(), "items": fingerprint(self.items) });
+        let folder = self.options.memory.within("clean");
+        let scores = folder.recall(label, &made_from, || self.victim.scores(plan, self.items))?;
+        Ok(known.get_or_init(|| scores))
     }
 
     /// Makes an attack on one source; see [`Crafting::craft`].
@@ -131,7 +156,11 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
     ///
     /// As [`Crafting::craft`].
     pub fn craft(&self, attack: &dyn Attack<B, M>, source: &AttackSource) -> Result<Crafted> {
-        Crafting { victim: self.victim, items: self.items, options: &self.options }.craft(attack, source)
+        self.crafting().craft(attack, source)
+    }
+
+    fn crafting(&self) -> Crafting<'_, B, M> {
+        Crafting { victim: self.victim, items: self.items, options: &self.options }
     }
 
     /// Tries an attack on every plan.
@@ -158,7 +187,8 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         let edited: Vec<Example> = pairs.into_iter().map(|(.., edited)| edited).collect();
         // Plan → scores of the row's items, clean and attacked.
         let mut scores = Vec::with_capacity(self.inference.len());
-        for (plan, clean) in self.inference.iter().zip(&self.clean) {
+        for (place, plan) in self.inference.iter().enumerate() {
+            let clean = self.clean_scores(place)?;
             let clean: Vec<QuestionScore> = positions.iter().map(|&position| clean[position].clone()).collect();
             scores.push([clean, self.victim.scores(&plan.plan, &edited)?]);
         }
@@ -168,24 +198,40 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         Ok(row)
     }
 
-    /// Makes an attack on every source and tries each on every plan.
+    /// Makes an attack on every source and tries each on every plan: a row each, known or found.
     ///
     /// An attack that asks nothing of the model is made once, in a row called [`NO_SOURCE`].
     ///
     /// # Errors
     ///
-    /// As [`Crafting::craft`], and when two sources have one label.
+    /// As [`Crafting::craft`], and when two sources have one label; where processes share the work, when any row is left to
+    /// another.
     pub fn matrix(&self, attack: &dyn Attack<B, M>, sources: &[AttackSource]) -> Result<AttackMatrix> {
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
         let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
         let sources = if attack.access() == Access::Blind { &none } else { sources };
-        let row = |source| self.row(&self.craft(attack, source)?);
-        Ok(AttackMatrix {
-            attack: attack.name(),
-            settings: attack.settings(),
-            inference: self.inference.iter().map(|plan| plan.label.clone()).collect(),
-            rows: sources.iter().map(row).collect::<Result<_>>()?,
-        })
+        // Attacks that were made are tried on other plans as well.
+        let labels: Vec<&str> = self.inference.iter().map(|plan| plan.label.as_str()).collect();
+        let known = self.options.memory.within(&format!("tried-on-{}", labels.join("-")));
+        let (mut rows, mut left) = (Vec::with_capacity(sources.len()), Left::default());
+        for source in sources {
+            let made_from =
+                json!({ "attack": self.crafting().made_from(attack, source), "inference": self.tried_on() });
+            let row = known.recall(&source.name_under(attack), &made_from, || self.row(&self.craft(attack, source)?));
+            rows.extend(left.unless(row)?);
+            if known.is_over() {
+                return Err(Error::Elsewhere);
+            }
+        }
+        left.finish()?;
+        let inference = self.inference.iter().map(|plan| plan.label.clone()).collect();
+        Ok(AttackMatrix { attack: attack.name(), settings: attack.settings(), inference, rows })
+    }
+
+    /// The plans that attacks are tried on, with their labels.
+    fn tried_on(&self) -> Vec<Value> {
+        let plans = self.inference.iter();
+        plans.map(|InferencePlan { label, plan }| json!([label, plan.to_precision_plan()])).collect()
     }
 }
 

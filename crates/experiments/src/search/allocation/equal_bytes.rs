@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::accuracy::Accuracy;
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::statistics::PairedComparison;
@@ -13,7 +13,7 @@ use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
-use crate::running::memory::Memory;
+use crate::running::memory::{Memory, Parts};
 use crate::running::progress::ShowProgress;
 use crate::search::allocation::damage::DamageTable;
 use crate::search::allocation::pareto::{Allocation, best_of};
@@ -70,24 +70,36 @@ impl DamageTable {
         reference: &SitePlan,
         towards: &GreedyPath,
     ) -> Result<AgainstGreedy> {
-        let &GreedyPath { low, show, ref known } = towards;
-        let of_embeddings = self.sites.iter().filter(|row| row.site.block.is_none());
-        let embeddings = of_embeddings.flat_map(|row| &row.choices).map(|choice| choice.precision.weights).min();
-        let made_from = json!({ "low": low, "embeddings": embeddings, "seed": self.seed });
-        let [of_sites, of_flips] = ["sites", "flips"].map(|name| known.parts(name, made_from.clone()));
-        let alone = SensitivityOptions {
-            embeddings,
-            seed: self.seed,
-            show,
-            known: of_sites,
-            ..SensitivityOptions::new(Part::Site, low)
-        };
-        let (sites, kept) = sensitivity(evaluator, reference, &alone)?;
+        let &GreedyPath { low, show, .. } = towards;
+        let (sites, kept) = sensitivity(evaluator, reference, &self.sites_alone(towards))?;
         let start = GreedyStart { reference, sensitivity: &sites, kept };
-        let how = GreedyOptions { embeddings, show, known: of_flips, ..GreedyOptions::new(low) };
+        let (embeddings, known) = (self.embeddings(), self.of_path(towards, "flips"));
+        let how = GreedyOptions { embeddings, show, known, ..GreedyOptions::new(low) };
         let (greedy, _) = greedy_search(evaluator, start, &how)?;
         let equal_bytes = self.compare_at_equal_bytes(evaluator, reference, &greedy.path)?;
         Ok(AgainstGreedy { greedy, equal_bytes })
+    }
+
+    /// What each site costs alone, from which [`against_greedy`](Self::against_greedy) searches; its parts are known from
+    /// before as that does.
+    pub fn sites_alone(&self, towards: &GreedyPath) -> SensitivityOptions {
+        SensitivityOptions {
+            embeddings: self.embeddings(),
+            seed: self.seed,
+            show: towards.show,
+            known: self.of_path(towards, "sites"),
+            ..SensitivityOptions::new(Part::Site, towards.low)
+        }
+    }
+
+    /// The narrowest width of the embeddings, where the table has them.
+    fn embeddings(&self) -> Option<BitWidth> {
+        let rows = self.sites.iter().filter(|row| row.site.block.is_none());
+        rows.flat_map(|row| &row.choices).map(|choice| choice.precision.weights).min()
+    }
+
+    fn of_path(&self, GreedyPath { low, known, .. }: &GreedyPath, name: &str) -> Parts {
+        known.parts(name, json!({ "low": low, "embeddings": self.embeddings(), "seed": self.seed }))
     }
 
     /// Solves at the bytes of every accepted flip and evaluates what is found.

@@ -13,6 +13,8 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use burn::tensor::backend::Backend;
+
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::evaluation::evaluate::Evaluator;
 use span_reader::evaluation::work::Work;
@@ -20,9 +22,10 @@ use switchable_model::model::SwitchableModel;
 use switchable_model::named_plans::NamedPlans as _;
 use switchable_model::site_plan::SitePlan;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::running::memory::Parts;
 use crate::running::progress::{Progress, ShowProgress};
+use crate::running::share::Left;
 use crate::search::allocation::damage::{Damage, DamageTable, Measurement};
 
 /// What is settled, and what is known of it.
@@ -44,14 +47,16 @@ impl DamageTable {
     ///
     /// # Errors
     ///
-    /// When a budget is smaller than every plan, the table is of another model, or the work is stopped.
+    /// When a budget is smaller than every plan, the table is of another model, or the work is stopped; where processes
+    /// share the work, when any damage is left to another.
     pub fn settle<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
         evaluator: &Evaluator<'_, B, M>,
         reference: &SitePlan,
         options: &SettleOptions,
     ) -> Result<Vec<Self>> {
-        let measurement = Measurement::from(evaluator, reference, self.seed)?;
+        let mut measuring = Measuring { evaluator, reference, seed: self.seed, measurement: None };
+        let mut left = Left::default();
         let mut progress = Progress::start("measuring what decides", 0, self.estimated(), options.show);
         let mut cells: BTreeMap<(usize, usize), (Damage, Work)> = BTreeMap::new();
         let mut tables = Vec::with_capacity(options.budgets.len());
@@ -62,34 +67,48 @@ impl DamageTable {
                 if wanted.is_empty() {
                     break;
                 }
+                // What the plan hangs on is measured apart from one another; the next plan hangs on all of it.
+                let mut is_whole = true;
                 for cell in wanted {
-                    let (damage, work) = match cells.entry(cell) {
-                        Entry::Occupied(known) => known.get().clone(),
+                    let measured = match cells.entry(cell) {
+                        Entry::Occupied(known) => Some(known.get().clone()),
                         Entry::Vacant(place) => {
                             progress.step(self.cell_name(cell));
-                            place.insert(self.measure(&measurement, cell, &options.known)?).clone()
+                            let measured = left.unless(self.measure(&mut measuring, cell, &options.known))?;
+                            measured.map(|measured| place.insert(measured).clone())
                         }
+                    };
+                    if options.known.is_over() {
+                        return Err(Error::Elsewhere);
+                    }
+                    let Some((damage, work)) = measured else {
+                        is_whole = false;
+                        continue;
                     };
                     settled.table.sites[cell.0].choices[cell.1] = damage;
                     settled.table.work += work;
+                }
+                if !is_whole {
+                    break;
                 }
                 settled.be_optimistic();
             }
             tables.push(settled.table);
         }
         progress.finish();
+        left.finish()?;
         Ok(tables)
     }
 
     /// The damage of a site's choice and its work, measured or known from before.
     fn measure<B: QuantBackend, M: SwitchableModel<B>>(
         &self,
-        measurement: &Measurement<'_, '_, B, M>,
+        measuring: &mut Measuring<'_, '_, B, M>,
         (row, choice): (usize, usize),
         known: &Parts,
     ) -> Result<(Damage, Work)> {
         let (site, precision) = (self.sites[row].site, self.sites[row].choices[choice].precision);
-        known.recall(&self.cell_name((row, choice)), || measurement.of_explicit(site, &precision))
+        known.recall(&self.cell_name((row, choice)), || measuring.measurement()?.of_explicit(site, &precision))
     }
 
     /// The estimates with all that was measured in some tables that were settled from them.
@@ -116,6 +135,24 @@ impl DamageTable {
     fn cell_name(&self, (row, choice): (usize, usize)) -> String {
         let row = &self.sites[row];
         format!("{}-choice-{choice}-at-{}", self.name(row.site), row.choices[choice].precision.weights)
+    }
+}
+
+/// A measurement whose reference is evaluated when the first damage is measured: where all are known, it is not.
+struct Measuring<'m, 'a, B: Backend, M> {
+    evaluator: &'m Evaluator<'a, B, M>,
+    reference: &'m SitePlan,
+    seed: u64,
+    measurement: Option<Measurement<'m, 'a, B, M>>,
+}
+
+impl<'m, 'a, B: QuantBackend, M: SwitchableModel<B>> Measuring<'m, 'a, B, M> {
+    fn measurement(&mut self) -> Result<&Measurement<'m, 'a, B, M>> {
+        let measurement = match self.measurement.take() {
+            Some(measurement) => measurement,
+            None => Measurement::from(self.evaluator, self.reference, self.seed)?,
+        };
+        Ok(self.measurement.insert(measurement))
     }
 }
 
