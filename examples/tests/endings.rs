@@ -57,6 +57,14 @@ fn question_and_prediction(dir: &Path) -> [String; 2] {
 }
 
 #[test]
+fn every_command_speaks_to_programs() {
+    for name in COMMANDS {
+        let help = command(name, &["-h"]).output().expect("valid input");
+        assert!(String::from_utf8_lossy(&help.stdout).contains("--json"), "{name}");
+    }
+}
+
+#[test]
 fn a_file_that_the_user_can_mend_is_named_and_ends_with_1() {
     let dir = tempfile::tempdir().unwrap();
     let [data, predictions] = question_and_prediction(dir.path());

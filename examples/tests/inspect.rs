@@ -57,6 +57,21 @@ fn bytes_are_those_of_the_loaded_model_and_of_the_artefact() {
 }
 
 #[test]
+fn adapters_and_runs_are_foreseen() {
+    // 12 blocks of width 64: 8 · (64 + 192 + 64 + 64 + 64 + 256 + 256 + 64) numbers in each.
+    let told = inspected("--rank 8 --widths 3 --tokens 50 --questions 20");
+    assert_eq!(told["adapters"]["parameters"], 12 * 8 * 1024);
+    let (plain, pass) = (inspected("--tokens 50"), &told["runs"][0]);
+    assert_eq!((pass["command"].as_str(), told["runs"].as_array().map(Vec::len)), (Some("evaluate"), Some(4)));
+    let macs = plain["footprint"]["macs_per_token"].as_f64().expect("a number") + f64::from(12 * 8 * 1024);
+    let expected = macs * 50.0 * 20.0 / told["multiplies_per_second"].as_f64().expect("a number");
+    assert!((pass["seconds"].as_f64().expect("a number") / expected - 1.0).abs() < 1e-9, "{told}");
+    let text = prints("inspect", "--rank 8 --widths 3 --questions 20");
+    assert!(text.contains("rank 8 for 3 widths: 1.1 MiB; 4.5 MiB while they are trained"), "{text}");
+    assert_eq!(run("inspect", "--widths 3").status.code(), Some(2));
+}
+
+#[test]
 fn sequences_and_tokens_count_in_the_cache_and_in_the_time() {
     let [one, four] = ["--tokens 64", "--tokens 64 --batch 4"].map(inspected);
     let number = |value: &Value, field: &str| value[field].as_f64().expect("a number");

@@ -34,7 +34,7 @@ use crate::artefact::searched_on;
 use crate::contents::{name_of, of_reading};
 use crate::reported::Reported;
 use crate::session::{Command, Session};
-use crate::stop_on_ctrl_c;
+use crate::{out, outln, output, stop_on_ctrl_c};
 
 /// The widths of the ladder that the built-in model is searched down.
 pub const DEFAULT_LADDER: [BitWidth; 6] =
@@ -154,11 +154,11 @@ pub fn default_ladder<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         known: memory.clone(),
     };
     let (result, plan) = descending.search::<B, M>(searched, &reference)?;
-    print!("{}", ladder_text(&result, &plan));
+    out!("{}", ladder_text(&result, &plan));
     let named = searched.model().named_plan(&plan);
     let against = memory
         .recall("ladder-held-out", &json!({ "plan": named }), || beside_uniform(session, held_out, &plan, run.seed))?;
-    print!("\non questions the search did not see\n{}", against.text());
+    out!("\non questions the search did not see\n{}", against.text());
     Ok((json!({ "rungs": descending.ladder, "search": result, "held_out": against }), named))
 }
 
@@ -184,7 +184,7 @@ impl Command for LadderCommand<'_> {
         let Self { arguments, out, search, target } = self;
         let (run, seed, start) = (&arguments.run, arguments.run.seed, Instant::now());
         let (input, asking) = arguments.searched(&session)?;
-        print!("{}", session.heading(&input.source));
+        out!("{}", session.heading(&input.source));
         let model = session.plain();
         let rivals = arguments.ladder.compare_with.iter().map(|file| {
             let plan = model.transformer.load_plan(file).with_context(|| file.display().to_string())?;
@@ -222,13 +222,13 @@ impl Command for LadderCommand<'_> {
             Some(bits) => found.with_context(|| format!("--average-bits {bits}"))?,
             None => found?,
         };
-        print!("{}", ladder_text(&result, &plan));
+        out!("{}", ladder_text(&result, &plan));
         model.named_plan(&plan).save(out.join(LADDER_PLAN))?;
         let cost = Cost::of(&model.transformer, &plan);
-        print!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
-        println!("\non the questions of the search");
-        println!("{}", plan_row("highest rung everywhere", &result.reference, reference.average_weight_bits()));
-        println!("{}", plan_row("plan found", &result.accuracy, cost.average_bits));
+        out!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
+        outln!("\non the questions of the search");
+        outln!("{}", plan_row("highest rung everywhere", &result.reference, reference.average_weight_bits()));
+        outln!("{}", plan_row("plan found", &result.accuracy, cost.average_bits));
 
         let mut held_out = Value::Null;
         if arguments.input.data.is_none() {
@@ -238,7 +238,7 @@ impl Command for LadderCommand<'_> {
             for (name, rival) in &rivals {
                 against.add(&evaluator, (name.clone(), rival), seed)?;
             }
-            print!("on questions the search did not see\n{}", against.text());
+            out!("on questions the search did not see\n{}", against.text());
             held_out = json!(against);
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -250,10 +250,10 @@ impl Command for LadderCommand<'_> {
         write_json(out.join("greedy_search.json"), &found)?;
         if let Some(target) = &target {
             let searched = searched_on(&input.name(), input.task.dataset())?;
-            println!("{}", session.pack_plan(&plan, searched, target)?);
+            outln!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
-        println!("\n{seconds:.0} s; wrote greedy_search.json and {LADDER_PLAN} to {}", out.display());
-        Ok(())
+        outln!("\n{seconds:.0} s; wrote greedy_search.json and {LADDER_PLAN} to {}", out.display());
+        output::result(&found)
     }
 }

@@ -23,12 +23,13 @@ use toml::{Table, Value};
 
 use crate::arguments::items;
 use crate::ending::usage;
+use crate::output;
 
 /// The flag that names the file.
 const CONFIG: &str = "config";
 
 /// Flags that say where and how a command runs, and nothing of what it finds.
-const OF_THE_RUN: [&str; 5] = [CONFIG, "out", "quiet", "help", "version"];
+const OF_THE_RUN: [&str; 6] = [CONFIG, "out", "quiet", "json", "help", "version"];
 
 /// The arguments of a command that may name a file of flags, and the file that runs it again.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub struct Study<A> {
 /// When the file is missing or no TOML, or has a key that is no flag or a value that the flag does not take. A command line
 /// that is wrong ends the program, as clap has it.
 pub fn read<A: Parser>(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<Study<A>> {
-    let command = A::command();
+    let command = output::definition::<A>();
     let mut line: Vec<OsString> = line.into_iter().collect();
     if let Some(path) = config_of(&line) {
         let path = Path::new(&path);
@@ -56,7 +57,7 @@ pub fn read<A: Parser>(line: impl IntoIterator<Item = OsString>) -> anyhow::Resu
         line.extend(said);
     }
     let matches = command.clone().get_matches_from(line);
-    let arguments = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let arguments = output::read(&matches).unwrap_or_else(|error| error.exit());
     Ok(Study { arguments, text: text_of(&command, &matches) })
 }
 

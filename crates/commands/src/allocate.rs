@@ -44,7 +44,7 @@ use command_line::damages::{DamageSource, DamageWork};
 use command_line::finished::refuse_other_work;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, stop_on_ctrl_c};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments;
@@ -139,7 +139,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.answers.check_with(&arguments.input)?;
     for bits in &arguments.bits {
         let quantizer = &arguments.quant.quantizer;
@@ -306,18 +306,18 @@ impl Command for Allocate<'_> {
             return go_through(&[&estimates, &plans, &path]);
         }
         let front = table.pareto_front();
-        println!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
-        println!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
+        outln!("running on {}\n{} plans on the Pareto front", session.machine, front.len());
+        outln!("{}", plan_row("reference", &table.reference, full.average_weight_bits()));
 
         let save = |bits: f64, plan: &SitePlan| model.named_plan(plan).save(out.join(format!("plan-{bits}.json")));
-        print!("{}", damages.text());
+        out!("{}", damages.text());
         let solved = damages.solved(&bytes)?;
         for (bits, allocation) in budgets.met.iter().zip(&solved) {
             if refined_before.contains(bits) {
-                println!("{bits} bits: plan-{bits}.json was refined before, and stays");
+                outln!("{bits} bits: plan-{bits}.json was refined before, and stays");
             } else {
                 save(*bits, &model.transformer.resolve(&allocation.plan)?)?;
-                println!("solved for {bits} bits: {}", allocation_text(allocation));
+                outln!("solved for {bits} bits: {}", allocation_text(allocation));
             }
         }
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
@@ -329,23 +329,23 @@ impl Command for Allocate<'_> {
         });
         if arguments.validate_estimates {
             let (text, validation) = validated()?;
-            print!("{text}");
+            out!("{text}");
             result["validation"] = validation;
         }
         if !solve_only {
             let refined = refined()?;
-            print!("{}", budgets_text(&refined));
+            out!("{}", budgets_text(&refined));
             for (bits, row) in budgets.met.iter().zip(&refined) {
                 save(*bits, &row.plan)?;
                 if let Some(target) = &target {
                     let searched = searched_on(&questions.name(), questions.task.dataset())?;
                     let own = (refined.len() > 1).then(|| target_within(target, *bits)).transpose()?;
-                    println!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
+                    outln!("{}", session.pack_plan(&row.plan, searched, own.as_ref().unwrap_or(target))?);
                 }
             }
             let compared = compared()?;
             towards.known.forget()?;
-            print!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
+            out!("{}", equal_bytes_text(&compared.equal_bytes, table.n));
             result["verified"] = json!(refined.iter().map(|row| &row.verified).collect::<Vec<_>>());
             result["refined"] = refined.iter().map(|row| refined_json(row, &model.named_plan(&row.plan))).collect();
             result["greedy"] = json!(compared.greedy);
@@ -353,7 +353,8 @@ impl Command for Allocate<'_> {
         }
         let name = if *solve_only { "solved.json" } else { "allocation.json" };
         write_json(out.join(name), &result)?;
-        println!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
+        outln!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
+        output::result(&result)?;
         if budgets.too_small.is_empty() { Ok(()) } else { Err(budgets.refusal()) }
     }
 }

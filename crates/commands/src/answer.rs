@@ -10,6 +10,7 @@
 //! it, by the time that a question takes here, or by confidence: at few bits first, again at more where the answer is unsure.
 //! Standard output holds a line for each question: the answer, how probable it is, and the bits of the plan.
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use clap::Parser;
 
 use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::execution::ExecutionArg;
-use command_line::finish;
+use command_line::{finish, outln, output};
 use switchable_quant::data::{Article, Dataset, Format, Paragraph, Question};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
@@ -107,7 +108,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let (choice, asked) = (arguments.choice.choice()?, arguments.asked()?);
     let machine = arguments.device.resolve()?;
     let answering = Answering {
@@ -132,7 +133,7 @@ impl Arguments {
             return Ok(Asked { context, questions: self.question.clone() });
         }
         let example = default_model::questions(QuestionSet::HeldOut)?.examples().swap_remove(0);
-        println!("{}\n{}", example.context, example.question);
+        outln!("{}\n{}", example.context, example.question);
         Ok(Asked { context: example.context.to_string(), questions: vec![example.question] })
     }
 }
@@ -175,13 +176,18 @@ impl WithFolder for Asking {
             choice: choice.clone(),
         };
         let requests: Vec<Request> = asked.questions.iter().map(request).collect();
-        for answer in service.answer_all(&requests)? {
+        let mut told = Vec::new();
+        for (question, answer) in asked.questions.iter().zip(service.answer_all(&requests)?) {
             let sure = match answer.confidence {
                 Some(confidence) => format!("confidence {confidence:.2}"),
                 None => format!("probability {:.2}", answer.decoded.probability),
             };
-            println!("{}\t{sure}\t{:.1} bits", answer.decoded.text, answer.average_bits);
+            outln!("{}\t{sure}\t{:.1} bits", answer.decoded.text, answer.average_bits);
+            told.push(json!({
+                "question": question, "answer": answer.decoded.text, "probability": answer.decoded.probability,
+                "confidence": answer.confidence, "average_bits": answer.average_bits, "escalations": answer.escalations.len(),
+            }));
         }
-        Ok(())
+        output::result(&json!({ "answers": told }))
     }
 }

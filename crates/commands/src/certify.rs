@@ -40,7 +40,7 @@ use command_line::files::{load_questions, resolve_data, resolve_model};
 use command_line::measured_apart::{end_with_parent, run_again};
 use command_line::model_argument::check_model_folder;
 use command_line::session::{Command, Opening, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c, stoppable, usage};
+use command_line::{finish, outln, output, resumable, stop_on_ctrl_c, stoppable, usage};
 use switchable_quant::data::{Format, NullRule};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::running::progress::Progress;
@@ -150,7 +150,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     if let Some(which) = arguments.measure {
         end_with_parent();
         return arguments.measure_one(which);
@@ -247,8 +247,8 @@ impl Arguments {
         model_card::write_section(&certificate, &out)?;
         certificate.write(&out)?;
         Self::tell(&certificate);
-        println!("wrote {}", out.join(CERTIFICATE).display());
-        Ok(())
+        outln!("wrote {}", out.join(CERTIFICATE).display());
+        output::result(&certificate)
     }
 
     fn verify(&self, artefact: &Path) -> anyhow::Result<()> {
@@ -268,8 +268,8 @@ impl Arguments {
         certificate.check_same(&again)?;
         model_card::check_section(certificate, self.out())?;
         Self::tell(&again);
-        println!("verified {}", self.out().join(CERTIFICATE).display());
-        Ok(())
+        outln!("verified {}", self.out().join(CERTIFICATE).display());
+        output::result(&again)
     }
 
     /// The files of the original and of the artefact.
@@ -367,7 +367,7 @@ impl Arguments {
             let [exact, f1] = [model.exact_match, model.f1].map(|score| text::interval(score.percent, score.interval));
             let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
             let resident = model.resident.map_or("not measured".into(), |bytes| megabytes(bytes.peak));
-            println!(
+            outln!(
                 "{which}  EM {exact}  F1 {f1}  {} on disk, {resident} resident, p50 {:.1} ms, {:.0} tokens/s",
                 megabytes(model.files.bytes),
                 model.timing.p50_milliseconds,
@@ -377,14 +377,14 @@ impl Arguments {
         for (name, loss) in [("EM", exact_match), ("F1", f1)] {
             let PairedLoss { difference, interval, loses_at_most, .. } = loss;
             let (difference, lost) = (text::points_within(*difference, *interval), text::at_most(*loses_at_most));
-            println!("{name} differs by {difference} points; at most {lost} are lost");
+            outln!("{name} differs by {difference} points; at most {lost} are lost");
         }
-        println!("only the original is right {}, only the artefact {}", mcnemar.only_original, mcnemar.only_artefact);
+        outln!("only the original is right {}, only the artefact {}", mcnemar.only_original, mcnemar.only_artefact);
         let worse = certificate.slices.iter().filter(|slice| slice.is_worse);
-        worse.for_each(|slice| println!("worse: {slice}, {:+.1} points", slice.difference));
+        worse.for_each(|slice| outln!("worse: {slice}, {:+.1} points", slice.difference));
         let data = &certificate.data.content;
         let (n, paragraphs) = (data.questions, data.paragraphs);
-        println!("{}, n = {n} questions about {paragraphs} paragraphs", model_card::claim(certificate));
+        outln!("{}, n = {n} questions about {paragraphs} paragraphs", model_card::claim(certificate));
     }
 }
 

@@ -8,6 +8,7 @@
 //! Writes `OUT/cloze.json` in SQuAD v1.1 format (arXiv:1906.04980, noisy cloze). Train on it with
 //! `train_bank --train OUT/cloze.json --base-steps N`.
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use clap::Parser;
 
 use command_line::arguments::count::parse_count;
 use command_line::files::flag_of;
-use command_line::finish;
+use command_line::{finish, outln, output};
 use switchable_quant::data::{Article, ClozeConfig, Dataset, Format, TextFiles, cloze_questions};
 
 /// Cloze questions in SQuAD format from text files
@@ -54,7 +55,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let config = ClozeConfig { seed: arguments.seed, words_per_context: arguments.words, ..ClozeConfig::default() };
     let mut articles = Vec::new();
     let (mut made, mut lines, mut asked) = (0, 0, 0);
@@ -82,12 +83,14 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let dataset = Dataset { format: Format::V1, articles }.limited(arguments.questions);
     let path = arguments.out.join("cloze.json");
     dataset.write(&path)?;
-    println!(
+    outln!(
         "{} questions about {} documents, {asked} of {lines} paragraphs (the others are shorter than 20 words or hold \
          no span to ask for); wrote {}",
         dataset.len(),
         dataset.articles.len(),
         path.display()
     );
-    Ok(())
+    output::result(&json!({
+        "file": path, "questions": dataset.len(), "documents": dataset.articles.len(), "paragraphs": asked, "of_paragraphs": lines,
+    }))
 }

@@ -32,7 +32,7 @@ use command_line::artefact::written_text;
 use command_line::contents::of_reading;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, stop_on_ctrl_c, usage};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c, usage};
 use switchable_quant::charts::Figure as _;
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let mut arguments = Arguments::parse_from(line);
+    let mut arguments = output::parse::<Arguments>(line);
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
@@ -197,8 +197,8 @@ impl Command for Dynamic<'_> {
             return Ok(());
         }
         let (machine, resident) = (session.machine.to_string(), ResidentBytes::measure(&model, bits)?);
-        println!("running on {machine}\n{resident}");
-        println!(
+        outln!("running on {machine}\n{resident}");
+        outln!(
             "nested codes: one tensor of 8 bits gives every width, by other values than codes of that width alone; \
              temperatures and thresholds come from {} questions, results from {} others",
             calibration.dataset.len(),
@@ -211,7 +211,7 @@ impl Command for Dynamic<'_> {
         }
         let controller = PrecisionController::new(&model, cascade.front.clone(), &machine)?;
         let budget = bytes.unwrap_or_else(|| controller.midway_bytes());
-        println!("picked by bytes: {}", controller.pick(PlanRequest::Bytes(budget))?.point);
+        outln!("picked by bytes: {}", controller.pick(PlanRequest::Bytes(budget))?.point);
 
         if let Some(target) = &target {
             let searched = SeenSet::new(SeenRole::Calibration, questions.name(), &calibration.dataset)?;
@@ -223,16 +223,16 @@ impl Command for Dynamic<'_> {
                 options: PackOptions { embeddings: arguments.embedding_bits, ..PackOptions::default() },
                 ..Pack::new(session.source()?, PackedForm::Nested)
             };
-            println!("{}", written_text(target.dir(), &pack.write_to(&session.folder, target)?)?);
+            outln!("{}", written_text(target.dir(), &pack.write_to(&session.folder, target)?)?);
         }
-        if share.is_all() && std::io::stdin().is_terminal() && input.data.is_none() {
+        if share.is_all() && std::io::stdin().is_terminal() && input.data.is_none() && !output::is_for_programs() {
             let cascade = ConfidenceCascade::new(&model, cascade.stages(), cascade.chosen.thresholds)?;
             let prompt = Prompt { cascade: &cascade, controller: &controller, tokenizer: &session.folder.tokenizer };
             prompt.run(std::io::stdin().lock(), std::io::stdout())?;
             return Ok(());
         }
         let measured = search.measure(&cascade, &model, &evaluation)?;
-        print!("{}", measured.table(bits));
+        out!("{}", measured.table(bits));
         run.tell_cache(&model.transformer);
         cascade_curve(&measured.curve, bits.iter().copied()).write(&out.join("dynamic_inference.png"))?;
         let result = json!({
@@ -241,7 +241,7 @@ impl Command for Dynamic<'_> {
             "outcome": measured.outcome,
         });
         write_json(out.join("dynamic_inference.json"), &result)?;
-        println!("wrote dynamic_inference.json and dynamic_inference.png to {}", out.display());
-        Ok(())
+        outln!("wrote dynamic_inference.json and dynamic_inference.png to {}", out.display());
+        output::result(&result)
     }
 }

@@ -29,7 +29,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use command_line::arguments::{
     answers::AnswerArgs,
@@ -43,7 +43,7 @@ use command_line::files::{LoadedQuestions, load_questions, resolve_data};
 use command_line::finished::refuse_other_work;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, stop_on_ctrl_c, stoppable, usage};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c, stoppable, usage};
 use switchable_quant::data::{
     self, Dataset, Format, NullProbabilities, NullRule, Predictions, QuestionCounts, QuestionScore, TextTokenizer,
     WhyLeftOut,
@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.answers.check_with(&arguments.input)?;
     if arguments.predictions.is_some() && arguments.answers.generates() {
         return Err(usage("`--task generate` is for a model, and `--predictions` runs none"));
@@ -207,6 +207,10 @@ impl Arguments {
         let official = evaluation.to_json();
         let accuracy = Accuracy::new(evaluation.exact_match, evaluation.f1, evaluation.scores, None);
         let comparison = rival.map(|rival| rival.against(&accuracy, self.run.seed));
+        let mut scored = json!({
+            "accuracy": accuracy, "counts": loaded.counts, "official": serde_json::from_str::<Value>(&official)?,
+            "comparison": comparison,
+        });
         if let Some(out) = &self.run.out {
             let result = out.join("evaluate.json");
             let mut made_from = Identity::default()
@@ -218,19 +222,15 @@ impl Arguments {
             }
             let made_from = made_from.computed_by(COMPUTATION);
             refuse_other_work(&result, &made_from)?;
-            let scored = serde_json::json!({
-                "made_from": made_from, "accuracy": accuracy, "counts": loaded.counts,
-                "official": serde_json::from_str::<Value>(&official)?,
-                "comparison": comparison,
-            });
+            scored["made_from"] = json!(made_from);
             write_json(result, &scored)?;
         }
         let exact = interval(accuracy.exact_match, accuracy.exact_match_interval);
         let f1 = interval(accuracy.f1, accuracy.f1_interval);
-        println!("predictions  EM {exact}  F1 {f1}  n = {}", accuracy.n);
+        outln!("predictions  EM {exact}  F1 {f1}  n = {}", accuracy.n);
         self.tell(comparison.as_ref());
-        println!("{official}");
-        Ok(())
+        outln!("{official}");
+        output::result(&scored)
     }
 
     /// The score above which questions are answered with nothing, if any are, and the questions that are left to measure.
@@ -275,7 +275,7 @@ impl Arguments {
         let (Some(file), Some(Against { found, n, paragraphs })) = (&self.compare_with, against) else { return };
         let PairedComparison { only_first, only_second, .. } = found;
         let over_paragraphs = found.over_paragraphs.map(|of| format!(", over paragraphs {}", bounds(in_points(of))));
-        println!(
+        outln!(
             "against {}: EM {} points{}, {only_second} right here alone and {only_first} there alone, p = {}, n = {n} questions \
              about {paragraphs} paragraphs",
             file.display(),
@@ -398,30 +398,30 @@ impl Command for Evaluation<'_> {
         };
         let official = scored.to_json();
         let comparison = rival.map(|rival| rival.against(&accuracy, run.seed));
+        let result = json!({
+            "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan),
+            "accuracy": accuracy, "cost": cost,
+            "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
+            "comparison": comparison,
+        });
         if let Some(out) = &run.out {
             predictions.write(out.join("predictions.json"))?;
-            let result = serde_json::json!({
-                "made_from": made_from, "source": questions.source, "plan": model.named_plan(&plan),
-                "accuracy": accuracy, "cost": cost,
-                "counts": counts, "null_threshold": threshold, "official": serde_json::from_str::<Value>(&official)?,
-                "comparison": comparison,
-            });
             write_json(out.join("evaluate.json"), &result)?;
         }
-        println!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
+        outln!("{}", plan_row(&plan_label(&plan), &accuracy, cost.average_bits));
         arguments.tell(comparison.as_ref());
-        print!("{}", cost_table(&cost));
+        out!("{}", cost_table(&cost));
         if let Some(Resident { loaded, peak }) = resident {
-            println!("resident: {:.1} MB, at most {:.1} MB", loaded as f64 / 1e6, peak as f64 / 1e6);
+            outln!("resident: {:.1} MB, at most {:.1} MB", loaded as f64 / 1e6, peak as f64 / 1e6);
         }
         if !untimed {
-            println!("{}", Timing::measure(&evaluator, &plan, TIMED, seconds)?);
+            outln!("{}", Timing::measure(&evaluator, &plan, TIMED, seconds)?);
         }
         if !counts.left_out.is_empty() {
-            println!("{}", counts.text("questions"));
+            outln!("{}", counts.text("questions"));
         }
         run.tell_cache(body);
-        println!("{official}");
-        Ok(())
+        outln!("{official}");
+        output::result(&result)
     }
 }

@@ -13,6 +13,7 @@
 //! The file is written whole or not at all, opened again, and its logits are compared with those of the plan, whose
 //! activations, keys and values are left unrounded for that: a file does not say them. A span head is left out.
 
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -27,7 +28,7 @@ use command_line::contents::name_of;
 use command_line::files::{check_apart, resolve_model};
 use command_line::logits::logits_of_a_formula;
 use command_line::session::{Command, LanguageModel, Opening, Session};
-use command_line::{finish, stoppable};
+use command_line::{finish, out, outln, output, stoppable};
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
@@ -90,7 +91,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let out = &arguments.out;
     ensure!(!out.is_dir(), "`--out` is the folder {}, expected a file", out.display());
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
@@ -132,9 +133,21 @@ impl Command for Export<'_> {
         let export = GgufExport { name: &name, model: &model, tokenizer: &folder.tokenizer, plan: &plan, matrices };
         let report = export.write::<B::InnerBackend>(out)?;
         report.notes.iter().for_each(|note| eprintln!("{note}"));
-        println!("wrote {}, {} bytes", out.display(), std::fs::metadata(out)?.len());
-        print!("{}", text_of(&report));
-        compare::<B::InnerBackend, M::InnerModule>(&model, &plan, out)
+        let bytes = std::fs::metadata(out)?.len();
+        outln!("wrote {}, {bytes} bytes", out.display());
+        out!("{}", text_of(&report));
+        let [difference, highest] = compare::<B::InnerBackend, M::InnerModule>(&model, &plan, out)?;
+        outln!("largest difference of a logit from the plan's weights {difference:.1e}, largest logit {highest:.1}");
+        let tensor = |tensor: &WrittenTensor| {
+            json!({
+                "name": tensor.name, "site": tensor.site, "type": tensor.block_type.name(), "bytes": tensor.bytes,
+                "why_floats": tensor.why_floats.as_ref().map(ToString::to_string),
+            })
+        };
+        output::result(&json!({
+            "file": out, "bytes": bytes, "notes": report.notes, "tensors": report.tensors.iter().map(tensor).collect::<Vec<_>>(),
+            "largest_difference": difference, "largest_logit": highest,
+        }))
     }
 }
 
@@ -161,15 +174,17 @@ fn text_of(report: &GgufReport) -> String {
     text
 }
 
-/// Opens the file as any other model, and compares its logits with those of the plan.
-fn compare<B: QuantBackend, M: SwitchableModel<B>>(model: &M, plan: &SitePlan, file: &Path) -> anyhow::Result<()> {
+/// Opens the file as any other model: the largest difference of its logits from those of the plan, and the largest logit.
+fn compare<B: QuantBackend, M: SwitchableModel<B>>(
+    model: &M,
+    plan: &SitePlan,
+    file: &Path,
+) -> anyhow::Result<[f32; 2]> {
     let read = M::load(file, &ModelOptions::default(), &model.device())?;
     let largest = |x: Tensor<B, 3>| x.abs().max().into_scalar().elem::<f32>();
     let expected = logits_of_a_formula(model, &weights_of(plan));
     let difference = largest(logits_of_a_formula(&read, &read.uniform_plan(SitePrecision::FULL)) - expected.clone());
-    let highest = largest(expected);
-    println!("largest difference of a logit from the plan's weights {difference:.1e}, largest logit {highest:.1}");
-    Ok(())
+    Ok([difference, largest(expected)])
 }
 
 /// A plan without what it rounds beside weights.

@@ -10,6 +10,7 @@
 //! `generation_config.json` of the folder has it, or its `config.json`; the built-in model takes the best token.
 //! Standard output holds the texts alone, standard error the rest.
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -23,9 +24,9 @@ use clap::Parser;
 use command_line::arguments::execution::ExecutionArg;
 use command_line::arguments::generation::GenerationArgs;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
-use command_line::finish;
 use command_line::session::{Command, LanguageModel, Opening, Session};
 use command_line::text_stream::TextStream;
+use command_line::{finish, out, output};
 use switchable_quant::data::{SpecialTokens, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
@@ -85,7 +86,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let plan = arguments.plan.read()?;
     let model = LanguageModel {
         device: arguments.device,
@@ -149,7 +150,7 @@ impl Arguments {
         let mut stream = TextStream::new(tokenizer, &prompts);
         let mut failed = None;
         let print = |text: String| -> anyhow::Result<()> {
-            print!("{text}");
+            out!("{text}");
             std::io::stdout().flush().context("cannot print to stdout")
         };
         let texts =
@@ -167,6 +168,10 @@ impl Arguments {
         let (tokens, seconds) = (texts.iter().map(Vec::len).sum::<usize>(), start.elapsed().as_secs_f64());
         let bytes = plan.kv_cache_bytes_per_token(&shape);
         eprintln!("{tokens} tokens in {seconds:.2} s, {bytes} bytes of keys and values for each");
-        Ok(())
+        let continued = texts.iter().map(|ids| Ok(tokenizer.decode(ids)?)).collect::<anyhow::Result<Vec<_>>>()?;
+        output::result(&json!({
+            "prompts": self.texts()?, "texts": continued, "tokens": tokens, "seconds": seconds,
+            "kv_cache_bytes_per_token": bytes,
+        }))
     }
 }

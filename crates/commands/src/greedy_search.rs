@@ -22,7 +22,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use serde_json::{Value, json};
 
 pub use command_line::arguments::greedy::Arguments;
@@ -32,7 +31,7 @@ use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, stop_on_ctrl_c};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
 use switchable_quant::experiments::running::share::Share;
@@ -59,7 +58,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.check()?;
     let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
@@ -159,21 +158,21 @@ impl Command for Search<'_> {
         };
         let names = sensitivity_names(reference.sites(), &how);
         let (sites, kept) = how.known.gather(&names, || sensitivity(&evaluator, &reference, &how))?;
-        print!("{}", sensitivity_text(&sites));
+        out!("{}", sensitivity_text(&sites));
 
         let options_of_search = json!({ "low": low, "stop_at": stop_at, "ranking": ranking });
         let greedy = GreedyOptions { known: known(with_embeddings(options_of_search, embeddings)), ..greedy };
         let start_at = GreedyStart { reference: &reference, sensitivity: &sites, kept };
         let (result, plan) = greedy_search(&evaluator, start_at, &greedy)?;
-        print!("{}", greedy_text(&result, &sites, arguments.high));
+        out!("{}", greedy_text(&result, &sites, arguments.high));
 
         let cost = Cost::of(&model.transformer, &plan);
-        print!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
+        out!("{}{}", cost_table(&cost), arguments.answers.head_text(&model, &plan)?);
         let rows = |before: &Accuracy, after: &Accuracy| {
-            println!("{}", plan_row("all sites high", before, f64::from(arguments.high.bits())));
-            println!("{}", plan_row("plan found", after, cost.average_bits));
+            outln!("{}", plan_row("all sites high", before, f64::from(arguments.high.bits())));
+            outln!("{}", plan_row("plan found", after, cost.average_bits));
         };
-        println!("\non the questions of the search");
+        outln!("\non the questions of the search");
         rows(&result.reference, &result.accuracy);
 
         let mut held_out = Value::Null;
@@ -187,9 +186,9 @@ impl Command for Search<'_> {
                 let comparison = before.compare(&after, seed);
                 Ok((before, after, comparison))
             })?;
-            println!("on questions the search did not see");
+            outln!("on questions the search did not see");
             rows(&before, &after);
-            println!("{}", difference(&comparison));
+            outln!("{}", difference(&comparison));
             held_out = json!({ "high": before, "plan": after, "comparison": comparison });
             if arguments.is_main_job() {
                 let (found, plan) = default_ladder(&session, [&evaluator, &held_out_questions], &(run, memory))?;
@@ -209,11 +208,11 @@ impl Command for Search<'_> {
         model.named_plan(&plan).save(out.join("plan.json"))?;
         if let Some(target) = &target {
             let searched = searched_on(&input.name(), input.task.dataset())?;
-            println!("{}", session.pack_plan(&plan, searched, target)?);
+            outln!("{}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
         let plans = if ladder.is_null() { "plan.json".to_owned() } else { format!("plan.json, {LADDER_PLAN}") };
-        println!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
-        Ok(())
+        outln!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
+        output::result(&found)
     }
 }

@@ -7,17 +7,18 @@
 //! It writes `logits`, `[1, n, vocab]` in f32, to compare with another implementation. Texts are continued by
 //! `generate`.
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use clap::Parser;
 
 use command_line::arguments::quant::QuantArgs;
 use command_line::files::{check_apart, resolve_model};
-use command_line::finish;
 use command_line::logits::logits_of;
+use command_line::{finish, outln, output};
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::{BitWidth, QuantBackend};
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.quant.calibration.expect_none()?;
     arguments.device.dispatch(&arguments)?
 }
@@ -99,8 +100,11 @@ impl<B: QuantBackend> WithFamily<B> for Import<'_, B::Device> {
         let logits = logits_of(&model, &arguments.ids, &plan);
         match &arguments.out {
             Some(out) => write_logits(out, &logits)?,
-            None => println!("{logits}"),
+            None => outln!("{logits}"),
         }
-        Ok(())
+        let [_, tokens, vocabulary] = logits.dims();
+        let values = logits.into_data().convert::<f32>().to_vec::<f32>().map_err(|error| anyhow!("{error:?}"))?;
+        let rows: Vec<&[f32]> = values.chunks(vocabulary).collect();
+        output::result(&json!({ "parameters": parameters, "tokens": tokens, "vocabulary": vocabulary, "logits": rows }))
     }
 }

@@ -20,7 +20,7 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory as _;
+use command_line::output;
 
 pub mod allocate;
 pub mod answer;
@@ -62,7 +62,7 @@ macro_rules! subcommands {
     ($($name:literal: $module:ident,)*) => {
         [$(Subcommand {
             name: $name,
-            definition: || $module::Arguments::command().name($name),
+            definition: || output::definition::<$module::Arguments>().name($name),
             run: |line| $module::run(line),
         },)*]
     };

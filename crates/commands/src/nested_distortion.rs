@@ -11,6 +11,7 @@
 //! parameters with the least and the greatest of a matrix; and the bytes of the packed tensors,
 //! scales included. Without arguments it takes the built-in model.
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use clap::Parser;
 
 use command_line::arguments::quant::QuantArgs;
 use command_line::files::resolve_model;
-use command_line::finish;
+use command_line::{finish, outln, output};
 use switchable_quant::burn::tensor::{Tensor, TensorData};
 use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};
@@ -59,7 +60,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.quant.calibration.expect_none()?;
     arguments.device.dispatch(arguments)?
 }
@@ -68,10 +69,15 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
 struct Decibels(Vec<(f64, usize)>);
 
 impl Decibels {
+    /// The mean over parameters.
+    fn mean(&self) -> f64 {
+        let parameters: usize = self.0.iter().map(|(_, n)| n).sum();
+        self.0.iter().map(|(db, n)| db * *n as f64).sum::<f64>() / parameters as f64
+    }
+
     /// `mean [least, greatest]`
     fn text(&self) -> String {
-        let parameters: usize = self.0.iter().map(|(_, n)| n).sum();
-        let mean = self.0.iter().map(|(db, n)| db * *n as f64).sum::<f64>() / parameters as f64;
+        let mean = self.mean();
         let least = self.0.iter().map(|(db, _)| *db).fold(f64::INFINITY, f64::min);
         let greatest = self.0.iter().map(|(db, _)| *db).fold(f64::NEG_INFINITY, f64::max);
         format!("{mean:.1} [{least:.1}, {greatest:.1}]")
@@ -100,9 +106,10 @@ impl WithBackend for Arguments {
         let parameters: usize = sites.iter().copied().map(count).sum();
         let of_f32 = |bytes: usize| bytes as f64 / (parameters * size_of::<f32>()) as f64;
 
-        println!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
-        println!("| bits | independent, dB | nested, dB | nested, own scales, dB | bytes | of f32 |");
-        println!("|---:|---:|---:|---:|---:|---:|");
+        outln!("{} matrices, {parameters} parameters, {}\n", sites.len(), quant.quantizer);
+        outln!("| bits | independent, dB | nested, dB | nested, own scales, dB | bytes | of f32 |");
+        outln!("|---:|---:|---:|---:|---:|---:|");
+        let mut rows = Vec::new();
         let (mut all_bytes, mut own_bytes) = (0, eight.iter().map(NestedTensor::bytes).sum::<usize>());
         for bits in (2..=8).rev().map(BitWidth::new) {
             let bits = bits?;
@@ -126,14 +133,21 @@ impl WithBackend for Arguments {
                 own_bytes += scaled.bytes() - eight.bytes();
                 own.0.push(db(scaled.dequantize(bits)?));
             }
+            rows.push(json!({
+                "bits": bits, "bytes": bytes, "independent_db": independent.mean(), "nested_db": nested.mean(),
+                "own_scales_db": own.mean(),
+            }));
             let [independent, nested, own] = [independent, nested, own].map(|all| all.text());
-            println!("| {bits} | {independent} | {nested} | {own} | {bytes} | {:.4} |", of_f32(bytes));
+            outln!("| {bits} | {independent} | {nested} | {own} | {bytes} | {:.4} |", of_f32(bytes));
             all_bytes += bytes;
         }
-        let nested_bytes = eight.iter().map(|eight| eight.tensor().bytes()).sum();
-        println!("\nall widths, nested         {nested_bytes:>10} bytes, {:.4} of f32", of_f32(nested_bytes));
-        println!("all widths, own scales     {own_bytes:>10} bytes, {:.4} of f32", of_f32(own_bytes));
-        println!("all widths, independent    {all_bytes:>10} bytes, {:.4} of f32", of_f32(all_bytes));
-        Ok(())
+        let nested_bytes: usize = eight.iter().map(|eight| eight.tensor().bytes()).sum();
+        outln!("\nall widths, nested         {nested_bytes:>10} bytes, {:.4} of f32", of_f32(nested_bytes));
+        outln!("all widths, own scales     {own_bytes:>10} bytes, {:.4} of f32", of_f32(own_bytes));
+        outln!("all widths, independent    {all_bytes:>10} bytes, {:.4} of f32", of_f32(all_bytes));
+        output::result(&json!({
+            "parameters": parameters, "widths": rows, "nested_bytes": nested_bytes, "own_scales_bytes": own_bytes,
+            "independent_bytes": all_bytes,
+        }))
     }
 }

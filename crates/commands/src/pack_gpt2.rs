@@ -13,6 +13,7 @@
 //! model in floats rounded to the levels of the plan: but for the order of sums the two are the same. Without
 //! `--model` it packs the built-in model.
 
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use command_line::contents::name_of;
 use command_line::files::{load_questions, resolve_data, resolve_model};
 use command_line::logits::logits_of_a_formula;
 use command_line::session::{Command, Opening, Session};
-use command_line::{finish, stop_on_ctrl_c, stoppable, usage};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c, stoppable, usage};
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::default_model::{self, QuestionSet};
@@ -113,7 +114,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let dir = arguments.model.as_deref().map(resolve_model).transpose()?;
     let read = [dir.as_deref(), arguments.adapters.as_deref()];
     let target = reserve_target(&arguments.out, &read.into_iter().flatten().collect::<Vec<_>>())?;
@@ -215,25 +216,29 @@ impl Command for Packing<'_> {
         let packed = pack.write_to(&session.folder, &target)?;
         let Some(packed_plan) = packed.plan.clone() else { unreachable!("a folder of codes has a plan") };
         let packed = packed.model.valid().transformer;
-        println!("wrote {}: {}", out.display(), contents(&packed, has_head));
-        print!("{}", other_scales(&packed, arguments.scales));
+        outln!("wrote {}: {}", out.display(), contents(&packed, has_head));
+        out!("{}", other_scales(&packed, arguments.scales));
         let difference = largest(logits_of_a_formula(&packed, &packed_plan) - expected);
-        println!("largest difference of a logit from the simulated plan {difference:.1e}, largest logit {highest:.1}");
+        outln!("largest difference of a logit from the simulated plan {difference:.1e}, largest logit {highest:.1}");
 
         let in_floats = |parameters: usize| size_of::<f32>() * parameters;
         let (all, sites) = (model.sites(), in_floats(model.config().site_parameters()));
         let embeddings = in_floats(all.embeddings().map(|site| all.parameters(site)).sum());
         let floats = in_floats(model.config().parameters());
-        let ratio = |bytes: u64, of: usize| bytes as f64 / of as f64;
-        let bytes = packed.site_bytes() as u64;
-        println!("matrices     {bytes:>11} bytes, {:.4} of f32", ratio(bytes, sites));
-        let bytes = packed.embedding_bytes() as u64;
-        println!("embeddings   {bytes:>11} bytes, {:.4} of f32", ratio(bytes, embeddings));
-        let bytes = std::fs::metadata(out.join("packed.safetensors"))?.len();
-        println!("codes        {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
-        let bytes = ModelFiles::of_folder(out)?.bytes;
-        println!("artefact     {bytes:>11} bytes, {:.4} of the model in f32", ratio(bytes, floats));
-        Ok(())
+        let rows = [
+            ("matrices", packed.site_bytes() as u64, sites, "f32"),
+            ("embeddings", packed.embedding_bytes() as u64, embeddings, "f32"),
+            ("codes", std::fs::metadata(out.join("packed.safetensors"))?.len(), floats, "the model in f32"),
+            ("artefact", ModelFiles::of_folder(out)?.bytes, floats, "the model in f32"),
+        ];
+        for (name, bytes, in_floats, of) in rows {
+            outln!("{name:<12} {bytes:>11} bytes, {:.4} of {of}", bytes as f64 / in_floats as f64);
+        }
+        let bytes: Map<String, Value> =
+            rows.into_iter().map(|(name, bytes, ..)| (name.to_owned(), json!(bytes))).collect();
+        output::result(&json!({
+            "artefact": out, "bytes": bytes, "f32_bytes": floats, "largest_difference": difference, "largest_logit": highest,
+        }))
     }
 }
 

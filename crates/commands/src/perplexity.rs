@@ -24,7 +24,7 @@ use command_line::files::flag_of;
 use command_line::finished::refuse_other_work;
 use command_line::reported::Reported;
 use command_line::session::{Command, LanguageModel, Opening, Session};
-use command_line::{finish, stop_on_ctrl_c, stoppable};
+use command_line::{finish, outln, output, stop_on_ctrl_c, stoppable};
 use switchable_quant::data::{TextFiles, TextTokenizer};
 use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::experiments::document_losses::{Document, DocumentLosses};
@@ -86,7 +86,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let files = if arguments.text.is_empty() { None } else { Some(TextFiles::new(&arguments.text)?) };
     let plan = arguments.plan.read()?;
     if arguments.run.out.is_some() {
@@ -225,16 +225,16 @@ impl Command for Reading<'_> {
             first.get_or_insert(losses);
         }
         progress.finish();
-        println!("{}", lines.join("\n"));
+        outln!("{}", lines.join("\n"));
+        let result = json!({
+            "made_from": made_from, "model": session.name, "documents": documents.len(), "tokens": tokens,
+            "window": window, "seed": run.seed, "rows": rows,
+        });
         if let Some(out) = &run.out {
-            let result = json!({
-                "made_from": made_from, "model": session.name, "documents": documents.len(), "tokens": tokens,
-                "window": window, "seed": run.seed, "rows": rows,
-            });
             write_json(out.join("perplexity.json"), &result)?;
         }
         run.tell_cache(body);
-        Ok(())
+        output::result(&result)
     }
 }
 

@@ -11,6 +11,7 @@
 //! with the same folder. `OUT/model` is a Hugging Face folder: `train_bank --model OUT/model` goes on
 //! from there.
 
+use command_line::{outln, output};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     arguments.training.config(arguments.run.seed).check()?;
     let model = arguments.start.model.as_deref().map(resolve_model).transpose()?;
     let tokenizer = arguments.start.tokenizer.as_deref().map(resolve_tokenizer).transpose()?;
@@ -107,7 +108,7 @@ impl WithAutodiff for Pretrain<'_> {
             ensure!(unseen.len() >= window, "{name}: {} tokens, expected {window} at least", unseen.len());
         }
         let (parameters, read, a_step) = (model.config().parameters(), tokens.len(), batch * window);
-        println!("running on {}: {parameters} parameters, {read} tokens of text, {a_step} tokens a step", self.machine);
+        outln!("running on {}: {parameters} parameters, {read} tokens of text, {a_step} tokens a step", self.machine);
         let shape = model.config().to_json("GPT2LMHeadModel");
         let mut identity = Identity::default();
         for file in &text.text {
@@ -127,20 +128,23 @@ impl WithAutodiff for Pretrain<'_> {
         let plan = model.uniform_plan(SitePrecision::FULL);
         let training = Training { config: &config, run: &training };
         let (model, outcome) = train(model, &task, &Single(plan.clone()), training)?;
-        println!("{} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+        outln!("{} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
 
         let target = out.join("model");
         model.export(&target)?;
         tokenizer.save_in(&target)?;
-        println!("wrote {}", target.display());
-        let Some(tokens) = unseen else { return Ok(()) };
+        outln!("wrote {}", target.display());
+        let Some(tokens) = unseen else {
+            return output::result(&json!({ "model": target, "seed": run.seed, "config": config }));
+        };
         let measured = Perplexity::measure(&model.valid(), &tokens, window, &plan)?;
-        println!("validation: {measured}");
+        outln!("validation: {measured}");
         let Perplexity { loss, perplexity, tokens, .. } = measured;
         let result = json!({
             "loss": loss, "perplexity": perplexity, "tokens": tokens, "window": window, "seed": run.seed,
-            "config": config, "files": text.validation,
+            "model": target, "config": config, "files": text.validation,
         });
-        Ok(write_json(out.join("pretrain.json"), &result)?)
+        write_json(out.join("pretrain.json"), &result)?;
+        output::result(&result)
     }
 }

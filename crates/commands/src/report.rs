@@ -28,7 +28,7 @@ use command_line::contents::{name_of, of_questions};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::study_file::{self, Study};
-use command_line::{command_again, finish, stop_on_ctrl_c, usage};
+use command_line::{command_again, finish, outln, output, stop_on_ctrl_c, usage};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::report::layout::{Heading, write_report};
@@ -194,11 +194,11 @@ impl Command for Report<'_> {
         };
         let figures = write_report(&sections, &heading, out)?;
         write_text(out.join("study.toml"), study_file)?;
-        println!(
+        outln!(
             "wrote report.md, report.html, {} figures and the JSON of every experiment to {}",
             figures.len(),
             out.display()
         );
-        Ok(())
+        output::result(&json!({ "report": out.join("report.md"), "page": out.join("report.html"), "figures": figures }))
     }
 }

@@ -28,7 +28,7 @@ use command_line::arguments::{
 };
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, stop_on_ctrl_c};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::{DecodeConfig, TextTokenizer};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let mut arguments = Arguments::parse_from(line);
+    let mut arguments = output::parse::<Arguments>(line);
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(ATTACKS) };
@@ -147,11 +147,12 @@ impl Command for Attacked<'_> {
             return Ok(());
         }
         let report = protocol.report(matrices);
-        print!("\n{report}");
+        out!("\n{report}");
         let how = json!({ "source": source, "device": machine.to_string(), "quantizer": session.quantizer(),
             "budget": budget.budget() });
-        write_json(out.join("robustness.json"), &json!({ "run": how, "report": report }))?;
-        println!("\nwrote robustness.json to {}", out.display());
-        Ok(())
+        let result = json!({ "run": how, "report": report });
+        write_json(out.join("robustness.json"), &result)?;
+        outln!("\nwrote robustness.json to {}", out.display());
+        output::result(&result)
     }
 }

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use command_line::arguments::answers::AnswerArgs;
 use command_line::arguments::bank::{BankArgs, BankSourceArgs, BankTrainingArgs};
@@ -36,7 +36,7 @@ use command_line::contents::{name_of, of_questions, of_reading};
 use command_line::files::{LoadedQuestions, check_apart, resolve_model};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, resumable, stop_on_ctrl_c, usage};
+use command_line::{finish, out, outln, output, resumable, stop_on_ctrl_c, usage};
 use switchable_quant::charts::{Figure as _, LineChart};
 use switchable_quant::data::{Dataset, NullRule, TextTokenizer};
 use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank_with, train_base};
@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let Arguments { run, quant, source, answers, training, bank, .. } = &arguments;
     // Flags and data that do not fit are refused before anything is opened.
     bank.config(&quant.quantizer, run.seed)?;
@@ -151,15 +151,15 @@ impl Command for TrainBank<'_> {
         let asking = answers.asking(&measured, window, run.seed, source.reading)?;
         let task = session.task_as(&asking, asking.without_shots(&data.training.dataset))?;
         let counts = data.training.counts_with(&task.training_counts());
-        println!("running on {}, {}", session.machine, counts.text("training questions"));
+        outln!("running on {}, {}", session.machine, counts.text("training questions"));
         let load = |loaded: LoadedQuestions| {
             let task = session.task_as(&asking, loaded.dataset.clone())?;
             let counts = loaded.counts_with(&task.measured_counts());
             if !counts.left_out.is_empty() {
-                println!("evaluated on {}", counts.text("questions"));
+                outln!("evaluated on {}", counts.text("questions"));
             }
             if let Some(text) = task.cut_text() {
-                println!("{text}");
+                outln!("{text}");
             }
             anyhow::Ok(task)
         };
@@ -210,10 +210,10 @@ impl Command for TrainBank<'_> {
             let (model, outcome) = train_bank_with(session.folder.model, &task, &of, Training { config, run })?;
             match outcome.losses.len() {
                 0 => {
-                    println!("bank: all {} steps were done before", training.steps);
+                    outln!("bank: all {} steps were done before", training.steps);
                     say_looks(&out.join("bank"), source.validate_every, training.steps)?;
                 }
-                steps => println!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
+                steps => outln!("bank: {steps} steps at {:.0} tokens/s", outcome.tokens_per_second),
             }
             session.folder.model = model;
         }
@@ -228,12 +228,13 @@ impl Command for TrainBank<'_> {
         if let Some(seen) = session.seen_with(vec![seen])? {
             seen.write(&target)?;
         }
-        println!("wrote {}", target.display());
+        outln!("wrote {}", target.display());
         if source.validate_every.is_some() {
             draw_validation(out)?;
         }
 
-        evaluation.map_or(Ok(()), |task| arguments.evaluate(&session, &task, (&bank, options), out))
+        let rows = evaluation.map(|task| arguments.evaluate(&session, &task, (&bank, options), out)).transpose()?;
+        output::result(&rows.unwrap_or_else(|| json!({ "model": target, "seed": run.seed })))
     }
 }
 
@@ -245,7 +246,7 @@ fn say_looks(bank: &Path, every: Option<usize>, steps: usize) -> anyhow::Result<
     if let Some(first) = found.first()
         && !(*first..=steps).filter(asked).eq(found.iter().copied())
     {
-        println!(
+        outln!(
             "bank/{VALIDATION} stays as it is: `--validate-every {every}` looks while a bank is trained, and this one was \
              trained with another"
         );
@@ -258,20 +259,20 @@ fn draw_validation(out: &Path) -> anyhow::Result<()> {
     let rows = read_rows(&out.join("bank").join(VALIDATION))?;
     let widths: BTreeSet<BitWidth> = rows.iter().map(|row| row.bits).collect();
     if rows.is_empty() {
-        println!("the bank was trained before, without `--validate-every`: there is nothing to draw");
+        outln!("the bank was trained before, without `--validate-every`: there is nothing to draw");
         return Ok(());
     }
     if rows[0].step > 0 {
-        println!("bank/{VALIDATION} begins at step {}: what was seen before is not in it", rows[0].step);
+        outln!("bank/{VALIDATION} begins at step {}: what was seen before is not in it", rows[0].step);
     }
-    print!("wrote bank/{VALIDATION}");
+    out!("wrote bank/{VALIDATION}");
     if widths.len() <= LineChart::MOST_SERIES {
         for file in ["validation.png", "validation.svg"] {
             validation_chart(&rows).write(&out.join(file))?;
-            print!(", {file}");
+            out!(", {file}");
         }
     }
-    println!(" to {}", out.display());
+    outln!(" to {}", out.display());
     Ok(())
 }
 
@@ -283,7 +284,7 @@ impl Arguments {
         task: &QuestionTask,
         (bank, options): (&BankConfig, EvaluateOptions),
         out: &Path,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Value> {
         let Self { run, quant, source, training, .. } = self;
         let model = session.plain();
         let evaluator = Evaluator::new(&model, task, options, &session.device)?;
@@ -294,17 +295,17 @@ impl Arguments {
             .with_content("trained model", "", ModelFingerprint::of(&model).into())
             .with(&of_reading(evaluator.options()));
         let known = Memory::folder(out.join("evaluation"), identity);
-        println!("on {} questions of --data", task.dataset().len());
+        outln!("on {} questions of --data", task.dataset().len());
         let mut rows = Vec::new();
         for row in bank_accuracies(&evaluator, precisions, BankEvaluation { show: run.show(), known: known.clone() }) {
             let row = row?;
-            println!("{}", row.row_with_adapter());
+            outln!("{}", row.row_with_adapter());
             rows.push(row);
         }
-        write_json(
-            out.join("train_bank.json"),
-            &json!({ "quantizer": quant.quantizer, "seed": run.seed, "rows": rows }),
-        )?;
-        Ok(known.forget()?)
+        let result =
+            json!({ "model": out.join("model"), "quantizer": quant.quantizer, "seed": run.seed, "rows": rows });
+        write_json(out.join("train_bank.json"), &result)?;
+        known.forget()?;
+        Ok(result)
     }
 }

@@ -8,6 +8,7 @@
 //! again with the same folder. `runs/default/model` then holds what `crates/switchable-quant/default`
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
+use command_line::{out, outln, output};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let out = arguments.run.prepared_out("runs/default")?;
     let machine = arguments.run.device.resolve()?;
     let make = Make { arguments: &arguments, out: &out, machine: &machine };
@@ -87,20 +88,20 @@ impl WithAutodiff for Make<'_> {
             TrainRun { dir, workers, stop, show: run.show(), identity }
         };
 
-        println!("running on {}", self.machine);
+        outln!("running on {}", self.machine);
         let questions = default_model::questions(QuestionSet::Train)?;
         let tokenizer = TextTokenizer::train_bpe(corpus_texts(&questions), &tokenizer)?;
         let (mut config, special) = (shape(tokenizer.vocab_size()), SpecialTokens::of(&tokenizer)?);
         config.kept = config.kept.with("eos_token_id", special.end).with("pad_token_id", special.pad);
-        println!("{} questions, {} tokens, {} parameters", questions.len(), config.vocab_size, config.parameters());
+        outln!("{} questions, {} tokens, {} parameters", questions.len(), config.vocab_size, config.parameters());
         let task = ReadingTask::new(questions, &tokenizer, &config, None)?;
 
         let options = ModelOptions { initial, ..ModelOptions::default() };
         let model = Gpt2ForQuestionAnswering::<B>::random(&config, &options, seed, &device)?;
         let (model, outcome) = train_base(model, &task, Training { config: &base, run: &part("base") })?;
-        println!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+        outln!("base: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
         let (model, outcome) = train_bank(model, &task, &bank, Training { config: &bank_train, run: &part("bank") })?;
-        println!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
+        outln!("bank: {} steps at {:.0} tokens/s", outcome.losses.len(), outcome.tokens_per_second);
         let folder =
             DefaultModel { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() };
         folder.save(out.join("model"), "switchable-quant-default")?;
@@ -119,11 +120,11 @@ impl WithAutodiff for Make<'_> {
         let evaluation = BankEvaluation { show: run.show(), known: known.clone() };
         for row in bank_accuracies(&evaluator, precisions, evaluation) {
             rows.push(row?);
-            print!("{}", rows.last().map_or_else(String::new, |row| row.row_with_adapter() + "\n"));
+            out!("{}", rows.last().map_or_else(String::new, |row| row.row_with_adapter() + "\n"));
         }
         write_json(out.join("train_default.json"), &rows)?;
         known.forget()?;
-        println!("wrote {}", out.join("model").display());
-        Ok(())
+        outln!("wrote {}", out.join("model").display());
+        output::result(&rows)
     }
 }

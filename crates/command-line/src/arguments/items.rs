@@ -23,6 +23,7 @@ use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
 use crate::arguments::run::RunArgs;
 use crate::ending::{Ended, Usage, usage};
 use crate::interrupt::{quoted, resumable, was_stopped};
+use crate::out;
 
 /// Exit code of a merge for which items are missing.
 const INCOMPLETE: u8 = 4;
@@ -165,7 +166,7 @@ pub struct Folders<'a> {
 /// Prints what a command has found, where it is its turn to say it: standard output of a listing is the list.
 pub fn say(share: &Share, text: impl Display) {
     if share.concludes() {
-        print!("{text}");
+        out!("{text}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A language model that training starts from, and how it is trained.
 
+use crate::outln;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -164,7 +165,7 @@ impl LanguageModelArgs {
             return Ok(open_tokenizer(resolve_tokenizer(name)?)?);
         }
         let texts: Vec<String> = files.documents().take(self.tokenizer_documents).collect::<Result<_, _>>()?;
-        println!("training a tokenizer of {} tokens on {} documents", self.vocabulary, texts.len());
+        outln!("training a tokenizer of {} tokens on {} documents", self.vocabulary, texts.len());
         let config = BpeConfig { vocab_size: self.vocabulary, ..BpeConfig::default() };
         Ok(TextTokenizer::train_bpe(texts, &config)?)
     }

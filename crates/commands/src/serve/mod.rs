@@ -21,6 +21,7 @@ mod requests;
 mod routes;
 mod served_model;
 
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::count::{parse_count, parse_up_to};
 use command_line::arguments::execution::ExecutionArg;
 use command_line::contents::name_of;
-use command_line::{finish, stop_on_ctrl_c};
+use command_line::{finish, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::SpecialTokens;
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::kernels::QuantBackend;
@@ -94,7 +95,7 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let machine = arguments.device.resolve()?;
     let answering = Answering {
         model: arguments.model.as_deref(),
@@ -157,7 +158,8 @@ fn listen(arguments: &Arguments, site: &Arc<Site>) -> anyhow::Result<()> {
         let listener =
             tokio::net::TcpListener::bind(address).await.with_context(|| format!("`--address {address}`"))?;
         let address = listener.local_addr()?;
-        println!("http://{address}");
+        outln!("http://{address}");
+        output::result(&json!({ "url": format!("http://{address}") }))?;
         std::io::stdout().flush().context("cannot print to stdout")?;
         if !address.ip().is_loopback() {
             eprintln!("{address} can be reached from other machines, and asks nobody who they are");

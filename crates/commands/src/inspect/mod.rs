@@ -4,13 +4,15 @@
 //! cargo run --release --example inspect -- --model DIR
 //! cargo run --release --example inspect -- --model DIR --plan plan.json --tokens 1024 --batch 8
 //! cargo run --release --example inspect -- --model DIR --bits 4 --embedding-bits 8 --quantizer per-channel,symmetric,min-max
+//! cargo run --release --example inspect -- --model DIR --rank 8 --widths 4 --tokens 400 --questions 500
 //! ```
 //!
 //! Only the configuration and the headers of files are read. Bytes are those that `evaluate` prints of the loaded model in
 //! floats: codes with their scales in f32, everything else in f32; and the keys and values of a context. Of packed weights,
 //! whose scales may be smaller and which may hold every width at once, what they take is the size of their file. The time
 //! is that of the multiplications of the linear sites, at the rate at which this machine multiplies f32 matrices of 512 by
-//! 512 now: attention, the output matrix and unpacking are not in it. `--json` prints the figures for programs.
+//! 512 now: attention, the output matrix and unpacking are not in it. `--questions` says what searches over so many take,
+//! `--rank` what adapters add, and what their training keeps beside them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,12 +21,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use command_line::arguments::count::{parse_count, parse_up_to};
 use command_line::contents::name_of;
 use command_line::files::resolve_model;
-use command_line::{finish, usage};
+use command_line::{finish, out, output, usage};
 use switchable_quant::burn::tensor::{Distribution, Tensor};
 use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};
@@ -39,6 +42,10 @@ use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::shape::ModelShape;
 use switchable_quant::transformer::site_plan::SitePlan;
 use switchable_quant::transformer::weights::opening::read_config;
+
+mod runs;
+
+use self::runs::{Run, runs};
 
 /// Sites, parameters and bytes of a model under a plan, from headers alone
 #[derive(Debug, Parser)]
@@ -61,15 +68,21 @@ pub struct Arguments {
     /// Tokens of context; by default the model's positions
     #[arg(long, value_name = "N", value_parser = parse_count)]
     tokens: Option<usize>,
+    /// Rank of the adapters of every site, for their bytes and their work
+    #[arg(long, value_name = "RANK", value_parser = parse_up_to::<65_536>)]
+    rank: Option<usize>,
+    /// With --rank: widths that have adapters of their own
+    #[arg(long, default_value_t = 1, requires = "rank", value_name = "N", value_parser = parse_up_to::<16>)]
+    widths: usize,
+    /// Questions of --tokens each: what evaluations and searches over them take here
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    questions: Option<usize>,
     /// Sequences that are read at once
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = parse_up_to::<65_536>)]
     batch: usize,
     /// What multiplies, for the time: auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs it as a program of its own.
@@ -83,14 +96,10 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let arguments = Arguments::parse_from(line);
+    let arguments = output::parse::<Arguments>(line);
     let inspected = arguments.device.dispatch(OnDevice(&arguments))??;
-    if arguments.json {
-        println!("{:#}", inspected.json());
-    } else {
-        print!("{}", inspected.text());
-    }
-    Ok(())
+    out!("{}", inspected.text());
+    output::result(&inspected.json())
 }
 
 /// Inspects, and times the device.
@@ -149,7 +158,38 @@ struct Inspected {
     files: Vec<(String, u64)>,
     tokens: usize,
     batch: usize,
+    adapters: Option<AdapterBytes>,
+    questions: Option<usize>,
+    /// Linear sites.
+    sites: usize,
     multiplies_per_second: f64,
+}
+
+/// What adapters of every site take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct AdapterBytes {
+    rank: usize,
+    widths: usize,
+    /// Of one width, in f32; a token is multiplied by each once.
+    parameters: usize,
+}
+
+impl AdapterBytes {
+    /// `rank · (inputs + outputs)` numbers for every linear site.
+    fn new(rank: usize, widths: usize, footprint: &Footprint) -> Self {
+        let sites = footprint.rows.iter().filter(|row| !row.is_embedding);
+        let parameters = sites.map(|row| rank * (row.shape[0] + row.shape[1]) * row.count).sum();
+        Self { rank, widths, parameters }
+    }
+
+    fn bytes(self) -> usize {
+        size_of::<f32>() * self.parameters * self.widths
+    }
+
+    /// With gradients and the two moments of AdamW.
+    fn bytes_in_training(self) -> usize {
+        4 * self.bytes()
+    }
 }
 
 impl Arguments {
@@ -178,11 +218,15 @@ impl Arguments {
             return Err(usage(format!("`--tokens` is {tokens}, {name} has {} positions", shape.positions)));
         }
         let settings = LinearSettings { weight: self.quantizer, ..LinearSettings::default() }.quantisation();
+        let footprint = Footprint::of(config, &plan, settings);
         Ok(Inspected {
             model: name.to_owned(),
             family: C::MODEL_TYPE,
             shape,
-            footprint: Footprint::of(config, &plan, settings),
+            adapters: self.rank.map(|rank| AdapterBytes::new(rank, self.widths, &footprint)),
+            footprint,
+            sites: sites.iter().count(),
+            questions: self.questions,
             average_bits: plan.average_weight_bits(),
             files: Vec::new(),
             tokens,
@@ -247,8 +291,19 @@ impl Inspected {
         self.footprint.kv_cache_bytes_per_token * self.tokens * self.batch
     }
 
+    /// Multiply-accumulates of a token.
+    fn macs_per_token(&self) -> f64 {
+        (self.footprint.macs_per_token + self.adapters.map_or(0, |adapters| adapters.parameters)) as f64
+    }
+
     fn multiplies(&self) -> f64 {
-        self.footprint.macs_per_token as f64 * self.tokens as f64 * self.batch as f64
+        self.macs_per_token() * self.tokens as f64 * self.batch as f64
+    }
+
+    /// What the commands take over the questions.
+    fn runs(&self) -> Vec<Run> {
+        let seconds = |questions| self.macs_per_token() * (self.tokens * questions) as f64 / self.multiplies_per_second;
+        self.questions.map(|questions| runs(self.sites, seconds(questions))).unwrap_or_default()
     }
 
     fn seconds(&self) -> f64 {
@@ -299,6 +354,19 @@ impl Inspected {
             self.seconds(),
             self.multiplies_per_second / 1e9,
         );
+        if let Some(adapters) = self.adapters {
+            let (rank, widths) = (adapters.rank, adapters.widths);
+            _ = writeln!(
+                text,
+                "adapters   rank {rank} for {widths} widths: {}; {} while they are trained",
+                bytes(adapters.bytes()),
+                bytes(adapters.bytes_in_training())
+            );
+        }
+        if let Some(questions) = self.questions {
+            _ = writeln!(text, "\nover {questions} questions of {tokens} tokens, at most");
+            self.runs().iter().for_each(|run| _ = writeln!(text, "{}", run.text()));
+        }
         text
     }
 
@@ -309,7 +377,7 @@ impl Inspected {
             "model": self.model, "family": self.family, "shape": self.shape, "footprint": self.footprint,
             "average_bits": self.average_bits, "files": files, "tokens": self.tokens, "batch": self.batch,
             "stored_bytes": self.footprint.stored(), "f32_bytes": self.footprint.in_f32(),
-            "kv_cache_bytes": self.cache_bytes(), "seconds": self.seconds(),
+            "kv_cache_bytes": self.cache_bytes(), "seconds": self.seconds(), "adapters": self.adapters, "runs": self.runs(),
             "multiplies_per_second": self.multiplies_per_second,
         })
     }
