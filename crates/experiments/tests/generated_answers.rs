@@ -118,6 +118,9 @@ fn answers_are_those_of_greedy_generation_with_and_without_shots() {
         ..LlamaConfig::new(tokenizer.vocab_size(), 16, 2, 2)
     };
     let llama = LlamaForQuestionAnswering::random(&config, &ModelOptions::default(), 5, &device()).expect("a model");
+    let alone = prompts(dataset.clone(), &tokenizer, &gpt2.transformer.shape(), &[]);
+    let all: usize = alone.prompts().iter().map(|prompt| prompt.ids.len()).sum();
+    assert!(3 * alone.tokens() < 2 * all, "{} of {all} tokens are read: paragraphs are shared", alone.tokens());
     for shots in [&[], &others[..1]] {
         assert_plain(&gpt2, &prompts(dataset.clone(), &tokenizer, &gpt2.transformer.shape(), shots));
         assert_plain(&llama, &prompts(dataset.clone(), &tokenizer, &llama.transformer.shape(), shots));

@@ -15,14 +15,16 @@ use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
-    backends::{head_split::HeadSplit, quant_backend::QuantBackend},
+    backends::{
+        head_split::{HeadSplit, repeat_heads},
+        quant_backend::QuantBackend,
+    },
     tensor::attention::causal_attention,
 };
 use switchable_lora::switchable_linear::SwitchableLinear;
 use switchable_model::attention_mask::{AttentionMask, masked_attention};
 use switchable_model::kv_rounding::quantize_heads;
 use switchable_model::pass::BlockPass;
-use switchable_model::shared_heads::repeat_heads;
 
 use crate::rotary::turn;
 use crate::sub_modules::{K_PROJ, O_PROJ, Q_PROJ, V_PROJ};

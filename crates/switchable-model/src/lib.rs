@@ -26,7 +26,6 @@ pub mod positions;
 pub mod prelude;
 pub mod scaling;
 pub mod shape;
-pub mod shared_heads;
 pub mod site_plan;
 pub mod sites;
 mod span_adapters;

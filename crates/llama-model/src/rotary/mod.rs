@@ -15,6 +15,8 @@ pub mod scaling;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
+use quant_kernels::{backends::quant_backend::QuantBackend, tensor::rotary::turn_heads};
+
 use crate::rotary::scaling::RopeScaling;
 
 /// What turns the numbers of a head by the position of their token.
@@ -48,14 +50,8 @@ impl RotaryPositions {
 /// # Shapes
 ///
 /// `x`: `[batch, tokens, heads · w]`, the same out; `rotation`: as [`RotaryPositions::at`] gives it.
-pub(crate) fn turn<B: Backend>(x: Tensor<B, 3>, heads: usize, rotation: &[Tensor<B, 3>; 2]) -> Tensor<B, 3> {
-    let [batch, tokens, width] = x.dims();
-    let half = width / heads / 2;
-    let [cos, sin] = rotation.each_ref().map(|terms| terms.clone().unsqueeze_dim::<4>(2));
-    let x = x.reshape([batch, tokens, heads, 2 * half]);
-    let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-    let turned = vec![first.clone() * cos.clone() - second.clone() * sin.clone(), first * sin + second * cos];
-    Tensor::cat(turned, 3).reshape([batch, tokens, width])
+pub(crate) fn turn<B: QuantBackend>(x: Tensor<B, 3>, heads: usize, rotation: &[Tensor<B, 3>; 2]) -> Tensor<B, 3> {
+    turn_heads(x, rotation.clone(), heads)
 }
 
 #[cfg(test)]

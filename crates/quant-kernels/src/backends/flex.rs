@@ -32,6 +32,7 @@ use crate::{
         instruction_set::InstructionSet,
         learned_step::StepKernel,
         parallel::in_parallel,
+        rotary::turn_heads,
     },
     packed::{
         packed_view::PackedView,
@@ -237,9 +238,21 @@ impl TransformerBackend for Flex {
             return plain::attention::cached_attention::<Self>(q, k, v, scale);
         };
         let [batch, heads, queries, width] = q.shape().dims();
-        let shape = AttentionShape { batch, heads, queries, keys: k.shape()[2], width, scale: scale as f32 };
+        let sharing = (heads / k.shape()[1].max(1)).max(1);
+        let shape = AttentionShape { batch, heads, sharing, queries, keys: k.shape()[2], width, scale: scale as f32 };
         let out = shape.forward(InstructionSet::best(), q_heads, k_heads, v_heads);
         tensor_of(out, Layout::contiguous(Shape::new([batch, queries, heads * width])))
+    }
+
+    fn turn_heads(x: FlexTensor, terms: [FlexTensor; 2], heads: usize) -> FlexTensor {
+        let (x, terms) = (x.to_contiguous(), terms.map(|terms| terms.to_contiguous()));
+        let [_, _, d] = x.shape().dims();
+        match (x.as_slice::<f32>(), terms.each_ref().map(FlexTensor::as_slice::<f32>)) {
+            (Some(values), [Some(cos), Some(sin)]) => {
+                tensor_of(turn_heads(values, [cos, sin], d, d / heads / 2), Layout::contiguous(x.shape()))
+            }
+            _ => plain::rotary::turn_heads::<Self>(x, terms, heads),
+        }
     }
 }
 
@@ -294,7 +307,7 @@ fn f32s(x: &FlexTensor) -> &[f32] {
 fn attention_shape(qkv: &FlexTensor, split: HeadSplit) -> AttentionShape {
     let [batch, tokens, packed] = qkv.shape().dims();
     let (heads, width) = (split.heads, packed / (3 * split.heads));
-    AttentionShape { batch, heads, queries: tokens, keys: tokens, width, scale: split.scale as f32 }
+    AttentionShape { batch, heads, sharing: 1, queries: tokens, keys: tokens, width, scale: split.scale as f32 }
 }
 
 /// The heads of `[batch, heads, tokens, width]` where they lie, if the numbers are f32 and those of

@@ -31,7 +31,22 @@ impl HeadSplit {
     }
 }
 
-/// The shapes of new queries and of the keys and values of all tokens, `[batch, heads, tokens, width]`.
+/// Every head as often as query heads share it, side by side. Source: Ainslie et al., *GQA*, arXiv:2305.13245.
+///
+/// # Shapes
+///
+/// `x`: `[batch, heads, tokens, w]`; `[batch, heads · sharing, tokens, w]` out.
+pub fn repeat_heads<B: Backend>(x: Tensor<B, 4>, sharing: usize) -> Tensor<B, 4> {
+    if sharing == 1 {
+        return x;
+    }
+    let [batch, heads, tokens, width] = x.dims();
+    let shared = x.reshape([batch, heads, 1, tokens, width]).expand([batch, heads, sharing, tokens, width]);
+    shared.reshape([batch, heads * sharing, tokens, width])
+}
+
+/// The shapes of new queries and of the keys and values of all tokens, `[batch, heads, tokens, width]`. As many heads of
+/// queries share each head of keys and values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CachedShapes {
     pub(crate) q: [usize; 4],
@@ -49,7 +64,8 @@ impl CachedShapes {
         let Self { q, k, v } = self;
         assert!(k == v, "keys of shape {k:?} and values of shape {v:?} are not of the same tokens");
         let [batch, heads, new, width] = q;
-        let fits = [batch, heads, width] == [k[0], k[1], k[3]] && new <= k[2];
+        let shares = heads == k[1] || (k[1] > 0 && heads > 0 && heads.is_multiple_of(k[1]));
+        let fits = [batch, width] == [k[0], k[3]] && shares && new <= k[2];
         assert!(fits, "queries of shape {q:?} are not of the last tokens of keys of shape {k:?}");
     }
 }

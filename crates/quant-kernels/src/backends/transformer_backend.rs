@@ -66,7 +66,7 @@ pub trait TransformerBackend: Backend {
     ///
     /// # Shapes
     ///
-    /// - `q` `[batch, heads, new, width]`, `k` and `v` `[batch, heads, old + new, width]`
+    /// - `q` `[batch, heads, new, width]`, `k` and `v` `[batch, heads / sharing, old + new, width]`
     /// - output `[batch, new, heads · width]`
     fn cached_attention(
         q: FloatTensor<Self>,
@@ -75,5 +75,14 @@ pub trait TransformerBackend: Backend {
         scale: f64,
     ) -> FloatTensor<Self> {
         plain::attention::cached_attention::<Self>(q, k, v, scale)
+    }
+
+    /// [`turn_heads`](crate::tensor::rotary::turn_heads), from cosines and sines.
+    ///
+    /// # Shapes
+    ///
+    /// - `x` and output `[batch, tokens, heads · w]`, `terms` `[batch or 1, tokens, w/2]` each
+    fn turn_heads(x: FloatTensor<Self>, terms: [FloatTensor<Self>; 2], heads: usize) -> FloatTensor<Self> {
+        plain::rotary::turn_heads::<Self>(x, terms, heads)
     }
 }

@@ -46,7 +46,8 @@ pub fn causal_attention<B: TransformerBackend>(qkv: Tensor<B, 3>, split: HeadSpl
 /// # Shapes
 ///
 /// - `q` `[batch, heads, new, width]`
-/// - `k`, `v` `[batch, heads, old + new, width]`, parts of larger tensors without being copied
+/// - `k`, `v` `[batch, heads / sharing, old + new, width]`, parts of larger tensors without being copied; head `j` serves
+///   the heads of queries from `j · sharing` on, `sharing` of them
 /// - output `[batch, new, heads · width]`
 ///
 /// # Panics

@@ -9,5 +9,6 @@ pub mod packed_linear;
 pub mod params;
 pub mod quantize;
 pub mod reference;
+pub mod rotary;
 pub mod rotation;
 pub mod rounding;

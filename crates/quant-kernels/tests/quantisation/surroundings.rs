@@ -4,7 +4,9 @@ use burn::tensor::{Tensor, TensorPrimitive, backend::AutodiffBackend};
 
 use quant_kernels::{
     backends::{
-        head_split::HeadSplit, linear_terms::LinearTerms, quant_backend::QuantBackend,
+        head_split::{HeadSplit, repeat_heads},
+        linear_terms::LinearTerms,
+        quant_backend::QuantBackend,
         transformer_backend::TransformerBackend,
     },
     packed::{
@@ -19,6 +21,7 @@ use quant_kernels::{
         attention::{cached_attention, causal_attention},
         gelu::gelu_tanh,
         packed_linear::packed_linear,
+        rotary::turn_heads,
     },
 };
 
@@ -114,6 +117,34 @@ fn cached_attention_reads_parts_of_longer_buffers() {
     let other = |x: Tensor<Plain, 4>| tensor::<Other, 4>(&values(&x), x.dims());
     let expected = cached_attention(other(q), other(k), other(v), 0.5);
     assert_close(&values(&got), &values(&expected), 1e-5);
+}
+
+#[test]
+fn cached_attention_shares_keys_among_heads_on_every_backend() {
+    let of = |heads: usize, tokens: usize, seed| {
+        tensor::<Plain, 4>(&numbers(2 * heads * tokens * 4, seed), [2, heads, tokens, 4])
+    };
+    let (q, k, v) = (of(6, 3, 1), of(2, 7, 2), of(2, 7, 3));
+    let got = cached_attention(q.clone(), k.clone(), v.clone(), 0.5);
+    let other = |x: &Tensor<Plain, 4>| tensor::<Other, 4>(&values(x), x.dims());
+    assert_close(&values(&got), &values(&cached_attention(other(&q), other(&k), other(&v), 0.5)), 1e-5);
+    let repeated = cached_attention(q, repeat_heads(k, 3), repeat_heads(v, 3), 0.5);
+    assert_eq!(values(&got), values(&repeated), "the same sums");
+}
+
+#[test]
+fn heads_are_turned_as_by_plain_operations() {
+    for rows in [1, 2] {
+        let [x, cos, sin] = [([2, 5, 24], 1), ([rows, 5, 4], 2), ([rows, 5, 4], 3)]
+            .map(|(dims, seed)| tensor::<Plain, 3>(&numbers(dims.iter().product(), seed), dims));
+        let got = turn_heads(x.clone(), [cos.clone(), sin.clone()], 3);
+        let other = |x: &Tensor<Plain, 3>| tensor::<Other, 3>(&values(x), x.dims());
+        let expected = values(&turn_heads(other(&x), [other(&cos), other(&sin)], 3));
+        assert_close(&values(&got), &expected, 1e-6);
+        // Views are read as what they are of.
+        let view = x.swap_dims(0, 1).swap_dims(0, 1);
+        assert_eq!(values(&turn_heads(view, [cos, sin], 3)), values(&got));
+    }
 }
 
 /// Attention of two new tokens to values of another shape than that of the seven keys.

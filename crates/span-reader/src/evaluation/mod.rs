@@ -23,6 +23,7 @@ pub mod floor;
 pub mod logits_file;
 pub mod options;
 mod prompt_evaluation;
+mod prompt_group;
 pub mod prompt_task;
 pub mod question_task;
 pub mod reader;

@@ -6,7 +6,9 @@
 //! answer  = a₁ … aⱼ and what is written greedily behind them,     j the first i with argmax zᵢ ≠ aᵢ
 //! ```
 //!
-//! What all prompts begin with is read once for each plan. Then a prompt is read once for its loss and for its answer: one
+//! What all prompts begin with is read once for each plan, what a [group](PromptGroup) has in common once for the group. A
+//! worker holds one cache of keys and values, with room for the longest prompt and its answer; it is cut to what is shared
+//! before each prompt. A prompt is read once for its loss and for its answer: one
 //! pass over the gold answer gives the loss, and as long as the best token is the gold one, the same pass is the greedy
 //! one, as in speculative decoding (Leviathan et al., arXiv:2211.17192). The answer is that of
 //! [`generate`](switchable_model::generate::Generate::generate) behind the whole prompt, unless two tokens are as close to each
@@ -28,10 +30,11 @@ use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::AnswerScores;
 use crate::evaluation::evaluate::{Evaluated, Evaluator, Request};
 use crate::evaluation::floor::{Tally, Trial};
-use crate::evaluation::prompt_task::{Prompt, PromptTask};
+use crate::evaluation::prompt_group::PromptGroup;
+use crate::evaluation::prompt_task::PromptTask;
 
-/// Prompts that one worker answers before results are taken.
-const PROMPTS_AT_ONCE: usize = 16;
+/// Groups that one worker answers before results are taken.
+const GROUPS_AT_ONCE: usize = 16;
 
 /// What a prompt gives.
 struct Answered {
@@ -66,21 +69,17 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         let (mut loss, mut divergence, mut scores, mut read) = (0.0, 0.0, Vec::new(), 0);
         let asked = || prompts.iter().enumerate().map(|(example, prompt)| (prompt.id.as_str(), example));
         let mut watch = request.floor.map(|floor| (floor, Tally::new(&task.dataset, asked())));
-        while read < prompts.len() {
-            let most = if watch.is_some() { 1 } else { PROMPTS_AT_ONCE } * self.options.workers.len();
-            let first = read;
-            let chunk = &prompts[first..prompts.len().min(first + most)];
-            let answered = self.options.workers.map(chunk, |i, prompt| {
-                self.options.stop.check()?;
-                let answered = self.answer_prompt(task, prompt, &opening, request, first + i)?;
-                if let Some(tell) = request.after_batch {
-                    tell();
-                }
-                Ok::<_, Error>(answered)
-            });
-            self.meter.add_computed(per_prompt * chunk.len());
-            for (prompt, answered) in chunk.iter().zip(answered) {
-                let answered = answered?;
+        let mut groups = task.groups.as_slice();
+        while !groups.is_empty() {
+            let most = if watch.is_some() { 1 } else { GROUPS_AT_ONCE } * self.options.workers.len();
+            let (chunk, others) = groups.split_at(groups.len().min(most));
+            groups = others;
+            let answered =
+                self.options.workers.map(chunk, |_, group| self.answer_group(task, group, &opening, request));
+            let answered = answered.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten();
+            let chunk = chunk.iter().flat_map(|group| &prompts[group.prompts.clone()]);
+            self.meter.add_computed(per_prompt * chunk.clone().count());
+            for (prompt, answered) in chunk.zip(answered) {
                 let mut answer = Predictions::new();
                 answer.insert(&prompt.id, &answered.text);
                 predictions.insert(&prompt.id, answered.text);
@@ -121,20 +120,47 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         cache
     }
 
+    /// What the prompts of a group give, in their order.
+    fn answer_group(
+        &self,
+        task: &PromptTask,
+        group: &PromptGroup,
+        opening: &KvCache<B>,
+        request: &Request<'_, B>,
+    ) -> Result<Vec<Answered>> {
+        let (body, mut cache) = (&self.model.transformer, opening.clone());
+        let shared = &task.prompts()[group.prompts.start].ids[cache.len()..group.shared];
+        if !shared.is_empty() {
+            self.options.stop.check()?;
+            let ids = token_tensor(shared, [1, shared.len()], &body.device());
+            drop(body.forward_cached(ids, &mut cache, request.plan));
+        }
+        let answer = |index| {
+            self.options.stop.check()?;
+            cache.truncate(group.shared);
+            let answered = self.answer_prompt(task, index, &mut cache, request)?;
+            if let Some(tell) = request.after_batch {
+                tell();
+            }
+            Ok(answered)
+        };
+        group.prompts.clone().map(answer).collect()
+    }
+
+    /// What a prompt gives whose first tokens a cache holds.
     fn answer_prompt(
         &self,
         task: &PromptTask,
-        prompt: &Prompt,
-        opening: &KvCache<B>,
-        request: &Request<'_, B>,
         index: usize,
+        cache: &mut KvCache<B>,
+        request: &Request<'_, B>,
     ) -> Result<Answered> {
-        let (body, plan, answer) = (&self.model.transformer, request.plan, prompt.answer.as_slice());
-        let mut cache = opening.clone();
+        let (body, plan, prompt) = (&self.model.transformer, request.plan, &task.prompts()[index]);
+        let answer = prompt.answer.as_slice();
         // The last token of an answer is foretold and not read.
         let (text, gold) = (&prompt.ids[cache.len()..], &answer[..answer.len() - 1]);
         let read: Vec<u32> = text.iter().chain(gold).copied().collect();
-        let hidden = body.forward_cached(token_tensor(&read, [1, read.len()], &body.device()), &mut cache, plan);
+        let hidden = body.forward_cached(token_tensor(&read, [1, read.len()], &body.device()), cache, plan);
         let [_, tokens, width] = hidden.dims();
         let behind = hidden.slice([0..1, tokens - answer.len()..tokens, 0..width]);
         let values = body.next_token_scores(behind, plan).into_data().convert::<f32>();
@@ -151,7 +177,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
         // The last token of a gold answer need not end what is written.
         let kept = agreed.min(answer.len() - 1);
         cache.truncate(prompt.ids.len() + kept);
-        let written = self.write_on(task, answer[..kept].to_vec(), best[kept], &mut cache, plan)?;
+        let written = self.write_on(task, answer[..kept].to_vec(), best[kept], cache, plan)?;
         let divergence = request.kept.map(|kept| scores.divergence_from(&kept.reference[index]));
         let text = task.template.cut(&task.text_of(&written)?);
         Ok(Answered { text, loss, divergence, scores: request.is_reference().then_some(scores) })

@@ -9,6 +9,7 @@ use squad_data::{
 use switchable_model::shape::ModelShape;
 
 use crate::error::{Error, Result};
+use crate::evaluation::prompt_group::PromptGroup;
 
 /// Tokens of prompt and answer together, unless something else is asked for and where the model has as many positions.
 const WINDOW: usize = 2048;
@@ -58,6 +59,8 @@ pub struct PromptTask {
     /// First tokens that all prompts have in common: those of the shots.
     pub(crate) opening: Vec<u32>,
     prompts: Vec<Prompt>,
+    /// All prompts, in their order.
+    pub(crate) groups: Vec<PromptGroup>,
 }
 
 /// One question.
@@ -131,8 +134,11 @@ impl PromptTask {
             opening = &opening[..shared];
         }
         let stop = SpecialTokens::of(tokenizer).map(|special| vec![special.end]).unwrap_or_default();
-        let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), tokenizer.clone());
-        Ok(Self { dataset, tokenizer, template, answer_tokens: *answer_tokens, window: room, stop, opening, prompts })
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        let groups = PromptGroup::of_all(&ids, opening.len());
+        let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), Arc::new(tokenizer.clone()));
+        let answer_tokens = *answer_tokens;
+        Ok(Self { dataset, tokenizer, template, answer_tokens, window: room, stop, opening, prompts, groups })
     }
 
     /// The prompts, in the order of the questions.
@@ -144,7 +150,8 @@ impl PromptTask {
         Self {
             dataset: self.dataset.chosen(|place| place == question),
             prompts: vec![self.prompts[question].clone()],
-            tokenizer: self.tokenizer.clone(),
+            groups: vec![PromptGroup { prompts: 0..1, shared: self.opening.len() }],
+            tokenizer: Arc::clone(&self.tokenizer),
             template: self.template.clone(),
             stop: self.stop.clone(),
             opening: self.opening.clone(),
@@ -153,10 +160,14 @@ impl PromptTask {
         }
     }
 
-    /// Tokens that are read: what all prompts begin with once, and what each has of its own.
+    /// Tokens that are read: what all prompts begin with once, what a group has in common once, and what each prompt has
+    /// of its own.
     pub fn tokens(&self) -> usize {
-        let own = self.prompts.iter().map(|prompt| prompt.ids.len() - self.opening.len());
-        self.opening.len() + own.sum::<usize>()
+        let of_group = |group: &PromptGroup| {
+            let own = self.prompts[group.prompts.clone()].iter().map(|prompt| prompt.ids.len() - group.shared);
+            group.shared - self.opening.len() + own.sum::<usize>()
+        };
+        self.opening.len() + self.groups.iter().map(of_group).sum::<usize>()
     }
 
     /// The answer in the tokens that a model wrote. Those that the tokenizer has not are passed over.

@@ -13,7 +13,6 @@ use quant_kernels::{
 use super::KvStorage;
 use super::segment::{RowsForm, Segment};
 use crate::kv_rounding::KV_CACHE_SPEC;
-use crate::shared_heads::repeat_heads;
 
 /// The keys and values of one block, and how many tokens are held.
 #[derive(Debug)]
@@ -45,11 +44,10 @@ impl<B: QuantBackend> BlockCache<'_, B> {
     /// [`KV_CACHE_SPEC`] can do.
     pub fn attend(&mut self, [q, k, v]: [Tensor<B, 4>; 3], scale: f64) -> Tensor<B, 3> {
         let [batch, query_heads, new, width] = q.dims();
-        let sharing = query_heads / self.dims[1].max(1);
         self.append(k, v);
         let all = self.held + new;
         if self.padding.iter().all(|&padding| padding == 0) {
-            let [k, v] = self.read(0..batch, 0..all).map(|rows| repeat_heads(rows, sharing));
+            let [k, v] = self.read(0..batch, 0..all);
             return cached_attention(q, k, v, scale);
         }
         // One sequence after another: none then depends on how far its neighbours are padded.
@@ -61,7 +59,7 @@ impl<B: QuantBackend> BlockCache<'_, B> {
                 return zeros();
             }
             let q = q.clone().slice([sequence..sequence + 1, 0..query_heads, hidden..new, 0..width]);
-            let [k, v] = self.read(sequence..sequence + 1, first..all).map(|rows| repeat_heads(rows, sharing));
+            let [k, v] = self.read(sequence..sequence + 1, first..all);
             let context = cached_attention(q, k, v, scale);
             if hidden == 0 { context } else { Tensor::cat(vec![zeros(), context], 1) }
         });

@@ -7,7 +7,7 @@ use burn::tensor::{
     ops::{AttentionModuleOptions, FloatTensor},
 };
 
-use crate::backends::head_split::HeadSplit;
+use crate::backends::head_split::{HeadSplit, repeat_heads};
 
 pub(crate) fn causal_attention<B: Backend>(qkv: FloatTensor<B>, split: HeadSplit) -> FloatTensor<B> {
     let [q, k, v] = split.split::<B>(Tensor::from_primitive(TensorPrimitive::Float(qkv)));
@@ -22,6 +22,8 @@ pub(crate) fn cached_attention<B: Backend>(
     scale: f64,
 ) -> FloatTensor<B> {
     let [q, k, v] = [q, k, v].map(|x| Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(x)));
+    let sharing = q.dims()[1] / k.dims()[1].max(1);
+    let [k, v] = [k, v].map(|x| repeat_heads(x, sharing));
     let options = AttentionModuleOptions { scale: Some(scale), is_causal: true, ..Default::default() };
     HeadSplit::join(attention(q, k, v, None, None, options)).into_primitive().tensor()
 }

@@ -9,6 +9,7 @@
 //! | rotations | `rotation` |
 //! | GELU | `gelu` |
 //! | attention | `attention` |
+//! | rotary positions | `rotary` |
 //! | tensors seen as matrices, as blocks, and their levels | `matrices`, `blocks`, `levels` |
 //! | tensors of 16 bits in f32 | `precision` |
 
@@ -22,4 +23,5 @@ pub(crate) mod packed;
 pub(crate) mod precision;
 pub(crate) mod quantisation;
 pub(crate) mod ranges;
+pub(crate) mod rotary;
 pub(crate) mod rotation;

@@ -30,7 +30,10 @@ const BLOCK: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttentionShape {
     pub(crate) batch: usize,
+    /// Heads of queries.
     pub(crate) heads: usize,
+    /// Heads of queries that share one head of keys and values.
+    pub(crate) sharing: usize,
     pub(crate) queries: usize,
     pub(crate) keys: usize,
     pub(crate) width: usize,
@@ -45,10 +48,10 @@ impl AttentionShape {
         HeadStrides { batch: tokens * token, head: self.width, token }
     }
 
-    fn check(&self, heads: Heads<'_>, tokens: usize) {
+    fn check(&self, heads: Heads<'_>, count: usize, tokens: usize) {
         let HeadStrides { batch, head, token } = heads.strides;
-        if self.batch * self.heads * tokens * self.width > 0 {
-            let last = (self.batch - 1) * batch + (self.heads - 1) * head + (tokens - 1) * token + self.width;
+        if self.batch * count * tokens * self.width > 0 {
+            let last = (self.batch - 1) * batch + (count - 1) * head + (tokens - 1) * token + self.width;
             assert!(last <= heads.values.len(), "heads reach past their {} numbers", heads.values.len());
         }
         assert!(self.queries <= self.keys, "{} queries are more than {} keys", self.queries, self.keys);
@@ -56,14 +59,15 @@ impl AttentionShape {
 
     /// The output, `[batch, queries, heads · width]`.
     pub(crate) fn forward(&self, set: InstructionSet, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> Vec<f32> {
-        self.check(q, self.queries);
-        self.check(k, self.keys);
-        self.check(v, self.keys);
+        self.check(q, self.heads, self.queries);
+        self.check(k, self.heads.div_ceil(self.sharing), self.keys);
+        self.check(v, self.heads.div_ceil(self.sharing), self.keys);
         let strides = self.packed_strides(self.queries, 1);
         let mut out = vec![0.0; self.batch * self.queries * strides.token];
         let shared = Shared(out.as_mut_ptr());
         self.for_each_head(|batch, head| {
-            let [q, k, v] = [q, k, v].map(|heads| heads.at(batch, head));
+            let q = q.at(batch, head);
+            let [k, v] = [k, v].map(|heads| heads.at(batch, head / self.sharing));
             let mut scores = vec![0.0; BLOCK.min(self.queries) * self.keys];
             for first in (0..self.queries).step_by(BLOCK) {
                 let rows = BLOCK.min(self.queries - first);
@@ -85,11 +89,12 @@ impl AttentionShape {
     /// from that of the output.
     pub(crate) fn backward_of_packed(&self, set: InstructionSet, qkv: &[f32], gradient: &[f32]) -> Vec<f32> {
         assert_eq!(self.queries, self.keys, "packed queries and keys are of the same tokens");
+        assert_eq!(self.sharing, 1, "packed keys are as many as queries");
         let strides = self.packed_strides(self.keys, 3);
         let d = self.heads * self.width;
         let part = |values, index: usize| Heads { values, strides }.skip(index * d);
         let dy = Heads { values: gradient, strides: self.packed_strides(self.queries, 1) };
-        self.check(dy, self.queries);
+        self.check(dy, self.heads, self.queries);
         assert_eq!(qkv.len(), self.batch * strides.batch, "queries, keys and values of every token");
         let mut out = vec![0.0; qkv.len()];
         let shared = Shared(out.as_mut_ptr());

@@ -36,14 +36,14 @@ fn rows(heads: Heads<'_>, batch: usize, head: usize, tokens: usize, width: usize
 }
 
 fn output_by_hand(shape: AttentionShape, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> Vec<f64> {
-    let AttentionShape { batch, heads, queries, keys, width, scale } = shape;
+    let AttentionShape { batch, heads, sharing, queries, keys, width, scale } = shape;
     let mut out = vec![0.0; batch * queries * heads * width];
     for b in 0..batch {
         for h in 0..heads {
             let y = by_hand(
                 &rows(q, b, h, queries, width),
-                &rows(k, b, h, keys, width),
-                &rows(v, b, h, keys, width),
+                &rows(k, b, h / sharing, keys, width),
+                &rows(v, b, h / sharing, keys, width),
                 f64::from(scale),
             );
             for (i, row) in y.iter().enumerate() {
@@ -68,7 +68,7 @@ const SHAPES: [(usize, usize, usize, usize); 5] =
     [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 64, 16), (2, 2, 65, 8), (1, 1, 150, 5)];
 
 fn shape((batch, heads, tokens, width): (usize, usize, usize, usize)) -> AttentionShape {
-    AttentionShape { batch, heads, queries: tokens, keys: tokens, width, scale: 0.7 }
+    AttentionShape { batch, heads, sharing: 1, queries: tokens, keys: tokens, width, scale: 0.7 }
 }
 
 fn parts(shape: &AttentionShape, qkv: &[f32]) -> [usize; 3] {
@@ -91,13 +91,24 @@ fn packed_attention_equals_the_formula_on_every_instruction_set() {
 
 #[test]
 fn keys_of_a_longer_buffer_are_read_where_they_lie() {
-    let shape = AttentionShape { batch: 2, heads: 3, queries: 2, keys: 9, width: 4, scale: 0.5 };
+    let shape = AttentionShape { batch: 2, heads: 3, sharing: 1, queries: 2, keys: 9, width: 4, scale: 0.5 };
     let capacity = 16;
     let buffer = HeadStrides { batch: 3 * capacity * 4, head: capacity * 4, token: 4 };
     let (q, k, v) = (numbers(2 * 2 * 12, 1), numbers(2 * 3 * capacity * 4, 2), numbers(2 * 3 * capacity * 4, 3));
     let q = Heads { values: &q, strides: shape.packed_strides(2, 1) };
     let [k, v] = [&k, &v].map(|values| Heads { values, strides: buffer });
     assert_close(&shape.forward(InstructionSet::best(), q, k, v), &output_by_hand(shape, q, k, v), 1e-5);
+}
+
+#[test]
+fn heads_of_queries_share_keys_that_are_not_repeated() {
+    let (heads, sharing, keys, width) = (6, 3, 70, 4);
+    let shape = AttentionShape { batch: 2, heads, sharing, queries: 66, keys, width, scale: 0.5 };
+    let few = HeadStrides { batch: 2 * keys * width, head: keys * width, token: width };
+    let (q, k, v) = (numbers(2 * 66 * heads * width, 1), numbers(2 * few.batch, 2), numbers(2 * few.batch, 3));
+    let q = Heads { values: &q, strides: shape.packed_strides(66, 1) };
+    let [k, v] = [&k, &v].map(|values| Heads { values, strides: few });
+    assert_close(&shape.forward(InstructionSet::best(), q, k, v), &output_by_hand(shape, q, k, v), 2e-5);
 }
 
 #[test]
