@@ -5,8 +5,8 @@
 //! | by default | what was found | progress, warnings, errors |
 //! | `--json` | one JSON object, the result | everything else |
 //!
-//! Where a command writes its result to a file as well, the object is what stands there. Nothing is printed to standard output
-//! by a command that fails.
+//! Where a command writes its result to a file as well, the object is what stands there. A command that fails before it has one
+//! prints none.
 
 use std::ffi::OsString;
 use std::fmt::Arguments;

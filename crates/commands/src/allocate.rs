@@ -323,9 +323,8 @@ impl Command for Allocate<'_> {
         let points: Vec<_> = front.iter().map(|plan| (plan.bytes, plan.damage, plan.average_bits)).collect();
         let mut result = json!({
             "made_from": made_from, "source": questions.source, "device": session.machine.to_string(),
-            "quantizer": session.quantizer(),
-            "seed": run.seed, "n": table.n, "front": points, "table": table, "average_bits": budgets.met,
-            "too_small": budgets.too_small, "solved": solved,
+            "quantizer": session.quantizer(), "seed": run.seed, "n": table.n, "front": points, "table": table,
+            "average_bits": budgets.met, "too_small": budgets.too_small, "solved": solved,
         });
         if arguments.validate_estimates {
             let (text, validation) = validated()?;

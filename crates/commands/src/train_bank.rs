@@ -242,7 +242,7 @@ impl Command for TrainBank<'_> {
 fn say_looks(bank: &Path, every: Option<usize>, steps: usize) -> anyhow::Result<()> {
     let Some(every) = every else { return Ok(()) };
     let found: BTreeSet<usize> = read_rows(&bank.join(VALIDATION))?.iter().map(|row| row.step).collect();
-    let asked = |step: &usize| step % every == 0 || *step == steps;
+    let asked = |step: &usize| step.is_multiple_of(every) || *step == steps;
     if let Some(first) = found.first()
         && !(*first..=steps).filter(asked).eq(found.iter().copied())
     {

@@ -1,5 +1,7 @@
 //! A data set made ready for a model that writes its answers: prompts, and what is to follow them.
 
+use std::sync::Arc;
+
 use content_identity::{ContentHash, Hasher};
 use serde_json::{Value, json};
 
@@ -49,7 +51,7 @@ impl PromptOptions {
 pub struct PromptTask {
     /// The questions and their gold answers.
     pub dataset: Dataset,
-    tokenizer: TextTokenizer,
+    tokenizer: Arc<TextTokenizer>,
     pub(crate) template: PromptTemplate,
     pub(crate) answer_tokens: usize,
     /// Tokens of a prompt and its answer at most.
