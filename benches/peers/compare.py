@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Measure Rust benches and their PyTorch peers in turns, and print a Markdown table.
+"""Measure Rust benches and their peers in PyTorch and llama.cpp in turns, and print a Markdown table.
 
-    python3 benches/peers/compare.py --rust PROGRAM --python venv/bin/python
+    python3 benches/peers/compare.py --rust PROGRAM --python venv/bin/python --llama venv-llama/bin/python
 
 PROGRAM is started as `PROGRAM --serve`, arguments of its own may stand in the same string;
-`venv/bin/python` runs pytorch.py beside this file. Both speak one protocol: an id per line on
-stdin, answered on stdout by
+`venv/bin/python` runs pytorch.py beside this file and `venv-llama/bin/python` llama.py, without `--llama` nobody
+does. All speak one protocol: an id per line on stdin, answered on stdout by
 
     id seconds          of one iteration: the median of a batch, the program warm
     id unknown          it has no such case
 
-Both programs live through the whole comparison. A round asks ours and then each of its peers, one
-after the other, so that a machine that grows slower does so for both, and the program that is not
+All programs live through the whole comparison. A round asks ours and then each of its peers, one
+after the other, so that a machine that grows slower does so for all, and a program that is not
 asked waits for its stdin and does nothing. A first round builds and warms each case and does not count.
 The ratio is peer / ours in one round, so above 1 ours is the faster; printed are the median of the
 rounds' ratios, the least and the greatest.
@@ -50,28 +50,33 @@ PAIRS = [
         "gpt2_forward/f32/4x256",
         "gpt2_forward/f32_onednn/4x256",
         "gpt2_forward/bf16/4x256",
+        "llama.cpp/gpt2_forward/f32/4x256",
     ]),
     ("gpt2_forward/w8a8/4x256", [
         "gpt2_forward/f32/4x256",
         "gpt2_forward/f32_onednn/4x256",
         "gpt2_forward/bf16/4x256",
         "gpt2_forward/w8a8_dynamic/4x256",
+        "llama.cpp/gpt2_forward/q8_0/4x256",
     ]),
     ("gpt2_forward/w4a8/4x256", [
         "gpt2_forward/f32/4x256",
         "gpt2_forward/f32_onednn/4x256",
         "gpt2_forward/bf16/4x256",
         "gpt2_forward/w8a8_dynamic/4x256",
+        "llama.cpp/gpt2_forward/q4_0/4x256",
     ]),
     ("gpt2_forward/w4/4x256", [
         "gpt2_forward/f32/4x256",
         "gpt2_forward/f32_onednn/4x256",
         "gpt2_forward/bf16/4x256",
         "gpt2_forward/w4_int4pack/4x256",
+        "llama.cpp/gpt2_forward/q4_0/4x256",
     ]),
     ("decode/f32/1x128", [
         "decode/f32/1x128",
         "decode/bf16/1x128",
+        "llama.cpp/decode/f32/1x128",
     ]),
     ("decode/q4/1x128", [
         "decode/f32/1x128",
@@ -83,6 +88,16 @@ PAIRS = [
         "decode/bf16/1x128",
         "decode/w8a8_dynamic_head8/1x128",
         "decode/w4_int4pack/1x128",
+        "llama.cpp/decode/q4_0/1x128",
+    ]),
+    ("decode/q4a8_head8/1x128", [
+        "decode/w8a8_dynamic_head8/1x128",
+        "decode/w4_int4pack/1x128",
+        "llama.cpp/decode/q4_0/1x128",
+    ]),
+    ("decode/q8a8_head8/1x128", [
+        "decode/w8a8_dynamic_head8/1x128",
+        "llama.cpp/decode/q8_0/1x128",
     ]),
     ("train_step/rank8/q4/4x256", [
         "train_step/rank8/q4/4x256",
@@ -179,18 +194,19 @@ def expanded(pairs):
             yield ours.format(shape=shape), [peer.format(shape=shape) for peer in peers]
 
 
-def compare(rust, pytorch, ours, peers, rounds):
+def compare(rust, pytorch, llama, ours, peers, rounds):
     """One result per peer that both sides know; all are asked for in each round."""
     if rust.seconds(ours) is None:
         return []
-    peers = [peer for peer in peers if pytorch.seconds(peer) is not None]
+    sides = {peer: llama if peer.startswith("llama.cpp/") else pytorch for peer in peers}
+    peers = [peer for peer in peers if sides[peer] is not None and sides[peer].seconds(peer) is not None]
     if not peers:
         return []
     own, theirs = [], {peer: [] for peer in peers}
     for _ in range(rounds):
         own.append(rust.seconds(ours))
         for peer in peers:
-            theirs[peer].append(pytorch.seconds(peer))
+            theirs[peer].append(sides[peer].seconds(peer))
     results = []
     for peer, seconds in theirs.items():
         ratios = [b / a for a, b in zip(own, seconds)]
@@ -228,21 +244,32 @@ def cpu_model():
     return platform.processor() or platform.machine()
 
 
-def machine(python, device, threads):
-    """What a reader needs to judge the figures."""
-    script = "import torch; print(torch.__version__)"
-    if device == "cuda":
-        script += "; print(torch.cuda.get_device_name())"
+def asked(name, python, script):
+    """The lines that a Python prints of itself."""
     try:
-        asked = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+        answer = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
     except OSError as error:
-        raise Failure(f"pytorch: '{python}' does not start: {error.strerror}") from error
+        raise Failure(f"{name}: '{python}' does not start: {error.strerror}") from error
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Failure(f"pytorch: {reason}") from error
-    torch, *name = asked.stdout.splitlines()
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": threads, "torch": torch,
-            "device": name[0] if name else "cpu"}
+        raise Failure(f"{name}: {reason}") from error
+    return answer.stdout.splitlines()
+
+
+def machine(arguments):
+    """What a reader needs to judge the figures."""
+    script = "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability(), sep='\\n')"
+    if arguments.device == "cuda":
+        script += "; print(torch.cuda.get_device_name())"
+    torch, capability, *name = asked("pytorch", arguments.python, script)
+    described = {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": arguments.threads, "torch": torch,
+                 "torch_instructions": capability, "device": name[0] if name else "cpu",
+                 "instructions": os.environ.get("SWITCHABLE_QUANT_INSTRUCTIONS", "the best there are")}
+    if arguments.llama:
+        script = ("import importlib.metadata, xllamacpp; print(importlib.metadata.version('xllamacpp'), "
+                  "xllamacpp.get_system_info(), sep='\\n')")
+        described["xllamacpp"], described["llama.cpp_instructions"] = asked("llama.cpp", arguments.llama, script)
+    return described
 
 
 def main():
@@ -252,6 +279,8 @@ def main():
     parser.add_argument("--rust", required=True, metavar="PROGRAM", help="what measures ours")
     parser.add_argument("--python", default=sys.executable, metavar="PATH",
                         help="a Python that has torch (default: this one)")
+    parser.add_argument("--llama", metavar="PATH",
+                        help="a Python that has xllamacpp and gguf (default: llama.cpp is left out)")
     parser.add_argument("--rounds", type=positive(int), default=7,
                         help="rounds that count (default 7)")
     parser.add_argument("--threads", type=positive(int), default=2,
@@ -277,15 +306,21 @@ def main():
 
     sides, results = [], []
     try:
-        described = machine(arguments.python, arguments.device, arguments.threads)
+        described = machine(arguments)
         rust = Side("rust", shlex.split(arguments.rust) + ["--serve"], arguments.threads)
         sides.append(rust)
         pytorch = Side("pytorch", peer_command, arguments.threads)
         sides.append(pytorch)
+        llama = None
+        if arguments.llama:
+            command = [arguments.llama, str(Path(__file__).with_name("llama.py")), "--serve",
+                       "--threads", str(arguments.threads)]
+            llama = Side("llama.cpp", command, arguments.threads)
+            sides.append(llama)
         print("| ours | ms | peer | ms | peer / ours |")
         print("|---|---:|---|---:|---:|", flush=True)
         for ours, peers in pairs:
-            for result in compare(rust, pytorch, ours, peers, arguments.rounds):
+            for result in compare(rust, pytorch, llama, ours, peers, arguments.rounds):
                 results.append(result)
                 print(row(result), flush=True)
     except Failure as failure:
@@ -295,9 +330,13 @@ def main():
         for side in sides:
             side.close()
 
-    print(f"\n{described['cpu']}, {described['cores']} cores, {described['threads']} threads, "
-          f"PyTorch {described['torch']} on {described['device']}; medians of "
-          f"{arguments.rounds} rounds, peer / ours with the least and the greatest of a round")
+    versions = f"PyTorch {described['torch']} ({described['torch_instructions']}) on {described['device']}"
+    if arguments.llama:
+        versions += (f", llama.cpp of xllamacpp {described['xllamacpp']} "
+                     f"({described['llama.cpp_instructions'].strip(' |')})")
+    print(f"\n{described['cpu']}, {described['cores']} cores, {described['threads']} threads, ours with "
+          f"{described['instructions']}, {versions}; medians of {arguments.rounds} rounds, peer / ours "
+          f"with the least and the greatest of a round")
     for side in sides:
         if side.unknown:
             print(f"\nunknown to {side.name}: {', '.join(sorted(side.unknown))}")

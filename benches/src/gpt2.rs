@@ -24,13 +24,15 @@ const VOCABULARY: usize = 50_257;
 const PRECISIONS: [(&str, u8, u8); 6] =
     [("f32", 32, 32), ("w4_fake", 4, 32), ("w8", 8, 32), ("w4", 4, 32), ("w8a8", 8, 8), ("w4a8", 4, 8)];
 
-/// Widths of the weights and of the head.
-const DECODERS: [(&str, u8, u8, Storage); 5] = [
-    ("f32", 32, 32, Storage::Floats),
-    ("q8", 8, 32, Storage::Fixed),
-    ("q4", 4, 32, Storage::Fixed),
-    ("q4_head8", 4, 8, Storage::Fixed),
-    ("q4_nested", 4, 32, Storage::Nested),
+/// Widths of the weights, of the activations and of the head, whose activations stay floats.
+const DECODERS: [(&str, [u8; 3], Storage); 7] = [
+    ("f32", [32, 32, 32], Storage::Floats),
+    ("q8", [8, 32, 32], Storage::Fixed),
+    ("q4", [4, 32, 32], Storage::Fixed),
+    ("q4_head8", [4, 32, 8], Storage::Fixed),
+    ("q4a8_head8", [4, 8, 8], Storage::Fixed),
+    ("q8a8_head8", [8, 8, 8], Storage::Fixed),
+    ("q4_nested", [4, 32, 32], Storage::Nested),
 ];
 
 /// Bits of keys and values, and how they are held, behind a longer context.
@@ -92,15 +94,22 @@ fn forward<B: QuantBackend>((name, weights, activations): (&str, u8, u8), device
     })
 }
 
-fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storage), device: &B::Device) -> Case {
+fn decode<B: QuantBackend>((name, widths, storage): (&str, [u8; 3], Storage), device: &B::Device) -> Case {
+    let [weights, activations, head] = widths;
     let id = format!("decode/{name}/1x{CONTEXT}");
     let device = device.clone();
     Case::new(id.clone(), (1, Unit::Tokens), move || {
         let mut model = small::<B>(&device);
-        let plan = model.uniform_plan(SitePrecision::FULL.with_weights(width(weights)));
+        let precision = SitePrecision::FULL.with_weights(width(weights)).with_activations(width(activations));
+        let plan = model.uniform_plan(precision);
         let plan = if head < 32 { model.with_embedding_bits(plan, width(head)) } else { plan };
         let ids = token_ids::<B>([1, CONTEXT + 1], VOCABULARY, &device);
         let fake = model.forward(ids.clone(), None, &plan);
+        // Activations between two levels: see `forward`.
+        let limit = match activations {
+            32 => 1e-4,
+            _ => relative_error(&fake, &model.forward(ids.clone(), None, &model.uniform_plan(SitePrecision::FULL))),
+        };
         if storage != Storage::Floats {
             let form = if storage == Storage::Nested { PackedForm::Nested } else { PackedForm::Plan(&plan) };
             let pack = PackOptions { embeddings: (head < 32).then(|| width(head)), ..Default::default() };
@@ -113,7 +122,7 @@ fn decode<B: QuantBackend>((name, weights, head, storage): (&str, u8, u8, Storag
         // Nested codes have values of their own at 4 bits, so there it is the cache alone that is checked.
         let expected = if storage == Storage::Nested { model.forward(ids, None, &plan) } else { fake };
         let expected = expected.slice([0..1, CONTEXT..CONTEXT + 1]);
-        assert_close(&model.forward_cached(next.clone(), &mut cache, &plan), &expected, 1e-4, &id);
+        assert_close(&model.forward_cached(next.clone(), &mut cache, &plan), &expected, limit, &id);
         move || {
             cache.truncate(CONTEXT);
             let hidden = model.forward_cached(next.clone(), &mut cache, &plan);

@@ -23,6 +23,16 @@ pub enum Error {
         /// The percentile asked for.
         got: f64,
     },
+    /// A limit of the vector instructions that names none, or a set that the processor lacks.
+    #[error("{variable} is `{got}`, expected one that this processor has: {available}")]
+    Instructions {
+        /// The environment variable.
+        variable: &'static str,
+        /// What it is.
+        got: String,
+        /// The sets that the processor has.
+        available: String,
+    },
     /// A text that names none of the choices.
     #[error("{what} `{got}` is unknown, expected {expected}")]
     Text {

@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "experiments")]
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 use quant_kernels::backends::quant_backend::QuantBackend;
+use quant_kernels::cpu::instruction_set::InstructionSet;
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
 use crate::backend;
@@ -112,7 +113,10 @@ impl DeviceChoice {
     /// - [`Error::CudaDriver`], [`Error::CudaDevice`], [`Error::CudaToolkit`]: CUDA was asked for
     ///   and does not answer
     /// - [`Error::WgpuAdapter`]: wgpu was asked for and no adapter answers
+    /// - [`Error::Kernels`]: `SWITCHABLE_QUANT_INSTRUCTIONS` names no set of instructions, or one that the
+    ///   processor lacks
     pub fn resolve(self) -> Result<Device> {
+        InstructionSet::chosen()?;
         match self {
             Self::Auto => automatic(),
             Self::Cpu => flex(),

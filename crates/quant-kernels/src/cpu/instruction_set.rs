@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 /// | `Avx512Vnni` | the same with VNNI | x86-64 |
 ///
 /// The environment variable `SWITCHABLE_QUANT_INSTRUCTIONS` (`portable`, `avx2`, `avx512`,
-/// `avx512-vnni`) holds [`best`](Self::best) down to a lower set, to measure or to rule out a
-/// kernel; a set that the processor lacks is never chosen. `SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS`
+/// `avx512-vnni`) holds [`best`](Self::best) down to that set, to measure or to rule out a
+/// kernel; a set that the processor lacks is an error. `SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS`
 /// (a list of them, separated by commas) makes a test of this crate fail where the processor lacks one.
 ///
 /// ```
@@ -56,20 +56,38 @@ impl InstructionSet {
         Self::ALL.into_iter().map(|(set, _)| set).filter(|set| set.is_available())
     }
 
-    /// The best set that this processor has and the environment allows.
+    /// The best set that this processor has, or the one that `SWITCHABLE_QUANT_INSTRUCTIONS` names.
     ///
     /// # Panics
     ///
-    /// If `SWITCHABLE_QUANT_INSTRUCTIONS` is none of the names: a misspelt limit would be none.
+    /// Where [`chosen`](Self::chosen) is an error.
     pub fn best() -> Self {
-        static BEST: OnceLock<InstructionSet> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let cap = std::env::var(LIMIT).ok().map(|text| match text.parse::<Self>() {
-                Ok(cap) => cap,
-                Err(error) => panic!("{LIMIT}: {error}"),
-            });
-            let allowed = |set: &Self| cap.is_none_or(|cap| *set <= cap);
-            Self::available().filter(allowed).last().unwrap_or(Self::Portable)
+        Self::chosen().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`best`](Self::best) for programs that check what they were told before they start. The environment is read
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Instructions`] if `SWITCHABLE_QUANT_INSTRUCTIONS` is none of the names, which would be no limit, or
+    /// names a set that the processor lacks, which would be another.
+    pub fn chosen() -> Result<Self> {
+        static CHOSEN: OnceLock<Result<InstructionSet>> = OnceLock::new();
+        let chosen = CHOSEN.get_or_init(|| {
+            let limit = std::env::var_os(LIMIT).map(|text| text.to_string_lossy().into_owned());
+            Self::under(limit.as_deref())
+        });
+        chosen.clone()
+    }
+
+    /// The set that a limit names, else the best that the processor has.
+    fn under(limit: Option<&str>) -> Result<Self> {
+        let best = Self::available().last().unwrap_or(Self::Portable);
+        let Some(text) = limit else { return Ok(best) };
+        text.parse().ok().filter(|set: &Self| set.is_available()).ok_or_else(|| {
+            let available: Vec<_> = Self::available().map(|set| format!("`{set}`")).collect();
+            Error::Instructions { variable: LIMIT, got: text.to_owned(), available: available.join(", ") }
         })
     }
 
@@ -143,6 +161,21 @@ mod tests {
         let best = InstructionSet::available().filter(|set| limit.is_none_or(|limit| *set <= limit)).max();
         assert_eq!(Some(InstructionSet::best()), best);
         println!("chosen: {}", InstructionSet::best());
+    }
+
+    #[test]
+    fn a_limit_that_is_misspelt_or_that_the_processor_lacks_is_an_error() {
+        let lacking = InstructionSet::ALL.into_iter().filter(|(set, _)| !set.is_available()).map(|(_, name)| name);
+        for text in ["", "avx-512", "AVX2"].into_iter().chain(lacking) {
+            let error = InstructionSet::under(Some(text)).unwrap_err().to_string();
+            let start =
+                format!("SWITCHABLE_QUANT_INSTRUCTIONS is `{text}`, expected one that this processor has: `portable`");
+            assert!(error.starts_with(&start), "{error}");
+        }
+        for set in InstructionSet::available() {
+            assert_eq!(InstructionSet::under(Some(&set.to_string())), Ok(set));
+        }
+        assert_eq!(InstructionSet::under(None).ok(), InstructionSet::available().last());
     }
 
     #[test]

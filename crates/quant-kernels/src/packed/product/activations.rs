@@ -71,7 +71,7 @@ impl fmt::Debug for ActivationBits {
 /// Rows of quantised activations.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
-    /// Four neighbouring values in each number, first in the lowest byte; zeros after the last.
+    /// As [`IntegerRows::quads`]; zeros after the last.
     quads: Vec<u32>,
     stride: usize,
     /// A scale for each row.
@@ -82,21 +82,24 @@ pub(crate) struct QuantizedRows {
 }
 
 impl QuantizedRows {
-    /// Quantises rows.
+    /// Quantises rows that are multiplied by codes of `code_bits` bits.
     ///
     /// # Shapes
     ///
     /// - `values`: `[rows, d_in]`
-    pub(crate) fn quantize(
+    pub(crate) fn quantize<T: Target>(
+        target: T,
+        code_bits: u8,
         values: &[f32],
         [rows, d_in]: [usize; 2],
         bits: BitWidth,
         segments: &[Segment],
-        target: impl Target,
     ) -> Self {
+        let widened = T::widened_activations(code_bits);
         // A line more than whole tiles, so that rows whose length is a power of two do not
         // all fall into the same sets of the cache.
-        let stride = d_in.div_ceil(TILE_ROWS) * TILE_ROWS / 4 + 16;
+        let words = if widened { TILE_ROWS / 2 } else { TILE_ROWS / 4 };
+        let stride = d_in.div_ceil(TILE_ROWS) * words + 16;
         let high = f32::from((1u8 << (bits.bits() - 1)) - 1);
         let mut quads = vec![0; rows * stride];
         let mut scales = vec![1.0; rows];
@@ -104,12 +107,21 @@ impl QuantizedRows {
         if d_in > 0 {
             let quantize = |first: usize, quads: &mut [u32], scales: &mut [f32], sums: &mut [i32]| {
                 let values = &values[first * d_in..][..scales.len() * d_in];
+                let mut narrow = if widened { vec![0; d_in.next_multiple_of(TILE_ROWS)] } else { Vec::new() };
                 for (row, (values, scale)) in values.chunks_exact(d_in).zip(scales).enumerate() {
-                    let codes = bytemuck::cast_slice_mut(&mut quads[row * stride..][..stride]);
+                    let quads = &mut quads[row * stride..][..stride];
                     let sums = &mut sums[row * segments.len()..][..segments.len()];
                     target.compiled(
                         #[inline(always)]
-                        || quantize_row(values, high, segments, scale, codes, sums),
+                        || {
+                            if widened {
+                                narrow.fill(0);
+                                quantize_row(values, high, segments, scale, &mut narrow, sums);
+                                widen_row(&narrow, quads);
+                            } else {
+                                quantize_row(values, high, segments, scale, bytemuck::cast_slice_mut(quads), sums);
+                            }
+                        },
                     );
                 }
             };
@@ -155,5 +167,20 @@ fn quantize_row(values: &[f32], high: f32, segments: &[Segment], scale: &mut f32
     for (sum, segment) in sums.iter_mut().zip(segments) {
         let codes = &codes[segment.tiles.start * TILE_ROWS..segment.tiles.end * TILE_ROWS];
         *sum = codes.iter().map(|code| i32::from(*code)).sum();
+    }
+}
+
+/// Numbers of 16 bits: of every 32 first those at even places, then those at odd ones.
+#[inline(always)]
+fn widen_row(codes: &[i8], words: &mut [u32]) {
+    let (tiles, _) = codes.as_chunks::<TILE_ROWS>();
+    let (words, _) = bytemuck::cast_slice_mut::<u32, i16>(words).as_chunks_mut::<TILE_ROWS>();
+    for (codes, words) in tiles.iter().zip(words) {
+        let (pairs, _) = codes.as_chunks::<2>();
+        let (even, odd) = words.split_at_mut(TILE_ROWS / 2);
+        for ((pair, even), odd) in pairs.iter().zip(even).zip(odd) {
+            *even = i16::from(pair[0]);
+            *odd = i16::from(pair[1]);
+        }
     }
 }

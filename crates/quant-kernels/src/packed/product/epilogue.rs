@@ -12,7 +12,10 @@ use crate::{
     packed::{
         grid::Grid,
         target::Target,
-        tiles::sums::{PANEL_COLUMNS, Region, Sums},
+        tiles::{
+            layout::TILE_COLUMNS,
+            sums::{Region, Sums},
+        },
     },
 };
 
@@ -101,40 +104,44 @@ impl Epilogue<'_> {
 
 #[inline(always)]
 fn finish(epilogue: &Epilogue, sums: &mut Sums, region: Region, row_scales: Option<&[f32]>, d_out: usize) {
-    let Region { row, rows, column, columns } = region;
-    let bias = epilogue.bias.map(|bias| padded(&bias[column..column + columns]));
-    for (row, values) in (row..row + rows).zip(&mut sums.0) {
-        if let Some(scales) = row_scales {
-            let scale = scales[row];
-            for value in &mut *values {
-                *value *= scale;
-            }
-        }
-        if let Some(bias) = &bias {
-            add(values, bias);
-        }
-        if let Some(LowRankTerm { down, up, rank, scaling }) = epilogue.low_rank {
-            for (inner, down) in down[row * rank..][..rank].iter().enumerate() {
-                let factor = down * scaling;
-                let up = padded(&up[inner * d_out + column..][..columns]);
-                for (value, up) in values.iter_mut().zip(&up) {
-                    *value += factor * up;
+    let Region { row: first, rows, column, columns } = region;
+    for start in (0..columns).step_by(TILE_COLUMNS) {
+        let (column, width) = (column + start, TILE_COLUMNS.min(columns - start));
+        let bias = epilogue.bias.map(|bias| padded(&bias[column..column + width]));
+        for (row, values) in (first..first + rows).zip(&mut sums.0) {
+            let values = &mut values.as_chunks_mut::<TILE_COLUMNS>().0[start / TILE_COLUMNS];
+            if let Some(scales) = row_scales {
+                let scale = scales[row];
+                for value in &mut *values {
+                    *value *= scale;
                 }
             }
-        }
-        if let Some(addend) = epilogue.addend {
-            add(values, &padded(&addend[row * d_out + column..][..columns]));
-        }
-        if epilogue.function == OutputFunction::GeluTanh {
-            for value in values {
-                *value = gelu(*value);
+            if let Some(bias) = &bias {
+                add(values, bias);
+            }
+            if let Some(LowRankTerm { down, up, rank, scaling }) = epilogue.low_rank {
+                for (inner, down) in down[row * rank..][..rank].iter().enumerate() {
+                    let factor = down * scaling;
+                    let up = padded(&up[inner * d_out + column..][..width]);
+                    for (value, up) in values.iter_mut().zip(&up) {
+                        *value += factor * up;
+                    }
+                }
+            }
+            if let Some(addend) = epilogue.addend {
+                add(values, &padded(&addend[row * d_out + column..][..width]));
+            }
+            if epilogue.function == OutputFunction::GeluTanh {
+                for value in values {
+                    *value = gelu(*value);
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn add(values: &mut [f32; PANEL_COLUMNS], terms: &[f32; PANEL_COLUMNS]) {
+fn add(values: &mut [f32; TILE_COLUMNS], terms: &[f32; TILE_COLUMNS]) {
     for (value, term) in values.iter_mut().zip(terms) {
         *value += term;
     }
@@ -142,11 +149,11 @@ fn add(values: &mut [f32; PANEL_COLUMNS], terms: &[f32; PANEL_COLUMNS]) {
 
 /// Values of a part of a row, with zeros after the last.
 #[inline(always)]
-fn padded(values: &[f32]) -> [f32; PANEL_COLUMNS] {
+fn padded(values: &[f32]) -> [f32; TILE_COLUMNS] {
     if let Ok(values) = values.try_into() {
         return values;
     }
-    let mut all = [0.0; PANEL_COLUMNS];
+    let mut all = [0.0; TILE_COLUMNS];
     all[..values.len()].copy_from_slice(values);
     all
 }

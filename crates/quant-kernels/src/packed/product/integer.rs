@@ -28,7 +28,7 @@ use crate::{
             layout::TILE_COLUMNS,
             segments::segments,
             source::source_bits,
-            sums::{Region, Sums},
+            sums::Region,
         },
     },
     spec::bit_width::BitWidth,
@@ -46,7 +46,8 @@ pub(crate) fn multiply<T: Target>(
 ) {
     let [d_in, d_out] = view.spec().shape;
     let segments = segments(view.spec());
-    let quantized = QuantizedRows::quantize(values, [rows, d_in], bits, &segments, target);
+    let code_bits = source_bits(view.source);
+    let quantized = QuantizedRows::quantize(target, code_bits, values, [rows, d_in], bits, &segments);
     let streamed = rows <= T::INTEGERS.streamed;
     let columns = TILE_COLUMNS * if streamed { 1 } else { T::INTEGERS.strips };
     let kernel_rows = T::INTEGERS.rows;
@@ -59,24 +60,24 @@ pub(crate) fn multiply<T: Target>(
             if !streamed {
                 scratch.widen(target, view, &segments, first, strips);
             }
+            let sums = &mut scratch.sums;
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
             for piece in pieces(block, kernel_rows) {
                 let (row, rows) = (piece.start, piece.len());
-                let mut sums = Sums::ZERO;
+                sums.clear(rows);
                 if !segments.is_empty() {
                     let activations = quantized.rows(row, rows);
                     if streamed {
                         let tiles = view.tiles(first, 0, view.tiling().rows);
                         let strip = PackedStrip { source: view.source, tiles };
-                        target.integer_stream(strip, activations, params, &mut sums);
+                        target.integer_stream(strip, activations, params, sums);
                     } else {
                         let parts = &scratch.quads[..strips * view.tiling().rows];
-                        let bits = source_bits(view.source);
-                        target.integer_block(bits, Panel { parts, strips }, activations, params, &mut sums);
+                        target.integer_block(code_bits, Panel { parts, strips }, activations, params, sums);
                     }
                 }
                 let region = Region { row, rows, column, columns };
-                product.epilogue.finish(target, &mut sums, region, Some(&quantized.scales), output);
+                product.epilogue.finish(target, sums, region, Some(&quantized.scales), output);
             }
         });
     });

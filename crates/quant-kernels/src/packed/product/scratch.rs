@@ -7,8 +7,14 @@ use crate::packed::{
     packed_view::PackedView,
     target::Target,
     tiles::{
-        layout::TILE_ROWS, params::Params, quads::Quads, ratios::Ratios, segments::Segment, source::is_scaled,
-        strip::Strip, sums::PANEL_STRIPS,
+        layout::TILE_ROWS,
+        params::Params,
+        quads::Quads,
+        ratios::Ratios,
+        segments::Segment,
+        source::is_scaled,
+        strip::Strip,
+        sums::{PANEL_STRIPS, Sums},
     },
 };
 
@@ -21,6 +27,8 @@ pub(crate) struct Scratch {
     pub(crate) values: Vec<[Strip; TILE_ROWS]>,
     /// Scales and codes of 0 of the strips of a panel, for each segment.
     pub(crate) params: Vec<[Params; PANEL_STRIPS]>,
+    /// What kernels add up.
+    pub(crate) sums: Sums,
 }
 
 thread_local! {

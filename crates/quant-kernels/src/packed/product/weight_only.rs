@@ -22,7 +22,7 @@ use crate::{
             layout::{TILE_COLUMNS, TILE_ROWS},
             rows::FloatRows,
             segments::segments,
-            sums::{Region, Sums},
+            sums::Region,
         },
     },
     spec::formats::code_book::CodeBook,
@@ -52,16 +52,17 @@ pub(crate) fn multiply<T: Target>(
         let (first, strips) = (column / TILE_COLUMNS, columns.div_ceil(TILE_COLUMNS));
         Scratch::with(|scratch| {
             scratch.decode(target, view, first, strips);
+            let sums = &mut scratch.sums;
             let parts = scratch.values[..strips * view.tiling().rows].as_flattened();
             for piece in pieces(block, kernel_rows) {
                 let (row, rows) = (piece.start, piece.len());
-                let mut sums = Sums::ZERO;
+                sums.clear(rows);
                 if d_in > 0 {
                     let values = &values[row * d_in..][..rows * d_in];
                     let rows = FloatRows { count: rows, values, stride: d_in };
-                    target.float_block(Panel { parts, strips }, rows, &mut sums);
+                    target.float_block(Panel { parts, strips }, rows, sums);
                 }
-                product.epilogue.finish(target, &mut sums, Region { row, rows, column, columns }, None, output);
+                product.epilogue.finish(target, sums, Region { row, rows, column, columns }, None, output);
             }
         });
     });
@@ -90,14 +91,15 @@ fn multiply_few<T: Target>(target: T, view: PackedView, values: &[f32], rows: us
         let first = column / TILE_COLUMNS;
         Scratch::with(|scratch| {
             scratch.load_params(target, view, &segments, first, 1);
+            let sums = &mut scratch.sums;
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
             let strip = PackedStrip { source: view.source, tiles: view.tiles(first, 0, view.tiling().rows) };
             for piece in pieces(block, kernel_rows) {
                 let (row, rows) = (piece.start, piece.len());
-                let mut sums = Sums::ZERO;
+                sums.clear(rows);
                 let values = FloatRows { count: rows, values: &values[row * stride..][..rows * stride], stride };
-                target.float_stream(strip, values, params, &mut sums);
-                product.epilogue.finish(target, &mut sums, Region { row, rows, column, columns }, None, output);
+                target.float_stream(strip, values, params, sums);
+                product.epilogue.finish(target, sums, Region { row, rows, column, columns }, None, output);
             }
         });
     });

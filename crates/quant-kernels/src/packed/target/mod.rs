@@ -7,7 +7,7 @@
 //! | folder | instructions | kernels of its own |
 //! |---|---|---|
 //! | `portable` | what the compiler makes of plain Rust | all: they are the defaults |
-//! | `avx2` | AVX2, FMA | decoding, float and integer products |
+//! | `avx2` | AVX2, FMA | decoding, float and integer products, few rows of either from packed bytes |
 //! | `avx512` | AVX-512, with or without VNNI | the same and widening |
 //!
 //! Codes, values and sums of integers are the same bits on all of them; sums of floats agree up to
@@ -18,6 +18,8 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod dispatch;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod fields;
 pub(crate) mod portable;
 
 use crate::{
@@ -135,5 +137,12 @@ pub(crate) trait Target: Copy + Send + Sync {
     fn integer_stream(self, strip: PackedStrip<'_>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
         let _ = (strip, rows, params, sums);
         unreachable!("the target has no kernel that streams integers");
+    }
+
+    /// Whether the integer kernels want activations as numbers of 16 bits beside codes of `bits` bits: see
+    /// [`IntegerRows::quads`].
+    fn widened_activations(bits: u8) -> bool {
+        let _ = bits;
+        false
     }
 }

@@ -16,7 +16,9 @@ pub(crate) struct FloatRows<'a> {
 pub(crate) struct IntegerRows<'a> {
     /// The number of rows.
     pub(crate) count: usize,
-    /// Four neighbouring values in each number.
+    /// Four neighbouring values in each number, first in the lowest byte. Where a target
+    /// [wants them widened](crate::packed::target::Target::widened_activations), two numbers of 16 bits in each: of every
+    /// 32 values first those at even places, then those at odd ones.
     pub(crate) quads: &'a [u32],
     /// The distance of rows in `quads`.
     pub(crate) stride: usize,

@@ -16,6 +16,11 @@ pub(crate) struct Sums(pub(crate) [[f32; PANEL_COLUMNS]; ROWS_MAX]);
 
 impl Sums {
     pub(crate) const ZERO: Self = Self([[0.0; PANEL_COLUMNS]; ROWS_MAX]);
+
+    /// Sets the first rows to 0.
+    pub(crate) fn clear(&mut self, rows: usize) {
+        self.0[..rows].fill([0.0; PANEL_COLUMNS]);
+    }
 }
 
 /// Where sums stand in the product.
@@ -25,4 +30,10 @@ pub(crate) struct Region {
     pub(crate) rows: usize,
     pub(crate) column: usize,
     pub(crate) columns: usize,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self::ZERO
+    }
 }

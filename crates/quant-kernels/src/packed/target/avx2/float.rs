@@ -6,13 +6,15 @@
 use std::arch::x86_64::*;
 
 use crate::packed::{
-    target::portable::widen::widen,
+    target::{
+        avx2::widen::{half_quad, load_ratios},
+        fields::{field_shift, field_width},
+    },
     tiles::{
         columns::{PackedStrip, Panel, SegmentParams},
-        layout::{QUADS, TILE_ROWS},
-        quads::Quads,
+        layout::{TILE_ROWS, VECTOR},
         rows::FloatRows,
-        source::tile_bytes,
+        source::{tile_bytes, with_source},
         strip::Strip,
         sums::Sums,
     },
@@ -57,63 +59,86 @@ fn block_of<const ROWS: usize>(panel: &[Strip], d_in: usize, values: &[f32], tot
     }
 }
 
-/// Adds the products of up to 4 rows and a strip of packed tiles to sums.
+/// Adds the products of up to 4 rows and a strip of packed tiles to sums. The values are those of the
+/// activations times [`row_factors`](crate::packed::target::fields::row_factors).
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn stream(strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+    let PackedStrip { source, tiles } = strip;
     match rows.count {
-        1 => stream_of::<1, 4>(strip, rows, params, sums),
-        2 => stream_of::<2, 2>(strip, rows, params, sums),
-        3 => stream_of::<3, 1>(strip, rows, params, sums),
-        4 => stream_of::<4, 1>(strip, rows, params, sums),
+        1 => with_source!(source, stream_of::<1, 4>(tiles, rows, params, sums)),
+        2 => with_source!(source, stream_of::<2, 2>(tiles, rows, params, sums)),
+        3 => with_source!(source, stream_of::<3, 1>(tiles, rows, params, sums)),
+        4 => with_source!(source, stream_of::<4, 1>(tiles, rows, params, sums)),
         count => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
 }
 
-/// Each tile is widened to bytes in the first-level cache: with 16 registers this costs no more
-/// than to widen it in them. `CHAINS` sums a row are kept apart, so that none waits for the one
-/// before.
+/// A code is never shifted to the lowest bits of a half of its column's 32 bits: masked where it stands and put
+/// into the low bits of 2^23, it makes the number 2^23 + u·2^shift, of which 2^23 + z·2^shift is taken away. All of
+/// this is exact: the numbers are integers of less than 24 bits. `CHAINS` sums a row are kept apart, so that
+/// none waits for the one before.
 #[target_feature(enable = "avx2,fma")]
-fn stream_of<const ROWS: usize, const CHAINS: usize>(
-    strip: PackedStrip<'_>,
+fn stream_of<const SOURCE: u8, const ROWS: usize, const CHAINS: usize>(
+    bytes: &[u8],
     rows: FloatRows<'_>,
     params: SegmentParams<'_>,
     total: &mut Sums,
 ) {
-    // 2^23 + u has the code u in its low bits.
     const MAGIC: f32 = 8_388_608.0;
-    let PackedStrip { source, tiles: bytes } = strip;
     let FloatRows { values, stride, .. } = rows;
-    let size = tile_bytes(source);
-    let mut quads = Quads::ZERO;
+    let magic = _mm256_castps_si256(_mm256_set1_ps(MAGIC));
     for (segment, [params, _]) in params.iter() {
         let tiles = segment.tiles.clone();
-        assert!((ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len());
-        let mut sums = [[[_mm256_setzero_ps(); 2]; CHAINS]; ROWS];
+        assert!(
+            tiles.end * tile_bytes(SOURCE) <= bytes.len()
+                && (ROWS - 1) * stride + tiles.end * TILE_ROWS <= values.len()
+        );
         // SAFETY: the array holds 16 numbers.
         let zeros = [0, 8].map(|at| unsafe { _mm256_loadu_si256(params.zeros.as_ptr().add(at).cast()) });
-        let zeros = zeros.map(|zeros| _mm256_add_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(MAGIC)));
+        let zeros: [[__m256; 16]; 2] = zeros.map(|zeros| {
+            let zeros = _mm256_cvtepi32_ps(zeros);
+            std::array::from_fn(|shift| {
+                _mm256_fmadd_ps(zeros, _mm256_set1_ps(f32::from(1_u16 << shift)), _mm256_set1_ps(MAGIC))
+            })
+        });
+        let ratios = load_ratios(&params.ratios);
+        let mut sums = [[[_mm256_setzero_ps(); 2]; CHAINS]; ROWS];
         for index in tiles {
-            widen(source, &params.ratios, &bytes[index * size..][..size], std::slice::from_mut(&mut quads));
-            // SAFETY: by the assertion, the values of the tile lie in each row; quads hold 512 bytes.
+            // SAFETY: by the assertion, the tile lies in the bytes and its values in each row.
             unsafe {
+                let tile = bytes.as_ptr().add(index * tile_bytes(SOURCE));
                 let values = values.as_ptr().add(index * TILE_ROWS);
-                for quad in 0..QUADS {
-                    for half in 0..2 {
-                        let codes = _mm256_load_si256(quads.0.as_ptr().add(64 * quad + 32 * half).cast());
-                        let mut shifted = codes;
-                        for j in 0..4 {
-                            let code = _mm256_and_si256(shifted, _mm256_set1_epi32(0xff));
-                            let level = _mm256_or_si256(code, _mm256_castps_si256(_mm256_set1_ps(MAGIC)));
-                            let weight = _mm256_sub_ps(_mm256_castsi256_ps(level), zeros[half]);
-                            shifted = _mm256_srli_epi32(shifted, 8);
-                            for row in 0..ROWS {
-                                let value = _mm256_set1_ps(values.add(row * stride + 4 * quad + j).read());
-                                let sum = &mut sums[row][j % CHAINS][half];
-                                *sum = _mm256_fmadd_ps(value, weight, *sum);
+                macro_rules! add_row {
+                    ($i:literal, $j:literal, $fields:ident) => {
+                        let shift = const { field_shift(SOURCE, $i, $j) };
+                        let mask = _mm256_set1_epi32(((1 << field_width(SOURCE)) - 1) << shift);
+                        let weights: [__m256; 2] = std::array::from_fn(|half| {
+                            let level = _mm256_or_si256(_mm256_and_si256($fields[half], mask), magic);
+                            _mm256_sub_ps(_mm256_castsi256_ps(level), zeros[half][shift])
+                        });
+                        for row in 0..ROWS {
+                            let value = _mm256_set1_ps(values.add(row * stride + 4 * $i + $j).read());
+                            for half in 0..2 {
+                                let sum = &mut sums[row][(4 * $i + $j) % CHAINS][half];
+                                *sum = _mm256_fmadd_ps(value, weights[half], *sum);
                             }
                         }
-                    }
+                    };
                 }
+                macro_rules! add_quads {
+                    ($($i:literal)*) => {$(
+                        let low = [
+                            fields::<SOURCE, $i, 0>(tile, ratios[0]),
+                            fields::<SOURCE, $i, 1>(tile, ratios[1]),
+                        ];
+                        let high = low.map(|low| _mm256_srli_epi32::<16>(low));
+                        add_row!($i, 0, low);
+                        add_row!($i, 1, low);
+                        add_row!($i, 2, high);
+                        add_row!($i, 3, high);
+                    )*};
+                }
+                add_quads!(0 1 2 3 4 5 6 7);
             }
         }
         for row in 0..ROWS {
@@ -126,6 +151,24 @@ fn stream_of<const ROWS: usize, const CHAINS: usize>(
                     _mm256_storeu_ps(place, _mm256_fmadd_ps(scales, sum, _mm256_loadu_ps(place)));
                 }
             }
+        }
+    }
+}
+
+/// The vector that the codes of 8 columns of a quad are fields of.
+///
+/// # Safety
+///
+/// `tile` must be valid for reads of [`tile_bytes`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn fields<const SOURCE: u8, const QUAD: usize, const HALF: usize>(tile: *const u8, ratios: __m256i) -> __m256i {
+    // SAFETY: passed on to the caller; a plane of width 2 or 4 has 2 or 4 vectors.
+    unsafe {
+        match SOURCE {
+            2 => _mm256_loadu_si256(tile.add(QUAD / 4 * VECTOR + HALF * VECTOR / 2).cast()),
+            4 => _mm256_loadu_si256(tile.add(QUAD / 2 * VECTOR + HALF * VECTOR / 2).cast()),
+            _ => half_quad::<SOURCE, QUAD, HALF>(tile, ratios),
         }
     }
 }

@@ -4,11 +4,12 @@
 pub(crate) mod decode;
 pub(crate) mod float;
 pub(crate) mod integer;
+pub(crate) mod widen;
 
 use crate::{
     cpu::instruction_set::InstructionSet,
     packed::{
-        target::{KernelShape, Target},
+        target::{KernelShape, Target, fields::row_factors},
         tiles::{
             columns::{PackedStrip, Panel, SegmentParams},
             layout::TILE_ROWS,
@@ -20,6 +21,9 @@ use crate::{
         },
     },
 };
+
+/// The sizes of the integer kernels.
+pub(crate) const INTEGERS: KernelShape = KernelShape { rows: 4, strips: 1, streamed: 4, stream_rows: 4 };
 
 /// AVX2 and FMA, which the processor has.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +39,7 @@ impl Avx2 {
 // SAFETY of all blocks: a value of the type is proof that the processor has the instructions.
 impl Target for Avx2 {
     const FLOATS: KernelShape = KernelShape { rows: 6, strips: 1, streamed: 8, stream_rows: 4 };
-    const INTEGERS: KernelShape = KernelShape { rows: 4, strips: 1, streamed: 0, stream_rows: 4 };
+    const INTEGERS: KernelShape = INTEGERS;
 
     #[inline]
     fn compiled<R>(self, work: impl FnOnce() -> R) -> R {
@@ -59,6 +63,10 @@ impl Target for Avx2 {
         unsafe { float::block(panel, rows, sums) }
     }
 
+    fn row_factors(self, source: u8) -> [f32; TILE_ROWS] {
+        row_factors(source)
+    }
+
     #[inline]
     fn float_stream(self, strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
         // SAFETY: see above.
@@ -76,5 +84,15 @@ impl Target for Avx2 {
     ) {
         // SAFETY: see above.
         unsafe { integer::block(bits, panel, rows, params, sums) }
+    }
+
+    #[inline]
+    fn integer_stream(self, strip: PackedStrip<'_>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+        // SAFETY: see above.
+        unsafe { integer::stream(strip, rows, params, sums) }
+    }
+
+    fn widened_activations(bits: u8) -> bool {
+        integer::quads_in_16_bits(bits) == 0
     }
 }

@@ -6,7 +6,10 @@
 use std::arch::x86_64::*;
 
 use crate::packed::{
-    target::avx512::widen::{load_ratios, quad},
+    target::{
+        avx512::widen::{load_ratios, quad},
+        fields::{field_shift, field_width},
+    },
     tiles::{
         columns::{PackedStrip, Panel, SegmentParams},
         layout::{TILE_ROWS, VECTOR},
@@ -64,7 +67,7 @@ fn block_of<const ROWS: usize, const STRIPS: usize>(panel: &[Strip], d_in: usize
 }
 
 /// Adds the products of up to 4 rows and a strip of packed tiles to sums. The values are those of the
-/// activations times [`row_factors`].
+/// activations times [`row_factors`](crate::packed::target::fields::row_factors).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(crate) fn stream(strip: PackedStrip<'_>, rows: FloatRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
     let PackedStrip { source, tiles } = strip;
@@ -75,27 +78,6 @@ pub(crate) fn stream(strip: PackedStrip<'_>, rows: FloatRows<'_>, params: Segmen
         4 => with_source!(source, stream_of::<4, 2>(tiles, rows, params, sums)),
         count => unreachable!("the kernel takes 1 to 4 rows, got {count}"),
     }
-}
-
-/// The width of the fields that codes are taken from: that of the plane where there is one, else
-/// bytes that the planes are put together in first.
-const fn field_width(source: u8) -> u32 {
-    match source {
-        2 | 4 => source as u32,
-        _ => 8,
-    }
-}
-
-/// How far a field of a quad stands from the lowest bit of a half of its column's 32 bits.
-const fn field_shift(source: u8, quad: usize, j: usize) -> usize {
-    let width = field_width(source) as usize;
-    8 * (j % 2) + width * (quad % (8 / width))
-}
-
-/// What the values of the rows of a tile are multiplied by before they come to [`stream`], which
-/// multiplies them by levels times 2^shift.
-pub(crate) fn row_factors(source: u8) -> [f32; TILE_ROWS] {
-    std::array::from_fn(|row| 1.0 / f32::from(1_u16 << field_shift(source, row / 4, row % 4)))
 }
 
 /// A code of a half is never shifted to the lowest bits: masked where it stands and put into the

@@ -9,7 +9,7 @@ pub(crate) mod widen;
 use crate::{
     cpu::instruction_set::InstructionSet,
     packed::{
-        target::{KernelShape, Target, avx2},
+        target::{KernelShape, Target, avx2, fields::row_factors},
         tiles::{
             columns::{PackedStrip, Panel, SegmentParams},
             layout::TILE_ROWS,
@@ -39,11 +39,8 @@ impl<const VNNI: bool> Avx512<VNNI> {
 // included.
 impl<const VNNI: bool> Target for Avx512<VNNI> {
     const FLOATS: KernelShape = KernelShape { rows: 12, strips: 2, streamed: 8, stream_rows: 4 };
-    const INTEGERS: KernelShape = if VNNI {
-        KernelShape { rows: 12, strips: 2, streamed: 4, stream_rows: 4 }
-    } else {
-        KernelShape { rows: 4, strips: 1, streamed: 0, stream_rows: 4 }
-    };
+    const INTEGERS: KernelShape =
+        if VNNI { KernelShape { rows: 12, strips: 2, streamed: 4, stream_rows: 4 } } else { avx2::INTEGERS };
 
     #[inline]
     fn compiled<R>(self, work: impl FnOnce() -> R) -> R {
@@ -74,7 +71,7 @@ impl<const VNNI: bool> Target for Avx512<VNNI> {
     }
 
     fn row_factors(self, source: u8) -> [f32; TILE_ROWS] {
-        float::row_factors(source)
+        row_factors(source)
     }
 
     #[inline]
@@ -104,8 +101,17 @@ impl<const VNNI: bool> Target for Avx512<VNNI> {
 
     #[inline]
     fn integer_stream(self, strip: PackedStrip<'_>, rows: IntegerRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
-        assert!(VNNI, "only VNNI has a kernel that streams integers");
         // SAFETY: see above.
-        unsafe { integer::stream(strip, rows, params, sums) }
+        unsafe {
+            if VNNI {
+                integer::stream(strip, rows, params, sums);
+            } else {
+                avx2::integer::stream(strip, rows, params, sums);
+            }
+        }
+    }
+
+    fn widened_activations(bits: u8) -> bool {
+        !VNNI && avx2::Avx2::widened_activations(bits)
     }
 }
