@@ -1,5 +1,7 @@
 //! A data set made ready for a model that writes its answers: prompts, and what is to follow them.
 
+use std::sync::Arc;
+
 use content_identity::{ContentHash, Hasher};
 use serde_json::{Value, json};
 
@@ -48,7 +50,7 @@ impl PromptOptions {
 pub struct PromptTask {
     /// The questions and their gold answers.
     pub dataset: Dataset,
-    tokenizer: TextTokenizer,
+    tokenizer: Arc<TextTokenizer>,
     pub(crate) template: PromptTemplate,
     pub(crate) answer_tokens: usize,
     /// Tokens of a prompt and its answer at most.
@@ -131,7 +133,7 @@ impl PromptTask {
             opening = &opening[..shared];
         }
         let stop = SpecialTokens::of(tokenizer).map(|special| vec![special.end]).unwrap_or_default();
-        let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), tokenizer.clone());
+        let (opening, template, tokenizer) = (opening.to_vec(), template.clone(), Arc::new(tokenizer.clone()));
         Ok(Self { dataset, tokenizer, template, answer_tokens: *answer_tokens, window: room, stop, opening, prompts })
     }
 
@@ -144,7 +146,7 @@ impl PromptTask {
         Self {
             dataset: self.dataset.chosen(|place| place == question),
             prompts: vec![self.prompts[question].clone()],
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: Arc::clone(&self.tokenizer),
             template: self.template.clone(),
             stop: self.stop.clone(),
             opening: self.opening.clone(),
