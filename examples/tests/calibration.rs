@@ -146,7 +146,7 @@ fn adapters_say_when_the_codes_go_by_another_calibration() {
         format!("--model bank/model --data data.json --limit 8 --bits 2 --untimed {gptq} --calibration-samples 24");
     let [_, errors] = place.done("evaluate", &format!("{flags} --scaling smooth"));
     assert!(
-        errors.contains("the adapters of 2 bits were trained on the weights without `--scaling smooth`"),
+        errors.contains("the adapters of 2 bits were trained on the weights without `--scaling smooth:0.5`"),
         "{errors}"
     );
     let [_, errors] = place.done("evaluate", &format!("{flags} --scaling smooth --no-adapter"));
@@ -237,7 +237,7 @@ fn calibrations_that_say_nothing_or_too_much_are_refused() {
     // Codes are rounded already.
     place.done("pack_gpt2", "--bits 4 --no-adapter --out codes");
     let error = place.refused("evaluate", "--model codes --data data.json --calibration calibration.json --untimed");
-    assert!(error.contains("--calibration") && error.contains("codes"), "{error}");
+    assert!(error.contains("`--calibration`") && error.contains("nothing here does"), "{error}");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn perplexity_compares_widths_on_documents_that_were_not_calibrated_on() {
     place.done("perplexity", &format!("{own} --calibration data.json"));
     let error = place.refused("perplexity", &format!("{own} --calibration data.json --window 5000"));
     assert!(error.contains("`--window 5000`") && error.contains("128 positions"), "{error}");
-    let error = place.refused("perplexity", &own.replace("text.txt", "empty.txt"));
+    let error = place.refused("perplexity", &format!("{own} --calibration data.json").replace("text.txt", "empty.txt"));
     assert!(error.contains("--text empty.txt"), "{error}");
     // One document says nothing of others.
     let [text, _] = place.done("perplexity", "--bits 3 --no-adapter --text asked.txt --tokens 300 --out one");

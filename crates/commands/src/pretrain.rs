@@ -142,7 +142,7 @@ impl WithAutodiff for Pretrain<'_> {
         let Perplexity { loss, perplexity, tokens, .. } = measured;
         let result = json!({
             "loss": loss, "perplexity": perplexity, "tokens": tokens, "window": window, "seed": run.seed,
-            "model": target, "config": config, "files": text.validation,
+            "config": config, "files": text.validation,
         });
         write_json(out.join("pretrain.json"), &result)?;
         output::result(&result)

@@ -302,8 +302,7 @@ impl Arguments {
             outln!("{}", row.row_with_adapter());
             rows.push(row);
         }
-        let result =
-            json!({ "model": out.join("model"), "quantizer": quant.quantizer, "seed": run.seed, "rows": rows });
+        let result = json!({ "quantizer": quant.quantizer, "seed": run.seed, "rows": rows });
         write_json(out.join("train_bank.json"), &result)?;
         known.forget()?;
         Ok(result)
