@@ -24,7 +24,7 @@ use crate::adapter_place::AdapterPlace;
 use crate::contents::{name_of, of_built_in, of_folder};
 use crate::ending::usage;
 use crate::files::{GENERATED, calibration_questions, is_text};
-use crate::reported::Reported;
+use crate::reported::{Reported, check_apart};
 
 /// The longest window that a model is calibrated on.
 const WINDOW: usize = 384;
@@ -40,10 +40,12 @@ const LEAST_TOKENS: usize = 512;
 pub struct CalibrationRequest {
     /// Files of questions or of text; none for the training questions of the built-in model.
     pub files: Vec<String>,
-    /// How many windows, where it is said.
-    pub samples: Option<usize>,
-    /// Which of them, where it is said.
-    pub seed: Option<u64>,
+    /// How many windows.
+    pub samples: usize,
+    /// Which of them.
+    pub seed: u64,
+    /// The first flag that says any of this, where one does.
+    pub given: Option<&'static str>,
     /// Whether a plan asks for it, whatever the flags of the quantiser say.
     pub is_needed: bool,
     /// Which factors are folded in by it.
@@ -55,30 +57,20 @@ pub struct CalibrationRequest {
 impl CalibrationRequest {
     /// The windows without `--calibration-samples`.
     pub const SAMPLES: usize = 128;
-
-    fn samples(&self) -> usize {
-        self.samples.unwrap_or(Self::SAMPLES)
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed.unwrap_or_default()
-    }
-
-    /// The first flag that says how to calibrate.
-    fn said(&self) -> Option<&'static str> {
-        let flags = [
-            ("--calibration", !self.files.is_empty()),
-            ("--calibration-samples", self.samples.is_some()),
-            ("--calibration-seed", self.seed.is_some()),
-        ];
-        flags.iter().find(|(_, is_said)| *is_said).map(|(flag, _)| *flag)
-    }
 }
 
 impl Default for CalibrationRequest {
     fn default() -> Self {
         let scaling = ScalingChoice { method: ScalingMethod::None, bits: BitWidth::B4 };
-        Self { files: Vec::new(), samples: None, seed: None, is_needed: false, scaling, show: ShowProgress::No }
+        Self {
+            files: Vec::new(),
+            samples: Self::SAMPLES,
+            seed: 0,
+            given: None,
+            is_needed: false,
+            scaling,
+            show: ShowProgress::No,
+        }
     }
 }
 
@@ -121,7 +113,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     let body = &folder.model.transformer;
     let settings = body.settings();
     let is_coded = body.sites().iter().any(|site| body.site(site).packed_weights().is_some());
-    if is_coded && let Some(flag) = request.said() {
+    if is_coded && let Some(flag) = request.given {
         bail!("`{flag}` is for weights in floats, and these are codes: calibrate the model that they are of");
     }
     let is_scaled = request.scaling.method != ScalingMethod::None;
@@ -139,7 +131,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let is_needed = request.is_needed || is_scaled || settings.rounding.needs_moments(settings.weight);
     if is_coded || !is_needed {
-        return match request.said() {
+        return match request.given {
             Some(flag) => Err(usage(format!(
                 "`{flag}` is for what goes by the inputs of the model, and nothing here does: expected `--rounding gptq`, \
                  a `--quantizer` with the range importance, `--scaling`, or a plan with one of them"
@@ -148,9 +140,7 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
         };
     }
     let files = files_of(dir, request)?;
-    for reported in reported(&folder.tokenizer)? {
-        reported.check_apart(&files)?;
-    }
+    check_apart(&reported(&folder.tokenizer)?, &files)?;
     let Chosen { windows, questions, documents, name } = chosen(&folder, &files, request)?;
     let tokens: usize = windows.iter().map(Vec::len).sum();
     ensure!(
@@ -248,7 +238,7 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
     for file in files {
         let before = windows.len();
         if is_text(file) {
-            let most = windows.len() + WINDOWS_PER_SAMPLE * request.samples();
+            let most = windows.len() + WINDOWS_PER_SAMPLE * request.samples;
             let files = TextFiles::new([file])?;
             let mut all = files.documents();
             while windows.len() < most
@@ -262,14 +252,14 @@ fn chosen<B: QuantBackend, M: SwitchableModel<B>>(
             continue;
         }
         let dataset = calibration_questions(file)?;
-        let dataset = dataset.sampled(request.samples(), request.seed());
+        let dataset = dataset.sampled(request.samples, request.seed);
         let task = ReadingTask::new(dataset.clone(), &folder.tokenizer, folder.model.config(), None)
             .with_context(|| format!("--calibration {file}"))?;
         windows.extend(task.features.windows().iter().map(|window| window.ids.clone()));
         questions.push(dataset);
     }
-    windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed()));
-    windows.truncate(request.samples());
+    windows.shuffle(&mut ChaCha8Rng::seed_from_u64(request.seed));
+    windows.truncate(request.samples);
     let name = files.iter().map(|file| name_of(Path::new(file))).collect::<Vec<_>>().join(", ");
     Ok(Chosen { windows, questions, documents, name })
 }

@@ -31,36 +31,45 @@ pub enum Reported {
 }
 
 impl Reported {
-    /// Refuses files to calibrate on that hold a question or a paragraph of it anywhere, whichever windows would be
-    /// drawn of them. By contents: see [`SeenData::check_unseen`].
-    ///
-    /// # Errors
-    ///
-    /// When one does, or cannot be read; the error names both files.
-    pub fn check_apart(&self, calibration: &[String]) -> anyhow::Result<()> {
-        for file in calibration {
-            let whole = whole(file)?;
-            match self {
-                Self::Questions { name, dataset } => {
-                    let held_out = HeldOut::new(dataset.clone()).with_context(|| name.clone())?;
-                    let seen = SeenData::new(vec![whole]);
-                    seen.check_unseen(&held_out).with_context(|| format!("--calibration {file} and {name}"))?;
-                }
-                Self::Texts { name, documents } => {
-                    let is_seen = |text: &String| paragraphs(text).any(|hash| whole.contexts.contains(&hash));
-                    if let Some(index) = documents.iter().position(is_seen) {
-                        bail!(
-                            "`--calibration {file}` and {name}: a paragraph of document {} of the text that is reported on \
-                             is in {}",
-                            index + 1,
-                            whole.name
-                        );
-                    }
+    /// Refuses what a file to calibrate on, named first, has in common with it.
+    fn check_apart(&self, file: &str, whole: &SeenData) -> anyhow::Result<()> {
+        match self {
+            Self::Questions { name, dataset } => {
+                let held_out = HeldOut::new(dataset.clone()).with_context(|| name.clone())?;
+                whole.check_unseen(&held_out).with_context(|| format!("--calibration {file} and {name}"))?;
+            }
+            Self::Texts { name, documents } => {
+                let holds = |hash| whole.sets().iter().find(|set| set.contexts.contains(&hash));
+                let is_seen = |(index, text): (usize, &String)| Some((index, paragraphs(text).find_map(holds)?));
+                if let Some((index, set)) = documents.iter().enumerate().find_map(is_seen) {
+                    bail!(
+                        "`--calibration {file}` and {name}: a paragraph of document {} of the text that is reported on is \
+                         in {}",
+                        index + 1,
+                        set.name
+                    );
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Refuses files to calibrate on that hold a question or a paragraph of what is reported on anywhere, whichever windows
+/// would be drawn of them. By contents: see [`SeenData::check_unseen`]. Each file is read once.
+///
+/// # Errors
+///
+/// When one does, or cannot be read; the error names both files.
+pub fn check_apart(reported: &[Reported], calibration: &[String]) -> anyhow::Result<()> {
+    if reported.is_empty() {
+        return Ok(());
+    }
+    for file in calibration {
+        let whole = SeenData::new(vec![whole(file)?]);
+        reported.iter().try_for_each(|reported| reported.check_apart(file, &whole))?;
+    }
+    Ok(())
 }
 
 /// All that a file to calibrate on holds.

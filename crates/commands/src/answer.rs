@@ -10,7 +10,6 @@
 //! it, by the time that a question takes here, or by confidence: at few bits first, again at more where the answer is unsure.
 //! Standard output holds a line for each question: the answer, how probable it is, and the bits of the plan.
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use serde_json::json;
 
 use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::execution::ExecutionArg;

@@ -8,13 +8,13 @@
 //! Writes `OUT/cloze.json` in SQuAD v1.1 format (arXiv:1906.04980, noisy cloze). Train on it with
 //! `train_bank --train OUT/cloze.json --base-steps N`.
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
+use serde_json::json;
 
 use command_line::arguments::count::parse_count;
 use command_line::files::flag_of;

@@ -13,7 +13,6 @@
 //! The file is written whole or not at all, opened again, and its logits are compared with those of the plan, whose
 //! activations, keys and values are left unrounded for that: a file does not say them. A span head is left out.
 
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::{Parser, ValueEnum};
+use serde_json::json;
 
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::contents::name_of;

@@ -10,7 +10,6 @@
 //! `generation_config.json` of the folder has it, or its `config.json`; the built-in model takes the best token.
 //! Standard output holds the texts alone, standard error the rest.
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -20,6 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use serde_json::json;
 
 use command_line::arguments::execution::ExecutionArg;
 use command_line::arguments::generation::GenerationArgs;
@@ -168,6 +168,9 @@ impl Arguments {
         let (tokens, seconds) = (texts.iter().map(Vec::len).sum::<usize>(), start.elapsed().as_secs_f64());
         let bytes = plan.kv_cache_bytes_per_token(&shape);
         eprintln!("{tokens} tokens in {seconds:.2} s, {bytes} bytes of keys and values for each");
+        if !output::is_for_programs() {
+            return Ok(());
+        }
         let continued = texts.iter().map(|ids| Ok(tokenizer.decode(ids)?)).collect::<anyhow::Result<Vec<_>>>()?;
         output::result(&json!({
             "prompts": self.texts()?, "texts": continued, "tokens": tokens, "seconds": seconds,

@@ -7,13 +7,13 @@
 //! It writes `logits`, `[1, n, vocab]` in f32, to compare with another implementation. Texts are continued by
 //! `generate`.
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, ensure};
 use clap::Parser;
+use serde_json::json;
 
 use command_line::arguments::quant::QuantArgs;
 use command_line::files::{check_apart, resolve_model};
@@ -101,6 +101,9 @@ impl<B: QuantBackend> WithFamily<B> for Import<'_, B::Device> {
         match &arguments.out {
             Some(out) => write_logits(out, &logits)?,
             None => outln!("{logits}"),
+        }
+        if !output::is_for_programs() {
+            return Ok(());
         }
         let [_, tokens, vocabulary] = logits.dims();
         let values = logits.into_data().convert::<f32>().to_vec::<f32>().map_err(|error| anyhow!("{error:?}"))?;

@@ -11,11 +11,11 @@
 //! parameters with the least and the greatest of a matrix; and the bytes of the packed tensors,
 //! scales included. Without arguments it takes the built-in model.
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
 use command_line::arguments::quant::QuantArgs;
 use command_line::files::resolve_model;

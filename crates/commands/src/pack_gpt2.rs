@@ -13,13 +13,13 @@
 //! model in floats rounded to the levels of the plan: but for the order of sums the two are the same. Without
 //! `--model` it packs the built-in model.
 
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::{Map, Value, json};
 
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::arguments::reading::ReadingArgs;

@@ -11,7 +11,6 @@
 //! with the same folder. `OUT/model` is a Hugging Face folder: `train_bank --model OUT/model` goes on
 //! from there.
 
-use command_line::{outln, output};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +22,7 @@ use serde_json::json;
 use command_line::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
 use command_line::contents::{name_of, of_parameters};
 use command_line::files::{check_apart, flag_of, resolve_model, resolve_tokenizer};
-use command_line::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
+use command_line::{arguments::run::RunArgs, finish, outln, output, resumable, stop_on_ctrl_c};
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::SpecialTokens;
 use switchable_quant::device::{Device, WithAutodiff};

@@ -8,7 +8,6 @@
 //! again with the same folder. `runs/default/model` then holds what `crates/switchable-quant/default`
 //! holds: a Hugging Face folder with `tokenizer.json` and `adapters/bits-*`.
 
-use command_line::{out, outln, output};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use command_line::contents::{of_questions, of_reading};
-use command_line::{arguments::run::RunArgs, finish, resumable, stop_on_ctrl_c};
+use command_line::{arguments::run::RunArgs, finish, out, outln, output, resumable, stop_on_ctrl_c};
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::data::{SpecialTokens, TextTokenizer, corpus_texts};
 use switchable_quant::default_model::{self, DefaultModel, QuestionSet, Recipe};

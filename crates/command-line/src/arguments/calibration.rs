@@ -32,21 +32,26 @@ pub struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
+    /// The first flag that says how to calibrate, where one is given.
+    fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--calibration", !self.calibration.is_empty()),
+            ("--calibration-samples", self.calibration_samples.is_some()),
+            ("--calibration-seed", self.calibration_seed.is_some()),
+        ];
+        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
+
     /// Refuses all of it where a command calibrates nothing.
     ///
     /// # Errors
     ///
     /// The first flag that is given.
     pub fn expect_none(&self) -> anyhow::Result<()> {
-        let given = [
-            ("--calibration", !self.calibration.is_empty()),
-            ("--calibration-samples", self.calibration_samples.is_some()),
-            ("--calibration-seed", self.calibration_seed.is_some()),
-            ("--scaling", self.scaling.scaling != ScalingMethod::None),
-            ("--scaling-bits", self.scaling.scaling_bits.is_some()),
-        ];
-        match given.iter().find(|(_, is_given)| *is_given) {
-            Some((flag, _)) => Err(usage(format!("`{flag}` is for a calibration, which this command has none of"))),
+        let scaling = (self.scaling.scaling != ScalingMethod::None).then_some("--scaling");
+        let scaling_bits = self.scaling.scaling_bits.and(Some("--scaling-bits"));
+        match self.given().or(scaling).or(scaling_bits) {
+            Some(flag) => Err(usage(format!("`{flag}` is for a calibration, which this command has none of"))),
             None => Ok(()),
         }
     }
@@ -66,8 +71,9 @@ impl CalibrationArgs {
         self.scaling.check()?;
         Ok(CalibrationRequest {
             files: self.calibration.clone(),
-            samples: self.calibration_samples,
-            seed: self.calibration_seed,
+            samples: self.calibration_samples.unwrap_or(CalibrationRequest::SAMPLES),
+            seed: self.calibration_seed.unwrap_or_default(),
+            given: self.given(),
             is_needed: plan.map(plan_needs_moments).transpose()?.unwrap_or_default(),
             scaling: ScalingChoice { method: self.scaling.scaling, bits: self.scaling.bits(asked) },
             show,

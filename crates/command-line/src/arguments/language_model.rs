@@ -1,6 +1,5 @@
 //! A language model that training starts from, and how it is trained.
 
-use crate::outln;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -20,6 +19,7 @@ use switchable_quant::transformer::options::ModelOptions;
 use crate::arguments::count::parse_up_to;
 use crate::ending::usage;
 use crate::files::{resolve_model, resolve_tokenizer};
+use crate::outln;
 
 /// Running text.
 #[derive(Debug, Clone, Args)]

@@ -21,7 +21,6 @@ mod requests;
 mod routes;
 mod served_model;
 
-use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -31,6 +30,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
+use serde_json::json;
 
 use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::count::{parse_count, parse_up_to};

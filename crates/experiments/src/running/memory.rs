@@ -164,6 +164,30 @@ impl Memory {
         Ok(record.result)
     }
 
+    /// Results that do not need one another, each by its name and its options and known or computed by its place among them;
+    /// as [`recall`](Self::recall).
+    ///
+    /// # Errors
+    ///
+    /// As [`recall`](Self::recall); where processes share the work, when any result is left to another, after all are looked
+    /// at.
+    pub fn each<'r, T: Serialize + DeserializeOwned>(
+        &self,
+        results: impl IntoIterator<Item = (&'r str, &'r Value)>,
+        mut compute: impl FnMut(usize) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (mut left, mut known) = (Left::default(), Vec::new());
+        for (index, (name, options)) in results.into_iter().enumerate() {
+            known.extend(left.unless(self.recall(name, options, || compute(index)))?);
+            // What is made of the results is another item.
+            if self.is_over() {
+                return Err(Error::Elsewhere);
+            }
+        }
+        left.finish()?;
+        Ok(known)
+    }
+
     /// The result in `NAME.json`, or that of `compute`, which gathers parts; as [`recall`](Self::recall).
     ///
     /// Where processes share the work, the parts are items, and the result is one when all of them are there: `compute` must
@@ -235,22 +259,13 @@ impl Parts {
     ///
     /// # Errors
     ///
-    /// As [`Memory::recall`]; where processes share the work, when any part is left to another, after all are looked at.
+    /// As [`Memory::each`].
     pub fn each<T: Serialize + DeserializeOwned>(
         &self,
         names: &[String],
-        mut compute: impl FnMut(usize) -> Result<T>,
+        compute: impl FnMut(usize) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let (mut left, mut known) = (Left::default(), Vec::with_capacity(names.len()));
-        for (index, name) in names.iter().enumerate() {
-            known.extend(left.unless(self.recall(name, || compute(index)))?);
-            // What is made of the parts is another item.
-            if self.memory.is_over() {
-                return Err(Error::Elsewhere);
-            }
-        }
-        left.finish()?;
-        Ok(known)
+        self.memory.each(names.iter().map(|name| (name.as_str(), &self.made_from)), compute)
     }
 
     /// What is made of the parts of those names and kept nowhere: `compute` must go through them by [`each`](Self::each).

@@ -12,7 +12,7 @@
 //! outside of them.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use quant_kernels::{backends::quant_backend::QuantBackend, spec::bit_width::BitWidth};
 use span_reader::cost::Cost;
@@ -23,10 +23,9 @@ use squad_data::QuestionScore;
 use switchable_lora::site_precision::SitePrecision;
 use switchable_model::model::SwitchableModel;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::running::memory::Memory;
 use crate::running::progress::{EvaluationProgress, ShowProgress};
-use crate::running::share::Left;
 
 /// What a whole model runs at.
 ///
@@ -134,26 +133,18 @@ pub fn uniform_sweep<B: QuantBackend, M: SwitchableModel<B>, P: Into<UniformPoin
 ) -> Result<Vec<UniformRow>> {
     let body = &evaluator.model().transformer;
     let plan_of = |UniformPoint { precision, kv_cache }| body.uniform_plan(precision).with_kv_cache(kv_cache);
+    let points: Vec<UniformPoint> = points.iter().map(|&point| point.into()).collect();
     let progress = EvaluationProgress::start("one width everywhere", evaluator, points.len(), options.show);
-    let (mut left, mut known) = (Left::default(), Vec::with_capacity(points.len()));
-    for (i, &point) in points.iter().enumerate() {
-        let point: UniformPoint = point.into();
-        let made_from = json!({ "precision": point.precision, "kv_cache": point.kv_cache });
-        let accuracy = options.known.recall(&format!("row-{:03}", i + 1), &made_from, || {
-            let (mut accuracy, _) = progress.predict(evaluator, &plan_of(point))?;
-            let scores = std::mem::take(&mut accuracy.scores);
-            Ok(KnownAccuracy { accuracy, scores })
-        });
-        known.extend(left.unless(accuracy)?);
-        if options.known.is_over() {
-            return Err(Error::Elsewhere);
-        }
-    }
-    left.finish()?;
+    let made_from: Vec<(String, Value)> =
+        points.iter().enumerate().map(|(i, point)| (format!("row-{:03}", i + 1), json!(point))).collect();
+    let known = options.known.each(made_from.iter().map(|(name, point)| (name.as_str(), point)), |i| {
+        let (mut accuracy, _) = progress.predict(evaluator, &plan_of(points[i]))?;
+        let scores = std::mem::take(&mut accuracy.scores);
+        Ok(KnownAccuracy { accuracy, scores })
+    })?;
     let mut rows: Vec<UniformRow> = Vec::with_capacity(points.len());
-    for (&point, KnownAccuracy { mut accuracy, scores }) in points.iter().zip(known) {
+    for (point, KnownAccuracy { mut accuracy, scores }) in points.into_iter().zip(known) {
         accuracy.scores = scores;
-        let point: UniformPoint = point.into();
         let (UniformPoint { precision, kv_cache }, plan) = (point, plan_of(point));
         let comparison = rows.first().map_or(&accuracy, |first| &first.accuracy).compare(&accuracy, options.seed);
         let bare_sites = plan.iter().filter(|(_, of_site)| of_site.adapter != precision.adapter).count();

@@ -32,7 +32,6 @@ use crate::robustness::protocol::craft::{
 };
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::Victim;
-use crate::running::share::Left;
 
 /// Label of the one row of an attack that asks nothing of the model.
 pub const NO_SOURCE: &str = "none";
@@ -213,17 +212,14 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
         // Attacks that were made are tried on other plans as well.
         let labels: Vec<&str> = self.inference.iter().map(|plan| plan.label.as_str()).collect();
         let known = self.options.memory.within(&format!("tried-on-{}", labels.join("-")));
-        let (mut rows, mut left) = (Vec::with_capacity(sources.len()), Left::default());
-        for source in sources {
-            let made_from =
-                json!({ "attack": self.crafting().made_from(attack, source), "inference": self.tried_on() });
-            let row = known.recall(&source.name_under(attack), &made_from, || self.row(&self.craft(attack, source)?));
-            rows.extend(left.unless(row)?);
-            if known.is_over() {
-                return Err(Error::Elsewhere);
-            }
-        }
-        left.finish()?;
+        let made_from = |source: &AttackSource| {
+            let attack_on = self.crafting().made_from(attack, source);
+            (source.name_under(attack), json!({ "attack": attack_on, "inference": self.tried_on() }))
+        };
+        let made_from: Vec<(String, Value)> = sources.iter().map(made_from).collect();
+        let rows = known.each(made_from.iter().map(|(name, options)| (name.as_str(), options)), |place| {
+            self.row(&self.craft(attack, &sources[place])?)
+        })?;
         let inference = self.inference.iter().map(|plan| plan.label.clone()).collect();
         Ok(AttackMatrix { attack: attack.name(), settings: attack.settings(), inference, rows })
     }
