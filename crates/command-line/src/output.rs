@@ -59,7 +59,7 @@ pub fn is_for_programs() -> bool {
     FOR_PROGRAMS.load(Ordering::Relaxed)
 }
 
-/// What [`outln`](crate::outln) and [`out`](crate::out) call.
+/// What [`outln`] and [`out`] call.
 pub fn say(text: Arguments<'_>, end: &str) {
     if is_for_programs() { eprint!("{text}{end}") } else { print!("{text}{end}") }
 }

@@ -11,7 +11,6 @@ use span_reader::certificate::seen_data::SeenData;
 use span_reader::choice::front::MeasuredFront;
 use switchable_lora::PrecisionPlan;
 use switchable_model::named_plans::NamedPlans as _;
-use switchable_model::model::SwitchableModel;
 
 use crate::scratch::with_files;
 use crate::targets::adapters::tiny_model;
