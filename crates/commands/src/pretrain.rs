@@ -24,6 +24,7 @@ use command_line::contents::{name_of, of_parameters};
 use command_line::files::{check_apart, flag_of, resolve_model, resolve_tokenizer};
 use command_line::{arguments::run::RunArgs, finish, outln, output, resumable, stop_on_ctrl_c};
 use switchable_quant::burn::module::AutodiffModule as _;
+use switchable_quant::burn::tensor::backend::DeviceId;
 use switchable_quant::data::SpecialTokens;
 use switchable_quant::device::{Device, WithAutodiff};
 use switchable_quant::experiments::train::perplexity::Perplexity;
@@ -74,7 +75,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     check_apart(&target, &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let out = arguments.run.prepared_out(OUT)?;
     let machine = arguments.run.device.resolve()?;
-    let pretrain = Pretrain { arguments: &arguments, out: &out, machine: &machine };
+    let beside = arguments.training.further.beside(&machine, arguments.training.micro_batches)?;
+    let pretrain = Pretrain { arguments: &arguments, out: &out, machine: &machine, beside };
     resumable(&out, || machine.dispatch_autodiff(pretrain))
 }
 
@@ -82,6 +84,7 @@ struct Pretrain<'a> {
     arguments: &'a Arguments,
     out: &'a Path,
     machine: &'a Device,
+    beside: Vec<DeviceId>,
 }
 
 impl WithAutodiff for Pretrain<'_> {
@@ -115,7 +118,8 @@ impl WithAutodiff for Pretrain<'_> {
         }
         let training = TrainRun {
             dir: Some(out.join("training")),
-            workers: run.workers(self.machine),
+            workers: training.further.workers(run, self.machine),
+            beside: self.beside,
             stop: stop_on_ctrl_c()?,
             show: run.show(),
             identity: identity

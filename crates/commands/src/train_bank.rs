@@ -37,6 +37,7 @@ use command_line::files::{LoadedQuestions, check_apart, resolve_model};
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, resumable, stop_on_ctrl_c, usage};
+use switchable_quant::burn::tensor::backend::DeviceId;
 use switchable_quant::charts::{Figure as _, LineChart};
 use switchable_quant::data::{Dataset, NullRule, TextTokenizer};
 use switchable_quant::experiments::banks::bank::{BankConfig, RegimeOfBank, train_bank_with, train_base};
@@ -105,6 +106,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     if source.validate_every.is_some() && training.steps == 0 {
         return Err(usage("`--validate-every` looks at a bank that is trained, and `--steps 0` trains none"));
     }
+    let beside = training.further.beside(&run.device.resolve()?, training.micro_batches)?;
     answers.check(true, &[("--null-threshold", source.null_threshold.is_some())])?;
     let data = Questions { training: source.questions()?, evaluation: source.evaluation()? };
     check_apart(&run.out_or(OUT).join("model"), &[&resolve_model(&source.model)?])?;
@@ -112,7 +114,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let missing_head =
         if answers.generates() { MissingHead::Random(run.seed) } else { training.missing_head(run.seed) };
     let model = quant.model_options();
-    let task = TrainBank { arguments: &arguments, data, out: &out };
+    let task = TrainBank { arguments: &arguments, data, beside, out: &out };
     let mut calibration = quant.calibration.request(None, [bank.lowest()], run.show())?;
     if calibration.files.is_empty() && quant.needs_calibration() {
         // Nothing is reported on the questions of the training.
@@ -129,6 +131,7 @@ struct Questions {
 struct TrainBank<'a> {
     arguments: &'a Arguments,
     data: Questions,
+    beside: Vec<DeviceId>,
     out: &'a Path,
 }
 
@@ -143,7 +146,7 @@ impl Command for TrainBank<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, mut session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments, data, out } = self;
+        let Self { arguments, data, beside, out } = self;
         let Arguments { run, quant, regime, source, answers, bank, training } = arguments;
         let window = training.window;
         anyhow::ensure!(session.folder.plan.is_none(), "`--model` holds packed weights, expected floats to train");
@@ -182,9 +185,10 @@ impl Command for TrainBank<'_> {
         let trained_on = source.train.first().map_or_else(String::new, |file| name_of(file));
         let identity = session.identity()?.with(&of_questions("data", &trained_on, &task));
         let part = |part: &str| {
-            let (dir, workers, stop) = (Some(out.join(part)), options.workers.clone(), options.stop.clone());
+            let (dir, stop) = (Some(out.join(part)), options.stop.clone());
+            let (workers, beside) = (training.further.workers(run, &session.machine), beside.clone());
             let identity = identity.clone().with_options(json!({ "window": window, "part": part, "seed": run.seed }));
-            TrainRun { dir, workers, stop, show: run.show(), identity }
+            TrainRun { dir, workers, beside, stop, show: run.show(), identity }
         };
         if training.base_steps > 0 {
             let (config, run) = (&training.base(run.seed), &part("base"));

@@ -84,7 +84,7 @@ impl WithAutodiff for Make<'_> {
         let part = |part: &str| {
             let identity = Identity::default().with_option("part", part);
             let (dir, workers, stop) = (Some(out.join(part)), workers.clone(), stop.clone());
-            TrainRun { dir, workers, stop, show: run.show(), identity }
+            TrainRun { dir, workers, stop, show: run.show(), identity, ..TrainRun::default() }
         };
 
         outln!("running on {}", self.machine);

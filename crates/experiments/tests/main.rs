@@ -4,6 +4,7 @@ mod allocation;
 mod bad_input;
 mod bank_training;
 mod cost;
+mod data_parallel;
 mod dynamic;
 mod estimates;
 mod generated_answers;

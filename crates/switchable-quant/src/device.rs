@@ -42,6 +42,10 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+#[cfg(feature = "experiments")]
+use burn::tensor::backend::DeviceId;
+#[cfg(all(feature = "experiments", feature = "cuda"))]
+use burn::tensor::backend::DeviceOps as _;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "experiments")]
@@ -262,6 +266,17 @@ impl Device {
             Target::Cuda(index) => task.run::<backend::Autodiff<backend::Cuda>>(backend::CudaDevice::new(index)),
             #[cfg(feature = "wgpu")]
             Target::Wgpu => task.run::<backend::Autodiff<backend::Wgpu>>(backend::WgpuDevice::DefaultDevice),
+        }
+    }
+
+    /// How burn calls this device, for work that it shares with `first`; nothing where it is of another backend or is
+    /// `first` itself.
+    #[cfg(feature = "experiments")]
+    pub fn id_beside(&self, first: &Self) -> Option<DeviceId> {
+        match (self.target, first.target) {
+            #[cfg(feature = "cuda")]
+            (Target::Cuda(index), Target::Cuda(other)) if index != other => Some(backend::CudaDevice::new(index).id()),
+            _ => None,
         }
     }
 

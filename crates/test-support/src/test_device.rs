@@ -7,7 +7,10 @@
 //! unless the environment variable `SWITCHABLE_QUANT_REQUIRE_CUDA` or `SWITCHABLE_QUANT_REQUIRE_WGPU`
 //! is `1`: then it fails.
 
-use burn::{backend::Autodiff, tensor::Device};
+use burn::{
+    backend::Autodiff,
+    tensor::{Device, backend::DeviceId},
+};
 
 /// The backend under test.
 #[cfg(feature = "test-cuda")]
@@ -25,6 +28,25 @@ pub type Training = Autodiff<Plain>;
 /// The device under test.
 pub fn device() -> Device<Plain> {
     Device::<Plain>::default()
+}
+
+/// Devices of the same backend beside the one under test: the processor has but itself, asked for twice more; with CUDA the
+/// next one where there is one, with wgpu the processor as an adapter of its own.
+pub fn further_devices() -> Vec<DeviceId> {
+    #[cfg(feature = "test-cuda")]
+    {
+        let next = u16::from(std::path::Path::new("/dev/nvidia1").exists());
+        vec![DeviceId { type_id: 0, index_id: next }]
+    }
+    #[cfg(all(feature = "test-wgpu", not(feature = "test-cuda")))]
+    {
+        use burn::tensor::backend::DeviceOps as _;
+        vec![burn::backend::wgpu::WgpuDevice::Cpu.id()]
+    }
+    #[cfg(not(any(feature = "test-cuda", feature = "test-wgpu")))]
+    {
+        vec![DeviceId { type_id: 0, index_id: 1 }, DeviceId { type_id: 0, index_id: 2 }]
+    }
 }
 
 /// Ends a test, as passed, where the device that the tests were built for is not there.

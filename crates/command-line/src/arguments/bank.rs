@@ -18,6 +18,7 @@ use switchable_quant::transformer::span_head::MissingHead;
 use switchable_quant::transformer::{self, options::ModelOptions};
 
 use crate::arguments::count::{parse_count, parse_up_to};
+use crate::arguments::further_devices::FurtherDevicesArgs;
 use crate::arguments::null_threshold::NullThreshold;
 use crate::arguments::reading::ReadingArgs;
 use crate::arguments::run::RunArgs;
@@ -110,6 +111,9 @@ pub struct BankTrainingArgs {
     /// Parts that a batch is cut into, computed at once as far as there are workers
     #[arg(long, default_value_t = 4, value_parser = parse_up_to::<65_536>)]
     pub micro_batches: usize,
+    /// Devices that share the parts of a step
+    #[command(flatten)]
+    pub further: FurtherDevicesArgs,
     /// Highest learning rate of the bank
     #[arg(long, default_value_t = 1e-3)]
     pub learning_rate: f64,

@@ -17,6 +17,7 @@ use switchable_quant::transformer::model_weights::ModelWeights as _;
 use switchable_quant::transformer::options::ModelOptions;
 
 use crate::arguments::count::parse_up_to;
+use crate::arguments::further_devices::FurtherDevicesArgs;
 use crate::ending::usage;
 use crate::files::{resolve_model, resolve_tokenizer};
 use crate::outln;
@@ -106,6 +107,9 @@ pub struct LanguageTrainingArgs {
     /// Parts that a batch is cut into, computed at once as far as there are workers
     #[arg(long, default_value_t = 2, value_parser = parse_up_to::<65_536>)]
     pub micro_batches: usize,
+    /// Devices that share the parts of a step
+    #[command(flatten)]
+    pub further: FurtherDevicesArgs,
     /// Highest learning rate
     #[arg(long, default_value_t = 1e-3)]
     pub learning_rate: f64,

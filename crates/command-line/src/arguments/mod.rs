@@ -7,6 +7,7 @@ pub mod bank;
 pub mod calibration;
 pub mod count;
 pub mod execution;
+pub mod further_devices;
 pub mod generation;
 pub mod greedy;
 pub mod hardening;

@@ -10,6 +10,7 @@
 //! | `branch` | the passes of a step and how their losses combine |
 //! | `regimes` | which passes a step runs; `ladder` the plans they choose from |
 //! | `gradients` | sums, norms and conflicts of gradients |
+//! | `replicas` | copies of the model on further devices |
 //! | `step_sizes` | updates of learned steps |
 //! | `checkpoint` | state on disk, exact resume; `model_identity` what the model must be |
 //! | `trainer` | the loop |
@@ -25,6 +26,7 @@ mod model_identity;
 pub mod objective;
 pub mod perplexity;
 pub mod regimes;
+mod replicas;
 pub mod schedule;
 pub mod span_task;
 mod step_sizes;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer as _};
+use burn::tensor::backend::DeviceId;
 use burn::tensor::{ElementConversion as _, Tensor};
 use serde::Serialize;
 use serde_json::json;
@@ -21,6 +22,7 @@ use crate::running::progress::{Progress, ShowProgress};
 use crate::train::branch::{Branch, Protection};
 use crate::train::config::TrainConfig;
 use crate::train::regimes::Regime;
+use crate::train::replicas::Replicas;
 use crate::train::step_sizes::StepSizes;
 use crate::train::task::TrainTask;
 use crate::train::{checkpoint, gradients};
@@ -32,6 +34,9 @@ pub struct TrainRun {
     pub dir: Option<PathBuf>,
     /// Micro-batches computed at once.
     pub workers: Workers,
+    /// Devices beside that of the model, of the same backend, which share the micro-batches of a step. What is trained
+    /// does not depend on them: all that they change is time.
+    pub beside: Vec<DeviceId>,
     /// Asked between steps; a run that stops saves a checkpoint first.
     pub stop: StopFlag,
     /// Whether progress is shown.
@@ -99,6 +104,13 @@ struct Part {
     main_loss: f64,
 }
 
+impl Part {
+    fn map_gradients(self, map: impl Fn(GradientsParams) -> GradientsParams) -> Self {
+        let Self { guarded, free, .. } = self;
+        Self { guarded: guarded.map(&map), free: free.map(map), ..self }
+    }
+}
+
 /// Trains every parameter that requires a gradient, with AdamW. Learned steps of weights move by their
 /// size times AdamW's update, so that the learning rate is their relative change; none of them comes to 0 or changes
 /// its sign.
@@ -143,6 +155,11 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
     };
     let device = &device_of(&model);
     config.check()?;
+    if config.micro_batches <= run.beside.len() {
+        let devices = run.beside.len() + 1;
+        let expected = format!("at least {devices}: one for each of {devices} devices");
+        return Err(Error::option("micro_batches", config.micro_batches, expected));
+    }
     task.check_model(&model)?;
     for branch in regime.branches(0) {
         task.check_plan(&model, &branch.plan)?;
@@ -170,6 +187,7 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
 
+    let mut replicas = Replicas::new(&model, device, &run.beside);
     let mut data = task.batches_from(first_step * config.micro_batches)?;
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
     let mut log = Log::open(run, first_step)?;
@@ -187,10 +205,12 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
         for branch in &branches {
             task.check_plan(&model, &branch.plan)?;
         }
-        let outputs = run.workers.map(&parts, |_, batch| {
+        replicas.follow(&model);
+        let outputs = run.workers.map(&parts, |part, batch| {
             // A copy with leaves of its own: graphs that share leaves would wait for one another.
-            let model = M::from_inner(model.valid());
-            run_part(&model, task, batch, Share { branches: &branches, of_step: 1.0 / parts.len() as f64 })
+            let model = M::from_inner(replicas.of_part(part, &model).valid());
+            let share = Share { branches: &branches, of_step: 1.0 / parts.len() as f64 };
+            run_part(&model, task, batch, share).map_gradients(|gradients| replicas.home(gradients, &model))
         });
         let loss = outputs.iter().map(|part| part.loss).sum::<f64>();
         if !loss.is_finite() {
