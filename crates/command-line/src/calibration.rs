@@ -112,14 +112,15 @@ pub fn calibrate<B: QuantBackend, M: SwitchableModel<B>>(
 ) -> anyhow::Result<(ModelFolder<B, M>, Option<CalibratedOn>)> {
     let body = &folder.model.transformer;
     let settings = body.settings();
-    let is_coded = body.sites().iter().any(|site| body.site(site).packed_weights().is_some());
+    // A packed folder may hold no code where its plan leaves all in floats; it is what was found all the same.
+    let is_coded = folder.plan.is_some() || body.sites().iter().any(|site| body.site(site).packed_weights().is_some());
     if is_coded && let Some(flag) = request.given {
-        bail!("`{flag}` is for weights in floats, and these are codes: calibrate the model that they are of");
+        bail!("`{flag}` is for a model in floats, and this one is packed: calibrate the model that it was made from");
     }
     let is_scaled = request.scaling.method != ScalingMethod::None;
     if is_coded && is_scaled {
         bail!(
-            "`--scaling {}` is for weights in floats, and these are codes: scale the model that they are of, and pack that",
+            "`--scaling {}` is for a model in floats, and this one is packed: scale the model that it was made from, and pack that",
             request.scaling.method
         );
     }
