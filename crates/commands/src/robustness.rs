@@ -11,14 +11,15 @@
 //! `sampled` being inference at a width drawn for each question; then a table. Searches end at their first success;
 //! `--attack-end last-step` gives each item the same chances, and `--attack-readings` bounds them. It writes
 //! `robustness.json`; attacks are kept in `attacks/` beside it, and a run that was stopped goes on. Training on
-//! attacks is part of the `report` example. Several processes do its items by `--items`, `--run-item` and `--merge`: each
+//! attacks is part of the `report` example. `attacked/` holds what each attack made of the questions, as files of SQuAD: any
+//! model may answer them, and `--predictions NAME=DIR` puts its answers into the matrices beside the widths. Several processes do its items by `--items`, `--run-item` and `--merge`: each
 //! attack on each width, tried on all.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde_json::json;
 
@@ -28,14 +29,15 @@ use command_line::arguments::{
 };
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
-use command_line::{finish, out, outln, output, stop_on_ctrl_c};
-use switchable_quant::data::{DecodeConfig, TextTokenizer};
+use command_line::{finish, out, outln, output, stop_on_ctrl_c, usage};
+use switchable_quant::data::{Dataset, DecodeConfig, TextTokenizer};
 use switchable_quant::default_model::QuestionSet;
 use switchable_quant::experiments::robustness::attacks::attack_kind::AttackKind;
 use switchable_quant::experiments::robustness::hardening::adversarial_study::plans_and_sources;
 use switchable_quant::experiments::robustness::protocol::attack_report::MatrixMap;
+use switchable_quant::experiments::robustness::protocol::attacked_set::{AttackedSet, CLEAN, OtherModel, set_names};
 use switchable_quant::experiments::robustness::protocol::craft::RobustnessOptions;
-use switchable_quant::experiments::robustness::protocol::matrix::RobustnessProtocol;
+use switchable_quant::experiments::robustness::protocol::matrix::{AttackMatrix, RobustnessProtocol};
 use switchable_quant::experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
 use switchable_quant::experiments::running::memory::Memory;
 use switchable_quant::experiments::running::share::{Left, Share};
@@ -43,6 +45,7 @@ use switchable_quant::experiments::search::heat_map::Colour;
 use switchable_quant::experiments::train::ladder::Ladder;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::running::json_file::write_json;
+use switchable_quant::reader::running::results_folder::prepare_folder;
 use switchable_quant::transformer::model::TrainableModel;
 
 /// Attacks made on every width, tried on every width
@@ -67,6 +70,10 @@ pub struct Arguments {
     attacks: Vec<AttackKind>,
     #[command(flatten)]
     budget: AttackBudgetArgs,
+    /// Answers of another model to the files in attacked/ of an earlier run with the same flags, as a further column: DIR
+    /// holds SET.json, or SET/predictions.json, for each SET.json there
+    #[arg(long, value_name = "NAME=DIR", value_parser = parse_other)]
+    predictions: Vec<(String, PathBuf)>,
     #[command(flatten)]
     items: ItemArgs,
 }
@@ -99,6 +106,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
 
 /// The folder in that of the results where attacks are kept.
 const ATTACKS: &str = "attacks";
+/// The folder in that of the results for questions as attacks made them.
+const ATTACKED: &str = "attacked";
 
 struct Attacked<'a> {
     arguments: &'a Arguments,
@@ -112,7 +121,8 @@ impl Command for Attacked<'_> {
     }
 
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
-        let Self { arguments: Arguments { run, input, bits, attacks, budget, .. }, out, share } = self;
+        let Arguments { run, input, bits, attacks, budget, .. } = self.arguments;
+        let (out, share) = (self.out, self.share);
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let (machine, source, folder) = (&session.machine, &questions.source, &session.folder);
         say(&share, format!("{machine}: model {}, questions {}\n", source["model"], source["questions"]));
@@ -135,9 +145,16 @@ impl Command for Attacked<'_> {
         let protocol = RobustnessProtocol::new(&victim, &items, inference, options)?;
         let built = attacks.iter().map(|attack| attack.build::<B, M>(budget.budget()));
         let built = built.collect::<Result<Vec<_>, _>>().context("`--attack-readings`")?;
+        let sets: Vec<String> = built.iter().flat_map(|attack| set_names(attack.as_ref(), &sources)).collect();
+        let dir = out.join(ATTACKED);
+        let others = self.arguments.others(&dir, &sets)?;
+        let mut sets = AttackedSets { dir, clean: protocol.clean_set(), others, written: 0 };
         let (mut matrices, mut left) = (Vec::new(), Left::default());
         for attack in &built {
-            let Some(matrix) = left.unless(protocol.matrix(attack.as_ref(), &sources))? else { continue };
+            let Some(mut matrix) = left.unless(protocol.matrix(attack.as_ref(), &sources))? else { continue };
+            if share.concludes() {
+                matrix = sets.add(&protocol.attacked_sets(attack.as_ref(), &sources)?, matrix, run.seed)?;
+            }
             let map = MatrixMap::new(&matrix, Colour::of_stdout());
             say(&share, format!("\n{}: right answers made wrong, percent\n{map}", matrix.attack));
             matrices.push(matrix);
@@ -152,7 +169,67 @@ impl Command for Attacked<'_> {
             "budget": budget.budget() });
         let result = json!({ "run": how, "report": report });
         write_json(out.join("robustness.json"), &result)?;
-        outln!("\nwrote robustness.json to {}", out.display());
+        outln!("\nwrote robustness.json and {} files of questions in {ATTACKED}/ to {}", sets.written, out.display());
         output::result(&result)
+    }
+}
+
+/// What attacks made of the questions, written as it comes, and the models that answered it.
+struct AttackedSets {
+    dir: PathBuf,
+    clean: Dataset,
+    others: Vec<OtherModel>,
+    written: usize,
+}
+
+impl AttackedSets {
+    /// Writes what an attack made, and gives its matrix with a column for each other model.
+    fn add(&mut self, sets: &[AttackedSet], matrix: AttackMatrix, seed: u64) -> anyhow::Result<AttackMatrix> {
+        if self.written == 0 {
+            prepare_folder(&self.dir)?;
+            self.write(CLEAN, &self.clean)?;
+            self.written = 1;
+        }
+        for set in sets.iter().filter(|set| !set.questions.is_empty()) {
+            self.write(&set.name, &set.questions)?;
+            self.written += 1;
+        }
+        let with = |matrix: AttackMatrix, other| matrix.with_model(other, &self.clean, sets, seed);
+        Ok(self.others.iter().try_fold(matrix, with)?)
+    }
+
+    fn write(&self, name: &str, questions: &Dataset) -> anyhow::Result<()> {
+        Ok(questions.write(self.dir.join(format!("{name}.json")))?)
+    }
+}
+
+impl Arguments {
+    /// The models of `--predictions`, with what they answered to the questions in `attacked`.
+    fn others(&self, attacked: &Path, sets: &[String]) -> anyhow::Result<Vec<OtherModel>> {
+        let there: Vec<String> =
+            sets.iter().filter(|set| attacked.join(format!("{set}.json")).is_file()).cloned().collect();
+        if !self.predictions.is_empty() && !attacked.join(format!("{CLEAN}.json")).is_file() {
+            return Err(usage(format!(
+                "`--predictions` are answers to the questions in {}, where there are none: make them first by the same command \
+                 without this flag",
+                attacked.display()
+            )));
+        }
+        let mut others: Vec<OtherModel> = Vec::new();
+        for (label, folder) in &self.predictions {
+            let is_width = self.bits.iter().any(|bits| bits.to_string() == *label);
+            if is_width || ["mean", "sampled"].contains(&label.as_str()) || others.iter().any(|o| o.label() == label) {
+                bail!("`--predictions {label}=…`: another column is called {label}, expected a name of its own");
+            }
+            others.push(OtherModel::read(label, folder, &there).with_context(|| format!("--predictions {label}"))?);
+        }
+        Ok(others)
+    }
+}
+
+fn parse_other(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok((name.to_owned(), folder.into())),
+        _ => Err("expected NAME=DIR".to_owned()),
     }
 }

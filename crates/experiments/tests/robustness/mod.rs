@@ -1,9 +1,11 @@
 //! Attacks and the protocol, on generated questions and, where `SQUAD_DATA` is set, on real ones.
 
 mod adversarial_training;
+mod attacked_set;
 mod attacks;
 mod budget;
 mod edits;
+mod many_windows;
 mod protocol;
 
 use std::io::Write as _;

@@ -20,7 +20,9 @@ use crate::{
         input_moments::InputMoments,
         level_grid::LevelGrid,
     },
+    cpu::{instruction_set::InstructionSet, multiversion::multiversion},
     error::{Error, Result},
+    spec::formats::code_book::CodeBook,
 };
 
 /// The mean of the diagonal that is added to it, and what it is multiplied by where that was too little.
@@ -65,7 +67,7 @@ impl Gptq {
             .map(|block| {
                 let first = block * COLUMNS;
                 let columns = COLUMNS.min(d_out - first);
-                Block { grid, of: self, first, columns }.codes(weights, d_out)
+                codes_of(InstructionSet::best(), &Block { grid, of: self, first, columns }, weights, d_out)
             })
             .collect();
         let mut codes = vec![0; self.order.len() * d_out];
@@ -116,17 +118,19 @@ struct Block<'a> {
     columns: usize,
 }
 
-impl Block<'_> {
-    /// The codes of the block, `[d_in, columns]`, and the error of each output.
-    fn codes(&self, weights: &[f32], d_out: usize) -> (Vec<u8>, Vec<f64>) {
-        let Gptq { order, panels } = self.of;
-        let (n, columns) = (order.len(), self.columns);
+multiversion! {
+    /// The codes of a block, `[d_in, columns]`, and the error of each output. The same bits from every instruction set.
+    fn codes_of(block: &Block<'_>, weights: &[f32], d_out: usize) -> (Vec<u8>, Vec<f64>) {
+        let Gptq { order, panels } = block.of;
+        let (n, columns) = (order.len(), block.columns);
         // `(w − ŵ)ᵀ H (w − ŵ) = Σ_k (M_kk (target_k − ŵ_k))²`.
         let mut outputs = vec![0.0; columns];
         let mut codes = vec![0; n * columns];
         // `w − ŵ` of the inputs that were rounded, in their order.
         let mut errors = vec![0.0; n * columns];
         let mut carried = Vec::new();
+        let (mut scales, mut zeros) = (vec![0.0; columns], vec![0.0; columns]);
+        let (book, offset) = block.grid.levels();
         for panel in panels.iter().rev() {
             let end = panel.start + panel.width;
             carried.clear();
@@ -136,26 +140,56 @@ impl Block<'_> {
             product(&mut carried, sizes, (below, [1, panel.width]), (&errors[end * columns..], [columns, 1]), 1.0);
             for row in (panel.start..end).rev() {
                 let line = row - panel.start;
-                let carried_here = &carried[line * columns..][..columns];
-                let pivot = panel.values[line * panel.width + line];
                 let input = order[row];
-                let weights = &weights[input * d_out + self.first..][..columns];
-                for (column, weight) in weights.iter().enumerate() {
-                    let weight = f64::from(*weight);
-                    let target = weight + carried_here[column] / pivot;
-                    let (code, value) = self.grid.round(input, self.first + column, target);
-                    outputs[column] += (pivot * (target - value)).powi(2);
-                    codes[input * columns + column] = code;
-                    errors[row * columns + column] = weight - value;
+                block.grid.row(input, block.first, &mut scales, &mut zeros);
+                let (before, here) = carried.split_at_mut(line * columns);
+                Line {
+                    pivot: panel.values[line * panel.width + line],
+                    offset,
+                    weights: &weights[input * d_out + block.first..][..columns],
+                    carried: &here[..columns],
+                    scales: &scales,
+                    zeros: &zeros,
                 }
+                .round(book, &mut codes[input * columns..][..columns], &mut errors[row * columns..][..columns], &mut outputs);
                 let error = &errors[row * columns..][..columns];
-                for before in 0..line {
+                for (before, target) in before.chunks_exact_mut(columns).enumerate() {
                     let factor = panel.values[line * panel.width + before];
-                    let target = &mut carried[before * columns..][..columns];
                     target.iter_mut().zip(error).for_each(|(target, error)| *target += factor * error);
                 }
             }
         }
         (codes, outputs)
+    }
+}
+
+/// One input of a block: a value for each output.
+struct Line<'a> {
+    pivot: f64,
+    offset: f32,
+    weights: &'a [f32],
+    carried: &'a [f64],
+    scales: &'a [f32],
+    zeros: &'a [f32],
+}
+
+impl Line<'_> {
+    /// Rounds it: codes, what is carried on, and what it adds to the error of each output.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
+    fn round(&self, book: CodeBook, codes: &mut [u8], errors: &mut [f64], outputs: &mut [f64]) {
+        let columns = self.weights.len();
+        let (carried, scales, zeros) = (&self.carried[..columns], &self.scales[..columns], &self.zeros[..columns]);
+        let (codes, errors, outputs) = (&mut codes[..columns], &mut errors[..columns], &mut outputs[..columns]);
+        for column in 0..columns {
+            let weight = f64::from(self.weights[column]);
+            let target = weight + carried[column] / self.pivot;
+            let level = book.nearest(target as f32 / scales[column], zeros[column]);
+            let value = f64::from(book.value(level, zeros[column]) * scales[column]);
+            let missed = self.pivot * (target - value);
+            outputs[column] += missed * missed;
+            codes[column] = (level + self.offset) as u8;
+            errors[column] = weight - value;
+        }
     }
 }

@@ -12,6 +12,7 @@
 use rayon::prelude::*;
 
 use crate::{
+    cpu::{instruction_set::InstructionSet, multiversion::multiversion},
     packed::packed_spec::PackedSpec,
     spec::{
         formats::code_book::{CodeBook, largest_scale},
@@ -22,6 +23,11 @@ use crate::{
 const STEPS: u32 = 50;
 const STEPS_PER_HALVING: f32 = 10.0;
 const REFITS: usize = 8;
+
+/// The ranges whose errors are added up side by side: one sum alone waits for each of its additions.
+const TOGETHER: usize = 4;
+/// The weights whose terms are computed before they are added, in their order.
+const TERMS: usize = 16;
 
 /// A scale and its zero point.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,20 +72,21 @@ impl Shared<'_> {
         self.book.value(self.book.nearest(weight / scale, zero), zero)
     }
 
-    fn error(&self, importance: &[f32], params: Params) -> f64 {
-        let pairs = self.weights.iter().zip(importance);
-        pairs.map(|(&w, &h)| f64::from(h) * f64::from(w - self.value(w, params) * params.scale).powi(2)).sum()
-    }
-
     /// The parameters of least error.
     fn best(&self, importance: &[f32]) -> Params {
-        let candidates = (0..=STEPS).map(|step| self.of_range((-(step as f32) / STEPS_PER_HALVING).exp2()));
-        let with_error = candidates.map(|params| (params, self.error(importance, params)));
-        let mut best = with_error.reduce(|best, next| if next.1 < best.1 { next } else { best });
+        let set = InstructionSet::best();
+        let candidates: Vec<Params> =
+            (0..=STEPS).map(|step| self.of_range((-(step as f32) / STEPS_PER_HALVING).exp2())).collect();
+        let with_errors = candidates.chunks(TOGETHER).flat_map(|some| {
+            let params: [Params; TOGETHER] = std::array::from_fn(|at| some[at.min(some.len() - 1)]);
+            some.iter().copied().zip(errors(set, self.book, self.weights, importance, &params))
+        });
+        let mut best = with_errors.reduce(|best, next| if next.1 < best.1 { next } else { best });
         for _ in 0..REFITS {
             let Some((params, error)) = best else { break };
             let refitted = self.refitted(importance, params);
-            let error_then = refitted.map(|params| (params, self.error(importance, params)));
+            let error_then =
+                refitted.map(|params| (params, single_error(set, self.book, self.weights, importance, &params)));
             match error_then {
                 Some((params, lower)) if lower < error => best = Some((params, lower)),
                 _ => break,
@@ -90,12 +97,7 @@ impl Shared<'_> {
 
     /// The scale of least squares for the codes that the parameters give.
     fn refitted(&self, importance: &[f32], params: Params) -> Option<Params> {
-        let (mut product, mut square) = (0.0, 0.0);
-        for (&weight, &importance) in self.weights.iter().zip(importance) {
-            let value = f64::from(self.value(weight, params));
-            product += f64::from(importance) * f64::from(weight) * value;
-            square += f64::from(importance) * value * value;
-        }
+        let [product, square] = fitted_sums(InstructionSet::best(), self.book, self.weights, importance, &params);
         let scale = (product / square) as f32;
         (scale.is_finite() && scale > 0.0 && scale <= params.scale * 2.0).then_some(Params { scale, ..params })
     }
@@ -133,6 +135,76 @@ pub(super) fn weighted_params(spec: &PackedSpec, weights: &[f32], importance: &[
         }
         shared.best(&of_rows)
     })
+}
+
+multiversion! {
+    /// `Σ h (w − value(q)·s)²` under each of some parameters, added in the order of the weights: the same bits from every
+    /// instruction set.
+    fn errors(book: CodeBook, weights: &[f32], importance: &[f32], params: &[Params; TOGETHER]) -> [f64; TOGETHER] {
+        ordered_sums(book, weights, importance, params, squared_error)
+    }
+}
+
+multiversion! {
+    /// The same under parameters alone.
+    fn single_error(book: CodeBook, weights: &[f32], importance: &[f32], params: &Params) -> f64 {
+        ordered_sums(book, weights, importance, &[*params], squared_error)[0]
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
+fn squared_error(weight: f32, importance: f32, params: &Params, value: f32) -> f64 {
+    let error = f64::from(weight - value * params.scale);
+    f64::from(importance) * (error * error)
+}
+
+multiversion! {
+    /// `Σ h w value(q)` and `Σ h value(q)²`, added in the order of the weights.
+    fn fitted_sums(book: CodeBook, weights: &[f32], importance: &[f32], params: &Params) -> [f64; 2] {
+        let product = |weight: f32, importance: f32, _: &Params, value: f32| {
+            f64::from(importance) * f64::from(weight) * f64::from(value)
+        };
+        let square =
+            |_: f32, importance: f32, _: &Params, value: f32| f64::from(importance) * f64::from(value) * f64::from(value);
+        let params = [*params];
+        let [product] = ordered_sums(book, weights, importance, &params, product);
+        let [square] = ordered_sums(book, weights, importance, &params, square);
+        [product, square]
+    }
+}
+
+/// The sums of a term of weight, importance, parameters and what the code stands for, over all weights.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
+fn ordered_sums<const N: usize>(
+    book: CodeBook,
+    weights: &[f32],
+    importance: &[f32],
+    params: &[Params; N],
+    term: impl Fn(f32, f32, &Params, f32) -> f64,
+) -> [f64; N] {
+    let mut sums = [0.0; N];
+    let mut terms = [0.0; TERMS];
+    let (whole, rest) = weights.as_chunks::<TERMS>();
+    let (importance, importance_of_rest) = importance[..weights.len()].as_chunks::<TERMS>();
+    for (weights, importance) in whole.iter().zip(importance) {
+        for (sum, params) in sums.iter_mut().zip(params) {
+            for at in 0..TERMS {
+                let ratio = weights[at] / params.scale;
+                let value = book.value(book.nearest(ratio, params.zero), params.zero);
+                terms[at] = term(weights[at], importance[at], params, value);
+            }
+            terms.iter().for_each(|term| *sum += term);
+        }
+    }
+    for (sum, params) in sums.iter_mut().zip(params) {
+        for (&weight, &importance) in rest.iter().zip(importance_of_rest) {
+            let value = book.value(book.nearest(weight / params.scale, params.zero), params.zero);
+            *sum += term(weight, importance, params, value);
+        }
+    }
+    sums
 }
 
 fn one_where_zero(scale: f32) -> f32 {

@@ -47,12 +47,17 @@ impl LevelGrid {
         Coded::from_codes(self.spec, codes, &self.scales, &self.zero_points)
     }
 
-    /// The code nearest to a value, and what it stands for.
-    #[inline]
-    pub(super) fn round(&self, row: usize, column: usize, value: f64) -> (u8, f64) {
-        let index = self.spec.scale_index(row, column);
-        let (scale, zero) = (self.scales[index], self.zero_points.get(index).copied().map_or(0.0, f32::from));
-        let level = self.book.nearest(value as f32 / scale, zero);
-        ((level + self.offset) as u8, f64::from(self.book.value(level, zero) * scale))
+    /// What the levels stand for, and what makes a code of a level.
+    pub(super) fn levels(&self) -> (CodeBook, f32) {
+        (self.book, self.offset)
+    }
+
+    /// Scales and zero points of a row, for the columns from `first` on.
+    pub(super) fn row(&self, row: usize, first: usize, scales: &mut [f32], zeros: &mut [f32]) {
+        for (column, (scale, zero)) in scales.iter_mut().zip(zeros).enumerate() {
+            let index = self.spec.scale_index(row, first + column);
+            *scale = self.scales[index];
+            *zero = self.zero_points.get(index).copied().map_or(0.0, f32::from);
+        }
     }
 }

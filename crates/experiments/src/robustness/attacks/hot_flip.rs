@@ -187,7 +187,7 @@ impl HotFlip {
             return Ok(None);
         }
         let after = match oracle.gold_window(&edited) {
-            Ok(Some((after, _))) => after,
+            Ok(Some(after)) => after,
             Ok(None) | Err(Error::Data(squad_data::Error::LongQuestion { .. })) => return Ok(None),
             Err(error) => return Err(error),
         };

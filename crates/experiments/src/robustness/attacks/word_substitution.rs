@@ -104,7 +104,7 @@ impl WordSubstitution {
         word: &Word,
         oracle: &Oracle<'v, B, M>,
     ) -> Result<Vec<&'v str>> {
-        let Some((gold, _)) = oracle.gold_window(item)? else { return Ok(Vec::new()) };
+        let Some(gold) = oracle.gold_window(item)? else { return Ok(Vec::new()) };
         let position = gold.positions(word.place, word.chars);
         let fits = |token: &&TokenText| {
             let text = token.text.trim_start();

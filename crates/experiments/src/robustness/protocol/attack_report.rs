@@ -107,7 +107,7 @@ fn write_line(f: &mut fmt::Formatter<'_>, matrix: &AttackMatrix, row: &MatrixRow
 }
 
 /// Success rates of a matrix with 95 % intervals, percent: sources down, plans across, then inference
-/// at random precision, the mean over plans and as sampled.
+/// at random precision, the mean over plans and as sampled, then other models.
 #[derive(Debug, Clone, Copy)]
 pub struct MatrixMap<'a> {
     matrix: &'a AttackMatrix,
@@ -124,7 +124,9 @@ impl<'a> MatrixMap<'a> {
 impl fmt::Display for MatrixMap<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<10}", "made on")?;
-        for label in self.matrix.inference.iter().map(String::as_str).chain(["mean", "sampled"]) {
+        let AttackMatrix { inference, others, .. } = self.matrix;
+        let labels = inference.iter().map(String::as_str).chain(["mean", "sampled"]);
+        for label in labels.chain(others.iter().map(String::as_str)) {
             write!(f, " {label:>16} ")?;
         }
         writeln!(f, "     n")?;
@@ -140,6 +142,7 @@ impl fmt::Display for MatrixMap<'_> {
                 cells.push((random.mean_success_rate, String::new()));
                 cells.push(with_interval(&random.sampled));
             }
+            cells.extend(row.others.iter().map(with_interval));
             for (rate, interval) in cells {
                 let text = rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1}{interval}"));
                 write_cell(f, self.colour, &format!("{text:>16}"), rate.unwrap_or(0.0) / 100.0)?;

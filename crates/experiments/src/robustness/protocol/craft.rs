@@ -17,6 +17,7 @@ use switchable_model::site_plan::SitePlan;
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
 use crate::robustness::protected_example::{ProtectedExample, Unattackable};
+use crate::robustness::protocol::attacked_set::name_of;
 use crate::robustness::protocol::edit_size::EditSize;
 use crate::robustness::victim::model_under_attack::Victim;
 use crate::robustness::victim::oracle::Oracle;
@@ -262,6 +263,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             "settings": attack.settings(),
             "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
             "item_choice": self.options.items,
+            "loss": "over all windows",
             "seed": self.options.seed,
             "items": fingerprint(self.items),
         })
@@ -310,7 +312,7 @@ impl AttackSource {
         &self,
         attack: &dyn Attack<B, M>,
     ) -> String {
-        format!("{}-{}", attack.name(), self.label)
+        name_of(&attack.name(), &self.label)
     }
 }
 

@@ -54,6 +54,9 @@ pub struct AttackMatrix {
     pub settings: Value,
     /// Labels of the plans, in the order of each row's cells.
     pub inference: Vec<String>,
+    /// Labels of other models whose predictions were scored, in the order of each row's cells of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// One row per source.
     pub rows: Vec<MatrixRow>,
 }
@@ -67,6 +70,9 @@ pub struct MatrixRow {
     pub craft: CraftSummary,
     /// One cell per plan; none when no item was attacked.
     pub cells: Vec<RobustAccuracy>,
+    /// One cell per other model; none when no item was attacked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<RobustAccuracy>,
     /// Inference at random precision; `None` when no item was attacked.
     pub random_precision: Option<RandomPrecision>,
 }
@@ -177,6 +183,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
             source: crafted.source.clone(),
             craft: crafted.summary(),
             cells: vec![],
+            others: vec![],
             random_precision: None,
         };
         if pairs.is_empty() {
@@ -221,7 +228,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
             self.row(&self.craft(attack, &sources[place])?)
         })?;
         let inference = self.inference.iter().map(|plan| plan.label.clone()).collect();
-        Ok(AttackMatrix { attack: attack.name(), settings: attack.settings(), inference, rows })
+        Ok(AttackMatrix { attack: attack.name(), settings: attack.settings(), inference, others: vec![], rows })
     }
 
     /// The plans that attacks are tried on, with their labels.

@@ -6,9 +6,11 @@
 //! | `edit_size`, `robust_accuracy` | how much was changed; the same items clean and attacked |
 //! | `matrix` | [`RobustnessProtocol`](matrix::RobustnessProtocol): attacks made on each plan, tried on each |
 //! | `threat` | [`Threat`](threat::Threat): a matrix in a few figures, by what the attacker knows |
+//! | `attacked_set` | attacked questions as files; other models by their predictions |
 //! | `attack_report` | tables and heat maps |
 
 pub mod attack_report;
+pub mod attacked_set;
 pub mod craft;
 pub mod edit_size;
 pub mod matrix;

@@ -166,7 +166,7 @@ mod tests {
             mean_characters: 0.0,
             mean_words: 0.0,
         };
-        MatrixRow { source: source.into(), craft, cells, random_precision: Some(random) }
+        MatrixRow { source: source.into(), craft, cells, others: vec![], random_precision: Some(random) }
     }
 
     fn matrix() -> AttackMatrix {
@@ -176,7 +176,7 @@ mod tests {
             row("all", [[false, false], [false, false]], [false, true]),
         ];
         let inference = vec!["32".into(), "4".into()];
-        AttackMatrix { attack: "test".into(), settings: serde_json::Value::Null, inference, rows }
+        AttackMatrix { attack: "test".into(), settings: serde_json::Value::Null, inference, others: vec![], rows }
     }
 
     #[test]

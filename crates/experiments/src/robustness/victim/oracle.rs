@@ -1,18 +1,22 @@
 //! Access to the model under one plan or several, with every query counted.
 //!
 //! ```text
-//! L(x)      = mean over plans p of ½·(−log softmax(start_p)[s] − log softmax(end_p)[e])
+//! L(x)      = mean over plans p of ½·(ℓ(start_p, s) + ℓ(end_p, e))
+//! ℓ(z, t)   = log Σ_w Σ_i exp z[w, i] − log Σ_{w ∋ answer} exp z[w, t_w]
 //! ∇L(x)     = mean over plans p of ∂L_p/∂h₀            h₀ = wte[ids] + wpe[positions]
 //! ```
 //!
-//! `s`, `e` are the ends of the gold answer; the softmax runs over the positions that may be answered
-//! with. With several plans the loss and its gradient are those of the adaptive attack on a model
+//! `s`, `e` are the ends of the gold answer; `w` are the windows that the item is cut into and `i` the positions of each that may
+//! be answered with. An answer is the best span of all windows, so that the loss is normalised over all of them, as in the
+//! shared normalisation of Clark and Gardner, arXiv:1710.10723: an edit that makes another window win counts, and one window
+//! gives the loss of training. The gradient is that of the embedded tokens of the first window that holds the answer; those of
+//! the question stand in every window, and have the sum. With several plans the loss and its gradient are those of the adaptive attack on a model
 //! whose precision is drawn at random; the idea of attacking the expectation is that of Athalye,
 //! Carlini and Wagner, *Obfuscated Gradients Give a False Sense of Security*, arXiv:1802.00420.
 
 use std::cell::Cell;
 
-use burn::tensor::{ElementConversion as _, Int, Tensor, activation};
+use burn::tensor::{Bool, ElementConversion as _, Int, Tensor, TensorData, activation};
 
 use quant_kernels::backends::quant_backend::{QuantAutodiffBackend, QuantBackend};
 use span_reader::evaluation::options::EvaluateOptions;
@@ -82,12 +86,12 @@ impl GoldWindow {
     }
 }
 
-/// The gradient of the loss with respect to the embedded tokens.
+/// The gradient of the loss of an item with respect to the embedded tokens of a window.
 #[derive(Debug, Clone)]
 pub struct EmbeddingGradient<B: QuantAutodiffBackend> {
     /// The window it is of.
     pub gold: GoldWindow,
-    /// Loss of the window in nats.
+    /// Loss of the item in nats, over all its windows.
     pub loss: f64,
     /// `[tokens, n_embd]`.
     pub gradient: Tensor<B::InnerBackend, 2>,
@@ -145,34 +149,36 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         // One worker: attacks are made side by side already.
         let options = EvaluateOptions { decode: victim.options.decode, ..EvaluateOptions::default() };
         let reader = Reader { model: &victim.model, options: &options };
-        let mut losses = vec![(0.0, 0_usize); items.len()];
+        let mut losses = vec![0.0; items.len()];
+        let mut has_target = vec![false; items.len()];
         let mut exact = vec![Vec::with_capacity(self.plans.len()); items.len()];
         for plan in self.plans {
             let mut decoder = SpanDecoder::new(&features, victim.options.decode)?;
+            let mut sums = vec![WindowSums::default(); items.len()];
             let compute = |_, tensors: &BatchTensors<B::InnerBackend>| {
                 let logits = victim.model.forward(tensors.ids.clone(), None, plan);
                 let ends = [scores(logits.start.clone()), scores(logits.end.clone())];
-                (ends, scores(window_losses(logits, tensors).unsqueeze()))
+                (ends, window_sums(logits, tensors).map(|sums| scores(sums.unsqueeze())))
             };
             reader.each(&batches, compute, |batch, (ends, of_windows)| {
                 decoder.add_batch(batch, &ends[0], &ends[1])?;
-                for ((&window, loss), &start) in batch.windows.iter().zip(of_windows).zip(&batch.starts) {
-                    if start < 0 {
-                        continue;
-                    }
-                    let (sum, n) = &mut losses[features.windows()[window].example];
-                    *sum += f64::from(loss);
-                    *n += 1;
+                for (row, (&window, &start)) in batch.windows.iter().zip(&batch.starts).enumerate() {
+                    let [all, loss] = of_windows.each_ref().map(|sums| [sums[row], sums[batch.batch + row]]);
+                    sums[features.windows()[window].example].add(all, (start >= 0).then_some(loss));
                 }
                 Ok(())
             })?;
+            for ((sums, loss), has_target) in sums.iter().zip(&mut losses).zip(&mut has_target) {
+                *loss += sums.loss() / self.plans.len() as f64;
+                *has_target = sums.has_target;
+            }
             for ((item, decoded), exact) in examples.iter().zip(decoder.finish()?).zip(&mut exact) {
                 exact.push(item.answers.iter().any(|answer| exact_match(&decoded.text, &answer.text)));
             }
         }
         self.count(items.len());
-        let reading = |((sum, n), exact)| Reading { loss: (n > 0).then(|| sum / n as f64), exact };
-        Ok(losses.into_iter().zip(exact).map(reading).collect())
+        let losses = losses.into_iter().zip(has_target).map(|(loss, has_target)| has_target.then_some(loss));
+        Ok(losses.zip(exact).map(|(loss, exact)| Reading { loss, exact }).collect())
     }
 
     /// The gradient of the loss of one item; `None` when no window holds the whole answer.
@@ -181,15 +187,17 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
     ///
     /// When the question is longer than the window.
     pub fn gradient(&self, item: &ProtectedExample) -> Result<Option<EmbeddingGradient<B>>> {
-        let Some((gold, batch)) = self.gold_window(item)? else { return Ok(None) };
+        let Some(Windows { gold, place, all }) = self.windows(item)? else { return Ok(None) };
         let model = &self.victim.differentiable;
-        let tensors = BatchTensors::<B>::new(&batch, &self.victim.device);
+        let tensors = BatchTensors::<B>::new(&all, &self.victim.device);
+        let holds_answer = all.starts.iter().map(|&start| start >= 0).collect::<Vec<_>>();
+        let holds_answer = Tensor::from_data(TensorData::new(holds_answer, [all.batch]), &self.victim.device);
         let share = 1.0 / self.plans.len() as f64;
         let (mut loss, mut sum) = (0.0, None);
         for plan in self.plans {
             let embedded = model.transformer.embed(tensors.ids.clone(), None, plan).detach().require_grad();
             let logits = model.span_logits(model.transformer.forward_from(0, embedded.clone(), None, plan), plan);
-            let of_plan = window_losses(logits, &tensors);
+            let of_plan = item_loss(logits, &tensors, holds_answer.clone());
             let gradients = of_plan.backward();
             loss += of_plan.into_scalar().elem::<f64>() * share;
             let Some(gradient) = embedded.grad(&gradients) else {
@@ -202,7 +210,13 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
             });
         }
         self.count(1);
-        Ok(sum.map(|sum: Tensor<B::InnerBackend, 3>| EmbeddingGradient { gold, loss, gradient: sum.squeeze_dim(0) }))
+        Ok(sum.map(|sum: Tensor<B::InnerBackend, 3>| {
+            let (tokens, question) = (gold.window.ids.len(), gold.question.len());
+            let [_, _, d] = sum.dims();
+            let own = sum.clone().slice([place..place + 1, question..tokens, 0..d]).squeeze_dim(0);
+            let of_question = sum.slice([0..all.batch, 0..question, 0..d]).sum_dim(0).squeeze_dim(0);
+            EmbeddingGradient { gold, loss, gradient: Tensor::cat(vec![of_question, own], 0) }
+        }))
     }
 
     /// Probability that the model itself gives each of some tokens at the place of a token of the
@@ -231,33 +245,113 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         Some(mean)
     }
 
-    /// The first window that holds the whole gold answer, and a batch of it alone.
+    /// The first window that holds the whole gold answer.
     ///
     /// # Errors
     ///
     /// When the question is longer than the window.
-    pub fn gold_window(&self, item: &ProtectedExample) -> Result<Option<(GoldWindow, Batch)>> {
+    pub fn gold_window(&self, item: &ProtectedExample) -> Result<Option<GoldWindow>> {
+        Ok(self.windows(item)?.map(|windows| windows.gold))
+    }
+
+    /// The windows of an item; `None` where none holds the whole gold answer.
+    fn windows(&self, item: &ProtectedExample) -> Result<Option<Windows>> {
         let victim = self.victim;
         let features = SpanFeatures::new(victim.tokenizer, &[item.example().clone()], &victim.span)?;
-        let config = BatchConfig::evaluation(1, victim.special.pad);
-        let batches = Batches::new(&features, config)?;
-        let Some(batch) = batches.epoch(0).find(|batch| batch.starts[0] >= 0) else { return Ok(None) };
-        let window = features.windows()[batch.windows[0]].clone();
-        let Some(target) = window.target else { return Ok(None) };
+        let targets = features.windows().iter().enumerate();
+        let Some((place, target)) = targets.into_iter().find_map(|(i, window)| Some((i, window.target?))) else {
+            return Ok(None);
+        };
+        // As they are, so that the place is the row.
+        let config = BatchConfig { bucket: 0, ..BatchConfig::evaluation(features.windows().len(), victim.special.pad) };
+        let Some(all) = Batches::new(&features, config)?.epoch(0).next() else { return Ok(None) };
         let question = victim.tokenizer.encode(&item.example().question)?.offsets;
-        Ok(Some((GoldWindow { window, target, question }, batch)))
+        let gold = GoldWindow { window: features.windows()[place].clone(), target, question };
+        Ok(Some(Windows { gold, place, all }))
     }
 }
 
-/// Cross-entropy of the targets of every window in nats; of windows without one it means nothing.
+/// The windows of an item in one batch.
+struct Windows {
+    gold: GoldWindow,
+    /// The row of the window that holds the answer.
+    place: usize,
+    all: Batch,
+}
+
+/// What the windows of an item that were read come to, for starts and for ends: `log Σ exp` over all positions, and over the
+/// targets.
+#[derive(Debug, Clone, Copy)]
+struct WindowSums {
+    all: [f64; 2],
+    targets: [f64; 2],
+    has_target: bool,
+}
+
+impl Default for WindowSums {
+    fn default() -> Self {
+        Self { all: [f64::NEG_INFINITY; 2], targets: [f64::NEG_INFINITY; 2], has_target: false }
+    }
+}
+
+impl WindowSums {
+    /// Adds a window: its sums over positions, and where it holds the answer its losses alone.
+    fn add(&mut self, all: [f32; 2], losses: Option<[f32; 2]>) {
+        let add = |sum: &mut f64, term: f64| {
+            let most = sum.max(term);
+            *sum = most + ((*sum - most).exp() + (term - most).exp()).ln();
+        };
+        let all = all.map(f64::from);
+        self.all.iter_mut().zip(all).for_each(|(sum, term)| add(sum, term));
+        if let Some(losses) = losses {
+            // In f64, so that of one window the loss comes out as it was.
+            let targets = all.iter().zip(losses).map(|(all, loss)| all - f64::from(loss));
+            self.targets.iter_mut().zip(targets).for_each(|(sum, term)| add(sum, term));
+            self.has_target = true;
+        }
+    }
+
+    /// The loss in nats.
+    fn loss(&self) -> f64 {
+        self.all.iter().zip(self.targets).map(|(all, target)| 0.5 * (all - target)).sum()
+    }
+}
+
+/// Of every window `log Σ exp` over the positions that may be answered with, and the cross-entropy of its targets, which of
+/// windows without one means nothing.
 ///
 /// # Shapes
 ///
-/// `[batch]` out.
-fn window_losses<B: QuantBackend>(logits: SpanLogits<B>, batch: &BatchTensors<B>) -> Tensor<B, 1> {
+/// `[2 · batch]` each: those of starts, then those of ends.
+fn window_sums<B: QuantBackend>(logits: SpanLogits<B>, batch: &BatchTensors<B>) -> [Tensor<B, 1>; 2] {
     let side = |logits: Tensor<B, 2>, target: Tensor<B, 1, Int>| {
         let masked = logits.mask_fill(batch.unanswerable.clone(), IMPOSSIBLE);
-        activation::log_softmax(masked, 1).gather(1, target.unsqueeze_dim(1)).squeeze_dim::<1>(1)
+        let targets = activation::log_softmax(masked.clone(), 1).gather(1, target.unsqueeze_dim(1)).squeeze_dim::<1>(1);
+        (log_sum_exp(masked).squeeze_dim::<1>(1), targets.neg())
     };
-    (side(logits.start, batch.starts.clone()) + side(logits.end, batch.ends.clone())) * -0.5
+    let (start, end) = (side(logits.start, batch.starts.clone()), side(logits.end, batch.ends.clone()));
+    [Tensor::cat(vec![start.0, end.0], 0), Tensor::cat(vec![start.1, end.1], 0)]
+}
+
+/// The loss of one item in nats, from all its windows and which of them hold the answer.
+///
+/// # Shapes
+///
+/// `[1]` out.
+fn item_loss<B: QuantBackend>(
+    logits: SpanLogits<B>,
+    batch: &BatchTensors<B>,
+    holds_answer: Tensor<B, 1, Bool>,
+) -> Tensor<B, 1> {
+    let windows = batch.ids.dims()[0];
+    let [all, losses] = window_sums(logits, batch).map(|sums| sums.reshape([2, windows]));
+    let targets = all.clone() - losses;
+    let others = holds_answer.bool_not().unsqueeze_dim::<2>(0).expand([2, windows]);
+    (log_sum_exp(all) - log_sum_exp(targets.mask_fill(others, IMPOSSIBLE))).sum() * 0.5
+}
+
+/// `log Σ exp` of every row, `[rows, 1]`.
+fn log_sum_exp<B: QuantBackend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    let most = rows.clone().max_dim(1).detach();
+    (rows - most.clone()).exp().sum_dim(1).log() + most
 }

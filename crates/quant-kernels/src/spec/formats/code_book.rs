@@ -69,6 +69,8 @@ impl CodeBook {
     }
 
     /// What a level stands for.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
     pub(crate) fn value(self, level: f32, zero: f32) -> f32 {
         match self {
             Self::Uniform(_) => level - zero,

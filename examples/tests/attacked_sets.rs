@@ -1,0 +1,65 @@
+//! What attacks make of questions, answered by another model, through the programs themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn run(dir: &Path, command: &str) -> Output {
+    let tests = std::env::current_exe().expect("valid input");
+    let examples: PathBuf = tests.parent().and_then(Path::parent).expect("valid input").join("examples");
+    let mut words = command.split_whitespace();
+    let mut program = Command::new(examples.join(words.next().expect("a program")));
+    program.args(words).arg("--quiet").current_dir(dir).stdin(Stdio::null()).output().expect("it runs")
+}
+
+#[track_caller]
+fn done(dir: &Path, command: &str) -> String {
+    let output = run(dir, command);
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+#[track_caller]
+fn refused(dir: &Path, command: &str, parts: &[&str]) {
+    let output = run(dir, command);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && parts.iter().all(|part| errors.contains(part)), "{command}: {errors}");
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("it is written")).expect("it is JSON")
+}
+
+#[test]
+fn the_answers_of_a_width_in_files_are_the_column_of_that_width() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = dir.path();
+    let attacks = "robustness --limit 10 --bits 32,3 --attacks typos,hot-flip-word --out r";
+    refused(at, &format!("{attacks} --predictions other=answers"), &["--predictions", "attacked", "without this flag"]);
+    done(at, attacks);
+    let sets: Vec<String> = fs::read_dir(at.join("r/attacked"))
+        .expect("a folder")
+        .map(|file| file.expect("a file").path().file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert!(sets.len() > 2 && ["clean", "typos-none", "hot-flip-word-3"].iter().all(|n| sets.iter().any(|s| s == n)));
+    refused(at, &format!("{attacks} --predictions 3=answers"), &["3"]);
+    refused(at, &format!("{attacks} --predictions =answers"), &["NAME=DIR"]);
+    refused(at, &format!("{attacks} --predictions other=answers"), &["other", ".json"]);
+
+    // The width itself, as if it were another model.
+    for set in &sets {
+        done(at, &format!("evaluate --data r/attacked/{set}.json --bits 3 --untimed --out answers/{set}"));
+    }
+    let shown = done(at, &format!("{attacks} --predictions other=answers"));
+    assert!(shown.contains("other"), "{shown}");
+    let report = json(&at.join("r/robustness.json"));
+    for matrix in report["report"]["matrices"].as_array().expect("matrices") {
+        assert_eq!(matrix["others"][0], "other");
+        let place = matrix["inference"].as_array().expect("labels").iter().position(|label| label == "3");
+        for row in matrix["rows"].as_array().expect("rows") {
+            assert_eq!(row["others"][0], row["cells"][place.expect("a label")], "{}", row["source"]);
+        }
+    }
+}
