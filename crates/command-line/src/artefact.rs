@@ -141,7 +141,7 @@ pub fn written_text<B: QuantAutodiffBackend, M: SwitchableModel<B>>(
     dir: &Path,
     folder: &ModelFolder<B, M>,
 ) -> anyhow::Result<String> {
-    let bytes = ModelFiles::of_folder(dir)?.bytes;
+    let bytes = ModelFiles::of_folder(dir)?.model_bytes();
     let floats = size_of::<f32>() * folder.model.config().parameters();
     let share = 100.0 * bytes as f64 / floats as f64;
     Ok(format!("packed {}: {:.1} MB on disk, {share:.1} % of the model in f32", dir.display(), bytes as f64 / 1e6))

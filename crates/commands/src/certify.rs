@@ -369,7 +369,7 @@ impl Arguments {
             let resident = model.resident.map_or("not measured".into(), |bytes| megabytes(bytes.peak));
             outln!(
                 "{which}  EM {exact}  F1 {f1}  {} on disk, {resident} resident, p50 {:.1} ms, {:.0} tokens/s",
-                megabytes(model.files.bytes),
+                megabytes(model.files.model_bytes()),
                 model.timing.p50_milliseconds,
                 model.timing.tokens_per_second,
             );

@@ -82,6 +82,8 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
 /// The folder in that of the results where a search keeps what is done of it, so that it goes on there,
 /// is read again when it is done, and is not written over by another.
 const SEARCH: &str = "search";
+/// The plan of the study's search, in the folder of the results.
+const PLAN: &str = "plan.json";
 
 /// What a search depends on, with the width of the embeddings where it flips them.
 fn with_embeddings(mut options: Value, embeddings: Option<BitWidth>) -> Value {
@@ -177,6 +179,7 @@ impl Command for Search<'_> {
 
         let mut held_out = Value::Null;
         let mut ladder = Value::Null;
+        let mut packed = (plan.clone(), PLAN);
         if arguments.input.data.is_none() {
             let task = session.task_as(&asking, arguments.held_out()?)?;
             let held_out_questions = Evaluator::new(&model, &task, options, &session.device)?;
@@ -193,6 +196,7 @@ impl Command for Search<'_> {
             if arguments.is_main_job() {
                 let (found, plan) = default_ladder(&session, [&evaluator, &held_out_questions], &(run, memory))?;
                 plan.save(out.join(LADDER_PLAN))?;
+                packed = (model.resolve(&plan)?, LADDER_PLAN);
                 ladder = found;
             }
         }
@@ -205,13 +209,14 @@ impl Command for Search<'_> {
             "uniform": uniform, "sensitivity": sites, "ladder": &ladder, "seconds": seconds,
         });
         write_json(out.join("greedy_search.json"), &found)?;
-        model.named_plan(&plan).save(out.join("plan.json"))?;
+        model.named_plan(&plan).save(out.join(PLAN))?;
         if let Some(target) = &target {
             let searched = searched_on(&input.name(), input.task.dataset())?;
-            outln!("{}", session.pack_plan(&plan, searched, target)?);
+            let (plan, name) = packed;
+            outln!("{}, by {name}", session.pack_plan(&plan, searched, target)?);
         }
         run.tell_cache(&model.transformer);
-        let plans = if ladder.is_null() { "plan.json".to_owned() } else { format!("plan.json, {LADDER_PLAN}") };
+        let plans = if ladder.is_null() { PLAN.to_owned() } else { format!("{PLAN}, {LADDER_PLAN}") };
         outln!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
         output::result(&found)
     }

@@ -205,7 +205,14 @@ impl Command for Packing<'_> {
             );
             None
         } else {
-            session.seen_with(searched)?
+            let seen = session.seen_with(searched)?;
+            if seen.is_none() {
+                eprintln!(
+                    "nothing here says which questions the model was made from, so that the artefact cannot be certified: \
+                     `--search-data` names questions that it has seen"
+                );
+            }
+            seen
         };
         let wide = plan.iter().filter(|(_, precision)| precision.weights > BitWidth::B8).count();
         if wide > 0 && !arguments.nested {

@@ -56,7 +56,8 @@ pub struct Arguments {
     /// default they stay at full precision
     #[arg(long, value_name = "BITS")]
     pub embedding_bits: Option<BitWidth>,
-    /// Folder of an artefact to write with the plan found: a new name, or an artefact that it takes the place of
+    /// Folder of an artefact to write with the plan found, where a ladder is searched too with that of the ladder: a new name,
+    /// or an artefact that it takes the place of
     #[arg(long, value_name = "DIR")]
     pub pack: Option<PathBuf>,
     /// Share of the starting exact match that may be lost, above 0 and below 1

@@ -14,6 +14,7 @@
 //! 512 now: attention, the output matrix and unpacking are not in it. `--questions` says what searches over so many take,
 //! `--rank` what adapters add, and what their training keeps beside them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ use command_line::arguments::count::{parse_count, parse_up_to};
 use command_line::contents::name_of;
 use command_line::files::resolve_model;
 use command_line::{finish, out, output, usage};
-use switchable_quant::burn::tensor::{Distribution, Tensor};
+use switchable_quant::burn::tensor::{Distribution, Tensor, activation};
 use switchable_quant::default_model;
 use switchable_quant::device::{DeviceChoice, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};
@@ -118,7 +119,7 @@ impl WithBackend for OnDevice<'_> {
             let config: Value = serde_json::from_str(default_model::FILES.config)?;
             arguments.inspect("built-in", &Gpt2Config::from_json(&config, Path::new("<built-in>"))?, plan)?
         };
-        inspected.multiplies_per_second = multiplies_per_second::<B>(&device);
+        inspected.multiplies_per_second = multiplies_per_second::<B>(&inspected, &device);
         Ok(inspected)
     }
 }
@@ -261,18 +262,34 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Multiply-accumulates a second of a product of f32 matrices, the best of some.
-fn multiplies_per_second<B: QuantBackend>(device: &B::Device) -> f64 {
-    const SIZE: usize = 512;
-    let random = || Tensor::<B, 2>::random([SIZE, SIZE], Distribution::Default, device);
-    let (a, b) = (random(), random());
+/// Multiply-accumulates of linear sites a second, while a block of the model's shapes is computed in f32 on so many tokens: its
+/// products and its attention, the best of some times.
+fn multiplies_per_second<B: QuantBackend>(inspected: &Inspected, device: &B::Device) -> f64 {
+    /// Tokens beyond which a block takes as long for each.
+    const MOST_TOKENS: usize = 512;
+    let random = |dims: [usize; 2]| Tensor::<B, 2>::random(dims, Distribution::Default, device);
+    let tokens = inspected.tokens.min(MOST_TOKENS);
+    let mut modules: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for row in inspected.footprint.rows.iter().filter(|row| !row.is_embedding) {
+        modules.insert(&row.module, row.shape);
+    }
+    let products: Vec<[Tensor<B, 2>; 2]> =
+        modules.values().map(|&[d_in, d_out]| [random([tokens, d_in]), random([d_in, d_out])]).collect();
+    let ModelShape { heads, head_width, .. } = inspected.shape;
+    let heads = || random([heads * tokens, head_width]).reshape([heads, tokens, head_width]);
+    let (queries, keys, values) = (heads(), heads(), heads());
     let seconds = |_| {
         let start = Instant::now();
-        let _product = a.clone().matmul(b.clone()).into_data();
+        for [x, weight] in &products {
+            let _product = x.clone().matmul(weight.clone()).into_data();
+        }
+        let scores = queries.clone().matmul(keys.clone().swap_dims(1, 2));
+        let _read = activation::softmax(scores, 2).matmul(values.clone()).into_data();
         start.elapsed()
     };
     let best = (0..8).map(seconds).min().unwrap_or(Duration::MAX);
-    (SIZE * SIZE * SIZE) as f64 / best.as_secs_f64()
+    let of_a_token: usize = modules.values().map(|[d_in, d_out]| d_in * d_out).sum();
+    (of_a_token * tokens) as f64 / best.as_secs_f64()
 }
 
 /// Bytes as people read them.
@@ -364,7 +381,10 @@ impl Inspected {
             );
         }
         if let Some(questions) = self.questions {
-            _ = writeln!(text, "\nover {questions} questions of {tokens} tokens, at most");
+            _ = writeln!(
+                text,
+                "\nover {questions} questions of {tokens} tokens, what quantises weights and activations left out"
+            );
             self.runs().iter().for_each(|run| _ = writeln!(text, "{}", run.text()));
         }
         text

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A plan without a rival betters every width of its size, as it is more accurate, and every width of its accuracy,
-//! as it is smaller.
+//! as it is smaller. A larger width may be more accurate than the plan all the same, which is then said.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,11 @@ impl BesidePlan {
     /// Whether the plan is not more accurate outside the noise.
     pub fn is_as_accurate(&self) -> bool {
         self.comparison.difference <= 0.0 || self.comparison.is_noise()
+    }
+
+    /// Whether it is more accurate than the plan outside the noise.
+    pub fn is_more_accurate(&self) -> bool {
+        self.comparison.difference < 0.0 && !self.comparison.is_noise()
     }
 }
 
@@ -150,6 +155,54 @@ impl AgainstUniform {
         let best = less_accurate.max_by(|a, b| a.accuracy.exact_match.total_cmp(&b.accuracy.exact_match));
         let as_accurate = self.widths.last().filter(|width| width.is_as_accurate());
         let said: Vec<String> = [best, as_accurate].into_iter().flatten().map(than).collect();
-        format!("The plan betters one width everywhere: {}.\n", said.join("; "))
+        let claim = match as_accurate {
+            Some(larger) if larger.is_more_accurate() => {
+                "The plan betters the widths of its bytes, and not those of more"
+            }
+            _ => "The plan betters one width everywhere",
+        };
+        format!("{claim}: {}.\n", said.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use squad_data::QuestionScore;
+
+    use super::*;
+
+    /// An accuracy of so many right answers of 100.
+    fn accuracy(right: usize) -> Accuracy {
+        let score = |at: usize| {
+            let exact = f64::from(u8::from(at < right));
+            QuestionScore { id: at.to_string(), exact, f1: exact, has_answer: true }
+        };
+        Accuracy::new(right as f64, right as f64, (0..100).map(score).collect(), None)
+    }
+
+    /// A plan of so many right answers and bytes beside widths of others.
+    fn against((right, bytes): (usize, usize), widths: &[(usize, usize)]) -> AgainstUniform {
+        let found = accuracy(right);
+        let width = |&(right, bytes): &(usize, usize)| BesidePlan {
+            label: format!("{bytes} bytes"),
+            bits: 3.0,
+            bytes,
+            accuracy: accuracy(right),
+            comparison: accuracy(right).compare(&found, 0),
+        };
+        let widths = widths.iter().map(width).collect();
+        AgainstUniform { bytes, average_bits: 2.5, accuracy: found, widths, others: Vec::new() }
+    }
+
+    #[test]
+    fn a_larger_width_that_is_more_accurate_is_not_said_to_be_bettered() {
+        let claim = |plan, widths: &[_]| against(plan, widths).claim();
+        let better = claim((90, 10), &[(40, 8), (91, 12)]);
+        assert!(better.starts_with("The plan betters one width everywhere: "), "{better}");
+        let between = claim((60, 10), &[(40, 8), (91, 12)]);
+        assert!(between.starts_with("The plan betters the widths of its bytes, and not those of more: "), "{between}");
+        assert!(between.contains("over 12 bytes (outside the noise) with 83 % of its bytes"), "{between}");
+        let beaten = claim((60, 10), &[(91, 8)]);
+        assert!(beaten.starts_with("The plan does not better one width everywhere: "), "{beaten}");
     }
 }

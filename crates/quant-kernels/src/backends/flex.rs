@@ -67,12 +67,16 @@ impl QuantBackend for Flex {
         let x = widened_primitive::<Self>(x);
         // The scales of exchanged dimensions would lie in another order than is promised.
         let matrices = match quantizer.spec().range {
-            RangeEstimator::MinMax => Matrices::of(&x.to_contiguous(), quantizer),
-            _ => None,
+            RangeEstimator::Percentile(_) => None,
+            _ => Matrices::of(&x.to_contiguous(), quantizer),
         };
         match matrices {
             Some(matrices) => {
-                let BlockParams { scales, zero_points } = matrices.kernel.params(matrices.values());
+                let BlockParams { scales, zero_points } = match quantizer.spec().range {
+                    RangeEstimator::MinMax => matrices.kernel.params(matrices.values()),
+                    // Without inputs all values count the same.
+                    _ => matrices.kernel.searched_params(matrices.values()),
+                };
                 let shape = Shape::from(matrices.kernel.shape.param_shape());
                 let tensor = |values| tensor_of(values, Layout::contiguous(shape.clone()));
                 PrimitiveParams { scale: tensor(scales), zero_point: zero_points.map(tensor) }

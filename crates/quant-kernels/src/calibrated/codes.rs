@@ -3,15 +3,12 @@
 use burn::tensor::Tensor;
 
 use super::{
-    gptq::Gptq,
-    hqq::half_quadratic_params,
-    importance::{Params, weighted_params},
-    input_moments::InputMoments,
-    level_grid::LevelGrid,
-    output_range::Start,
+    gptq::Gptq, hqq::half_quadratic_params, importance::weighted_params, input_moments::InputMoments,
+    level_grid::LevelGrid, output_range::Start,
 };
 use crate::{
     backends::quant_backend::QuantBackend,
+    cpu::range_search::Params,
     error::{Error, Result},
     packed::{coded::Coded, packed_spec::PackedSpec, scales::ScaleFormat},
     spec::{

@@ -12,7 +12,8 @@
 //! in units of the scale. What does not lower `Σ |s·r|^p` is not taken.
 
 use crate::{
-    calibrated::importance::{Params, Shared, of_each_scale},
+    calibrated::importance::of_each_scale,
+    cpu::range_search::{Params, Shared},
     error::Result,
     packed::packed_spec::PackedSpec,
 };
@@ -50,7 +51,7 @@ fn improved(shared: &Shared<'_>, found: Params) -> Params {
 fn step(shared: &Shared<'_>, params: Params, penalty: f32) -> Params {
     let Params { scale, zero } = params;
     let (mut product, mut square, mut shift) = (0.0, 0.0, 0.0);
-    for &weight in shared.weights {
+    for &weight in shared.values {
         let value = shared.value(weight, params);
         let kept = weight / scale - shrunk(weight / scale - value, penalty);
         product += f64::from(value) * f64::from(kept);
@@ -62,7 +63,7 @@ fn step(shared: &Shared<'_>, params: Params, penalty: f32) -> Params {
         return Params { scale: fitted, zero };
     }
     let highest = shared.book.levels().high as f32;
-    let moved = zero + (shift / shared.weights.len().max(1) as f64) as f32;
+    let moved = zero + (shift / shared.values.len().max(1) as f64) as f32;
     let moved = moved.round_ties_even().clamp(0.0, highest);
     // One at a time: the scale is fitted to codes that the zero point has no part in changing.
     if moved.to_bits() == zero.to_bits() { Params { scale: fitted, zero } } else { Params { scale, zero: moved } }
@@ -77,5 +78,5 @@ fn shrunk(residual: f32, penalty: f32) -> f32 {
 /// `Σ |w − ŵ|^p`.
 fn error(shared: &Shared<'_>, params: Params) -> f64 {
     let of = |&weight: &f32| f64::from((weight - shared.value(weight, params) * params.scale).abs().powf(POWER));
-    shared.weights.iter().map(of).sum()
+    shared.values.iter().map(of).sum()
 }

@@ -1,7 +1,7 @@
 //! The levels that the weights of a layer may take.
 
-use super::importance::Params;
 use crate::{
+    cpu::range_search::Params,
     error::Result,
     packed::{coded::Coded, packed_spec::PackedSpec, scales::ScaleFormat},
     spec::formats::code_book::CodeBook,

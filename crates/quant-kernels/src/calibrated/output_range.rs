@@ -9,8 +9,10 @@
 //! it adds: at 2 bits GPTQ with such a range is worse than rounding to the nearest. All of a tensor has one factor
 //! where it has one scale.
 
-use super::{gptq::Gptq, importance::Params, level_grid::LevelGrid};
-use crate::{error::Result, packed::packed_spec::PackedSpec, spec::granularity::Granularity};
+use super::{gptq::Gptq, level_grid::LevelGrid};
+use crate::{
+    cpu::range_search::Params, error::Result, packed::packed_spec::PackedSpec, spec::granularity::Granularity,
+};
 
 const STEPS: std::ops::RangeInclusive<i16> = -3..=4;
 const STEPS_PER_DOUBLING: f32 = 4.0;

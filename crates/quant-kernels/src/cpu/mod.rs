@@ -12,6 +12,7 @@ pub(crate) mod learned_step;
 pub(crate) mod multiversion;
 #[cfg(feature = "flex")]
 pub(crate) mod parallel;
+pub(crate) mod range_search;
 pub(crate) mod rotary;
 pub(crate) mod rotation;
 #[cfg(any(feature = "flex", feature = "ndarray"))]

@@ -26,7 +26,7 @@ impl Card<'_> {
         let mut text = format!(
             "---\nlibrary_name: switchable-quant\ntags:\n- quantized\n---\n\n# {} as codes\n\n\
              Packed from `{}` (content `{:.12}`) by {}: weights of {} bits, {:.1} bits on average in the blocks, \
-             {} bytes on disk, {:.1} % less than in f32.\n\n\
+             {} bytes on disk, {:.1} % of what it takes in f32.\n\n\
              ```sh\ncargo run --release --example evaluate -- --model . --data dev-v1.1.json\n```\n",
             manifest.source.name,
             manifest.source.name,
@@ -34,8 +34,8 @@ impl Card<'_> {
             manifest.made_by,
             widths.join(", "),
             cost.average_bits,
-            manifest.files.bytes,
-            100.0 * (1.0 - manifest.files.bytes as f64 / cost.stored.baseline as f64),
+            manifest.files.model_bytes(),
+            100.0 * manifest.files.model_bytes() as f64 / cost.stored.baseline as f64,
         );
         if !plans.is_empty() {
             let names: Vec<String> = plans.keys().map(|name| format!("`{name}`")).collect();

@@ -159,7 +159,7 @@ pub fn section(certificate: &Certificate) -> String {
         push(&mut text, format_args!("| {name} | {} | {} |\n", value(original), value(artefact)));
     };
     row("content of its files", &|model| format!("`{:.12}`", model.files.hash));
-    row("bytes on disk", &|model| megabytes(model.files.bytes));
+    row("bytes on disk", &|model| megabytes(model.files.model_bytes()));
     row("bytes of weights, computed", &|model| megabytes(model.weight_bytes as u64));
     let resident = |of: fn(&crate::certificate::machine::Resident) -> u64| {
         move |model: &CertifiedModel| {

@@ -15,7 +15,7 @@ use std::path::Path;
 use content_identity::{ContentHash, Hasher};
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::file_names::{CERTIFICATE, MODEL_CARD};
+use crate::certificate::file_names::{CERTIFICATE, MADE_FROM, MODEL_CARD};
 use crate::embedded_folder::EmbeddedFolder;
 use crate::error::{Error, Result};
 
@@ -53,7 +53,7 @@ pub struct ModelFiles {
     pub hash: ContentHash,
     /// Of the files of the tokenizer.
     pub tokenizer: ContentHash,
-    /// Bytes on disk.
+    /// Bytes on disk of all of them; of what the model is, [`model_bytes`](Self::model_bytes).
     pub bytes: u64,
     /// Each file by its path in the folder, parts divided by `/`.
     pub files: BTreeMap<String, FileRecord>,
@@ -108,6 +108,12 @@ impl ModelFiles {
             }
         }
         Self::of_files(files)
+    }
+
+    /// Bytes on disk of what the model is: all files but the record of the questions that made it, which nothing reads that
+    /// runs it.
+    pub fn model_bytes(&self) -> u64 {
+        self.bytes - self.files.get(MADE_FROM).map_or(0, |record| record.bytes)
     }
 
     /// The same without a file.

@@ -8,6 +8,9 @@
 //! their scales and the one that rounds. Tall ones do not; there each pass goes through whole rows,
 //! which memory likes better than narrow stripes of columns.
 
+#[cfg(feature = "flex")]
+mod searched;
+
 use std::{mem::MaybeUninit, ops::Range};
 
 use rayon::prelude::*;
