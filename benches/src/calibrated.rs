@@ -10,7 +10,8 @@ use crate::answer::{matrix, width};
 use crate::case::{Case, Unit};
 
 const SHAPES: [[usize; 2]; 2] = [[768, 3072], [3072, 768]];
-const HOW: [(RoundingMethod, RangeEstimator); 4] = [
+const HOW: [(RoundingMethod, RangeEstimator); 5] = [
+    (RoundingMethod::Nearest, RangeEstimator::Mse),
     (RoundingMethod::Nearest, RangeEstimator::Importance),
     (RoundingMethod::Hqq, RangeEstimator::MinMax),
     (RoundingMethod::Gptq, RangeEstimator::MinMax),

@@ -127,3 +127,18 @@ fn allocations_measure_what_decides_and_exact_ones_everything() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && said.contains("`damage`"), "{said}");
 }
+
+#[test]
+fn what_follows_is_said_unless_it_is_to_be_quiet() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let solve = "--limit 4 --bits 8,4 --no-adapter --average-bits 6 --solve-only --out a";
+    let said = |quiet: &[&str]| {
+        let mut command = Command::new(program("allocate"));
+        command.args(solve.split_whitespace()).args(quiet).current_dir(dir.path()).stdin(Stdio::null());
+        String::from_utf8(command.output().expect("it runs").stderr).expect("it is text")
+    };
+    let expected = "next: cargo run --release --example evaluate -- --plan a/plan-6.json\n";
+    let loud = said(&[]);
+    assert!(loud.contains(expected), "{loud}");
+    assert!(!said(&["--quiet"]).contains("next: "));
+}

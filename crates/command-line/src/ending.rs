@@ -12,6 +12,10 @@
 //! | it was asked to stop (Ctrl-C, SIGTERM), and says what is kept | | 130 |
 //! | nobody reads what it prints (`… \| head -n 1`) | | ended by SIGPIPE, which shells show as 141 |
 //!
+//! An item may succeed at another time or place where model, data or `--out` are not there or not whole, and where items that
+//! it needs are not done. It never does where its key is that of no item, where its file is damaged or of other work, and where
+//! the work itself refuses.
+//!
 //! A backtrace is printed in a debug build alone, and only when `RUST_BACKTRACE` asks for it.
 
 use std::backtrace::{Backtrace, BacktraceStatus};

@@ -17,6 +17,7 @@ mod made_folders;
 pub mod measured_apart;
 pub mod mixed_heads;
 pub mod model_argument;
+pub mod next_command;
 pub mod output;
 pub mod reported;
 pub mod session;

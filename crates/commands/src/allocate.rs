@@ -42,6 +42,7 @@ use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::damages::{DamageSource, DamageWork};
 use command_line::finished::refuse_other_work;
+use command_line::next_command::next_of_search;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, stop_on_ctrl_c};
@@ -353,6 +354,11 @@ impl Command for Allocate<'_> {
         let name = if *solve_only { "solved.json" } else { "allocation.json" };
         write_json(out.join(name), &result)?;
         outln!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
+        if let Some(first) = budgets.met.first() {
+            // Several plans are a folder each.
+            let single = target.as_ref().filter(|_| budgets.met.len() == 1);
+            next_of_search(input, single, &out.join(format!("plan-{first}.json"))).say(run.quiet);
+        }
         output::result(&result)?;
         if budgets.too_small.is_empty() { Ok(()) } else { Err(budgets.refusal()) }
     }

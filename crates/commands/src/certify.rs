@@ -39,6 +39,7 @@ use command_line::contents::name_of;
 use command_line::files::{load_questions, resolve_data, resolve_model};
 use command_line::measured_apart::{end_with_parent, run_again};
 use command_line::model_argument::check_model_folder;
+use command_line::next_command::NextCommand;
 use command_line::session::{Command, Opening, Session};
 use command_line::{finish, outln, output, resumable, stop_on_ctrl_c, stoppable, usage};
 use switchable_quant::data::{Format, NullRule};
@@ -248,6 +249,7 @@ impl Arguments {
         certificate.write(&out)?;
         Self::tell(&certificate);
         outln!("wrote {}", out.join(CERTIFICATE).display());
+        NextCommand::new("serve").with_path("--model", &out).say(self.run.quiet);
         output::result(&certificate)
     }
 

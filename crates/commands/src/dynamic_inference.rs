@@ -30,6 +30,7 @@ use command_line::arguments::items::{Folders, ItemArgs};
 use command_line::arguments::{activations::ActivationArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::artefact::written_text;
 use command_line::contents::of_reading;
+use command_line::next_command::NextCommand;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, stop_on_ctrl_c, usage};
@@ -147,6 +148,9 @@ impl Arguments {
         if !(0.0..=1.0).contains(&self.share) {
             return Err(usage(format!("`--share {}`, expected 0 to 1", self.share)));
         }
+        if self.input.null_threshold.is_some() {
+            return Err(usage("`--null-threshold` does not go with confidences, which are those of spans"));
+        }
         if self.points < 2 {
             return Err(usage(format!("`--points {}`, expected at least 2", self.points)));
         }
@@ -162,10 +166,6 @@ impl Command for Dynamic<'_> {
     fn run<B: QuantAutodiffBackend, M: TrainableModel<B>>(self, session: Session<B, M>) -> anyhow::Result<()> {
         let Self { arguments, out, target, share } = self;
         let Arguments { run, input, bits, bytes, points, untimed, .. } = arguments;
-        anyhow::ensure!(
-            input.null_threshold.is_none(),
-            "`--null-threshold` does not go with confidences, which are those of spans"
-        );
         let questions = session.questions(input, QuestionSet::HeldOut)?;
         let model = {
             let options = PackOptions { embeddings: arguments.embedding_bits, ..PackOptions::default() };
@@ -242,6 +242,9 @@ impl Command for Dynamic<'_> {
         });
         write_json(out.join("dynamic_inference.json"), &result)?;
         outln!("wrote dynamic_inference.json and dynamic_inference.png to {}", out.display());
+        if let Some(target) = &target {
+            NextCommand::new("serve").with_path("--model", target.dir()).say(run.quiet);
+        }
         output::result(&result)
     }
 }

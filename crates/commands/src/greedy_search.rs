@@ -29,6 +29,7 @@ use command_line::arguments::items::{Folders, say};
 use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
+use command_line::next_command::next_of_search;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, stop_on_ctrl_c};
@@ -218,6 +219,8 @@ impl Command for Search<'_> {
         run.tell_cache(&model.transformer);
         let plans = if ladder.is_null() { PLAN.to_owned() } else { format!("{PLAN}, {LADDER_PLAN}") };
         outln!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
+        let best = if ladder.is_null() { PLAN } else { LADDER_PLAN };
+        next_of_search(&arguments.input, target.as_ref(), &out.join(best)).say(run.quiet);
         output::result(&found)
     }
 }

@@ -23,6 +23,7 @@ use std::ffi::OsString;
 use command_line::output;
 
 pub mod allocate;
+mod allocator;
 pub mod answer;
 pub mod certify;
 pub mod cloze_questions;
@@ -42,10 +43,6 @@ pub mod robustness;
 pub mod serve;
 pub mod train_bank;
 pub mod train_default;
-
-/// Training and search free and take large buffers from many threads, which the system's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A command as a part of the program.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -205,7 +205,8 @@ impl Command for Reading<'_> {
         }
         let tokens: usize = documents.iter().map(|document| document.tokens.len()).sum();
         eprintln!("running on {}", session.machine);
-        eprintln!("{} documents, {tokens} tokens in windows of {window}", documents.len());
+        let plural = if documents.len() == 1 { "" } else { "s" };
+        eprintln!("{} document{plural}, {tokens} tokens in windows of {window}", documents.len());
         eprint!("{}", quantisers_text(body, plans.last().expect("the full width at least")));
         let stop = stop_on_ctrl_c()?;
         let mut progress = Progress::start("perplexity", 0, documents.len() * plans.len(), run.show());
@@ -213,6 +214,11 @@ impl Command for Reading<'_> {
         let mut lines = Vec::new();
         for plan in &plans {
             let losses = DocumentLosses::measure(body, &documents, (window, plan), (&stop, &mut progress))?;
+            if let Err(error) = check_finite(&losses) {
+                // What was found before it took as long.
+                lines.iter().for_each(|line| outln!("{line}"));
+                return Err(error.context(format!("{} at {}", self.arguments.text_name(), plan_label(plan))));
+            }
             let against = first.as_ref().map(|first| losses.above(first, run.seed));
             let bits = Cost::of(body, plan).average_bits;
             lines.push(line(&plan_label(plan), bits, &losses, against));
@@ -238,6 +244,21 @@ impl Command for Reading<'_> {
     }
 }
 
+/// Refuses losses that no JSON holds, which would stand there as null.
+fn check_finite(losses: &DocumentLosses) -> anyhow::Result<()> {
+    if let Some(index) = losses.nats.iter().position(|nats| !nats.is_finite()) {
+        bail!("the loss is not finite: {} nats in document {}", losses.nats[index], index + 1);
+    }
+    let (nats, bits) = (losses.nats_per_token(), losses.bits_per_byte());
+    ensure!(losses.perplexity().is_finite(), "the perplexity is not finite: the loss is {nats:.1} nats per token");
+    ensure!(
+        bits.is_finite(),
+        "the bits per byte are not finite: what is read of the documents has {} bytes",
+        losses.bytes
+    );
+    Ok(())
+}
+
 /// `4 bits   4.25 bits   2.9120 nats/token, perplexity 18.39, 0.912 bits/byte   +0.0521 [+0.0480, +0.0563] nats`
 fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, Option<Interval>)>) -> String {
     let mut line = format!(
@@ -253,4 +274,25 @@ fn line(label: &str, bits: f64, losses: &DocumentLosses, against: Option<(f64, O
         };
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_that_no_json_holds_are_refused() {
+        let of = |nats: &[f64], bytes| DocumentLosses { nats: nats.to_vec(), tokens: vec![10; nats.len()], bytes };
+        check_finite(&of(&[20.0, 0.0], 80)).expect("they are finite");
+        for (losses, expected) in [
+            (of(&[20.0, f64::NAN], 80), "the loss is not finite: NaN nats in document 2"),
+            (of(&[f64::INFINITY], 80), "the loss is not finite: inf nats in document 1"),
+            // e to the 800 is more than an f64 holds.
+            (of(&[8000.0], 80), "the perplexity is not finite: the loss is 800.0 nats per token"),
+            (of(&[20.0], 0), "the bits per byte are not finite: what is read of the documents has 0 bytes"),
+        ] {
+            let message = check_finite(&losses).expect_err(expected).to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 }

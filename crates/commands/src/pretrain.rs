@@ -22,6 +22,7 @@ use serde_json::json;
 use command_line::arguments::language_model::{LanguageModelArgs, LanguageTrainingArgs, TextArgs};
 use command_line::contents::{name_of, of_parameters};
 use command_line::files::{check_apart, flag_of, resolve_model, resolve_tokenizer};
+use command_line::next_command::NextCommand;
 use command_line::{arguments::run::RunArgs, finish, outln, output, resumable, stop_on_ctrl_c};
 use switchable_quant::burn::module::AutodiffModule as _;
 use switchable_quant::burn::tensor::backend::DeviceId;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = output::parse::<Arguments>(line);
+    crate::allocator::keep_freed_memory();
     arguments.training.config(arguments.run.seed).check()?;
     let model = arguments.start.model.as_deref().map(resolve_model).transpose()?;
     let tokenizer = arguments.start.tokenizer.as_deref().map(resolve_tokenizer).transpose()?;
@@ -137,6 +139,8 @@ impl WithAutodiff for Pretrain<'_> {
         model.export(&target)?;
         tokenizer.save_in(&target)?;
         outln!("wrote {}", target.display());
+        let next = NextCommand::new("train_bank").with_path("--model", &target).with("--train", "QUESTIONS");
+        next.with("--base-steps", "STEPS").say(run.quiet);
         let Some(tokens) = unseen else {
             return output::result(&json!({ "model": target, "seed": run.seed, "config": config }));
         };

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
-use command_line::arguments::items::{Folders, ItemArgs};
+use command_line::arguments::items::{Folders, ItemArgs, before_flags};
 use command_line::arguments::study::{StudyArgs, StudyDataArgs, check_unseen};
 use command_line::arguments::{answers::AnswerArgs, input::InputArgs, quant::QuantArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions};
@@ -76,7 +76,10 @@ pub fn main() -> ExitCode {
 ///
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
-    let Study { mut arguments, text } = study_file::read::<Arguments>(line)?;
+    let line: Vec<OsString> = line.into_iter().collect();
+    let read = study_file::read::<Arguments>(line.iter().cloned());
+    let Study { mut arguments, text } = read.map_err(|error| before_flags(error, &line))?;
+    crate::allocator::keep_freed_memory();
     // Flags that do not fit are refused before anything is opened.
     arguments.answers.check_with(&arguments.input)?;
     if arguments.answers.generates() && arguments.study.only.is_empty() {
@@ -165,7 +168,9 @@ impl Command for Report<'_> {
         let counts = json!({ "report": report.counts, "search": searched, "train": trained });
         let stages = only(config.stages(), &study.only)?;
         check_study(&bench, &stages)?;
-        write_json(out.join("questions.json"), &counts)?;
+        if share.concludes() {
+            write_json(out.join("questions.json"), &counts)?;
+        }
         let sections = run_study(&bench, &stages)?;
         if !share.concludes() {
             return Ok(());

@@ -90,6 +90,7 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let mut arguments = output::parse::<Arguments>(line);
+    crate::allocator::keep_freed_memory();
     arguments.input.limit = arguments.input.limit.or(Some(60));
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(ATTACKS) };

@@ -34,6 +34,7 @@ use command_line::arguments::null_threshold::null_rule;
 use command_line::arguments::{quant::QuantArgs, regime::RegimeArgs, run::RunArgs};
 use command_line::contents::{name_of, of_questions, of_reading};
 use command_line::files::{LoadedQuestions, check_apart, resolve_model};
+use command_line::next_command::NextCommand;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, resumable, stop_on_ctrl_c, usage};
@@ -90,6 +91,7 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = output::parse::<Arguments>(line);
+    crate::allocator::keep_freed_memory();
     let Arguments { run, quant, source, answers, training, bank, .. } = &arguments;
     // Flags and data that do not fit are refused before anything is opened.
     bank.config(&quant.quantizer, run.seed)?;
@@ -238,6 +240,7 @@ impl Command for TrainBank<'_> {
         }
 
         let rows = evaluation.map(|task| arguments.evaluate(&session, &task, (&bank, options), out)).transpose()?;
+        NextCommand::new("greedy_search").with_path("--model", &target).with("--data", "QUESTIONS").say(run.quiet);
         output::result(&rows.unwrap_or_else(|| json!({ "model": target, "seed": run.seed })))
     }
 }

@@ -59,6 +59,7 @@ pub fn main() -> ExitCode {
 /// Those of the command.
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = output::parse::<Arguments>(line);
+    crate::allocator::keep_freed_memory();
     let out = arguments.run.prepared_out("runs/default")?;
     let machine = arguments.run.device.resolve()?;
     let make = Make { arguments: &arguments, out: &out, machine: &machine };

@@ -11,7 +11,12 @@ const UNKNOWN: &str = "nowhere/item@0123456789abcdef";
 
 fn output(dir: &Path, argv: &[String]) -> Output {
     let mut program = Command::new(&argv[0]);
-    program.args(&argv[1..]).current_dir(dir).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    program
+        .args(&argv[1..])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .env_remove("RUST_BACKTRACE")
+        .env("HF_HUB_OFFLINE", "1");
     program.output().expect("it starts")
 }
 
@@ -158,6 +163,76 @@ fn a_damage_table_is_measured_site_by_site() {
     let left: Vec<String> = work.missing().into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, missing[1..47].iter().map(|(key, _)| key.clone()).collect::<Vec<_>>());
     work.refused("--out apart --merge", 4, &format!("46 items are missing, and what needs them:\n  {}", left[0]));
+
+    // While items are missing, a key that none has may be that of one that needs them; but a file is that of one item.
+    work.refused(&format!("--out apart --run-item {UNKNOWN}"), 75, "needs items that are not done");
+    let path = |key: &str| key.split('@').next().expect("a path").to_owned();
+    let of_other_work = format!("{}@0123456789abcdef", path(&left[0]));
+    work.refused(&format!("--out apart --run-item {of_other_work}"), 65, &left[0]);
+
+    // One site's damage under the name of another, and what is left of a file.
+    let file = |key: &str| dir.path().join(format!("apart/{}.json", path(key)));
+    fs::copy(file(&missing[0].0), file(&left[0])).expect("it is copied");
+    let named = format!("option `part` was \"{}\"", path(&missing[0].0).trim_start_matches("allocation/"));
+    work.refused("--out apart --items", 1, &named);
+    work.refused("--out apart --merge", 1, &named);
+    work.refused(&format!("--out apart --run-item {}", left[0]), 65, "or of another item");
+    for damaged in ["", "{\"version\": 2, \"made_f"] {
+        fs::write(file(&left[0]), damaged).expect("it is written");
+        work.refused("--out apart --items", 1, "may be removed");
+        work.refused(&format!("--out apart --run-item {}", left[0]), 65, "may be removed");
+    }
+    fs::remove_file(file(&left[0])).expect("it is removed");
+    work.done(&format!("--out apart --run-item {}", left[0]));
+}
+
+#[test]
+fn an_item_may_be_done_at_another_time_where_model_data_or_folder_are_not_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let work = Work { dir: dir.path(), command: "search --limit 2 --bits 2 --no-adapter" };
+    fs::create_dir(dir.path().join("model")).expect("it is made");
+    for (file, text) in
+        [("model/config.json", "{\"model_type\": \"gpt2\""), ("half.json", "{\"data\": ["), ("file", "")]
+    {
+        fs::write(dir.path().join(file), text).expect("it is written");
+    }
+    for (flags, expected) in [
+        ("--out apart --model nowhere --data generated", "nowhere"),
+        ("--out apart --model model --data generated", "config.json"),
+        ("--out apart --data nowhere.json", "nowhere.json"),
+        ("--out apart --data half.json", "half.json"),
+        ("--out file/apart", "file/apart"),
+        ("--out file/apart --retries 1", "trying again in 1 s"),
+        ("--out apart --data half.json --retries 1", "trying again in 1 s"),
+    ] {
+        work.refused(&format!("{flags} --run-item {UNKNOWN}"), 75, expected);
+    }
+    let by_file = Work { command: "report --config nowhere.toml", ..work };
+    by_file.refused(&format!("--run-item {UNKNOWN}"), 75, "nowhere.toml");
+    by_file.refused("--items", 1, "nowhere.toml");
+    work.refused(&format!("--out apart --high 2 --run-item {UNKNOWN}"), 2, "`--high`");
+}
+
+#[test]
+fn a_list_of_items_writes_nothing_and_is_json_as_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let work = Work { dir: dir.path(), command: "search --limit 2 --bits 2 --no-adapter" };
+    for command in [work.command, "report --limit 2 --search-limit 2 --only uniform"] {
+        let listed = Work { command, ..work }.done("--out new/folder --items");
+        assert!(listed.lines().count() > 0, "{command}");
+        assert!(!dir.path().join("new").exists(), "{command}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let read_only = dir.path().join("read-only");
+        fs::create_dir(&read_only).expect("it is made");
+        fs::set_permissions(&read_only, fs::Permissions::from_mode(0o555)).expect("they are set");
+        assert!(work.done("--out read-only --items").lines().count() > 0);
+    }
+    for flags in ["--items", &format!("--run-item {UNKNOWN}")] {
+        work.refused(&format!("--out apart --json {flags}"), 2, "`--items` prints JSON lines already");
+    }
 }
 
 #[test]
@@ -172,6 +247,12 @@ fn attacks_are_made_on_each_width_apart() {
 fn the_plans_of_a_cascade_are_read_apart() {
     let dir = tempfile::tempdir().expect("a folder");
     let command = "dynamic-inference --limit 8 --bits 3,8 --untimed";
-    let rounds = Work { dir: dir.path(), command }.apart(&["dynamic_inference.json"]);
-    assert_eq!(rounds, [2, 2], "to calibrate, then to measure");
+    let work = Work { dir: dir.path(), command };
+    assert_eq!(work.apart(&["dynamic_inference.json"]), [2, 2], "to calibrate, then to measure");
+    // What it needs is not there yet, as when a file system shows it late.
+    let listed = work.done("--out apart --items");
+    let keys = listed.lines().map(|line| serde_json::from_str::<Value>(line).expect("it is JSON")["key"].clone());
+    let keys: Vec<String> = keys.map(|key| key.as_str().expect("a key").to_owned()).collect();
+    let measured = keys.iter().find(|key| key.starts_with("dynamic/evaluation-1@")).expect("it is listed");
+    work.refused(&format!("--out new --run-item {measured}"), 75, "needs items that are not done");
 }

@@ -258,7 +258,16 @@ fn what_is_wrong_with_a_request_is_said_by_name_and_field() {
         assert!(field.is_empty() || problem[1] == field, "{path} {body}: {problem:?}");
         assert!(problem[2].contains(message), "{path} {body}: {problem:?}");
     }
-    for broken in [&b""[..], b"{", b"{\"question\": \"a\"} x", b"\xff\xfe", b"{\"choice\": {\"plan\": \"a"] {
+    let unicode = b"{\"question\": \"\xff\", \"context\": \"a\"}";
+    for broken in [
+        &b""[..],
+        b"{",
+        b"{\"question\": \"a\"} x",
+        b"\xff\xfe",
+        b"{\"choice\": {\"plan\": \"a",
+        b"{\"choice\": }",
+        unicode,
+    ] {
         let said = server.post_bytes("/answer", broken);
         assert_eq!((said.status, said.problem()[0].as_str()), (400, "malformed_json"), "{said:?}");
     }
@@ -276,6 +285,78 @@ fn what_is_wrong_with_a_request_is_said_by_name_and_field() {
     let said = server.get("/answer");
     assert_eq!((said.status, said.header("allow")), (405, Some("post")), "{said:?}");
     assert_eq!(server.post("/answer", &question(&json!("default"))).status, 200);
+}
+
+#[test]
+fn json_whose_shape_or_numbers_are_wrong_is_no_broken_json() {
+    let server = Server::start(&[]);
+    let answer = |choice: &str| format!(r#"{{"question": "a", "context": "b", "choice": {choice}}}"#);
+    let generate = |field: &str, value: &str| format!(r#"{{"prompt": "Ada", "{field}": {value}}}"#);
+    let cases = [
+        ("/answer", answer("{}"), "choice", "map"),
+        ("/answer", answer("null"), "choice", "null"),
+        ("/answer", answer("[]"), "choice", "sequence"),
+        ("/answer", answer("1"), "choice", "integer `1`"),
+        ("/answer", answer(r#"{"plan": "x", "bytes": 1}"#), "choice", "single key"),
+        ("/answer", answer(r#"{"accuracy": 1e999}"#), "choice.accuracy", "out of range"),
+        ("/answer", answer(r#"{"bytes": 1e999}"#), "choice.bytes", "out of range"),
+        ("/generate", generate("temperature", "1e39"), "temperature", "1e39"),
+        ("/generate", generate("temperature", "1e999"), "temperature", "out of range"),
+        ("/generate", generate("temperature", "1e-60"), "temperature", "above 0"),
+        ("/generate", generate("top_p", "-1e39"), "top_p", "-1e39"),
+        ("/generate", generate("repetition_penalty", "1e39"), "repetition_penalty", "1e39"),
+        ("/generate", generate("max_new_tokens", "1e999"), "max_new_tokens", "out of range"),
+        ("/generate", generate("choice", "[]"), "choice", "sequence"),
+        ("/generate", "1e999".to_owned(), "body", "out of range"),
+    ];
+    for (path, body, field, message) in cases {
+        let said = server.post_bytes(path, body.as_bytes());
+        let problem = said.problem();
+        assert_eq!(
+            (said.status, problem[0].as_str(), problem[1].as_str()),
+            (422, "bad_field", field),
+            "{body}: {said:?}"
+        );
+        assert!(problem[2].contains(message), "{body}: {problem:?}");
+    }
+}
+
+#[test]
+fn what_a_model_refuses_of_a_text_is_said_of_its_field() {
+    let server = Server::start(&[]);
+    let long = "Ada ".repeat(1500);
+    let cases = [
+        ("/answer", json!({ "question": long, "context": CONTEXT }), "question", "tokens, expected at most"),
+        ("/generate", json!({ "prompt": long }), "prompt", "the positions of the model"),
+        ("/generate", json!({ "prompt": CONTEXT, "repetition_penalty": 1e-44 }), "repetition_penalty", "finite"),
+    ];
+    for (path, body, field, message) in cases {
+        let said = server.post(path, &body);
+        let problem = said.problem();
+        assert_eq!((said.status, problem[0].as_str(), problem[1].as_str()), (422, "bad_field", field), "{said:?}");
+        assert!(problem[2].contains(message), "{problem:?}");
+    }
+    // A text of one token, which no other can rival.
+    let said = server.post("/answer", &json!({ "question": "\u{200b}", "context": "x" }));
+    assert!(said.status == 200 && said.json()["probability"].as_f64() <= Some(1.0), "{said:?}");
+}
+
+#[test]
+fn an_artefact_without_its_manifest_is_not_served() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(&ARTEFACT.1).expect("it is there") {
+        let path = entry.expect("it is there").path();
+        let name = path.file_name().expect("a name");
+        if path.is_file() && name != "artefact.json" {
+            std::fs::copy(&path, dir.path().join(name)).expect("it is copied");
+        }
+    }
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--address", "127.0.0.1:0", "--model"]).arg(dir.path());
+    let output = command.env_remove("RUST_BACKTRACE").stdin(Stdio::null()).output().expect("it runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("artefact.json is missing"), "{error}");
 }
 
 #[test]
@@ -360,6 +441,40 @@ fn more_connections_than_there_may_be_are_refused() {
     drop(kept);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[cfg(unix)]
+#[test]
+fn clients_that_do_not_read_their_answers_lose_their_connections() {
+    const PLANS: &str = "GET /plans HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut server = Server::start(&["--connections", "2"]);
+    let stall = || {
+        let mut stream = server.connect();
+        stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a time");
+        // Where the server cannot write it no longer reads.
+        _ = stream.write_all(PLANS.repeat(20_000).as_bytes());
+        stream
+    };
+    let stalled = [stall(), stall()];
+    let said = Said::read(&server.connect()).expect("an answer");
+    assert_eq!((said.status, said.problem()[0].as_str()), (503, "too_many_connections"));
+    let is_answered = || server.send(PLANS, b"").is_ok_and(|said| said.status == 200);
+    let start = Instant::now();
+    while !is_answered() {
+        assert!(start.elapsed() < Duration::from_secs(40), "their connections are kept");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(stalled);
+    std::thread::sleep(Duration::from_secs(1));
+
+    // Nor does a server that is stopped wait for them as long as for those who do.
+    let stalled = [stall(), stall()];
+    let id = server.child.id().to_string();
+    let start = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("it runs").success());
+    assert_eq!(server.child.wait().expect("it ends").code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    drop(stalled);
 }
 
 #[cfg(unix)]

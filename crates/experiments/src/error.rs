@@ -80,6 +80,14 @@ pub enum Error {
         /// The first difference.
         difference: Difference,
     },
+    /// A saved result is no longer what was written.
+    #[error("{source}; this file is damaged: it may be removed, and is then made again")]
+    Damaged {
+        /// The file of the result.
+        path: PathBuf,
+        /// Where and what.
+        source: span_reader::Error,
+    },
     /// A saved result is of another version of its format.
     #[error(
         "{path} was written by {} version (format {found}, expected {expected}){}; name another folder, or remove that \
@@ -97,7 +105,8 @@ pub enum Error {
     },
     /// The item of a key is there, made from something else.
     #[error(
-        "{path} is of other work (@{found}) than the item `{key}`; name another folder for this work, or remove that one"
+        "{path} is of other work or of another item (@{found}) than the item `{key}`; name another folder for this work, or \
+         remove that file"
     )]
     OtherItem {
         /// The file of the result.

@@ -273,7 +273,12 @@ fn an_allocation_goes_on_with_the_budgets_that_are_not_done() {
     marked.average_bits += 1.0;
     let budget = (task(4).1.site_parameters() as f64 * small.budgets[0] / 8.0) as usize;
     std::fs::create_dir(&parts).unwrap();
-    let part = json!({ "version": 2, "made_from": allocation["made_from"], "result": [whole.refined[0], marked] });
+    // Which of the results of the work it is stands last in what it was made from.
+    let mut made_from = allocation["made_from"].clone();
+    let name = made_from["parts"].as_array_mut().unwrap().last_mut().unwrap();
+    assert_eq!(*name, json!({ "option": "part", "value": "allocation" }));
+    name["value"] = json!(format!("allocation/budget-{budget}"));
+    let part = json!({ "version": 2, "made_from": made_from, "result": [whole.refined[0], marked] });
     std::fs::write(parts.join(format!("budget-{budget}.json")), part.to_string()).unwrap();
     std::fs::remove_file(&file).unwrap();
 

@@ -38,7 +38,7 @@ use switchable_model::span_head::{ForQuestionAnswering, MissingHead};
 use switchable_model::weights::source::WeightSource;
 
 use crate::artefact::contents::ArtefactContents;
-use crate::artefact::manifest::Manifest;
+use crate::artefact::manifest::{MANIFEST, Manifest};
 use crate::embedded_folder::{EmbeddedAdapter, EmbeddedFolder};
 use crate::error::{Error, Result};
 use crate::gguf_model::{notes_of, tokenizer_of};
@@ -132,14 +132,17 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ModelFolder<B, M> {
     /// # Errors
     ///
     /// When a file is missing or damaged, or does not fit the others; the error names the file and the
-    /// tensor or field.
+    /// tensor or field. Codes that are no artefact's are opened unchecked, which the notes say.
     pub fn open(dir: impl AsRef<Path>, options: &FolderOptions, device: &B::Device) -> Result<Self> {
         let dir = dir.as_ref();
-        let manifest = Manifest::is_in(dir).then(|| Manifest::open(dir)).transpose()?;
+        let manifest = Manifest::open_in(dir)?;
         if manifest.is_some() && dir.join(PACKED).exists() {
             check_says_codes(dir)?;
         }
         let mut folder = Self::open_model(dir, options, device)?;
+        if manifest.is_none() && dir.join(PACKED).exists() {
+            folder.notes.push(format!("files      unchecked: there is no {MANIFEST} beside {PACKED}"));
+        }
         if options.adapters == OwnAdapters::LeftOut {
             return Ok(folder);
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 
 use switchable_quant::device::{Device, DeviceChoice};
@@ -19,6 +19,7 @@ use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_up_to;
 use crate::arguments::execution::ExecutionArg;
+use crate::ending::usage;
 use crate::files::resolved;
 use crate::made_folders;
 
@@ -72,18 +73,6 @@ impl RunArgs {
         self.locked_out(default)
     }
 
-    /// The same for a folder that other processes may write to at the same time.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be made or written, or lies in an artefact.
-    pub fn shared_out(&self, default: &str) -> anyhow::Result<PathBuf> {
-        let out = self.out_or(default);
-        refuse_artefact(&out)?;
-        prepare_folder(&out).with_context(|| format!("results cannot be written to {}", out.display()))?;
-        Ok(out)
-    }
-
     /// The same for a folder that may be an artefact, of which the command writes what artefacts do not hash.
     ///
     /// # Errors
@@ -129,14 +118,24 @@ impl RunArgs {
     }
 }
 
+/// Makes a folder for results that other processes may write to at the same time, and looks whether it takes files.
+///
+/// # Errors
+///
+/// When it cannot be made or written, or lies in an artefact.
+pub(crate) fn prepare_shared(out: &Path) -> anyhow::Result<()> {
+    refuse_artefact(out)?;
+    prepare_folder(out).with_context(|| format!("results cannot be written to {}", out.display()))
+}
+
 /// Refuses a folder of results that lies in an artefact.
-fn refuse_artefact(out: &Path) -> anyhow::Result<()> {
+pub(crate) fn refuse_artefact(out: &Path) -> anyhow::Result<()> {
     if let Some(artefact) = resolved(out)?.ancestors().find(|folder| Manifest::is_in(folder)) {
-        bail!(
+        return Err(usage(format!(
             "`--out {}` writes into the artefact {}, whose files are all known by their hashes; expected another folder",
             out.display(),
             artefact.display()
-        );
+        )));
     }
     Ok(())
 }

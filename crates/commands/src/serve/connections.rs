@@ -1,4 +1,4 @@
-//! Connections: so many at once, each with a time to say what it wants.
+//! Connections: so many at once, each with a time to say what it wants and to take what it is answered.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use switchable_quant::reader::running::stop::StopFlag;
 
 use super::routes::no_room;
+use super::timed_writes::TimedWrites;
 
 /// The longest time that the head of a request may take, which is also how long an idle connection is kept.
 const HEAD_TIME: Duration = Duration::from_secs(15);
@@ -49,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, most: usize, st
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(TimedWrites::new(stream)), service);
         let connection = ending.watch(connection);
         tokio::spawn(async move {
             // A client that breaks off has nobody to be told of it.

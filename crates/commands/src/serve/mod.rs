@@ -9,7 +9,8 @@
 //!
 //! The page is at `/`, the interface at `/answer`, `/generate`, `/plans` and `/health`. Every request chooses its plan, by the
 //! same words as the flags of `answer`. A bounded number of requests waits for the threads that compute; one more is
-//! refused at once, with 503 and the time to try again. One whose client has gone is not computed. Standard output holds
+//! refused at once, with 503 and the time to try again. One whose client has gone is not computed, and a client that does
+//! not take its answer in time loses its connection. Standard output holds
 //! the address alone; Ctrl-C ends it once what is under way is answered.
 
 mod catalogue;
@@ -20,6 +21,7 @@ mod queue;
 mod requests;
 mod routes;
 mod served_model;
+mod timed_writes;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use switchable_quant::reader::Error;
-use switchable_quant::transformer;
+use switchable_quant::{data, transformer};
 
 /// What is wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +87,19 @@ impl Problem {
     }
 }
 
-/// That of one of several requests is of the only one here.
+/// That of one of several requests is of the only one here, and what is wrong with a text is of its field.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::Request { source, .. } => Self::from(*source),
+            Error::Data(data::Error::LongQuestion { got, most, .. }) => {
+                let expected = format!("at most {most}: a window of the model holds some of the text beside it");
+                Self::field("question", format!("{got} tokens"), expected)
+            }
+            Error::Data(data::Error::EmptyContext { .. }) => Self::field("context", "without a token", "one at least"),
+            Error::Model(transformer::Error::SequenceLength { got, positions }) => {
+                Self::field("prompt", format!("{got} tokens"), format!("1 to {positions}, the positions of the model"))
+            }
             other => Self::Refused(other),
         }
     }

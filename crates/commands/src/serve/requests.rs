@@ -8,9 +8,9 @@
 //! `choice` is `"default"`, `"confidence"`, `{"plan": NAME}`, `{"bytes": N}` or `{"accuracy": PERCENT}`, which mean what
 //! the flags of `answer` do.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use switchable_quant::reader::choice::controller::PlanRequest;
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
@@ -38,15 +38,15 @@ pub(super) struct GenerateBody {
     prompt: Option<String>,
     #[serde(default)]
     max_new_tokens: Option<usize>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "single")]
     temperature: Option<f32>,
     #[serde(default)]
     top_k: Option<usize>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "single")]
     top_p: Option<f32>,
     #[serde(default)]
     seed: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "single")]
     repetition_penalty: Option<f32>,
     #[serde(default)]
     choice: ChoiceBody,
@@ -140,15 +140,51 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         return Err(Problem::field("body", "an array", "an object"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let field = error.path().to_string();
-        let source = error.into_inner();
-        match source.classify() {
-            Category::Data if field == "." => Problem::Field { field: "body".into(), message: source.to_string() },
-            Category::Data => Problem::Field { message: format!("`{field}`: {source}"), field },
-            _ => Problem::Malformed { source },
-        }
-    })?;
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| unread::<T>(body, error))?;
     reader.end().map_err(|source| Problem::Malformed { source })?;
     Ok(parsed)
+}
+
+/// Why a body was not read. The parser calls it an error of syntax where a choice has the shape of no choice, and where a
+/// number is too large: both are JSON, of which a field is wrong.
+fn unread<T: DeserializeOwned>(body: &[u8], error: WithPath) -> Problem {
+    if error.inner().is_data() {
+        return wrong_field(error);
+    }
+    if let Err(source) = well_formed(body) {
+        return Problem::Malformed { source };
+    }
+    // Of a value that is parsed already the same is said in words of its shape.
+    match serde_json::from_slice::<Value>(body).map(serde_path_to_error::deserialize::<_, T>) {
+        Ok(Err(in_words)) => wrong_field(in_words),
+        _ => wrong_field(error),
+    }
+}
+
+type WithPath = serde_path_to_error::Error<serde_json::Error>;
+
+fn wrong_field(error: WithPath) -> Problem {
+    let field = error.path().to_string();
+    let source = error.into_inner();
+    if field == "." {
+        return Problem::Field { field: "body".into(), message: source.to_string() };
+    }
+    Problem::Field { message: format!("`{field}`: {source}"), field }
+}
+
+/// Whether a body is JSON, whatever its numbers.
+fn well_formed(body: &[u8]) -> serde_json::Result<()> {
+    // Texts that are passed over are not looked at.
+    std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+    serde_json::from_slice::<IgnoredAny>(body).map(drop)
+}
+
+/// A number of 32 bits: one that is too large is refused as it was given, and not as infinity.
+fn single<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let single = number as f32;
+    if single.is_finite() {
+        return Ok(Some(single));
+    }
+    Err(D::Error::custom(format_args!("{number:e}, expected a number of at most {:e}", f32::MAX)))
 }

@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use switchable_quant::kernels::QuantBackend;
+use switchable_quant::reader::Error;
 use switchable_quant::reader::choice::cascade::Escalation;
 use switchable_quant::reader::serving::generation::TextRequest;
 use switchable_quant::reader::serving::plan_choice::PlanChoice;
 use switchable_quant::reader::serving::service::{Request, Service};
+use switchable_quant::transformer;
 use switchable_quant::transformer::generate::GenerateOptions;
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::site_plan::SitePlan;
@@ -93,7 +95,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Served<'_, B, M> {
                 .folder()
                 .tokenizer
                 .encode_ids(text)
-                .map_err(|error| Problem::from(switchable_quant::reader::Error::from(error)))?
+                .map_err(|error| Problem::from(Error::from(error)))?
                 .len();
             if tokens > self.most_tokens {
                 let most = self.most_tokens;
@@ -155,9 +157,21 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Served<'_, B, M> {
         let request = TextRequest { prompt: prompt.to_owned(), options: options.clone(), choice: choice.clone() };
         let text = self.service.generate_streaming(&request, |_| {
             if is_abandoned() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        });
+        let text = text.map_err(|error| of_penalty(error, options.repetition_penalty))?;
         let plan = self.plan(self.service.plan(choice)?);
         Ok(SaidText { text: text.text, tokens: text.tokens.len(), plan })
+    }
+}
+
+/// A problem of generating. A model's own scores are finite: where they are infinite, the penalty has led there.
+fn of_penalty(error: Error, penalty: f32) -> Problem {
+    match error {
+        Error::Model(transformer::Error::Scores { got, .. }) if got.is_infinite() && (penalty - 1.0).abs() > 0.0 => {
+            let expected = format!("one that leaves scores finite: by it one became {got}");
+            Problem::field("repetition_penalty", format!("{penalty:e}"), expected)
+        }
+        other => other.into(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Results known from before.
 //!
-//! A result is one JSON file with what it was made from. Work that is started again reads the results
-//! that are there; one made from something else is refused, and the first difference named. Results are
-//! used as they read back from their file, so that work which was interrupted ends like work that was not.
+//! A result is one JSON file with what it was made from, the last of which is the option `part`: which of the results of
+//! the work it is. Work that is started again reads the results that are there; one made from something else, or of another
+//! name, is refused, and the first difference named. Results are used as they read back from their file, so that work which
+//! was interrupted ends like work that was not.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -19,6 +21,8 @@ use crate::running::share::{Left, Share, Turn};
 
 /// The first version told work apart by paths and names.
 const VERSION: u32 = 2;
+/// The option that says which of the results of a work a file holds.
+const PART: &str = "part";
 
 /// What is known from before, and where it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub enum Memory {
         dir: PathBuf,
         /// Of which work the results are: contents of model and data, options.
         identity: Identity,
+        /// Where it lies in the folder of the work: `cells/`; empty for that folder itself.
+        within: String,
         /// What of the work this process does.
         share: Share,
     },
@@ -65,7 +71,8 @@ impl Memory {
     /// Results in a folder, all of the same work: `identity` says of which. The version of the computation
     /// is added.
     pub fn folder(dir: impl Into<PathBuf>, identity: impl Into<Identity>) -> Self {
-        Self::Folder { dir: dir.into(), identity: identity.into().computed_by(COMPUTATION), share: Share::all() }
+        let identity = identity.into().computed_by(COMPUTATION);
+        Self::Folder { dir: dir.into(), identity, within: String::new(), share: Share::all() }
     }
 
     /// The same memory, of which this process does a share.
@@ -73,7 +80,7 @@ impl Memory {
     pub fn shared(self, share: Share) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
-            Self::Folder { dir, identity, .. } => Self::Folder { dir, identity, share },
+            Self::Folder { dir, identity, within, .. } => Self::Folder { dir, identity, within, share },
         }
     }
 
@@ -95,9 +102,12 @@ impl Memory {
     pub fn within(&self, name: &str) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
-            Self::Folder { dir, identity, share } => {
-                Self::folder(dir.join(name), identity.clone()).shared(share.clone())
-            }
+            Self::Folder { dir, identity, within, share } => Self::Folder {
+                dir: dir.join(name),
+                identity: identity.clone(),
+                within: format!("{within}{name}/"),
+                share: share.clone(),
+            },
         }
     }
 
@@ -106,7 +116,9 @@ impl Memory {
     pub fn made_from(self, also: impl FnOnce() -> Identity) -> Self {
         match self {
             Self::Nothing => Self::Nothing,
-            Self::Folder { dir, identity, share } => Self::folder(dir, identity.with(&also())).shared(share),
+            Self::Folder { dir, identity, within, share } => {
+                Self::Folder { dir, identity: identity.with(&also()), within, share }
+            }
         }
     }
 
@@ -124,7 +136,7 @@ impl Memory {
     /// When one cannot be removed.
     pub fn forget(&self) -> Result<()> {
         match self {
-            Self::Folder { dir, identity, share } if share.is_all() && dir.is_dir() => forget_in(dir, identity),
+            Self::Folder { dir, identity, share, .. } if share.is_all() && dir.is_dir() => forget_in(dir, identity),
             Self::Folder { .. } | Self::Nothing => Ok(()),
         }
     }
@@ -140,16 +152,17 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// When the file is of other work or other options, cannot be read or written, or the work fails.
+    /// When the file is of other work, other options or another name, is damaged, cannot be read or written, or the work
+    /// fails.
     pub fn recall<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
         options: &Value,
         compute: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let Self::Folder { dir, identity, share } = self else { return compute() };
+        let Self::Folder { dir, share, .. } = self else { return compute() };
         let path = file(dir, name);
-        let made_from = identity.clone().with_options(options.clone());
+        let made_from = self.identity_of(name, options);
         if !path.exists() {
             if share.meet(dir, name, &made_from, false) == Turn::Elsewhere {
                 return Err(Error::Elsewhere);
@@ -157,11 +170,18 @@ impl Memory {
             let result = share.inside(compute)?;
             write_json(&path, &Record { version: VERSION, made_from: made_from.clone(), result })?;
         }
-        check_version(&path, read_json::<Label>(&path)?.version, VERSION)?;
-        let record: Record<T> = read_json(&path)?;
+        check_version(&path, read_kept::<Label>(&path)?.version, VERSION)?;
+        let record: Record<T> = read_kept(&path)?;
         check_identity(&path, &record.made_from, &made_from)?;
         share.meet(dir, name, &made_from, true);
         Ok(record.result)
+    }
+
+    /// What the result in `NAME.json` is made from. Its name stands behind all else: of several differences it is the last to
+    /// be named, and what the results of a work have in common is the start of it.
+    fn identity_of(&self, name: &str, options: &Value) -> Identity {
+        let Self::Folder { identity, within, .. } = self else { return Identity::default() };
+        identity.clone().with_options(options.clone()).with_option(PART, format!("{within}{name}"))
     }
 
     /// Results that do not need one another, each by its name and its options and known or computed by its place among them;
@@ -215,6 +235,19 @@ impl Memory {
         }
         Err(Error::Elsewhere)
     }
+}
+
+/// Reads a file of kept work, or what is asked of it.
+///
+/// # Errors
+///
+/// [`Error::Damaged`] when it does not hold that; [`Error::Io`] when it cannot be read.
+pub(crate) fn read_kept<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    read_json(path).map_err(|error| match error {
+        // Bytes that are no text are as damaged as text that is no JSON.
+        span_reader::Error::Io { ref source, .. } if source.kind() != ErrorKind::InvalidData => error.into(),
+        source => Error::Damaged { path: path.into(), source },
+    })
 }
 
 /// Refuses a file of other work, by the first thing in which it differs.
@@ -305,16 +338,15 @@ impl Parts {
 
     /// Whether one of them is the item that this process does, and is not there.
     fn are_wanted(&self, names: &[String]) -> bool {
-        let Memory::Folder { dir, identity, share } = &self.memory else { return false };
-        let made_from = identity.clone().with_options(self.made_from.clone());
-        share.wants_one_of(dir, names, &made_from)
+        let Memory::Folder { dir, share, .. } = &self.memory else { return false };
+        names.iter().any(|name| share.wants(dir, name, &self.memory.identity_of(name, &self.made_from)))
     }
 
     /// Takes note of all of them.
     fn meet(&self, names: &[String]) {
-        let Memory::Folder { dir, identity, share } = &self.memory else { return };
-        let made_from = identity.clone().with_options(self.made_from.clone());
+        let Memory::Folder { dir, share, .. } = &self.memory else { return };
         for name in names {
+            let made_from = self.memory.identity_of(name, &self.made_from);
             share.meet(dir, name, &made_from, self.memory.knows(name));
         }
     }
@@ -398,8 +430,51 @@ mod tests {
         assert!(message.contains("part.json") && message.contains("weights changed: m.safetensors"), "{message}");
         let message = refused(b"a", 2);
         assert!(message.contains("option `seed` was 1, is 2"), "{message}");
-        std::fs::write(dir.path().join("part.json"), "{\"version\":2").unwrap();
-        assert!(refused(b"a", 1).contains("part.json"));
+        for damaged in [b"{\"version\":2".as_slice(), b"", b"\xff\xfe", b"{\"version\":2,\"made_from\":7}"] {
+            std::fs::write(dir.path().join("part.json"), damaged).unwrap();
+            let message = refused(b"a", 1);
+            assert!(message.contains("part.json") && message.contains("may be removed"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_part_under_the_name_of_another_is_refused_by_both_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::folder(dir.path(), json!({ "model": "a" }));
+        let cells = memory.parts("cells", json!({ "seed": 1 }));
+        let names = ["h.0", "h.10"].map(str::to_owned);
+        cells.each(&names, Ok).unwrap();
+        let at = |name: &str| dir.path().join(format!("{name}.json"));
+        std::fs::copy(at("cells/h.10"), at("cells/h.0")).unwrap();
+        let message = cells.recall::<usize>("h.0", || panic!("it is there")).unwrap_err().to_string();
+        let expected = r#"option `part` was "cells/h.10", is "cells/h.0""#;
+        assert!(message.contains("h.0.json") && message.contains(expected), "{message}");
+        // Of the same name in another folder of the work.
+        std::fs::create_dir(dir.path().join("rows")).unwrap();
+        std::fs::copy(at("cells/h.10"), at("rows/h.10")).unwrap();
+        let rows = memory.parts("rows", json!({ "seed": 1 }));
+        assert!(rows.recall::<usize>("h.10", || panic!("it is there")).is_err());
+        // The same folder under another path is the same work.
+        let moved = tempfile::tempdir().unwrap();
+        std::fs::create_dir(moved.path().join("cells")).unwrap();
+        std::fs::copy(at("cells/h.10"), moved.path().join("cells/h.10.json")).unwrap();
+        let again = Memory::folder(moved.path(), json!({ "model": "a" })).parts("cells", json!({ "seed": 1 }));
+        assert_eq!(again.recall::<usize>("h.10", || panic!("it is there")).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_part_that_does_not_say_its_name_is_refused_and_still_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::folder(dir.path(), json!({ "model": "a" }));
+        memory.recall("part", &json!({ "seed": 1 }), || Ok(1)).unwrap();
+        let path = dir.path().join("part.json");
+        let mut record: Value = read_json(&path).unwrap();
+        record["made_from"]["parts"].as_array_mut().unwrap().pop();
+        write_json(&path, &record).unwrap();
+        let message = memory.recall::<i32>("part", &json!({ "seed": 1 }), || Ok(2)).unwrap_err().to_string();
+        assert!(message.contains(r#"option `part` was not given, is "part""#), "{message}");
+        memory.forget().unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -13,17 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use content_identity::Identity;
 use serde::Deserialize;
-use span_reader::running::json_file::read_json;
 
 use crate::error::{Error, Result};
+use crate::running::memory::read_kept;
 
 /// Digits of the hash in a key: 64 bits.
 const DIGITS: usize = 16;
 
 /// An item of some work: the file of its result in the folder of the work, and what it is made from.
 ///
-/// As text `PATH@HASH`: the path below the folder without `.json`, and the first 16 digits of the BLAKE3 of contents and
-/// options.
+/// As text `PATH@HASH`: the path below the folder without `.json`, and the first 16 digits of the BLAKE3 of contents,
+/// options and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ItemKey {
     path: String,
@@ -80,11 +80,16 @@ impl ItemKey {
         Self { path, made_from: digits(made_from) }
     }
 
+    /// The path of its file below the folder of the work, without `.json`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Whether the result of this key is in the folder of the work. Nothing but its file is read.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is of other work.
+    /// When the file cannot be read, is damaged, or is of other work or of another item.
     pub fn is_done_in(&self, root: &Path) -> Result<bool> {
         #[derive(Deserialize)]
         struct Made {
@@ -94,7 +99,7 @@ impl ItemKey {
         if !path.exists() {
             return Ok(false);
         }
-        let found = digits(&read_json::<Made>(&path)?.made_from);
+        let found = digits(&read_kept::<Made>(&path)?.made_from);
         if found == self.made_from { Ok(true) } else { Err(Error::OtherItem { path, key: self.to_string(), found }) }
     }
 }
@@ -184,11 +189,10 @@ impl Share {
         self.state().is_none_or(|state| state.inside.load(Ordering::Relaxed))
     }
 
-    /// Whether one of these results is the item that is wanted here.
-    pub(crate) fn wants_one_of(&self, dir: &Path, names: &[String], made_from: &Identity) -> bool {
-        let Some(state) = self.state() else { return false };
-        let is_wanted = |name: &String| state.wanted.as_ref() == Some(&ItemKey::of(&state.root, dir, name, made_from));
-        names.iter().any(is_wanted)
+    /// Whether a result is the item that is wanted here.
+    pub(crate) fn wants(&self, dir: &Path, name: &str, made_from: &Identity) -> bool {
+        let wanted = |state: &State| state.wanted.as_ref() == Some(&ItemKey::of(&state.root, dir, name, made_from));
+        self.state().is_some_and(wanted)
     }
 
     /// Takes note of a result; where it is not there, says whose turn it is.
@@ -358,6 +362,22 @@ mod tests {
         rest.forget().unwrap();
         assert!(dir.path().join("cells/cell-1.json").exists() && Share::rest().concludes());
         assert_eq!(sum(&memory(tempfile::tempdir().unwrap().path(), Share::all())).unwrap(), 7);
+    }
+
+    #[test]
+    fn an_item_under_the_name_of_another_is_not_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = listed(dir.path());
+        work(&memory(dir.path(), Share::rest()), &mut Vec::new()).unwrap();
+        let file = |key: &ItemKey| dir.path().join(format!("{}.json", key.path()));
+        assert_ne!(keys[0].made_from, keys[1].made_from, "the hash is of the name as well");
+        std::fs::copy(file(&keys[1]), file(&keys[0])).unwrap();
+        let message = keys[0].is_done_in(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("cell-1.json") && message.contains(&keys[0].to_string()), "{message}");
+        assert!(keys[1].is_done_in(dir.path()).unwrap());
+        std::fs::write(file(&keys[0]), "{").unwrap();
+        let message = keys[0].is_done_in(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("cell-1.json") && message.contains("may be removed"), "{message}");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! g = Σ_i gᵢ        micro-batch i is computed on device i mod n; the sum is in the order of i, on the first device
 //! ```
 //!
+//! Copies between devices go through the host: burn's own way from one GPU to another wants NCCL, and is on some backends not
+//! there at all, which is found out in the midst of a step.
+//!
 //! Only the first device has an optimiser. Its model is the one that is trained; what a step has changed is brought to
 //! the copies before the next. The sum has the same terms in the same order on one device and on several, so that
 //! devices of one kind give the model of one of them. Source of the scheme: Dean et al., *Large Scale Distributed Deep
@@ -11,10 +14,13 @@
 
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
+use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder as _};
 use burn::tensor::Tensor;
-use burn::tensor::backend::{Device as _, DeviceId};
+use burn::tensor::backend::{Backend, Device as _, DeviceId};
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
+
+use crate::error::{Error, Result};
 
 /// The copies of a model on further devices.
 pub(crate) struct Replicas<B: QuantAutodiffBackend, M> {
@@ -24,12 +30,21 @@ pub(crate) struct Replicas<B: QuantAutodiffBackend, M> {
 
 impl<B: QuantAutodiffBackend, M: AutodiffModule<B>> Replicas<B, M> {
     /// Copies of `model`, which is on `home`, on each of `others`.
-    pub(crate) fn new(model: &M, home: &B::Device, others: &[DeviceId]) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot be written or read back.
+    pub(crate) fn new(model: &M, home: &B::Device, others: &[DeviceId]) -> Result<Self> {
+        let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
+        let damaged =
+            |error: burn::record::RecorderError| Error::option("beside", error, "devices that hold the model");
         let on = |id: &DeviceId| {
             let device = B::Device::from_id(*id);
-            (device.clone(), model.clone().fork(&device))
+            let record = recorder.record(model.clone().into_record(), ()).map_err(damaged)?;
+            let copy = model.clone().load_record(recorder.load(record, &device).map_err(damaged)?);
+            Ok((device, copy))
         };
-        Self { home: home.clone(), copies: others.iter().map(on).collect() }
+        Ok(Self { home: home.clone(), copies: others.iter().map(on).collect::<Result<_>>()? })
     }
 
     /// Brings what is trained of `model` to the copies. The rest is there.
@@ -50,9 +65,19 @@ impl<B: QuantAutodiffBackend, M: AutodiffModule<B>> Replicas<B, M> {
     }
 
     /// Gradients that `copy` gave, on the device of the model that is trained.
-    pub(crate) fn home(&self, gradients: GradientsParams, copy: &M) -> GradientsParams {
-        if self.copies.is_empty() { gradients } else { gradients.to_device(&self.home, copy) }
+    pub(crate) fn home(&self, mut gradients: GradientsParams, copy: &M) -> GradientsParams {
+        if self.copies.is_empty() {
+            return gradients;
+        }
+        let mut home = GradientsParams::new();
+        copy.visit(&mut Bring::<B> { from: &mut gradients, to: &mut home, device: &self.home });
+        home
     }
+}
+
+/// A tensor on another device, by way of the host.
+fn on_device<B: Backend, const D: usize>(tensor: Tensor<B, D>, device: &B::Device) -> Tensor<B, D> {
+    if tensor.device() == *device { tensor } else { Tensor::from_data(tensor.into_data(), device) }
 }
 
 /// Values of trained parameters by their identifiers, held as gradients are.
@@ -67,7 +92,7 @@ impl<B: QuantAutodiffBackend> ModuleVisitor<B> for Collect<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let value = param.val();
         if value.is_require_grad() {
-            self.trained.0.register(param.id, value.inner().to_device(self.device));
+            self.trained.0.register(param.id, on_device(value.inner(), self.device));
         }
     }
 }
@@ -77,6 +102,20 @@ impl<B: QuantAutodiffBackend> ModuleMapper<B> for Trained {
         match self.0.remove::<B::InnerBackend, D>(param.id) {
             Some(value) => param.map(|_| Tensor::from_inner(value).require_grad()),
             None => param,
+        }
+    }
+}
+
+struct Bring<'a, B: QuantAutodiffBackend> {
+    from: &'a mut GradientsParams,
+    to: &'a mut GradientsParams,
+    device: &'a B::Device,
+}
+
+impl<B: QuantAutodiffBackend> ModuleVisitor<B> for Bring<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(gradient) = self.from.remove::<B::InnerBackend, D>(param.id) {
+            self.to.register(param.id, on_device(gradient, self.device));
         }
     }
 }

@@ -187,7 +187,7 @@ pub fn train_watched<B: QuantAutodiffBackend, M: AutodiffModule<B> + Sync, T: Tr
         checkpoint::save::<B>(dir, &state, model.clone().into_record(), record)
     };
 
-    let mut replicas = Replicas::new(&model, device, &run.beside);
+    let mut replicas = Replicas::new(&model, device, &run.beside)?;
     let mut data = task.batches_from(first_step * config.micro_batches)?;
     let mut progress = Progress::start("training", first_step, config.steps, run.show);
     let mut log = Log::open(run, first_step)?;

@@ -245,7 +245,7 @@ fn kept_attacks_are_used_again_and_only_for_the_same_run() {
     std::fs::write(&path, "{").unwrap();
     assert!(matches!(
         Crafting { victim: &victim, items: &items, options: &kept }.craft(&hot_flip(), source),
-        Err(Error::Json { .. })
+        Err(Error::Damaged { .. })
     ));
 }
 

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use switchable_model::config::context_reads::{CONTEXT_READS, context_reads, write_context_reads};
-use switchable_model::config::{ModelConfig, fields::ConfigFields, kept_fields::KeptFields, most_parameters};
+use switchable_model::config::fields::{ConfigFields, POSITIVE, is_positive};
+use switchable_model::config::{ModelConfig, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
 use switchable_model::gguf::GgufFamily;
 use switchable_model::initial::InitialWeights;
@@ -159,6 +160,13 @@ impl ModelConfig for Gpt2Config {
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(fault("n_embd", self.n_embd.to_string(), format!("a multiple of n_head = {}", self.n_head)));
+        }
+        for (field, got) in
+            [("layer_norm_epsilon", self.layer_norm_epsilon), ("initializer_range", self.initializer_range)]
+        {
+            if !is_positive(got) {
+                return Err(fault(field, got.to_string(), POSITIVE.into()));
+            }
         }
         let [vocabulary, positions, d, blocks, _, inner] = sizes.map(|(_, size)| size as u128);
         let parameters = (vocabulary + positions) * d + blocks * d * (4 * d + 2 * inner);

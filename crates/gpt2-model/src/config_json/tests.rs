@@ -24,6 +24,9 @@ fn every_bad_field_is_named_with_the_file() {
         ("n_inner", json!(0)),
         ("activation_function", json!("mish")),
         ("layer_norm_epsilon", json!(0)),
+        ("layer_norm_epsilon", json!(1e308)),
+        ("layer_norm_epsilon", json!(1e-60)),
+        ("initializer_range", json!(1e39)),
         ("scale_attn_weights", json!("yes")),
         ("add_cross_attention", json!(true)),
         ("tie_word_embeddings", json!("no")),
@@ -41,6 +44,10 @@ fn every_bad_field_is_named_with_the_file() {
         assert!(message.contains(field) && message.contains("missing"), "{message}");
     }
     assert!(read(&json!([1, 2])).is_err());
+    // A configuration that came from no file is checked in the same way.
+    let made = Gpt2Config { layer_norm_epsilon: 1e-60, ..Gpt2Config::new(97, 64, 32, 3, 4) };
+    let message = made.check(Path::new("dir/config.json")).unwrap_err().to_string();
+    assert!(message.contains("layer_norm_epsilon"), "{message}");
 }
 
 /// Configurations as published folders hold them, and as transformers 5.23 saves one.

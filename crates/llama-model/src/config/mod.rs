@@ -10,9 +10,9 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use switchable_model::config::{
-    ModelConfig, context_reads::write_context_reads, kept_fields::KeptFields, most_parameters,
-};
+use switchable_model::config::context_reads::write_context_reads;
+use switchable_model::config::fields::{POSITIVE, is_positive};
+use switchable_model::config::{ModelConfig, kept_fields::KeptFields, most_parameters};
 use switchable_model::error::{Error, Result};
 use switchable_model::gguf::GgufFamily;
 use switchable_model::initial::InitialWeights;
@@ -208,13 +208,26 @@ impl ModelConfig for LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return fault("head_dim", self.head_dim.to_string(), "an even number, whose halves are turned".into());
         }
-        for (field, got) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)] {
-            if !(got > 0.0 && got.is_finite()) {
-                return fault(field, got.to_string(), "a positive number".into());
+        let numbers = [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("rope_theta", self.rope_theta),
+            ("initializer_range", self.initializer_range),
+        ];
+        for (field, got) in numbers {
+            if !is_positive(got) {
+                return fault(field, got.to_string(), POSITIVE.into());
             }
         }
         if let Some((field, got, expected)) = self.rope_scaling.fault() {
             return fault(field, got.to_string(), expected.into());
+        }
+        // The angle of a token is the product of its position and a frequency, in f32; a base below 1 has frequencies
+        // above it.
+        let (head, positions) = (self.head_dim as f64, self.max_position_embeddings);
+        let fastest = self.rope_theta.powf((2.0 - head) / head).max(1.0);
+        if !is_positive(fastest * positions as f64) {
+            let expected = format!("a base whose frequencies times {positions} positions f32 holds");
+            return fault("rope_theta", self.rope_theta.to_string(), expected);
         }
         let [vocabulary, _, d, blocks, heads, kv_heads, head, inner] = sizes.map(|(_, size)| size as u128);
         let block = 2 * d * head * (heads + kv_heads) + 3 * d * inner;

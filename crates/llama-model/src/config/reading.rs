@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use switchable_model::config::ModelConfig as _;
 use switchable_model::config::context_reads::{CONTEXT_READS, context_reads};
-use switchable_model::config::fields::ConfigFields;
+use switchable_model::config::fields::{ConfigFields, POSITIVE};
 use switchable_model::error::Result;
 
 use super::LlamaConfig;
@@ -142,6 +142,6 @@ fn allow(fields: &ConfigFields<'_>, field: &'static str, accept: fn(&Value) -> b
 fn number(fields: &ConfigFields<'_>, field: &'static str) -> Result<f64> {
     match fields.get(field) {
         Some(_) => fields.positive(field, 1.0),
-        None => Err(fields.missing(field, "a positive number")),
+        None => Err(fields.missing(field, POSITIVE)),
     }
 }

@@ -109,7 +109,12 @@ fn every_bad_field_is_named_with_the_file() {
         ("intermediate_size", "intermediate_size", json!(-1)),
         ("hidden_act", "hidden_act", json!("gelu")),
         ("rms_norm_eps", "rms_norm_eps", json!(0)),
+        ("rms_norm_eps", "rms_norm_eps", json!(1e308)),
+        ("rms_norm_eps", "rms_norm_eps", json!(1e-60)),
+        ("initializer_range", "initializer_range", json!(1e-60)),
         ("rope_theta", "rope_theta", json!(-1.0)),
+        ("rope_theta", "rope_theta", json!(1e39)),
+        ("rope_theta", "rope_theta", json!(1e-60)),
         ("partial_rotary_factor", "partial_rotary_factor", json!(0.5)),
         ("attention_bias", "attention_bias", json!("yes")),
         ("mlp_bias", "mlp_bias", json!(1)),
@@ -117,7 +122,9 @@ fn every_bad_field_is_named_with_the_file() {
         ("rope_scaling", "rope_scaling", json!("linear")),
         ("rope_scaling", "factor", json!({"rope_type": "linear"})),
         ("rope_scaling", "factor", json!({"rope_type": "linear", "factor": 0.5})),
+        ("rope_scaling", "factor", json!({"rope_type": "linear", "factor": 1e39})),
         ("rope_scaling", "low_freq_factor", llama3("low_freq_factor", json!(0))),
+        ("rope_scaling", "low_freq_factor", llama3("low_freq_factor", json!(1e-60))),
         ("rope_scaling", "high_freq_factor", llama3("high_freq_factor", json!(1))),
         ("rope_scaling", "original_max_position_embeddings", llama3("original_max_position_embeddings", json!(0))),
     ];
@@ -143,6 +150,11 @@ fn every_bad_field_is_named_with_the_file() {
         assert!(message.contains(field) && message.contains("missing"), "{message}");
     }
     assert!(read(&json!([1, 2])).is_err());
+    // Each number is one of f32; the angle of the last position is none.
+    let long = LlamaConfig { rope_theta: 2e-38, max_position_embeddings: u32::MAX as usize, ..unusual() };
+    let message = read(&long.to_json("LlamaForCausalLM")).unwrap_err().to_string();
+    assert!(message.contains("dir/config.json") && message.contains("rope_theta"), "{message}");
+    assert!(read(&LlamaConfig { rope_theta: 0.5, ..unusual() }.to_json("LlamaForCausalLM")).is_ok());
 }
 
 #[test]

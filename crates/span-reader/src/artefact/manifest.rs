@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use content_identity::ContentHash;
+use switchable_model::config::kept_fields::ARTEFACT_MANIFEST;
 
 use crate::certificate::model_files::ModelFiles;
 use crate::error::{Error, Result};
@@ -13,6 +15,7 @@ use crate::running::json_file::{read_json, write_json};
 /// The file.
 pub const MANIFEST: &str = "artefact.json";
 
+const CONFIG: &str = "config.json";
 const FORMAT: &str = "switchable-quant.artefact";
 const VERSION: u32 = 1;
 
@@ -70,9 +73,45 @@ impl Manifest {
         })
     }
 
-    /// Whether a folder says that it is an artefact.
+    /// Whether a folder has a manifest, as every whole artefact does.
     pub fn is_in(dir: impl AsRef<Path>) -> bool {
         dir.as_ref().join(MANIFEST).exists()
+    }
+
+    /// [`open`](Self::open) of a folder that is an artefact; `None` where it is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and where there is no manifest in a folder whose `config.json`
+    /// [says](Self::announce) that it has one: a copy of an artefact that was cut short could not be told from a folder
+    /// that never was one, and nothing in it would be checked.
+    pub fn open_in(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let dir = dir.as_ref();
+        if Self::is_in(dir) {
+            return Self::open(dir).map(Some);
+        }
+        // A configuration that is damaged is named by those who read all of it.
+        let config: Option<Value> = read_json(dir.join(CONFIG)).ok();
+        match config.as_ref().and_then(|config| config.get(ARTEFACT_MANIFEST)) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => {
+                let (file, field) = (MANIFEST.to_owned(), format!("{ARTEFACT_MANIFEST} of {CONFIG}"));
+                let (got, expected) = ("missing".to_owned(), "the hashes of all files of an artefact".to_owned());
+                Err(Error::OtherFile { file, field, got, expected }.in_file(dir))
+            }
+        }
+    }
+
+    /// Says in the `config.json` of a folder that it has a manifest, which is to be written next.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or written, or is no JSON object.
+    pub(crate) fn announce(dir: &Path) -> Result<()> {
+        let path = dir.join(CONFIG);
+        let mut config: serde_json::Map<String, Value> = read_json(&path)?;
+        config.insert(ARTEFACT_MANIFEST.to_owned(), MANIFEST.into());
+        write_json(path, &config)
     }
 
     /// Reads the manifest of a folder, and checks every file against it.

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `artefact.json` | [`Manifest`](manifest::Manifest): version, what it was made from, every file with its hash |
-//! | `config.json`, `packed.safetensors` | configuration and codes, with the plan that they were packed by |
+//! | `config.json` | configuration; `artefact_manifest` in it says that there is an `artefact.json` |
+//! | `packed.safetensors` | codes, with the plan that they were packed by |
 //! | `tokenizer.json` and the like | the tokenizer |
 //! | `adapters/bits-N` | adapters and learned steps of the width N |
 //! | `plans/NAME.json` | further plans, by name |

@@ -113,6 +113,7 @@ impl<'a> Pack<'a> {
         if let Some(seen) = &self.seen {
             seen.write(target)?;
         }
+        Manifest::announce(target)?;
         let manifest = Manifest::of_folder(target, self.source.clone())?;
         manifest.save(target)?;
         let packed = self.open::<B, M>(target, &folder.model.transformer.device())?;
@@ -164,5 +165,71 @@ impl<'a> Pack<'a> {
         let widths: Vec<String> = packed.code_widths().iter().map(ToString::to_string).collect();
         let (plans, front) = (&self.plans, self.front.as_ref());
         Card { manifest, cost: &cost, widths: &widths, plans, front }.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use content_identity::ContentHash;
+    use gpt2_model::{Gpt2, Gpt2Config};
+    use squad_data::{BpeConfig, TextTokenizer};
+    use switchable_model::config::kept_fields::ARTEFACT_MANIFEST;
+    use switchable_model::options::ModelOptions;
+    use switchable_model::span_head::ForQuestionAnswering;
+
+    use super::*;
+    use crate::artefact::manifest::MANIFEST;
+    use crate::running::json_file::{read_json, write_json};
+
+    type Folder = ModelFolder<Flex, Gpt2<Flex>>;
+
+    fn small() -> Folder {
+        let config = Gpt2Config::new(300, 64, 32, 2, 2);
+        let model = ForQuestionAnswering::random(&config, &ModelOptions::default(), 1, &FlexDevice).unwrap();
+        let bpe = BpeConfig { vocab_size: 260, ..BpeConfig::default() };
+        let tokenizer = TextTokenizer::train_bpe(["a crab"], &bpe).unwrap();
+        ModelFolder { model, tokenizer, plan: None, artefact: None, activations: None, notes: Vec::new() }
+    }
+
+    fn open(dir: &Path) -> Result<Folder> {
+        ModelFolder::open(dir, &FolderOptions::default(), &FlexDevice)
+    }
+
+    #[test]
+    fn an_artefact_without_its_manifest_is_refused_and_codes_that_never_had_one_open_with_a_note() {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), small());
+        let plan = folder.model.transformer.uniform_plan(SitePrecision::uniform(BitWidth::B4).without_adapter());
+        let hash = ContentHash::of_bytes(b"small");
+        let source = Source { name: "small".into(), hash, adapters: None, scaling: None };
+        let target = dir.path().join("artefact");
+        let packed = Pack::new(source, PackedForm::Plan(&plan)).write(&folder, &target).unwrap();
+        assert!(packed.artefact.is_some() && packed.notes.is_empty(), "{:?}", packed.notes);
+
+        // A model that was read from an artefact and is written again is none.
+        let plain = dir.path().join("plain");
+        std::fs::create_dir(&plain).unwrap();
+        packed.save_packed(&plain, PackedForm::Plan(&plan), &PackOptions::default()).unwrap();
+        let opened = open(&plain).unwrap();
+        assert!(opened.artefact.is_none());
+        assert!(opened.notes.iter().any(|note| note.contains("unchecked") && note.contains(MANIFEST)), "{opened:?}");
+
+        // A copy that was cut short, with a byte that nobody would miss.
+        std::fs::remove_file(target.join(MANIFEST)).unwrap();
+        let codes = target.join("packed.safetensors");
+        let mut bytes = std::fs::read(&codes).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&codes, bytes).unwrap();
+        let message = open(&target).unwrap_err().to_string();
+        let parts = [target.to_str().unwrap(), "artefact.json is missing", ARTEFACT_MANIFEST, "config.json"];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+
+        // As artefacts were before they said so.
+        let config = target.join("config.json");
+        let mut fields: serde_json::Map<String, serde_json::Value> = read_json(&config).unwrap();
+        assert_eq!(fields.remove(ARTEFACT_MANIFEST), Some(MANIFEST.into()));
+        write_json(&config, &fields).unwrap();
+        assert!(open(&target).unwrap().notes.iter().any(|note| note.contains("unchecked")));
     }
 }

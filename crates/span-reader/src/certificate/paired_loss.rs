@@ -94,11 +94,12 @@ impl PairedLoss {
     pub fn new(losses: &[QuestionLoss]) -> Self {
         let sample = Sample::new(losses);
         let bound = |level, sign| 100.0 * sample.counts(level, sign).loss_bound(level.alpha);
+        // Not −0 where nothing differs.
+        let difference = 0.0 - 100.0 * sample.mean;
         Self {
-            // Not −0 where nothing differs.
-            difference: 0.0 - 100.0 * sample.mean,
-            interval: Interval { low: -bound(TWO_SIDED, 1.0), high: bound(TWO_SIDED, -1.0) },
-            loses_at_most: bound(ONE_SIDED, 1.0),
+            difference,
+            interval: Interval { low: -bound(TWO_SIDED, 1.0), high: bound(TWO_SIDED, -1.0) }.holding(difference),
+            loses_at_most: bound(ONE_SIDED, 1.0).max(-difference),
             independent: sample.independent,
             paragraphs: sample.paragraphs,
             design_effect: sample.design_effect,

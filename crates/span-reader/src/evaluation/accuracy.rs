@@ -38,9 +38,10 @@ impl Accuracy {
         let overlaps: Vec<f64> = scores.iter().map(|score| score.f1).collect();
         Self {
             exact_match,
-            exact_match_interval: Interval::wilson(exact, scores.len()).scaled(100.0),
+            // The official scripts multiply by 100 before they divide, which may round to another number.
+            exact_match_interval: Interval::wilson(exact, scores.len()).scaled(100.0).holding(exact_match),
             f1,
-            f1_interval: Interval::of_mean(&overlaps).scaled(100.0),
+            f1_interval: Interval::of_mean(&overlaps).scaled(100.0).holding(f1),
             loss,
             divergence: None,
             n: scores.len(),
@@ -56,5 +57,25 @@ impl Accuracy {
     pub fn compare(&self, other: &Self, seed: u64) -> PairedComparison {
         let exact = |accuracy: &Self| accuracy.scores.iter().map(|score| score.exact).collect::<Vec<_>>();
         PairedComparison::new(&exact(self), &exact(other), seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_accuracy_lies_within_its_interval_to_the_last_bit() {
+        for n in 1..200 {
+            for f1 in [1.0, 2.0 / 3.0, 0.1, 0.8] {
+                let score = |i: usize| QuestionScore { id: i.to_string(), exact: 1.0, f1, has_answer: true };
+                let scores: Vec<QuestionScore> = (0..n).map(score).collect();
+                // As the official scripts have it: the sum times 100, by the number of questions.
+                let percent = 100.0 * scores.iter().map(|score| score.f1).sum::<f64>() / n as f64;
+                let accuracy = Accuracy::new(100.0, percent, scores, None);
+                assert!(accuracy.f1_interval.contains(accuracy.f1), "{n} of {f1}: {accuracy:?}");
+                assert!(accuracy.exact_match_interval.contains(accuracy.exact_match), "{n}: {accuracy:?}");
+            }
+        }
     }
 }

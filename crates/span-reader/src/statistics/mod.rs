@@ -13,7 +13,8 @@
 //! ```
 //!
 //! All intervals of accuracies in this workspace come from here. None has no width: where all questions
-//! agree, as many as were asked say how far others could differ, which no resampling shows.
+//! agree, as many as were asked say how far others could differ, which no resampling shows. Each holds the
+//! estimate that it is of, whatever was rounded on the way ([`Interval::holding`]).
 //!
 //! Sources: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA
 //! 1927; McNemar, *Note on the sampling error of the difference between correlated proportions*,
@@ -66,7 +67,7 @@ impl Interval {
         // At 0 and 1 the ends are exact; rounding would miss them by an ulp.
         let low = if successes == 0 { 0.0 } else { (centre - half) / scale };
         let high = if successes == trials { 1.0 } else { (centre + half) / scale };
-        Self { low, high }
+        Self { low, high }.holding(p)
     }
 
     /// Interval of a mean of values in [0, 1]; that of [`Interval::wilson`] where each is 0 or 1.
@@ -80,7 +81,7 @@ impl Interval {
         let centre = mean + Z * Z / (2.0 * n);
         let half = Z * (variance / n + Z * Z / (4.0 * n * n)).sqrt();
         let scale = 1.0 + Z * Z / n;
-        Self { low: ((centre - half) / scale).max(0.0), high: ((centre + half) / scale).min(1.0) }
+        Self { low: ((centre - half) / scale).max(0.0), high: ((centre + half) / scale).min(1.0) }.holding(mean)
     }
 
     /// Interval of a mean paired difference of values in [−1, 1], by the bootstrap with a seed.
@@ -95,7 +96,7 @@ impl Interval {
     fn support(mean: f64, n: f64) -> Self {
         let unseen = Z * Z / (n + Z * Z);
         let seen = (1.0 - unseen) * mean;
-        Self { low: seen - unseen, high: seen + unseen }
+        Self { low: (seen - unseen).max(-1.0), high: (seen + unseen).min(1.0) }.holding(mean)
     }
 
     /// Interval of a mean over seeds of values that were measured on the same questions with each.
@@ -116,6 +117,21 @@ impl Interval {
     #[must_use]
     pub fn hull(self, other: Self) -> Self {
         Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    /// The narrowest interval that holds this one and an estimate. Ends and estimate are rounded each in their own way,
+    /// and the resamples of few items may all lie on one side: an estimate outside of its own interval would be read as a
+    /// fault.
+    ///
+    /// ```
+    /// use span_reader::statistics::Interval;
+    ///
+    /// let rounded = Interval { low: 62.0, high: 99.999_999_999_999_99 };
+    /// assert_eq!(rounded.holding(100.0), Interval { low: 62.0, high: 100.0 });
+    /// ```
+    #[must_use]
+    pub fn holding(self, estimate: f64) -> Self {
+        Self { low: self.low.min(estimate), high: self.high.max(estimate) }
     }
 
     /// Both ends times a factor, such as 100 for percent.
@@ -187,13 +203,14 @@ impl Interval {
         if above.is_empty() {
             return Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
         }
-        resampled(above.len(), seed, |items| {
+        let drawn = resampled(above.len(), seed, |items| {
             let (mut sum, mut of) = (0.0, 0.0);
             for item in items {
                 (sum, of) = (sum + above[item], of + below[item]);
             }
             sum / of
-        })
+        });
+        drawn.holding(above.iter().sum::<f64>() / below.iter().sum::<f64>())
     }
 }
 
@@ -304,6 +321,64 @@ mod tests {
             close(mean.high, proportion.high);
         }
         assert_eq!(Interval::of_mean(&[]), Interval { low: 0.0, high: 1.0 });
+    }
+
+    /// The largest sample of the test below that is resampled, which takes its time.
+    const RESAMPLED_TO: usize = 49;
+
+    /// Values whose means and ends are rounded in every way: equal ones next to the ends of the range, rare others, and
+    /// any at all.
+    fn samples(rng: &mut ChaCha8Rng) -> Vec<Vec<f64>> {
+        let mut samples = Vec::new();
+        for n in [1, 2, 3, 7, 49, RESAMPLED_TO + 1, 1000] {
+            for score in [0.0, f64::MIN_POSITIVE, 1e-17, 0.1, 1.0 / 3.0, 2.0 / 3.0, 0.7, 1.0 - f64::EPSILON, 1.0] {
+                samples.push(vec![score; n]);
+                let mut one_other = vec![score; n];
+                one_other[n / 2] = 1.0 - score;
+                samples.push(one_other);
+            }
+            samples.push((0..n).map(|_| rng.random()).collect());
+            samples.push((0..n).map(|_| f64::from(u8::from(rng.random_bool(0.97)))).collect());
+        }
+        samples
+    }
+
+    #[track_caller]
+    fn assert_holds(interval: Interval, estimate: f64) {
+        assert!(interval.low <= estimate && estimate <= interval.high, "{estimate} outside of {interval:?}");
+    }
+
+    #[test]
+    fn every_interval_holds_its_own_estimate() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        for (seed, values) in samples(&mut rng).into_iter().enumerate() {
+            let (n, seed) = (values.len(), seed as u64);
+            let of_mean = Interval::of_mean(&values);
+            assert_holds(of_mean, mean(&values));
+            assert_holds(of_mean.scaled(100.0), 100.0 * mean(&values));
+            assert!(of_mean.low >= 0.0 && of_mean.high <= 1.0, "{of_mean:?}");
+            let right = values.iter().filter(|value| **value > 0.5).count();
+            assert_holds(Interval::wilson(right, n), right as f64 / n as f64);
+            if n > RESAMPLED_TO {
+                continue;
+            }
+            // Differences of either sign, most of a sample as large as they may be.
+            for sign in [1.0, -1.0] {
+                let differences: Vec<f64> = values.iter().map(|value| sign * value).collect();
+                let interval = Interval::of_difference(&differences, seed);
+                assert_holds(interval, mean(&differences));
+                assert!(interval.low >= -1.0 && interval.high <= 1.0, "{interval:?}");
+                let paragraphs: Vec<usize> = (0..n).map(|value| value / 3).collect();
+                let of_clusters = clusters::Clusters::new(&differences, &paragraphs);
+                assert_holds(of_clusters.interval(seed), of_clusters.mean());
+                if let Some(over_seeds) = Interval::over_seeds(&differences, interval) {
+                    assert_holds(over_seeds, mean(&differences));
+                }
+                let sizes: Vec<f64> = (0..n).map(|item| (1 + item % 5) as f64).collect();
+                let ratio = differences.iter().sum::<f64>() / sizes.iter().sum::<f64>();
+                assert_holds(Interval::of_ratio(&differences, &sizes, seed), ratio);
+            }
+        }
     }
 
     #[test]

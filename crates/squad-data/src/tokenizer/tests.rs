@@ -340,3 +340,48 @@ fn a_tokenizer_without_tokens_or_with_random_ones_is_refused() {
     let message = read(&empty).unwrap_err().to_string();
     assert!(message.contains("a.json") && message.contains("is empty"), "{message}");
 }
+
+#[test]
+fn two_tokens_of_one_id_are_refused_with_the_file_and_both() {
+    let tokenizer = TextTokenizer::train_bpe(["Ada"], &BpeConfig { vocab_size: 260, ..BpeConfig::default() }).unwrap();
+    let id = tokenizer.token_id("A").unwrap();
+    let text = tokenizer.to_json().replace("\"B\":", &format!("\"B\": {id}, \"BB\":"));
+    let error = TextTokenizer::from_bytes(text.as_bytes(), "a/tokenizer.json").unwrap_err().to_string();
+    let parts = ["a/tokenizer.json", "`model.vocab`", "\"A\"", "\"B\"", &id.to_string()];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\n").unwrap();
+    std::fs::write(dir.path().join("vocab.json"), r#"{"a": 0, "b": 1, "c": 1}"#).unwrap();
+    let error = TextTokenizer::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(["vocab.json", "\"b\"", "\"c\"", "the id 1"].iter().all(|part| error.contains(part)), "{error}");
+}
+
+#[test]
+fn a_field_that_the_tokenizer_library_does_not_read_is_named_with_what_is_expected() {
+    let tokenizer = TextTokenizer::train_bpe(["Ada"], &BpeConfig { vocab_size: 260, ..BpeConfig::default() }).unwrap();
+    let with = |field: &str, value: serde_json::Value| {
+        let mut json: serde_json::Value = serde_json::from_str(tokenizer.to_json()).unwrap();
+        json[field] = value;
+        json
+    };
+    let mut without = with("version", "1.0".into());
+    without.as_object_mut().unwrap().remove("model");
+    for (json, field) in [
+        (with("model", serde_json::json!({ "type": "Unigram" })), "field `model` of the type \"Unigram\""),
+        (
+            with("model", serde_json::json!({ "type": "Tiktoken", "vocab": {} })),
+            "field `model` of the type \"Tiktoken\"",
+        ),
+        (with("model", serde_json::Value::Null), "field `model`: "),
+        (with("pre_tokenizer", serde_json::json!({ "type": "Words" })), "field `pre_tokenizer` of the type \"Words\""),
+        (with("decoder", 5.into()), "field `decoder`: "),
+        (with("chat_template", "{{ x }}".into()), "field `chat_template` is not known"),
+        (without, "field `model` is missing"),
+        (serde_json::json!([]), "a JSON object"),
+    ] {
+        let error = TextTokenizer::from_bytes(json.to_string().as_bytes(), "a.json").unwrap_err().to_string();
+        let parts = ["tokenizer a.json: ", field, "byte-level BPE"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}

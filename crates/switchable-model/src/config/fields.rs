@@ -6,6 +6,23 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// What numbers that a model computes with may be; for errors.
+pub const POSITIVE: &str = "a positive number that f32 holds, 1.2e-38 to 3.4e38";
+
+/// Whether a number is above 0, and is so in f32 as well, which models compute in: there 1e-60 is 0 and 1e308 infinite.
+///
+/// ```
+/// use switchable_model::config::fields::is_positive;
+///
+/// assert!(is_positive(1e-5));
+/// assert!([0.0, -1.0, 1e-60, 1e308, f64::NAN].into_iter().all(|number| !is_positive(number)));
+/// ```
+pub fn is_positive(number: f64) -> bool {
+    let single = number as f32;
+    // What is smaller than a normal number is 0 on some devices.
+    single > 0.0 && single.is_normal()
+}
+
 /// The fields of a `config.json`.
 #[derive(Debug, Clone, Copy)]
 pub struct ConfigFields<'a> {
@@ -82,7 +99,7 @@ impl<'a> ConfigFields<'a> {
         }
     }
 
-    /// A positive number, or a default where the field is missing.
+    /// A number that [is positive](is_positive) in f32 too, or a default where the field is missing.
     ///
     /// # Errors
     ///
@@ -91,8 +108,8 @@ impl<'a> ConfigFields<'a> {
         match self.map.get(field) {
             None => Ok(default),
             Some(value) => match value.as_f64() {
-                Some(x) if x > 0.0 && x.is_finite() => Ok(x),
-                _ => Err(self.error(field, value, "a positive number")),
+                Some(x) if is_positive(x) => Ok(x),
+                _ => Err(self.error(field, value, POSITIVE)),
             },
         }
     }
@@ -145,6 +162,33 @@ impl<'a> ConfigFields<'a> {
         match self.map.get(field) {
             Some(value @ Value::Bool(false)) => Err(self.error(field, value, "true")),
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_zero_or_infinite_in_f32_are_refused_as_zero_and_infinity_are() {
+        let read = |value: Value| {
+            let config = json!({ "epsilon": value });
+            ConfigFields::new(&config, Path::new("config.json")).unwrap().positive("epsilon", 1.0)
+        };
+        for wrong in
+            [json!(0), json!(-1), json!(1e308), json!(3.5e38), json!(1e-60), json!(1e-40), json!("1"), json!(null)]
+        {
+            let message = read(wrong.clone()).unwrap_err().to_string();
+            assert!(
+                ["config.json", "epsilon", POSITIVE].iter().all(|part| message.contains(part)),
+                "{wrong}: {message}"
+            );
+        }
+        for right in [1e-5f64, 1.0, 1.2e-38, 3.4e38] {
+            assert_eq!(read(json!(right)).unwrap().to_bits(), right.to_bits());
         }
     }
 }

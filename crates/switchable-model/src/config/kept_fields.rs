@@ -15,8 +15,12 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KeptFields(BTreeMap<String, Value>);
 
-/// Fields that the export writes anew: the class that loads the weights, and their type.
-const WRITTEN: [&str; 4] = ["model_type", "architectures", "torch_dtype", "dtype"];
+/// The field by which an artefact says which file beside its `config.json` holds the hashes of all of its files. It is of
+/// that one folder: a model that is opened from it and written again is no artefact.
+pub const ARTEFACT_MANIFEST: &str = "artefact_manifest";
+
+/// Fields that the export writes anew: the class that loads the weights, and their type; and one that is of a folder.
+const WRITTEN: [&str; 5] = ["model_type", "architectures", "torch_dtype", "dtype", ARTEFACT_MANIFEST];
 
 /// Fields of `transformers`' configurations that say how a model was made, how it is loaded or trained, or
 /// how text is generated when nothing else is asked for.
@@ -192,5 +196,21 @@ fn is_neutral(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_folder_says_of_itself_is_not_kept() {
+        let config = json!({ ARTEFACT_MANIFEST: "artefact.json", "model_type": "gpt2", "eos_token_id": 3 });
+        let kept = ConfigFields::new(&config, Path::new("config.json")).unwrap().kept(&[], &[]).unwrap();
+        assert_eq!(kept, KeptFields::new().with("eos_token_id", 3));
     }
 }

@@ -176,7 +176,8 @@ pub(super) fn parse(json: &str, name: &str) -> Result<Tokenizer> {
         added_tokens: Vec<Added>,
     }
     checked_json::check(json.as_bytes()).map_err(|reason| refused(name, &reason.into()))?;
-    let tokenizer = Tokenizer::from_bytes(json).map_err(|error| refused(name, &error))?;
+    let tokenizer = Tokenizer::from_bytes(json)
+        .map_err(|error| refused(name, &checked_json::refusal(json.as_bytes(), &error).into()))?;
     let file: File = serde_json::from_str(json).map_err(|error| refused(name, &error.into()))?;
     for Added { id, content } in file.added_tokens {
         let got = tokenizer.token_to_id(&content);
@@ -247,7 +248,9 @@ fn with_older_files(dir: &Path, mut config: Map<String, Value>) -> Result<(Map<S
         let Some(tokens) = decoder.as_object() else { return Err(place.error("an object of tokens", decoder)) };
         for (id, value) in tokens {
             let Ok(number) = id.parse() else { return Err(place.error("token ids as keys", &id.as_str().into())) };
-            added.insert(number, described(value, &place)?);
+            if added.insert(number, described(value, &place)?).is_some() {
+                return Err(place.error("each token id once", &id.as_str().into()));
+            }
         }
     } else {
         config.extend(object(&dir.join(SPECIAL_TOKENS_MAP))?.unwrap_or_default());

@@ -129,6 +129,7 @@ fn fields_of_another_kind_are_refused_by_name() {
         (json!({"sep_token": {"content": "<sep>", "lstrip": "no"}}), "lstrip"),
         (json!({"added_tokens_decoder": []}), "added_tokens_decoder"),
         (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "added_tokens_decoder"),
+        (json!({"added_tokens_decoder": {"9": {"content": "a"}, "09": {"content": "b"}}}), "each token id once"),
         (json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": 1}), "add_prefix_space"),
         (json!([1]), "<root>"),
     ];

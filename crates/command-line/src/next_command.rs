@@ -1,0 +1,106 @@
+//! The command that mostly follows on one that is done.
+
+use std::path::Path;
+
+use switchable_quant::reader::artefact::target::ArtefactTarget;
+
+use crate::arguments::input::InputArgs;
+use crate::interrupt::quoted;
+
+/// What the commands are called as subcommands, where that is not the name of the example with `-` for `_`.
+const SUBCOMMANDS: [(&str, &str); 3] = [("greedy_search", "search"), ("pack_gpt2", "pack"), ("import_gpt2", "import")];
+
+/// A command and its flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextCommand {
+    example: &'static str,
+    flags: String,
+}
+
+impl NextCommand {
+    /// A command without flags, by the name of its example.
+    pub fn new(example: &'static str) -> Self {
+        Self { example, flags: String::new() }
+    }
+
+    /// The same with a flag. Names in capitals stand for what the reader has.
+    #[must_use]
+    pub fn with(mut self, flag: &str, value: &str) -> Self {
+        let value =
+            if value.chars().all(|c| c.is_ascii_uppercase() || c == '-') { value.into() } else { quoted(value) };
+        self.flags.push_str(&format!(" {flag} {value}"));
+        self
+    }
+
+    /// The same with a path.
+    #[must_use]
+    pub fn with_path(self, flag: &str, path: &Path) -> Self {
+        let text = path.display().to_string();
+        self.with(flag, &text)
+    }
+
+    /// The same with a flag where there is a value for it.
+    #[must_use]
+    pub fn with_any(self, flag: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.with(flag, value),
+            None => self,
+        }
+    }
+
+    /// Says it on standard error: `next: switchable-quant certify …`, as the program was called. Nothing where it is to be quiet.
+    pub fn say(&self, is_quiet: bool) {
+        if !is_quiet {
+            let program = std::env::args_os().next().unwrap_or_default();
+            eprintln!("next: {}", self.called_as(Path::new(&program)));
+        }
+    }
+
+    fn called_as(&self, program: &Path) -> String {
+        let Self { example, flags } = self;
+        if program.file_stem().is_some_and(|name| name == "switchable-quant") {
+            let named = SUBCOMMANDS.iter().find(|(name, _)| name == example);
+            let name = named.map_or_else(|| example.replace('_', "-"), |(_, name)| (*name).to_owned());
+            format!("switchable-quant {name}{flags}")
+        } else {
+            format!("cargo run --release --example {example} --{flags}")
+        }
+    }
+}
+
+/// What follows on a search: the proof of the artefact that it packed, or an evaluation of its plan on other questions.
+pub fn next_of_search(input: &InputArgs, packed: Option<&ArtefactTarget>, plan: &Path) -> NextCommand {
+    let model = input.model.as_deref();
+    // The built-in model knows questions that no search saw.
+    let data = model.map(|_| "HELD-OUT");
+    match packed {
+        Some(target) => NextCommand::new("certify")
+            .with_any("--original", model)
+            .with_path("--artefact", target.dir())
+            .with_any("--data", data),
+        None => {
+            NextCommand::new("evaluate").with_any("--model", model).with_path("--plan", plan).with_any("--data", data)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_called_as_the_program_was() {
+        let next =
+            NextCommand::new("greedy_search").with_path("--model", Path::new("runs/my model")).with("--data", "FILE");
+        assert_eq!(
+            next.called_as(Path::new("/usr/bin/switchable-quant")),
+            "switchable-quant search --model 'runs/my model' --data FILE"
+        );
+        assert_eq!(
+            next.called_as(Path::new("target/release/examples/train_bank")),
+            "cargo run --release --example greedy_search -- --model 'runs/my model' --data FILE"
+        );
+        let none = NextCommand::new("train_bank").with_any("--model", None);
+        assert_eq!(none.called_as(Path::new("switchable-quant")), "switchable-quant train-bank");
+    }
+}
