@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use switchable_quant::reader::running::stop::StopFlag;
 use switchable_quant::{experiments, reader};
 
-use crate::arguments::items::without_flags;
+use crate::command_words::{line_of, own_arguments, quoted};
 use crate::made_folders;
 
 /// The exit code of a command that was asked to stop.
@@ -47,7 +47,7 @@ pub fn resumable(kept_in: &Path, command: impl FnOnce() -> anyhow::Result<()>) -
         let program = std::env::args_os().next().unwrap_or_default();
         let program = quoted(&program.to_string_lossy());
         eprintln!("stopped; what is done is kept in {}. It goes on with", kept_in.display());
-        eprintln!("  {program} {}", line_of(&arguments()));
+        eprintln!("  {program} {}", line_of(&own_arguments()));
         std::process::exit(STOPPED);
     }
     result
@@ -68,36 +68,6 @@ pub fn stoppable(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result
     result
 }
 
-/// The command that makes again what is made now: as a subcommand where it is one, else as an example of the workspace. By
-/// how many processes it was made, and what they said of it on the way, is left out.
-pub fn command_again(example: &str) -> String {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let is_subcommand = Path::new(&program).file_stem().is_some_and(|name| name == "switchable-quant");
-    let program = if is_subcommand {
-        "switchable-quant".to_owned()
-    } else {
-        format!("cargo run --release --example {example} --")
-    };
-    format!("{program} {}", line_of(&of_the_result(&arguments())))
-}
-
-/// The arguments that say what a command finds, and where it writes it.
-fn of_the_result(arguments: &[String]) -> Vec<String> {
-    let mut arguments = without_flags(arguments);
-    arguments.retain(|argument| !["--quiet", "--json"].contains(&argument.as_str()));
-    arguments
-}
-
-/// The arguments of the command. What is no UTF-8 of them stands as a person reads it.
-fn arguments() -> Vec<String> {
-    std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
-}
-
-/// Arguments as a shell reads them.
-fn line_of(arguments: &[String]) -> String {
-    arguments.iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
-}
-
 pub(crate) fn was_stopped(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(experiments::error::Error::Stopped))
@@ -105,38 +75,9 @@ pub(crate) fn was_stopped(error: &anyhow::Error) -> bool {
     })
 }
 
-/// An argument as a shell reads it back.
-pub(crate) fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+,.:/@%".contains(c);
-    if !argument.is_empty() && argument.chars().all(is_plain) {
-        return argument.to_owned();
-    }
-    format!("'{}'", argument.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_are_quoted_where_a_shell_would_change_them() {
-        for (argument, expected) in [
-            ("--out", "--out"),
-            ("runs/a-1.json", "runs/a-1.json"),
-            ("", "''"),
-            ("a b", "'a b'"),
-            ("it's", r"'it'\''s'"),
-        ] {
-            assert_eq!(quoted(argument), expected);
-        }
-    }
-
-    #[test]
-    fn a_merge_is_made_again_by_the_command_of_one_process() {
-        let line = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let merged = line("report --seed 1 --out runs/a --quiet --merge --json");
-        assert_eq!(of_the_result(&merged), line("report --seed 1 --out runs/a"));
-    }
 
     #[test]
     fn a_stop_is_found_under_its_context() {

@@ -5,6 +5,8 @@ pub mod answering;
 pub mod arguments;
 pub mod artefact;
 pub mod calibration;
+mod command_again;
+mod command_words;
 pub mod contents;
 pub mod damages;
 mod ending;
@@ -24,8 +26,9 @@ pub mod session;
 pub mod study_file;
 pub mod text_stream;
 
+pub use command_again::command_again;
 pub use ending::{Ended, Usage, finish, usage};
-pub use interrupt::{command_again, resumable, stop_on_ctrl_c, stoppable};
+pub use interrupt::{resumable, stop_on_ctrl_c, stoppable};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -5,7 +5,7 @@ use std::path::Path;
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 
 use crate::arguments::input::InputArgs;
-use crate::interrupt::quoted;
+use crate::command_words::{PROGRAM, has_subcommands, quoted};
 
 /// What the commands are called as subcommands, where that is not the name of the example with `-` for `_`.
 const SUBCOMMANDS: [(&str, &str); 3] = [("greedy_search", "search"), ("pack_gpt2", "pack"), ("import_gpt2", "import")];
@@ -58,10 +58,10 @@ impl NextCommand {
 
     fn called_as(&self, program: &Path) -> String {
         let Self { example, flags } = self;
-        if program.file_stem().is_some_and(|name| name == "switchable-quant") {
+        if has_subcommands(program) {
             let named = SUBCOMMANDS.iter().find(|(name, _)| name == example);
             let name = named.map_or_else(|| example.replace('_', "-"), |(_, name)| (*name).to_owned());
-            format!("switchable-quant {name}{flags}")
+            format!("{PROGRAM} {name}{flags}")
         } else {
             format!("cargo run --release --example {example} --{flags}")
         }

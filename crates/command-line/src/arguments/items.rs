@@ -22,8 +22,9 @@ use switchable_quant::experiments::error::Error;
 use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
 
 use crate::arguments::run::{RunArgs, prepare_shared, refuse_artefact};
+use crate::command_words::quoted;
 use crate::ending::{Ended, Usage, usage};
-use crate::interrupt::{quoted, resumable, was_stopped};
+use crate::interrupt::{resumable, was_stopped};
 use crate::{out, output};
 
 /// Exit code of a merge for which items are missing.

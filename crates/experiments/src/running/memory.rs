@@ -5,7 +5,6 @@
 //! name, is refused, and the first difference named. Results are used as they read back from their file, so that work which
 //! was interrupted ends like work that was not.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use span_reader::running::json_file::{read_json, write_json};
 
 use crate::error::{Error, Result};
 use crate::running::computation::COMPUTATION;
+use crate::running::kept_file::read_kept;
 use crate::running::share::{Left, Share, Turn};
 
 /// The first version told work apart by paths and names.
@@ -235,19 +235,6 @@ impl Memory {
         }
         Err(Error::Elsewhere)
     }
-}
-
-/// Reads a file of kept work, or what is asked of it.
-///
-/// # Errors
-///
-/// [`Error::Damaged`] when it does not hold that; [`Error::Io`] when it cannot be read.
-pub(crate) fn read_kept<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    read_json(path).map_err(|error| match error {
-        // Bytes that are no text are as damaged as text that is no JSON.
-        span_reader::Error::Io { ref source, .. } if source.kind() != ErrorKind::InvalidData => error.into(),
-        source => Error::Damaged { path: path.into(), source },
-    })
 }
 
 /// Refuses a file of other work, by the first thing in which it differs.

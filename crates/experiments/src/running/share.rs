@@ -15,7 +15,7 @@ use content_identity::Identity;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::running::memory::read_kept;
+use crate::running::kept_file::read_kept;
 
 /// Digits of the hash in a key: 64 bits.
 const DIGITS: usize = 16;

@@ -19,7 +19,7 @@ use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack};
-use crate::robustness::protocol::craft::AttackSource;
+use crate::robustness::protocol::craft::{AttackSource, name_of};
 use crate::robustness::protocol::matrix::{AttackMatrix, NO_SOURCE, RobustnessProtocol};
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::dataset_of;
@@ -34,11 +34,6 @@ pub struct AttackedSet {
     pub name: String,
     /// The questions that were edited, with their ids and where their answers stand now; none where no item was attacked.
     pub questions: Dataset,
-}
-
-/// The name of an attack made on a source.
-pub(crate) fn name_of(attack: &str, source: &str) -> String {
-    format!("{attack}-{source}")
 }
 
 /// The names of what an attack makes of each source: what [`RobustnessProtocol::attacked_sets`] gives.

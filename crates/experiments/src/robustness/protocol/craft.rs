@@ -17,7 +17,6 @@ use switchable_model::site_plan::SitePlan;
 use crate::error::{Error, Result};
 use crate::robustness::attacks::attack::{Access, Attack, Outcome};
 use crate::robustness::protected_example::{ProtectedExample, Unattackable};
-use crate::robustness::protocol::attacked_set::name_of;
 use crate::robustness::protocol::edit_size::EditSize;
 use crate::robustness::victim::model_under_attack::Victim;
 use crate::robustness::victim::oracle::Oracle;
@@ -314,6 +313,11 @@ impl AttackSource {
     ) -> String {
         name_of(&attack.name(), &self.label)
     }
+}
+
+/// What an attack made on a source is known by.
+pub(super) fn name_of(attack: &str, source: &str) -> String {
+    format!("{attack}-{source}")
 }
 
 fn attacked<B: QuantAutodiffBackend, M: TrainableModel<B>>(
