@@ -44,7 +44,7 @@ fn the_answers_of_a_width_in_files_are_the_column_of_that_width() {
         .map(|file| file.expect("a file").path().file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     assert!(sets.len() > 2 && ["clean", "typos-none", "hot-flip-word-3"].iter().all(|n| sets.iter().any(|s| s == n)));
-    refused(at, &format!("{attacks} --predictions 3=answers"), &["3"]);
+    refused(at, &format!("{attacks} --predictions 3=answers"), &["another column is called 3"]);
     refused(at, &format!("{attacks} --predictions =answers"), &["NAME=DIR"]);
     refused(at, &format!("{attacks} --predictions other=answers"), &["other", ".json"]);
 

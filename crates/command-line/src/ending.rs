@@ -88,7 +88,7 @@ pub fn finish(command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 
 /// The error and its causes on one line. Many errors name their cause in their own text, so a cause is left out
 /// where it has been said.
-fn chain(error: &anyhow::Error) -> String {
+pub(crate) fn chain(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |said, cause| {
         let cause = cause.to_string();
         match said.as_str() {

@@ -32,7 +32,7 @@ use switchable_quant::transformer::site_plan::SitePlan;
 use crate::arguments::{greedy::Arguments, run::RunArgs};
 use crate::artefact::searched_on;
 use crate::contents::{name_of, of_reading};
-use crate::next_command::next_of_search;
+use crate::next_command::say_next_of_search;
 use crate::reported::Reported;
 use crate::session::{Command, Session};
 use crate::{out, outln, output, stop_on_ctrl_c};
@@ -255,7 +255,7 @@ impl Command for LadderCommand<'_> {
         }
         run.tell_cache(&model.transformer);
         outln!("\n{seconds:.0} s; wrote greedy_search.json and {LADDER_PLAN} to {}", out.display());
-        next_of_search(&arguments.input, target.as_ref(), &out.join(LADDER_PLAN)).say(run.quiet);
+        say_next_of_search(run, (&arguments.input, &arguments.answers), target.as_ref(), &out.join(LADDER_PLAN));
         output::result(&found)
     }
 }

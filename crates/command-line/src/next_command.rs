@@ -4,7 +4,7 @@ use std::path::Path;
 
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 
-use crate::arguments::input::InputArgs;
+use crate::arguments::{answers::AnswerArgs, input::InputArgs, run::RunArgs};
 use crate::command_words::{PROGRAM, has_subcommands, quoted};
 
 /// What the commands are called as subcommands, where that is not the name of the example with `-` for `_`.
@@ -26,9 +26,7 @@ impl NextCommand {
     /// The same with a flag. Names in capitals stand for what the reader has.
     #[must_use]
     pub fn with(mut self, flag: &str, value: &str) -> Self {
-        let value =
-            if value.chars().all(|c| c.is_ascii_uppercase() || c == '-') { value.into() } else { quoted(value) };
-        self.flags.push_str(&format!(" {flag} {value}"));
+        self.flags.extend([" ", flag, " ", &quoted(value)]);
         self
     }
 
@@ -48,9 +46,9 @@ impl NextCommand {
         }
     }
 
-    /// Says it on standard error: `next: switchable-quant certify …`, as the program was called. Nothing where it is to be quiet.
-    pub fn say(&self, is_quiet: bool) {
-        if !is_quiet {
+    /// Says it on standard error: `next: switchable-quant certify …`, as the program was called. Nothing where the run is quiet.
+    pub fn say(&self, run: &RunArgs) {
+        if !run.quiet {
             let program = std::env::args_os().next().unwrap_or_default();
             eprintln!("next: {}", self.called_as(Path::new(&program)));
         }
@@ -68,20 +66,30 @@ impl NextCommand {
     }
 }
 
-/// What follows on a search: the proof of the artefact that it packed, or an evaluation of its plan on other questions.
-pub fn next_of_search(input: &InputArgs, packed: Option<&ArtefactTarget>, plan: &Path) -> NextCommand {
+/// Says what follows on a search: the proof of the artefact that it packed, or an evaluation of its plan on other questions.
+/// Nothing where flags said how questions are answered, which the other command would have to be told as well.
+pub fn say_next_of_search(
+    run: &RunArgs,
+    (input, answers): (&InputArgs, &AnswerArgs),
+    packed: Option<&ArtefactTarget>,
+    plan: &Path,
+) {
+    let is_told_how = input.adapters.is_some()
+        || input.span_head.is_some()
+        || input.null_threshold.is_some()
+        || input.window.is_some()
+        || answers.generates();
+    if is_told_how {
+        return;
+    }
     let model = input.model.as_deref();
     // The built-in model knows questions that no search saw.
     let data = model.map(|_| "HELD-OUT");
-    match packed {
-        Some(target) => NextCommand::new("certify")
-            .with_any("--original", model)
-            .with_path("--artefact", target.dir())
-            .with_any("--data", data),
-        None => {
-            NextCommand::new("evaluate").with_any("--model", model).with_path("--plan", plan).with_any("--data", data)
-        }
-    }
+    let next = match packed {
+        Some(target) => NextCommand::new("certify").with_any("--original", model).with_path("--artefact", target.dir()),
+        None => NextCommand::new("evaluate").with_any("--model", model).with_path("--plan", plan),
+    };
+    next.with_any("--data", data).say(run);
 }
 
 #[cfg(test)]

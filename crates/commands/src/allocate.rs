@@ -42,7 +42,7 @@ use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::damages::{DamageSource, DamageWork};
 use command_line::finished::refuse_other_work;
-use command_line::next_command::next_of_search;
+use command_line::next_command::say_next_of_search;
 use command_line::reported::Reported;
 use command_line::session::{Command, Session};
 use command_line::{finish, out, outln, output, stop_on_ctrl_c};
@@ -248,6 +248,17 @@ fn go_through(results: &[&dyn Fn() -> experiments::Result<()>]) -> anyhow::Resul
     Ok(left.finish()?)
 }
 
+impl Arguments {
+    /// Says what was written, and what follows on the plan of the first budget.
+    fn say_end(&self, name: &str, budgets: &Budgets, target: Option<&ArtefactTarget>, out: &Path) {
+        outln!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
+        let Some(first) = budgets.met.first() else { return };
+        // Several plans are a folder each.
+        let single = target.filter(|_| budgets.met.len() == 1);
+        say_next_of_search(&self.run, (&self.input, &self.answers), single, &out.join(format!("plan-{first}.json")));
+    }
+}
+
 impl Command for Allocate<'_> {
     fn reported(&self, _: &TextTokenizer) -> anyhow::Result<Vec<Reported>> {
         Ok(vec![self.arguments.input.reported(QuestionSet::Search)?])
@@ -353,12 +364,7 @@ impl Command for Allocate<'_> {
         }
         let name = if *solve_only { "solved.json" } else { "allocation.json" };
         write_json(out.join(name), &result)?;
-        outln!("wrote {name} and {} plans to {}", budgets.met.len(), out.display());
-        if let Some(first) = budgets.met.first() {
-            // Several plans are a folder each.
-            let single = target.as_ref().filter(|_| budgets.met.len() == 1);
-            next_of_search(input, single, &out.join(format!("plan-{first}.json"))).say(run.quiet);
-        }
+        arguments.say_end(name, &budgets, target.as_ref(), out);
         output::result(&result)?;
         if budgets.too_small.is_empty() { Ok(()) } else { Err(budgets.refusal()) }
     }

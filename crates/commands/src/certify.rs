@@ -249,7 +249,7 @@ impl Arguments {
         certificate.write(&out)?;
         Self::tell(&certificate);
         outln!("wrote {}", out.join(CERTIFICATE).display());
-        NextCommand::new("serve").with_path("--model", &out).say(self.run.quiet);
+        NextCommand::new("serve").with_path("--model", &out).say(&self.run);
         output::result(&certificate)
     }
 

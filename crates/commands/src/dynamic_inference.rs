@@ -243,7 +243,7 @@ impl Command for Dynamic<'_> {
         write_json(out.join("dynamic_inference.json"), &result)?;
         outln!("wrote dynamic_inference.json and dynamic_inference.png to {}", out.display());
         if let Some(target) = &target {
-            NextCommand::new("serve").with_path("--model", target.dir()).say(run.quiet);
+            NextCommand::new("serve").with_path("--model", target.dir()).say(run);
         }
         output::result(&result)
     }

@@ -29,9 +29,9 @@ use command_line::arguments::items::{Folders, say};
 use command_line::artefact::searched_on;
 use command_line::contents::of_reading;
 use command_line::ladder::{LADDER_PLAN, LadderCommand, default_ladder};
-use command_line::next_command::next_of_search;
+use command_line::next_command::say_next_of_search;
 use command_line::reported::Reported;
-use command_line::session::{Command, Session};
+use command_line::session::{Command, Questions, Session};
 use command_line::{finish, out, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::TextTokenizer;
 use switchable_quant::experiments::running::memory::{Memory, Parts};
@@ -42,11 +42,12 @@ use switchable_quant::experiments::search::text::{greedy_text, sensitivity_text,
 use switchable_quant::experiments::search::uniform::{SweepOptions, uniform_sweep};
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend};
 use switchable_quant::reader::artefact::target::ArtefactTarget;
-use switchable_quant::reader::evaluation::question_task::TaskRef;
+use switchable_quant::reader::evaluation::question_task::{QuestionTask, TaskRef};
 use switchable_quant::reader::running::json_file::write_json;
 use switchable_quant::reader::text::{cost_table, difference, plan_row};
 use switchable_quant::reader::{Accuracy, Cost, Evaluator};
 use switchable_quant::transformer::model::{SwitchableModel as _, TrainableModel};
+use switchable_quant::transformer::site_plan::SitePlan;
 
 /// Runs it as a program of its own.
 pub fn main() -> ExitCode {
@@ -92,6 +93,19 @@ fn with_embeddings(mut options: Value, embeddings: Option<BitWidth>) -> Value {
         options["embeddings"] = json!(bits);
     }
     options
+}
+
+/// Packs a plan where that is asked for, and says which of those in the folder of the results it is.
+fn pack<B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    session: &Session<B, M>,
+    input: &Questions<QuestionTask>,
+    (plan, name): &(SitePlan, &str),
+    target: Option<&ArtefactTarget>,
+) -> anyhow::Result<()> {
+    let Some(target) = target else { return Ok(()) };
+    let searched = searched_on(&input.name(), input.task.dataset())?;
+    outln!("{}, by {name}", session.pack_plan(plan, searched, target)?);
+    Ok(())
 }
 
 struct Search<'a> {
@@ -178,8 +192,7 @@ impl Command for Search<'_> {
         outln!("\non the questions of the search");
         rows(&result.reference, &result.accuracy);
 
-        let mut held_out = Value::Null;
-        let mut ladder = Value::Null;
+        let (mut held_out, mut ladder) = (Value::Null, Value::Null);
         let mut packed = (plan.clone(), PLAN);
         if arguments.input.data.is_none() {
             let task = session.task_as(&asking, arguments.held_out()?)?;
@@ -211,16 +224,11 @@ impl Command for Search<'_> {
         });
         write_json(out.join("greedy_search.json"), &found)?;
         model.named_plan(&plan).save(out.join(PLAN))?;
-        if let Some(target) = &target {
-            let searched = searched_on(&input.name(), input.task.dataset())?;
-            let (plan, name) = packed;
-            outln!("{}, by {name}", session.pack_plan(&plan, searched, target)?);
-        }
+        pack(&session, &input, &packed, target.as_ref())?;
         run.tell_cache(&model.transformer);
         let plans = if ladder.is_null() { PLAN.to_owned() } else { format!("{PLAN}, {LADDER_PLAN}") };
         outln!("\n{seconds:.0} s; wrote greedy_search.json and {plans} to {}", out.display());
-        let best = if ladder.is_null() { PLAN } else { LADDER_PLAN };
-        next_of_search(&arguments.input, target.as_ref(), &out.join(best)).say(run.quiet);
+        say_next_of_search(run, (&arguments.input, &arguments.answers), target.as_ref(), &out.join(packed.1));
         output::result(&found)
     }
 }

@@ -236,7 +236,7 @@ impl Command for Packing<'_> {
             ("matrices", packed.site_bytes() as u64, sites, "f32"),
             ("embeddings", packed.embedding_bytes() as u64, embeddings, "f32"),
             ("codes", std::fs::metadata(out.join("packed.safetensors"))?.len(), floats, "the model in f32"),
-            ("artefact", ModelFiles::of_folder(out)?.bytes, floats, "the model in f32"),
+            ("artefact", ModelFiles::of_folder(out)?.model_bytes(), floats, "the model in f32"),
         ];
         for (name, bytes, in_floats, of) in rows {
             outln!("{name:<12} {bytes:>11} bytes, {:.4} of {of}", bytes as f64 / in_floats as f64);

@@ -216,7 +216,9 @@ impl Command for Reading<'_> {
             let losses = DocumentLosses::measure(body, &documents, (window, plan), (&stop, &mut progress))?;
             if let Err(error) = check_finite(&losses) {
                 // What was found before it took as long.
-                lines.iter().for_each(|line| outln!("{line}"));
+                for line in &lines {
+                    outln!("{line}");
+                }
                 return Err(error.context(format!("{} at {}", self.arguments.text_name(), plan_label(plan))));
             }
             let against = first.as_ref().map(|first| losses.above(first, run.seed));

@@ -140,7 +140,7 @@ impl WithAutodiff for Pretrain<'_> {
         tokenizer.save_in(&target)?;
         outln!("wrote {}", target.display());
         let next = NextCommand::new("train_bank").with_path("--model", &target).with("--train", "QUESTIONS");
-        next.with("--base-steps", "STEPS").say(run.quiet);
+        next.with("--base-steps", "STEPS").say(run);
         let Some(tokens) = unseen else {
             return output::result(&json!({ "model": target, "seed": run.seed, "config": config }));
         };

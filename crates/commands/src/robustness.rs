@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use serde_json::json;
 
@@ -148,7 +148,7 @@ impl Command for Attacked<'_> {
         let built = built.collect::<Result<Vec<_>, _>>().context("`--attack-readings`")?;
         let sets: Vec<String> = built.iter().flat_map(|attack| set_names(attack.as_ref(), &sources)).collect();
         let dir = out.join(ATTACKED);
-        let others = self.arguments.others(&dir, &sets)?;
+        let others = if share.concludes() { self.arguments.others(&dir, &sets)? } else { Vec::new() };
         let mut sets = AttackedSets { dir, clean: protocol.clean_set(), others, written: 0 };
         let (mut matrices, mut left) = (Vec::new(), Left::default());
         for attack in &built {
@@ -199,8 +199,18 @@ impl AttackedSets {
         Ok(self.others.iter().try_fold(matrix, with)?)
     }
 
+    /// Writes questions. Where others have answered what is there, it must be the same.
     fn write(&self, name: &str, questions: &Dataset) -> anyhow::Result<()> {
-        Ok(questions.write(self.dir.join(format!("{name}.json")))?)
+        let path = self.dir.join(format!("{name}.json"));
+        if !self.others.is_empty() {
+            ensure!(
+                path.is_file() && Dataset::read(&path)? == *questions,
+                "{}: `--predictions` are answers to other questions than the attacks make now; answer those that the same \
+                 command writes without the flag",
+                path.display()
+            );
+        }
+        Ok(questions.write(path)?)
     }
 }
 
@@ -220,7 +230,9 @@ impl Arguments {
         for (label, folder) in &self.predictions {
             let is_width = self.bits.iter().any(|bits| bits.to_string() == *label);
             if is_width || ["mean", "sampled"].contains(&label.as_str()) || others.iter().any(|o| o.label() == label) {
-                bail!("`--predictions {label}=…`: another column is called {label}, expected a name of its own");
+                return Err(usage(format!(
+                    "`--predictions {label}=…`: another column is called {label}, expected a name of its own"
+                )));
             }
             others.push(OtherModel::read(label, folder, &there).with_context(|| format!("--predictions {label}"))?);
         }

@@ -240,7 +240,7 @@ impl Command for TrainBank<'_> {
         }
 
         let rows = evaluation.map(|task| arguments.evaluate(&session, &task, (&bank, options), out)).transpose()?;
-        NextCommand::new("greedy_search").with_path("--model", &target).with("--data", "QUESTIONS").say(run.quiet);
+        NextCommand::new("greedy_search").with_path("--model", &target).with("--data", "QUESTIONS").say(run);
         output::result(&rows.unwrap_or_else(|| json!({ "model": target, "seed": run.seed })))
     }
 }

@@ -232,13 +232,17 @@ impl<B: QuantBackend, M: SwitchableModel<B>> ForQuestionAnswering<B, M> {
         plan.clone().with_span_head(plan.span_head().or(said))
     }
 
-    /// The plan with site names, to be saved: [`NamedPlans::named_plan`](crate::named_plans::NamedPlans::named_plan), which also says the span head
-    /// where that does not follow from the plan's adapters.
+    /// The plan with site names, to be saved: [`NamedPlans::named_plan`], which also says the span head where that does not
+    /// follow from the plan's adapters.
+    ///
+    /// [`NamedPlans::named_plan`]: crate::named_plans::NamedPlans::named_plan
     pub fn named_plan(&self, plan: &SitePlan) -> PrecisionPlan {
         self.transformer.named_plan(&self.with_head_said(plan))
     }
 
-    /// The plan by position, checked against this model and its heads; see [`NamedPlans::resolve`](crate::named_plans::NamedPlans::resolve).
+    /// The plan by position, checked against this model and its heads; see [`NamedPlans::resolve`].
+    ///
+    /// [`NamedPlans::resolve`]: crate::named_plans::NamedPlans::resolve
     ///
     /// # Errors
     ///

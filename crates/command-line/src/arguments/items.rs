@@ -23,6 +23,7 @@ use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
 
 use crate::arguments::run::{RunArgs, prepare_shared, refuse_artefact};
 use crate::command_words::quoted;
+use crate::ending::chain;
 use crate::ending::{Ended, Usage, usage};
 use crate::interrupt::{resumable, was_stopped};
 use crate::{out, output};
@@ -173,7 +174,7 @@ impl ItemArgs {
             if code == NEVER || tried == self.retries {
                 return Err(Ended::with(code, error));
             }
-            eprintln!("{error:#}; trying again in {} s", wait.as_secs());
+            eprintln!("{}; trying again in {} s", chain(&error), wait.as_secs());
             sleep(wait);
             wait = (2 * wait).min(Duration::from_mins(1));
         }

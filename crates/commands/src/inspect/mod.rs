@@ -10,8 +10,8 @@
 //! Only the configuration and the headers of files are read. Bytes are those that `evaluate` prints of the loaded model in
 //! floats: codes with their scales in f32, everything else in f32; and the keys and values of a context. Of packed weights,
 //! whose scales may be smaller and which may hold every width at once, what they take is the size of their file. The time
-//! is that of the multiplications of the linear sites, at the rate at which this machine multiplies f32 matrices of 512 by
-//! 512 now: attention, the output matrix and unpacking are not in it. `--questions` says what searches over so many take,
+//! is that of a block of the model's shapes in f32, its products and its attention, for each block: the output matrix,
+//! what stands between products, quantising and unpacking are not in it. `--questions` says what searches over so many take,
 //! `--rank` what adapters add, and what their training keeps beside them.
 
 use std::collections::BTreeMap;

@@ -16,11 +16,9 @@ use span_reader::running::json_file::{read_json, write_json};
 
 use crate::error::{Error, Result};
 use crate::running::computation::COMPUTATION;
-use crate::running::kept_file::read_kept;
+use crate::running::kept_file::{VERSION, read_kept};
 use crate::running::share::{Left, Share, Turn};
 
-/// The first version told work apart by paths and names.
-const VERSION: u32 = 2;
 /// The option that says which of the results of a work a file holds.
 const PART: &str = "part";
 

@@ -15,7 +15,7 @@ use content_identity::Identity;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::running::kept_file::read_kept;
+use crate::running::kept_file::{VERSION, read_kept};
 
 /// Digits of the hash in a key: 64 bits.
 const DIGITS: usize = 16;
@@ -95,9 +95,17 @@ impl ItemKey {
         struct Made {
             made_from: Identity,
         }
+        #[derive(Deserialize)]
+        struct Label {
+            version: u32,
+        }
         let path = root.join(format!("{}.json", self.path));
         if !path.exists() {
             return Ok(false);
+        }
+        let found = read_kept::<Label>(&path)?.version;
+        if found != VERSION {
+            return Err(Error::OtherFormat { path, found, expected: VERSION });
         }
         let found = digits(&read_kept::<Made>(&path)?.made_from);
         if found == self.made_from { Ok(true) } else { Err(Error::OtherItem { path, key: self.to_string(), found }) }

@@ -14,9 +14,8 @@
 
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder as _};
-use burn::tensor::Tensor;
 use burn::tensor::backend::{Backend, Device as _, DeviceId};
+use burn::tensor::{Bool, Int, Tensor};
 
 use quant_kernels::backends::quant_backend::QuantAutodiffBackend;
 
@@ -33,15 +32,17 @@ impl<B: QuantAutodiffBackend, M: AutodiffModule<B>> Replicas<B, M> {
     ///
     /// # Errors
     ///
-    /// When the model cannot be written or read back.
+    /// When a part of the model stays where it is.
     pub(crate) fn new(model: &M, home: &B::Device, others: &[DeviceId]) -> Result<Self> {
-        let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
-        let damaged =
-            |error: burn::record::RecorderError| Error::option("beside", error, "devices that hold the model");
         let on = |id: &DeviceId| {
             let device = B::Device::from_id(*id);
-            let record = recorder.record(model.clone().into_record(), ()).map_err(damaged)?;
-            let copy = model.clone().load_record(recorder.load(record, &device).map_err(damaged)?);
+            // Not by a record: what is loaded goes to the device of the model that loads it.
+            let copy = model.clone().map(&mut Move { device: &device });
+            let found = copy.devices();
+            if found.iter().any(|other| *other != device) {
+                let expected = format!("all of a copy on {device:?}");
+                return Err(Error::option("beside", format!("parts on {found:?}"), expected));
+            }
             Ok((device, copy))
         };
         Ok(Self { home: home.clone(), copies: others.iter().map(on).collect::<Result<_>>()? })
@@ -78,6 +79,28 @@ impl<B: QuantAutodiffBackend, M: AutodiffModule<B>> Replicas<B, M> {
 /// A tensor on another device, by way of the host.
 fn on_device<B: Backend, const D: usize>(tensor: Tensor<B, D>, device: &B::Device) -> Tensor<B, D> {
     if tensor.device() == *device { tensor } else { Tensor::from_data(tensor.into_data(), device) }
+}
+
+/// Takes every parameter to another device, trained or not as it is.
+struct Move<'a, B: QuantAutodiffBackend> {
+    device: &'a B::Device,
+}
+
+impl<B: QuantAutodiffBackend> ModuleMapper<B> for Move<'_, B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|value| {
+            let trained = value.is_require_grad();
+            Tensor::from_inner(on_device(value.inner(), self.device)).set_require_grad(trained)
+        })
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<B, D, Int>>) -> Param<Tensor<B, D, Int>> {
+        param.map(|value| Tensor::from_data(value.into_data(), self.device))
+    }
+
+    fn map_bool<const D: usize>(&mut self, param: Param<Tensor<B, D, Bool>>) -> Param<Tensor<B, D, Bool>> {
+        param.map(|value| Tensor::from_data(value.into_data(), self.device))
+    }
 }
 
 /// Values of trained parameters by their identifiers, held as gradients are.

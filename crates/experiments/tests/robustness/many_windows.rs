@@ -34,7 +34,8 @@ fn windows(learnt: &Learnt, dataset: Dataset, bits: u8) -> Vec<Read> {
     let read = |batch: squad_data::Batch| {
         let tensors = BatchTensors::<Plain>::new(&batch, &device());
         let logits = model.forward(tensors.ids, None, &learnt.plan(bits));
-        let all = [logits.start, logits.end].map(|side| side.into_data().convert::<f64>().into_vec::<f64>().unwrap());
+        let all = [logits.start, logits.end]
+            .map(|side| side.into_data().convert::<f64>().into_vec::<f64>().expect("converted to f64"));
         let targets =
             (batch.starts[0] >= 0).then(|| [all[0][batch.starts[0] as usize], all[1][batch.ends[0] as usize]]);
         let may_answer = |side: &Vec<f64>| {

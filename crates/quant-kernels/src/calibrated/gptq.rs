@@ -119,7 +119,7 @@ struct Block<'a> {
 }
 
 multiversion! {
-    /// The codes of a block, `[d_in, columns]`, and the error of each output. The same bits from every instruction set.
+    /// The codes of a block, `[d_in, columns]`, and the error of each output.
     fn codes_of(block: &Block<'_>, weights: &[f32], d_out: usize) -> (Vec<u8>, Vec<f64>) {
         let Gptq { order, panels } = block.of;
         let (n, columns) = (order.len(), block.columns);
@@ -174,7 +174,8 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Rounds it: codes, what is carried on, and what it adds to the error of each output.
+    /// Rounds it: codes, what is carried on, and what it adds to the error of each output. The same bits from every
+    /// instruction set.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
     fn round(&self, book: CodeBook, codes: &mut [u8], errors: &mut [f64], outputs: &mut [f64]) {

@@ -202,7 +202,9 @@ fn sums_of<const N: usize>(
                 let value = value(values[at] / params.scale, params.zero);
                 terms[at] = term(values[at], importance[at], params, value);
             }
-            terms.iter().for_each(|term| *sum += term);
+            for term in &terms {
+                *sum += term;
+            }
         }
     }
     for (sum, params) in sums.iter_mut().zip(params) {
@@ -218,6 +220,7 @@ fn one_where_zero(scale: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "every way of adding up gives the same bits")]
 mod tests {
     use super::*;
     use crate::spec::bit_width::BitWidth;
@@ -234,13 +237,13 @@ mod tests {
     }
 
     fn books() -> Vec<(CodeBook, bool)> {
-        let uniform = |bits: u8, format: Format| {
+        let of_format = |bits: u8, format: Format| {
             (format.code_book(BitWidth::new(bits).unwrap()).unwrap(), format.has_zero_points())
         };
-        [2, 3, 4, 8]
-            .into_iter()
-            .flat_map(|bits| [Format::Symmetric, Format::Asymmetric].map(|f| uniform(bits, f)))
-            .collect()
+        let widths = [2, 3, 4, 8].into_iter();
+        let uniform =
+            widths.flat_map(|bits| [Format::Symmetric, Format::Asymmetric].map(|format| of_format(bits, format)));
+        uniform.chain([of_format(4, Format::Nf4)]).collect()
     }
 
     /// The error of the documentation, one value after another.

@@ -8,7 +8,8 @@ use quant_kernels::{
 };
 
 use crate::support::{
-    Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_mappings,
+    Other, Plain, assert_same_bits, granularities, numbers, spec, tensor, values, widths_and_formats,
+    widths_and_mappings,
 };
 
 const DIMS: [usize; 2] = [37, 23];
@@ -37,7 +38,7 @@ fn two_backends_find_ranges_of_the_same_error() {
     let x = numbers(DIMS[0] * DIMS[1], 12);
     let error = |y: Vec<f32>| y.iter().zip(&x).map(|(y, x)| f64::from(y - x).powi(2)).sum::<f64>();
     for granularity in granularities() {
-        for (bits, format) in widths_and_mappings() {
+        for (bits, format) in widths_and_formats() {
             let spec = spec(granularity, format).with_range(RangeEstimator::Mse);
             let rule = GradientRule::Identity;
             let flex = fake_quantize(tensor::<Plain, 2>(&x, DIMS), bits, &spec, rule).unwrap();

@@ -83,7 +83,7 @@ impl Manifest {
     /// # Errors
     ///
     /// As [`open`](Self::open), and where there is no manifest in a folder whose `config.json`
-    /// [says](Self::announce) that it has one: a copy of an artefact that was cut short could not be told from a folder
+    /// says that it has one: a copy of an artefact that was cut short could not be told from a folder
     /// that never was one, and nothing in it would be checked.
     pub fn open_in(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let dir = dir.as_ref();

@@ -101,26 +101,9 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Reader<'_, B, M> {
             let rows = rows.by_ref().take(windows.len()).collect();
             ReadQuestion { decoded, rows, tokens: windows.iter().map(|window| window.ids.len()).sum() }
         };
-        let questions = decided(decoder)?.into_iter().enumerate().map(question).collect();
+        let questions = decoder.finish()?.into_iter().enumerate().map(question).collect();
         Ok(ReadQuestions { questions, windows: features.len(), positions })
     }
-}
-
-/// The decisions of a decoder, with probabilities that are 1 at most: the score of a span is a sum in f32, what it is
-/// normalised by one in f64, so that a span without a rival may come out above 1 by what was rounded.
-///
-/// # Errors
-///
-/// When a window is missing.
-pub(super) fn decided(decoder: SpanDecoder<'_>) -> Result<Vec<Decoded>> {
-    let within_one = |mut decoded: Decoded| {
-        let of_candidates = decoded.n_best.iter_mut().map(|candidate| &mut candidate.probability);
-        for probability in of_candidates.chain([&mut decoded.probability, &mut decoded.null_probability]) {
-            *probability = probability.min(1.0);
-        }
-        decoded
-    };
-    Ok(decoder.finish()?.into_iter().map(within_one).collect())
 }
 
 #[cfg(test)]
@@ -145,7 +128,6 @@ mod tests {
         let tokens = features.windows()[0].ids.len();
         assert_eq!((features.len(), features.windows()[0].context_start), (1, tokens - 1), "a context of one token");
         for null in [NullRule::Never, NullRule::Threshold(100.0)] {
-            let mut above = 0;
             for step in 1..200 {
                 // Only one position can be answered; where nothing may be the answer, it is no rival.
                 let (mut start, mut end) = (vec![f32::NEG_INFINITY; tokens], vec![f32::NEG_INFINITY; tokens]);
@@ -153,13 +135,11 @@ mod tests {
                 let mut decoder =
                     SpanDecoder::new(&features, DecodeConfig { null, ..DecodeConfig::default() }).expect("it decodes");
                 decoder.add(0, &start, &end).expect("they are scores");
-                above += usize::from(decoder.decide(0).expect("it is whole").probability > 1.0);
-                let decoded = decided(decoder).expect("it is whole").remove(0);
+                let decoded = decoder.finish().expect("it is whole").remove(0);
                 assert!(decoded.probability <= 1.0 && decoded.probability > 0.999, "{decoded:?}");
                 assert!(decoded.n_best.iter().all(|candidate| candidate.probability <= 1.0), "{decoded:?}");
                 assert!((0.0..=1.0).contains(&decoded.null_probability), "{decoded:?}");
             }
-            assert!(above > 0, "sums in f32 are rounded upwards, too");
         }
     }
 }

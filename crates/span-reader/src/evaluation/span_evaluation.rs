@@ -11,7 +11,7 @@ use crate::evaluation::accuracy::Accuracy;
 use crate::evaluation::answer_distribution::{AnswerScores, MeanDivergence, MeanLoss};
 use crate::evaluation::evaluate::{Evaluated, Evaluator, Keep, KeptStates, Request};
 use crate::evaluation::floor::{Tally, Trial};
-use crate::evaluation::reader::{Reader, decided};
+use crate::evaluation::reader::Reader;
 use crate::evaluation::reading::{BatchTensors, ReadingTask, scores};
 
 /// What a batch gives: scores of the span's start and end and, where asked for, the states on the way.
@@ -85,7 +85,7 @@ impl<B: QuantBackend, M: SwitchableModel<B>> Evaluator<'_, B, M> {
                 return Ok(Trial::Short(bounds));
             }
         }
-        let decoded = decided(decoder)?;
+        let decoded = decoder.finish()?;
         let nulls = (task.dataset.format == Format::V2).then(|| NullAnswers::from(decoded.as_slice()));
         let predictions = Predictions::from(decoded.as_slice());
         let evaluation = evaluate(&task.dataset, &predictions)?;

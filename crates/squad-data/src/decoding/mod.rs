@@ -200,7 +200,9 @@ impl<'a> SpanDecoder<'a> {
             let expected = "a finite one for starts and for ends";
             return Err(wrong_logits(index, window, "logits", expected, "none"));
         }
-        let probability = |score: f32| (f64::from(score) - normaliser).exp();
+        // The score of a span is a sum in f32, its normaliser one in f64: a span without a rival may come out above 1 by what
+        // was rounded.
+        let probability = |score: f32| (f64::from(score) - normaliser).exp().min(1.0);
 
         self.is_seen[index] = true;
         let tally = &mut self.tallies[window.example];

@@ -262,7 +262,6 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> Crafting<'_, B, M> {
             "settings": attack.settings(),
             "plans": plans.iter().map(SitePlan::to_precision_plan).collect::<Vec<_>>(),
             "item_choice": self.options.items,
-            "loss": "over all windows",
             "seed": self.options.seed,
             "items": fingerprint(self.items),
         })

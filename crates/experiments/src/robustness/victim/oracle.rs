@@ -10,8 +10,8 @@
 //! be answered with. An answer is the best span of all windows, so that the loss is normalised over all of them, as in the
 //! shared normalisation of Clark and Gardner, arXiv:1710.10723: an edit that makes another window win counts, and one window
 //! gives the loss of training. The gradient is that of the embedded tokens of the first window that holds the answer; those of
-//! the question stand in every window, and have the sum. With several plans the loss and its gradient are those of the adaptive attack on a model
-//! whose precision is drawn at random; the idea of attacking the expectation is that of Athalye,
+//! the question stand in every window, and have the sum. With several plans the loss and its gradient are those of the
+//! adaptive attack on a model whose precision is drawn at random; the idea of attacking the expectation is that of Athalye,
 //! Carlini and Wagner, *Obfuscated Gradients Give a False Sense of Security*, arXiv:1802.00420.
 
 use std::cell::Cell;
@@ -187,7 +187,11 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
     ///
     /// When the question is longer than the window.
     pub fn gradient(&self, item: &ProtectedExample) -> Result<Option<EmbeddingGradient<B>>> {
-        let Some(Windows { gold, place, all }) = self.windows(item)? else { return Ok(None) };
+        let Some(Windows { gold, place, features }) = self.windows(item)? else { return Ok(None) };
+        // As they are, so that the place is the row.
+        let in_order = BatchConfig::evaluation(features.windows().len(), self.victim.special.pad);
+        let batches = Batches::new(&features, BatchConfig { bucket: 0, ..in_order })?;
+        let Some(all) = batches.epoch(0).next() else { return Ok(None) };
         let model = &self.victim.differentiable;
         let tensors = BatchTensors::<B>::new(&all, &self.victim.device);
         let holds_answer = all.starts.iter().map(|&start| start >= 0).collect::<Vec<_>>();
@@ -262,21 +266,18 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         let Some((place, target)) = targets.into_iter().find_map(|(i, window)| Some((i, window.target?))) else {
             return Ok(None);
         };
-        // As they are, so that the place is the row.
-        let config = BatchConfig { bucket: 0, ..BatchConfig::evaluation(features.windows().len(), victim.special.pad) };
-        let Some(all) = Batches::new(&features, config)?.epoch(0).next() else { return Ok(None) };
         let question = victim.tokenizer.encode(&item.example().question)?.offsets;
         let gold = GoldWindow { window: features.windows()[place].clone(), target, question };
-        Ok(Some(Windows { gold, place, all }))
+        Ok(Some(Windows { gold, place, features }))
     }
 }
 
-/// The windows of an item in one batch.
+/// The windows of an item.
 struct Windows {
     gold: GoldWindow,
-    /// The row of the window that holds the answer.
+    /// The place of the window that holds the answer among them.
     place: usize,
-    all: Batch,
+    features: SpanFeatures,
 }
 
 /// What the windows of an item that were read come to, for starts and for ends: `log Σ exp` over all positions, and over the
