@@ -11,9 +11,9 @@ use experiments::robustness::attacks::typos::{TypoOptions, Typos};
 use experiments::robustness::protected_example::{ProtectedExample, Unattackable};
 use experiments::robustness::protocol::attack_report::{AttackReport, MatrixMap};
 use experiments::robustness::protocol::craft::{
-    AttackSource, CraftOutcome, Crafted, Crafting, ItemChoice, RobustnessOptions,
+    AttackSource, CraftOutcome, Crafted, Crafting, ItemChoice, NO_SOURCE, RobustnessOptions,
 };
-use experiments::robustness::protocol::matrix::{InferencePlan, NO_SOURCE, RobustnessProtocol};
+use experiments::robustness::protocol::matrix::{InferencePlan, RobustnessProtocol};
 use experiments::robustness::victim::model_under_attack::{Victim, VictimOptions};
 use experiments::running::memory::Memory;
 use experiments::running::progress::ShowProgress;

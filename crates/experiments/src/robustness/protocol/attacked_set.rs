@@ -18,9 +18,9 @@ use squad_data::{Dataset, Predictions, QuestionScore, evaluate};
 use switchable_model::model::TrainableModel;
 
 use crate::error::{Error, Result};
-use crate::robustness::attacks::attack::{Access, Attack};
-use crate::robustness::protocol::craft::{AttackSource, name_of};
-use crate::robustness::protocol::matrix::{AttackMatrix, NO_SOURCE, RobustnessProtocol};
+use crate::robustness::attacks::attack::Attack;
+use crate::robustness::protocol::craft::{AttackSource, name_of, sources_of};
+use crate::robustness::protocol::matrix::{AttackMatrix, RobustnessProtocol};
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::dataset_of;
 
@@ -41,11 +41,7 @@ pub fn set_names<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     attack: &dyn Attack<B, M>,
     sources: &[AttackSource],
 ) -> Vec<String> {
-    let name = |label: &str| name_of(&attack.name(), label);
-    match attack.access() {
-        Access::Blind => vec![name(NO_SOURCE)],
-        _ => sources.iter().map(|source| name(&source.label)).collect(),
-    }
+    sources_of(attack, sources).iter().map(|source| name_of(&attack.name(), &source.label)).collect()
 }
 
 impl<B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'_, B, M> {
@@ -54,7 +50,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'_, B, M>
         dataset_of(self.items)
     }
 
-    /// What an attack made of the items on each row of its matrix, found again or made.
+    /// What an attack made of the items on each row of its matrix: found again, or made again where nothing is kept.
     ///
     /// # Errors
     ///
@@ -65,9 +61,7 @@ impl<B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'_, B, M>
             let name = name_of(&crafted.attack, &crafted.source);
             Ok(AttackedSet { name, questions: dataset_of(&crafted.adversarial_examples(self.items)) })
         };
-        let blind = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
-        let sources = if attack.access() == Access::Blind { &blind } else { sources };
-        sources.iter().map(made).collect()
+        sources_of(attack, sources).iter().map(made).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Attacks on a list of items, made on one plan or several.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -302,6 +303,21 @@ fn asked_plans<'s, B: QuantAutodiffBackend, M: TrainableModel<B>>(
     source: &'s AttackSource,
 ) -> &'s [SitePlan] {
     if attack.access() == Access::Blind { &[] } else { &source.plans }
+}
+
+/// Label of the one source of an attack that asks nothing of the model.
+pub const NO_SOURCE: &str = "none";
+
+/// What an attack is made on of some sources: each, or none where it asks nothing of the model.
+pub(super) fn sources_of<'s, B: QuantAutodiffBackend, M: TrainableModel<B>>(
+    attack: &dyn Attack<B, M>,
+    sources: &'s [AttackSource],
+) -> Cow<'s, [AttackSource]> {
+    if attack.access() == Access::Blind {
+        Cow::Owned(vec![AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }])
+    } else {
+        Cow::Borrowed(sources)
+    }
 }
 
 impl AttackSource {

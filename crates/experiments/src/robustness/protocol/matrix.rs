@@ -26,15 +26,12 @@ use switchable_model::model::TrainableModel;
 use switchable_model::site_plan::SitePlan;
 
 use crate::error::{Error, Result};
-use crate::robustness::attacks::attack::{Access, Attack};
+use crate::robustness::attacks::attack::Attack;
 use crate::robustness::protocol::craft::{
-    AttackSource, CraftSummary, Crafted, Crafting, RobustnessOptions, fingerprint, item_rng,
+    AttackSource, CraftSummary, Crafted, Crafting, RobustnessOptions, fingerprint, item_rng, sources_of,
 };
 use crate::robustness::protocol::robust_accuracy::RobustAccuracy;
 use crate::robustness::victim::model_under_attack::Victim;
-
-/// Label of the one row of an attack that asks nothing of the model.
-pub const NO_SOURCE: &str = "none";
 
 /// A plan that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +203,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
 
     /// Makes an attack on every source and tries each on every plan: a row each, known or found.
     ///
-    /// An attack that asks nothing of the model is made once, in a row called [`NO_SOURCE`].
+    /// An attack that asks nothing of the model is made once, in a row called [`NO_SOURCE`](crate::robustness::protocol::craft::NO_SOURCE).
     ///
     /// # Errors
     ///
@@ -214,8 +211,7 @@ impl<'a, B: QuantAutodiffBackend, M: TrainableModel<B>> RobustnessProtocol<'a, B
     /// another.
     pub fn matrix(&self, attack: &dyn Attack<B, M>, sources: &[AttackSource]) -> Result<AttackMatrix> {
         check_labels("sources", sources.iter().map(|source| source.label.as_str()))?;
-        let none = [AttackSource { label: NO_SOURCE.into(), plans: Vec::new() }];
-        let sources = if attack.access() == Access::Blind { &none } else { sources };
+        let sources = sources_of(attack, sources);
         // Attacks that were made are tried on other plans as well.
         let labels: Vec<&str> = self.inference.iter().map(|plan| plan.label.as_str()).collect();
         let known = self.options.memory.within(&format!("tried-on-{}", labels.join("-")));
