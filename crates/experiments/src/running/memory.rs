@@ -65,6 +65,12 @@ struct Label {
     version: u32,
 }
 
+/// What a file says that its result was made from.
+#[derive(Debug, Deserialize)]
+struct Made {
+    made_from: Identity,
+}
+
 impl Memory {
     /// Results in a folder, all of the same work: `identity` says of which. The version of the computation
     /// is added.
@@ -229,10 +235,16 @@ impl Memory {
             return compute();
         }
         for (parts, names) in parts {
-            parts.meet(names);
+            parts.meet(names)?;
         }
         Err(Error::Elsewhere)
     }
+}
+
+/// Refuses a file of kept work that is damaged, of another version, or of other work.
+fn check_kept(path: &Path, made_from: &Identity) -> Result<()> {
+    check_version(path, read_kept::<Label>(path)?.version, VERSION)?;
+    check_identity(path, &read_kept::<Made>(path)?.made_from, made_from)
 }
 
 /// Refuses a file of other work, by the first thing in which it differs.
@@ -302,7 +314,7 @@ impl Parts {
         if is_open || self.are_wanted(names) {
             return compute();
         }
-        self.meet(names);
+        self.meet(names)?;
         Err(Error::Elsewhere)
     }
 
@@ -328,12 +340,17 @@ impl Parts {
     }
 
     /// Takes note of all of them.
-    fn meet(&self, names: &[String]) {
-        let Memory::Folder { dir, share, .. } = &self.memory else { return };
+    fn meet(&self, names: &[String]) -> Result<()> {
+        let Memory::Folder { dir, share, .. } = &self.memory else { return Ok(()) };
         for name in names {
             let made_from = self.memory.identity_of(name, &self.made_from);
-            share.meet(dir, name, &made_from, self.memory.knows(name));
+            let is_known = self.memory.knows(name);
+            if is_known {
+                check_kept(&file(dir, name), &made_from)?;
+            }
+            share.meet(dir, name, &made_from, is_known);
         }
+        Ok(())
     }
 
     /// Removes the parts, when the analysis is done.
@@ -365,10 +382,6 @@ fn forget_in(dir: &Path, identity: &Identity) -> Result<()> {
 
 /// Whether a file is a result of some work.
 fn is_result_of(path: &Path, identity: &Identity) -> bool {
-    #[derive(Deserialize)]
-    struct Made {
-        made_from: Identity,
-    }
     path.extension().is_some_and(|extension| extension == "json")
         && read_json::<Made>(path).is_ok_and(|made| identity.is_start_of(&made.made_from))
 }
@@ -415,11 +428,15 @@ mod tests {
         assert!(message.contains("part.json") && message.contains("weights changed: m.safetensors"), "{message}");
         let message = refused(b"a", 2);
         assert!(message.contains("option `seed` was 1, is 2"), "{message}");
-        for damaged in [b"{\"version\":2".as_slice(), b"", b"\xff\xfe", b"{\"version\":2,\"made_from\":7}"] {
+        for damaged in [b"{\"version\":2".as_slice(), b"", b"\xff\xfe"] {
             std::fs::write(dir.path().join("part.json"), damaged).unwrap();
             let message = refused(b"a", 1);
             assert!(message.contains("part.json") && message.contains("may be removed"), "{message}");
         }
+        // Whole, and something else: it may be somebody's.
+        std::fs::write(dir.path().join("part.json"), "{\"version\":2,\"made_from\":7}").unwrap();
+        let message = refused(b"a", 1);
+        assert!(message.contains("field `made_from`") && !message.contains("removed"), "{message}");
     }
 
     #[test]
