@@ -10,7 +10,7 @@ const KEPT: std::ffi::c_long = 2_000;
 /// Keeps freed memory for a while before the system gets it back.
 ///
 /// A step of training frees and takes the same buffers as the one before. By default mimalloc gives pages back after 10 ms,
-/// and the system clears them anew when they are taken again, which costs a fifth of a training's time. What is kept is the
+/// and the system clears them anew when they are taken again, which costs a sixth of a training's time. What is kept is the
 /// memory of a step at most. `MIMALLOC_PURGE_DELAY` of the environment is followed where it is set.
 pub(crate) fn keep_freed_memory() {
     /// `mi_option_purge_delay` of `mimalloc.h`, of versions 2 and 3.
