@@ -1,35 +1,17 @@
 //! What attacks make of questions, answered by another model, through the programs themselves.
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
 
-use serde_json::Value;
-
-fn run(dir: &Path, command: &str) -> Output {
-    let tests = std::env::current_exe().expect("valid input");
-    let examples: PathBuf = tests.parent().and_then(Path::parent).expect("valid input").join("examples");
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(examples.join(words.next().expect("a program")));
-    program.args(words).arg("--quiet").current_dir(dir).stdin(Stdio::null()).output().expect("it runs")
-}
-
-#[track_caller]
-fn done(dir: &Path, command: &str) -> String {
-    let output = run(dir, command);
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("it is text")
-}
+use support::{done, json, run};
 
 #[track_caller]
 fn refused(dir: &Path, command: &str, parts: &[&str]) {
     let output = run(dir, command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && parts.iter().all(|part| errors.contains(part)), "{command}: {errors}");
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).expect("it is written")).expect("it is JSON")
 }
 
 #[test]

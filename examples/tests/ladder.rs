@@ -1,32 +1,13 @@
 //! Searches down a ladder of widths and allocations from estimates, through the programs themselves.
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-fn program(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().expect("valid input");
-    tests.parent().and_then(Path::parent).expect("valid input").join("examples").join(name)
-}
-
-fn run(dir: &Path, command: &str) -> Output {
-    let mut words = command.split_whitespace();
-    let mut program = Command::new(program(words.next().expect("a program")));
-    program.args(words).arg("--quiet").current_dir(dir).stdin(Stdio::null()).output().expect("it runs")
-}
-
-#[track_caller]
-fn done(dir: &Path, command: &str) -> String {
-    let output = run(dir, command);
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("it is text")
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).expect("it is written")).expect("it is JSON")
-}
+use support::{done, json, program, run};
 
 /// Site, exact match and whether it was kept, of every step of a search.
 fn steps(search: &Value) -> Vec<(String, f64, bool)> {

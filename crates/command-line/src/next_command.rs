@@ -10,6 +10,12 @@ use crate::command_words::{PROGRAM, has_subcommands, quoted};
 /// What the commands are called as subcommands, where that is not the name of the example with `-` for `_`.
 const SUBCOMMANDS: [(&str, &str); 3] = [("greedy_search", "search"), ("pack_gpt2", "pack"), ("import_gpt2", "import")];
 
+/// What the command of an example is called as a subcommand.
+pub fn subcommand_of(example: &str) -> String {
+    let named = SUBCOMMANDS.iter().find(|(name, _)| *name == example);
+    named.map_or_else(|| example.replace('_', "-"), |(_, name)| (*name).to_owned())
+}
+
 /// A command and its flags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextCommand {
@@ -57,9 +63,7 @@ impl NextCommand {
     fn called_as(&self, program: &Path) -> String {
         let Self { example, flags } = self;
         if has_subcommands(program) {
-            let named = SUBCOMMANDS.iter().find(|(name, _)| name == example);
-            let name = named.map_or_else(|| example.replace('_', "-"), |(_, name)| (*name).to_owned());
-            format!("{PROGRAM} {name}{flags}")
+            format!("{PROGRAM} {}{flags}", subcommand_of(example))
         } else {
             format!("cargo run --release --example {example} --{flags}")
         }

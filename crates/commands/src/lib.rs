@@ -49,6 +49,8 @@ pub mod train_default;
 pub struct Subcommand {
     /// What it is called by.
     pub name: &'static str,
+    /// The example that is the same command.
+    pub example: &'static str,
     /// Its flags.
     pub definition: fn() -> clap::Command,
     /// Runs it on a command line whose first word names the program.
@@ -59,6 +61,7 @@ macro_rules! subcommands {
     ($($name:literal: $module:ident,)*) => {
         [$(Subcommand {
             name: $name,
+            example: stringify!($module),
             definition: || output::definition::<$module::Arguments>().name($name),
             run: |line| $module::run(line),
         },)*]
@@ -88,3 +91,17 @@ pub const SUBCOMMANDS: [Subcommand; 20] = subcommands![
     "inspect": inspect,
     "nested-distortion": nested_distortion,
 ];
+
+#[cfg(test)]
+mod tests {
+    use command_line::next_command::subcommand_of;
+
+    use super::*;
+
+    #[test]
+    fn a_command_is_named_as_it_is_called() {
+        for Subcommand { name, example, .. } in SUBCOMMANDS {
+            assert_eq!(subcommand_of(example), name);
+        }
+    }
+}

@@ -120,7 +120,7 @@ impl WithAutodiff for Pretrain<'_> {
         }
         let training = TrainRun {
             dir: Some(out.join("training")),
-            workers: training.further.workers(run, self.machine),
+            workers: training.further.workers(run.workers(self.machine)),
             beside: self.beside,
             stop: stop_on_ctrl_c()?,
             show: run.show(),

@@ -201,7 +201,7 @@ impl AttackedSets {
 
     /// Writes questions. Where others have answered what is there, it must be the same.
     fn write(&self, name: &str, questions: &Dataset) -> anyhow::Result<()> {
-        let path = self.dir.join(format!("{name}.json"));
+        let path = file_of(&self.dir, name);
         if !self.others.is_empty() {
             ensure!(
                 path.is_file() && Dataset::read(&path)? == *questions,
@@ -217,9 +217,8 @@ impl AttackedSets {
 impl Arguments {
     /// The models of `--predictions`, with what they answered to the questions in `attacked`.
     fn others(&self, attacked: &Path, sets: &[String]) -> anyhow::Result<Vec<OtherModel>> {
-        let there: Vec<String> =
-            sets.iter().filter(|set| attacked.join(format!("{set}.json")).is_file()).cloned().collect();
-        if !self.predictions.is_empty() && !attacked.join(format!("{CLEAN}.json")).is_file() {
+        let there: Vec<String> = sets.iter().filter(|set| file_of(attacked, set).is_file()).cloned().collect();
+        if !self.predictions.is_empty() && !file_of(attacked, CLEAN).is_file() {
             return Err(usage(format!(
                 "`--predictions` are answers to the questions in {}, where there are none: make them first by the same command \
                  without this flag",
@@ -238,6 +237,11 @@ impl Arguments {
         }
         Ok(others)
     }
+}
+
+/// The file of a set in a folder of them.
+fn file_of(dir: &Path, set: &str) -> PathBuf {
+    dir.join(format!("{set}.json"))
 }
 
 fn parse_other(text: &str) -> Result<(String, PathBuf), String> {

@@ -186,9 +186,10 @@ impl Command for TrainBank<'_> {
         write_json(out.join("questions.json"), &json!({ "train": counts }))?;
         let trained_on = source.train.first().map_or_else(String::new, |file| name_of(file));
         let identity = session.identity()?.with(&of_questions("data", &trained_on, &task));
+        let workers = training.further.workers(options.workers.clone());
         let part = |part: &str| {
             let (dir, stop) = (Some(out.join(part)), options.stop.clone());
-            let (workers, beside) = (training.further.workers(run, &session.machine), beside.clone());
+            let (workers, beside) = (workers.clone(), beside.clone());
             let identity = identity.clone().with_options(json!({ "window": window, "part": part, "seed": run.seed }));
             TrainRun { dir, workers, beside, stop, show: run.show(), identity }
         };

@@ -27,6 +27,15 @@ fn in_parts(steps: usize, micro_batches: usize) -> TrainConfig {
     TrainConfig { micro_batches, ..train_config(steps) }
 }
 
+/// Every team trains what one device does: weights and losses, to the bit.
+fn assert_same_from_every_team(train: impl Fn(&TrainRun) -> (Vec<f32>, Vec<f64>)) {
+    let mut teams = teams().into_iter().map(|(size, run)| (size, train(&run)));
+    let (_, alone) = teams.next().expect("one device");
+    for (size, trained) in teams {
+        assert_eq!(trained, alone, "{size} further devices");
+    }
+}
+
 #[test]
 fn a_base_is_the_same_from_any_number_of_devices() {
     skip_without_device!();
@@ -34,18 +43,14 @@ fn a_base_is_the_same_from_any_number_of_devices() {
     // Parts that the devices share evenly and parts that they do not.
     for micro_batches in [4, 8] {
         let config = in_parts(5, micro_batches);
-        let trained = teams().into_iter().map(|(size, run)| {
+        assert_same_from_every_team(|run| {
             let start = model::<Training>(&shape, BasePolicy::Trainable);
             let before = weights(&start);
-            let (model, outcome) = train_base(start, &task, training(&config, &run)).unwrap();
+            let (model, outcome) = train_base(start, &task, training(&config, run)).expect("it trains");
             assert_ne!(weights(&model), before, "something was trained");
             assert_eq!(model.devices().len(), 1, "what is trained is on one device");
-            (size, weights(&model), outcome.losses)
+            (weights(&model), outcome.losses)
         });
-        let trained: Vec<_> = trained.collect();
-        for (size, weights, losses) in &trained[1..] {
-            assert_eq!((weights, losses), (&trained[0].1, &trained[0].2), "{size} further devices");
-        }
     }
 }
 
@@ -63,16 +68,12 @@ fn a_bank_with_learned_steps_is_the_same_from_any_number_of_devices() {
         Ok(joint)
     };
     let config = in_parts(4, 4);
-    let trained = teams().into_iter().map(|(size, run)| {
+    assert_same_from_every_team(|run| {
         let start = model::<Training>(&shape, BasePolicy::Trainable);
         let of = RegimeOfBank::new(&bank, &regime);
-        let (model, outcome) = train_bank_with(start, &task, &of, training(&config, &run)).unwrap();
-        (size, weights(&model), outcome.losses)
+        let (model, outcome) = train_bank_with(start, &task, &of, training(&config, run)).expect("it trains");
+        (weights(&model), outcome.losses)
     });
-    let trained: Vec<_> = trained.collect();
-    for (size, weights, losses) in &trained[1..] {
-        assert_eq!((weights, losses), (&trained[0].1, &trained[0].2), "{size} further devices");
-    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use switchable_quant::burn::tensor::backend::DeviceId;
 use switchable_quant::device::{Device, DeviceChoice};
 use switchable_quant::reader::running::workers::Workers;
 
-use crate::arguments::run::RunArgs;
 use crate::ending::usage;
 
 /// Devices that train together with that of `--device`.
@@ -47,10 +46,9 @@ impl FurtherDevicesArgs {
         Ok(beside)
     }
 
-    /// The workers for `first` and those beside it: one for each device at least, so that all of them work.
-    pub fn workers(&self, run: &RunArgs, first: &Device) -> Workers {
+    /// Workers for the first device and those beside it: these, or one for each device, so that all of them work.
+    pub fn workers(&self, workers: Workers) -> Workers {
         let devices = self.further_devices.len() + 1;
-        let workers = run.workers(first);
         if workers.len() < devices { Workers::new(devices) } else { workers }
     }
 }

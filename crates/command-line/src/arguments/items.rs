@@ -23,8 +23,7 @@ use switchable_quant::experiments::running::share::{Item, ItemKey, Share};
 
 use crate::arguments::run::{RunArgs, prepare_shared, refuse_artefact};
 use crate::command_words::quoted;
-use crate::ending::chain;
-use crate::ending::{Ended, Usage, usage};
+use crate::ending::{Ended, Usage, chain, usage};
 use crate::interrupt::{resumable, was_stopped};
 use crate::{out, output};
 

@@ -265,7 +265,7 @@ fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// Multiply-accumulates of linear sites a second, while a block of the model's shapes is computed in f32 on so many tokens: its
 /// products and its attention, the best of some times.
 fn multiplies_per_second<B: QuantBackend>(inspected: &Inspected, device: &B::Device) -> f64 {
-    /// Tokens beyond which a block takes as long for each.
+    /// Of more, the scores of attention would take more memory than the model.
     const MOST_TOKENS: usize = 512;
     let random = |dims: [usize; 2]| Tensor::<B, 2>::random(dims, Distribution::Default, device);
     let tokens = inspected.tokens.min(MOST_TOKENS);
@@ -276,8 +276,8 @@ fn multiplies_per_second<B: QuantBackend>(inspected: &Inspected, device: &B::Dev
     let products: Vec<[Tensor<B, 2>; 2]> =
         modules.values().map(|&[d_in, d_out]| [random([tokens, d_in]), random([d_in, d_out])]).collect();
     let ModelShape { heads, head_width, .. } = inspected.shape;
-    let heads = || random([heads * tokens, head_width]).reshape([heads, tokens, head_width]);
-    let (queries, keys, values) = (heads(), heads(), heads());
+    let of_heads = || random([heads * tokens, head_width]).reshape([heads, tokens, head_width]);
+    let (queries, keys, values) = (of_heads(), of_heads(), of_heads());
     let seconds = |_| {
         let start = Instant::now();
         for [x, weight] in &products {

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use content_identity::Identity;
-use span_reader::running::json_file::{read_json, write_json};
+use span_reader::running::json_file::write_json;
 
 use crate::error::{Error, Result};
 use crate::running::computation::COMPUTATION;
-use crate::running::kept_file::{VERSION, read_kept};
+use crate::running::kept_file::{self, Made, VERSION, check_format, read_kept};
 use crate::running::share::{Left, Share, Turn};
+
+pub use crate::running::kept_file::check_version;
 
 /// The option that says which of the results of a work a file holds.
 const PART: &str = "part";
@@ -56,19 +58,6 @@ struct Record<T> {
     /// What the result was made from.
     made_from: Identity,
     result: T,
-}
-
-/// What a file says of itself, whatever its version.
-#[derive(Debug, Deserialize)]
-struct Label {
-    #[serde(default)]
-    version: u32,
-}
-
-/// What a file says that its result was made from.
-#[derive(Debug, Deserialize)]
-struct Made {
-    made_from: Identity,
 }
 
 impl Memory {
@@ -174,7 +163,7 @@ impl Memory {
             let result = share.inside(compute)?;
             write_json(&path, &Record { version: VERSION, made_from: made_from.clone(), result })?;
         }
-        check_version(&path, read_kept::<Label>(&path)?.version, VERSION)?;
+        check_format(&path)?;
         let record: Record<T> = read_kept(&path)?;
         check_identity(&path, &record.made_from, &made_from)?;
         share.meet(dir, name, &made_from, true);
@@ -241,12 +230,6 @@ impl Memory {
     }
 }
 
-/// Refuses a file of kept work that is damaged, of another version, or of other work.
-fn check_kept(path: &Path, made_from: &Identity) -> Result<()> {
-    check_version(path, read_kept::<Label>(path)?.version, VERSION)?;
-    check_identity(path, &read_kept::<Made>(path)?.made_from, made_from)
-}
-
 /// Refuses a file of other work, by the first thing in which it differs.
 ///
 /// # Errors
@@ -255,15 +238,6 @@ fn check_kept(path: &Path, made_from: &Identity) -> Result<()> {
 pub fn check_identity(path: &Path, found: &Identity, at_hand: &Identity) -> Result<()> {
     let other = |difference| Err(Error::OtherRun { path: path.into(), difference });
     found.first_difference(at_hand).map_or(Ok(()), other)
-}
-
-/// Refuses a file of another version of its format.
-///
-/// # Errors
-///
-/// When the versions differ.
-pub fn check_version(path: &Path, found: u32, expected: u32) -> Result<()> {
-    if found == expected { Ok(()) } else { Err(Error::OtherFormat { path: path.into(), found, expected }) }
 }
 
 impl Parts {
@@ -346,7 +320,8 @@ impl Parts {
             let made_from = self.memory.identity_of(name, &self.made_from);
             let is_known = self.memory.knows(name);
             if is_known {
-                check_kept(&file(dir, name), &made_from)?;
+                let path = file(dir, name);
+                check_identity(&path, &kept_file::made_from(&path)?, &made_from)?;
             }
             share.meet(dir, name, &made_from, is_known);
         }
@@ -383,7 +358,7 @@ fn forget_in(dir: &Path, identity: &Identity) -> Result<()> {
 /// Whether a file is a result of some work.
 fn is_result_of(path: &Path, identity: &Identity) -> bool {
     path.extension().is_some_and(|extension| extension == "json")
-        && read_json::<Made>(path).is_ok_and(|made| identity.is_start_of(&made.made_from))
+        && read_kept::<Made>(path).is_ok_and(|made| identity.is_start_of(&made.made_from))
 }
 
 /// Whether a file is what a writer left that was killed.
@@ -400,6 +375,8 @@ fn file(dir: &Path, name: &str) -> PathBuf {
 mod tests {
     use content_identity::ContentHash;
     use serde_json::json;
+
+    use span_reader::running::json_file::read_json;
 
     use super::*;
 

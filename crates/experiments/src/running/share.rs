@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use content_identity::Identity;
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::running::kept_file::{VERSION, read_kept};
+use crate::running::kept_file;
 
 /// Digits of the hash in a key: 64 bits.
 const DIGITS: usize = 16;
@@ -91,23 +90,11 @@ impl ItemKey {
     ///
     /// When the file cannot be read, is damaged, or is of other work or of another item.
     pub fn is_done_in(&self, root: &Path) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Made {
-            made_from: Identity,
-        }
-        #[derive(Deserialize)]
-        struct Label {
-            version: u32,
-        }
         let path = root.join(format!("{}.json", self.path));
         if !path.exists() {
             return Ok(false);
         }
-        let found = read_kept::<Label>(&path)?.version;
-        if found != VERSION {
-            return Err(Error::OtherFormat { path, found, expected: VERSION });
-        }
-        let found = digits(&read_kept::<Made>(&path)?.made_from);
+        let found = digits(&kept_file::made_from(&path)?);
         if found == self.made_from { Ok(true) } else { Err(Error::OtherItem { path, key: self.to_string(), found }) }
     }
 }

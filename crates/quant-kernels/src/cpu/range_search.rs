@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::{
     cpu::{instruction_set::InstructionSet, multiversion::multiversion},
-    spec::formats::code_book::{CodeBook, largest_scale},
+    spec::formats::code_book::{CodeBook, largest_scale, params_of_range},
 };
 
 const STEPS: u32 = 50;
@@ -57,15 +57,9 @@ impl Shared<'_> {
 
     /// Scale and zero point of a range times a factor.
     fn within(&self, [low, high]: [f32; 2], factor: f32) -> Params {
-        let (low, high, highest) = (low * factor, high * factor, self.book.highest());
-        if self.has_zero_point {
-            let scale = one_where_zero(high / highest - low / highest);
-            let zero = (-low / scale).round_ties_even().clamp(0.0, highest);
-            Params { scale: scale.min(largest_scale(zero.max(highest - zero))), zero }
-        } else {
-            let scale = one_where_zero(high.max(-low) / highest);
-            Params { scale: scale.min(largest_scale(highest)), zero: 0.0 }
-        }
+        let range = [low * factor, high * factor];
+        let (scale, zero) = params_of_range(range, self.book.highest(), self.has_zero_point);
+        Params { scale, zero }
     }
 
     /// What a value's code stands for, in units of the scale.
@@ -213,10 +207,6 @@ fn sums_of<const N: usize>(
         }
     }
     sums
-}
-
-fn one_where_zero(scale: f32) -> f32 {
-    if scale == 0.0 { 1.0 } else { scale }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use crate::{
     cpu::multiversion::multiversion,
     spec::formats::{
-        code_book::{LevelRange, largest_scale},
+        code_book::{LevelRange, params_of_range},
         format::Format,
     },
 };
@@ -48,20 +48,14 @@ impl Extent {
     #[inline(always)]
     pub(crate) fn params(self, format: Format, highest: f32) -> (f32, f32) {
         const INFINITY: u32 = f32::INFINITY.to_bits();
-        let high = highest;
         let finite = self.magnitude < INFINITY;
-        let one_where_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
-        let nan_where_broken = |scale: f32| if finite { scale } else { f32::NAN };
-        if format.has_zero_points() {
-            let scale = one_where_zero(self.max / high - self.min / high);
-            // A zero point of a broken block is never looked at: the scale makes all of it NaN.
-            let zero_point = (-self.min / scale).round_ties_even().clamp(0.0, high);
-            let reach = zero_point.max(high - zero_point);
-            (nan_where_broken(scale.min(largest_scale(reach))), if finite { zero_point } else { f32::NAN })
-        } else {
-            let scale = one_where_zero(f32::from_bits(self.magnitude) / high);
-            (nan_where_broken(scale.min(largest_scale(high))), 0.0)
-        }
+        let has_zero_point = format.has_zero_points();
+        let magnitude = f32::from_bits(self.magnitude);
+        let range = if has_zero_point { [self.min, self.max] } else { [-magnitude, magnitude] };
+        let (scale, zero_point) = params_of_range(range, highest, has_zero_point);
+        // A zero point of a broken block is never looked at: the scale makes all of it NaN.
+        let broken = if has_zero_point { f32::NAN } else { 0.0 };
+        (if finite { scale } else { f32::NAN }, if finite { zero_point } else { broken })
     }
 }
 

@@ -268,3 +268,33 @@ fn one_example_is_decided_as_soon_as_its_windows_are_there() {
         }
     }
 }
+
+#[test]
+fn probabilities_of_a_span_without_a_rival_are_1_at_most() {
+    let config = BpeConfig { vocab_size: 259, leading_space: LeadingSpace::Kept, ..BpeConfig::default() };
+    let tokenizer = TextTokenizer::train_bpe(["x"], &config).expect("it is trained");
+    let question = Example {
+        id: "q".into(),
+        context: "x".into(),
+        question: "\u{200b}".into(),
+        answers: Vec::new(),
+        is_impossible: false,
+    };
+    let features = SpanFeatures::new(&tokenizer, &[question], &SpanConfig::new(32, vec![1])).expect("it fits a window");
+    let tokens = features.windows()[0].ids.len();
+    assert_eq!((features.len(), features.windows()[0].context_start), (1, tokens - 1), "a context of one token");
+    for null in [NullRule::Never, NullRule::Threshold(100.0)] {
+        for step in 1..200 {
+            // Only one position can be answered; where nothing may be the answer, it is no rival.
+            let (mut start, mut end) = (vec![f32::NEG_INFINITY; tokens], vec![f32::NEG_INFINITY; tokens]);
+            (start[tokens - 1], end[tokens - 1]) = (0.37 * step as f32, 0.011 * step as f32);
+            let mut decoder =
+                SpanDecoder::new(&features, DecodeConfig { null, ..DecodeConfig::default() }).expect("it decodes");
+            decoder.add(0, &start, &end).expect("they are scores");
+            let decoded = decoder.finish().expect("it is whole").remove(0);
+            assert!(decoded.probability <= 1.0 && decoded.probability > 0.999, "{decoded:?}");
+            assert!(decoded.n_best.iter().all(|candidate| candidate.probability <= 1.0), "{decoded:?}");
+            assert!((0.0..=1.0).contains(&decoded.null_probability), "{decoded:?}");
+        }
+    }
+}

@@ -149,8 +149,7 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
         // One worker: attacks are made side by side already.
         let options = EvaluateOptions { decode: victim.options.decode, ..EvaluateOptions::default() };
         let reader = Reader { model: &victim.model, options: &options };
-        let mut losses = vec![0.0; items.len()];
-        let mut has_target = vec![false; items.len()];
+        let mut losses: Vec<Option<f64>> = vec![None; items.len()];
         let mut exact = vec![Vec::with_capacity(self.plans.len()); items.len()];
         for plan in self.plans {
             let mut decoder = SpanDecoder::new(&features, victim.options.decode)?;
@@ -168,17 +167,16 @@ impl<'v, B: QuantAutodiffBackend, M: TrainableModel<B>> Oracle<'v, B, M> {
                 }
                 Ok(())
             })?;
-            for ((sums, loss), has_target) in sums.iter().zip(&mut losses).zip(&mut has_target) {
-                *loss += sums.loss() / self.plans.len() as f64;
-                *has_target = sums.has_target;
+            for (sums, loss) in sums.iter().zip(&mut losses) {
+                // Whether a window holds the answer does not depend on the plan.
+                *loss = sums.loss().map(|of_plan| loss.unwrap_or(0.0) + of_plan / self.plans.len() as f64);
             }
             for ((item, decoded), exact) in examples.iter().zip(decoder.finish()?).zip(&mut exact) {
                 exact.push(item.answers.iter().any(|answer| exact_match(&decoded.text, &answer.text)));
             }
         }
         self.count(items.len());
-        let losses = losses.into_iter().zip(has_target).map(|(loss, has_target)| has_target.then_some(loss));
-        Ok(losses.zip(exact).map(|(loss, exact)| Reading { loss, exact }).collect())
+        Ok(losses.into_iter().zip(exact).map(|(loss, exact)| Reading { loss, exact }).collect())
     }
 
     /// The gradient of the loss of one item; `None` when no window holds the whole answer.
@@ -281,21 +279,22 @@ struct Windows {
 }
 
 /// What the windows of an item that were read come to, for starts and for ends: `log Σ exp` over all positions, and over the
-/// targets.
+/// targets of those that hold the answer.
 #[derive(Debug, Clone, Copy)]
 struct WindowSums {
     all: [f64; 2],
-    targets: [f64; 2],
-    has_target: bool,
+    targets: Option<[f64; 2]>,
 }
 
 impl Default for WindowSums {
     fn default() -> Self {
-        Self { all: [f64::NEG_INFINITY; 2], targets: [f64::NEG_INFINITY; 2], has_target: false }
+        Self { all: Self::OF_NONE, targets: None }
     }
 }
 
 impl WindowSums {
+    const OF_NONE: [f64; 2] = [f64::NEG_INFINITY; 2];
+
     /// Adds a window: its sums over positions, and where it holds the answer its losses alone.
     fn add(&mut self, all: [f32; 2], losses: Option<[f32; 2]>) {
         let add = |sum: &mut f64, term: f64| {
@@ -307,14 +306,14 @@ impl WindowSums {
         if let Some(losses) = losses {
             // In f64, so that of one window the loss comes out as it was.
             let targets = all.iter().zip(losses).map(|(all, loss)| all - f64::from(loss));
-            self.targets.iter_mut().zip(targets).for_each(|(sum, term)| add(sum, term));
-            self.has_target = true;
+            self.targets.get_or_insert(Self::OF_NONE).iter_mut().zip(targets).for_each(|(sum, term)| add(sum, term));
         }
     }
 
-    /// The loss in nats.
-    fn loss(&self) -> f64 {
-        self.all.iter().zip(self.targets).map(|(all, target)| 0.5 * (all - target)).sum()
+    /// The loss in nats; `None` where no window held the answer.
+    fn loss(&self) -> Option<f64> {
+        let targets = self.targets?;
+        Some(self.all.iter().zip(targets).map(|(all, target)| 0.5 * (all - target)).sum())
     }
 }
 

@@ -32,6 +32,24 @@ pub(crate) fn largest_scale(reach: f32) -> f32 {
     f32::MAX / reach * (1.0 - f32::EPSILON / 2.0)
 }
 
+/// Scale and zero point of a range that holds 0; without zero points the range is that of the larger end.
+///
+/// The scale is 1 for a range of nothing, and never so large that a level stands for infinity.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
+pub(crate) fn params_of_range([low, high]: [f32; 2], highest: f32, has_zero_point: bool) -> (f32, f32) {
+    let one_where_zero = |scale: f32| if scale == 0.0 { 1.0 } else { scale };
+    if has_zero_point {
+        // Divided before subtracted: `high − low` may overflow where the scale does not.
+        let scale = one_where_zero(high / highest - low / highest);
+        let zero_point = (-low / scale).round_ties_even().clamp(0.0, highest);
+        (scale.min(largest_scale(zero_point.max(highest - zero_point))), zero_point)
+    } else {
+        let scale = one_where_zero(high.max(-low) / highest);
+        (scale.min(largest_scale(highest)), 0.0)
+    }
+}
+
 /// What the codes of a format stand for, in units of their scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CodeBook {
