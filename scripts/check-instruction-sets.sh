@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 #
-# Runs the tests of the kernels once for each set of vector instructions that this processor has, held down to
+# Runs the tests of the kernels once for each set of vector instructions that this processor has below its best, held down to
 # it, and prints how many ran on which. On any x86-64 that includes the portable kernels, and AVX2 where it is.
 #
-#     scripts/check-instruction-sets.sh
+#     scripts/check-instruction-sets.sh [--all]
+#
+# The best set that the processor has is left out unless --all is given: `cargo test --workspace` runs with it.
 #
 #   SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS   sets that must be there, such as avx2,avx512-vnni: a processor
 #                                               that lacks one is a failure
@@ -35,13 +37,20 @@ of_kernels() { (cd crates/quant-kernels && "$kernels" "$@"); }
 available=$(of_kernels --nocapture the_sets_that_the_environment_requires | sed -n 's/.*instruction sets: //p')
 [[ -n "$available" ]] || { echo "the processor's instruction sets are not known" >&2; exit 1; }
 
-for set in portable avx2 avx512 avx512-vnni; do
+chosen() { of_kernels --nocapture the_best_set_is_the_highest | sed -n 's/.*chosen: //p'; }
+best=
+[[ -n "${SWITCHABLE_QUANT_INSTRUCTIONS:-}" || "${1:-}" == --all ]] || best=$(chosen)
+for set in portable avx2 avx512 avx512-vnni avx512-bf16; do
   if [[ ", $available," != *", $set,"* ]]; then
     echo "$set: not run: this processor lacks it"
     continue
   fi
+  if [[ "$set" == "$best" ]]; then
+    echo "$set: what every test runs with that is not held down; --all runs it here as well"
+    continue
+  fi
   export SWITCHABLE_QUANT_INSTRUCTIONS=$set
-  chosen=$(of_kernels --nocapture the_best_set_is_the_highest | sed -n 's/.*chosen: //p')
+  chosen=$(chosen)
   [[ "$chosen" == "$set" ]] || { echo "$set was asked for, $chosen is what runs" >&2; exit 1; }
   passed=0
   for at in "${!programs[@]}"; do

@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RUSTFLAGS=-Zsanitizer=address
 export CARGO_TARGET_DIR=${SANITIZER_TARGET_DIR:-target/sanitizer}
 sets=("$@")
-[[ $# -gt 0 ]] || sets=(avx512-vnni avx512 avx2 portable)
+[[ $# -gt 0 ]] || sets=(avx512-bf16 avx512-vnni avx512 avx2 portable)
 
 # Whether the processor has a set of instructions.
 has() {
@@ -22,6 +22,7 @@ has() {
   case $1 in
     avx2) flags=(avx2 fma) ;;
     avx512) flags=(avx512f avx512bw avx512dq avx512vl) ;;
+    avx512-bf16) flags=(avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16) ;;
     avx512-vnni) flags=(avx512f avx512bw avx512dq avx512vl avx512_vnni) ;;
   esac
   for flag in "${flags[@]}"; do

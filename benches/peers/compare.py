@@ -52,6 +52,13 @@ PAIRS = [
         "gpt2_forward/bf16/4x256",
         "llama.cpp/gpt2_forward/f32/4x256",
     ]),
+    ("gpt2_forward/bf16/4x256", [
+        "gpt2_forward/bf16/4x256",
+    ]),
+    ("gpt2_forward/w4_bf16/4x256", [
+        "gpt2_forward/bf16/4x256",
+        "gpt2_forward/w4_int4pack/4x256",
+    ]),
     ("gpt2_forward/w8a8/4x256", [
         "gpt2_forward/f32/4x256",
         "gpt2_forward/f32_onednn/4x256",
@@ -104,6 +111,16 @@ PAIRS = [
         "train_step/rank8/q4_onednn/4x256",
         "train_step/rank8/q4_every_step/4x256",
         "train_step/rank8/q4/4x256/bf16",
+    ]),
+    ("train_step/rank8/q4_bf16/4x256", [
+        "train_step/rank8/q4/4x256/bf16",
+    ]),
+    ("packed_matmul/bf16/{shape}", [
+        "packed_matmul/bf16/{shape}",
+    ]),
+    ("packed_matmul/q4_bf16/{shape}", [
+        "packed_matmul/bf16/{shape}",
+        "packed_matmul/w4_int4pack/{shape}",
     ]),
     ("packed_matmul/q8a8/{shape}", [
         "packed_matmul/f32/{shape}",

@@ -4,7 +4,7 @@ use switchable_quant::burn::optim::{AdamWConfig, GradientsParams, Optimizer as _
 use switchable_quant::burn::tensor::backend::Backend;
 use switchable_quant::burn::tensor::{ElementConversion as _, Int, Tensor, TensorData};
 use switchable_quant::kernels::{BitWidth, Granularity, QuantAutodiffBackend, QuantBackend, QuantSpec};
-use switchable_quant::lora::{Execution, LinearSettings, LoraConfig};
+use switchable_quant::lora::{Compute, Execution, LinearSettings, LoraConfig};
 use switchable_quant::model::{
     Gpt2, Gpt2Config, Gpt2ForQuestionAnswering, KvCache, KvStorage, ModelConfig, ModelOptions, ModelWeights, PackModel,
     PackOptions, PackedForm, SitePlan, SitePrecision, SwitchableModel, span_loss,
@@ -20,9 +20,19 @@ const LONG_CONTEXT: usize = 256;
 const VOCABULARY: usize = 50_257;
 
 /// Weights and activations of a forward pass; anything but `f32` runs from packed codes, `fake` in
-/// floats rounded to their levels.
-const PRECISIONS: [(&str, u8, u8); 6] =
-    [("f32", 32, 32), ("w4_fake", 4, 32), ("w8", 8, 32), ("w4", 4, 32), ("w8a8", 8, 8), ("w4a8", 4, 8)];
+/// floats rounded to their levels, `bf16` in products of it.
+const PRECISIONS: [(&str, u8, u8); 8] = [
+    ("f32", 32, 32),
+    ("bf16", 32, 32),
+    ("w4_fake", 4, 32),
+    ("w8", 8, 32),
+    ("w4", 4, 32),
+    ("w4_bf16", 4, 32),
+    ("w8a8", 8, 8),
+    ("w4a8", 4, 8),
+];
+/// What rounding activations and weights to bf16 may change, as a share of the largest output.
+const OF_BF16: f32 = 0.03;
 
 /// Widths of the weights, of the activations and of the head, whose activations stay floats.
 const DECODERS: [(&str, [u8; 3], Storage); 7] = [
@@ -54,7 +64,7 @@ pub(crate) fn cases<B: QuantAutodiffBackend>(device: &B::Device) -> Vec<Case> {
     let mut all: Vec<Case> = PRECISIONS.map(|precision| forward::<B::InnerBackend>(precision, device)).into();
     all.extend(DECODERS.map(|decoder| decode::<B::InnerBackend>(decoder, device)));
     all.extend(CACHES.map(|cache| decode_behind_codes::<B::InnerBackend>(cache, device)));
-    all.push(train_step::<B>(device));
+    all.extend([("q4", Compute::F32), ("q4_bf16", Compute::Bf16)].map(|kind| train_step::<B>(kind, device)));
     all
 }
 
@@ -67,7 +77,7 @@ fn small<B: QuantBackend>(device: &B::Device) -> Gpt2<B> {
     Gpt2::random(&Gpt2Config::gpt2_small(), &options(), 1, device).expect("a valid configuration")
 }
 
-fn forward<B: QuantBackend>((name, weights, activations): (&str, u8, u8), device: &B::Device) -> Case {
+fn forward<B: QuantBackend>((name, weights, activations): (&'static str, u8, u8), device: &B::Device) -> Case {
     let id = format!("gpt2_forward/{name}/{BATCH}x{TOKENS}");
     let (packed, device) = (!matches!(name, "f32" | "w4_fake"), device.clone());
     Case::new(id.clone(), ((BATCH * TOKENS) as u64, Unit::Tokens), move || {
@@ -79,12 +89,15 @@ fn forward<B: QuantBackend>((name, weights, activations): (&str, u8, u8), device
         let expected = model.forward(few.clone(), None, &plan);
         // Activations between two levels fall to either side after another order of sums, and through
         // twelve blocks that grows to the size of the quantisation noise, which it must not exceed.
+        let halves = name.ends_with("bf16");
         let limit = match activations {
+            32 if halves => OF_BF16,
             32 => 1e-5,
             _ => relative_error(&expected, &model.forward(few, None, &model.uniform_plan(SitePrecision::FULL))),
         };
         if packed {
-            let settings = LinearSettings { execution: Execution::Packed, ..options().linear };
+            let compute = if halves { Compute::Bf16 } else { Compute::F32 };
+            let settings = LinearSettings { execution: Execution::Packed, compute, ..options().linear };
             model = model.with_linear_settings(settings);
         }
         // A token sees none that come after it.
@@ -156,13 +169,14 @@ fn decode_behind_codes<B: QuantBackend>((name, bits, storage): (&str, u8, KvStor
     })
 }
 
-fn train_step<B: QuantAutodiffBackend>(device: &B::Device) -> Case {
-    let id = format!("train_step/rank8/q4/{BATCH}x{TOKENS}");
+fn train_step<B: QuantAutodiffBackend>((name, compute): (&str, Compute), device: &B::Device) -> Case {
+    let id = format!("train_step/rank8/{name}/{BATCH}x{TOKENS}");
     let device = device.clone();
     Case::new(id.clone(), ((BATCH * TOKENS) as u64, Unit::Tokens), move || {
         let config = Gpt2Config::gpt2_small();
         let bits = BitWidth::B4;
-        let mut model = Gpt2ForQuestionAnswering::with_random_head(small::<B>(&device), 2, &device);
+        let model = small::<B>(&device).with_linear_settings(LinearSettings { compute, ..options().linear });
+        let mut model = Gpt2ForQuestionAnswering::with_random_head(model, 2, &device);
         let lora = LoraConfig::new(8, 16.0).expect("a valid rank");
         model.transformer.init_adapters(bits, &lora, 3).expect("the adapters fit");
         let plan = SitePlan::uniform(&config.sites(), SitePrecision::uniform(bits));

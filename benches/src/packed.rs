@@ -5,10 +5,11 @@ use switchable_quant::kernels::{
     GradientRule, Granularity, QuantBackend, QuantSpec, ScaleFormat,
     backends::linear_terms::LinearTerms,
     packed::{
+        half_weight::HalfWeight,
         packed_view::PackedView,
         product::{activations::ActivationBits, epilogue::OutputFunction},
     },
-    tensor::{packed_linear::packed_linear, reference, rounding::Rounding},
+    tensor::{half_linear::half_linear, packed_linear::packed_linear, reference, rounding::Rounding},
 };
 
 use crate::answer::{assert_close, finish, matrix, width};
@@ -16,9 +17,17 @@ use crate::case::{Case, Unit};
 
 const ROWS: [usize; 4] = [1, 16, 256, 1024];
 const SHAPES: [[usize; 2]; 4] = [[768, 768], [768, 2304], [768, 3072], [3072, 768]];
-/// Weights, activations; `f32` multiplies by burn.
-const KINDS: [(&str, u8, u8); 6] =
-    [("f32", 32, 32), ("q8", 8, 32), ("q4", 4, 32), ("q8a8", 8, 8), ("q4a8", 4, 8), ("q2a8", 2, 8)];
+/// Weights, activations; `f32` multiplies by burn, `bf16` what is rounded to it.
+const KINDS: [(&str, u8, u8); 8] = [
+    ("f32", 32, 32),
+    ("bf16", 32, 32),
+    ("q8", 8, 32),
+    ("q4", 4, 32),
+    ("q4_bf16", 4, 32),
+    ("q8a8", 8, 8),
+    ("q4a8", 4, 8),
+    ("q2a8", 2, 8),
+];
 const PACK_WIDTHS: [u8; 3] = [8, 4, 3];
 
 pub(crate) fn cases<B: QuantBackend>(device: &B::Device) -> Vec<Case> {
@@ -54,7 +63,7 @@ fn pack<B: QuantBackend>(bits: u8, shape: [usize; 2], device: &B::Device) -> Cas
 
 /// The product is that of fake-quantised matrices, but for the order of sums.
 fn product<B: QuantBackend>(
-    (kind, weights, activations): (&str, u8, u8),
+    (kind, weights, activations): (&'static str, u8, u8),
     [m, k, n]: [usize; 3],
     device: &B::Device,
 ) -> Case {
@@ -71,15 +80,24 @@ fn product<B: QuantBackend>(
             quantized(&x, activations, QuantSpec::PER_TOKEN).matmul(quantized(&weight, weights, per_channel()));
         let nearest = Rounding::Nearest { bits: weights, spec: per_channel() };
         let packed = (!weights.is_full()).then(|| nearest.pack(&weight, ScaleFormat::F32).expect("it packs"));
-        let activations = ActivationBits::new(activations).expect("a width");
-        let run = move || match &packed {
-            None => x.clone().matmul(weight.clone()),
-            Some(packed) => {
-                let terms = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
-                packed_linear(x.clone(), PackedView::whole(packed), activations, terms)
+        let halves = kind.ends_with("bf16");
+        let half = (halves && packed.is_none()).then(|| {
+            let values: Vec<f32> = weight.to_data().iter().collect();
+            HalfWeight::new(&values, [k, n])
+        });
+        let activations = match activations {
+            _ if halves => ActivationBits::BF16,
+            bits => ActivationBits::new(bits).expect("a width"),
+        };
+        let run = move || {
+            let nothing = LinearTerms { bias: None, adapter: None, function: OutputFunction::Identity };
+            match (&packed, &half) {
+                (Some(packed), _) => packed_linear(x.clone(), PackedView::whole(packed), activations, nothing),
+                (None, Some(half)) => half_linear(x.clone(), half, nothing),
+                (None, None) => x.clone().matmul(weight.clone()),
             }
         };
-        assert_close(&run(), &expected, 1e-5, &id);
+        assert_close(&run(), &expected, if halves { 0.03 } else { 1e-5 }, &id);
         move || finish::<B>(run(), &device)
     })
 }

@@ -6,13 +6,13 @@ use switchable_quant::default_model;
 use switchable_quant::device::{Device, WithBackend};
 use switchable_quant::families::{WithFamily, with_family};
 use switchable_quant::kernels::QuantBackend;
-use switchable_quant::lora::{Execution, LinearSettings};
+use switchable_quant::lora::LinearSettings;
 use switchable_quant::reader::model_folder::{FolderOptions, ModelFolder, Quantiser};
 use switchable_quant::transformer::model::SwitchableModel;
 use switchable_quant::transformer::options::ModelOptions;
 use switchable_quant::transformer::span_head::{ForQuestionAnswering, MissingHead};
 
-use crate::arguments::execution::default_execution;
+use crate::arguments::execution::ExecutionArgs;
 use crate::files::resolve_model;
 
 /// What a command does with an open folder.
@@ -43,8 +43,8 @@ pub struct Answering<'a> {
     pub model: Option<&'a str>,
     /// The device.
     pub machine: &'a Device,
-    /// How quantised weights are held and multiplied; by default as suits the device.
-    pub execution: Option<Execution>,
+    /// How quantised weights are held and products are computed.
+    pub execution: ExecutionArgs,
     /// What a folder without a span head is to the command.
     pub without_head: WithoutHead,
 }
@@ -79,8 +79,7 @@ impl<C: WithFolder> WithBackend for OnDevice<'_, C> {
 
     fn run<B: QuantBackend>(self, device: B::Device) -> anyhow::Result<()> {
         let Self { answering, command } = self;
-        let execution = answering.execution.unwrap_or_else(|| default_execution(answering.machine));
-        let linear = LinearSettings { execution, ..LinearSettings::default() };
+        let linear = answering.execution.settings::<B>(LinearSettings::default(), answering.machine);
         let model = ModelOptions { linear, ..ModelOptions::default() };
         let Some(name) = answering.model else {
             let folder = default_model::load::<B>(&model, &device)?;

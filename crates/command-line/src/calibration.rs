@@ -13,6 +13,7 @@ use switchable_quant::experiments::running::progress::{Progress, ShowProgress};
 use switchable_quant::hub::Hub;
 use switchable_quant::identity::{ContentHash, Hasher};
 use switchable_quant::kernels::{BitWidth, QuantBackend, RangeEstimator, Rotation, RoundingMethod, ScalingMethod};
+use switchable_quant::lora::{Compute, LinearSettings};
 use switchable_quant::reader::certificate::seen_data::{SeenRole, SeenSet};
 use switchable_quant::reader::{ModelFolder, ReadingTask};
 use switchable_quant::transformer::adapters::AdapterFolders as _;
@@ -305,7 +306,13 @@ fn moments<B: QuantBackend, M: SwitchableModel<B>>(
     }
     let body = &folder.model.transformer;
     let mut progress = Progress::start("calibration", 0, body.sites().blocks(), request.show);
-    let moments = body.collect_moments(windows, &mut |block| {
+    // What is kept is of f32, whatever the run that collects it computes in.
+    let settings = body.settings();
+    let in_f32 = match settings.compute {
+        Compute::F32 => body.clone(),
+        Compute::Bf16 => body.clone().with_linear_settings(LinearSettings { compute: Compute::F32, ..settings }),
+    };
+    let moments = in_f32.collect_moments(windows, &mut |block| {
         progress.step(format!("block {block}"));
         Ok(())
     })?;

@@ -14,7 +14,7 @@ use switchable_quant::device::{Device, DeviceChoice, WithAutodiff};
 use switchable_quant::families::{WithTrainableFamily, with_trainable_family};
 use switchable_quant::identity::Identity;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantSpec};
-use switchable_quant::lora::{self, Execution};
+use switchable_quant::lora;
 use switchable_quant::reader::certificate::held_out::HeldOut;
 use switchable_quant::reader::certificate::seen_data::SeenData;
 use switchable_quant::reader::evaluation::prompt_task::PromptTask;
@@ -32,7 +32,7 @@ use switchable_quant::transformer::width_heads::HeadChoice;
 use crate::adapter_place::AdapterPlace;
 use crate::arguments::activations::ActivationArgs;
 use crate::arguments::answers::{AnswerArgs, Asking};
-use crate::arguments::execution::default_execution;
+use crate::arguments::execution::{ExecutionArg, ExecutionArgs};
 use crate::arguments::input::InputArgs;
 use crate::arguments::plan::{PlanArgs, PlanFile};
 use crate::arguments::run::RunArgs;
@@ -73,8 +73,8 @@ pub struct Opening<'a> {
     pub options: FolderOptions,
     /// The span head for plans whose adapters came with different ones.
     pub mixed_head: Option<HeadChoice>,
-    /// How quantised weights are held and multiplied; by default as suits the device.
-    pub execution: Option<Execution>,
+    /// How quantised weights are held and products are computed.
+    pub execution: ExecutionArgs,
     /// What the model is calibrated on where it has to be.
     pub calibration: CalibrationRequest,
 }
@@ -91,7 +91,7 @@ pub struct LanguageModel<'a> {
     /// Whether adapters are left out.
     pub no_adapter: bool,
     /// As in [`Opening`].
-    pub execution: Option<Execution>,
+    pub execution: ExecutionArgs,
 }
 
 impl InputArgs {
@@ -109,7 +109,7 @@ impl InputArgs {
                 ..FolderOptions::default()
             },
             mixed_head: self.span_head,
-            execution: run.execution.map(Into::into),
+            execution: run.execution,
             calibration: CalibrationRequest::default(),
         }
     }
@@ -244,9 +244,8 @@ impl Opening<'_> {
     /// # Errors
     ///
     /// When the device does not answer, a file is missing or damaged, or the command fails.
-    pub fn run(mut self, command: impl Command) -> anyhow::Result<()> {
+    pub fn run(self, command: impl Command) -> anyhow::Result<()> {
         let machine = self.device.resolve()?;
-        self.options.model.linear.execution = self.execution.unwrap_or_else(|| default_execution(&machine));
         machine.dispatch_autodiff(OnDevice { opening: self, command, machine: &machine }).map_err(with_flag)
     }
 }
@@ -279,7 +278,9 @@ struct OnDevice<'a, C> {
 impl<C: Command> WithAutodiff for OnDevice<'_, C> {
     type Output = anyhow::Result<()>;
 
-    fn run<B: QuantAutodiffBackend>(self, device: B::Device) -> anyhow::Result<()> {
+    fn run<B: QuantAutodiffBackend>(mut self, device: B::Device) -> anyhow::Result<()> {
+        let linear = &mut self.opening.options.model.linear;
+        *linear = self.opening.execution.settings::<B>(*linear, self.machine);
         let Some(name) = self.opening.model else {
             let options = &self.opening.options;
             let folder = match self.opening.own_adapters() {
@@ -338,7 +339,7 @@ impl<C: Command> OnDevice<'_, C> {
         eprintln!("quantiser  {}", folder.model.transformer.settings().quantisation());
         eprintln!("adapters   {adapters}");
         let body = &folder.model.transformer;
-        if self.opening.execution == Some(Execution::FakeQuantized)
+        if self.opening.execution.execution == Some(ExecutionArg::Simulated)
             && body.sites().iter().any(|site| body.site(site).packed_weights().is_some())
         {
             eprintln!("execution  packed all the same: the weights are only there as codes");

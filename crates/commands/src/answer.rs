@@ -20,7 +20,7 @@ use clap::Parser;
 use serde_json::json;
 
 use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
-use command_line::arguments::execution::ExecutionArg;
+use command_line::arguments::execution::ExecutionArgs;
 use command_line::{finish, outln, output};
 use switchable_quant::data::{Article, Dataset, Format, Paragraph, Question};
 use switchable_quant::default_model::{self, QuestionSet};
@@ -47,9 +47,8 @@ pub struct Arguments {
     context: Option<PathBuf>,
     #[command(flatten)]
     choice: ChoiceArgs,
-    /// How quantised weights are held and multiplied; by default packed on a CPU, simulated on a GPU
-    #[arg(long, value_enum, value_name = "packed|simulated")]
-    execution: Option<ExecutionArg>,
+    #[command(flatten)]
+    execution: ExecutionArgs,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -114,7 +113,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let answering = Answering {
         model: arguments.model.as_deref(),
         machine: &machine,
-        execution: arguments.execution.map(Into::into),
+        execution: arguments.execution,
         without_head: WithoutHead::Refused,
     };
     answering.run(Asking { choice, asked, machine: machine.to_string() })

@@ -216,6 +216,7 @@ impl Arguments {
         if self.original.is_some() && self.artefact.is_none() {
             return Err(usage("`--original` needs `--artefact`: without it the built-in model is packed"));
         }
+        self.run.execution.refuse_bf16("a certificate is of products in f32, in which artefacts run by default")?;
         let work = self.work()?;
         let out = self.out();
         if self.artefact.is_none() {
@@ -402,7 +403,7 @@ impl Which {
 }
 
 fn opening<'a>(arguments: &Arguments, model: Option<&'a str>, options: FolderOptions) -> Opening<'a> {
-    let execution = arguments.run.execution.map(Into::into);
+    let execution = arguments.run.execution;
     let (device, calibration) = (arguments.run.device, CalibrationRequest::default());
     Opening { device, model, adapters: None, options, mixed_head: None, execution, calibration }
 }

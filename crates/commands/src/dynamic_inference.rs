@@ -114,6 +114,12 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     arguments.bits.sort_unstable();
     arguments.bits.dedup();
     arguments.check()?;
+    if arguments.pack.is_some() {
+        arguments
+            .run
+            .execution
+            .refuse_bf16("`--pack` says what plans give in f32, in which artefacts run by default")?;
+    }
     let pack = arguments.items.reserve_pack(arguments.pack.as_deref(), &arguments.input, &arguments.run)?;
     let out = arguments.items.prepared_out(&arguments.run, ".")?;
     let folders = Folders { out: &out, kept_in: &out.join(READ) };

@@ -105,7 +105,7 @@ pub struct Arguments {
 }
 
 /// What says how a model runs, and nothing of predictions.
-const OF_MODELS: [&str; 23] = [
+const OF_MODELS: [&str; 24] = [
     "model",
     "adapters",
     "no_adapter",
@@ -124,6 +124,7 @@ const OF_MODELS: [&str; 23] = [
     "embedding_bits",
     "untimed",
     "execution",
+    "compute",
     "bits",
     "window",
     "batch",

@@ -23,6 +23,7 @@ use anyhow::ensure;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
+use command_line::arguments::execution::ExecutionArgs;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::contents::name_of;
 use command_line::files::{check_apart, resolve_model};
@@ -33,7 +34,7 @@ use switchable_quant::burn::tensor::{ElementConversion as _, Tensor};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend};
-use switchable_quant::lora::{Execution, SitePrecision};
+use switchable_quant::lora::SitePrecision;
 use switchable_quant::reader::gguf_export::{GgufExport, GgufReport};
 use switchable_quant::transformer::gguf::export::{MatrixFloats, WhyFloats, WrittenTensor};
 use switchable_quant::transformer::model::{SwitchableModel, TrainableModel};
@@ -103,7 +104,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
         no_adapter: arguments.no_adapter,
-        execution: Some(Execution::FakeQuantized),
+        execution: ExecutionArgs::SIMULATED,
     };
     let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
     let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);

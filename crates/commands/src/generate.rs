@@ -21,7 +21,7 @@ use anyhow::{Context as _, ensure};
 use clap::Parser;
 use serde_json::json;
 
-use command_line::arguments::execution::ExecutionArg;
+use command_line::arguments::execution::ExecutionArgs;
 use command_line::arguments::generation::GenerationArgs;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::session::{Command, LanguageModel, Opening, Session};
@@ -66,10 +66,8 @@ pub struct Arguments {
     /// Width at which keys and values are kept
     #[arg(long, value_name = "BITS")]
     kv_bits: Option<BitWidth>,
-    /// How quantised weights are held and multiplied: as codes, or as floats that were rounded; by default packed
-    /// on a CPU, simulated on a GPU
-    #[arg(long, value_enum, value_name = "packed|simulated")]
-    execution: Option<ExecutionArg>,
+    #[command(flatten)]
+    execution: ExecutionArgs,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -93,7 +91,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
         no_adapter: arguments.no_adapter,
-        execution: arguments.execution.map(Into::into),
+        execution: arguments.execution,
     };
     let calibration = arguments.plan.calibration_request(plan.as_ref(), arguments.bits, ShowProgress::Yes)?;
     let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);

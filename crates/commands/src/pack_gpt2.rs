@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
+use command_line::arguments::execution::ExecutionArgs;
 use command_line::arguments::plan::{PlanArgs, PlanFile};
 use command_line::arguments::reading::ReadingArgs;
 use command_line::artefact::{reserve_target, searched_on};
@@ -35,9 +36,9 @@ use switchable_quant::default_model::{self, QuestionSet};
 use switchable_quant::device::DeviceChoice;
 use switchable_quant::experiments::running::progress::ShowProgress;
 use switchable_quant::kernels::{BitWidth, QuantAutodiffBackend, QuantBackend, ScaleFormat};
+use switchable_quant::lora::PrecisionPlan;
 use switchable_quant::lora::packed_weights::PackedWeights;
 use switchable_quant::lora::switchable_linear::SwitchableLinear;
-use switchable_quant::lora::{Execution, PrecisionPlan};
 use switchable_quant::reader::artefact::pack::Pack;
 use switchable_quant::reader::artefact::target::ArtefactTarget;
 use switchable_quant::reader::certificate::model_files::ModelFiles;
@@ -137,7 +138,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     };
     let (device, model) = (arguments.device, arguments.model.as_deref());
     let (adapters, mixed_head) = (arguments.adapters.as_deref(), arguments.span_head);
-    let execution = Some(Execution::FakeQuantized);
+    let execution = ExecutionArgs::SIMULATED;
     let uniform = (plan.is_none() && !arguments.nested).then_some(arguments.bits);
     let calibration = arguments.plan.calibration_request(plan.as_ref(), uniform, ShowProgress::Yes)?;
     let opening = Opening { device, model, adapters, options, mixed_head, execution, calibration };

@@ -98,7 +98,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
         model: arguments.model.as_deref(),
         adapters: arguments.adapters.as_deref(),
         no_adapter: arguments.no_adapter,
-        execution: arguments.run.execution.map(Into::into),
+        execution: arguments.run.execution,
     };
     let calibration = arguments.plan.calibration_request(plan.as_ref(), bits, arguments.run.show())?;
     let opening = Opening::of_language_model(model, &arguments.plan, plan.as_ref(), calibration);

@@ -75,6 +75,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let read: Vec<PathBuf> = model.into_iter().chain(tokenizer).collect();
     let target = arguments.run.out_or(OUT).join("model");
     check_apart(&target, &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    arguments.run.execution.refuse_bf16("weights that are trained are multiplied in f32")?;
     let out = arguments.run.prepared_out(OUT)?;
     let machine = arguments.run.device.resolve()?;
     let beside = arguments.training.further.beside(&machine, arguments.training.micro_batches)?;

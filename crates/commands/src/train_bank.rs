@@ -301,6 +301,7 @@ impl Arguments {
         // Of the model as it has been trained, whatever it was trained from.
         let identity = of_questions("data", source.data.as_deref().unwrap_or_default(), task)
             .with_content("trained model", "", ModelFingerprint::of(&model).into())
+            .with_option("compute", json!(session.folder.model.transformer.settings().compute))
             .with(&of_reading(evaluator.options()));
         let known = Memory::folder(out.join("evaluation"), identity);
         outln!("on {} questions of --data", task.dataset().len());

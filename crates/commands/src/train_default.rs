@@ -60,6 +60,7 @@ pub fn main() -> ExitCode {
 pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = output::parse::<Arguments>(line);
     crate::allocator::keep_freed_memory();
+    arguments.run.execution.refuse_bf16("the model that is part of the program is made in f32")?;
     let out = arguments.run.prepared_out("runs/default")?;
     let machine = arguments.run.device.resolve()?;
     let make = Make { arguments: &arguments, out: &out, machine: &machine };

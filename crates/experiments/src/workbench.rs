@@ -139,6 +139,7 @@ fn contents<B: QuantAutodiffBackend, M: TrainableModel<B>>(
     run: &RunSettings,
 ) -> Identity {
     let decode = format!("{:?}", run.evaluate.decode);
+    let settings = model.transformer.settings();
     Identity::default()
         .with_content("model", "", ModelFingerprint::of(model).into())
         .with_content("search questions", "", data.search.content())
@@ -146,6 +147,6 @@ fn contents<B: QuantAutodiffBackend, M: TrainableModel<B>>(
         .with_content("training questions", "", data.train.content())
         .with_options(json!({
             "backend": B::name(&model.transformer.device()), "batch_size": run.evaluate.batch_size, "decode": decode,
-            "window": data.window, "execution": model.transformer.settings().execution,
+            "window": data.window, "execution": settings.execution, "compute": settings.compute,
         }))
 }

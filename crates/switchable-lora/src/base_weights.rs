@@ -12,8 +12,8 @@ use burn::{
 };
 
 use quant_kernels::{
-    backends::quant_backend::QuantBackend,
-    packed::{packed_tensor::PackedTensor, scales::ScaleFormat},
+    backends::{quant_backend::QuantBackend, same_tensor::is_same},
+    packed::{half_weight::HalfWeight, packed_tensor::PackedTensor, scales::ScaleFormat},
     rotation::hadamard::{Direction, HadamardTransform},
     spec::{bit_width::BitWidth, gradient_rule::GradientRule, quant_spec::QuantSpec, rotation::Rotation},
     tensor::rotation::rotate_inputs,
@@ -190,6 +190,32 @@ impl<B: Backend> BaseWeights<B> {
         Ok(quantized)
     }
 
+    /// What [`at`](Self::at) gives in bf16, kept from an earlier call; `None` where the weight, its step or
+    /// the bias is being trained.
+    pub(crate) fn half_at(&self, rounding: WeightRounding<'_, B>) -> Result<Option<HalfWeight>>
+    where
+        B: QuantBackend,
+    {
+        let bias_is_trained = self.bias.as_ref().is_some_and(|bias| is_trained(&bias.val()));
+        if rounding.is_trained() || bias_is_trained || self.weight().is_some_and(|weight| is_trained(&weight.val())) {
+            return Ok(None);
+        }
+        if let Some(kept) = self.slot.get(rounding.key()) {
+            return Ok(Some(kept));
+        }
+        let values = match &self.weight {
+            // Rounded beside what is kept in floats: of the two forms one is wanted.
+            Weight::Float(weight) if !rounding.bits.is_full() => {
+                rounding.apply(weight.val(), GradientRule::Identity)?
+            }
+            _ => self.at(rounding, GradientRule::Identity)?,
+        };
+        let Ok(values) = values.into_data().convert::<f32>().into_vec::<f32>() else { return Ok(None) };
+        let half = HalfWeight::new(&values, self.shape());
+        self.slot.keep(rounding.key(), &half);
+        Ok(Some(half))
+    }
+
     /// The codes of a float weight, kept from an earlier call; `None` where they cannot be packed.
     pub(crate) fn codes_at(&self, rounding: WeightRounding<'_, B>) -> Option<PackedTensor>
     where
@@ -239,7 +265,10 @@ impl<B: Backend> BaseWeights<B> {
     /// Whether a form that the rounding gives is kept.
     pub(crate) fn keeps(&self, rounding: WeightRounding<'_, B>) -> bool {
         let key = rounding.key();
-        self.slot.has::<Tensor<B, 2>>(key) || self.slot.has::<PackedTensor>(key) || self.slot.has::<MergedCodes<B>>(key)
+        self.slot.has::<Tensor<B, 2>>(key)
+            || self.slot.has::<HalfWeight>(key)
+            || self.slot.has::<PackedTensor>(key)
+            || self.slot.has::<MergedCodes<B>>(key)
     }
 
     /// Where the quantised forms are kept.
@@ -284,7 +313,7 @@ fn as_it_stands<B: QuantBackend>(
 
 /// Whether gradients are recorded for a weight, which goes by the tensor: a mapper may let a weight train
 /// whatever the policy says. Without autodiff it cannot change between calls.
-fn is_trained<B: Backend>(weight: &Tensor<B, 2>) -> bool {
+fn is_trained<B: Backend, const D: usize>(weight: &Tensor<B, D>) -> bool {
     B::ad_enabled(&weight.device()) && weight.is_require_grad()
 }
 
@@ -298,14 +327,6 @@ fn check_bias<B: Backend>([d_in, d_out]: [usize; 2], bias: Option<&Tensor<B, 1>>
 /// A parameter that takes the gradient setting of its tensor.
 fn parameter<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Param<Tensor<B, D>> {
     Param::from_tensor(tensor.set_require_grad(false))
-}
-
-/// Whether two tensors hold the same numbers in the same place.
-fn is_same<B: Backend>(a: &Tensor<B, 2>, b: &Tensor<B, 2>) -> bool {
-    a.dims() == b.dims()
-        && a.dtype() == b.dtype()
-        && a.device() == b.device()
-        && a.clone().equal(b.clone()).all().into_data().iter::<bool>().all(|same| same)
 }
 
 const CONTAINER: &str = "Struct:BaseWeights";
@@ -387,7 +408,10 @@ impl<B: Backend> Module<B> for BaseWeights<B> {
         mapper.exit_module("bias", CONTAINER);
         // Every training step maps every parameter, mostly to itself: a frozen weight with forms keeps them
         // if it did not change.
+        let is_packed = matches!(weight, Weight::Packed { .. });
         let slot = match (kept_for, float(&weight)) {
+            // Codes do not change.
+            _ if is_packed => self.slot,
             (Some(before), Some(after)) if is_same(&before, &after) => self.slot,
             _ => self.slot.renewed(),
         };

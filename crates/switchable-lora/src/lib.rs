@@ -27,7 +27,7 @@ pub mod weight_rounding;
 
 pub use adapter_pair::LoraAdapterPair;
 pub use error::{Error, Result};
-pub use linear_settings::{BasePolicy, Execution, LinearSettings};
+pub use linear_settings::{BasePolicy, Compute, Execution, LinearSettings};
 pub use lora_bank::LoraBank;
 pub use lora_config::{LoraConfig, LoraInit, WeightScales};
 pub use packed_weights::PackedWeights;

@@ -33,6 +33,20 @@ pub enum Execution {
     Packed,
 }
 
+/// The numbers that products are computed in where both factors are floats, or the weights are codes and activations floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compute {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// Factors are rounded to bf16, to the nearest, and sums are of f32. Codes are exact in bf16, so that with packed weights
+    /// activations alone are rounded; so are gradients of outputs on the way back. It is for weights that are not trained
+    /// and have no adapter merged into their floats, with activations that are not quantised, on a backend that
+    /// [multiplies in bf16](quant_kernels::backends::quant_backend::QuantBackend::multiplies_bf16); all else is as with `F32`.
+    Bf16,
+}
+
 /// The settings of a layer that do not change from call to call.
 ///
 /// | setting | default |
@@ -45,6 +59,7 @@ pub enum Execution {
 /// | `rounding` | nearest |
 /// | `rotation` | none |
 /// | `execution` | fake-quantised |
+/// | `compute` | f32 |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearSettings {
@@ -64,6 +79,8 @@ pub struct LinearSettings {
     pub rotation: Rotation,
     /// How quantised weights are held and multiplied.
     pub execution: Execution,
+    /// The numbers of products.
+    pub compute: Compute,
 }
 
 impl Default for LinearSettings {
@@ -79,6 +96,7 @@ impl Default for LinearSettings {
             rounding,
             rotation,
             execution: Execution::default(),
+            compute: Compute::default(),
         }
     }
 }

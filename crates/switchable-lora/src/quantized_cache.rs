@@ -22,7 +22,7 @@ use std::{
 use burn::tensor::{Tensor, backend::Backend};
 
 use quant_kernels::{
-    packed::packed_tensor::PackedTensor,
+    packed::{half_weight::HalfWeight, packed_tensor::PackedTensor},
     spec::{bit_width::BitWidth, quant_spec::QuantSpec, rotation::Rotation, rounding_method::RoundingMethod},
 };
 
@@ -104,6 +104,13 @@ impl<B: Backend> Form for Tensor<B, 2> {
 impl Form for PackedTensor {
     fn bytes(&self) -> usize {
         PackedTensor::bytes(self)
+    }
+}
+
+impl Form for HalfWeight {
+    /// With the transpose, which training makes later.
+    fn bytes(&self) -> usize {
+        self.bytes_both_ways()
     }
 }
 

@@ -21,7 +21,7 @@ use burn::{
 };
 
 use quant_kernels::{
-    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend},
+    backends::{linear_terms::LinearTerms, quant_backend::QuantBackend, same_tensor::is_same},
     packed::{
         packed_tensor::PackedTensor,
         packed_view::PackedView,
@@ -460,14 +460,6 @@ impl Codes<'_> {
             Self::Kept(tensor) => tensor.view(),
         }
     }
-}
-
-/// Whether two tensors hold the same numbers in the same place.
-fn is_same<B: Backend>(a: &Tensor<B, 2>, b: &Tensor<B, 2>) -> bool {
-    a.dims() == b.dims()
-        && a.dtype() == b.dtype()
-        && a.device() == b.device()
-        && a.clone().equal(b.clone()).all().into_data().iter::<bool>().all(|same| same)
 }
 
 impl<B: Backend> Module<B> for SwitchableEmbedding<B> {

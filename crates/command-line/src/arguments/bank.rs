@@ -181,7 +181,7 @@ impl BankSourceArgs {
         command: impl Command,
     ) -> anyhow::Result<()> {
         let options = FolderOptions { model, missing_head, adapters: OwnAdapters::LeftOut, ..FolderOptions::default() };
-        let execution = run.execution.map(Into::into);
+        let execution = run.execution;
         let device = run.device;
         let model = Some(self.model.as_str());
         let opening = Opening { device, model, adapters: None, options, mixed_head: None, execution, calibration };

@@ -18,7 +18,7 @@ use switchable_quant::reader::running::workers::Workers;
 use switchable_quant::transformer::model::SwitchableModel;
 
 use crate::arguments::count::parse_up_to;
-use crate::arguments::execution::ExecutionArg;
+use crate::arguments::execution::ExecutionArgs;
 use crate::ending::usage;
 use crate::files::resolved;
 use crate::made_folders;
@@ -42,10 +42,9 @@ pub struct RunArgs {
     /// Batches computed at once; by default one per core on a CPU, one on a GPU
     #[arg(long, value_name = "N", value_parser = parse_up_to::<1_024>)]
     pub workers: Option<usize>,
-    /// How quantised weights are held and multiplied: as codes, or as floats that were rounded; by default packed
-    /// on a CPU, simulated on a GPU
-    #[arg(long, value_enum, value_name = "packed|simulated")]
-    pub execution: Option<ExecutionArg>,
+    /// How quantised weights are held and products are computed.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
     /// Show no progress
     #[arg(long)]
     pub quiet: bool,

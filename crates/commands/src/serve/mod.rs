@@ -36,7 +36,7 @@ use serde_json::json;
 
 use command_line::answering::{Answering, Opened, WithFolder, WithoutHead};
 use command_line::arguments::count::{parse_count, parse_up_to};
-use command_line::arguments::execution::ExecutionArg;
+use command_line::arguments::execution::ExecutionArgs;
 use command_line::contents::name_of;
 use command_line::{finish, outln, output, stop_on_ctrl_c};
 use switchable_quant::data::SpecialTokens;
@@ -78,9 +78,8 @@ pub struct Arguments {
     /// Tokens that a request may generate at most
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = parse_count)]
     max_new_tokens: usize,
-    /// How quantised weights are held and multiplied; by default packed on a CPU, simulated on a GPU
-    #[arg(long, value_enum, value_name = "packed|simulated")]
-    execution: Option<ExecutionArg>,
+    #[command(flatten)]
+    execution: ExecutionArgs,
     /// auto, cpu, ndarray, cuda, cuda:N or wgpu
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -102,7 +101,7 @@ pub fn run(line: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let answering = Answering {
         model: arguments.model.as_deref(),
         machine: &machine,
-        execution: arguments.execution.map(Into::into),
+        execution: arguments.execution,
         without_head: WithoutHead::Writes,
     };
     answering.run(Serving { arguments: &arguments, machine: &machine })

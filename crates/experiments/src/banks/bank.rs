@@ -405,6 +405,7 @@ fn identified<B: QuantAutodiffBackend, M: TrainableModel<B>>(
             "",
             task.content(),
         );
+        run.identity = run.identity.with_option("compute", json!(model.transformer.settings().compute));
     }
     run
 }

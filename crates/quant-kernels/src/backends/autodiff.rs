@@ -10,7 +10,7 @@ use burn::{
         },
     },
     tensor::{
-        FloatDType,
+        FloatDType, Tensor, TensorPrimitive,
         backend::{AutodiffBackend, Backend},
         ops::FloatTensor,
     },
@@ -18,10 +18,10 @@ use burn::{
 
 use crate::{
     backends::{
-        head_split::HeadSplit, primitive_params::PrimitiveParams, quant_backend::QuantBackend,
-        transformer_backend::TransformerBackend,
+        head_split::HeadSplit, linear_terms::LinearTerms, primitive_params::PrimitiveParams,
+        quant_backend::QuantBackend, transformer_backend::TransformerBackend,
     },
-    packed::packed_view::PackedView,
+    packed::{half_weight::HalfWeight, packed_view::PackedView, product::epilogue::OutputFunction},
     rotation::hadamard::{Direction, HadamardTransform},
     spec::{gradient_rule::GradientRule, quantizer::Quantizer, step_quantizer::StepQuantizer},
 };
@@ -94,6 +94,50 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
             OpsKind::Tracked(operation) => operation.finish((transform.clone(), direction), y),
             OpsKind::UnTracked(operation) => operation.finish(y),
         }
+    }
+
+    fn multiplies_bf16() -> bool {
+        B::multiplies_bf16()
+    }
+
+    fn half_linear(x: FloatTensor<Self>, weight: &HalfWeight, terms: LinearTerms<Self>) -> FloatTensor<Self> {
+        let LinearTerms { bias, adapter, function } = terms;
+        let bias = bias.map(|bias| bias.primitive);
+        let y = match adapter {
+            None => {
+                let terms = LinearTerms { bias, adapter: None, function: OutputFunction::Identity };
+                let y = B::half_linear(x.primitive, weight, terms);
+                match ByHalfWeight.prepare::<C>([x.node]).compute_bound().stateful() {
+                    OpsKind::Tracked(operation) => operation.finish(weight.clone(), y),
+                    OpsKind::UnTracked(operation) => operation.finish(y),
+                }
+            }
+            Some((a, b, scaling)) => {
+                let factors = (a.primitive.clone(), b.primitive.clone(), scaling);
+                let terms = LinearTerms { bias, adapter: Some(factors), function: OutputFunction::Identity };
+                let y = B::half_linear(x.primitive.clone(), weight, terms);
+                match ByHalfWeightAndAdapter.prepare::<C>([x.node, a.node, b.node]).compute_bound().stateful() {
+                    OpsKind::Tracked(operation) => {
+                        let inputs = [x.primitive, a.primitive, b.primitive];
+                        operation.finish((weight.clone(), inputs, scaling), y)
+                    }
+                    OpsKind::UnTracked(operation) => operation.finish(y),
+                }
+            }
+        };
+        match function {
+            OutputFunction::Identity => y,
+            OutputFunction::GeluTanh => Self::gelu_tanh(y),
+        }
+    }
+
+    fn half_linear_backward(
+        gradient: FloatTensor<Self>,
+        weight: &HalfWeight,
+        adapter: Option<[FloatTensor<Self>; 2]>,
+    ) -> FloatTensor<Self> {
+        let adapter = adapter.map(|factors| factors.map(|factor| factor.primitive));
+        constant::<B, C>(B::half_linear_backward(gradient.primitive, weight, adapter))
     }
 
     fn dequantize_packed(weight: PackedView<'_>, device: &Self::Device, dtype: FloatDType) -> FloatTensor<Self> {
@@ -199,6 +243,50 @@ impl<B: QuantBackend> Backward<B, 1> for Rotated {
         unary::<B, _>(ops.parents, ops.node, gradients, |gradient| {
             B::rotate(gradient, &transform, direction.reversed())
         });
+    }
+}
+
+/// `∂L/∂x = h(∂L/∂y)·Wᵀ`; the weight gets no gradient.
+#[derive(Debug)]
+struct ByHalfWeight;
+
+impl<B: QuantBackend> Backward<B, 1> for ByHalfWeight {
+    type State = HalfWeight;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let weight = ops.state;
+        unary::<B, _>(ops.parents, ops.node, gradients, |gradient| B::half_linear_backward(gradient, &weight, None));
+    }
+}
+
+/// With `t = x·A` and `d = s·∂L/∂y·Bᵀ`: `∂L/∂x = h(∂L/∂y)·Wᵀ + d·Aᵀ`, `∂L/∂A = xᵀ·d`, `∂L/∂B = s·tᵀ·∂L/∂y`; the weight
+/// gets no gradient.
+#[derive(Debug)]
+struct ByHalfWeightAndAdapter;
+
+impl<B: QuantBackend> Backward<B, 3> for ByHalfWeightAndAdapter {
+    type State = (HalfWeight, [FloatTensor<B>; 3], f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let matrix = |primitive| Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(primitive));
+        let (weight, inputs, scaling) = ops.state;
+        let [x, a, b] = inputs.map(matrix);
+        let gradient = matrix(gradients.consume::<B>(&ops.node));
+        let down = gradient.clone().matmul(b.transpose()).mul_scalar(scaling);
+        let [of_x, of_a, of_b] = ops.parents;
+        let mut register = |id, gradient: Tensor<B, 2>| gradients.register::<B>(id, gradient.into_primitive().tensor());
+        if let Some(node) = of_b {
+            let inner = x.clone().matmul(a.clone()).mul_scalar(scaling);
+            register(node.id, inner.transpose().matmul(gradient.clone()));
+        }
+        if let Some(node) = of_a {
+            register(node.id, x.transpose().matmul(down.clone()));
+        }
+        if let Some(node) = of_x {
+            let adapter = [down, a.transpose()].map(|factor| factor.into_primitive().tensor());
+            let gradient = gradient.into_primitive().tensor();
+            register(node.id, matrix(B::half_linear_backward(gradient, &weight, Some(adapter))));
+        }
     }
 }
 

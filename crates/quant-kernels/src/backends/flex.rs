@@ -22,7 +22,9 @@ use crate::{
             precision::{narrowed_primitive, widened_primitive},
         },
         primitive_params::PrimitiveParams,
-        quant_backend::{QuantBackend, packed_linear_of_dequantized},
+        quant_backend::{
+            QuantBackend, half_linear_backward_of_floats, half_linear_of_floats, packed_linear_of_dequantized,
+        },
         transformer_backend::TransformerBackend,
     },
     cpu::{
@@ -35,6 +37,7 @@ use crate::{
         rotary::turn_heads,
     },
     packed::{
+        half_weight::HalfWeight,
         packed_view::PackedView,
         product::{
             activations::ActivationBits,
@@ -158,27 +161,72 @@ impl QuantBackend for Flex {
         activations: ActivationBits,
         terms: LinearTerms<Self>,
     ) -> FlexTensor {
-        let [rows, d_out] = [x.shape()[0], weight.shape()[1]];
-        let factors = terms.adapter.iter().flat_map(|(a, b, _)| [a, b]);
-        let is_f32 = [&x].into_iter().chain(&terms.bias).chain(factors).all(|tensor| tensor.dtype() == DType::F32);
-        if !is_f32 || !weight.takes(activations) {
+        if !is_f32(&x, &terms) || !weight.takes(activations) {
             return packed_linear_of_dequantized::<Self>(x, weight, activations, terms);
         }
-        let adapter = terms.adapter.map(|(a, b, scaling)| {
-            (Self::float_matmul(x.clone(), a).to_contiguous(), b.to_contiguous(), scaling as f32)
-        });
-        let low_rank = adapter.as_ref().map(|(down, up, scaling)| LowRankTerm {
-            down: f32s(down),
-            up: f32s(up),
-            rank: up.shape()[0],
-            scaling: *scaling,
-        });
-        let bias = terms.bias.as_ref().map(FlexTensor::to_contiguous);
-        let x = x.to_contiguous();
-        let epilogue = Epilogue { bias: bias.as_ref().map(f32s), low_rank, addend: None, function: terms.function };
-        let product = Product { activations, epilogue, ..Default::default() };
-        tensor_of(weight.matmul(f32s(&x), rows, &product), Layout::contiguous(Shape::new([rows, d_out])))
+        with_epilogue(x, weight.shape()[1], terms, |x, rows, epilogue| {
+            weight.matmul(x, rows, &Product { activations, epilogue, ..Default::default() })
+        })
     }
+
+    fn multiplies_bf16() -> bool {
+        InstructionSet::best() >= InstructionSet::Avx512Bf16
+    }
+
+    fn half_linear(x: FlexTensor, weight: &HalfWeight, terms: LinearTerms<Self>) -> FlexTensor {
+        if !is_f32(&x, &terms) {
+            return half_linear_of_floats::<Self>(x, weight, terms);
+        }
+        with_epilogue(x, weight.shape()[1], terms, |x, rows, epilogue| {
+            weight.matmul(x, rows, &Product { epilogue, ..Default::default() })
+        })
+    }
+
+    fn half_linear_backward(gradient: FlexTensor, weight: &HalfWeight, adapter: Option<[FlexTensor; 2]>) -> FlexTensor {
+        let contiguous = gradient.to_contiguous();
+        let adapter = adapter.map(|factors| factors.map(|factor| factor.to_contiguous()));
+        let values = match &adapter {
+            Some([down, up]) => down.as_slice::<f32>().zip(up.as_slice::<f32>()).map(Some),
+            None => Some(None),
+        };
+        let (Some(numbers), Some(factors)) = (contiguous.as_slice::<f32>(), values) else {
+            return half_linear_backward_of_floats::<Self>(gradient, weight, adapter);
+        };
+        let [rows, d_in] = [gradient.shape()[0], weight.shape()[0]];
+        let low_rank = factors.map(|(down, up)| LowRankTerm { down, up, rank: up.len() / d_in.max(1), scaling: 1.0 });
+        let epilogue = Epilogue { low_rank, ..Epilogue::default() };
+        let product = weight.matmul_transposed(numbers, rows, &Product { epilogue, ..Product::default() });
+        tensor_of(product, Layout::contiguous(Shape::new([rows, d_in])))
+    }
+}
+
+/// Whether all that a layer multiplies and adds is f32.
+fn is_f32(x: &FlexTensor, terms: &LinearTerms<Flex>) -> bool {
+    let factors = terms.adapter.iter().flat_map(|(a, b, _)| [a, b]);
+    [x].into_iter().chain(&terms.bias).chain(factors).all(|tensor| tensor.dtype() == DType::F32)
+}
+
+/// A product of `x`, its rows and what is done to its outputs, of which there are `d_out` a row.
+fn with_epilogue(
+    x: FlexTensor,
+    d_out: usize,
+    terms: LinearTerms<Flex>,
+    product: impl FnOnce(&[f32], usize, Epilogue<'_>) -> Vec<f32>,
+) -> FlexTensor {
+    let rows = x.shape()[0];
+    let adapter = terms
+        .adapter
+        .map(|(a, b, scaling)| (Flex::float_matmul(x.clone(), a).to_contiguous(), b.to_contiguous(), scaling as f32));
+    let low_rank = adapter.as_ref().map(|(down, up, scaling)| LowRankTerm {
+        down: f32s(down),
+        up: f32s(up),
+        rank: up.shape()[0],
+        scaling: *scaling,
+    });
+    let bias = terms.bias.as_ref().map(FlexTensor::to_contiguous);
+    let x = x.to_contiguous();
+    let epilogue = Epilogue { bias: bias.as_ref().map(f32s), low_rank, addend: None, function: terms.function };
+    tensor_of(product(f32s(&x), rows, epilogue), Layout::contiguous(Shape::new([rows, d_out])))
 }
 
 impl TransformerBackend for Flex {

@@ -14,4 +14,5 @@ pub mod linear_terms;
 pub(crate) mod plain;
 pub mod primitive_params;
 pub mod quant_backend;
+pub mod same_tensor;
 pub mod transformer_backend;

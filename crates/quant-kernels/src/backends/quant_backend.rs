@@ -12,6 +12,7 @@ use crate::{
         linear_terms::LinearTerms, plain, primitive_params::PrimitiveParams, transformer_backend::TransformerBackend,
     },
     packed::{
+        half_weight::HalfWeight,
         packed_view::PackedView,
         product::{activations::ActivationBits, epilogue::OutputFunction},
     },
@@ -124,6 +125,35 @@ pub trait QuantBackend: TransformerBackend {
         packed_linear_of_dequantized::<Self>(x, weight, activations, terms)
     }
 
+    /// Whether the backend multiplies in bf16 on this machine. Where it does not, [`half_linear`](Self::half_linear) and
+    /// its like multiply activations as they are by what is rounded of the weight, no faster than f32.
+    fn multiplies_bf16() -> bool {
+        false
+    }
+
+    /// [`half_linear`](crate::tensor::half_linear::half_linear).
+    ///
+    /// # Shapes
+    ///
+    /// - `x` `[rows, d_in]`, output `[rows, d_out]`
+    fn half_linear(x: FloatTensor<Self>, weight: &HalfWeight, terms: LinearTerms<Self>) -> FloatTensor<Self> {
+        half_linear_of_floats::<Self>(x, weight, terms)
+    }
+
+    /// `h(g)·Wᵀ + down·up`, `h` to bf16: the gradient of what is multiplied by the weight, and by an adapter.
+    ///
+    /// # Shapes
+    ///
+    /// - `gradient` `[rows, d_out]`, output `[rows, d_in]`
+    /// - `down` `[rows, rank]`, `up` `[rank, d_in]`
+    fn half_linear_backward(
+        gradient: FloatTensor<Self>,
+        weight: &HalfWeight,
+        adapter: Option<[FloatTensor<Self>; 2]>,
+    ) -> FloatTensor<Self> {
+        half_linear_backward_of_floats::<Self>(gradient, weight, adapter)
+    }
+
     /// [`rotate`](crate::tensor::rotation::rotate): sums are in an order of the backend's own.
     ///
     /// # Shapes
@@ -170,6 +200,54 @@ pub(crate) fn packed_linear_of_dequantized<B: QuantBackend>(
         }
         _ => x.clone(),
     };
+    linear_of_floats::<B>(
+        quantized.into_primitive().tensor(),
+        x.into_primitive().tensor(),
+        weight.into_primitive().tensor(),
+        terms,
+    )
+}
+
+/// [`QuantBackend::half_linear`] in the backend's own operations.
+pub(crate) fn half_linear_of_floats<B: QuantBackend>(
+    x: FloatTensor<B>,
+    weight: &HalfWeight,
+    terms: LinearTerms<B>,
+) -> FloatTensor<B> {
+    let inputs = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x.clone()));
+    let shape = [inputs.dims()[0], weight.shape()[1]];
+    if shape.contains(&0) {
+        // Some backends divide by zero in products of nothing.
+        return Tensor::<B, 2>::empty(shape, (&inputs.device(), inputs.dtype())).into_primitive().tensor();
+    }
+    let values = plain::packed::half_weight::<B>(&x, weight);
+    linear_of_floats::<B>(x.clone(), x, values, terms)
+}
+
+/// [`QuantBackend::half_linear_backward`] in the backend's own operations.
+pub(crate) fn half_linear_backward_of_floats<B: QuantBackend>(
+    gradient: FloatTensor<B>,
+    weight: &HalfWeight,
+    adapter: Option<[FloatTensor<B>; 2]>,
+) -> FloatTensor<B> {
+    let values = plain::packed::half_weight::<B>(&gradient, weight);
+    let of_weight = B::float_matmul(gradient, B::float_swap_dims(values, 0, 1));
+    match adapter {
+        Some([down, up]) => B::float_add(of_weight, B::float_matmul(down, up)),
+        None => of_weight,
+    }
+}
+
+/// `f(q·W + s·(x·A)·B + bias)` in the backend's own operations.
+fn linear_of_floats<B: QuantBackend>(
+    quantized: FloatTensor<B>,
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    terms: LinearTerms<B>,
+) -> FloatTensor<B> {
+    let tensor = |primitive| TensorPrimitive::Float(primitive);
+    let [quantized, x, weight] =
+        [quantized, x, weight].map(|primitive| Tensor::<B, 2>::from_primitive(tensor(primitive)));
     let mut y = quantized.matmul(weight);
     if let Some((a, b, scaling)) = terms.adapter {
         let [a, b] = [a, b].map(|factor| Tensor::<B, 2>::from_primitive(tensor(factor)));

@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 /// | `Avx2` | AVX2, FMA | x86-64 |
 /// | `Avx512` | AVX-512 F, BW, DQ, VL | x86-64 |
 /// | `Avx512Vnni` | the same with VNNI | x86-64 |
+/// | `Avx512Bf16` | the same with the dot products of bf16 | x86-64 |
 ///
 /// The environment variable `SWITCHABLE_QUANT_INSTRUCTIONS` (`portable`, `avx2`, `avx512`,
-/// `avx512-vnni`) holds [`best`](Self::best) down to that set, to measure or to rule out a
+/// `avx512-vnni`, `avx512-bf16`) holds [`best`](Self::best) down to that set, to measure or to rule out a
 /// kernel; a set that the processor lacks is an error. `SWITCHABLE_QUANT_REQUIRE_INSTRUCTION_SETS`
 /// (a list of them, separated by commas) makes a test of this crate fail where the processor lacks one.
 ///
@@ -38,17 +39,20 @@ pub enum InstructionSet {
     Avx512,
     /// AVX-512 with VNNI, the dot products of bytes.
     Avx512Vnni,
+    /// AVX-512 with VNNI and the dot products of bf16.
+    Avx512Bf16,
 }
 
 /// The environment variable that holds the best set down.
 const LIMIT: &str = "SWITCHABLE_QUANT_INSTRUCTIONS";
 
 impl InstructionSet {
-    const ALL: [(Self, &str); 4] = [
+    const ALL: [(Self, &str); 5] = [
         (Self::Portable, "portable"),
         (Self::Avx2, "avx2"),
         (Self::Avx512, "avx512"),
         (Self::Avx512Vnni, "avx512-vnni"),
+        (Self::Avx512Bf16, "avx512-bf16"),
     ];
 
     /// The sets that this processor has, the plainest first.
@@ -105,6 +109,7 @@ impl InstructionSet {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             Self::Avx512 => Self::Avx2.is_available() && avx512(),
             Self::Avx512Vnni => Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            Self::Avx512Bf16 => Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
         }
     }
 
@@ -130,7 +135,7 @@ impl FromStr for InstructionSet {
         found.map(|(set, _)| set).ok_or_else(|| Error::Text {
             what: "instruction set",
             got: text.to_owned(),
-            expected: "`portable`, `avx2`, `avx512` or `avx512-vnni`",
+            expected: "`portable`, `avx2`, `avx512`, `avx512-vnni` or `avx512-bf16`",
         })
     }
 }
@@ -186,7 +191,7 @@ mod tests {
         let error = "avx-512".parse::<InstructionSet>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "instruction set `avx-512` is unknown, expected `portable`, `avx2`, `avx512` or `avx512-vnni`"
+            "instruction set `avx-512` is unknown, expected `portable`, `avx2`, `avx512`, `avx512-vnni` or `avx512-bf16`"
         );
     }
 }

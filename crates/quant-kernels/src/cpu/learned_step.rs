@@ -247,15 +247,11 @@ mod tests {
             let steps: Vec<f32> = learned.step.val().into_data().to_vec().unwrap();
             let best = StepKernel::new(dims, &learned.quantizer(dims));
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
-            let results =
-                [InstructionSet::Portable, InstructionSet::Avx2, InstructionSet::Avx512, InstructionSet::Avx512Vnni]
-                    .into_iter()
-                    .filter(|set| set.is_available())
-                    .map(|set| {
-                        let kernel = StepKernel { set, ..best };
-                        let (of_x, of_step) = kernel.backward(&x, &steps, &gradient);
-                        [kernel.forward(&x, &steps), of_x, of_step].map(bits)
-                    });
+            let results = InstructionSet::available().map(|set| {
+                let kernel = StepKernel { set, ..best };
+                let (of_x, of_step) = kernel.backward(&x, &steps, &gradient);
+                [kernel.forward(&x, &steps), of_x, of_step].map(bits)
+            });
             let results: Vec<_> = results.collect();
             assert!(results.iter().all(|result| *result == results[0]), "{granularity}");
         }

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "flex")]
 pub(crate) mod attention;
+pub(crate) mod bf16;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) mod blocks;
 pub(crate) mod elementary;

@@ -21,7 +21,9 @@ macro_rules! compiled_for {
         #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a function compiled for vector instructions"))]
         let output = match set {
             #[cfg(target_arch = "x86_64")]
-            $crate::cpu::instruction_set::InstructionSet::Avx512 | $crate::cpu::instruction_set::InstructionSet::Avx512Vnni => {
+            $crate::cpu::instruction_set::InstructionSet::Avx512
+            | $crate::cpu::instruction_set::InstructionSet::Avx512Vnni
+            | $crate::cpu::instruction_set::InstructionSet::Avx512Bf16 => {
                 // SAFETY: kernels are only asked for sets that the processor has.
                 unsafe { avx512($($argument),*) }
             }

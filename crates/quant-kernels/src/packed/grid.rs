@@ -3,6 +3,12 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
+use crate::packed::tiles::sums::Region;
+
+/// The numbers of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
 /// A matrix of which each thread writes its own rows and columns.
 #[derive(Debug)]
 pub(crate) struct Grid<'a> {
@@ -25,6 +31,23 @@ impl<'a> Grid<'a> {
 
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Lets the processor fetch the lines of a region that is written when its product is computed: lines that are not in
+    /// the cache yet would hold up what comes after.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, Region { row, rows, column, columns }: Region) {
+        #[cfg(target_arch = "x86_64")]
+        for row in row..row + rows {
+            for column in (column..column + columns).step_by(LINE) {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                let place = self.values.wrapping_add(row * self.columns + column);
+                // SAFETY: nothing is read or written, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, rows, column, columns);
     }
 
     /// Writes consecutive values of a row.

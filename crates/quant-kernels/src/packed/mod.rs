@@ -20,6 +20,7 @@
 //! | a matrix that many threads write at once | `grid` |
 //! | weights as products see them: whole, or cut | `packed_view` |
 //! | products | `product` |
+//! | weights in bf16 | `half_weight` |
 //! | copies on GPUs | `device_copies` |
 //! | rows that grow while a model runs, each with its scale | `packed_rows` |
 #![expect(clippy::inline_always, reason = "plain Rust is compiled anew for each instruction set of its callers")]
@@ -30,6 +31,7 @@ pub(crate) mod dequantize;
 pub(crate) mod device_copies;
 pub mod file;
 pub(crate) mod grid;
+pub mod half_weight;
 pub mod nested;
 pub(crate) mod own_scales;
 pub mod packed_rows;

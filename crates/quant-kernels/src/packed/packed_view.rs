@@ -70,7 +70,7 @@ impl<'a> PackedView<'a> {
     /// Whether products can be computed at these bits of activations: those of integers need codes that
     /// are evenly spaced.
     pub fn takes(self, activations: ActivationBits) -> bool {
-        activations == ActivationBits::FULL || matches!(self.code_book(), CodeBook::Uniform(_))
+        activations.width().is_full() || matches!(self.code_book(), CodeBook::Uniform(_))
     }
 
     /// `[d_in, d_out]`.

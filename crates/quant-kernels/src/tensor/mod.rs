@@ -4,6 +4,7 @@ pub mod attention;
 pub mod distortion;
 pub mod fake_quantize;
 pub mod gelu;
+pub mod half_linear;
 pub mod learned_step;
 pub mod packed_linear;
 pub mod params;

@@ -3,6 +3,7 @@
 
 mod cases;
 mod file;
+mod half;
 mod nested;
 mod nested_speed;
 mod normal_float;

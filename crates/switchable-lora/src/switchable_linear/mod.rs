@@ -12,6 +12,8 @@
 //! With a rotation `R` (arXiv:2404.00456), `Qa(x)` is `Q(x·R)·Rᵀ` and `Qw(W)` is `R·Q(Rᵀ·W)`: what is rounded is rotated,
 //! and between the two the rotations cancel.
 //!
+//! Products are of f32, or of factors that are rounded to bf16 first ([`Compute`](crate::linear_settings::Compute)).
+//!
 //! `W [d_in, d_out]`, `b [d_out]`, `A [d_in, rank]`, `B [rank, d_out]`, `s = alpha / rank`. The
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
 //! quantiser, as L4Q does (arXiv:2402.04902).
@@ -39,6 +41,7 @@ use quant_kernels::{
     tensor::{
         fake_quantize::fake_quantize,
         gelu::gelu_tanh,
+        half_linear::half_linear,
         packed_linear::packed_linear,
         rotation::{rotate, rotate_inputs},
     },
@@ -50,7 +53,7 @@ use crate::{
     base_weights::BaseWeights,
     error::{Error, Result},
     known_moments::KnownMoments,
-    linear_settings::{BasePolicy, Execution, LinearSettings},
+    linear_settings::{BasePolicy, Compute, Execution, LinearSettings},
     lora_bank::LoraBank,
     lora_config::WeightScales,
     low_rank_update::LowRankUpdate,
@@ -83,6 +86,7 @@ pub struct SwitchableLinear<B: Backend> {
     /// What the model was calibrated on, if it is known.
     calibration: Option<Arc<str>>,
     execution: Execution,
+    compute: Compute,
     /// What adapters were trained for, where it is known.
     trained_for: BTreeMap<BitWidth, QuantisationSettings>,
     /// The windows that the codes go by which adapters repair, where that is known: [`windows_of`].
@@ -150,6 +154,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             scaling: None,
             calibration: None,
             execution: if packed { Execution::Packed } else { settings.execution },
+            compute: settings.compute,
             trained_for: BTreeMap::new(),
             calibrated_on: BTreeMap::new(),
         }
@@ -230,7 +235,6 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         if let Some(activations) = self.packed_activations(precision, &x) {
             let merges = quantisation.placement == Placement::Merged;
             let merged = update.as_ref().filter(|_| merges && self.packed_weights().is_none());
-            let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
             // An adapter takes what is not rotated: rotating its first factor instead costs as much as a few rows.
             let rotated_x = match &rotation {
                 Some(transform) => rotate(x.clone(), transform, Direction::There),
@@ -240,13 +244,11 @@ impl<B: QuantBackend> SwitchableLinear<B> {
                 Some(transform) => rotate_inputs(a, transform, Direction::There),
                 None => a,
             };
-            let terms = LinearTerms {
-                bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
-                adapter: update.as_ref().filter(|_| merged.is_none()).map(|update| {
-                    (primitive(first_factor(update.a.clone())), primitive(update.b.clone()), update.scaling)
-                }),
+            let added = update.clone().filter(|_| merged.is_none());
+            let terms = self.terms(
+                added.map(|LowRankUpdate { a, b, scaling }| LowRankUpdate { a: first_factor(a), b, scaling }),
                 function,
-            };
+            );
             if let Some(packed) = self.base.packed_weights() {
                 return Ok(packed_linear(rotated_x, packed.at(precision.weights)?, activations, terms));
             }
@@ -266,19 +268,25 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             }
             None => quantized(x.clone())?,
         };
-        let (weight, adapted) = match (quantisation.placement, update) {
-            (_, None) => (self.base.at(rounding, self.gradient)?, None),
-            (Placement::Residual, Some(update)) => (self.base.at(rounding, self.gradient)?, Some(update.forward(x))),
-            // A weight that is not quantised takes the adapter beside it: no copy of the weight.
-            (Placement::Merged, Some(update)) if precision.weights.is_full() => {
-                (self.weight(), Some(update.forward(quantized_x.clone())))
-            }
-            (Placement::Merged, Some(update)) => {
+        let (mut y, adapted) = match (quantisation.placement, update) {
+            (Placement::Merged, Some(update)) if !precision.weights.is_full() => {
                 let merged = self.weight() + update.product();
-                (rounding.apply(merged, self.gradient)?, None)
+                (quantized_x.matmul(rounding.apply(merged, self.gradient)?), None)
+            }
+            // A weight that is not quantised takes the adapter beside it, merged or not: no copy of the weight.
+            (placement, update) => {
+                if self.multiplies_bf16(precision)
+                    && let Some(weight) = self.base.half_at(rounding)?
+                {
+                    return Ok(half_linear(x, &weight, self.terms(update, function)));
+                }
+                let adapted = update.map(|update| match placement {
+                    Placement::Residual => update.forward(x),
+                    Placement::Merged => update.forward(quantized_x.clone()),
+                });
+                (quantized_x.matmul(self.base.at(rounding, self.gradient)?), adapted)
             }
         };
-        let mut y = quantized_x.matmul(weight);
         if let Some(adapted) = adapted {
             y = y + adapted;
         }
@@ -289,6 +297,21 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             OutputFunction::Identity => y,
             OutputFunction::GeluTanh => gelu_tanh(y),
         })
+    }
+
+    /// What is added to a product.
+    fn terms(&self, update: Option<LowRankUpdate<B>>, function: OutputFunction) -> LinearTerms<B> {
+        let primitive = |tensor: Tensor<B, 2>| tensor.into_primitive().tensor();
+        LinearTerms {
+            bias: self.base.bias().map(|bias| bias.val().into_primitive().tensor()),
+            adapter: update.map(|LowRankUpdate { a, b, scaling }| (primitive(a), primitive(b), scaling)),
+            function,
+        }
+    }
+
+    /// Whether the product of a precision, adapters aside, is of bf16.
+    fn multiplies_bf16(&self, precision: SitePrecision) -> bool {
+        self.compute == Compute::Bf16 && precision.activations.is_full() && B::multiplies_bf16()
     }
 
     /// What the adapters of a precision add together.
@@ -307,10 +330,12 @@ impl<B: QuantBackend> SwitchableLinear<B> {
         let wanted = self.execution == Execution::Packed && !B::ad_enabled(&x.device());
         let QuantisationSettings { activation, .. } = self.quantisation(&precision);
         let per_token = precision.activations.is_full() || activation == QuantSpec::PER_TOKEN;
-        if wanted && per_token && !precision.weights.is_full() {
-            ActivationBits::new(precision.activations).ok()
-        } else {
+        if !wanted || !per_token || precision.weights.is_full() {
             None
+        } else if self.multiplies_bf16(precision) {
+            Some(ActivationBits::BF16)
+        } else {
+            ActivationBits::new(precision.activations).ok()
         }
     }
 
@@ -475,6 +500,7 @@ impl<B: QuantBackend> SwitchableLinear<B> {
             rounding: self.method,
             rotation: self.rotation,
             execution: self.execution,
+            compute: self.compute,
         }
     }
 

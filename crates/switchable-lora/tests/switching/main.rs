@@ -4,6 +4,7 @@
 mod adapters;
 mod as_module;
 mod cache;
+mod compute;
 mod embeddings;
 mod failing_saves;
 mod gradients;

@@ -22,7 +22,7 @@ use crate::{
     spec::{bit_width::BitWidth, formats::code_book::largest_scale},
 };
 
-/// The bits of activations in a product: 2 to 8, or 32, which leaves them as they are.
+/// The numbers that activations are in a product: integers of 2 to 8 bits, bf16, or f32, which leaves them as they are.
 ///
 /// ```
 /// use quant_kernels::{BitWidth, packed::product::activations::ActivationBits};
@@ -30,13 +30,23 @@ use crate::{
 /// assert!(ActivationBits::new(BitWidth::B8).is_ok());
 /// assert!(ActivationBits::new(BitWidth::B16).is_err());
 /// assert_eq!(ActivationBits::default().width(), BitWidth::FULL);
+/// assert_eq!(ActivationBits::BF16.width(), BitWidth::FULL);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ActivationBits(BitWidth);
+pub struct ActivationBits(Numbers);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Numbers {
+    Integers(BitWidth),
+    Bf16,
+    F32,
+}
 
 impl ActivationBits {
     /// Activations stay floats.
-    pub const FULL: Self = Self(BitWidth::FULL);
+    pub const FULL: Self = Self(Numbers::F32);
+    /// Activations are rounded to bf16 and nothing else is: codes are exact in bf16, and sums are of f32.
+    pub const BF16: Self = Self(Numbers::Bf16);
 
     /// Checks a number of bits.
     ///
@@ -45,14 +55,18 @@ impl ActivationBits {
     /// [`Error::ActivationBits`] unless it is 2 to 8, or 32.
     pub const fn new(bits: BitWidth) -> Result<Self> {
         match bits.bits() {
-            2..=8 | 32 => Ok(Self(bits)),
+            2..=8 => Ok(Self(Numbers::Integers(bits))),
+            32 => Ok(Self::FULL),
             _ => Err(Error::ActivationBits { bits }),
         }
     }
 
-    /// The number of bits.
+    /// The width of the integers, or full precision where they stay floats.
     pub const fn width(self) -> BitWidth {
-        self.0
+        match self.0 {
+            Numbers::Integers(bits) => bits,
+            Numbers::Bf16 | Numbers::F32 => BitWidth::FULL,
+        }
     }
 }
 
@@ -64,7 +78,11 @@ impl Default for ActivationBits {
 
 impl fmt::Debug for ActivationBits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.0 {
+            Numbers::Integers(bits) => bits.fmt(f),
+            Numbers::Bf16 => f.write_str("bf16"),
+            Numbers::F32 => BitWidth::FULL.fmt(f),
+        }
     }
 }
 

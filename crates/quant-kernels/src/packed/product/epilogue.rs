@@ -119,15 +119,12 @@ fn finish(epilogue: &Epilogue, sums: &mut Sums, region: Region, row_scales: Opti
             if let Some(bias) = &bias {
                 add(values, bias);
             }
-            if let Some(LowRankTerm { down, up, rank, scaling }) = epilogue.low_rank {
-                for (inner, down) in down[row * rank..][..rank].iter().enumerate() {
-                    let factor = down * scaling;
-                    let up = padded(&up[inner * d_out + column..][..width]);
-                    for (value, up) in values.iter_mut().zip(&up) {
-                        *value += factor * up;
-                    }
-                }
-            }
+        }
+        if let Some(term) = epilogue.low_rank {
+            add_low_rank(term, sums, [first, rows], [start, column, width], d_out);
+        }
+        for (row, values) in (first..first + rows).zip(&mut sums.0) {
+            let values = &mut values.as_chunks_mut::<TILE_COLUMNS>().0[start / TILE_COLUMNS];
             if let Some(addend) = epilogue.addend {
                 add(values, &padded(&addend[row * d_out + column..][..width]));
             }
@@ -136,6 +133,37 @@ fn finish(epilogue: &Epilogue, sums: &mut Sums, region: Region, row_scales: Opti
                     *value = gelu(*value);
                 }
             }
+        }
+    }
+}
+
+/// Adds an adapter to a strip of columns, whose part of the second factor is read once for all rows.
+#[inline(always)]
+fn add_low_rank(
+    LowRankTerm { down, up, rank, scaling }: LowRankTerm<'_>,
+    sums: &mut Sums,
+    [first, rows]: [usize; 2],
+    [start, column, width]: [usize; 3],
+    d_out: usize,
+) {
+    /// Rows of the second factor that are held at once.
+    const HELD: usize = 16;
+    let mut held = [[0.0; TILE_COLUMNS]; HELD];
+    for inner in (0..rank).step_by(HELD) {
+        let held = &mut held[..HELD.min(rank - inner)];
+        for (at, held) in (inner..).zip(&mut *held) {
+            *held = padded(&up[at * d_out + column..][..width]);
+        }
+        for (row, values) in (first..first + rows).zip(&mut sums.0) {
+            let values = &mut values.as_chunks_mut::<TILE_COLUMNS>().0[start / TILE_COLUMNS];
+            let mut sum = *values;
+            for (down, up) in down[row * rank + inner..][..held.len()].iter().zip(&*held) {
+                let factor = down * scaling;
+                for (value, up) in sum.iter_mut().zip(up) {
+                    *value += factor * up;
+                }
+            }
+            *values = sum;
         }
     }
 }

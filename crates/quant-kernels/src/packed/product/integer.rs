@@ -64,6 +64,8 @@ pub(crate) fn multiply<T: Target>(
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
             for piece in pieces(block, kernel_rows) {
                 let (row, rows) = (piece.start, piece.len());
+                let region = Region { row, rows, column, columns };
+                output.prefetch(region);
                 sums.clear(rows);
                 if !segments.is_empty() {
                     let activations = quantized.rows(row, rows);
@@ -76,7 +78,6 @@ pub(crate) fn multiply<T: Target>(
                         target.integer_block(code_bits, Panel { parts, strips }, activations, params, sums);
                     }
                 }
-                let region = Region { row, rows, column, columns };
                 product.epilogue.finish(target, sums, region, Some(&quantized.scales), output);
             }
         });

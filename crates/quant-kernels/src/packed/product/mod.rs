@@ -7,10 +7,12 @@
 //! | activations | what is multiplied | file |
 //! |---|---|---|
 //! | 2 to 8 bits | integers, exactly | `integer` |
+//! | bf16 | bf16 and codes as bf16, exactly | `half` |
 //! | full precision | floats and widened codes | `weight_only` |
 
 pub mod activations;
 pub mod epilogue;
+pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod multiply;
 pub mod options;

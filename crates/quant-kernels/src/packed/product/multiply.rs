@@ -6,7 +6,7 @@ use crate::packed::{
     grid::{Grid, as_uninit, collect},
     packed_tensor::{PackedTensor, assert_len},
     packed_view::PackedView,
-    product::{integer, options::Product, weight_only},
+    product::{activations::ActivationBits, half, integer, options::Product, weight_only},
     target::dispatch::dispatch,
 };
 
@@ -92,7 +92,9 @@ fn multiply(view: PackedView, x: &[f32], rows: usize, product: &Product, output:
         if is_empty {
             return;
         }
-        if bits.is_full() {
+        if product.activations == ActivationBits::BF16 {
+            half::multiply(target, view, x, rows, product, &output);
+        } else if bits.is_full() {
             weight_only::multiply(target, view, x, rows, product, &output);
         } else {
             integer::multiply(target, view, x, rows, bits, product, &output);

@@ -14,7 +14,7 @@ use crate::{
 /// | `instructions` | the best that the processor has |
 #[derive(Debug, Clone, Copy)]
 pub struct Product<'a> {
-    /// The bits of the activations, quantised per row.
+    /// The numbers of the activations; integers are quantised per row.
     pub activations: ActivationBits,
     /// What is done to each output.
     pub epilogue: Epilogue<'a>,

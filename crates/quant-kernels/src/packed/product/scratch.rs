@@ -8,6 +8,7 @@ use crate::packed::{
     target::Target,
     tiles::{
         layout::TILE_ROWS,
+        pairs::{Pair, TILE_PAIRS},
         params::Params,
         quads::Quads,
         ratios::Ratios,
@@ -25,6 +26,8 @@ pub(crate) struct Scratch {
     pub(crate) quads: Vec<Quads>,
     /// Values of a panel, one strip of 16 columns after the other.
     pub(crate) values: Vec<[Strip; TILE_ROWS]>,
+    /// Values of a panel in bf16, one strip of 16 columns after the other.
+    pub(crate) pairs: Vec<[Pair; TILE_PAIRS]>,
     /// Scales and codes of 0 of the strips of a panel, for each segment.
     pub(crate) params: Vec<[Params; PANEL_STRIPS]>,
     /// What kernels add up.
@@ -84,6 +87,29 @@ impl Scratch {
                 let Range { start, end } = segment.tiles;
                 let tiles = view.tiles(column + strip, start, end - start);
                 target.widen(view.source, &params[strip].ratios, tiles, &mut quads[start..end]);
+            }
+        }
+    }
+
+    /// Widens the codes of `strips` tiles of columns from `column` on, whose parameters were loaded, to bf16.
+    pub(crate) fn pair<T: Target>(
+        &mut self,
+        target: T,
+        view: PackedView,
+        segments: &[Segment],
+        column: usize,
+        strips: usize,
+    ) {
+        self.widen(target, view, segments, column, strips);
+        let rows = view.tiling().rows;
+        if self.pairs.len() < rows * strips {
+            self.pairs.resize(rows * strips, [Pair::ZERO; TILE_PAIRS]);
+        }
+        for strip in 0..strips {
+            for (segment, params) in segments.iter().zip(&self.params) {
+                for tile in segment.tiles.clone().map(|tile| strip * rows + tile) {
+                    target.pair(&self.quads[tile], &params[strip], &mut self.pairs[tile]);
+                }
             }
         }
     }

@@ -56,13 +56,15 @@ pub(crate) fn multiply<T: Target>(
             let parts = scratch.values[..strips * view.tiling().rows].as_flattened();
             for piece in pieces(block, kernel_rows) {
                 let (row, rows) = (piece.start, piece.len());
+                let region = Region { row, rows, column, columns };
+                output.prefetch(region);
                 sums.clear(rows);
                 if d_in > 0 {
                     let values = &values[row * d_in..][..rows * d_in];
                     let rows = FloatRows { count: rows, values, stride: d_in };
                     target.float_block(Panel { parts, strips }, rows, sums);
                 }
-                product.epilogue.finish(target, sums, Region { row, rows, column, columns }, None, output);
+                product.epilogue.finish(target, sums, region, None, output);
             }
         });
     });

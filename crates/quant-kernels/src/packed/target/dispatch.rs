@@ -18,13 +18,18 @@ macro_rules! dispatch {
         let missing = || -> ! { panic!("this processor lacks the instructions {set:?}") };
         match set {
             #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => {
+                let $target = dispatch::Avx512::<true, true>::detect().unwrap_or_else(|| missing());
+                $work
+            }
+            #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => {
-                let $target = dispatch::Avx512::<true>::detect().unwrap_or_else(|| missing());
+                let $target = dispatch::Avx512::<true, false>::detect().unwrap_or_else(|| missing());
                 $work
             }
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => {
-                let $target = dispatch::Avx512::<false>::detect().unwrap_or_else(|| missing());
+                let $target = dispatch::Avx512::<false, false>::detect().unwrap_or_else(|| missing());
                 $work
             }
             #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `portable` | what the compiler makes of plain Rust | all: they are the defaults |
 //! | `avx2` | AVX2, FMA | decoding, float and integer products, few rows of either from packed bytes |
-//! | `avx512` | AVX-512, with or without VNNI | the same and widening |
+//! | `avx512` | AVX-512, with or without VNNI, with or without bf16 | the same and widening, products of bf16 |
 //!
 //! Codes, values and sums of integers are the same bits on all of them; sums of floats agree up to
 //! rounding.
@@ -26,10 +26,11 @@ use crate::{
     packed::tiles::{
         columns::{PackedStrip, Panel, SegmentParams},
         layout::TILE_ROWS,
+        pairs::{Pair, TILE_PAIRS},
         params::Params,
         quads::Quads,
         ratios::Ratios,
-        rows::{FloatRows, IntegerRows},
+        rows::{FloatRows, IntegerRows, PairRows},
         strip::Strip,
         sums::Sums,
     },
@@ -56,6 +57,8 @@ pub(crate) trait Target: Copy + Send + Sync {
     const FLOATS: KernelShape;
     /// The integer kernels.
     const INTEGERS: KernelShape;
+    /// Whether there are products of bf16, of the shape of [`FLOATS`](Self::FLOATS).
+    const MULTIPLIES_BF16: bool = false;
 
     /// Runs plain Rust as compiled for the instructions. `work` and what it calls must be
     /// `#[inline(always)]`.
@@ -99,6 +102,21 @@ pub(crate) trait Target: Copy + Send + Sync {
             #[inline(always)]
             || portable::float::block(panel, rows, sums),
         );
+    }
+
+    /// The levels `u − z` of a tile in bf16, which holds them exactly.
+    #[inline]
+    fn pair(self, quads: &Quads, params: &Params, pairs: &mut [Pair; TILE_PAIRS]) {
+        self.compiled(
+            #[inline(always)]
+            || portable::decode::pair(quads, params, pairs),
+        );
+    }
+
+    /// Adds the products of up to [`KernelShape::rows`] rows and a panel, both in bf16, to sums.
+    fn bf16_block(self, panel: Panel<'_, Pair>, rows: PairRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+        let _ = (panel, rows, params, sums);
+        unreachable!("the target has no products of bf16");
     }
 
     /// What the values of the rows of a tile are multiplied by, powers of two, before they come to

@@ -11,6 +11,7 @@
 //! | ratios of scales, where codes are cut by them | `ratios` |
 //! | its codes, one a byte | `quads` |
 //! | its values | `strip` |
+//! | its values in bf16, two rows together | `pairs` |
 //! | scales and codes of 0 of 16 columns | `params` |
 //! | runs of rows that share scales | `segments` |
 //! | weights of the columns that a kernel takes at once | `columns` |
@@ -19,6 +20,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod layout;
+pub(crate) mod pairs;
 pub(crate) mod params;
 pub(crate) mod quads;
 pub(crate) mod ratios;

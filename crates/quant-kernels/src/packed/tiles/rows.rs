@@ -25,3 +25,15 @@ pub(crate) struct IntegerRows<'a> {
     /// The sums of each segment, row after row.
     pub(crate) sums: &'a [i32],
 }
+
+/// Rows of bf16.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no kernel in plain Rust multiplies bf16"))]
+pub(crate) struct PairRows<'a> {
+    /// The number of rows.
+    pub(crate) count: usize,
+    /// Two neighbouring values in each number, the first in the lower half.
+    pub(crate) pairs: &'a [u32],
+    /// The distance of rows in `pairs`.
+    pub(crate) stride: usize,
+}

@@ -1,6 +1,7 @@
-//! AVX-512 F, BW, DQ and VL, with or without VNNI, the dot products of bytes.
+//! AVX-512 F, BW, DQ and VL, with or without VNNI, the dot products of bytes, and those of bf16.
 #![allow(unsafe_code, reason = "functions compiled for vector instructions")]
 
+pub(crate) mod bf16;
 pub(crate) mod decode;
 pub(crate) mod float;
 pub(crate) mod integer;
@@ -13,34 +14,41 @@ use crate::{
         tiles::{
             columns::{PackedStrip, Panel, SegmentParams},
             layout::TILE_ROWS,
+            pairs::{Pair, TILE_PAIRS},
             params::Params,
             quads::Quads,
             ratios::Ratios,
-            rows::{FloatRows, IntegerRows},
+            rows::{FloatRows, IntegerRows, PairRows},
             strip::Strip,
             sums::Sums,
         },
     },
 };
 
-/// AVX-512, and VNNI if it says so, which the processor has.
+/// AVX-512, and VNNI and products of bf16 if it says so, which the processor has.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(());
+pub(crate) struct Avx512<const VNNI: bool, const BF16: bool>(());
 
-impl<const VNNI: bool> Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Avx512<VNNI, BF16> {
     /// `None` where the processor lacks them.
     pub(crate) fn detect() -> Option<Self> {
-        let set = if VNNI { InstructionSet::Avx512Vnni } else { InstructionSet::Avx512 };
+        let set = match (VNNI, BF16) {
+            (_, true) => InstructionSet::Avx512Bf16,
+            (true, false) => InstructionSet::Avx512Vnni,
+            (false, false) => InstructionSet::Avx512,
+        };
         set.is_available().then_some(Self(()))
     }
 }
 
 // SAFETY of all blocks: a value of the type is proof that the processor has the instructions, AVX2 and FMA
 // included.
-impl<const VNNI: bool> Target for Avx512<VNNI> {
+impl<const VNNI: bool, const BF16: bool> Target for Avx512<VNNI, BF16> {
     const FLOATS: KernelShape = KernelShape { rows: 12, strips: 2, streamed: 8, stream_rows: 4 };
     const INTEGERS: KernelShape =
         if VNNI { KernelShape { rows: 12, strips: 2, streamed: 4, stream_rows: 4 } } else { avx2::INTEGERS };
+
+    const MULTIPLIES_BF16: bool = BF16;
 
     #[inline]
     fn compiled<R>(self, work: impl FnOnce() -> R) -> R {
@@ -68,6 +76,19 @@ impl<const VNNI: bool> Target for Avx512<VNNI> {
     fn float_block(self, panel: Panel<'_, Strip>, rows: FloatRows<'_>, sums: &mut Sums) {
         // SAFETY: see above.
         unsafe { float::block(panel, rows, sums) }
+    }
+
+    #[inline]
+    fn pair(self, quads: &Quads, params: &Params, pairs: &mut [Pair; TILE_PAIRS]) {
+        // SAFETY: see above.
+        unsafe { decode::pair(quads, params, pairs) }
+    }
+
+    #[inline]
+    fn bf16_block(self, panel: Panel<'_, Pair>, rows: PairRows<'_>, params: SegmentParams<'_>, sums: &mut Sums) {
+        assert!(BF16, "the target has no products of bf16");
+        // SAFETY: see above; by the assertion, the processor has those of bf16.
+        unsafe { bf16::block(panel, rows, params, sums) }
     }
 
     fn row_factors(self, source: u8) -> [f32; TILE_ROWS] {
