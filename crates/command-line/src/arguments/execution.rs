@@ -60,9 +60,8 @@ impl ExecutionArgs {
     pub fn settings<B: QuantBackend>(self, linear: LinearSettings, machine: &Device) -> LinearSettings {
         let execution = match self.execution {
             Some(ExecutionArg::Packed) => Execution::Packed,
-            Some(ExecutionArg::Simulated) => Execution::FakeQuantized,
             None if machine.is_cpu() => Execution::Packed,
-            None => Execution::FakeQuantized,
+            Some(ExecutionArg::Simulated) | None => Execution::FakeQuantized,
         };
         let compute = match self.compute {
             Some(ComputeArg::Bf16) if B::multiplies_bf16() => Compute::Bf16,

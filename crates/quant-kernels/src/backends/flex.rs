@@ -164,7 +164,7 @@ impl QuantBackend for Flex {
         if !is_f32(&x, &terms) || !weight.takes(activations) {
             return packed_linear_of_dequantized::<Self>(x, weight, activations, terms);
         }
-        with_epilogue(x, weight.shape()[1], terms, |x, rows, epilogue| {
+        with_epilogue(&x, weight.shape()[1], terms, |x, rows, epilogue| {
             weight.matmul(x, rows, &Product { activations, epilogue, ..Default::default() })
         })
     }
@@ -177,7 +177,7 @@ impl QuantBackend for Flex {
         if !is_f32(&x, &terms) {
             return half_linear_of_floats::<Self>(x, weight, terms);
         }
-        with_epilogue(x, weight.shape()[1], terms, |x, rows, epilogue| {
+        with_epilogue(&x, weight.shape()[1], terms, |x, rows, epilogue| {
             weight.matmul(x, rows, &Product { epilogue, ..Default::default() })
         })
     }
@@ -208,7 +208,7 @@ fn is_f32(x: &FlexTensor, terms: &LinearTerms<Flex>) -> bool {
 
 /// A product of `x`, its rows and what is done to its outputs, of which there are `d_out` a row.
 fn with_epilogue(
-    x: FlexTensor,
+    x: &FlexTensor,
     d_out: usize,
     terms: LinearTerms<Flex>,
     product: impl FnOnce(&[f32], usize, Epilogue<'_>) -> Vec<f32>,

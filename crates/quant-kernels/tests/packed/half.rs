@@ -135,12 +135,8 @@ fn what_is_added_to_a_product_is_added_in_f32() {
     let epilogue = Epilogue { bias: Some(&bias), low_rank, addend: Some(&addend), function };
     for instructions in InstructionSet::available() {
         let (plain, more) = (halves(instructions), Product { epilogue, ..halves(instructions) });
-        let weighed: [fn(&Case, &HalfWeight, &[f32], &Product<'_>) -> Vec<f32>; 2] = [
-            |case, _, x, product| case.packed.matmul(x, 13, product),
-            |_, weight, x, product| weight.matmul(x, 13, product),
-        ];
-        for multiply in weighed {
-            let (y, got) = (multiply(&case, &weight, &x, &plain), multiply(&case, &weight, &x, &more));
+        let both = |product: &Product<'_>| [case.packed.matmul(&x, rows, product), weight.matmul(&x, rows, product)];
+        for (y, got) in both(&plain).into_iter().zip(both(&more)) {
             for (at, (y, got)) in y.iter().zip(&got).enumerate() {
                 let (row, column) = (at / d_out, at % d_out);
                 let adapter: f64 =

@@ -117,7 +117,9 @@ fn what_is_kept_in_bf16_belongs_to_its_weight() {
     assert_eq!(values(&half.forward(x.clone(), &four)), before);
     // The copy that is evaluated between steps finds what training keeps.
     assert_eq!(values(&half.valid().forward(x.clone().inner(), &four)), before);
-    assert_eq!(cache.statistics().misses, misses);
+    // Floats are kept for each backend anew.
+    let again = u64::from(!Tracked::multiplies_bf16());
+    assert_eq!(cache.statistics().misses, misses + again);
     let other = half.with_parameters(tensor([D_IN, D_OUT], 77), Some(tensor([D_OUT], 2)));
     assert_ne!(values(&other.forward(x, &four)), before);
 }
