@@ -12,7 +12,7 @@
 //! With a rotation `R` (arXiv:2404.00456), `Qa(x)` is `Q(x·R)·Rᵀ` and `Qw(W)` is `R·Q(Rᵀ·W)`: what is rounded is rotated,
 //! and between the two the rotations cancel.
 //!
-//! Products are of f32, or of factors that are rounded to bf16 first ([`Compute`](crate::linear_settings::Compute)).
+//! Products are of f32, or of factors that are rounded to bf16 first ([`Compute`]).
 //!
 //! `W [d_in, d_out]`, `b [d_out]`, `A [d_in, rank]`, `B [rank, d_out]`, `s = alpha / rank`. The
 //! residual form is that of QLoRA (arXiv:2305.14314), the merged one trains the adapter through the
