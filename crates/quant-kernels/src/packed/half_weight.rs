@@ -17,11 +17,7 @@ use crate::{
         grid::{Grid, collect},
         packed_tensor::assert_len,
         product::{
-            epilogue::Epilogue,
-            half::HalfRows,
-            options::Product,
-            schedule::{Schedule, pieces},
-            scratch::Scratch,
+            epilogue::Epilogue, half::HalfRows, options::Product, pieces::Pieces, schedule::Schedule, scratch::Scratch,
         },
         target::{Target, dispatch::dispatch},
         tiles::{
@@ -32,7 +28,7 @@ use crate::{
             rows::FloatRows,
             segments::Segment,
             strip::Strip,
-            sums::{PANEL_STRIPS, Region},
+            sums::PANEL_STRIPS,
         },
     },
 };
@@ -200,6 +196,7 @@ impl Strips {
             Activations::Rounded(rounded(x))
         };
         let (kernel_rows, columns) = (T::FLOATS.rows, T::FLOATS.strips * TILE_COLUMNS);
+        let all = Pieces { target, kernel_rows, epilogue, row_scales: None, output };
         let row_bytes = if T::MULTIPLIES_BF16 { 2 } else { 4 } * d_in;
         Schedule { rows, d_in, d_out, row_bytes, kernel_rows, columns }.run(|block, column| {
             let columns = columns.min(d_out - column);
@@ -213,26 +210,19 @@ impl Strips {
                         || decode(pairs, scratch.values.as_flattened_mut()),
                     );
                 }
-                for piece in pieces(block, kernel_rows) {
-                    let (row, rows) = (piece.start, piece.len());
-                    let region = Region { row, rows, column, columns };
-                    output.prefetch(region);
-                    scratch.sums.clear(rows);
-                    match &activations {
-                        _ if d_in == 0 => {}
-                        Activations::Half(activations) => {
-                            let rows = activations.rows(row, rows);
-                            target.bf16_block(Panel { parts: pairs, strips }, rows, params, &mut scratch.sums);
-                        }
-                        Activations::Rounded(values) => {
-                            let parts = &scratch.values.as_flattened()[..2 * pairs.len()];
-                            let values = &values[row * d_in..][..rows * d_in];
-                            let rows = FloatRows { count: rows, values, stride: d_in };
-                            target.float_block(Panel { parts, strips }, rows, &mut scratch.sums);
-                        }
+                let Scratch { values: decoded, sums, .. } = scratch;
+                all.compute(block, [column, columns], sums, |row, rows, sums| match &activations {
+                    _ if d_in == 0 => {}
+                    Activations::Half(activations) => {
+                        target.bf16_block(Panel { parts: pairs, strips }, activations.rows(row, rows), params, sums);
                     }
-                    epilogue.finish(target, &mut scratch.sums, region, None, output);
-                }
+                    Activations::Rounded(values) => {
+                        let parts = &decoded.as_flattened()[..2 * pairs.len()];
+                        let values = &values[row * d_in..][..rows * d_in];
+                        let rows = FloatRows { count: rows, values, stride: d_in };
+                        target.float_block(Panel { parts, strips }, rows, sums);
+                    }
+                });
             });
         });
     }

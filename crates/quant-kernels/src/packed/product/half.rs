@@ -14,12 +14,7 @@ use crate::{
     packed::{
         grid::Grid,
         packed_view::PackedView,
-        product::{
-            options::Product,
-            schedule::{Schedule, pieces},
-            scratch::Scratch,
-            weight_only,
-        },
+        product::{options::Product, pieces::Pieces, schedule::Schedule, scratch::Scratch, weight_only},
         target::Target,
         tiles::{
             columns::{Panel, SegmentParams},
@@ -27,7 +22,6 @@ use crate::{
             pairs::TILE_PAIRS,
             rows::PairRows,
             segments::segments,
-            sums::Region,
         },
     },
     spec::formats::code_book::CodeBook,
@@ -55,6 +49,7 @@ pub(crate) fn multiply<T: Target>(
     let activations = HalfRows::round(target, values, [rows, d_in]);
     let kernel_rows = T::FLOATS.rows;
     let panel_columns = T::FLOATS.strips * TILE_COLUMNS;
+    let all = Pieces { target, kernel_rows, epilogue: &product.epilogue, row_scales: None, output };
     let schedule = Schedule { rows, d_in, d_out, row_bytes: 2 * d_in, kernel_rows, columns: panel_columns };
     schedule.run(|block, column| {
         let columns = panel_columns.min(d_out - column);
@@ -65,14 +60,9 @@ pub(crate) fn multiply<T: Target>(
             let sums = &mut scratch.sums;
             let parts = scratch.pairs[..strips * view.tiling().rows].as_flattened();
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
-            for piece in pieces(block, kernel_rows) {
-                let (row, rows) = (piece.start, piece.len());
-                let region = Region { row, rows, column, columns };
-                output.prefetch(region);
-                sums.clear(rows);
+            all.compute(block, [column, columns], sums, |row, rows, sums| {
                 target.bf16_block(Panel { parts, strips }, activations.rows(row, rows), params, sums);
-                product.epilogue.finish(target, sums, region, None, output);
-            }
+            });
         });
     });
 }

@@ -16,19 +16,13 @@ use crate::{
     packed::{
         grid::Grid,
         packed_view::PackedView,
-        product::{
-            activations::QuantizedRows,
-            options::Product,
-            schedule::{Schedule, pieces},
-            scratch::Scratch,
-        },
+        product::{activations::QuantizedRows, options::Product, pieces::Pieces, schedule::Schedule, scratch::Scratch},
         target::Target,
         tiles::{
             columns::{PackedStrip, Panel, SegmentParams},
             layout::TILE_COLUMNS,
             segments::segments,
             source::source_bits,
-            sums::Region,
         },
     },
     spec::bit_width::BitWidth,
@@ -51,6 +45,8 @@ pub(crate) fn multiply<T: Target>(
     let streamed = rows <= T::INTEGERS.streamed;
     let columns = TILE_COLUMNS * if streamed { 1 } else { T::INTEGERS.strips };
     let kernel_rows = T::INTEGERS.rows;
+    let row_scales = Some(quantized.scales.as_slice());
+    let all = Pieces { target, kernel_rows, epilogue: &product.epilogue, row_scales, output };
     let schedule = Schedule { rows, d_in, d_out, row_bytes: d_in, kernel_rows, columns };
     schedule.run(|block, column| {
         let columns = columns.min(d_out - column);
@@ -62,11 +58,7 @@ pub(crate) fn multiply<T: Target>(
             }
             let sums = &mut scratch.sums;
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
-            for piece in pieces(block, kernel_rows) {
-                let (row, rows) = (piece.start, piece.len());
-                let region = Region { row, rows, column, columns };
-                output.prefetch(region);
-                sums.clear(rows);
+            all.compute(block, [column, columns], sums, |row, rows, sums| {
                 if !segments.is_empty() {
                     let activations = quantized.rows(row, rows);
                     if streamed {
@@ -78,8 +70,7 @@ pub(crate) fn multiply<T: Target>(
                         target.integer_block(code_bits, Panel { parts, strips }, activations, params, sums);
                     }
                 }
-                product.epilogue.finish(target, sums, region, Some(&quantized.scales), output);
-            }
+            });
         });
     });
 }

@@ -16,6 +16,7 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod multiply;
 pub mod options;
+pub(crate) mod pieces;
 pub(crate) mod schedule;
 pub(crate) mod scratch;
 pub(crate) mod weight_only;

@@ -11,18 +11,13 @@ use crate::{
     packed::{
         grid::Grid,
         packed_view::PackedView,
-        product::{
-            options::Product,
-            schedule::{Schedule, pieces},
-            scratch::Scratch,
-        },
+        product::{options::Product, pieces::Pieces, schedule::Schedule, scratch::Scratch},
         target::Target,
         tiles::{
             columns::{PackedStrip, Panel, SegmentParams},
             layout::{TILE_COLUMNS, TILE_ROWS},
             rows::FloatRows,
             segments::segments,
-            sums::Region,
         },
     },
     spec::formats::code_book::CodeBook,
@@ -46,6 +41,7 @@ pub(crate) fn multiply<T: Target>(
     }
     let kernel_rows = T::FLOATS.rows;
     let panel_columns = T::FLOATS.strips * TILE_COLUMNS;
+    let all = Pieces { target, kernel_rows, epilogue: &product.epilogue, row_scales: None, output };
     let schedule = Schedule { rows, d_in, d_out, row_bytes: 4 * d_in, kernel_rows, columns: panel_columns };
     schedule.run(|block, column| {
         let columns = panel_columns.min(d_out - column);
@@ -54,18 +50,13 @@ pub(crate) fn multiply<T: Target>(
             scratch.decode(target, view, first, strips);
             let sums = &mut scratch.sums;
             let parts = scratch.values[..strips * view.tiling().rows].as_flattened();
-            for piece in pieces(block, kernel_rows) {
-                let (row, rows) = (piece.start, piece.len());
-                let region = Region { row, rows, column, columns };
-                output.prefetch(region);
-                sums.clear(rows);
+            all.compute(block, [column, columns], sums, |row, rows, sums| {
                 if d_in > 0 {
                     let values = &values[row * d_in..][..rows * d_in];
                     let rows = FloatRows { count: rows, values, stride: d_in };
                     target.float_block(Panel { parts, strips }, rows, sums);
                 }
-                product.epilogue.finish(target, sums, region, None, output);
-            }
+            });
         });
     });
 }
@@ -87,6 +78,7 @@ fn multiply_few<T: Target>(target: T, view: PackedView, values: &[f32], rows: us
     }
     let values = &padded;
     let kernel_rows = T::FLOATS.stream_rows;
+    let all = Pieces { target, kernel_rows, epilogue: &product.epilogue, row_scales: None, output };
     let schedule = Schedule { rows, d_in, d_out, row_bytes: 4 * d_in, kernel_rows, columns: TILE_COLUMNS };
     schedule.run(|block, column| {
         let columns = TILE_COLUMNS.min(d_out - column);
@@ -96,13 +88,10 @@ fn multiply_few<T: Target>(target: T, view: PackedView, values: &[f32], rows: us
             let sums = &mut scratch.sums;
             let params = SegmentParams { segments: &segments, params: &scratch.params[..segments.len()] };
             let strip = PackedStrip { source: view.source, tiles: view.tiles(first, 0, view.tiling().rows) };
-            for piece in pieces(block, kernel_rows) {
-                let (row, rows) = (piece.start, piece.len());
-                sums.clear(rows);
+            all.compute(block, [column, columns], sums, |row, rows, sums| {
                 let values = FloatRows { count: rows, values: &values[row * stride..][..rows * stride], stride };
                 target.float_stream(strip, values, params, sums);
-                product.epilogue.finish(target, sums, Region { row, rows, column, columns }, None, output);
-            }
+            });
         });
     });
 }
